@@ -1,0 +1,1 @@
+"""The edge: HTTP and the command line turned into calls on a Party. Knows nothing about learning."""

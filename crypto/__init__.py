@@ -1,0 +1,1 @@
+"""Cryptography as small nouns: keys, ciphertexts, parameters. Knows bytes, integers and numpy; no messages, no files."""

@@ -1,0 +1,165 @@
+"""CKKS parameter presets: our own table, chosen by (top model, loss error) and checked before any key is made.
+
+A peer names a preset, it never sends parameters (trust.md 5.1). Importing this module loads no encryption library, so a
+server process may plan with it.
+
+The layout differs from the prototypes of encrypted-training.md 6 in one way, recorded in
+docs/adr/0003-products-at-the-last-level.md: the first prime has 60 bits, so the product of error and embedding fits
+under it without a rescale, and every key used at the last level lives under (first prime, special prime) alone. Shorter
+moduli are exposed, uploads shrink and the released sums carry less noise.
+"""
+
+import math
+from dataclasses import dataclass
+
+RING_DEGREE = 8192
+SLOTS = RING_DEGREE // 2
+
+SECURITY_BITS = 128
+MODULUS_BITS_LIMIT = {4096: 109, 8192: 218, 16384: 438, 32768: 881}
+"""Largest modulus at 128 bits by ring degree (homomorphicencryption.org standard, 2018, table 1)."""
+
+MODULUS_BITS_PER_KEY_WORD = 218 / 8192
+"""How much modulus one unknown key word carries at that limit: 0.0266 bits (encrypted-training.md 5)."""
+
+BITS_PER_TERNARY_WORD = math.log2(3)
+
+_Q0, _SPECIAL = 1152921504606748673, 1152921504606830593
+_RESCALE = (16760833, 16515073, 16498689)
+
+
+@dataclass(frozen=True)
+class CkksPreset:
+    """One parameter set. Scales, noise and limits are in bits (log2); all moduli are primes = 1 mod 2 RING_DEGREE."""
+
+    name: str
+    data_moduli: tuple[int, ...]
+    """First prime, which carries the released values, then one prime per rescale."""
+    embedding_scale: int
+    score_scale: int
+    """Scale of the first weighted sum after its rescale."""
+    error_scale: int
+    """Scale of the loss error at the last level."""
+    noise: float
+    """Standard deviation the key owner adds to every opened value: at least 2^10 times the ciphertext noise."""
+    weight_limit: float
+    """Largest sum of absolute weights of one output; beyond it sums could leave the range."""
+    values_per_key: int
+    """Opened values under one key that leave it secret from a label party that deviates (heuristic)."""
+    special_modulus: int = _SPECIAL
+
+    @property
+    def rescales(self) -> int:
+        return len(self.data_moduli) - 1
+
+    @property
+    def sum_scale(self) -> int:
+        """Scale of a released value: error times embedding, unscaled."""
+        return self.error_scale + self.embedding_scale
+
+    @property
+    def key_moduli(self) -> tuple[int, ...]:
+        """Moduli of relinearisation keys: the level below a fresh ciphertext, and the special prime."""
+        return (*self.data_moduli[: max(1, self.rescales)], self.special_modulus)
+
+    @property
+    def release_moduli(self) -> tuple[int, int]:
+        """Moduli of the public key and the packing keys, which serve the last level only."""
+        return (self.data_moduli[0], self.special_modulus)
+
+    @property
+    def exposed_bits(self) -> int:
+        """Bits of the largest modulus under which anything is published."""
+        return max(sum(m.bit_length() for m in moduli) for moduli in (self.data_moduli, self.key_moduli))
+
+    @property
+    def value_range(self) -> float:
+        """Largest absolute mean a released sum may have."""
+        return 2.0 ** (math.log2(self.data_moduli[0]) - 2 - self.sum_scale)
+
+    @property
+    def relative_noise(self) -> float:
+        """Noise of an opened value in units of a mean over full slots."""
+        return 2.0 ** (self.noise - self.sum_scale)
+
+    @property
+    def key_owner_margin(self) -> int:
+        """Opened values a deviating label party needs for the key (encrypted-training.md 5, heuristic)."""
+        spare_words = RING_DEGREE - self.exposed_bits / MODULUS_BITS_PER_KEY_WORD
+        words_per_value = (math.log2(self.data_moduli[0]) - self.noise) / BITS_PER_TERNARY_WORD
+        return int(spare_words / words_per_value)
+
+
+PRESETS: dict[str, CkksPreset] = {
+    preset.name: preset
+    for preset in (
+        CkksPreset(
+            name="ckks-linear",
+            data_moduli=(_Q0, _RESCALE[0]),
+            embedding_scale=24,
+            score_scale=28,
+            error_scale=28,
+            noise=42,
+            weight_limit=24.0,
+            values_per_key=200,
+        ),
+        CkksPreset(
+            name="ckks-linear-cubic",
+            data_moduli=(_Q0, *_RESCALE),
+            embedding_scale=25,
+            score_scale=25,
+            error_scale=27,
+            noise=43,
+            weight_limit=8.0,
+            values_per_key=100,
+        ),
+        CkksPreset(
+            name="ckks-linear-squared",
+            data_moduli=(_Q0, _RESCALE[0]),
+            embedding_scale=24,
+            score_scale=26,
+            error_scale=26,
+            noise=40,
+            weight_limit=24.0,
+            values_per_key=200,
+        ),
+    )
+}
+
+RESCALES_NEEDED = {"linear": 1, "squared": 1, "cubic": 3}
+"""Levels a linear top model consumes, by loss error: the weighted sum, and two products for the cubic."""
+
+ROOMY_VALUES_PER_KEY = 4096
+"""Cap under the `standard` policy where nothing is claimed against a label party that deviates."""
+
+
+def preset_for(top: str, loss: str) -> CkksPreset:
+    """The preset of a top model ("linear") and a loss error ("linear", "cubic", "squared")."""
+    return PRESETS[{"linear": "ckks-linear", "cubic": "ckks-linear-cubic", "squared": "ckks-linear-squared"}[loss]]
+
+
+def weaknesses(preset: CkksPreset, loss: str, input_bound: float) -> list[str]:
+    """Why this preset cannot run a linear top model with this loss error; empty when it can.
+
+    `input_bound` is the largest absolute input value. Checked before any key is made: levels, range and security.
+    """
+    found = []
+    needed = RESCALES_NEEDED[loss]
+    if preset.rescales < needed:
+        found.append(
+            f"top model linear with {loss} error needs {needed} rescales, preset {preset.name} has {preset.rescales}: "
+            "the model is too deep for the preset"
+        )
+    if preset.exposed_bits > MODULUS_BITS_LIMIT[RING_DEGREE]:
+        found.append(
+            f"preset {preset.name} exposes a modulus of {preset.exposed_bits} bits, above the "
+            f"{MODULUS_BITS_LIMIT[RING_DEGREE]} that give {SECURITY_BITS} bits of security at ring degree {RING_DEGREE}"
+        )
+    score = preset.weight_limit * input_bound
+    worst_error = {"linear": score / 4 + 1.5, "squared": score + input_bound, "cubic": 0.15012 * score + 1.5}[loss]
+    if worst_error * input_bound > preset.value_range:
+        found.append(
+            f"preset {preset.name} holds means up to {preset.value_range:.0f}, weights at their limit reach "
+            f"{worst_error * input_bound:.0f}"
+        )
+    return found

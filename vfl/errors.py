@@ -1,0 +1,83 @@
+"""What can go wrong inside a job, named by whose side it is on.
+
+Every error carries the four things a reader needs (product.md 14): what happened and whose side (the message), what is
+safe now, how to fix it, and a code from a closed list that a pipeline can match.
+"""
+
+from typing import ClassVar
+
+
+class JobError(Exception):
+    """A job cannot go on. `code` is stable, `safe` and `fix` are sentences for a person."""
+
+    code: ClassVar[str] = "job_failed"
+    safe: str = "Nothing was stored."
+    fix: str = ""
+
+    def __init__(self, message: str, *, fix: str = "", safe: str = "") -> None:
+        super().__init__(message)
+        self.fix = fix or type(self).fix
+        self.safe = safe or type(self).safe
+
+
+class LocalProtocolError(JobError):
+    """Our own side broke the protocol: a bug here, or a role that cannot go on."""
+
+    code = "local_protocol_error"
+
+
+class RemoteProtocolError(JobError):
+    """The peer sent something the protocol does not allow. The message names the peer."""
+
+    code = "remote_protocol_error"
+    fix = "Compare versions with the peer; its log names the job and the step."
+
+
+class PeerAborted(JobError):
+    """The peer ended the job; the message carries its reason."""
+
+    code = "peer_aborted"
+    fix = "The peer's operator sees the cause in `vfl job show`."
+
+
+class PeerTimeout(JobError):
+    """The peer stopped answering."""
+
+    code = "peer_timeout"
+    fix = "Check that the peer's server runs and can be reached, then submit the job again."
+
+
+class RowsDiffer(JobError):
+    """The two sides do not hold the same rows in the same order."""
+
+    code = "rows_differ"
+    fix = "Bring both files to the same ids in the same order; no id was sent, only a keyed digest."
+
+
+class Diverged(JobError):
+    """Weights or gradients left the range the agreed parameters can hold."""
+
+    code = "diverged"
+    fix = "Lower train.optimiser.rate or momentum; clip or check the input columns."
+
+
+class InvalidData(JobError):
+    """A table does not fit the job: the message names the table, the column and the row."""
+
+    code = "invalid_data"
+
+
+class SpecError(JobError):
+    """The job specification cannot be read or contradicts itself."""
+
+    code = "invalid_spec"
+
+
+class ImpossibleJob(JobError):
+    """The specification is well formed, but no run could satisfy it: too deep, too wide, too few rows."""
+
+    code = "impossible_job"
+
+
+class DeadlockError(Exception):
+    """In memory every role waits for another; the message says who waits for whom."""

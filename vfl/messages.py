@@ -1,0 +1,177 @@
+"""Every message that may leave a party while it learns, and what its receiver can read out of it.
+
+This file and `routes.py` are the privacy surface: whoever reads both knows all that can ever cross, to whom, and what it
+tells. Messages are closed msgspec structs in one tagged union, encoded as MessagePack; a body is decoded only in the
+receiver's worker process. Arrays travel as raw little-endian bytes, so that NaN or a wrong length is the role's to judge.
+"""
+
+import enum
+from typing import Any, ClassVar
+
+import msgspec
+
+from vfl.errors import RemoteProtocolError
+
+
+class Grain(enum.Enum):
+    """What one revealed value is about."""
+
+    NOTHING = "nothing"
+    ROW = "per row"
+    SUM = "sum over a batch"
+    TABLE = "whole table"
+
+
+class Reveals(msgspec.Struct, frozen=True):
+    """One line of the table "what each side could see"."""
+
+    learns: str
+    grain: Grain
+    protection: str = ""
+
+
+class Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Anything that crosses. A subclass without `reveals` fails the tests."""
+
+    reveals: ClassVar[Reveals]
+
+    @classmethod
+    def kind(cls) -> str:
+        """The name that stands in the envelope's header."""
+        return cls.__name__
+
+
+class RowsDigest(Message, tag=True):
+    """Both ways, before anything else: do both sides hold the same rows in the same order?"""
+
+    reveals = Reveals(
+        "the number of rows, and whether ids and order are equal",
+        Grain.TABLE,
+        "SHA-256 keyed with the joint seed; whoever holds a guess of all ids can test it",
+    )
+    rows: int
+    digest: bytes
+
+
+class Embedding(Message, tag=True):
+    """Clear training: one batch of the feature party's embeddings, float64, rows x columns."""
+
+    reveals = Reveals("every embedding; in layout `features` the standardised columns themselves", Grain.ROW, "none")
+    step: int
+    values: bytes
+
+
+class StepApplied(Message, tag=True):
+    """Clear training: the label party has used the batch; the next one may come."""
+
+    reveals = Reveals("that the step is done", Grain.NOTHING)
+    step: int
+
+
+class EvaluationRows(Message, tag=True):
+    """Clear training: embeddings of the held-out rows, float64, rows x columns."""
+
+    reveals = Reveals("every embedding of the held-out rows", Grain.ROW, "none")
+    values: bytes
+
+
+class PublicKeys(Message, tag=True):
+    """A fresh key's public part; every part is one polynomial and a seed, the receiver expands the rest."""
+
+    reveals = Reveals("nothing", Grain.NOTHING, "ring-LWE")
+    public: bytes
+    relinearise: bytes
+    packing: bytes
+
+
+class EncryptedEmbedding(Message, tag=True):
+    """One ciphertext per embedding coordinate, rows in slots."""
+
+    reveals = Reveals("nothing", Grain.NOTHING, "CKKS, ring-LWE at 128 bits")
+    step: int
+    columns: bytes
+
+
+class MaskedGradient(Message, tag=True):
+    """Gradient sums of one step: c1 of the packed ciphertexts and the wanted words of c0 under a uniform mask."""
+
+    reveals = Reveals("nothing: pseudo-random words and uniform numbers", Grain.NOTHING, "one-time mask, fresh Enc(0)")
+    step: int
+    packed: bytes
+    masked: bytes
+
+
+class OpenedGradient(Message, tag=True):
+    """The same numbers decrypted, still under the label party's mask, with noise added by the key owner."""
+
+    reveals = Reveals(
+        "noisy sums over the batch of row error x feature: the gradient of its own weights",
+        Grain.SUM,
+        "batch floor, rho, Gaussian noise, cap of values per key",
+    )
+    step: int
+    values: bytes
+
+
+class EncryptedEvaluation(Message, tag=True):
+    """Held-out rows as polynomial coefficients, one ciphertext per coordinate, under a key of their own."""
+
+    reveals = Reveals("nothing", Grain.NOTHING, "CKKS, ring-LWE at 128 bits")
+    step: int
+    columns: bytes
+
+
+class MaskedScores(Message, tag=True):
+    """Score ciphertexts of one block: c1, and c0 under a uniform mask on every word."""
+
+    reveals = Reveals("nothing: pseudo-random words and uniform numbers", Grain.NOTHING, "one-time mask, fresh Enc(0)")
+    step: int
+    packed: bytes
+    masked: bytes
+
+
+class OpenedScores(Message, tag=True):
+    """One number per held-out row and output, under the label party's mask, with noise."""
+
+    reveals = Reveals("noisy scores of the held-out rows", Grain.ROW, "Gaussian noise, cap of values per key")
+    step: int
+    values: bytes
+
+
+MESSAGES: dict[str, type[Message]] = {
+    message.kind(): message
+    for message in (
+        RowsDigest,
+        Embedding,
+        StepApplied,
+        EvaluationRows,
+        PublicKeys,
+        EncryptedEmbedding,
+        MaskedGradient,
+        OpenedGradient,
+        EncryptedEvaluation,
+        MaskedScores,
+        OpenedScores,
+    )
+}
+
+_ENCODER = msgspec.msgpack.Encoder()
+_DECODERS: dict[str, msgspec.msgpack.Decoder[Any]] = {
+    kind: msgspec.msgpack.Decoder(message) for kind, message in MESSAGES.items()
+}
+
+
+def encode(message: Message) -> bytes:
+    return _ENCODER.encode(message)
+
+
+def decode(kind: str, body: bytes) -> Message:
+    """A body as the message its envelope names. Raises RemoteProtocolError for anything else."""
+    decoder = _DECODERS.get(kind)
+    if decoder is None:
+        raise RemoteProtocolError(f"the peer sent a message of the unknown kind {kind!r}")
+    try:
+        message: Message = decoder.decode(body)
+    except msgspec.DecodeError as error:
+        raise RemoteProtocolError(f"the peer's {kind} cannot be read: {error}") from error
+    return message

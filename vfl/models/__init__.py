@@ -1,0 +1,1 @@
+"""Models that run on numbers and on ciphertexts alike."""

@@ -1,0 +1,166 @@
+"""What a job will do, worked out from its specification before it runs; refuses a job no run could satisfy.
+
+Everything here is computed alike by both sides and loads neither torch nor an encryption library.
+"""
+
+import math
+from dataclasses import dataclass
+
+import msgspec
+
+from crypto.ckks_parameters import PRESETS, ROOMY_VALUES_PER_KEY, SLOTS, CkksPreset, preset_for, weaknesses
+from vfl.errors import ImpossibleJob
+from vfl.job import JobSpec
+from vfl.messages import Grain
+from vfl.routes import ROUTES
+from vfl.schedule import batch_sizes, held_out_rows
+
+INPUT_BOUND = 3.0
+"""Inputs are standardised and clipped by their owner to this many standard deviations (encrypted-training.md 1)."""
+
+MINIMUM_BATCH = 64
+ROWS_PER_OPENED_VALUE = 4
+"""A batch holds at least 64 rows and four per value opened in its step (encrypted-training.md 5)."""
+
+
+class RevealLine(msgspec.Struct, frozen=True):
+    """One row of the table "what each side could see", with the number of values this job reveals."""
+
+    message: str
+    sender: str
+    receiver: str
+    learns: str
+    grain: str
+    values: int
+    protection: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What both sides expect of a job on this many rows."""
+
+    rows: int
+    training_rows: int
+    test_rows: int
+    steps: int
+    smallest_batch: int
+    opened_per_step: int
+    """Values the label party reads per step; 0 in clear training."""
+    minimum_batch: int
+    """What encrypted-training.md 5 asks of a batch for that many values; 0 in clear training."""
+    rho: float
+    """Share of a column's variance the label party could reconstruct if it knew all row errors."""
+    values_per_key: int
+    guards_deviating_label_party: bool
+    """Whether the cap per key keeps it secret even from a label party that breaks the protocol (heuristic)."""
+    reveals: tuple[RevealLine, ...]
+
+
+def resolve(spec: JobSpec) -> JobSpec:
+    """The specification with its preset and cap per key filled in, as it is proposed and digested."""
+    if spec.encryption.scheme != "ckks":
+        return msgspec.structs.replace(spec, encryption=msgspec.structs.replace(spec.encryption, preset="none"))
+    name = spec.encryption.preset
+    if name == "auto":
+        name = preset_for(spec.model.top.kind, loss_of(spec)).name
+    preset = _preset(name)
+    cap = spec.encryption.values_per_key or preset.values_per_key
+    return msgspec.structs.replace(
+        spec, encryption=msgspec.structs.replace(spec.encryption, preset=name, values_per_key=cap)
+    )
+
+
+def loss_of(spec: JobSpec) -> str:
+    """The form of the loss error: "squared" for regression, else as the specification says."""
+    return "squared" if spec.job.task == "regression" else spec.encryption.loss_error
+
+
+def preset_of(spec: JobSpec) -> CkksPreset | None:
+    """The CKKS preset of a resolved specification; None in clear training."""
+    return _preset(spec.encryption.preset) if spec.encryption.scheme == "ckks" else None
+
+
+def plan(spec: JobSpec, rows: int) -> Plan:
+    """What a resolved job does on `rows` rows. Raises ImpossibleJob, naming the cause."""
+    if spec.job.task == "multiclass" and not spec.job.classes:
+        raise ImpossibleJob("job.classes is not set", fix="The label party fills it in when it proposes.")
+    test_rows = held_out_rows(rows, spec.split.test)
+    training_rows = rows - test_rows
+    if training_rows < 1 or test_rows < 1:
+        raise ImpossibleJob(f"{rows} rows cannot be split into training and held-out rows")
+    sizes = batch_sizes(training_rows, spec.train.batch_rows)
+    steps = len(sizes) * spec.train.epochs
+    encrypted = spec.encryption.scheme == "ckks"
+    label, feature_columns = spec.roster.label, sum(len(spec.data[f].columns) for f in spec.roster.features)
+    width = feature_columns + len(spec.data[label].columns) + 1
+    opened = spec.outputs * width if encrypted else 0
+    cap = spec.encryption.values_per_key
+    guarded = False
+    if encrypted:
+        preset = _preset(spec.encryption.preset)
+        found = weaknesses(preset, loss_of(spec), INPUT_BOUND)
+        if max(sizes) > SLOTS:
+            found.append(f"a batch of {max(sizes)} rows does not fit the {SLOTS} slots of preset {preset.name}")
+        if cap > ROOMY_VALUES_PER_KEY:
+            found.append(f"encryption.values_per_key = {cap} is above the {ROOMY_VALUES_PER_KEY} of policy standard")
+        if opened > cap:
+            found.append(f"one step opens {opened} values, more than the {cap} one key may open")
+        if found:
+            raise ImpossibleJob(
+                "; ".join(found),
+                fix=f"Use preset `auto`, fewer columns or classes, or encryption.values_per_key up to "
+                f"{ROOMY_VALUES_PER_KEY}, which claims nothing against a label party that deviates.",
+            )
+        guarded = cap <= preset.values_per_key
+    return Plan(
+        rows=rows,
+        training_rows=training_rows,
+        test_rows=test_rows,
+        steps=steps,
+        smallest_batch=min(sizes),
+        opened_per_step=opened,
+        minimum_batch=max(MINIMUM_BATCH, ROWS_PER_OPENED_VALUE * opened) if encrypted else 0,
+        rho=spec.train.epochs * spec.outputs / min(sizes) if encrypted else 0.0,
+        values_per_key=cap if encrypted else 0,
+        guards_deviating_label_party=guarded,
+        reveals=_reveals(spec, steps, training_rows * spec.train.epochs, test_rows, opened),
+    )
+
+
+def _reveals(spec: JobSpec, steps: int, row_visits: int, test_rows: int, opened: int) -> tuple[RevealLine, ...]:
+    lines = []
+    for route in ROUTES[spec.entry]:
+        reveals = route.message.reveals
+        for feature in spec.roster.features:
+            columns = len(spec.data[feature].columns)
+            values = {
+                "RowsDigest": 2,
+                "Embedding": row_visits * columns,
+                "EvaluationRows": test_rows * columns,
+                "OpenedGradient": steps * opened,
+                "OpenedScores": test_rows * spec.outputs,
+            }.get(route.message.kind(), 0)
+            ends = {spec.role_of(feature): feature, spec.role_of(spec.roster.label): spec.roster.label}
+            lines.append(
+                RevealLine(
+                    message=route.message.kind(),
+                    sender=ends[route.sender],
+                    receiver=ends[route.receiver],
+                    learns=reveals.learns,
+                    grain=reveals.grain.value,
+                    values=values if reveals.grain is not Grain.NOTHING else 0,
+                    protection=reveals.protection,
+                )
+            )
+    return tuple(lines)
+
+
+def _preset(name: str) -> CkksPreset:
+    if name not in PRESETS:
+        raise ImpossibleJob(f"unknown preset {name!r}", fix=f"Use auto or one of {', '.join(PRESETS)}.")
+    return PRESETS[name]
+
+
+def keys_needed(steps: int, opened_per_step: int, values_per_key: int) -> int:
+    """How many keys a training uses up."""
+    return math.ceil(steps / max(1, values_per_key // opened_per_step))

@@ -1,0 +1,41 @@
+"""Facts a role tells its own party while it runs. They are shown to that party's operator and never sent to a peer."""
+
+from typing import TypeAlias
+
+import msgspec
+
+
+class StepDone(msgspec.Struct, frozen=True, tag=True):
+    """One batch has passed through; `step` counts from 1 to `steps`."""
+
+    step: int
+    steps: int
+    epoch: int
+
+
+class EpochDone(msgspec.Struct, frozen=True, tag=True):
+    """One pass over the data; `state` is this party's model half as safetensors bytes, the last good checkpoint."""
+
+    epoch: int
+    epochs: int
+    state: bytes
+
+
+class Progress(msgspec.Struct, frozen=True, tag=True):
+    """A line for the operator outside the steps, such as evaluation."""
+
+    text: str
+
+
+Fact: TypeAlias = StepDone | EpochDone | Progress
+
+
+class Outcome(msgspec.Struct, frozen=True):
+    """What a role returns: its own half of the model and what it alone may know of how good it is."""
+
+    state: bytes
+    """Weights of this party's half, safetensors."""
+    metrics: dict[str, float] = {}
+    """Held-out metrics; at the label party only."""
+    operations: dict[str, int] = {}
+    """Homomorphic operations this party carried out, by name."""

@@ -1,0 +1,63 @@
+"""Who may send which message to whom, as plain data: the supervisor refuses the rest without importing a role.
+
+With `messages.py` this is the privacy surface of every protocol. The table "what each side could see" is made from it.
+"""
+
+from dataclasses import dataclass
+
+from vfl.job import JobSpec, PartyId, Role
+from vfl.messages import (
+    Embedding,
+    EncryptedEmbedding,
+    EncryptedEvaluation,
+    EvaluationRows,
+    MaskedGradient,
+    MaskedScores,
+    Message,
+    OpenedGradient,
+    OpenedScores,
+    PublicKeys,
+    RowsDigest,
+    StepApplied,
+)
+
+
+@dataclass(frozen=True)
+class Route:
+    """One legal message of one protocol."""
+
+    sender: Role
+    receiver: Role
+    message: type[Message]
+
+
+F, L = Role.FEATURE, Role.LABEL
+
+ROUTES: dict[str, tuple[Route, ...]] = {
+    "split_training": (
+        Route(F, L, RowsDigest),
+        Route(L, F, RowsDigest),
+        Route(F, L, Embedding),
+        Route(L, F, StepApplied),
+        Route(F, L, EvaluationRows),
+    ),
+    "ckks_training": (
+        Route(F, L, RowsDigest),
+        Route(L, F, RowsDigest),
+        Route(F, L, PublicKeys),
+        Route(F, L, EncryptedEmbedding),
+        Route(L, F, MaskedGradient),
+        Route(F, L, OpenedGradient),
+        Route(F, L, EncryptedEvaluation),
+        Route(L, F, MaskedScores),
+        Route(F, L, OpenedScores),
+    ),
+}
+
+
+def allowed(spec: JobSpec, sender: PartyId, receiver: PartyId, kind: str) -> bool:
+    """May `sender` send `receiver` a message of this kind under this job?"""
+    if receiver not in spec.peers_of(sender) if sender in spec.parties else True:
+        return False
+    roles = (spec.role_of(sender), spec.role_of(receiver))
+    return any((r.sender, r.receiver) == roles and r.message.kind() == kind for r in ROUTES[spec.entry])

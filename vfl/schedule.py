@@ -1,0 +1,72 @@
+"""Which rows are held out and which meet in which batch: a function of (joint seed, number of rows, batch size) alone.
+
+Every side computes the same batches. Neither labels nor any value enters, so the schedule tells nothing. Draws are
+counter-based (Philox, Salmon et al. 2011) and permutations are an argsort of raw words, so they do not depend on how a
+NumPy release shuffles.
+"""
+
+import hashlib
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class Batch(NamedTuple):
+    step: int
+    """From 1."""
+    steps: int
+    epoch: int
+    """From 1."""
+    last_of_epoch: bool
+    rows: NDArray[np.int64]
+
+
+def batch_sizes(rows: int, batch_rows: int) -> list[int]:
+    """Sizes of one epoch's batches; a last one shorter than half a batch joins the one before."""
+    full, rest = divmod(rows, batch_rows)
+    if full == 0:
+        return [rows]
+    sizes = [batch_rows] * full
+    if rest >= (batch_rows + 1) // 2:
+        sizes.append(rest)
+    else:
+        sizes[-1] += rest
+    return sizes
+
+
+def batches(seed: bytes, rows: NDArray[np.int64], epochs: int, batch_rows: int) -> Iterator[Batch]:
+    """All steps of a training, reshuffled each epoch. Steps count from 1 over all epochs."""
+    sizes = batch_sizes(len(rows), batch_rows)
+    step, steps = 0, len(sizes) * epochs
+    for epoch in range(1, epochs + 1):
+        order = rows[permutation(seed, f"epoch {epoch}", len(rows))]
+        start = 0
+        for position, size in enumerate(sizes, 1):
+            step += 1
+            yield Batch(step, steps, epoch, position == len(sizes), order[start : start + size])
+            start += size
+
+
+def held_out_rows(rows: int, share: float) -> int:
+    """How many rows are held out: the share, rounded, at least one and never all."""
+    return min(max(1, round(rows * share)), max(rows - 1, 0))
+
+
+def held_out(seed: bytes, rows: int, share: float) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """(training rows, held-out rows), both ascending."""
+    order = permutation(seed, "held out", rows)
+    test = held_out_rows(rows, share)
+    return np.sort(order[test:]), np.sort(order[:test])
+
+
+def permutation(seed: bytes, purpose: str, count: int) -> NDArray[np.int64]:
+    words = philox(seed, purpose).random_raw(count)
+    return np.argsort(words, kind="stable").astype(np.int64)
+
+
+def philox(seed: bytes, purpose: str) -> np.random.Philox:
+    """The counter-based stream named by (seed, purpose)."""
+    key = hashlib.sha256(len(seed).to_bytes(4, "big") + seed + purpose.encode()).digest()
+    return np.random.Philox(key=np.frombuffer(key[:16], "<u8"))
