@@ -134,13 +134,17 @@ class JobSpec(Section, frozen=True, kw_only=True):
         _require(self.job.deadline_seconds >= 1, "job.deadline_seconds must be at least 1")
         multiclass = self.job.task == "multiclass"
         _require(
-            self.job.classes == 0 or (multiclass and self.job.classes >= 3),  # noqa: PLR2004
+            self.job.classes == 0 or (multiclass and self.job.classes >= 3),
             "job.classes is for multiclass jobs and at least 3",
         )
         if self.encryption.scheme == "ckks":
-            _require(len(self.roster.features) == 1, "scheme ckks takes one feature party: sums under two keys do not add")
+            _require(
+                len(self.roster.features) == 1, "scheme ckks takes one feature party: sums under two keys do not add"
+            )
         if self.job.task == "regression":
-            _require(self.encryption.loss_error == "linear", "encryption.loss_error: a regression job uses squared error")
+            _require(
+                self.encryption.loss_error == "linear", "encryption.loss_error: a regression job uses squared error"
+            )
 
     @property
     def entry(self) -> str:

@@ -1,8 +1,8 @@
 """Every message that may leave a party while it learns, and what its receiver can read out of it.
 
-This file and `routes.py` are the privacy surface: whoever reads both knows all that can ever cross, to whom, and what it
-tells. Messages are closed msgspec structs in one tagged union, encoded as MessagePack; a body is decoded only in the
-receiver's worker process. Arrays travel as raw little-endian bytes, so that NaN or a wrong length is the role's to judge.
+This file and `routes.py` are the privacy surface: whoever reads both knows all that can ever cross, to whom, and what
+it tells. Messages are closed msgspec structs in one tagged union, encoded as MessagePack; a body is decoded only in the
+receiver's worker process. Arrays travel as raw little-endian bytes: NaN or a wrong length is the role's to judge.
 """
 
 import enum
@@ -41,7 +41,7 @@ class Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return cls.__name__
 
 
-class RowsDigest(Message, tag=True):
+class RowsDigest(Message, frozen=True, tag=True):
     """Both ways, before anything else: do both sides hold the same rows in the same order?"""
 
     reveals = Reveals(
@@ -53,7 +53,7 @@ class RowsDigest(Message, tag=True):
     digest: bytes
 
 
-class Embedding(Message, tag=True):
+class Embedding(Message, frozen=True, tag=True):
     """Clear training: one batch of the feature party's embeddings, float64, rows x columns."""
 
     reveals = Reveals("every embedding; in layout `features` the standardised columns themselves", Grain.ROW, "none")
@@ -61,21 +61,21 @@ class Embedding(Message, tag=True):
     values: bytes
 
 
-class StepApplied(Message, tag=True):
+class StepApplied(Message, frozen=True, tag=True):
     """Clear training: the label party has used the batch; the next one may come."""
 
     reveals = Reveals("that the step is done", Grain.NOTHING)
     step: int
 
 
-class EvaluationRows(Message, tag=True):
+class EvaluationRows(Message, frozen=True, tag=True):
     """Clear training: embeddings of the held-out rows, float64, rows x columns."""
 
     reveals = Reveals("every embedding of the held-out rows", Grain.ROW, "none")
     values: bytes
 
 
-class PublicKeys(Message, tag=True):
+class PublicKeys(Message, frozen=True, tag=True):
     """A fresh key's public part; every part is one polynomial and a seed, the receiver expands the rest."""
 
     reveals = Reveals("nothing", Grain.NOTHING, "ring-LWE")
@@ -84,7 +84,7 @@ class PublicKeys(Message, tag=True):
     packing: bytes
 
 
-class EncryptedEmbedding(Message, tag=True):
+class EncryptedEmbedding(Message, frozen=True, tag=True):
     """One ciphertext per embedding coordinate, rows in slots."""
 
     reveals = Reveals("nothing", Grain.NOTHING, "CKKS, ring-LWE at 128 bits")
@@ -92,7 +92,7 @@ class EncryptedEmbedding(Message, tag=True):
     columns: bytes
 
 
-class MaskedGradient(Message, tag=True):
+class MaskedGradient(Message, frozen=True, tag=True):
     """Gradient sums of one step: c1 of the packed ciphertexts and the wanted words of c0 under a uniform mask."""
 
     reveals = Reveals("nothing: pseudo-random words and uniform numbers", Grain.NOTHING, "one-time mask, fresh Enc(0)")
@@ -101,7 +101,7 @@ class MaskedGradient(Message, tag=True):
     masked: bytes
 
 
-class OpenedGradient(Message, tag=True):
+class OpenedGradient(Message, frozen=True, tag=True):
     """The same numbers decrypted, still under the label party's mask, with noise added by the key owner."""
 
     reveals = Reveals(
@@ -113,7 +113,7 @@ class OpenedGradient(Message, tag=True):
     values: bytes
 
 
-class EncryptedEvaluation(Message, tag=True):
+class EncryptedEvaluation(Message, frozen=True, tag=True):
     """Held-out rows as polynomial coefficients, one ciphertext per coordinate, under a key of their own."""
 
     reveals = Reveals("nothing", Grain.NOTHING, "CKKS, ring-LWE at 128 bits")
@@ -121,7 +121,7 @@ class EncryptedEvaluation(Message, tag=True):
     columns: bytes
 
 
-class MaskedScores(Message, tag=True):
+class MaskedScores(Message, frozen=True, tag=True):
     """Score ciphertexts of one block: c1, and c0 under a uniform mask on every word."""
 
     reveals = Reveals("nothing: pseudo-random words and uniform numbers", Grain.NOTHING, "one-time mask, fresh Enc(0)")
@@ -130,7 +130,7 @@ class MaskedScores(Message, tag=True):
     masked: bytes
 
 
-class OpenedScores(Message, tag=True):
+class OpenedScores(Message, frozen=True, tag=True):
     """One number per held-out row and output, under the label party's mask, with noise."""
 
     reveals = Reveals("noisy scores of the held-out rows", Grain.ROW, "Gaussian noise, cap of values per key")
