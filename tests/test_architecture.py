@@ -1,0 +1,89 @@
+"""The shape of the house: which way the arrows point, what is never imported, and what no file may be called."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from vfl.messages import MESSAGES, Message, Reveals
+
+ROOT = Path(__file__).parent.parent
+PACKAGES = ("api", "parties", "vfl", "crypto")
+SOURCES = [path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))]
+EVERYTHING_WRITTEN = [
+    *SOURCES,
+    *(p for name in ("tests", "benchmarks", "examples") for p in (ROOT / name).rglob("*.py")),
+]
+
+LONGEST_FILE = 400
+NAMES_WITHOUT_A_NOUN = {"utils", "util", "common", "base", "manager", "helper", "helpers"}
+HEAVY = ("torch", "tenseal")
+PROCESS_SECONDS = 120
+
+
+def run(*command: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, timeout=PROCESS_SECONDS, check=False
+    )
+
+
+def loaded_by(module: str) -> set[str]:
+    """Top-level names in `sys.modules` of a fresh interpreter that has imported `module` and nothing else of ours."""
+    script = f"import sys, {module}; print(*sorted(sys.modules))"
+    done = run(sys.executable, "-c", script)
+    assert done.returncode == 0, done.stderr
+    return set(done.stdout.split())
+
+
+def test_the_import_contracts_hold() -> None:
+    done = run(str(Path(sys.executable).with_name("lint-imports")), "--no-cache")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    "module", ["vfl", "vfl.planner", "vfl.routes", "vfl.protocols", "crypto", "crypto.ckks_parameters"]
+)
+def test_what_a_server_plans_with_loads_neither_tensors_nor_ciphertexts(module: str) -> None:
+    assert loaded_by(module).isdisjoint(HEAVY)
+
+
+def test_the_server_process_loads_neither_tensors_nor_ciphertexts_nor_roles() -> None:
+    loaded = loaded_by("api.server")
+    assert loaded.isdisjoint(HEAVY)
+    assert not {name for name in loaded if name.startswith("vfl.protocols.")}
+    assert "crypto.ckks" not in loaded
+
+
+def test_the_command_line_loads_neither_tensors_nor_ciphertexts() -> None:
+    assert loaded_by("api.cli.main").isdisjoint(HEAVY)
+
+
+def test_the_worker_process_has_no_network_and_no_database() -> None:
+    assert loaded_by("parties.worker").isdisjoint({"httpx", "fastapi", "uvicorn", "sqlalchemy", "sqlite3"})
+
+
+def test_every_message_says_what_it_reveals() -> None:
+    for kind, message in MESSAGES.items():
+        assert isinstance(message.__dict__.get("reveals"), Reveals), f"{kind} does not say what it reveals"
+        assert message.reveals.learns
+
+
+def test_every_message_can_be_decoded() -> None:
+    assert set(MESSAGES.values()) == set(Message.__subclasses__())
+
+
+def test_tests_are_no_packages() -> None:
+    assert not list((ROOT / "tests").rglob("__init__.py"))
+
+
+@pytest.mark.parametrize("path", EVERYTHING_WRITTEN, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_file_is_one_noun_and_fits_in_a_head(path: Path) -> None:
+    assert path.stem not in NAMES_WITHOUT_A_NOUN
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= LONGEST_FILE
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_module_says_what_it_is_for(path: Path) -> None:
+    first = path.read_text(encoding="utf-8").lstrip()
+    assert first.startswith(('"""', 'r"""'))
