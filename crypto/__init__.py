@@ -1,1 +1,1 @@
-"""Cryptography as small nouns: keys, ciphertexts, parameters. Knows bytes, integers and numpy; no messages, no files."""
+"""Cryptography as small nouns: keys, ciphertexts, parameters. Knows bytes, integers and numpy; no files."""

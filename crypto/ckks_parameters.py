@@ -75,12 +75,12 @@ class CkksPreset:
     @property
     def value_range(self) -> float:
         """Largest absolute mean a released sum may have."""
-        return 2.0 ** (math.log2(self.data_moduli[0]) - 2 - self.sum_scale)
+        return self.data_moduli[0] / 4 / 2.0**self.sum_scale
 
     @property
     def relative_noise(self) -> float:
         """Noise of an opened value in units of a mean over full slots."""
-        return 2.0 ** (self.noise - self.sum_scale)
+        return math.pow(2.0, self.noise - self.sum_scale)
 
     @property
     def key_owner_margin(self) -> int:
@@ -135,7 +135,7 @@ ROOMY_VALUES_PER_KEY = 4096
 
 def preset_for(top: str, loss: str) -> CkksPreset:
     """The preset of a top model ("linear") and a loss error ("linear", "cubic", "squared")."""
-    return PRESETS[{"linear": "ckks-linear", "cubic": "ckks-linear-cubic", "squared": "ckks-linear-squared"}[loss]]
+    return PRESETS[f"ckks-{top}" if loss == "linear" else f"ckks-{top}-{loss}"]
 
 
 def weaknesses(preset: CkksPreset, loss: str, input_bound: float) -> list[str]:

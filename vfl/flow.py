@@ -106,37 +106,46 @@ def run_together(roles: Mapping[PartyId, Flow[R]]) -> Together[R]:
     """
     together: Together[R] = Together(reports={party: [] for party in roles})
     queues: dict[tuple[PartyId, PartyId], deque[Message]] = {}
-    waiting: dict[PartyId, PartyId] = {}
-    answers: dict[PartyId, Delivery | None] = dict.fromkeys(roles)
-    unfinished = list(roles)
-    while unfinished:
-        moved = False
-        for party in list(unfinished):
-            if party in waiting:
-                queue = queues.get((waiting[party], party))
-                if not queue:
-                    continue
-                answers[party] = Delivery(queue.popleft())
-                del waiting[party]
-            moved = True
-            try:
-                while True:
-                    effect = roles[party].send(answers[party])
-                    answers[party] = None
-                    match effect:
-                        case Send(to, message):
-                            body = encode(message)
-                            queues.setdefault((party, to), deque()).append(decode(message.kind(), body))
-                            together.transcript.append(Sent(party, to, message.kind(), len(body), message))
-                        case Report(fact):
-                            together.reports[party].append(fact)
-                        case Receive(frm):
-                            waiting[party] = frm
-                            break
-            except StopIteration as stop:
-                together.results[party] = stop.value
-                unfinished.remove(party)
-        if not moved:
-            lines = ", ".join(f"{party} waits for {waiting[party]}" for party in unfinished)
+    waiting: dict[PartyId, PartyId | None] = dict.fromkeys(roles)
+
+    def advance(party: PartyId) -> bool:
+        """Run one role until it waits or returns; False if it could not move."""
+        frm, answer = waiting[party], None
+        if frm is not None:
+            if not queues.get((frm, party)):
+                return False
+            answer = Delivery(queues[frm, party].popleft())
+        try:
+            waiting[party] = _run(party, roles[party], answer, queues, together)
+        except StopIteration as stop:
+            together.results[party] = stop.value
+            del waiting[party]
+        return True
+
+    while waiting:
+        if not any([advance(party) for party in list(waiting)]):
+            lines = ", ".join(f"{party} waits for {frm}" for party, frm in waiting.items())
             raise DeadlockError(f"no role can go on: {lines}")
     return together
+
+
+def _run(
+    party: PartyId,
+    role: Flow[R],
+    answer: Delivery | None,
+    queues: dict[tuple[PartyId, PartyId], deque[Message]],
+    together: Together[R],
+) -> PartyId:
+    """Perform a role's effects until it waits; returns for whom."""
+    while True:
+        effect = role.send(answer)
+        answer = None
+        match effect:
+            case Send(to, message):
+                body = encode(message)
+                queues.setdefault((party, to), deque()).append(decode(message.kind(), body))
+                together.transcript.append(Sent(party, to, message.kind(), len(body), message))
+            case Report(fact):
+                together.reports[party].append(fact)
+            case Receive(frm):
+                return frm

@@ -88,7 +88,7 @@ class Encryption(Section, frozen=True, kw_only=True):
     preset: str = "auto"
     """Resolved from (top model, loss error) before the proposal is sent."""
     loss_error: Literal["linear", "cubic"] = "linear"
-    """Error of the logistic loss: u/4 + 1/2 - y, or its cubic approximation on |u| <= 8. Regression always uses u - y."""
+    """Error of the logistic loss: u/4 + 1/2 - y, or its cubic approximation on |u| <= 8. Regression uses u - y."""
     values_per_key: int = 0
     """Values opened under one key; 0 takes the preset's cap, which holds against a label party that deviates."""
 

@@ -49,7 +49,8 @@ class Plan:
     minimum_batch: int
     """What encrypted-training.md 5 asks of a batch for that many values; 0 in clear training."""
     rho: float
-    """Share of a column's variance the label party could reconstruct if it knew all row errors."""
+    """Opened sums per column over hidden rows: the share of a column's variance the label party could reconstruct if it
+    knew all row errors (trust.md 3.4)."""
     values_per_key: int
     guards_deviating_label_party: bool
     """Whether the cap per key keeps it secret even from a label party that breaks the protocol (heuristic)."""
@@ -120,7 +121,7 @@ def plan(spec: JobSpec, rows: int) -> Plan:
         smallest_batch=min(sizes),
         opened_per_step=opened,
         minimum_batch=max(MINIMUM_BATCH, ROWS_PER_OPENED_VALUE * opened) if encrypted else 0,
-        rho=spec.train.epochs * spec.outputs / min(sizes) if encrypted else 0.0,
+        rho=steps * spec.outputs / training_rows if encrypted else 0.0,
         values_per_key=cap if encrypted else 0,
         guards_deviating_label_party=guarded,
         reveals=_reveals(spec, steps, training_rows * spec.train.epochs, test_rows, opened),
