@@ -57,25 +57,17 @@ def block_inner_products(left: Words, right: Words, blocks: int, modulus: int) -
 def block_coefficients(sums: list[int], degree: int, modulus: int) -> list[int]:
     """The coefficients at multiples of N/m, from the m block sums of a polynomial's NTT words; m a power of two."""
     count = len(sums)
-    bits = count.bit_length() - 1
-    natural = [sums[_reversed(i, bits)] for i in range(count)]
     inverse_root = pow(primitive_root(modulus, degree), -(degree // count), modulus)
-    spectrum = _transform(np.array(natural, object), inverse_root * inverse_root % modulus, modulus)
-    twist, coefficients = pow(degree, -1, modulus), []
-    for value in spectrum.tolist():
-        coefficients.append(value * twist % modulus)
-        twist = twist * inverse_root % modulus
+    # Block sums come in bit-reversed order, which is just what decimation in time starts from.
+    values, half = np.array(sums, object), 1
+    while half < count:
+        pairs = values.reshape(-1, 2, half)
+        even, odd = pairs[:, 0], pairs[:, 1] * _powers(pow(inverse_root, count // half, modulus), half, modulus)
+        values = np.concatenate([even + odd, even - odd], axis=1).reshape(-1) % modulus
+        half *= 2
+    twisted = values * _powers(inverse_root, count, modulus) * pow(degree, -1, modulus) % modulus
+    coefficients: list[int] = twisted.tolist()
     return coefficients
-
-
-def _transform(values: NDArray[np.object_], root: int, modulus: int) -> NDArray[np.object_]:
-    """sum_i values[i] root^(i k) for every k: the usual splitting into even and odd, exact on Python integers."""
-    count = len(values)
-    if count == 1:
-        return values
-    even = _transform(values[0::2], root * root % modulus, modulus)
-    odd = _transform(values[1::2], root * root % modulus, modulus) * _powers(root, count // 2, modulus)
-    return np.concatenate([even + odd, even - odd]) % modulus
 
 
 @functools.cache
@@ -84,10 +76,6 @@ def _powers(root: int, count: int, modulus: int) -> NDArray[np.object_]:
     for _ in range(count - 1):
         powers.append(powers[-1] * root % modulus)
     return np.array(powers, object)
-
-
-def _reversed(value: int, bits: int) -> int:
-    return int(f"{value:0{bits}b}"[::-1], 2) if bits else 0
 
 
 def centred(value: int, modulus: int) -> int:

@@ -53,7 +53,11 @@ class _MemoryFile:
 
 
 _MEMORY = _MemoryFile()
-load = _MEMORY.load
+
+
+def load(thing: T, context: Any, data: bytes) -> T:
+    """Fill an empty SEAL object from a stream written by `stream`; SEAL checks it against the context."""
+    return _MEMORY.load(thing, context, data)
 
 
 def payload(thing: Any) -> bytes:

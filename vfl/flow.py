@@ -123,7 +123,8 @@ def run_together(roles: Mapping[PartyId, Flow[R]]) -> Together[R]:
         return True
 
     while waiting:
-        if not any([advance(party) for party in list(waiting)]):
+        moved = [advance(party) for party in list(waiting)]
+        if not any(moved):
             lines = ", ".join(f"{party} waits for {frm}" for party, frm in waiting.items())
             raise DeadlockError(f"no role can go on: {lines}")
     return together
