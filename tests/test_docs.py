@@ -1,0 +1,313 @@
+"""What the documents say is true: commands exist, TOML is read, tables equal the code, links lead somewhere."""
+
+import ast
+import re
+import shlex
+import tomllib
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from crypto.ckks_parameters import PRESETS
+from parties.settings import PartySettings, load
+from vfl.job import JobSpec, read_spec
+from vfl.routes import ROUTES
+
+ROOT = Path(__file__).parent.parent
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "docker").rglob("*.md")])
+PAGE_IDS = [str(page.relative_to(ROOT)) for page in PAGES]
+LONGEST_README = 150
+
+
+class Block(NamedTuple):
+    page: Path
+    language: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.page.relative_to(ROOT)}: {self.text.strip().splitlines()[0][:40]}"
+
+
+def blocks(page: Path) -> Iterator[Block]:
+    """Fenced code blocks of a page."""
+    for match in re.finditer(r"^```(\w*)\n(.*?)^```$", page.read_text("utf-8"), re.MULTILINE | re.DOTALL):
+        yield Block(page, match[1], match[2])
+
+
+BLOCKS = [block for page in PAGES for block in blocks(page)]
+TOML = [block for block in BLOCKS if block.language == "toml"]
+JOBS = [block for block in TOML if "[roster]" in block.text]
+PARTIES = [block for block in TOML if block not in JOBS]
+
+
+def prose(page: Path) -> str:
+    """A page without its fenced blocks."""
+    return re.sub(r"^```.*?^```$", "", page.read_text("utf-8"), flags=re.MULTILINE | re.DOTALL)
+
+
+def rows(page: str, heading: str = "") -> list[list[str]]:
+    """The cells of every table row of a page (after a heading), without header lines."""
+    text = (ROOT / page).read_text("utf-8")
+    text = text[text.index(heading) + len(heading) :]
+    found: list[list[str]] = []
+    for line, following in zip(text.splitlines(), [*text.splitlines()[1:], ""], strict=True):
+        if heading and line.startswith("## "):
+            break
+        if line.startswith("|") and not re.match(r"\|[-|\s]+$", line) and not re.match(r"\|[-|\s]+$", following):
+            found.append([cell.strip() for cell in line.strip("|").split("|")])
+    return found
+
+
+def names(cell: str) -> list[str]:
+    return re.findall(r"`([^`]+)`", cell)
+
+
+# -- TOML
+
+
+@pytest.mark.parametrize("block", JOBS, ids=str)
+def test_a_job_specification_in_the_documents_is_one(block: Block) -> None:
+    assert read_spec(block.text).job.name
+
+
+@pytest.mark.parametrize("block", PARTIES, ids=str)
+def test_a_party_file_in_the_documents_is_one(block: Block, tmp_path: Path) -> None:
+    (tmp_path / "party.toml").write_text(block.text, "utf-8")
+    assert load(tmp_path).name
+
+
+def test_the_documents_show_both_kinds() -> None:
+    assert len(JOBS) >= 2
+    assert len(PARTIES) >= 3
+
+
+def test_the_two_parties_and_the_job_of_getting_started_fit_together(tmp_path: Path) -> None:
+    page = ROOT / "docs" / "getting_started.md"
+    (job,) = [read_spec(block.text) for block in JOBS if block.page == page]
+    for block in PARTIES:
+        if block.page == page:
+            (tmp_path / "party.toml").write_text(block.text, "utf-8")
+            party = load(tmp_path)
+            assert set(job.peers_of(party.name)) == set(party.peers) == set(party.acceptance.peers)
+            assert job.data[party.name].dataset in party.datasets
+            assert job.encryption.scheme in party.acceptance.schemes
+            header = next(
+                block.text.splitlines()[0].split(",")
+                for block in BLOCKS
+                if block.language == "csv"
+                and block.text.startswith("customer,")
+                and job.data[party.name].columns[0] in block.text
+            )
+            assert {*job.data[party.name].columns, party.datasets[job.data[party.name].dataset].id} <= set(header)
+
+
+# -- commands
+
+
+@cache
+def command_line() -> Any:
+    from typer.main import get_command
+
+    from api.cli.main import app
+
+    return get_command(app)
+
+
+def quoted_commands() -> list[str]:
+    quoted = {line[2:] for block in BLOCKS for line in block.text.splitlines() if line.startswith("$ vfl ")}
+    for page in PAGES:
+        quoted |= {code for code in names(prose(page)) if code.startswith("vfl ")}
+        for block in blocks(page):
+            quoted |= {f"vfl {match}" for match in re.findall(r"^\$ docker .* vfl (.+)$", block.text, re.MULTILINE)}
+    return sorted(quoted)
+
+
+@pytest.mark.parametrize("quoted", quoted_commands())
+def test_a_quoted_command_exists_and_has_the_quoted_options(quoted: str) -> None:
+    command, words = command_line(), shlex.split(quoted)[1:]
+    while words and words[0] in getattr(command, "commands", {}):
+        command = command.commands[words.pop(0)]
+    assert not getattr(command, "commands", {}) or not words, f"`{quoted}`: there is no {words[0]}"
+    known = {"--help", "-h"} | {option for parameter in command.params for option in parameter.opts}
+    assert {word.partition("=")[0] for word in words if word.startswith("-")} <= known
+
+
+def test_every_command_stands_in_the_readme() -> None:
+    def leaves(command: Any, path: str) -> Iterator[str]:
+        for name, child in getattr(command, "commands", {}).items():
+            yield from leaves(child, f"{path} {name}")
+        if not getattr(command, "commands", {}) and not command.hidden:
+            yield path
+
+    quoted = {name for row in rows("README.md", "## Commands") for name in names(row[0]) if name.startswith("vfl ")}
+    assert quoted == set(leaves(command_line(), "vfl"))
+
+
+def test_quoted_make_targets_exist() -> None:
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE))
+    quoted = {
+        match
+        for page in PAGES
+        for match in re.findall(r"(?:`|^    )make ([a-z]+)", page.read_text("utf-8"), re.MULTILINE)
+    }
+    assert quoted
+    assert quoted <= targets
+
+
+# -- references
+
+
+def fields(section: Any, path: str = "") -> Iterator[str]:
+    """Dotted keys of a job specification."""
+    import msgspec
+
+    for field in msgspec.structs.fields(section):
+        inner = [t for t in (field.type, *getattr(field.type, "__args__", ())) if hasattr(t, "__struct_fields__")]
+        if inner:
+            party = ".<party>" if str(field.type).startswith("dict") else ""
+            yield from fields(inner[0], f"{path}{field.name}{party}.")
+        else:
+            yield f"{path}{field.name}"
+
+
+def settings(section: Any, path: str = "") -> Iterator[str]:
+    """Dotted keys of party.toml."""
+    for name, field in section.model_fields.items():
+        kinds = [
+            t for t in (field.annotation, *getattr(field.annotation, "__args__", ())) if hasattr(t, "model_fields")
+        ]
+        if kinds:
+            key = ".<name>" if str(field.annotation).startswith("dict") else ""
+            yield from settings(kinds[0], f"{path}{name}{key}.")
+        else:
+            yield f"{path}{name}"
+
+
+def test_the_reference_of_the_job_specification_is_complete() -> None:
+    assert [names(row[0])[0] for row in rows("docs/reference/job.md")] == list(fields(JobSpec))
+
+
+def test_the_reference_of_the_party_file_is_complete() -> None:
+    assert [names(row[0])[0] for row in rows("docs/reference/party.md")] == list(settings(PartySettings))
+
+
+def test_the_presets_in_the_documents_are_those_of_the_code() -> None:
+    written = {
+        names(row[0])[0]: (row[2], row[3], row[4], row[5])
+        for row in rows("docs/protocols/ckks_training.md", "## Parameters")
+    }
+    assert written == {
+        preset.name: (
+            ", ".join(str(modulus.bit_length()) for modulus in preset.data_moduli),
+            f"2^{preset.sum_scale}",
+            f"2^{preset.noise:g}",
+            str(preset.values_per_key),
+        )
+        for preset in PRESETS.values()
+    }
+    margins = {
+        names(row[0])[0]: tuple(map(int, row[1:])) for row in rows("docs/threat_model.md", "## A label party that")
+    }
+    assert margins == {preset.name: (preset.key_owner_margin, preset.values_per_key) for preset in PRESETS.values()}
+    decision = {names(row[0])[0]: row[1:] for row in rows("docs/adr/0003-products-at-the-last-level.md")}
+    assert decision == {
+        preset.name: [
+            ", ".join(str(modulus.bit_length()) for modulus in preset.data_moduli),
+            ", ".join(str(modulus.bit_length()) for modulus in preset.key_moduli),
+            str(preset.exposed_bits),
+            f"2^{preset.sum_scale}",
+            f"2^{preset.noise:g}",
+            str(preset.values_per_key),
+        ]
+        for preset in PRESETS.values()
+    }
+
+
+@pytest.mark.parametrize("protocol", ROUTES)
+def test_a_protocols_page_lists_its_messages_in_order(protocol: str) -> None:
+    listed = [names(row[0])[0] for row in rows(f"docs/protocols/{protocol}.md", "## Who learns what")]
+    assert listed == list(dict.fromkeys(route.message.kind() for route in ROUTES[protocol]))
+
+
+def test_every_runtime_dependency_has_a_licence_and_a_reason() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+
+    def bare(requirements: list[str]) -> list[str]:
+        return [match[0] for match in (re.match(r"[\w-]+", text) for text in requirements) if match]
+
+    listed = [row[0] for row in rows("docs/adr/0005-dependencies-and-licences.md")]
+    assert listed == bare(project["dependencies"]) + bare(project["optional-dependencies"]["paillier"])
+    assert all(all(row) for row in rows("docs/adr/0005-dependencies-and-licences.md"))
+
+
+# -- error codes
+
+
+def codes_in_code() -> set[str]:
+    """Every stable code: class attributes named `code`, and the literals handed to our exceptions."""
+    trees = [
+        ast.parse(path.read_text("utf-8"))
+        for package in ("api", "parties", "vfl")
+        for path in (ROOT / package).rglob("*.py")
+    ]
+    classes = [node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]
+    exceptions, before = {"Exception"}, 0
+    while len(exceptions) != before:
+        before = len(exceptions)
+        exceptions |= {c.name for c in classes if any(isinstance(b, ast.Name) and b.id in exceptions for b in c.bases)}
+    found = set()
+    for cls in classes:
+        for line in cls.body if cls.name in exceptions else []:
+            target = line.targets[0] if isinstance(line, ast.Assign) else getattr(line, "target", None)
+            value = getattr(line, "value", None)
+            if isinstance(target, ast.Name) and target.id == "code" and isinstance(value, ast.Constant):
+                found.add(str(value.value))
+    for node in (node for tree in trees for node in ast.walk(tree)):
+        if isinstance(node, ast.Call) and getattr(node.func, "id", None) in exceptions:
+            found |= {
+                argument.value
+                for argument in node.args[:2]
+                if isinstance(argument, ast.Constant) and re.fullmatch(r"[a-z]+(_[a-z]+)+", str(argument.value))
+            }
+    return found
+
+
+def test_the_error_codes_in_the_documents_are_those_of_the_code() -> None:
+    listed = [name for row in rows("docs/reference/errors.md") for name in names(row[0])]
+    assert len(listed) == len(set(listed))
+    assert set(listed) == codes_in_code()
+
+
+# -- links
+
+
+def anchors(page: Path) -> set[str]:
+    """Anchors of headings, the way repository hosts make them, and explicit ones."""
+    text = prose(page)
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    made = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+    return made | set(re.findall(r'<a id="([^"]+)"', text))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=PAGE_IDS)
+def test_links_inside_the_repository_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", prose(page)):
+        if re.match(r"[a-z]+:", target):
+            continue
+        path, _, anchor = target.partition("#")
+        linked = (page.parent / path).resolve() if path else page
+        assert linked.exists(), f"{target} does not exist"
+        if anchor:
+            assert anchor in anchors(linked), f"{target}: no such heading"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=PAGE_IDS)
+def test_pages_name_no_machine_and_no_package_host(page: Path) -> None:
+    assert not re.search(r"/work/|/home/\w|/tmp/\w|https?://\S*(pypi|pytorch|artifactory)", page.read_text("utf-8"))
+
+
+def test_the_readme_is_short() -> None:
+    assert len((ROOT / "README.md").read_text("utf-8").splitlines()) <= LONGEST_README
