@@ -14,6 +14,7 @@ import pytest
 from crypto.ckks_parameters import PRESETS
 from parties.settings import PartySettings, load
 from vfl.job import JobSpec, read_spec
+from vfl.metrics import METRIC
 from vfl.routes import ROUTES
 
 ROOT = Path(__file__).parent.parent
@@ -187,11 +188,11 @@ def settings(section: Any, path: str = "") -> Iterator[str]:
 
 
 def test_the_reference_of_the_job_specification_is_complete() -> None:
-    assert [names(row[0])[0] for row in rows("docs/reference/job.md")] == list(fields(JobSpec))
+    assert [names(row[0])[0] for row in rows("docs/job_specification.md")] == list(fields(JobSpec))
 
 
 def test_the_reference_of_the_party_file_is_complete() -> None:
-    assert [names(row[0])[0] for row in rows("docs/reference/party.md")] == list(settings(PartySettings))
+    assert [names(row[0])[0] for row in rows("docs/party_settings.md")] == list(settings(PartySettings))
 
 
 def test_the_presets_in_the_documents_are_those_of_the_code() -> None:
@@ -243,6 +244,21 @@ def test_every_runtime_dependency_has_a_licence_and_a_reason() -> None:
     assert all(all(row) for row in rows("docs/adr/0005-dependencies-and-licences.md"))
 
 
+def test_the_fields_of_a_demonstration_are_documented() -> None:
+    tree = ast.parse((ROOT / "api" / "demo" / "result.py").read_text("utf-8"))
+    (function,) = (n for n in tree.body if isinstance(n, ast.FunctionDef) and n.name == "result_data")
+    (answer,) = (n.value for n in ast.walk(function) if isinstance(n, ast.Return))
+    assert isinstance(answer, ast.Dict)
+    written = {str(key.value) for key in answer.keys if isinstance(key, ast.Constant)} | set(METRIC.values())
+    assert {name for row in rows("docs/cli.md", "## The demonstration") for name in names(row[0])} == written
+
+
+def test_the_exit_codes_in_the_documents_are_those_of_the_code() -> None:
+    from api.cli.output import Exit
+
+    assert [int(row[0]) for row in rows("docs/cli.md", "## Exit codes")] == sorted(map(int, Exit))
+
+
 # -- error codes
 
 
@@ -267,16 +283,28 @@ def codes_in_code() -> set[str]:
                 found.add(str(value.value))
     for node in (node for tree in trees for node in ast.walk(tree)):
         if isinstance(node, ast.Call) and getattr(node.func, "id", None) in exceptions:
-            found |= {
-                argument.value
-                for argument in node.args[:2]
-                if isinstance(argument, ast.Constant) and re.fullmatch(r"[a-z]+(_[a-z]+)+", str(argument.value))
-            }
+            for argument in node.args[:2]:
+                text = argument.value if isinstance(argument, ast.Constant) else ""
+                if isinstance(argument, ast.JoinedStr) and ast.unparse(argument).startswith(("f'job_{", 'f"job_{')):
+                    found |= {"job_failed", "job_cancelled"}
+                if re.fullmatch(r"[a-z]+(_[a-z]+)+", str(text)):
+                    found.add(str(text))
     return found
 
 
+def test_pages_named_in_the_code_exist() -> None:
+    for path in (path for package in ("api", "parties", "vfl", "crypto") for path in (ROOT / package).rglob("*.py")):
+        for page in re.findall(r"\bdocs/[\w/.-]+\.md", path.read_text("utf-8")):
+            assert (ROOT / page).is_file(), f"{path.relative_to(ROOT)} names {page}"
+
+
+def test_every_error_code_can_be_linked_to() -> None:
+    page = ROOT / "docs" / "errors.md"
+    assert {name for row in rows("docs/errors.md") for name in names(row[0])} <= anchors(page)
+
+
 def test_the_error_codes_in_the_documents_are_those_of_the_code() -> None:
-    listed = [name for row in rows("docs/reference/errors.md") for name in names(row[0])]
+    listed = [name for row in rows("docs/errors.md") for name in names(row[0])]
     assert len(listed) == len(set(listed))
     assert set(listed) == codes_in_code()
 
