@@ -1,0 +1,75 @@
+"""How a command finds its server: --server with --token-file, or the folder of a party on this machine."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from api.cli.output import Exit, Failure
+
+if TYPE_CHECKING:
+    from api.client import Client
+
+PARTY_FILE = "party.toml"
+
+ServerOption = Annotated[
+    str | None, typer.Option("--server", metavar="URL", help="Operator address of a party's server.")
+]
+TokenFileOption = Annotated[Path | None, typer.Option("--token-file", help="File with the operator token of --server.")]
+PartyOption = Annotated[
+    Path | None, typer.Option("--party", metavar="DIR", help="Folder of a party (default: this folder).")
+]
+
+
+@contextmanager
+def connected(server: str | None, token_file: Path | None, party: Path | None) -> Iterator["Client"]:
+    """A client for the server these options name. Whatever it cannot do leaves the block as a Failure."""
+    from api.client import Client, read_token  # noqa: PLC0415 - httpx, which help can do without
+
+    if server and party:
+        raise Failure(Exit.ARGUMENTS, "invalid_arguments", "--server and --party name two servers", fix="Give one.")
+    if server and not token_file:
+        raise Failure(
+            Exit.ARGUMENTS,
+            "invalid_arguments",
+            "--server needs --token-file",
+            fix="It is the operator.token in the party's folder.",
+        )
+    folder = party or Path()
+    if not server and not (folder / PARTY_FILE).is_file():
+        raise Failure(
+            Exit.ARGUMENTS,
+            "party_not_found",
+            f"there is no {PARTY_FILE} in {folder.resolve()}",
+            fix="Go to a party's folder, or name one with --party DIR, or a server with --server URL.",
+        )
+    with (
+        translated(),
+        Client(server, read_token(token_file)) if server and token_file else Client.from_folder(folder) as client,
+    ):
+        yield client
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """A request that did not succeed leaves the block as a Failure with its exit code."""
+    from api.client import AnswerOverdue, RequestRefused, ServerProblem  # noqa: PLC0415
+
+    try:
+        yield
+    except ServerProblem as problem:
+        exit_code = Exit.CONNECTION
+        if isinstance(problem, AnswerOverdue):
+            exit_code = Exit.TIMEOUT
+        elif isinstance(problem, RequestRefused):
+            exit_code = exit_of(problem.status)
+        raise Failure(exit_code, problem.code, str(problem), fix=problem.fix, safe=problem.safe) from problem
+
+
+def exit_of(status: int) -> Exit:
+    """The exit code of a request the server refused: what was asked, a rule of the party, or its own fault."""
+    if status in {400, 404, 413, 422}:
+        return Exit.ARGUMENTS
+    return Exit.INTERNAL if status >= 500 else Exit.JOB

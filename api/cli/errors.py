@@ -1,0 +1,17 @@
+"""Which exit code a named error of the packages below ends a command with."""
+
+from api.cli.output import Exit, Failure
+from vfl.errors import JobError
+
+
+def named(error: JobError) -> Failure:
+    """An error with a code of its own, raised in this process."""
+    from parties.errors import PortInUse, SettingsError  # noqa: PLC0415 - only when something went wrong
+    from vfl.errors import ImpossibleJob, InvalidData, RowsDiffer, SpecError  # noqa: PLC0415
+
+    exit_code = Exit.JOB
+    if isinstance(error, PortInUse):
+        exit_code = Exit.CONNECTION
+    elif isinstance(error, SettingsError | SpecError | ImpossibleJob | InvalidData | RowsDiffer):
+        exit_code = Exit.ARGUMENTS
+    return Failure(exit_code, error.code, str(error), fix=error.fix, safe=error.safe)

@@ -1,0 +1,215 @@
+"""`vfl job`: propose a job to the peer, look at it, follow it, stop it."""
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from api.cli.connection import PartyOption, ServerOption, TokenFileOption, connected
+from api.cli.output import (
+    Exit,
+    Failure,
+    Format,
+    FormatOption,
+    QuietOption,
+    StreamFormat,
+    StreamFormatOption,
+    note,
+    result,
+)
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from api.client import Client
+
+app = typer.Typer(help="Submit, list, show, watch and cancel jobs at a party's server.", no_args_is_help=True)
+
+JobArgument = Annotated[str, typer.Argument(metavar="JOB", help="The job's id.")]
+
+EVENTS_PER_SECOND = 10
+LOOK_SECONDS = 1.0
+"""Pause between two looks at a running job."""
+
+
+@app.command("submit")
+def submit(
+    spec: Annotated[Path, typer.Argument(metavar="SPEC", help="Job specification, a TOML file.")],
+    idempotency_key: Annotated[
+        str, typer.Option(metavar="KEY", help="Repeating a submit with the same key returns the same job.")
+    ] = "",
+    server: ServerOption = None,
+    token_file: TokenFileOption = None,
+    party: PartyOption = None,
+    output: FormatOption = Format.TEXT,
+) -> None:
+    """Propose a job to the peer; it starts when the peer's rules accept it."""
+    try:
+        text = spec.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise Failure(
+            Exit.ARGUMENTS, "file_unreadable", f"the specification {spec} cannot be read", fix="Name a TOML file."
+        ) from error
+    with connected(server, token_file, party) as client:
+        job = client.submit(text, idempotency_key=idempotency_key)
+    result(output, job, lambda: f"{job['id']}\nFollow it with `vfl job watch {job['id']}`.")
+
+
+@app.command("list")
+def list_jobs(
+    server: ServerOption = None,
+    token_file: TokenFileOption = None,
+    party: PartyOption = None,
+    output: FormatOption = Format.TEXT,
+) -> None:
+    """List this party's jobs."""
+    with connected(server, token_file, party) as client:
+        jobs = client.jobs()
+    result(output, {"jobs": jobs}, lambda: _table(jobs))
+
+
+@app.command("show")
+def show(
+    job_id: JobArgument,
+    server: ServerOption = None,
+    token_file: TokenFileOption = None,
+    party: PartyOption = None,
+    output: FormatOption = Format.TEXT,
+) -> None:
+    """Show one job: state, results, bytes, and what each side could see."""
+    with connected(server, token_file, party) as client:
+        job = client.job(job_id)
+    result(output, job, lambda: _details(job))
+
+
+@app.command("cancel")
+def cancel(
+    job_id: JobArgument,
+    server: ServerOption = None,
+    token_file: TokenFileOption = None,
+    party: PartyOption = None,
+    output: FormatOption = Format.TEXT,
+) -> None:
+    """End a job on both sides."""
+    with connected(server, token_file, party) as client:
+        job = client.cancel(job_id)
+    result(output, job, lambda: f"{job['id']} is {job['state']}")
+
+
+@app.command("watch")
+def watch(
+    job_id: JobArgument,
+    timeout_seconds: Annotated[
+        float, typer.Option("--timeout", metavar="SECONDS", min=0.0, help="Stop watching after so long; 0 is never.")
+    ] = 0.0,
+    server: ServerOption = None,
+    token_file: TokenFileOption = None,
+    party: PartyOption = None,
+    output: StreamFormatOption = StreamFormat.TEXT,
+    quiet: QuietOption = False,  # noqa: FBT002 - a flag of the command line
+) -> None:
+    """Follow a job until it ends. Ctrl-C only detaches: the job goes on."""
+    with connected(server, token_file, party) as client:
+        try:
+            job = _watch(client, job_id, timeout_seconds, output, quiet=quiet)
+        except KeyboardInterrupt:
+            note(f"detached; the job goes on, `vfl job watch {job_id}` follows it again")
+            raise typer.Exit(Exit.INTERRUPTED) from None
+    if job["state"] != "done":
+        raise ended(job)
+    result(output, job, lambda: _details(job))
+
+
+def ended(job: dict[str, Any]) -> Failure:
+    """The failure of a command whose job did not finish."""
+    error = job.get("error") or {}
+    if not error:
+        return Failure(Exit.JOB, f"job_{job['state']}", f"job {job['id']} was {job['state']}", data=job)
+    message, safe, fix = error["message"], error.get("safe") or "", error.get("fix") or ""
+    return Failure(Exit.JOB, error["code"], message, fix=fix, safe=safe, data=job)
+
+
+def _watch(client: "Client", job_id: str, timeout_seconds: float, output: StreamFormat, *, quiet: bool) -> Any:
+    from api.cli.progress import Progress  # noqa: PLC0415 - with the client, after the arguments are right
+    from api.client import LONG_POLL_SECONDS  # noqa: PLC0415
+
+    deadline = time.monotonic() + timeout_seconds if timeout_seconds else float("inf")
+    with Progress(quiet=quiet or output is StreamFormat.JSONL) as progress:
+        job = client.job(job_id)
+        progress.line(f"job {job['id']} is {job['state']}")
+        for answer in client.follow(job_id, wait_seconds=min(LOOK_SECONDS, LONG_POLL_SECONDS)):
+            for event in answer["events"]:
+                if output is StreamFormat.JSONL:
+                    print(json.dumps(event, ensure_ascii=False), flush=True)  # noqa: T201
+                    time.sleep(1 / EVENTS_PER_SECOND)
+                elif event["kind"] != "step" and event["text"]:
+                    progress.line(event["text"])
+            job = client.job(job_id)
+            progress.job(job)
+            if time.monotonic() > deadline:
+                raise Failure(
+                    Exit.TIMEOUT,
+                    "watch_timeout",
+                    f"job {job_id} is still {job['state']} after {timeout_seconds:g} s",
+                    safe="The job goes on.",
+                    fix=f"`vfl job watch {job_id}` follows it again.",
+                    data=job,
+                )
+        return job
+
+
+def _table(jobs: list[dict[str, Any]]) -> "RenderableType":
+    from rich.table import Table  # noqa: PLC0415 - only for text
+
+    if not jobs:
+        return "no jobs yet; `vfl job submit SPEC` proposes one"
+    table = Table("job", "name", "state", "as", "step", "created (UTC)", box=None, pad_edge=False)
+    for job in jobs:
+        steps = f"{job['step']}/{job['steps']}" if job["steps"] else ""
+        created = str(job["created_at"] or "")[:16].replace("T", " ")
+        table.add_row(job["id"], job["name"], job["state"], job["role"], steps, created)
+    return table
+
+
+def _details(job: dict[str, Any]) -> "RenderableType":
+    from rich.console import Group  # noqa: PLC0415 - only for text
+    from rich.table import Table  # noqa: PLC0415
+
+    facts = Table(box=None, pad_edge=False, show_header=False)
+    for name, value in _facts(job):
+        facts.add_row(name, value)
+    parts: list[RenderableType] = [facts]
+    if job["traffic"]:
+        traffic = Table(
+            "direction", "peer", "message", "count", "bytes", box=None, pad_edge=False, title_justify="left"
+        )
+        for line in job["traffic"]:
+            counts = (f"{line['messages']:,}", f"{line['payload_bytes']:,}")
+            traffic.add_row(line["direction"], line["peer"], line["kind"], *counts)
+        parts += ["", traffic]
+    if job["reveals"]:
+        reveals = Table("receiver", "learns from", "values", "what", box=None, pad_edge=False)
+        for line in job["reveals"]:
+            if line["values"]:
+                reveals.add_row(line["receiver"], line["message"], f"{line['values']:,}", line["learns"])
+        parts += ["", reveals]
+    return Group(*parts)
+
+
+def _facts(job: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    yield "job", job["id"]
+    yield "name", job["name"]
+    yield "state", job["state"]
+    yield "party", f"{job['party']} ({job['role']} party), with {', '.join(job['peers'])}"
+    if job["steps"]:
+        yield "step", f"{job['step']} of {job['steps']}, epoch {job['epoch']} of {job['epochs']}"
+    yield from ((name, f"{value:.4f}") for name, value in job["metrics"].items())
+    yield from ((f"{name} time", f"{value:.1f} s") for name, value in job["seconds"].items() if value is not None)
+    yield from (("lowered floor", str(floor)) for floor in job["lowered_floors"])
+    if job["model_path"]:
+        yield "model", job["model_path"]
+    if job["error"]:
+        yield "error", f"{job['error']['message']} [{job['error']['code']}]"

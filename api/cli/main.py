@@ -1,0 +1,74 @@
+"""The command line `vfl`. A file per noun; this one joins them and turns every ending into an exit code."""
+
+import os
+import sys
+import traceback
+from typing import Annotated
+
+import typer
+
+from api.cli import demo, job, party
+from api.cli.errors import named
+from api.cli.output import Exit, Failure, Format, FormatOption, fail, flush, note, result, wanted_format
+from vfl.errors import JobError
+
+app = typer.Typer(
+    name="vfl",
+    help="Two organisations train one model on ciphertexts; no row leaves its owner in clear.",
+    epilog="Exit codes: 0 ok, 1 job failed or refused, 2 connection or authentication, 3 timeout, "
+    "4 arguments or specification, 5 internal error, 130 interrupted.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("demo")(demo.demo)
+app.add_typer(party.app, name="party")
+app.add_typer(job.app, name="job")
+
+
+@app.command("version")
+def version(output: FormatOption = Format.TEXT) -> None:
+    """Print the installed version."""
+    from importlib.metadata import version as installed  # noqa: PLC0415 - 20 ms that `vfl --help` can do without
+
+    data = {"version": installed("vertical-federated-learning"), "python": sys.version.split()[0]}
+    result(output, data, lambda: f"vfl {data['version']} (Python {data['python']})")
+
+
+def main(arguments: Annotated[list[str] | None, "without the program's name"] = None) -> None:
+    """Run one command and exit with its code; an unexpected exception is one sentence and exit 5."""
+    given = sys.argv[1:] if arguments is None else arguments
+    output = wanted_format(given)
+    code: object = Exit.OK
+    try:
+        code = app(given, prog_name="vfl", standalone_mode=False)
+    except Failure as failure:
+        fail(failure, output)
+    except JobError as error:
+        fail(named(error), output)
+    except typer.TyperException as error:
+        message = error.format_message()
+        if message:
+            fail(Failure(Exit.ARGUMENTS, "invalid_arguments", message, fix=_usage(error)), output)
+    except (typer.Abort, KeyboardInterrupt):
+        note("interrupted")
+        code = Exit.INTERRUPTED
+    except BrokenPipeError:
+        pass
+    except Exception as error:  # noqa: BLE001 - the last line of defence
+        if os.environ.get("VFL_DEBUG") == "1":
+            traceback.print_exc()
+        text = f"vfl met a state it does not know ({type(error).__name__}: {error})"
+        hint = "Run it again with VFL_DEBUG=1 for the traceback, and report it as SECURITY.md or CONTRIBUTING.md say."
+        fail(Failure(Exit.INTERNAL, "internal_error", text, fix=hint), output)
+    flush()
+    sys.exit(code if isinstance(code, int) else Exit.OK)
+
+
+def _usage(error: typer.TyperException) -> str:
+    context = getattr(error, "ctx", None)
+    return f"See `{context.command_path} --help`." if context else ""
+
+
+if __name__ == "__main__":
+    main()

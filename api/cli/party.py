@@ -1,0 +1,42 @@
+"""`vfl party`: one organisation's folder and its server."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from api.cli.output import Format, FormatOption, result
+
+app = typer.Typer(help="Set up and run one organisation's server.", no_args_is_help=True)
+
+
+@app.command("init")
+def init(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder to make the party in.")],
+    name: Annotated[str, typer.Option("--name", metavar="NAME", help="Lower-case letters, digits and hyphens.")],
+    operator_port: Annotated[
+        int, typer.Option(metavar="PORT", min=1, max=65535, help="For this organisation's people and pipelines.")
+    ] = 7101,
+    peer_port: Annotated[int, typer.Option(metavar="PORT", min=1, max=65535, help="For other parties.")] = 7102,
+    output: FormatOption = Format.TEXT,
+) -> None:
+    """Write party.toml and the operator token of a new party."""
+    from parties.settings import TOKEN_FILE, init_party  # noqa: PLC0415 - pydantic, which help can do without
+
+    settings = init_party(folder, name, operator_port=operator_port, peer_port=peer_port)
+    data = {"name": name, "settings": str(settings), "token_file": str(folder / TOKEN_FILE)}
+    text = (
+        f"{settings}\n{folder / TOKEN_FILE}\n"
+        f"Name peers and data sets in party.toml, then start the server with `vfl party serve {folder}`."
+    )
+    result(output, data, lambda: text)
+
+
+@app.command("serve")
+def serve(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A party's folder, made by `vfl party init`.")],
+) -> None:
+    """Run a party's server in the foreground until it is told to end."""
+    from api.server import serve as run  # noqa: PLC0415 - the web stack, which help can do without
+
+    run(folder)

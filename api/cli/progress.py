@@ -1,0 +1,86 @@
+"""How far a job is, on stderr: a bar on a terminal, otherwise a line per ten per cent or thirty seconds."""
+
+import sys
+import time
+from types import TracebackType
+from typing import Any, Self
+
+from api.cli.output import note, notes_console
+
+LINE_SECONDS = 30.0
+STEPS_BEFORE_ESTIMATE = 20
+"""Fewer steps say little about the time left (product.md 5)."""
+
+
+class Progress:
+    """Shows the state of one job, and lines about it. Silent when `quiet`."""
+
+    def __init__(self, *, quiet: bool) -> None:
+        self._quiet = quiet
+        self._bar: Any = None
+        self._task: Any = None
+        self._phase = ""
+        self._tenths = 0
+        self._started = 0.0
+        self._last_line = time.monotonic()
+
+    def __enter__(self) -> Self:
+        if not self._quiet and sys.stderr.isatty():
+            from rich.progress import BarColumn, TextColumn  # noqa: PLC0415 - only where a bar is drawn
+            from rich.progress import Progress as Bar  # noqa: PLC0415
+
+            columns = (TextColumn("{task.description}"), BarColumn(24), TextColumn("{task.fields[text]}"))
+            self._bar = Bar(*columns, console=notes_console(), transient=True)
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._bar:
+            self._bar.stop()
+
+    def line(self, text: str) -> None:
+        """A line that stays."""
+        if self._quiet:
+            return
+        if self._bar:
+            self._bar.console.print(text, markup=False)
+        else:
+            note(text)
+            self._last_line = time.monotonic()
+
+    def phase(self, text: str) -> None:
+        """What happens now, when there is nothing to count."""
+        if text == self._phase:
+            return
+        self._phase = text
+        if not self._bar:
+            self.line(text)
+        elif self._task is None:
+            self._task = self._bar.add_task(text, total=None, text="")
+        else:
+            self._bar.reset(self._task, description=text, total=None, text="")
+
+    def job(self, job: dict[str, Any]) -> None:
+        """The step of a job as its server tells it."""
+        step, steps = job.get("step") or 0, job.get("steps") or 0
+        if self._quiet or not step or not steps:
+            return
+        now = time.monotonic()
+        self._started = self._started or now
+        text = f"step {step} of {steps}, epoch {job['epoch']} of {job['epochs']}{self._time_left(step, steps, now)}"
+        if self._bar:
+            if self._task is None:
+                self._task = self._bar.add_task("training", total=steps, text=text)
+            self._phase = "training"
+            self._bar.update(self._task, description="training", total=steps, completed=step, text=text)
+        elif (tenths := 10 * step // steps) > self._tenths or now - self._last_line >= LINE_SECONDS:
+            self._tenths = tenths
+            self._last_line = now
+            note(f"training {100 * step // steps:3d} %: {text}")
+
+    def _time_left(self, step: int, steps: int, now: float) -> str:
+        if step < STEPS_BEFORE_ESTIMATE or step >= steps or now <= self._started:
+            return ""
+        return f", {(now - self._started) / step * (steps - step):.0f} s left"

@@ -1,0 +1,172 @@
+"""The class behind the command line: one party's operator API, spoken synchronously.
+
+Every failure is one of four exceptions, so that a caller can tell a server that is away from a request it refused.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeAlias
+
+import httpx
+
+JsonObject: TypeAlias = dict[str, Any]
+"""What the operator API answers with; the fields of a job are those of its OpenAPI description."""
+
+ANSWER_SECONDS = 30.0
+LONG_POLL_SECONDS = 20.0
+"""How long one request for events may wait at the server; below the limit of common proxies."""
+
+FINAL_STATES = frozenset({"done", "failed", "cancelled"})
+
+
+class ServerProblem(Exception):
+    """A request that did not succeed: a stable `code`, what is `safe` now and how to `fix` it."""
+
+    def __init__(self, code: str, message: str, *, fix: str = "", safe: str = "") -> None:
+        super().__init__(message)
+        self.code, self.fix, self.safe = code, fix, safe
+
+
+class ServerUnreachable(ServerProblem):
+    """Nothing answered at the address."""
+
+
+class TokenRefused(ServerProblem):
+    """The server does not accept the operator token."""
+
+
+class AnswerOverdue(ServerProblem):
+    """The server did not answer in time."""
+
+
+class RequestRefused(ServerProblem):
+    """The server answered with a problem; `status` is its HTTP status."""
+
+    def __init__(self, status: int, code: str, message: str, *, fix: str = "", safe: str = "") -> None:
+        super().__init__(code, message, fix=fix, safe=safe)
+        self.status = status
+
+
+class Client:
+    """One party's server. Each method raises a ServerProblem when it does not succeed."""
+
+    def __init__(self, url: str, token: str, *, answer_seconds: float = ANSWER_SECONDS) -> None:
+        self.url = url.rstrip("/")
+        # A proxy of the environment has no business between an operator and the own loopback server.
+        self._http = httpx.Client(
+            base_url=self.url,
+            timeout=answer_seconds,
+            headers={"Authorization": f"Bearer {token}"} if token else {},
+            trust_env=False,
+        )
+
+    @classmethod
+    def from_folder(cls, folder: Path) -> Self:
+        """The server of the party whose `party.toml` and `operator.token` stand in `folder`."""
+        from parties.settings import TOKEN_FILE, load  # noqa: PLC0415 - pydantic only where a folder is read
+
+        server = load(folder).server
+        return cls(f"http://{server.host}:{server.operator_port}", read_token(folder / TOKEN_FILE))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._http.close()
+
+    def healthy(self) -> bool:
+        """Does the server answer, and is it a party's server?"""
+        try:
+            return bool(self._send("GET", "/healthz").get("status") == "ok")
+        except ServerProblem:
+            return False
+
+    def version(self) -> JsonObject:
+        return self._send("GET", "/v1/version")
+
+    def submit(self, spec: str, *, idempotency_key: str = "") -> JsonObject:
+        """Propose a job; `spec` is TOML text. The same key and text give the same job."""
+        headers = {"Idempotency-Key": idempotency_key} if idempotency_key else {}
+        return self._send("POST", "/v1/jobs", json={"spec": spec}, headers=headers)
+
+    def jobs(self) -> list[JsonObject]:
+        jobs: list[JsonObject] = self._send("GET", "/v1/jobs")["jobs"]
+        return jobs
+
+    def job(self, job_id: str) -> JsonObject:
+        return self._send("GET", f"/v1/jobs/{job_id}")
+
+    def cancel(self, job_id: str) -> JsonObject:
+        return self._send("POST", f"/v1/jobs/{job_id}/cancel")
+
+    def events(self, job_id: str, after: int = 0, wait_seconds: float = 0) -> JsonObject:
+        """Events numbered above `after`, the last number and the job's state; waits up to `wait_seconds` for one."""
+        return self._send(
+            "GET",
+            f"/v1/jobs/{job_id}/events",
+            params={"after": after, "wait_seconds": wait_seconds},
+            timeout=wait_seconds + ANSWER_SECONDS,
+        )
+
+    def follow(self, job_id: str, after: int = 0, wait_seconds: float = LONG_POLL_SECONDS) -> Iterator[JsonObject]:
+        """Answers of `events` one after the other until the job has ended; some carry no event."""
+        while True:
+            answer = self.events(job_id, after, wait_seconds)
+            after = answer["last"]
+            yield answer
+            if answer["state"] in FINAL_STATES and not answer["events"]:
+                return
+
+    def _send(self, method: str, path: str, **request: Any) -> JsonObject:
+        try:
+            response = self._http.request(method, path, **request)
+        except httpx.TimeoutException as error:
+            raise AnswerOverdue(
+                "server_timeout", f"the server at {self.url} did not answer in time", fix="Look at the server's log."
+            ) from error
+        except (httpx.TransportError, httpx.InvalidURL) as error:
+            raise ServerUnreachable(
+                "server_unreachable",
+                f"no party server answers at {self.url}",
+                fix="Start it with `vfl party serve DIR`, or name another with --server or --party.",
+            ) from error
+        return _answer(response, self.url)
+
+
+def read_token(path: Path) -> str:
+    """The operator token in a file. Raises TokenRefused when it cannot be read."""
+    try:
+        return path.read_text(encoding="ascii").strip()
+    except (OSError, ValueError) as error:
+        raise TokenRefused(
+            "operator_token_unreadable",
+            f"the operator token at {path} cannot be read",
+            fix="Name its file with --token-file; `vfl party init` writes it.",
+        ) from error
+
+
+def _answer(response: httpx.Response, url: str) -> JsonObject:
+    try:
+        body = response.json()
+    except ValueError:
+        body = None
+    if response.is_success and isinstance(body, dict):
+        return body
+    if not isinstance(body, dict) or "code" not in body:
+        raise RequestRefused(
+            response.status_code,
+            "unexpected_answer",
+            f"{url} answered {response.status_code} and not as a party server does",
+            fix="Check that --server names the operator port of a party server.",
+        )
+    code, message = body["code"], body.get("detail") or body.get("title") or body["code"]
+    fix, safe = body.get("hint") or "", body.get("safe") or ""
+    if response.status_code == httpx.codes.UNAUTHORIZED:
+        raise TokenRefused(code, message, fix=fix, safe=safe)
+    raise RequestRefused(response.status_code, code, message, fix=fix, safe=safe)

@@ -1,0 +1,92 @@
+"""What the trained model is compared with, computed after the job by whoever holds both tables: the demonstration.
+
+All four are judged on the rows the job held out, from columns scaled as the parties scale them.
+"""
+
+from dataclasses import dataclass, replace
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.linear_model import LogisticRegression, Ridge
+
+from vfl.flow import run_together
+from vfl.job import Columns, JobSpec
+from vfl.metrics import METRIC, measure
+from vfl.protocols import PROTOCOLS
+from vfl.scaling import Scaling
+from vfl.schedule import held_out
+from vfl.setup import Setup, Table
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class JoinedRows:
+    """Both parties' rows as numbers, with the seeds of the job that ran on them."""
+
+    own: Floats
+    """rows x the label party's own columns."""
+    features: Floats
+    """rows x the feature party's columns."""
+    labels: Floats
+    """rows."""
+    joint_seed: bytes
+    private_seeds: dict[str, bytes]
+
+    def split(self, spec: JobSpec) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """(training rows, held-out rows) of the job."""
+        return held_out(self.joint_seed, len(self.labels), spec.split.test)
+
+
+def compare(spec: JobSpec, rows: JoinedRows, federated: float) -> dict[str, float]:
+    """The task's metric of the job's model, of the same model in clear, of the label party alone, and centralised."""
+    return {
+        "federated": federated,
+        "same_model_in_clear": same_model_in_clear(spec, rows),
+        "label_party_alone": label_party_alone(spec, rows),
+        "centralised": centralised(spec, rows),
+    }
+
+
+def same_model_in_clear(spec: JobSpec, rows: JoinedRows) -> float:
+    """The same polynomials, batches, optimiser and first weights as the job's, in clear in this process."""
+    clear = msgspec.structs.replace(spec.encryption, scheme="none", preset="none", values_per_key=0)
+    spec = msgspec.structs.replace(spec, encryption=clear)
+    feature = spec.roster.features[0]
+    tables = {
+        spec.roster.label: Table(b"", rows.own, rows.labels),
+        feature: Table(b"", rows.features),
+    }
+    roles = PROTOCOLS[spec.entry]().roles
+    together = run_together(
+        {
+            party: roles[spec.role_of(party)](Setup(spec, party, table, rows.joint_seed, rows.private_seeds[party]))
+            for party, table in tables.items()
+        }
+    )
+    return together.results[spec.roster.label].metrics[METRIC[spec.job.task]]
+
+
+def label_party_alone(spec: JobSpec, rows: JoinedRows) -> float:
+    """The same training without the feature party's columns: a constant stands in, which scaling turns into zeros."""
+    label, feature = spec.roster.label, spec.roster.features[0]
+    data = {label: spec.data[label], feature: Columns(dataset="none", columns=("constant",))}
+    return same_model_in_clear(
+        msgspec.structs.replace(spec, data=data), replace(rows, features=np.ones((len(rows.labels), 1)))
+    )
+
+
+def centralised(spec: JobSpec, rows: JoinedRows) -> float:
+    """All columns in one place: logistic regression with its true loss, or ridge regression."""
+    train, test = rows.split(spec)
+    joined = np.column_stack([rows.features, rows.own])
+    columns = Scaling.fit(joined[train]).apply(joined)
+    task = spec.job.task
+    if task == "regression":
+        scores = Ridge().fit(columns[train], rows.labels[train]).predict(columns[test])
+    else:
+        scores = (
+            LogisticRegression(max_iter=5000).fit(columns[train], rows.labels[train]).decision_function(columns[test])
+        )
+    return measure(task, rows.labels[test], scores.reshape(len(test), -1))[METRIC[task]]

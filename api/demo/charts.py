@@ -1,0 +1,133 @@
+"""Plots as inline SVG that follows the page: its font, and its colours in light and dark."""
+
+import io
+from collections.abc import Sequence
+
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+from api.demo.curves import EpochPoint
+
+# Stand-ins that no plot would use otherwise; each becomes a CSS variable of the page.
+INK, QUIET, LINE, FIRST, SECOND = "#010101", "#020202", "#030303", "#040404", "#050505"
+VARIABLES = {INK: "--ink", QUIET: "--quiet", LINE: "--line", FIRST: "--first", SECOND: "--second"}
+
+BYTES = ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
+
+
+def loss_curve(points: Sequence[EpochPoint], name: str) -> str:
+    """Loss on training and held-out rows after each epoch."""
+    figure, axes = _figure(3.4, 2.9)
+    epochs = [point.epoch for point in points]
+    _curve(axes, epochs, [point.held_out_loss for point in points], SECOND, "held-out rows")
+    _curve(axes, epochs, [point.training_loss for point in points], FIRST, "training rows", dashed=True)
+    axes.set_title(name, loc="left", fontsize=10, color=INK, pad=8)
+    _legend(axes)
+    return _svg(figure, f"{name} after each epoch, on training and on held-out rows")
+
+
+def metric_curve(points: Sequence[EpochPoint], name: str, references: Sequence[tuple[str, float]]) -> str:
+    """The metric on held-out rows after each epoch, and models to compare with as level lines."""
+    figure, axes = _figure(3.4, 2.9)
+    epochs = [point.epoch for point in points]
+    for (label, value), dashes in zip(references, ((4, 2), (1, 2)), strict=False):
+        axes.axhline(value, color=QUIET, linewidth=1, dashes=dashes, label=label)
+    _curve(axes, epochs, [point.held_out_metric for point in points], SECOND, "this run")
+    axes.set_title(name, loc="left", fontsize=10, color=INK, pad=8)
+    _legend(axes)
+    return _svg(figure, f"{name} on held-out rows after each epoch")
+
+
+def bytes_by_kind(lines: Sequence[tuple[str, str, int]]) -> str:
+    """One bar per (sender, kind, bytes), largest first, on a logarithmic axis."""
+    ordered = sorted(lines, key=lambda line: line[2])
+    figure, axes = _figure(7.0, 0.5 + 0.3 * len(ordered))
+    colours = [FIRST if sender.startswith("feature") else SECOND for sender, _, _ in ordered]
+    axes.barh(range(len(ordered)), [size for _, _, size in ordered], color=colours, height=0.62)
+    axes.set_xscale("log")
+    smallest, largest = (max(1, ordered[position][2]) for position in (0, -1))
+    axes.set_xlim(min(10, smallest) / 2, largest * 20)
+    axes.set_yticks(range(len(ordered)), [kind for _, kind, _ in ordered])
+    for position, (_, _, size) in enumerate(ordered):
+        axes.annotate(
+            readable_bytes(size), (max(1, size), position), (5, 0), textcoords="offset points",
+            va="center", fontsize=9, color=INK,
+        )  # fmt: skip
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: readable_bytes(int(value))))
+    axes.tick_params(axis="y", length=0, labelcolor=INK)
+    axes.grid(visible=False)
+    axes.spines["left"].set_visible(False)
+    axes.minorticks_off()
+    figure.subplots_adjust(left=0.2, right=0.98, top=0.99, bottom=0.32 / (0.5 + 0.3 * len(ordered)))
+    return _svg(figure, "bytes sent by kind of message")
+
+
+def readable_bytes(count: int) -> str:
+    """12345678 as 12.3 MB."""
+    for unit, name in BYTES:
+        if count >= unit:
+            return f"{count / unit:.3g} {name}" if count < 999.5 * unit else f"{count / unit:.0f} {name}"
+    return f"{count} B"
+
+
+def _figure(width: float, height: float) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(width, height))
+    FigureCanvasSVG(figure)
+    axes = figure.add_subplot()
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(LINE)
+    axes.tick_params(colors=LINE, labelcolor=QUIET, labelsize=9, length=3)
+    axes.grid(axis="y", color=LINE, linewidth=0.5, alpha=0.6)
+    axes.set_axisbelow(True)
+    return figure, axes
+
+
+def _curve(
+    axes: Axes, epochs: list[int], values: list[float], colour: str, label: str, *, dashed: bool = False
+) -> None:
+    axes.plot(
+        epochs,
+        values,
+        color=colour,
+        linewidth=1.8,
+        linestyle=(0, (4, 2)) if dashed else "solid",
+        marker="o" if len(epochs) <= 25 and not dashed else None,
+        markersize=3.2,
+        label=label,
+    )
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    axes.set_xlabel("epoch", fontsize=9, color=QUIET)
+
+
+def _legend(axes: Axes) -> None:
+    """Below the plot, so that it never covers a curve; two plots beside each other keep one height."""
+    axes.figure.subplots_adjust(left=0.14, right=0.98, top=0.9, bottom=0.34)
+    axes.legend(
+        frameon=False,
+        fontsize=9,
+        labelcolor=QUIET,
+        handlelength=1.8,
+        loc="upper left",
+        bbox_to_anchor=(-0.02, -0.27),
+        borderaxespad=0,
+        labelspacing=0.25,
+    )
+
+
+def _svg(figure: Figure, title: str) -> str:
+    import matplotlib as mpl  # noqa: PLC0415 - rc_context alone
+
+    figure.patch.set_alpha(0)
+    for axes in figure.axes:
+        axes.patch.set_alpha(0)
+    buffer = io.StringIO()
+    # Text stays text in the page's font; a fixed salt gives the same bytes for the same plot.
+    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": title, "font.family": "sans-serif"}):
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+    text = buffer.getvalue()
+    text = text[text.index("<svg") :]
+    for stand_in, variable in VARIABLES.items():
+        text = text.replace(stand_in, f"var({variable})")
+    return text.replace("<svg ", f'<svg role="img" aria-label="{title}" ', 1)

@@ -1,0 +1,107 @@
+"""The user's own two files as a demonstration: checked as the parties check them, before anything is written."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from api.demo.agreement import TEST_SHARE, agree, training_for
+from api.demo.tables import DATASET, FEATURE_PARTY, LABEL_PARTY, DividedTable, Training
+from parties.datasets import load
+from parties.errors import LabelInFeatureFile, UnknownColumn, UnknownFile, UnreadableFile
+from parties.settings import DatasetSettings
+from vfl.errors import InvalidData, RowsDiffer
+from vfl.schedule import held_out_rows
+
+NAME = "own-tables"
+MOST_CLASSES = 50
+"""Whole numbers 0 to K-1 are taken for classes up to this many."""
+
+
+def own_tables(label_path: Path, feature_path: Path, id_column: str, label: str, task: str | None) -> DividedTable:
+    """Two files with the same ids in the same order; every column but id and label enters the job.
+
+    The task follows from the labels unless given. Raises InvalidData or RowsDiffer, naming file, column and row.
+    """
+    label_file, feature_file = _read(label_path), _read(feature_path)
+    for path, frame, column in (
+        (label_path, label_file, id_column),
+        (feature_path, feature_file, id_column),
+        (label_path, label_file, label),
+    ):
+        if column not in frame.columns:
+            raise UnknownColumn(
+                f"{path} has no column {column!r}",
+                fix=f"It has {', '.join(frame.columns[:20])}; name the right ones with --id and --label.",
+            )
+    if id_column == label:
+        raise InvalidData(f"--id and --label both name {label!r}", fix="Name two columns.")
+    if label in feature_file.columns:
+        raise LabelInFeatureFile(
+            f"label in the feature file: {feature_path} has the column {label!r}, the label of {label_path}",
+            fix="Remove the column: the feature party must not hold the label.",
+        )
+    if feature_file.columns == [id_column]:
+        raise InvalidData(f"{feature_path} has no column beside {id_column!r}", fix="It brings at least one feature.")
+
+    paths = {LABEL_PARTY: label_path, FEATURE_PARTY: feature_path}
+    unknown = Training(epochs=1, batch_rows=1, rate=0.1, momentum=0.0)
+    table = DividedTable(NAME, "regression", 0, id_column, label, label_file, feature_file, unknown)
+    labels = _checked_labels(table, paths)
+    task = task or _task_of(labels)
+    table = replace(table, task=task, classes=len(np.unique(labels)) if task == "multiclass" else 0)
+    _checked_labels(table, paths)
+    training_rows = len(labels) - held_out_rows(len(labels), TEST_SHARE)
+    return replace(table, training=training_for(training_rows, table.opened_per_step, table.outputs))
+
+
+def _read(path: Path) -> pl.DataFrame:
+    """A file as it is; the cells of a CSV stay text, so that ids such as 007 are passed on unchanged."""
+    if not path.is_file():
+        raise UnknownFile(
+            f"there is no file {path}", fix="Name the user's tables with --label-file and --feature-file."
+        )
+    try:
+        if path.suffix.lower() in {".parquet", ".pq"}:
+            return pl.read_parquet(path)
+        return pl.read_csv(path, infer_schema=False)
+    except (pl.exceptions.PolarsError, OSError) as error:
+        text = str(error).splitlines()[0]
+        raise UnreadableFile(
+            f"{path} cannot be read: {text}", fix="CSV (UTF-8, with a header line) or Parquet."
+        ) from error
+
+
+def _checked_labels(table: DividedTable, paths: dict[str, Path]) -> NDArray[np.float64]:
+    """Both files loaded as the parties will load them, and compared; answers the labels."""
+    spec = agree(table, scheme="none", epochs=None, seed=0).spec
+    loaded = {
+        party: load(Path(), {DATASET: DatasetSettings(path=str(path.resolve()), id=table.id)}, spec, party)
+        for party, path in paths.items()
+    }
+    label, feature = loaded[LABEL_PARTY], loaded[FEATURE_PARTY]
+    if label.ids != feature.ids:
+        here, there = set(label.ids), set(feature.ids)
+        if here == there:
+            differ = "hold the same ids in another order"
+        else:
+            differ = (
+                f"share {len(here & there)} ids; {len(here - there)} and {len(there - here)} stand in one file only"
+            )
+        raise RowsDiffer(f"{paths[LABEL_PARTY]} and {paths[FEATURE_PARTY]} {differ}", fix=_SAME_ROWS)
+    labels = label.labels
+    return np.empty(0) if labels is None else labels
+
+
+def _task_of(labels: NDArray[np.float64]) -> str:
+    found = np.unique(labels)
+    if np.array_equal(found, [0, 1]):
+        return "binary"
+    if 3 <= len(found) <= MOST_CLASSES and np.array_equal(found, np.arange(len(found))):
+        return "multiclass"
+    return "regression"
+
+
+_SAME_ROWS = "Bring both files to the same ids in the same order."

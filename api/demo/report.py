@@ -1,0 +1,91 @@
+"""`report.html`: one page that opens offline and says what happened, what it cost, and what each side could see."""
+
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from api.client import JsonObject
+from api.demo.charts import bytes_by_kind, loss_curve, metric_curve, readable_bytes
+from api.demo.curves import EpochPoint
+from api.demo.tables import LABEL_PARTY
+
+METRIC_NAMES = {"auc": "AUC", "accuracy": "accuracy", "r2": "R²"}
+LOSS_NAMES = {
+    "binary": "Logistic loss",
+    "multiclass": "Logistic loss, mean over classes",
+    "regression": "Squared error, in label deviations",
+}
+TITLES = {"breast-cancer": "Breast cancer", "digits": "Digits", "diabetes": "Diabetes", "own-tables": "Own tables"}
+
+
+def metric_of(result: JsonObject) -> tuple[str, dict[str, float]]:
+    """The metric's key in a result, and the four models' values."""
+    name = next(name for name in METRIC_NAMES if name in result)
+    return name, result[name]
+
+
+def metric_rows(result: JsonObject) -> list[tuple[str, str]]:
+    """What each of the four values belongs to, as a person reads it."""
+    _, scores = metric_of(result)
+    trained = "two parties, on ciphertexts" if result["scheme"] == "ckks" else "two parties, in clear"
+    names = {
+        "federated": trained,
+        "same_model_in_clear": "same model, in clear in one process",
+        "label_party_alone": "label party alone",
+        "centralised": "all columns in one place, exact loss",
+    }
+    return [(names[key], f"{scores[key]:.4f}") for key in names]
+
+
+def render(result: JsonObject, specification: str) -> str:
+    """The page, from a result and the job's TOML text."""
+    key, scores = metric_of(result)
+    points = [EpochPoint(**point) for point in result["curves"]]
+    environment = Environment(
+        loader=PackageLoader("api.demo", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+        lstrip_blocks=True,
+    )  # fmt: skip
+    environment.filters["bytes"] = readable_bytes
+    references: list[tuple[str, float]] = [
+        ("label party alone", scores["label_party_alone"]),
+        ("all columns in one place", scores["centralised"]),
+    ]
+    traffic = [(line["party"], line["kind"], line["payload_bytes"]) for line in result["messages"]]
+    context: dict[str, Any] = {
+        "result": result,
+        "title": TITLES.get(result["dataset"], result["dataset"]),
+        "metric": METRIC_NAMES[key],
+        "scores": scores,
+        "rows": metric_rows(result),
+        "loss_chart": loss_curve(points, LOSS_NAMES[result["task"]]),
+        "metric_chart": metric_curve(points, _capital(METRIC_NAMES[key]), references),
+        "bytes_chart": bytes_by_kind(traffic),
+        "seen": [
+            (party, [line for line in result["reveals"] if line["receiver"] == party]) for party in _parties(result)
+        ],
+        "summary": _summary(result, METRIC_NAMES[key], scores),
+        "specification": specification,
+    }
+    return environment.get_template("report.html").render(context)
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def _summary(result: JsonObject, metric: str, scores: dict[str, float]) -> str:
+    how = (
+        "on ciphertexts: no row left its owner in clear"
+        if result["scheme"] == "ckks"
+        else "in clear, as the reference an encrypted run is compared with"
+    )
+    return (
+        f"A label party and a feature party trained one model {how}. On {result['held_out_rows']:,} rows it had never "
+        f"met, the model reaches {metric} {scores['federated']:.3f}, against {scores['label_party_alone']:.3f} for the "
+        f"label party alone and {scores['centralised']:.3f} for a model with all columns in one place."
+    )
+
+
+def _parties(result: JsonObject) -> list[str]:
+    """Receivers in the order of the reveal table, the label party first."""
+    return sorted({line["receiver"] for line in result["reveals"]}, key=lambda party: (party != LABEL_PARTY, party))

@@ -1,0 +1,151 @@
+"""The two server processes of a demonstration, from start to end; none outlives it."""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from api.client import Client, JsonObject
+from api.demo.errors import ServerEnded
+from api.demo.folder import PROCESSES, write_json
+
+READY_SECONDS = 60.0
+STOP_SECONDS = 10.0
+LOOK_SECONDS = 0.1
+TAIL_LINES = 12
+LOG = "server.log"
+
+
+class Servers:
+    """One `vfl party serve` per party folder. Leaving the block ends them and their workers."""
+
+    def __init__(self, folder: Path, parties: Iterable[str]) -> None:
+        self._folder = folder
+        self._parties = tuple(parties)
+        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._clients: dict[str, Client] = {}
+        self._written: list[dict[str, object]] = []
+
+    def __enter__(self) -> Self:
+        try:
+            for party in self._parties:
+                self._processes[party] = _start(self._folder / party)
+            self.write_processes({})
+            for party in self._parties:
+                self._clients[party] = Client.from_folder(self._folder / party)
+            self._await_ready()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def client(self, party: str) -> Client:
+        return self._clients[party]
+
+    def check(self) -> None:
+        """Raises ServerEnded, with the end of its log, when a server is gone."""
+        for party, process in self._processes.items():
+            if process.poll() is not None:
+                raise ServerEnded(
+                    f"the server of {party} ended with code {process.returncode}:\n{self._tail(party)}",
+                    safe="Nothing is lost: both files and all logs are in the folder.",
+                    fix=f"See {self._folder / party / LOG}.",
+                )
+
+    def write_processes(self, workers: Mapping[str, int | None]) -> None:
+        """Keep processes.json: the servers, and the workers by party as far as they run."""
+        lines: list[dict[str, object]] = [
+            {"party": party, "kind": "server", "pid": process.pid} for party, process in self._processes.items()
+        ]
+        lines += [{"party": party, "kind": "worker", "pid": pid} for party, pid in workers.items() if pid]
+        if lines != self._written:
+            write_json(self._folder / PROCESSES, lines)
+            self._written = lines
+
+    def stop(self) -> None:
+        """End both servers and all they started, whatever happens meanwhile."""
+        with _interrupts_ignored():
+            for client in self._clients.values():
+                client.close()
+            running = {party: process for party, process in self._processes.items() if process.poll() is None}
+            for process in running.values():
+                process.terminate()
+            for process in running.values():
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(STOP_SECONDS)
+            for process in self._processes.values():
+                # Each server leads a process group of its own, and its workers are in it.
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+            (self._folder / PROCESSES).unlink(missing_ok=True)
+
+    def _await_ready(self) -> None:
+        deadline = time.monotonic() + READY_SECONDS
+        for party, client in self._clients.items():
+            while not client.healthy():
+                self.check()
+                if time.monotonic() > deadline:
+                    raise ServerEnded(
+                        f"the server of {party} was not ready after {READY_SECONDS:.0f} s:\n{self._tail(party)}",
+                        fix=f"See {self._folder / party / LOG}.",
+                    )
+                time.sleep(LOOK_SECONDS)
+
+    def _tail(self, party: str) -> str:
+        with contextlib.suppress(OSError):
+            text = (self._folder / party / LOG).read_text(encoding="utf-8", errors="replace")
+            return "\n".join(text.splitlines()[-TAIL_LINES:])
+        return "(no log)"
+
+
+def workers(jobs: Mapping[str, JsonObject]) -> dict[str, int | None]:
+    """Worker process ids by party."""
+    return {party: job.get("worker_pid") for party, job in jobs.items()}
+
+
+def free_ports(count: int) -> list[int]:
+    """Loopback ports nobody listens on now."""
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]
+
+
+def _start(party_folder: Path) -> subprocess.Popen[bytes]:
+    # A VFL_* setting of the user's shell is about the user's own party, not about these two.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("VFL_")}
+    environment["PYTHONUNBUFFERED"] = "1"
+    with (party_folder / LOG).open("ab") as log:
+        return subprocess.Popen(  # noqa: S603 - our own program and a folder we made
+            [sys.executable, "-m", "api.cli.main", "party", "serve", str(party_folder)],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            env=environment,
+            start_new_session=True,
+        )
+
+
+@contextlib.contextmanager
+def _interrupts_ignored() -> Iterator[None]:
+    """A second Ctrl-C while processes end would leave some running."""
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
