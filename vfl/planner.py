@@ -49,9 +49,11 @@ class Plan:
     minimum_batch: int
     """What encrypted-training.md 5 asks of a batch for that many values; 0 in clear training."""
     rho: float
-    """Opened sums per column over hidden rows: the share of a column's variance the label party could reconstruct if it
-    knew all row errors (trust.md 3.4)."""
+    """Opened sums per column over hidden rows: the share of a column's variance the label party could reconstruct if
+    it knew all row errors (trust.md 3.4)."""
     values_per_key: int
+    weight_noise: float
+    """Standard deviation that reply noise alone gives a trained weight, at most; 0 in clear training."""
     guards_deviating_label_party: bool
     """Whether the cap per key keeps it secret even from a label party that breaks the protocol (heuristic)."""
     reveals: tuple[RevealLine, ...]
@@ -99,18 +101,24 @@ def plan(spec: JobSpec, rows: int) -> Plan:
     guarded = False
     if encrypted:
         preset = _preset(spec.encryption.preset)
-        found = weaknesses(preset, loss_of(spec), INPUT_BOUND)
+        _refuse(
+            weaknesses(preset, loss_of(spec), INPUT_BOUND),
+            f"Use preset `auto`, which takes {preset_for(spec.model.top.kind, loss_of(spec)).name}.",
+        )
         if max(sizes) > SLOTS:
-            found.append(f"a batch of {max(sizes)} rows does not fit the {SLOTS} slots of preset {preset.name}")
+            even = math.ceil(training_rows / math.ceil(training_rows / SLOTS))
+            _refuse(
+                [f"a batch of {max(sizes)} rows does not fit the {SLOTS} slots of preset {preset.name}"],
+                f"train.batch_rows = {even} splits these rows evenly; a last batch shorter than half joins another.",
+            )
         if cap > ROOMY_VALUES_PER_KEY:
-            found.append(f"encryption.values_per_key = {cap} is above the {ROOMY_VALUES_PER_KEY} of policy standard")
+            found = f"encryption.values_per_key = {cap} is above the {ROOMY_VALUES_PER_KEY} of policy standard"
+            _refuse([found], f"Use at most {ROOMY_VALUES_PER_KEY}.")
         if opened > cap:
-            found.append(f"one step opens {opened} values, more than the {cap} one key may open")
-        if found:
-            raise ImpossibleJob(
-                "; ".join(found),
-                fix=f"Use preset `auto`, fewer columns or classes, or encryption.values_per_key up to "
-                f"{ROOMY_VALUES_PER_KEY}, which claims nothing against a label party that deviates.",
+            _refuse(
+                [f"one step opens {opened} values, more than the {cap} one key may open"],
+                f"Use fewer columns or classes, or encryption.values_per_key up to {ROOMY_VALUES_PER_KEY}, which claims "
+                "nothing against a label party that deviates.",
             )
         guarded = cap <= preset.values_per_key
     return Plan(
@@ -123,9 +131,22 @@ def plan(spec: JobSpec, rows: int) -> Plan:
         minimum_batch=max(MINIMUM_BATCH, ROWS_PER_OPENED_VALUE * opened) if encrypted else 0,
         rho=steps * spec.outputs / training_rows if encrypted else 0.0,
         values_per_key=cap if encrypted else 0,
+        weight_noise=_weight_noise(spec, sizes) if encrypted else 0.0,
         guards_deviating_label_party=guarded,
         reveals=_reveals(spec, steps, training_rows * spec.train.epochs, test_rows, opened),
     )
+
+
+def _weight_noise(spec: JobSpec, sizes: list[int]) -> float:
+    """Noise of mean gradients carried through descent with momentum; curvature, which only damps it, is left out."""
+    rate, momentum = spec.train.optimiser.rate, spec.train.optimiser.momentum
+    noise = _preset(spec.encryption.preset).relative_noise
+    variance, velocity = 0.0, 0.0
+    for size in reversed(sizes * spec.train.epochs):
+        # The factor by which one gradient's noise reaches the final weight: rate (1 + momentum + ...).
+        velocity = rate + momentum * velocity
+        variance += (velocity * noise * SLOTS / (SLOTS // size * size)) ** 2
+    return math.sqrt(variance)
 
 
 def _reveals(spec: JobSpec, steps: int, row_visits: int, test_rows: int, opened: int) -> tuple[RevealLine, ...]:
@@ -156,12 +177,12 @@ def _reveals(spec: JobSpec, steps: int, row_visits: int, test_rows: int, opened:
     return tuple(lines)
 
 
+def _refuse(found: list[str], fix: str) -> None:
+    if found:
+        raise ImpossibleJob("; ".join(found), fix=fix)
+
+
 def _preset(name: str) -> CkksPreset:
     if name not in PRESETS:
         raise ImpossibleJob(f"unknown preset {name!r}", fix=f"Use auto or one of {', '.join(PRESETS)}.")
     return PRESETS[name]
-
-
-def keys_needed(steps: int, opened_per_step: int, values_per_key: int) -> int:
-    """How many keys a training uses up."""
-    return math.ceil(steps / max(1, values_per_key // opened_per_step))

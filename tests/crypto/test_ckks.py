@@ -1,0 +1,191 @@
+"""Laws of the two ends of CKKS: what is opened is the sum plus noise, and nothing else crosses."""
+
+import copy
+import itertools
+import pickle  # noqa: TID251 - to show that a key refuses it
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from crypto.ciphertexts import seeded_bytes
+from crypto.ckks import CkksPrivateKey, CkksPublicKey, Masked, PublicMaterial, fill, repeats, score_groups
+from crypto.ckks_parameters import PRESETS, RING_DEGREE, SLOTS
+from crypto.errors import InvalidCiphertext, KeyUsedUp, OutOfRange
+from crypto.packing import groups_for
+
+LINEAR = PRESETS["ckks-linear"]
+NOISE_FREE = replace(LINEAR, noise=0.0)
+COLUMNS, OWN = 5, 3
+VALUES = COLUMNS + OWN
+
+
+def both_ends(preset=NOISE_FREE, values=VALUES, values_per_key=200):
+    private = CkksPrivateKey(preset, values_per_key)
+    material = private.public_material(values)
+    return private, CkksPublicKey(preset, material, values), material
+
+
+def batch(rows, seed=0):
+    draws = np.random.Generator(np.random.Philox(seed))
+    weights, target = draws.normal(size=COLUMNS), draws.integers(0, 2, rows).astype(float)
+    return draws.normal(size=(rows, COLUMNS)).clip(-3, 3), draws.normal(size=(rows, OWN)), weights, target
+
+
+def gradient(private, public, rows, seed=0):
+    """(opened sums, exact sums) of one linear step."""
+    columns, own, weights, target = batch(rows, seed)
+    embedding = public.load(private.encrypt_rows(columns), COLUMNS, rows)
+    error = public.weighted_sum(embedding, weights / 4, 0.5 - target)
+    masked, mask = public.mask_sums(public.row_products([error], embedding, own))
+    opened = mask.remove(private.open(masked, groups_for(VALUES)))
+    exact = columns @ weights / 4 + 0.5 - target
+    return opened, np.concatenate([columns.T @ exact, own.T @ exact])
+
+
+@pytest.mark.parametrize("rows", [1, 7, 199, 4095, 4096])
+def test_opened_sums_equal_the_sums_over_distinct_rows(rows):
+    private, public, _ = both_ends()
+    opened, exact = gradient(private, public, rows)
+    np.testing.assert_allclose(opened, exact, atol=1e-4 * max(1.0, np.abs(exact).max()))
+
+
+def test_a_wider_batch_than_slots_is_refused():
+    with pytest.raises(OutOfRange, match="4097 rows"):
+        repeats(SLOTS + 1)
+
+
+def test_a_small_batch_repeats_its_rows_and_leaves_the_rest_empty():
+    slots = np.array(fill(np.arange(1.0, 1001.0)))
+    assert (slots[:4000].reshape(4, 1000) == np.arange(1.0, 1001.0)).all()
+    assert not slots[4000:].any()
+
+
+def test_opened_values_carry_the_presets_noise_and_the_ciphertexts_is_a_thousand_times_smaller():
+    noisy, quiet = [], []
+    for seed in range(6):
+        for preset, errors in ((LINEAR, noisy), (NOISE_FREE, quiet)):
+            private, public, _ = both_ends(preset)
+            opened, exact = gradient(private, public, SLOTS, seed)
+            errors.extend((opened - exact) / SLOTS * 2.0**LINEAR.sum_scale)
+    assert np.std(noisy) == pytest.approx(2.0**LINEAR.noise, rel=0.35)
+    assert np.std(quiet) < 2.0**LINEAR.noise / 2**10
+
+
+@pytest.mark.parametrize("rows", [1, 200, RING_DEGREE])
+def test_held_out_rows_are_scored_from_coefficients(rows):
+    private, public, _ = both_ends(values=0, values_per_key=2 * RING_DEGREE)
+    draws = np.random.Generator(np.random.Philox(1))
+    columns, weights = draws.normal(size=(rows, COLUMNS)).clip(-3, 3), draws.normal(size=(2, COLUMNS))
+    embedding = public.load(private.encrypt_coefficients(columns), COLUMNS, rows)
+    masked, mask = public.mask_scores(public.scores(embedding, weights))
+    scores = mask.remove(private.open(masked, score_groups(rows, 2))).reshape(2, rows).T
+    np.testing.assert_allclose(scores, columns @ weights.T, atol=1e-4)
+
+
+def test_weights_that_are_all_zero_are_no_error():
+    private, public, _ = both_ends()
+    columns, own, _, target = batch(SLOTS)
+    embedding = public.load(private.encrypt_rows(columns), COLUMNS, SLOTS)
+    error = public.weighted_sum(embedding, np.zeros(COLUMNS), 0.5 - target)
+    masked, mask = public.mask_sums(public.row_products([error], embedding, own * 0))
+    opened = mask.remove(private.open(masked, groups_for(VALUES)))
+    np.testing.assert_allclose(opened[:COLUMNS], columns.T @ (0.5 - target), atol=0.01)
+    np.testing.assert_allclose(opened[COLUMNS:], 0, atol=1e-6)
+
+
+def test_a_key_opens_its_cap_and_not_one_value_more():
+    private, public, _ = both_ends(values_per_key=2 * VALUES)
+    for _ in range(2):
+        gradient(private, public, 100)
+    with pytest.raises(KeyUsedUp, match="8 values asked for, 0 left"):
+        gradient(private, public, 100)
+
+
+def test_a_private_key_does_not_print_pickle_or_copy():
+    private, _, _ = both_ends()
+    assert repr(private) == "CkksPrivateKey(...)"
+    for leave in (pickle.dumps, copy.copy, copy.deepcopy):
+        with pytest.raises(TypeError, match="stays in the process"):
+            leave(private)
+
+
+def test_no_word_of_the_secret_is_in_any_byte_that_leaves():
+    private, public, material = both_ends()
+    columns, own, weights, target = batch(SLOTS)
+    sent = private.encrypt_rows(columns)
+    embedding = public.load(sent, COLUMNS, SLOTS)
+    error = public.weighted_sum(embedding, weights, -target)
+    masked, _ = public.mask_sums(public.row_products([error], embedding, own))
+    left = b"".join([*material, sent, private.open(masked, groups_for(VALUES))])
+    for words in private._secret.values():
+        for start in range(0, RING_DEGREE, 512):
+            assert words[start : start + 2].tobytes() not in left
+
+
+def test_what_the_evaluator_receives_does_not_decrypt():
+    """Every key the evaluator could guess from what it has opens nothing: another secret gives uniform numbers."""
+    private, public, _ = both_ends()
+    stranger = CkksPrivateKey(NOISE_FREE, 200)
+    columns, own, weights, target = batch(SLOTS)
+    embedding = public.load(private.encrypt_rows(columns), COLUMNS, SLOTS)
+    error = public.weighted_sum(embedding, weights, -target)
+    masked, mask = public.mask_sums(public.row_products([error], embedding, own))
+    opened = mask.remove(stranger.open(masked, groups_for(VALUES)))
+    assert np.abs(opened).min() > 1e3
+
+
+def test_two_askings_for_the_same_sums_share_no_masked_number():
+    private, public, _ = both_ends()
+    columns, own, weights, target = batch(SLOTS)
+    embedding = public.load(private.encrypt_rows(columns), COLUMNS, SLOTS)
+    products = public.row_products([public.weighted_sum(embedding, weights, -target)], embedding, own)
+    (first, _), (second, _) = public.mask_sums(products), public.mask_sums(products)
+    for left, right in itertools.product(np.frombuffer(first.masked, "<u8"), np.frombuffer(second.masked, "<u8")):
+        assert left != right
+    assert first.packed != second.packed
+
+
+def test_the_gate_refuses_what_no_honest_owner_sends():
+    private, public, material = both_ends()
+    good = private.encrypt_rows(batch(10)[0])
+    size = seeded_bytes(LINEAR.data_moduli, RING_DEGREE)
+    too_large = b"\xff" * 8 + good[8:]
+    zero = bytes(RING_DEGREE * 8) + good[RING_DEGREE * 8 :]
+    for bad, rule in (
+        (good[:-1], "bytes where 5 ciphertexts"),
+        (good + good, "bytes where 5 ciphertexts"),
+        (too_large, "not below its prime"),
+        (zero, "polynomial is zero"),
+        (good[:size] * COLUMNS, "seed is used twice"),
+        (b"", "bytes where 5"),
+    ):
+        with pytest.raises(InvalidCiphertext, match=rule):
+            CkksPublicKey(LINEAR, private.public_material(VALUES), VALUES).load(bad, COLUMNS, 10)
+    public.load(good, COLUMNS, 10)
+    with pytest.raises(InvalidCiphertext, match="seed is used twice"):
+        public.load(good, COLUMNS, 10)
+    for bad_material in (
+        PublicMaterial(bytes(len(material.public)), material.relinearise, material.packing),
+        PublicMaterial(material.public, material.relinearise[:-1], material.packing),
+        PublicMaterial(material.public, material.public, material.packing),
+        PublicMaterial(material.public, material.relinearise, b""),
+    ):
+        with pytest.raises(InvalidCiphertext):
+            CkksPublicKey(LINEAR, bad_material, VALUES)
+
+
+def test_the_key_owner_refuses_requests_it_did_not_agree_to():
+    private, public, _ = both_ends()
+    columns, own, weights, target = batch(SLOTS)
+    embedding = public.load(private.encrypt_rows(columns), COLUMNS, SLOTS)
+    error = public.weighted_sum(embedding, weights, -target)
+    masked, _ = public.mask_sums(public.row_products([error], embedding, own))
+    for bad in (
+        Masked(masked.packed[:-8], masked.masked),
+        Masked(masked.packed, masked.masked[:-8]),
+        Masked(b"\xff" * len(masked.packed), masked.masked),
+        Masked(masked.packed, b"\xff" * len(masked.masked)),
+    ):
+        with pytest.raises(InvalidCiphertext):
+            private.open(bad, groups_for(VALUES))

@@ -1,0 +1,54 @@
+"""The preset table is checked before any key is made."""
+
+from dataclasses import replace
+
+import pytest
+
+from crypto.ckks_parameters import PRESETS, RING_DEGREE, preset_for, weaknesses
+
+LOSSES = {"ckks-linear": "linear", "ckks-linear-cubic": "cubic", "ckks-linear-squared": "squared"}
+
+
+def is_prime(n):
+    """Miller-Rabin with bases that decide every integer below 2^64."""
+    odd, twos = n - 1, 0
+    while odd % 2 == 0:
+        odd, twos = odd // 2, twos + 1
+    for base in (2, 3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37):
+        x = pow(base, odd, n)
+        if x not in (1, n - 1) and all((x := x * x % n) != n - 1 for _ in range(twos - 1)):
+            return False
+    return True
+
+
+@pytest.mark.parametrize("preset", PRESETS.values(), ids=PRESETS)
+def test_every_preset_fits_its_loss_error_in_levels_range_and_security(preset):
+    assert weaknesses(preset, LOSSES[preset.name], 3.0) == []
+    assert preset.exposed_bits <= 218
+    moduli = (*preset.data_moduli, preset.special_modulus)
+    assert len(set(moduli)) == len(moduli)
+    assert all(is_prime(m) and m % (2 * RING_DEGREE) == 1 for m in moduli)
+
+
+@pytest.mark.parametrize("preset", PRESETS.values(), ids=PRESETS)
+def test_a_key_rotates_before_a_deviating_label_party_could_have_it(preset):
+    assert preset.values_per_key < preset.key_owner_margin
+
+
+@pytest.mark.parametrize("loss", ["linear", "cubic", "squared"])
+def test_the_preset_follows_from_top_model_and_loss_error(loss):
+    assert LOSSES[preset_for("linear", loss).name] == loss
+
+
+def test_a_model_too_deep_for_the_preset_is_named():
+    (found,) = weaknesses(PRESETS["ckks-linear"], "cubic", 3.0)
+    assert "needs 3 rescales, preset ckks-linear has 1: the model is too deep" in found
+
+
+def test_a_modulus_beyond_128_bits_of_security_is_named():
+    wide = replace(PRESETS["ckks-linear-cubic"], data_moduli=(PRESETS["ckks-linear"].data_moduli[0],) * 5)
+    assert any("above the 218 that give 128 bits" in found for found in weaknesses(wide, "cubic", 3.0))
+
+
+def test_weights_or_inputs_beyond_the_range_are_named():
+    assert any("holds means up to 64" in found for found in weaknesses(PRESETS["ckks-linear"], "linear", 30.0))

@@ -1,0 +1,80 @@
+"""The wire is frozen: one golden encoding per message. Changed bytes are a decision and raise the wire version."""
+
+import msgspec
+import pytest
+
+from vfl import messages
+from vfl.errors import RemoteProtocolError
+from vfl.job import Role
+from vfl.messages import MESSAGES, Message, decode, encode
+from vfl.routes import ROUTES
+
+GOLDEN = {
+    messages.RowsDigest(2, b"d"): "83a474797065aa526f7773446967657374a4726f777302a6646967657374c40164",
+    messages.Embedding(1, b"v"): "83a474797065a9456d62656464696e67a47374657001a676616c756573c40176",
+    messages.StepApplied(1): "82a474797065ab537465704170706c696564a47374657001",
+    messages.EvaluationRows(b"v"): "82a474797065ae4576616c756174696f6e526f7773a676616c756573c40176",
+    messages.PublicKeys(b"p", b"r", b"k"): (
+        "84a474797065aa5075626c69634b657973a67075626c6963c40170ab72656c696e656172697365c40172a77061636b696e67c4016b"
+    ),
+    messages.EncryptedEmbedding(1, b"c"): (
+        "83a474797065b2456e63727970746564456d62656464696e67a47374657001a7636f6c756d6e73c40163"
+    ),
+    messages.MaskedGradient(1, b"p", b"m"): (
+        "84a474797065ae4d61736b65644772616469656e74a47374657001a67061636b6564c40170a66d61736b6564c4016d"
+    ),
+    messages.OpenedGradient(1, b"v"): "83a474797065ae4f70656e65644772616469656e74a47374657001a676616c756573c40176",
+    messages.EncryptedEvaluation(1, b"c"): (
+        "83a474797065b3456e637279707465644576616c756174696f6ea47374657001a7636f6c756d6e73c40163"
+    ),
+    messages.MaskedScores(1, b"p", b"m"): (
+        "84a474797065ac4d61736b656453636f726573a47374657001a67061636b6564c40170a66d61736b6564c4016d"
+    ),
+    messages.OpenedScores(1, b"v"): "83a474797065ac4f70656e656453636f726573a47374657001a676616c756573c40176",
+}
+
+
+def test_every_message_has_a_golden_encoding():
+    assert {message.kind() for message in GOLDEN} == set(MESSAGES)
+
+
+@pytest.mark.parametrize("message", GOLDEN, ids=lambda message: message.kind())
+def test_a_message_encodes_to_the_frozen_bytes_and_back(message):
+    assert encode(message).hex() == GOLDEN[message]
+    assert decode(message.kind(), encode(message)) == message
+
+
+def test_every_message_says_what_it_reveals_and_stands_in_a_route():
+    subclasses = {subclass.__name__: subclass for subclass in Message.__subclasses__()}
+    assert subclasses == MESSAGES
+    for message in MESSAGES.values():
+        assert message.reveals.learns
+    routed = {route.message for routes in ROUTES.values() for route in routes}
+    assert routed == set(MESSAGES.values())
+
+
+def test_layout_features_sends_the_feature_party_nothing_that_bears_labels():
+    to_feature = {r.message.kind() for r in ROUTES["ckks_training"] if r.receiver is Role.FEATURE}
+    assert to_feature == {"RowsDigest", "MaskedGradient", "MaskedScores"}
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"\xff" * 20,
+        encode(messages.StepApplied(1))[:-1],
+        encode(messages.RowsDigest(1, b"")),
+        msgspec.msgpack.encode({"type": "StepApplied", "step": 1, "extra": 2}),
+        msgspec.msgpack.encode({"type": "StepApplied", "step": "one"}),
+        msgspec.msgpack.encode({"type": "StepApplied"}),
+    ],
+)
+def test_a_body_that_is_not_the_named_message_is_the_peers_fault(body):
+    with pytest.raises(RemoteProtocolError, match="the peer's StepApplied cannot be read"):
+        decode("StepApplied", body)
+
+
+def test_an_unknown_kind_is_the_peers_fault():
+    with pytest.raises(RemoteProtocolError, match="unknown kind 'DecryptThis'"):
+        decode("DecryptThis", b"")

@@ -1,0 +1,68 @@
+"""The golden equality in clear: split training is the same network as in one process."""
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from vfl.errors import Diverged
+from vfl.models.polynomial import load_tensors
+from vfl.schedule import philox
+
+Floats = NDArray[np.float64]
+
+
+def standardised(columns: Floats, train: NDArray[np.int64]) -> torch.Tensor:
+    scaled = (columns - columns[train].mean(0)) / columns[train].std(0)
+    return torch.from_numpy(scaled.clip(-3, 3))
+
+
+def one_process(setups, joined):
+    """The same network by torch's own autograd, from the label party's initial weights, over all columns at once."""
+    label = setups["bank"]
+    order = [
+        int(name[1:]) for party in (*label.spec.roster.features, "bank") for name in label.spec.data[party].columns
+    ]
+    columns = standardised(joined.columns[:, order], label.training_rows)
+    targets = torch.from_numpy(joined.labels)
+    network = torch.nn.Linear(len(order), 1, dtype=torch.float64)
+    draws = np.random.Generator(philox(label.private_seed, "top model"))
+    start = torch.from_numpy(draws.standard_normal((1, len(order) + 1)) * 0.01)
+    with torch.no_grad():
+        network.weight.copy_(start[:, :-1])
+        network.bias.copy_(start[:, -1])
+    optimiser = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9)
+    for batch in label.batches():
+        optimiser.zero_grad()
+        score = network(columns[batch.rows])[:, 0]
+        # Second-order expansion of the logistic loss at 0: its derivative is u/4 + 1/2 - y.
+        (score**2 / 8 + score / 2 - targets[batch.rows] * score).mean().backward()
+        optimiser.step()
+    return torch.cat([network.weight, network.bias[:, None]], 1).detach().numpy()
+
+
+@pytest.mark.parametrize("feature_parties", [1, 2, 4])
+def test_clear_split_training_equals_the_same_network_in_one_process(
+    federation, make_setups, breast_cancer, feature_parties
+):
+    options = {"encryption_scheme": "none", "feature_parties": feature_parties}
+    _, together = federation(breast_cancer, **options)
+    weights = load_tensors(together.results["bank"].state)["top.weights"]
+    np.testing.assert_allclose(weights, one_process(make_setups(breast_cancer, **options), breast_cancer), atol=1e-12)
+
+
+def test_two_runs_with_one_seed_end_in_equal_weights(federation, breast_cancer):
+    states = [federation(breast_cancer, encryption_scheme="none")[1].results["bank"].state for _ in range(2)]
+    assert states[0] == states[1]
+
+
+def test_the_label_party_alone_learns_how_good_the_model_is(federation, breast_cancer):
+    _, together = federation(breast_cancer, encryption_scheme="none", train_epochs=5)
+    assert together.results["bank"].metrics["auc"] > 0.97
+    assert together.results["telco-0"].metrics == {}
+
+
+def test_a_run_with_a_huge_rate_stops_with_a_named_error(federation, breast_cancer):
+    with pytest.raises(Diverged, match="training diverged at step") as raised:
+        federation(breast_cancer, encryption_scheme="none", optimiser_rate=1e4)
+    assert "rate" in raised.value.fix
