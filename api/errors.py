@@ -1,0 +1,73 @@
+"""Domain errors as problem+json (RFC 9457), with the code, the hint and what is safe (product.md 14)."""
+
+import secrets
+from typing import Any
+
+from fastapi import Request
+from fastapi.responses import JSONResponse
+
+from vfl.errors import JobError
+
+STATUS = {
+    "unauthorised": 401,
+    "unknown_job": 404,
+    "policy_refused": 403,
+    "not_the_label_party": 409,
+    "unknown_peer": 409,
+    "wire_version_differs": 502,
+    "peer_unreachable": 502,
+    "peer_misnamed": 502,
+    "internal_error": 500,
+    "storage_failed": 507,
+}
+"""By code; every other named error says that the request itself cannot be fulfilled: 422."""
+
+
+class Unauthorised(JobError):
+    """The bearer token is missing or not this party's."""
+
+    code = "unauthorised"
+    safe = "Nothing was changed."
+    fix = "Send the token of operator.token as `Authorization: Bearer ...`."
+
+
+class RequestRefused(JobError):
+    """The request does not have the documented form."""
+
+    code = "invalid_request"
+    safe = "Nothing was changed."
+
+
+def problem(error: JobError) -> JSONResponse:
+    return problem_body(STATUS.get(error.code, 422), error.code, str(error), error.fix, error.safe)
+
+
+def problem_body(status: int, code: str, detail: str, hint: str = "", safe: str = "") -> JSONResponse:
+    body = {
+        "type": f"urn:vfl:problem:{code}",
+        "title": code.replace("_", " "),
+        "status": status,
+        "detail": detail,
+        "code": code,
+        "hint": hint,
+        "safe": safe,
+        "request_id": secrets.token_hex(8),
+    }
+    return JSONResponse(body, status, media_type="application/problem+json")
+
+
+async def answer_job_error(_request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, JobError)  # noqa: S101 - registered for this class
+    return problem(error)
+
+
+async def answer_bad_request(_request: Request, error: Exception) -> JSONResponse:
+    first: dict[str, Any] = error.errors()[0]  # type: ignore[attr-defined]
+    at = ".".join(str(part) for part in first["loc"])
+    return problem(RequestRefused(f"{at}: {first['msg']}"))
+
+
+async def answer_http_error(_request: Request, error: Exception) -> JSONResponse:
+    status: int = error.status_code  # type: ignore[attr-defined]
+    code = {404: "no_such_route", 405: "method_not_allowed"}.get(status, "http_error")
+    return problem_body(status, code, str(error.detail))  # type: ignore[attr-defined]

@@ -1,0 +1,92 @@
+"""What the control API takes and gives, as pydantic models: the OpenAPI document is made from them."""
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Submission(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    spec: str
+    """A job specification as TOML text."""
+
+
+class TrafficBody(BaseModel):
+    direction: str
+    peer: str
+    kind: str
+    messages: int
+    payload_bytes: int
+
+
+class SecondsBody(BaseModel):
+    training: float | None
+    total: float | None
+
+
+class ErrorBody(BaseModel):
+    code: str
+    message: str
+    safe: str
+    fix: str
+    side: str
+
+
+class JobBody(BaseModel):
+    """One job as this party sees it; times are UTC."""
+
+    id: str
+    name: str
+    state: str
+    role: str
+    party: str
+    peers: list[str]
+    spec_digest: str
+    attempt: int
+    created_at: str
+    started_at: str | None
+    finished_at: str | None
+    step: int
+    steps: int
+    epoch: int
+    epochs: int
+    worker_pid: int | None
+    error: ErrorBody | None
+    metrics: dict[str, float]
+    operations: dict[str, int]
+    traffic: list[TrafficBody]
+    reveals: list[dict[str, Any]]
+    plan: dict[str, Any]
+    model_digest: str | None
+    model_path: str | None
+    seconds: SecondsBody
+    lowered_floors: list[str]
+
+
+class JobsBody(BaseModel):
+    jobs: list[JobBody]
+
+
+class EventBody(BaseModel):
+    number: int
+    time: str
+    kind: str
+    text: str
+    data: dict[str, Any]
+
+
+class EventsBody(BaseModel):
+    events: list[EventBody]
+    last: int
+    state: str
+
+
+class VersionBody(BaseModel):
+    version: str
+    wire_version: int
+
+
+class HealthBody(BaseModel):
+    status: str
+    party: str

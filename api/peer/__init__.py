@@ -1,0 +1,1 @@
+"""The API other parties reach: envelopes in, receipts out, its own port."""

@@ -1,0 +1,237 @@
+"""Bytes to envelopes and back, and every check an envelope passes (trust.md 6; its numbers are the comments here).
+
+    envelope = u16 length, header, body          a POST carries up to 16 of them, each checked alone
+
+The header is a closed MessagePack struct. It names the body by its SHA-256 and the envelope before it by the SHA-256 of
+that header as sent, so one number stands for all that was said before. Each direction of a link counts from 0 in every
+attempt. Bodies above 4 MiB travel as parts. The Ed25519 signature over the header bytes will stand between header and
+body; until parties have identities both ports are reachable from this machine only.
+"""
+
+import hashlib
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import msgspec
+
+from parties.errors import (
+    BrokenChain,
+    EnvelopeTooLarge,
+    EnvelopeWireVersion,
+    Equivocation,
+    MalformedEnvelope,
+    SequenceGap,
+    TamperedBody,
+    UnknownSender,
+)
+from vfl.job import PartyId
+
+WIRE_VERSION = 1
+HEADER_LIMIT = 4 << 10
+PART_LIMIT = 4 << 20
+PARTS_LIMIT = 256
+ENVELOPES_LIMIT = 16
+CONTROL_LIMIT = 64 << 10
+POST_LIMIT = 80 << 20
+"""Sixteen full parts and room for their headers."""
+DIGEST_BYTES = 32
+NO_ENVELOPE = bytes(DIGEST_BYTES)
+
+Bytes: TypeAlias = bytes | memoryview
+
+
+class Header(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What an envelope says about itself; encoded once, and checked as the bytes that travelled."""
+
+    wire_version: int
+    job: str
+    job_digest: bytes
+    """SHA-256 of the job's specification."""
+    attempt: int
+    """0 is the negotiation, a run counts from 1."""
+    sender: PartyId
+    receiver: PartyId
+    kind: str
+    sequence: int
+    previous: bytes
+    part: int
+    """From 1 to `parts`."""
+    parts: int
+    body_bytes: int
+    body_digest: bytes
+    sent_at: float
+    """Unix seconds; informative."""
+
+
+class _Version(msgspec.Struct, frozen=True):
+    """The one field that every wire version has, read before the rest."""
+
+    wire_version: int
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    header: Header
+    encoded: Bytes
+    """The header as it travels."""
+    digest: bytes
+    """SHA-256 of the header as it travels: the next envelope names it."""
+    body: Bytes
+
+    @property
+    def size(self) -> int:
+        return 2 + len(self.encoded) + len(self.body)
+
+    def pieces(self) -> tuple[Bytes, ...]:
+        return len(self.encoded).to_bytes(2, "big"), self.encoded, self.body
+
+
+class Outgoing:
+    """One direction of a link in one attempt, at its sender. Used by one thread at a time."""
+
+    def __init__(self, job: str, job_digest: bytes, attempt: int, sender: PartyId, receiver: PartyId) -> None:
+        self._job, self._job_digest, self._attempt = job, job_digest, attempt
+        self._sender, self._receiver = sender, receiver
+        self._sequence = 0
+        self._previous = NO_ENVELOPE
+
+    def seal(self, kind: str, body: Bytes) -> list[Envelope]:
+        """One message as numbered envelopes. Raises EnvelopeTooLarge."""
+        parts = [body] if len(body) <= PART_LIMIT else split(memoryview(body), PART_LIMIT)
+        if len(parts) > PARTS_LIMIT:
+            raise EnvelopeTooLarge(f"{kind} has {len(body)} bytes, more than {PARTS_LIMIT} parts of {PART_LIMIT}")
+        return [self._envelope(kind, number, len(parts), part) for number, part in enumerate(parts, 1)]
+
+    def _envelope(self, kind: str, part: int, parts: int, body: Bytes) -> Envelope:
+        header = Header(
+            wire_version=WIRE_VERSION,
+            job=self._job,
+            job_digest=self._job_digest,
+            attempt=self._attempt,
+            sender=self._sender,
+            receiver=self._receiver,
+            kind=kind,
+            sequence=self._sequence,
+            previous=self._previous,
+            part=part,
+            parts=parts,
+            body_bytes=len(body),
+            body_digest=hashlib.sha256(body).digest(),
+            sent_at=time.time(),
+        )
+        encoded = _ENCODER.encode(header)
+        self._sequence += 1
+        self._previous = hashlib.sha256(encoded).digest()
+        return Envelope(header, encoded, self._previous, body)
+
+
+class Incoming:
+    """One direction of a link in one attempt, at its receiver. Used by one thread at a time."""
+
+    def __init__(self) -> None:
+        self._seen = bytearray()  # digests of accepted headers, 32 bytes each
+        self._parts: list[Bytes] = []
+        self._last: Header | None = None
+
+    @property
+    def expected(self) -> int:
+        return len(self._seen) // DIGEST_BYTES
+
+    def is_new(self, envelope: Envelope) -> bool:
+        """False for a repetition of what was accepted before. Raises SequenceGap, Equivocation, BrokenChain, MalformedEnvelope."""
+        header, expected = envelope.header, self.expected
+        # (7) sequence: expected, seen before, or a gap
+        if header.sequence > expected:
+            gap = SequenceGap(f"envelope {header.sequence} came where {expected} was due")
+            gap.expected = expected
+            raise gap
+        if header.sequence < expected:
+            if self._digest(header.sequence) != envelope.digest:
+                raise Equivocation(f"{header.sender} sent two different envelopes of number {header.sequence}")
+            return False
+        if header.previous != self._digest(expected - 1):
+            raise BrokenChain(f"envelope {header.sequence} does not name the one before it")
+        begun = self._last if self._parts else None
+        follows = (begun.kind, begun.part + 1, begun.parts) if begun else (header.kind, 1, header.parts)
+        if (header.kind, header.part, header.parts) != follows:
+            raise MalformedEnvelope(f"part {header.part} of {header.parts} of {header.kind} does not follow")
+        return True
+
+    def check_body(self, envelope: Envelope) -> None:
+        """Raises TamperedBody."""
+        # (8) SHA-256 of the body; its length was compared with the frame when it was read
+        if hashlib.sha256(envelope.body).digest() != envelope.header.body_digest:
+            raise TamperedBody(f"the body of envelope {envelope.header.sequence} is not what its header names")
+
+    def accept(self, envelope: Envelope) -> Bytes | None:
+        """Advance; answers the whole body when its last part is here."""
+        # (10) the position: from here on a repetition has no effect
+        self._seen += envelope.digest
+        self._last = envelope.header
+        self._parts.append(envelope.body)
+        if envelope.header.part < envelope.header.parts:
+            return None
+        body = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
+        self._parts = []
+        return body
+
+    def _digest(self, sequence: int) -> bytes:
+        at = sequence * DIGEST_BYTES
+        return bytes(self._seen[at : at + DIGEST_BYTES]) if sequence >= 0 else NO_ENVELOPE
+
+
+def read_post(post: bytes, me: PartyId) -> Iterator[Envelope]:
+    """The envelopes of one POST, one after the other, so that those before a broken one count.
+
+    Raises MalformedEnvelope, EnvelopeWireVersion, UnknownSender, EnvelopeTooLarge.
+    """
+    view, at = memoryview(post), 0
+    for _ in range(ENVELOPES_LIMIT):
+        if at == len(view):
+            return
+        # (1) header frame
+        length = int.from_bytes(view[at : at + 2], "big")
+        if not 0 < length <= HEADER_LIMIT or at + 2 + length > len(view):
+            raise MalformedEnvelope(f"a header of {length} bytes does not fit")
+        encoded = view[at + 2 : at + 2 + length]
+        at += 2 + length
+        header = _read_header(encoded, me)
+        if not 0 <= header.body_bytes <= PART_LIMIT:
+            raise EnvelopeTooLarge(f"a body of {header.body_bytes} bytes is more than the {PART_LIMIT} of one part")
+        if at + header.body_bytes > len(view):
+            raise MalformedEnvelope("the body is shorter than its header says")
+        body = view[at : at + header.body_bytes]
+        at += header.body_bytes
+        yield Envelope(header, encoded, hashlib.sha256(encoded).digest(), body)
+    if at != len(view):
+        raise MalformedEnvelope(f"a POST carries at most {ENVELOPES_LIMIT} envelopes")
+
+
+def _read_header(encoded: memoryview, me: PartyId) -> Header:
+    try:
+        # (3) before (2): another version's header may have another shape
+        version = _VERSION_DECODER.decode(encoded).wire_version
+        if version != WIRE_VERSION:
+            raise EnvelopeWireVersion(f"{me} speaks wire version {WIRE_VERSION}, the envelope is of version {version}")
+        # (2) header decodes
+        header = _DECODER.decode(encoded)
+    except msgspec.DecodeError as error:
+        raise MalformedEnvelope(f"the header cannot be read: {error}") from error
+    # (3) receiver is me
+    if header.receiver != me:
+        raise UnknownSender(f"this is {me}, not {header.receiver!r}")
+    numbers = (header.attempt, header.sequence, header.part - 1, header.parts - header.part, PARTS_LIMIT - header.parts)
+    if min(numbers) < 0 or {len(header.previous), len(header.body_digest), len(header.job_digest)} != {DIGEST_BYTES}:
+        raise MalformedEnvelope("the header contradicts itself")
+    return header
+
+
+def split(body: memoryview, size: int) -> list[Bytes]:
+    return [body[start : start + size] for start in range(0, len(body), size)]
+
+
+_ENCODER = msgspec.msgpack.Encoder()
+_DECODER = msgspec.msgpack.Decoder(Header)
+_VERSION_DECODER = msgspec.msgpack.Decoder(_Version)

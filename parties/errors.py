@@ -1,0 +1,294 @@
+"""What can go wrong at a party outside a role, each with its stable code (product.md 14), and how a failure is told."""
+
+from typing import ClassVar
+
+import msgspec
+
+from vfl.errors import InvalidData, JobError
+from vfl.job import PartyId
+
+
+class Failure(msgspec.Struct, frozen=True):
+    """Why a job ended, as it is stored and shown; `side` is the party it happened at."""
+
+    code: str
+    message: str
+    safe: str = ""
+    fix: str = ""
+    side: PartyId = ""
+
+    @classmethod
+    def of(cls, error: JobError, side: PartyId) -> "Failure":
+        return cls(error.code, str(error), error.safe, error.fix, side)
+
+    def told(self) -> "Failure":
+        """What the peer may read of it: the cause, and nothing out of a table (rows stay with their owner)."""
+        if self.code in _ABOUT_DATA:
+            return Failure(self.code, f"{self.side}'s table does not fit the job; its operator sees where")
+        return Failure(self.code, self.message)
+
+
+class SettingsError(JobError):
+    """party.toml or a VFL_* variable cannot be read or contradicts itself."""
+
+    code = "invalid_settings"
+    safe = "Nothing was started."
+
+
+class PortInUse(JobError):
+    """Another process listens on a port of this party."""
+
+    code = "port_in_use"
+    safe = "Nothing was started."
+
+
+class PartyInUse(JobError):
+    """Another server process already runs on this party's folder."""
+
+    code = "party_in_use"
+    safe = "Nothing was started; the running server is untouched."
+    fix = "Stop the other `vfl party serve` of this folder first."
+
+
+class NotTheLabelParty(JobError):
+    """Only the label party of a job proposes it."""
+
+    code = "not_the_label_party"
+    fix = "Submit the job at the label party's server."
+
+
+class PolicyRefused(JobError):
+    """A rule of this party's own [acceptance] refuses the job; the message names the rule, the number and the floor."""
+
+    code = "policy_refused"
+    safe = "Nothing was sent and nothing ran."
+
+
+class PeerUnreachable(JobError):
+    """A peer's server cannot be reached."""
+
+    code = "peer_unreachable"
+    fix = "Start the peer's server (`vfl party serve`), or correct its url under [peers] in party.toml."
+
+
+class UnknownPeer(JobError):
+    """The roster names a party this one has no address of."""
+
+    code = "unknown_peer"
+    safe = "Nothing was sent."
+
+
+class PeerMisnamed(JobError):
+    """Another party than the one configured answers at a peer's url."""
+
+    code = "peer_misnamed"
+    fix = "Correct the url under [peers] in party.toml."
+
+
+class PeerWireVersion(JobError):
+    """The peer speaks another wire version."""
+
+    code = "wire_version_differs"
+    fix = "Bring both parties to the same release of this software."
+
+
+class JobCancelled(JobError):
+    """An operator ended the job."""
+
+    code = "cancelled"
+
+
+class WorkerVanished(JobError):
+    """The worker process of a job died: killed, out of memory, or crashed."""
+
+    code = "worker_vanished"
+    fix = "See the worker's log under logs/ in the party's folder; submit the job again."
+
+
+class InternalError(JobError):
+    """A bug: details stand in this party's own log, never in a message."""
+
+    code = "internal_error"
+    fix = "See the log under logs/ in the party's folder and report it."
+
+
+class ServerRestarted(JobError):
+    """The server process ended while the job ran."""
+
+    code = "server_restarted"
+    fix = "Submit the job again."
+
+
+class DeadlinePassed(JobError):
+    """The job did not end within its job.deadline_seconds."""
+
+    code = "deadline_passed"
+    fix = "Raise job.deadline_seconds."
+
+
+class StorageFailed(JobError):
+    """A file could not be written: disk full, or no permission."""
+
+    code = "storage_failed"
+    fix = "Free space in the party's folder, or correct its owner, and submit the job again."
+
+
+class UnknownJob(JobError):
+    """No job of this id at this party."""
+
+    code = "unknown_job"
+    safe = "Nothing was changed."
+
+
+class IdempotencyKeyReused(JobError):
+    """The same Idempotency-Key came with another specification."""
+
+    code = "idempotency_key_reused"
+    safe = "Nothing was submitted."
+    fix = "Use a fresh key for a new job."
+
+
+class UnknownFile(InvalidData):
+    code = "unknown_file"
+
+
+class UnknownDataset(InvalidData):
+    code = "unknown_dataset"
+
+
+class UnreadableFile(InvalidData):
+    code = "unreadable_file"
+
+
+class UnknownColumn(InvalidData):
+    code = "unknown_column"
+
+
+class NonNumericCell(InvalidData):
+    code = "non_numeric_cell"
+
+
+class MissingValue(InvalidData):
+    code = "missing_value"
+
+
+class NotFinite(InvalidData):
+    code = "not_finite"
+
+
+class DuplicateIds(InvalidData):
+    code = "duplicate_ids"
+
+
+class LabelInFeatureFile(InvalidData):
+    code = "label_in_feature_file"
+
+
+class LabelsNotBinary(InvalidData):
+    code = "labels_not_binary"
+
+
+class LabelsNotClasses(InvalidData):
+    code = "labels_not_classes"
+
+
+class ConstantLabel(InvalidData):
+    code = "constant_label"
+
+
+class TooFewRows(InvalidData):
+    code = "too_few_rows"
+
+
+_ABOUT_DATA = frozenset(
+    error.code
+    for error in (
+        InvalidData,
+        UnknownFile,
+        UnreadableFile,
+        NonNumericCell,
+        MissingValue,
+        NotFinite,
+        DuplicateIds,
+        LabelsNotBinary,
+        LabelsNotClasses,
+        ConstantLabel,
+        TooFewRows,
+    )
+)
+
+
+class EnvelopeRefused(JobError):
+    """A peer's envelope is not accepted; `status` is the HTTP answer, `expected` the next sequence where that helps."""
+
+    code = "envelope_refused"
+    status: ClassVar[int] = 400
+    expected: int | None = None
+
+
+class MalformedEnvelope(EnvelopeRefused):
+    code = "malformed_envelope"
+
+
+class EnvelopeWireVersion(EnvelopeRefused):
+    code = "wire_version_differs"
+    status = 426
+
+
+class UnknownSender(EnvelopeRefused):
+    code = "unknown_sender"
+    status = 401
+
+
+class NoSuchJob(EnvelopeRefused):
+    """The job is not known here, or over since before this server started."""
+
+    code = "no_such_job"
+    status = 422
+
+
+class IllegalRoute(EnvelopeRefused):
+    code = "illegal_route"
+    status = 403
+
+
+class StaleAttempt(EnvelopeRefused):
+    code = "stale_attempt"
+    status = 409
+
+
+class SequenceGap(EnvelopeRefused):
+    code = "sequence_gap"
+    status = 409
+
+
+class Equivocation(EnvelopeRefused):
+    """Two different envelopes of one number: proof that the sender says two things."""
+
+    code = "equivocation"
+    status = 409
+
+
+class BrokenChain(EnvelopeRefused):
+    code = "broken_chain"
+    status = 422
+
+
+class TamperedBody(EnvelopeRefused):
+    code = "tampered_body"
+    status = 422
+
+
+class UnreadableBody(EnvelopeRefused):
+    code = "unreadable_body"
+    status = 422
+
+
+class EnvelopeTooLarge(EnvelopeRefused):
+    code = "too_large"
+    status = 413
+
+
+class MailboxFull(EnvelopeRefused):
+    code = "mailbox_full"
+    status = 429

@@ -1,0 +1,56 @@
+"""A bounded queue that wakes whoever waits: in order, once each, closed from either end."""
+
+from collections import deque
+from threading import Condition
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+LIMIT_BYTES = 64 << 20
+"""What may lie unread between two processes. The limit is soft by one message, so that one larger message still passes."""
+
+
+class Mailbox(Generic[T]):
+    """First in, first out, bounded by the bytes its items stand for."""
+
+    def __init__(self, limit_bytes: int = LIMIT_BYTES) -> None:
+        self._limit = limit_bytes
+        self._held = 0
+        self._items: deque[tuple[T, int]] = deque()
+        self._changed = Condition()
+        self._closed = False
+
+    @property
+    def has_room(self) -> bool:
+        return self._held < self._limit
+
+    def put(self, item: T, size: int) -> None:
+        """Never waits; a sender that must be slowed asks `has_room` or `wait_for_room` first. Dropped once closed."""
+        with self._changed:
+            if not self._closed:
+                self._items.append((item, size))
+                self._held += size
+                self._changed.notify_all()
+
+    def wait_for_room(self) -> None:
+        with self._changed:
+            self._changed.wait_for(lambda: self._closed or self.has_room)
+
+    def take(self) -> T | None:
+        """The next item, waited for; None once the mailbox is closed."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._closed or self._items)
+            if self._closed:
+                return None
+            item, size = self._items.popleft()
+            self._held -= size
+            self._changed.notify_all()
+            return item
+
+    def close(self) -> None:
+        """Drop what is left and wake everybody."""
+        with self._changed:
+            self._closed = True
+            self._items.clear()
+            self._held = 0
+            self._changed.notify_all()

@@ -1,0 +1,301 @@
+"""One organisation's node: the one object the edge talks to. It plays another role in every job."""
+
+import fcntl
+import hashlib
+import logging
+import secrets
+import threading
+from collections.abc import Mapping
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import IO, Any
+
+import msgspec
+
+from parties import datasets, policy
+from parties.channel import NO_ENVELOPE, WIRE_VERSION, Envelope, Outgoing, read_post
+from parties.courier import Courier, Receipt, Reply
+from parties.errors import (
+    EnvelopeRefused,
+    Failure,
+    IdempotencyKeyReused,
+    InternalError,
+    JobCancelled,
+    NoSuchJob,
+    NotTheLabelParty,
+    PartyInUse,
+    ServerRestarted,
+    UnknownJob,
+    UnknownPeer,
+    UnknownSender,
+    UnreadableBody,
+)
+from parties.negotiation import (
+    SHARE_BYTES,
+    Abort,
+    Proposal,
+    commitment_to,
+    decode_control,
+    encode_control,
+    job_id,
+)
+from parties.registry import Registry
+from parties.settings import PartySettings
+from parties.store import Event, Job, Store, now
+from parties.supervisor import Supervisor
+from parties.transport import Answer, HttpTransport, Transport
+from vfl import planner
+from vfl.errors import ImpossibleJob, JobError
+from vfl.job import JobSpec, PartyId, Role, decode_spec, read_spec
+
+LOCK_FILE = "party.lock"
+WORKER_FAREWELL_SECONDS = 2.0
+
+_LOG = logging.getLogger("parties")
+
+
+class Party:
+    """Safe for several threads. Raises PartyInUse when another process holds the folder."""
+
+    def __init__(
+        self, folder: Path, settings: PartySettings, transports: Mapping[PartyId, Transport] | None = None
+    ) -> None:
+        self.folder, self.settings, self.name = folder.resolve(), settings, settings.name
+        self._lock_file = _hold(self.folder / LOCK_FILE)
+        self._store = Store(self.folder)
+        self._registry = Registry(self.folder)
+        if transports is None:
+            transports = {peer: HttpTransport(at.url) for peer, at in settings.peers.items()}
+        patience = settings.server.peer_timeout_seconds
+        self._couriers = {
+            peer: Courier(peer, transport, patience, partial(self._lose_peer, peer))
+            for peer, transport in transports.items()
+        }
+        self._supervisors: dict[str, Supervisor] = {}
+        self._lock = threading.Lock()
+        self._submitting = threading.Lock()
+        self._recover()
+
+    # For this party's operator
+
+    def submit(self, text: str, idempotency_key: str | None = None) -> Job:
+        """Check a job against this party's own table and policy, then propose it to every peer.
+
+        Raises SpecError, ImpossibleJob, InvalidData, PolicyRefused, NotTheLabelParty, UnknownPeer, PeerUnreachable,
+        PeerWireVersion or IdempotencyKeyReused; then nothing was stored or sent.
+        """
+        digest = hashlib.sha256(text.encode()).hexdigest()
+        with self._submitting:
+            if idempotency_key is not None and (known := self._store.job_of_key(idempotency_key)) is not None:
+                if known[1] != digest:
+                    raise IdempotencyKeyReused(f"Idempotency-Key {idempotency_key!r} came with another specification")
+                return self.job(known[0])
+            spec = planner.resolve(read_spec(text))
+            self._check_proposer(spec)
+            policy.check_agreement(spec, self.name, self.settings.acceptance)
+            table = datasets.load(self.folder, self.settings.datasets, spec, self.name)
+            if spec.job.task == "multiclass":
+                spec = msgspec.structs.replace(
+                    spec, job=msgspec.structs.replace(spec.job, classes=datasets.classes_of(table))
+                )
+            plan = planner.plan(spec, table.rows)
+            lowered = policy.check_plan(plan, self.name, self.settings.acceptance)
+            for peer in spec.peers_of(self.name):
+                self._couriers[peer].check()
+            share = secrets.token_bytes(SHARE_BYTES)
+            supervisor = self._supervise(spec, job_id(spec.digest(), commitment_to(share)), share)
+            self._store.add(self._new_job(supervisor.job, spec, plan, lowered), spec.encoded(), idempotency_key, digest)
+            supervisor.propose(table, self._private_seed())
+            return self.job(supervisor.job)
+
+    def job(self, job: str) -> Job:
+        """Raises UnknownJob."""
+        found = self._store.job(job)
+        if found is None:
+            raise UnknownJob(f"{self.name} has no job {job!r}", fix="`vfl job list` shows its jobs.")
+        return found
+
+    def jobs(self) -> list[Job]:
+        return self._store.jobs()
+
+    def events(self, job: str, after: int, wait_seconds: float) -> list[Event]:
+        """Events numbered above `after`; waits that long for a first one. Raises UnknownJob."""
+        self.job(job)
+        return self._store.events(job, after, wait_seconds)
+
+    def cancel(self, job: str) -> Job:
+        """End a job on all sides; one that is over stays as it is. Raises UnknownJob."""
+        self.job(job)
+        supervisor = self._supervisors.get(job)
+        if supervisor is not None:
+            supervisor.fail(Failure.of(JobCancelled(f"the operator of {self.name} cancelled it"), self.name))
+        return self.job(job)
+
+    # For peers
+
+    def deliver(self, post: bytes) -> Answer:
+        """The envelopes of one POST, each checked alone; an empty one is how a peer asks whether we are there."""
+        receipts: dict[tuple[str, int], Receipt] = {}
+        try:
+            for envelope in read_post(post, self.name):
+                # (4) the sender is a peer; revocation comes with identities
+                if envelope.header.sender not in self._couriers:
+                    raise UnknownSender(f"{envelope.header.sender!r} is no peer of {self.name}")
+                # (5) the signature over the header, once parties have identities
+                receipt = self._supervisor_of(envelope).receive(envelope)
+                receipts[receipt.job, receipt.attempt] = receipt
+        except EnvelopeRefused as refused:
+            return self._answer(refused.status, receipts, refused.code, str(refused), refused.expected)
+        except Exception:
+            _LOG.exception("an envelope")
+            return self._answer(500, receipts, InternalError.code, "see this party's log")
+        return self._answer(202, receipts)
+
+    def close(self) -> None:
+        """End every running job on all sides, and every worker."""
+        stopped = Failure.of(ServerRestarted(f"the server of {self.name} was stopped"), self.name)
+        for supervisor in list(self._supervisors.values()):
+            supervisor.close(stopped, WORKER_FAREWELL_SECONDS)
+        for courier in self._couriers.values():
+            courier.close()
+        self._store.close()
+        self._lock_file.close()
+
+    def _supervisor_of(self, envelope: Envelope) -> Supervisor:
+        header = envelope.header
+        with self._lock:
+            supervisor = self._supervisors.get(header.job)
+            if supervisor is not None:
+                return supervisor
+            if header.kind == "Proposal" and (header.attempt, header.sequence, header.previous) == (0, 0, NO_ENVELOPE):
+                return self._consider(envelope)
+        raise NoSuchJob(f"{self.name} has no running job {header.job!r}")
+
+    def _consider(self, envelope: Envelope) -> Supervisor:
+        """A peer proposes: what can be seen from its bytes is answered at once, tables and policy are looked at next."""
+        header = envelope.header
+        try:
+            proposal = decode_control("Proposal", envelope.body)
+            assert isinstance(proposal, Proposal)  # noqa: S101 - decoded as one
+            spec = decode_spec(proposal.spec)
+        except JobError as error:
+            raise UnreadableBody(str(error)) from error
+        stranger = self.name not in spec.parties or header.sender != spec.roster.label
+        if stranger or spec.digest() != header.job_digest or self._store.job(header.job) is not None:
+            raise UnreadableBody("the proposal is not what its header says, or was made before")
+        if job_id(header.job_digest, proposal.commitment) != header.job:
+            raise UnreadableBody("the job's id does not follow from the proposal")
+        supervisor = self._supervise(spec, header.job, secrets.token_bytes(SHARE_BYTES))
+        self._store.add(self._new_job(header.job, spec, None, []), spec.encoded())
+        threading.Thread(
+            target=supervisor.guard, args=(lambda: self._judge(supervisor, spec, proposal),), daemon=True
+        ).start()
+        return supervisor
+
+    def _judge(self, supervisor: Supervisor, spec: JobSpec, proposal: Proposal) -> None:
+        """The same questions the label party asked itself, with this party's own table and policy."""
+        try:
+            if planner.resolve(spec) != spec:
+                raise ImpossibleJob("the proposal leaves its preset or cap per key open")
+            policy.check_agreement(spec, self.name, self.settings.acceptance)
+            table = datasets.load(self.folder, self.settings.datasets, spec, self.name)
+            plan = planner.plan(spec, table.rows)
+            lowered = policy.check_plan(plan, self.name, self.settings.acceptance)
+        except JobError as error:
+            supervisor.refuse(error)
+            return
+        job = self._new_job(supervisor.job, spec, plan, lowered)
+        self._store.update(
+            supervisor.job, steps=job.steps, plan=job.plan, reveals=job.reveals, lowered_floors=job.lowered_floors
+        )
+        supervisor.accept(table, self._private_seed(), proposal)
+
+    def _supervise(self, spec: JobSpec, job: str, share: bytes) -> Supervisor:
+        supervisor = Supervisor(job, spec, self.name, share, self._couriers, self._store, self._registry, self.folder)
+        self._supervisors[job] = supervisor
+        return supervisor
+
+    def _check_proposer(self, spec: JobSpec) -> None:
+        if self.name not in spec.parties or spec.role_of(self.name) is not Role.LABEL:
+            raise NotTheLabelParty(f"{self.name} is not the label party of this job, {spec.roster.label} is")
+        for peer in spec.peers_of(self.name):
+            if peer not in self._couriers:
+                raise UnknownPeer(f"{self.name} has no peer {peer!r}", fix=f"Add [peers.{peer}] to party.toml.")
+
+    def _new_job(self, job: str, spec: JobSpec, plan: planner.Plan | None, lowered: list[str]) -> Job:
+        numbers = {} if plan is None else asdict(plan)
+        numbers.pop("reveals", None)
+        for floor in lowered:
+            _LOG.warning("job %s: floor lowered: %s", job, floor)
+        return Job(
+            id=job,
+            name=spec.job.name,
+            state="proposed",
+            role=spec.role_of(self.name).value,
+            party=self.name,
+            peers=list(spec.peers_of(self.name)),
+            spec_digest=spec.digest().hex(),
+            created_at=now(),
+            steps=0 if plan is None else plan.steps,
+            epochs=spec.train.epochs,
+            reveals=[] if plan is None else [msgspec.to_builtins(line) for line in plan.reveals],
+            plan=numbers,
+            lowered_floors=lowered,
+        )
+
+    def _private_seed(self) -> bytes:
+        fixed = self.settings.acceptance.private_seed
+        return hashlib.sha256(f"vfl private seed {fixed}".encode()).digest() if fixed else secrets.token_bytes(32)
+
+    def _lose_peer(self, peer: PartyId, job: str, error: JobError) -> None:
+        """A courier gave up."""
+        supervisor = self._supervisors.get(job)
+        if supervisor is not None:
+            supervisor.fail(Failure.of(error, peer))
+
+    def _recover(self) -> None:
+        """Jobs that ran when the last server process ended have failed; their peers are told."""
+        failure = Failure.of(ServerRestarted(f"the server of {self.name} restarted"), self.name)
+        for job in self._store.jobs():
+            if job.over:
+                continue
+            error: dict[str, Any] = msgspec.to_builtins(failure)
+            self._store.record(
+                job.id,
+                "failed",
+                failure.message,
+                error,
+                state="failed",
+                error=error,
+                finished_at=now(),
+                worker_pid=None,
+            )
+            self._registry.discard(job.id)
+            abort = encode_control(Abort(failure.code, failure.message))
+            for peer in job.peers:
+                if peer in self._couriers:
+                    lane = Outgoing(job.id, bytes.fromhex(job.spec_digest), job.attempt + 1, self.name, peer)
+                    self._couriers[peer].put(lane.seal("Abort", abort))
+
+    def _answer(
+        self,
+        status: int,
+        receipts: Mapping[tuple[str, int], Receipt],
+        code: str = "",
+        detail: str = "",
+        expected: int | None = None,
+    ) -> Answer:
+        reply = Reply(self.name, WIRE_VERSION, tuple(receipts.values()), code, detail, expected)
+        return Answer(status, msgspec.json.encode(reply))
+
+
+def _hold(path: Path) -> IO[bytes]:
+    """One server process per folder; the lock goes with the process."""
+    file = path.open("ab")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        file.close()
+        raise PartyInUse(f"a server already runs on {path.parent}") from error
+    return file

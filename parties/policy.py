@@ -1,0 +1,59 @@
+"""What this party agrees to without asking (trust.md 8): each refusal names its rule, the number and the floor."""
+
+from parties.errors import PolicyRefused
+from parties.settings import Acceptance
+from vfl.job import JobSpec, PartyId
+from vfl.planner import Plan
+
+FLOOR = Acceptance()
+
+
+def check_agreement(spec: JobSpec, me: PartyId, acceptance: Acceptance) -> None:
+    """The rules that need no table. Raises PolicyRefused."""
+    for party in spec.parties:
+        if party not in {me, *acceptance.peers}:
+            _refuse(me, "peers", f"{party!r} is not among {_listed(acceptance.peers)}", f'add "{party}" to it')
+    dataset = spec.data[me].dataset
+    if dataset not in acceptance.datasets:
+        _refuse(me, "datasets", f"{dataset!r} is not among {_listed(acceptance.datasets)}", f'add "{dataset}" to it')
+    scheme = spec.encryption.scheme
+    if scheme not in acceptance.schemes:
+        _refuse(me, "schemes", f"{scheme!r} is not among {_listed(acceptance.schemes)}", f'add "{scheme}" to it')
+    if isinstance(spec.job.seed, int) and not acceptance.fixed_seed:
+        _refuse(
+            me, "fixed_seed", f"job.seed is {spec.job.seed}, chosen by one side", "set it to true, or use seed = joint"
+        )
+
+
+def check_plan(plan: Plan, me: PartyId, acceptance: Acceptance) -> list[str]:
+    """The rules about numbers; answers the floors this party has lowered for the job. Raises PolicyRefused."""
+    lowered = []
+    if plan.rows < acceptance.minimum_rows:
+        _refuse(me, "minimum_rows", f"its table has {plan.rows} rows, fewer than {acceptance.minimum_rows}", "lower it")
+    if plan.rows < FLOOR.minimum_rows:
+        lowered.append(f"minimum_rows {FLOOR.minimum_rows} -> {acceptance.minimum_rows}: {me} brings {plan.rows} rows")
+    floor = acceptance.minimum_batch_rows or plan.minimum_batch
+    if plan.smallest_batch < floor:
+        asked = f"{floor}, at least 64 and four per opened value" if not acceptance.minimum_batch_rows else str(floor)
+        text = f"the smallest batch has {plan.smallest_batch} rows, fewer than {asked} ({plan.opened_per_step} values per step)"
+        _refuse(me, "minimum_batch_rows", text, "raise train.batch_rows, or lower it")
+    if plan.smallest_batch < plan.minimum_batch:
+        lowered.append(
+            f"minimum_batch_rows {plan.minimum_batch} -> {floor}: the smallest batch has {plan.smallest_batch} rows"
+        )
+    if plan.rho > acceptance.maximum_rho:
+        text = f"rho is {plan.rho:.3g} (epochs x outputs / batch), above {acceptance.maximum_rho:g}"
+        _refuse(me, "maximum_rho", text, "take fewer epochs or larger batches, or raise it")
+    if plan.rho > FLOOR.maximum_rho:
+        lowered.append(f"maximum_rho {FLOOR.maximum_rho:g} -> {acceptance.maximum_rho:g}: rho is {plan.rho:.3g}")
+    return lowered
+
+
+def _refuse(me: PartyId, rule: str, text: str, cure: str) -> None:
+    raise PolicyRefused(
+        f"{me} refuses by acceptance.{rule}: {text}", fix=f"acceptance.{rule} in {me}'s party.toml: {cure}."
+    )
+
+
+def _listed(names: tuple[str, ...]) -> str:
+    return ", ".join(names) or "(none)"

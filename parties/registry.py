@@ -1,0 +1,75 @@
+"""This party's half of each model on its own disk: safetensors bytes, a manifest beside them, one state per epoch.
+
+models/<job>/epochs/epoch-0001.safetensors   as each epoch ends
+models/<job>/model.safetensors               when the role has returned
+models/<job>/manifest.json                   when every party is done; a model without one does not count
+"""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors
+
+from parties.errors import StorageFailed
+from parties.settings import write_private
+from vfl.errors import LocalProtocolError
+
+
+class Registry:
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder / "models"
+
+    def model_path(self, job: str) -> Path:
+        return self._folder / job / "model.safetensors"
+
+    def keep_epoch(self, job: str, epoch: int, state: bytes) -> Path:
+        """Raises LocalProtocolError for bytes that are not safetensors, StorageFailed when they cannot be written."""
+        weights_digest(state)
+        return self._write(self._folder / job / "epochs" / f"epoch-{epoch:04}.safetensors", state)
+
+    def keep_model(self, job: str, state: bytes) -> str:
+        """Write this party's half and answer its weights digest. Raises as `keep_epoch`."""
+        digest = weights_digest(state)
+        self._write(self.model_path(job), state)
+        return digest
+
+    def seal(self, job: str, manifest: Mapping[str, Any]) -> None:
+        """The model counts from here on. Raises StorageFailed."""
+        text = json.dumps(manifest, indent=2, sort_keys=True)
+        self._write(self._folder / job / "manifest.json", f"{text}\n".encode())
+
+    def discard(self, job: str) -> None:
+        """Drop the final model of a job that failed; the states of its epochs stay, the last good checkpoint."""
+        self.model_path(job).unlink(missing_ok=True)
+        if (self._folder / job).is_dir() and not (self._folder / job / "epochs").is_dir():
+            shutil.rmtree(self._folder / job)
+
+    def _write(self, path: Path, data: bytes) -> Path:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            write_private(path, data)
+        except OSError as error:
+            raise StorageFailed(f"{path} cannot be written: {error.strerror}") from error
+        return path
+
+
+def weights_digest(state: bytes) -> str:
+    """SHA-256 over the weights alone, hex: names in order, type, shape and bytes, each with its length before it."""
+    try:
+        tensors = sorted(safetensors.deserialize(state))
+    except safetensors.SafetensorError as error:
+        raise LocalProtocolError(f"the role's state is not safetensors: {error}") from error
+    digest = hashlib.sha256()
+    for name, tensor in tensors:
+        for part in (
+            name.encode(),
+            tensor["dtype"].encode(),
+            repr(list(tensor["shape"])).encode(),
+            bytes(tensor["data"]),
+        ):
+            digest.update(len(part).to_bytes(8, "big") + part)
+    return digest.hexdigest()

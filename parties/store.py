@@ -1,0 +1,264 @@
+"""Jobs, their events and their traffic in this party's own SQLite database, through SQLAlchemy.
+
+One commit per change of state and at most a few per second while a job runs; never one per message.
+"""
+
+import os
+import threading
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import sqlalchemy as sql
+from sqlalchemy import event as sql_event
+
+DATABASE_FILE = "party.db"
+RUNNING = ("proposed", "running")
+
+_METADATA = sql.MetaData()
+_JOBS = sql.Table(
+    "jobs",
+    _METADATA,
+    sql.Column("id", sql.String, primary_key=True),
+    sql.Column("name", sql.String, nullable=False),
+    sql.Column("state", sql.String, nullable=False),
+    sql.Column("role", sql.String, nullable=False),
+    sql.Column("party", sql.String, nullable=False),
+    sql.Column("peers", sql.JSON, nullable=False),
+    sql.Column("spec", sql.LargeBinary, nullable=False),
+    sql.Column("spec_digest", sql.String, nullable=False),
+    sql.Column("attempt", sql.Integer, nullable=False),
+    sql.Column("created_at", sql.String, nullable=False),
+    sql.Column("started_at", sql.String),
+    sql.Column("trained_at", sql.String),
+    sql.Column("finished_at", sql.String),
+    sql.Column("step", sql.Integer, nullable=False),
+    sql.Column("steps", sql.Integer, nullable=False),
+    sql.Column("epoch", sql.Integer, nullable=False),
+    sql.Column("epochs", sql.Integer, nullable=False),
+    sql.Column("worker_pid", sql.Integer),
+    sql.Column("error", sql.JSON(none_as_null=True)),
+    sql.Column("metrics", sql.JSON, nullable=False),
+    sql.Column("operations", sql.JSON, nullable=False),
+    sql.Column("reveals", sql.JSON, nullable=False),
+    sql.Column("plan", sql.JSON, nullable=False),
+    sql.Column("model_digest", sql.String),
+    sql.Column("model_path", sql.String),
+    sql.Column("lowered_floors", sql.JSON, nullable=False),
+    sql.Column("idempotency_key", sql.String, unique=True),
+    sql.Column("idempotency_digest", sql.String),
+)
+_EVENTS = sql.Table(
+    "events",
+    _METADATA,
+    sql.Column("job", sql.ForeignKey("jobs.id"), primary_key=True),
+    sql.Column("number", sql.Integer, primary_key=True),
+    sql.Column("time", sql.String, nullable=False),
+    sql.Column("kind", sql.String, nullable=False),
+    sql.Column("text", sql.String, nullable=False),
+    sql.Column("data", sql.JSON, nullable=False),
+)
+_TRAFFIC = sql.Table(
+    "traffic",
+    _METADATA,
+    sql.Column("job", sql.ForeignKey("jobs.id"), primary_key=True),
+    sql.Column("direction", sql.String, primary_key=True),
+    sql.Column("peer", sql.String, primary_key=True),
+    sql.Column("kind", sql.String, primary_key=True),
+    sql.Column("messages", sql.Integer, nullable=False),
+    sql.Column("payload_bytes", sql.Integer, nullable=False),
+)
+
+
+class Count(msgspec.Struct):
+    """What went one way between this party and a peer, of one kind."""
+
+    messages: int = 0
+    payload_bytes: int = 0
+
+
+class Traffic(msgspec.Struct, frozen=True):
+    direction: str
+    peer: str
+    kind: str
+    messages: int
+    payload_bytes: int
+
+
+class Seconds(msgspec.Struct, frozen=True):
+    training: float | None = None
+    total: float | None = None
+
+
+class Job(msgspec.Struct, frozen=True, kw_only=True):
+    """A job as this party's operator sees it."""
+
+    id: str
+    name: str
+    state: str
+    """proposed, running, done, failed or cancelled."""
+    role: str
+    party: str
+    peers: list[str]
+    spec_digest: str
+    attempt: int = 0
+    created_at: str
+    started_at: str | None = None
+    finished_at: str | None = None
+    step: int = 0
+    steps: int = 0
+    epoch: int = 0
+    epochs: int = 0
+    worker_pid: int | None = None
+    error: dict[str, str] | None = None
+    metrics: dict[str, float] = {}
+    operations: dict[str, int] = {}
+    traffic: list[Traffic] = []
+    reveals: list[dict[str, Any]] = []
+    plan: dict[str, Any] = {}
+    model_digest: str | None = None
+    model_path: str | None = None
+    seconds: Seconds = Seconds()
+    lowered_floors: list[str] = []
+
+    @property
+    def over(self) -> bool:
+        return self.state not in RUNNING
+
+
+class Event(msgspec.Struct, frozen=True):
+    number: int
+    time: str
+    kind: str
+    text: str
+    data: dict[str, Any]
+
+
+class Store:
+    """Safe for several threads; a waiting reader is woken by the next write."""
+
+    def __init__(self, folder: Path) -> None:
+        path = folder / DATABASE_FILE
+        os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+        path.chmod(0o600)
+        self._engine = sql.create_engine(f"sqlite:///{path}")
+        sql_event.listen(self._engine, "connect", _prepare)
+        _METADATA.create_all(self._engine)
+        self._written = threading.Condition()
+        self._closed = False
+
+    def add(self, job: Job, spec: bytes, idempotency_key: str | None = None, idempotency_digest: str = "") -> None:
+        values = msgspec.structs.asdict(job)
+        values.pop("traffic")
+        values.pop("seconds")
+        with self._written, self._engine.begin() as connection:
+            connection.execute(
+                _JOBS.insert().values(
+                    **values, spec=spec, idempotency_key=idempotency_key, idempotency_digest=idempotency_digest
+                )
+            )
+            self._written.notify_all()
+
+    def update(self, job: str, **values: Any) -> None:
+        with self._written, self._engine.begin() as connection:
+            connection.execute(_JOBS.update().where(_JOBS.c.id == job).values(**values))
+            self._written.notify_all()
+
+    def record(self, job: str, kind: str, text: str, data: Mapping[str, Any] | None = None, **values: Any) -> None:
+        """An event, and the columns of the job that change with it, in one commit."""
+        number = sql.select(sql.func.coalesce(sql.func.max(_EVENTS.c.number), 0) + 1).where(_EVENTS.c.job == job)
+        with self._written, self._engine.begin() as connection:
+            if values:
+                connection.execute(_JOBS.update().where(_JOBS.c.id == job).values(**values))
+            connection.execute(
+                _EVENTS.insert().values(
+                    job=job, number=number.scalar_subquery(), time=now(), kind=kind, text=text, data=dict(data or {})
+                )
+            )
+            self._written.notify_all()
+
+    def keep_traffic(self, job: str, counts: Mapping[tuple[str, str, str], Count]) -> None:
+        """Replace the counters of (direction, peer, kind)."""
+        rows = [
+            {"job": job, "direction": direction, "peer": peer, "kind": kind, **msgspec.structs.asdict(count)}
+            for (direction, peer, kind), count in counts.items()
+        ]
+        if rows:
+            with self._written, self._engine.begin() as connection:
+                connection.execute(_TRAFFIC.insert().prefix_with("OR REPLACE"), rows)
+
+    def job(self, job: str) -> Job | None:
+        with self._engine.connect() as connection:
+            row = connection.execute(_JOBS.select().where(_JOBS.c.id == job)).mappings().first()
+            return None if row is None else _job(connection, row)
+
+    def jobs(self) -> list[Job]:
+        """Newest first."""
+        with self._engine.connect() as connection:
+            rows = connection.execute(_JOBS.select().order_by(_JOBS.c.created_at.desc(), _JOBS.c.id)).mappings().all()
+            return [_job(connection, row) for row in rows]
+
+    def spec(self, job: str) -> bytes:
+        with self._engine.connect() as connection:
+            spec: bytes = connection.execute(sql.select(_JOBS.c.spec).where(_JOBS.c.id == job)).scalar_one()
+            return spec
+
+    def job_of_key(self, idempotency_key: str) -> tuple[str, str] | None:
+        """(job, digest of what was submitted) under an idempotency key."""
+        query = sql.select(_JOBS.c.id, _JOBS.c.idempotency_digest).where(_JOBS.c.idempotency_key == idempotency_key)
+        with self._engine.connect() as connection:
+            row = connection.execute(query).first()
+            return None if row is None else (row[0], row[1])
+
+    def events(self, job: str, after: int, wait_seconds: float) -> list[Event]:
+        """Events numbered above `after`; waits that long for a first one while the job is not over."""
+        deadline = datetime.now(UTC).timestamp() + wait_seconds
+        with self._written:
+            while True:
+                found = self._events_after(job, after)
+                left = deadline - datetime.now(UTC).timestamp()
+                if found or self._closed or left <= 0 or self._over(job):
+                    return found
+                self._written.wait(left)
+
+    def close(self) -> None:
+        with self._written:
+            self._closed = True
+            self._written.notify_all()
+        self._engine.dispose()
+
+    def _events_after(self, job: str, after: int) -> list[Event]:
+        query = _EVENTS.select().where(_EVENTS.c.job == job, _EVENTS.c.number > after).order_by(_EVENTS.c.number)
+        with self._engine.connect() as connection:
+            return [Event(*row[1:]) for row in connection.execute(query.limit(1000))]
+
+    def _over(self, job: str) -> bool:
+        with self._engine.connect() as connection:
+            state = connection.execute(sql.select(_JOBS.c.state).where(_JOBS.c.id == job)).scalar()
+            return state not in RUNNING
+
+
+def now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def _job(connection: sql.Connection, row: sql.RowMapping) -> Job:
+    traffic = connection.execute(_TRAFFIC.select().where(_TRAFFIC.c.job == row["id"]).order_by(*_TRAFFIC.c))
+    seconds = Seconds(
+        training=_between(row["started_at"], row["trained_at"]), total=_between(row["created_at"], row["finished_at"])
+    )
+    fields = {name: row[name] for name in Job.__struct_fields__ if name not in {"traffic", "seconds"}}
+    return Job(**fields, traffic=[Traffic(*line[1:]) for line in traffic], seconds=seconds)
+
+
+def _between(start: str | None, end: str | None) -> float | None:
+    if start is None or end is None:
+        return None
+    return round((datetime.fromisoformat(end) - datetime.fromisoformat(start)).total_seconds(), 3)
+
+
+def _prepare(connection: Any, _record: Any) -> None:
+    for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON", "busy_timeout=5000"):
+        connection.execute(f"PRAGMA {pragma}")

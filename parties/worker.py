@@ -1,0 +1,93 @@
+"""The worker process of one job: `python -m parties.worker`, spawned by the supervisor, joined to it by one pipe.
+
+It has rows and tensors and the job's secret key; it has no network, no database and no settings. When its pipe closes
+it exits at once, wherever its role stands.
+"""
+
+import os
+import resource
+import select
+import sys
+import threading
+import traceback
+
+import numpy as np
+
+from parties.pipe import Failed, Finished, FrameReader, FrameWriter, Start, ToWorker
+from parties.runner import Inboxes, run
+from vfl.errors import JobError
+from vfl.job import decode_spec
+from vfl.planner import preset_of
+from vfl.protocols import PROTOCOLS
+from vfl.setup import Setup, Table
+
+PIPE_CLOSED = 3
+"""Exit code when the server went away."""
+
+
+def main() -> None:
+    os.umask(0o077)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core dump would hold rows and the secret key
+    incoming, outgoing = _take_pipe()
+    threading.Thread(target=_exit_when_closed, args=(incoming,), daemon=True).start()
+    reader: FrameReader[ToWorker] = FrameReader(incoming, ToWorker)
+    writer = FrameWriter(outgoing)
+    start = reader.read()
+    if not isinstance(start, Start):
+        os._exit(PIPE_CLOSED)
+    try:
+        writer.write(_work(start, reader, writer))
+    except OSError:
+        os._exit(PIPE_CLOSED)
+
+
+def _work(start: Start, reader: FrameReader[ToWorker], writer: FrameWriter) -> Finished | Failed:
+    try:
+        spec = decode_spec(start.spec)
+        table = Table(
+            ids_digest=start.ids_digest,
+            columns=np.frombuffer(start.columns, np.float64).reshape(start.rows, -1),
+            labels=None if start.labels is None else np.frombuffer(start.labels, np.float64),
+        )
+        setup = Setup(spec, start.me, table, start.joint_seed, start.private_seed, preset_of(spec))
+        inboxes = Inboxes(spec.peers_of(start.me))
+        threading.Thread(target=_receive, args=(reader, inboxes), daemon=True).start()
+        role = PROTOCOLS[spec.entry]().roles[spec.role_of(start.me)](setup)
+        return Finished(run(role, inboxes, writer))
+    except JobError as error:
+        return Failed(error.code, str(error), error.safe, error.fix)
+    except BrokenPipeError:
+        raise
+    except Exception:  # noqa: BLE001 - whatever a role can raise ends as a named failure of its job
+        traceback.print_exc()
+        return Failed("", "", "", "")
+
+
+def _take_pipe() -> tuple[int, int]:
+    """Move the pipe away from stdin and stdout, so that a stray print goes to the log and not into a frame."""
+    incoming, outgoing = os.dup(0), os.dup(1)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.dup2(2, 1)
+    os.close(nothing)
+    return incoming, outgoing
+
+
+def _receive(reader: FrameReader[ToWorker], inboxes: Inboxes) -> None:
+    while True:
+        frame = reader.read()
+        if frame is None or isinstance(frame, Start):
+            os._exit(PIPE_CLOSED)
+        inboxes.put(frame)
+
+
+def _exit_when_closed(descriptor: int) -> None:
+    """Seen even while queues are full or the role computes: a hang-up needs no reading."""
+    hang_up = select.poll()
+    hang_up.register(descriptor, 0)
+    hang_up.poll()
+    os._exit(PIPE_CLOSED)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,79 @@
+"""One worker process as its server sees it: spawned, fed from a mailbox, listened to, and gone in the end."""
+
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from parties.mailbox import Mailbox
+from parties.pipe import PIPE_BYTES, Delivered, FrameReader, FrameWriter, FromWorker, Start
+
+_SINGLE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+
+
+class WorkerProcess:
+    """`on_frame` and `on_end` are called from one thread; the second comes last, with how the process ended."""
+
+    def __init__(
+        self,
+        start: Start,
+        inbox: Mailbox[Delivered],
+        log: Path,
+        on_frame: Callable[[FromWorker], None],
+        on_end: Callable[[str], None],
+    ) -> None:
+        self._inbox, self._on_frame, self._on_end = inbox, on_frame, on_end
+        log.parent.mkdir(exist_ok=True, mode=0o700)
+        with os.fdopen(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "ab") as log_file:
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-m", "parties.worker"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log_file,
+                # Nothing of the server's environment: it may hold tokens, proxies, or other jobs' settings.
+                env={"PATH": os.environ.get("PATH", os.defpath), "LANG": "C.UTF-8"} | _SINGLE_THREAD,
+                start_new_session=True,  # Ctrl-C reaches the server, which ends its workers
+                bufsize=0,
+                pipesize=PIPE_BYTES,
+            )
+        self.pid = self._process.pid
+        threading.Thread(target=self._feed, args=(start,), name=f"to worker {self.pid}", daemon=True).start()
+        self._listener = threading.Thread(target=self._listen, name=f"from worker {self.pid}", daemon=True)
+        self._listener.start()
+
+    def kill(self) -> None:
+        self._inbox.close()
+        self._process.kill()
+
+    def wait(self, timeout_seconds: float) -> None:
+        if self._listener is not threading.current_thread():
+            self._listener.join(timeout_seconds)
+
+    def _feed(self, start: Start) -> None:
+        assert self._process.stdin is not None  # noqa: S101 - Popen was given PIPE
+        with self._process.stdin as stdin:
+            writer = FrameWriter(stdin.fileno())
+            try:
+                writer.write(start)
+                del start
+                while (delivered := self._inbox.take()) is not None:
+                    writer.write(delivered)
+            except OSError:
+                return  # the worker is gone; the listener says how
+
+    def _listen(self) -> None:
+        assert self._process.stdout is not None  # noqa: S101 - Popen was given PIPE
+        with self._process.stdout as stdout:
+            reader: FrameReader[FromWorker] = FrameReader(stdout.fileno(), FromWorker)
+            try:
+                while (frame := reader.read()) is not None:
+                    self._on_frame(frame)
+            except msgspec.DecodeError:
+                self._process.kill()
+        code = self._process.wait()
+        self._inbox.close()
+        self._on_end(f"was ended by signal {-code}" if code < 0 else f"exited with status {code}")

@@ -1,0 +1,199 @@
+"""Two real server processes on free loopback ports, each with its own folder and only its own file."""
+
+import json
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from parties.settings import TOKEN_FILE, init_party
+
+READY_SECONDS = 30.0
+JOB_SECONDS = 60.0
+LABEL, FEATURE = "label-party", "feature-party"
+
+Json = dict[str, Any]
+
+
+@dataclass
+class Server:
+    """One party as its operator sees it."""
+
+    name: str
+    folder: Path
+    operator_port: int
+    peer_port: int
+    process: subprocess.Popen[str] | None = None
+
+    @property
+    def operator(self) -> str:
+        return f"http://127.0.0.1:{self.operator_port}"
+
+    @property
+    def peer(self) -> str:
+        return f"http://127.0.0.1:{self.peer_port}"
+
+    @property
+    def token(self) -> str:
+        return (self.folder / TOKEN_FILE).read_text().strip()
+
+    def start(self) -> "Server":
+        with (self.folder / "server.log").open("a") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-c", f"from api.server import serve; from pathlib import Path; serve(Path({str(self.folder)!r}))"],
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+            )
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        assert "is ready" in line, (self.folder / "server.log").read_text()
+        return self
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        assert self.process is not None
+        self.process.send_signal(number)
+        code = self.process.wait(READY_SECONDS)
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+        return code
+
+    def call(self, method: str, path: str, **arguments: Any) -> httpx.Response:
+        headers = {"authorization": f"Bearer {self.token}"} | arguments.pop("headers", {})
+        return httpx.request(method, self.operator + path, headers=headers, timeout=40.0, trust_env=False, **arguments)
+
+    def submit(self, spec: str) -> Json:
+        answer = self.call("POST", "/v1/jobs", json={"spec": spec})
+        assert answer.status_code == 202, answer.text
+        job: Json = answer.json()
+        return job
+
+    def job(self, job: str) -> Json:
+        found: Json = self.call("GET", f"/v1/jobs/{job}").json()
+        return found
+
+    def wait(self, job: str, until: Callable[[Json], bool]) -> Json:
+        """Follow the job's events until something holds of it."""
+        deadline, last = time.monotonic() + JOB_SECONDS, 0
+        while time.monotonic() < deadline:
+            found = self.job(job) if self.call("GET", f"/v1/jobs/{job}").status_code == 200 else None
+            if found is None:
+                time.sleep(0.05)
+                continue
+            if until(found):
+                return found
+            answer = self.call("GET", f"/v1/jobs/{job}/events", params={"after": last, "wait_seconds": 2})
+            last = answer.json()["last"]
+        raise AssertionError(json.dumps(self.job(job), indent=1))
+
+    def over(self, job: str) -> Json:
+        return self.wait(job, lambda found: found["state"] not in {"proposed", "running"})
+
+
+def free_ports(count: int) -> list[int]:
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [listener.getsockname()[1] for listener in sockets]
+    for listener in sockets:
+        listener.close()
+    return ports
+
+
+def make_party(folder: Path, name: str, ports: list[int], peers: dict[str, str], datasets: dict[str, str]) -> Server:
+    """A folder as `vfl party init` leaves it, then filled in as its operator would."""
+    path = init_party(folder, name, operator_port=ports[0], peer_port=ports[1])
+    text = path.read_text()
+    for key, value in {
+        "peers": list(peers),
+        "datasets": list(datasets),
+        "schemes": ["ckks", "none"],
+        "fixed_seed": True,
+        "minimum_rows": 100,
+        "private_seed": f"{name} 0",
+    }.items():
+        text = re.sub(rf"^{key} = .*$", f"{key} = {json.dumps(value)}", text, flags=re.MULTILINE)
+    text += "".join(f'\n[peers.{peer}]\nurl = "{url}"\n' for peer, url in peers.items())
+    text += "".join(f'\n[datasets.{data}]\npath = "{file}"\nid = "id"\n' for data, file in datasets.items())
+    text = text.replace("[server]", "[server]\npeer_timeout_seconds = 3")
+    path.write_text(text)
+    return Server(name, folder, ports[0], ports[1])
+
+
+def write_breast_cancer(label: Path, feature: Path) -> None:
+    """The label party holds the ten "error" columns and the label, the feature party the other twenty."""
+    from sklearn.datasets import load_breast_cancer
+
+    data = load_breast_cancer()
+    ids = [f"patient-{row:03}" for row in range(len(data.target))]
+    _write_csv(label, ids, [f"e{i}" for i in range(10)] + ["y"], [[*row[10:20], y] for row, y in zip(data.data, data.target, strict=True)])
+    others = [*range(10), *range(20, 30)]
+    _write_csv(feature, ids, [f"x{i}" for i in range(20)], [[row[i] for i in others] for row in data.data])
+
+
+def _write_csv(path: Path, ids: list[str], names: list[str], rows: list[list[float]]) -> None:
+    lines = [",".join(["id", *names])]
+    lines += [",".join([identifier, *(repr(float(cell)) for cell in row)]) for identifier, row in zip(ids, rows, strict=True)]
+    path.write_text("\n".join(lines) + "\n")
+
+
+def spec(**changes: str) -> str:
+    """A clear job over the breast-cancer files; a change replaces the value of a key."""
+    text = f"""\
+[job]
+name = "breast-cancer"
+task = "binary"
+seed = 0
+[roster]
+label = "{LABEL}"
+features = ["{FEATURE}"]
+[data.{LABEL}]
+dataset = "patients"
+columns = {json.dumps([f"e{i}" for i in range(10)])}
+label = "y"
+[data.{FEATURE}]
+dataset = "clinic"
+columns = {json.dumps([f"x{i}" for i in range(20)])}
+[train]
+epochs = 3
+batch_rows = 64
+[encryption]
+scheme = "none"
+"""
+    for key, value in changes.items():
+        text, count = re.subn(rf"^{key} = .*$", f"{key} = {value}", text, flags=re.MULTILINE)
+        assert count, key
+    return text
+
+
+@pytest.fixture(scope="session")
+def parties(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, Server]]:
+    """(label party, feature party), running."""
+    root = tmp_path_factory.mktemp("parties")
+    ports = free_ports(4)
+    urls = [f"http://127.0.0.1:{port}" for port in ports]
+    label = make_party(root / LABEL, LABEL, ports[:2], {FEATURE: urls[3]}, {"patients": "patients.csv"})
+    files = {"clinic": "clinic.csv", "reordered": "reordered.csv"}
+    feature = make_party(root / FEATURE, FEATURE, ports[2:], {LABEL: urls[1]}, files)
+    write_breast_cancer(label.folder / "patients.csv", feature.folder / "clinic.csv")
+    header, first, second, *rest = (feature.folder / "clinic.csv").read_text().splitlines()
+    (feature.folder / "reordered.csv").write_text("\n".join([header, second, first, *rest]) + "\n")
+    servers = [label, feature]
+    try:
+        yield label.start(), feature.start()
+    finally:
+        for server in servers:
+            if server.process is not None and server.process.poll() is None:
+                server.stop()
+
+
+@pytest.fixture
+def job_spec() -> Callable[..., str]:
+    return spec
