@@ -29,7 +29,7 @@ class ServerProblem(Exception):
 
 
 class ServerUnreachable(ServerProblem):
-    """Nothing answered at the address."""
+    """No party's server answered at the address."""
 
 
 class TokenRefused(ServerProblem):
@@ -159,8 +159,7 @@ def _answer(response: httpx.Response, url: str) -> JsonObject:
     if response.is_success and isinstance(body, dict):
         return body
     if not isinstance(body, dict) or "code" not in body:
-        raise RequestRefused(
-            response.status_code,
+        raise ServerUnreachable(
             "unexpected_answer",
             f"{url} answered {response.status_code} and not as a party server does",
             fix="Check that --server names the operator port of a party server.",

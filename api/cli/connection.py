@@ -69,7 +69,11 @@ def translated() -> Iterator[None]:
 
 
 def exit_of(status: int) -> Exit:
-    """The exit code of a request the server refused: what was asked, a rule of the party, or its own fault."""
-    if status in {400, 404, 413, 422}:
-        return Exit.ARGUMENTS
-    return Exit.INTERNAL if status >= 500 else Exit.JOB
+    """The exit code of a request the server refused: what was asked, the peer, its own fault, or else a rule."""
+    return {
+        400: Exit.ARGUMENTS,
+        404: Exit.ARGUMENTS,
+        422: Exit.ARGUMENTS,
+        500: Exit.INTERNAL,
+        502: Exit.CONNECTION,
+    }.get(status, Exit.JOB)

@@ -86,7 +86,7 @@ def demo(
     """
     own = {"--label-file": label_file, "--feature-file": feature_file, "--id": id_column, "--label": label}
     _check_arguments(dataset, own, task)
-    # Whatever ends this command also ends the processes it started.
+    # Whatever ends this command also ends the processes it started, like Ctrl-C.
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler)
     if label_file and feature_file and id_column and label:

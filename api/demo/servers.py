@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -21,6 +22,7 @@ STOP_SECONDS = 10.0
 LOOK_SECONDS = 0.1
 TAIL_LINES = 12
 LOG = "server.log"
+INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Servers:
@@ -36,7 +38,8 @@ class Servers:
     def __enter__(self) -> Self:
         try:
             for party in self._parties:
-                self._processes[party] = _start(self._folder / party)
+                with _interrupts_later():
+                    self._processes[party] = _start(self._folder / party)
             self.write_processes({})
             for party in self._parties:
                 self._clients[party] = Client.from_folder(self._folder / party)
@@ -76,7 +79,7 @@ class Servers:
 
     def stop(self) -> None:
         """End both servers and all they started, whatever happens meanwhile."""
-        with _interrupts_ignored():
+        with _interrupts_later():
             for client in self._clients.values():
                 client.close()
             running = {party: process for party, process in self._processes.items() if process.poll() is None}
@@ -129,7 +132,7 @@ def _start(party_folder: Path) -> subprocess.Popen[bytes]:
     # A VFL_* setting of the user's shell is about the user's own party, not about these two.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("VFL_")}
     environment["PYTHONUNBUFFERED"] = "1"
-    with (party_folder / LOG).open("ab") as log:
+    with os.fdopen(os.open(party_folder / LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "ab") as log:
         return subprocess.Popen(  # noqa: S603 - our own program and a folder we made
             [sys.executable, "-m", "api.cli.main", "party", "serve", str(party_folder)],
             stdin=subprocess.DEVNULL,
@@ -141,11 +144,17 @@ def _start(party_folder: Path) -> subprocess.Popen[bytes]:
 
 
 @contextlib.contextmanager
-def _interrupts_ignored() -> Iterator[None]:
-    """A second Ctrl-C while processes end would leave some running."""
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
+def _interrupts_later() -> Iterator[None]:
+    """Hold Ctrl-C and SIGTERM back until the block is done: half-way a process could be missed, and left running."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    received: list[int] = []
+    before = {number: signal.signal(number, lambda number, _: received.append(number)) for number in INTERRUPTS}
     try:
         yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+    if received:
+        raise KeyboardInterrupt

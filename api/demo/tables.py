@@ -73,7 +73,7 @@ def breast_cancer() -> DividedTable:
         labels=(data.target == 0).astype(np.int64),  # scikit-learn's 0 is malignant
         own=range(10, 20),
         # 455 training rows make two batches of nearly one size; ten epochs then stay under rho 0.05.
-        training=Training(epochs=10, batch_rows=228, rate=0.1, momentum=0.5),
+        training=Training(epochs=10, batch_rows=228, rate=0.05, momentum=0.5),
     )
 
 
