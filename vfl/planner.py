@@ -109,11 +109,10 @@ def plan(spec: JobSpec, rows: int) -> Plan:
             even = math.ceil(training_rows / math.ceil(training_rows / SLOTS))
             _refuse(
                 [f"a batch of {max(sizes)} rows does not fit the {SLOTS} slots of preset {preset.name}"],
-                f"train.batch_rows = {even} splits these rows evenly; a last batch shorter than half joins another.",
+                f"train.batch_rows = {even} splits these rows evenly; short last batches join another.",
             )
         if cap > ROOMY_VALUES_PER_KEY:
-            found = f"encryption.values_per_key = {cap} is above the {ROOMY_VALUES_PER_KEY} of policy standard"
-            _refuse([found], f"Use at most {ROOMY_VALUES_PER_KEY}.")
+            _refuse([f"encryption.values_per_key = {cap} is too many"], f"Use at most {ROOMY_VALUES_PER_KEY}.")
         if opened > cap:
             _refuse(
                 [f"one step opens {opened} values, more than the {cap} one key may open"],

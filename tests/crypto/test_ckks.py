@@ -62,7 +62,8 @@ def test_a_small_batch_repeats_its_rows_and_leaves_the_rest_empty():
 
 
 def test_opened_values_carry_the_presets_noise_and_the_ciphertexts_is_a_thousand_times_smaller():
-    noisy, quiet = [], []
+    noisy: list[float] = []
+    quiet: list[float] = []
     for seed in range(6):
         for preset, errors in ((LINEAR, noisy), (NOISE_FREE, quiet)):
             private, public, _ = both_ends(preset)

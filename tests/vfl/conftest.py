@@ -60,7 +60,7 @@ def digits() -> Joined:
 def specification(joined: Joined, *, feature_parties: int = 1, **options: Any) -> JobSpec:
     """A resolved job on this table; options by dotted name, such as train_epochs."""
     shares = {f"{FEATURE}-{i}": joined.theirs[i::feature_parties] for i in range(feature_parties)}
-    sections = {
+    sections: dict[str, dict[str, Any]] = {
         "train": {"epochs": 2, "batch_rows": 128},
         "optimiser": {"rate": 0.1, "momentum": 0.9},
         "encryption": {},

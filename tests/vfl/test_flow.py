@@ -23,7 +23,7 @@ def test_roles_run_together_until_all_have_returned():
 
     together = run_together({"b": receiver(), "a": sender("b", StepApplied(1), StepApplied(2))})
     assert together.results == {"a": "sent", "b": 3}
-    assert [fact.text for fact in together.reports["b"]] == ["one in"]
+    assert together.reports["b"] == [Progress("one in")]
     assert str(together).splitlines() == ["a -> b: StepApplied (24 bytes)"] * 2
 
 
