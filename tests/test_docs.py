@@ -259,57 +259,42 @@ def test_the_exit_codes_in_the_documents_are_those_of_the_code() -> None:
     assert [int(row[0]) for row in rows("docs/cli.md", "## Exit codes")] == sorted(map(int, Exit))
 
 
-# -- error codes
+@pytest.fixture
+def openapi(tmp_path: Path) -> Iterator[dict[str, Any]]:
+    from api.operator.app import operator_app
+    from parties.party import Party
+    from parties.settings import init_party
+
+    init_party(tmp_path, "label-party")
+    party = Party(tmp_path, load(tmp_path))
+    try:
+        yield operator_app(party, bytes(32)).openapi()
+    finally:
+        party.close()
 
 
-def codes_in_code() -> set[str]:
-    """Every stable code: class attributes named `code`, and the literals handed to our exceptions."""
-    trees = [
-        ast.parse(path.read_text("utf-8"))
-        for package in ("api", "parties", "vfl")
-        for path in (ROOT / package).rglob("*.py")
-    ]
-    classes = [node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]
-    exceptions, before = {"Exception"}, 0
-    while len(exceptions) != before:
-        before = len(exceptions)
-        exceptions |= {c.name for c in classes if any(isinstance(b, ast.Name) and b.id in exceptions for b in c.bases)}
-    found = set()
-    for cls in classes:
-        for line in cls.body if cls.name in exceptions else []:
-            target = line.targets[0] if isinstance(line, ast.Assign) else getattr(line, "target", None)
-            value = getattr(line, "value", None)
-            if isinstance(target, ast.Name) and target.id == "code" and isinstance(value, ast.Constant):
-                found.add(str(value.value))
-    for node in (node for tree in trees for node in ast.walk(tree)):
-        if isinstance(node, ast.Call) and getattr(node.func, "id", None) in exceptions:
-            for argument in node.args[:2]:
-                text = argument.value if isinstance(argument, ast.Constant) else ""
-                if isinstance(argument, ast.JoinedStr) and ast.unparse(argument).startswith(("f'job_{", 'f"job_{')):
-                    found |= {"job_failed", "job_cancelled"}
-                if re.fullmatch(r"[a-z]+(_[a-z]+)+", str(text)):
-                    found.add(str(text))
-    return found
+def test_the_operator_api_in_the_documents_is_the_one_that_is_served(openapi: dict[str, Any]) -> None:
+    served = {
+        f"{method.upper()} {re.sub('{.*?}', '{id}', path)}"
+        for path, methods in openapi["paths"].items()
+        for method in methods
+    }
+    listed = {names(row[0])[0].partition("?")[0] for row in rows("docs/operator_api.md")[: len(served)]}
+    assert listed == served
+
+
+def test_every_field_of_a_job_is_documented(openapi: dict[str, Any]) -> None:
+    listed = [name for row in rows("docs/operator_api.md", "## The job") for name in names(row[0])]
+    assert set(listed) == set(openapi["components"]["schemas"]["JobBody"]["properties"])
+
+
+# -- links
 
 
 def test_pages_named_in_the_code_exist() -> None:
     for path in (path for package in ("api", "parties", "vfl", "crypto") for path in (ROOT / package).rglob("*.py")):
         for page in re.findall(r"\bdocs/[\w/.-]+\.md", path.read_text("utf-8")):
             assert (ROOT / page).is_file(), f"{path.relative_to(ROOT)} names {page}"
-
-
-def test_every_error_code_can_be_linked_to() -> None:
-    page = ROOT / "docs" / "errors.md"
-    assert {name for row in rows("docs/errors.md") for name in names(row[0])} <= anchors(page)
-
-
-def test_the_error_codes_in_the_documents_are_those_of_the_code() -> None:
-    listed = [name for row in rows("docs/errors.md") for name in names(row[0])]
-    assert len(listed) == len(set(listed))
-    assert set(listed) == codes_in_code()
-
-
-# -- links
 
 
 def anchors(page: Path) -> set[str]:
