@@ -1,0 +1,108 @@
+"""docs/getting_started.md, done as it says: its settings, its job, its commands; only the ports are free ones."""
+
+import contextlib
+import json
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "getting_started.md").read_text("utf-8")
+VFL = str(Path(sys.executable).with_name("vfl"))
+ROWS = 1200
+SECONDS = 120
+
+
+def block(language: str, containing: str) -> str:
+    """The fenced block of the page in this language that contains this text."""
+    (found,) = (
+        text
+        for text in re.findall(rf"^```{language}\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+        if containing in text
+    )
+    return found
+
+
+def vfl(folder: Path, command: str) -> Any:
+    """A command as the page quotes it, run in `folder`; its data."""
+    assert f"$ {command}\n" in PAGE
+    return run(folder, *command.split()[1:])
+
+
+def run(folder: Path, *arguments: str) -> Any:
+    done = subprocess.run(
+        [VFL, *arguments, "--format", "json"], cwd=folder, capture_output=True, text=True, timeout=SECONDS, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return json.loads(done.stdout)["data"]
+
+
+def free_ports(count: int) -> list[int]:
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [one.getsockname()[1] for one in sockets]
+
+
+@contextlib.contextmanager
+def serving(folder: Path, party: str) -> Iterator[None]:
+    server = subprocess.Popen([VFL, "party", "serve", party], cwd=folder, stdout=subprocess.PIPE, text=True)
+    overdue = threading.Timer(SECONDS, server.kill)
+    overdue.start()
+    try:
+        assert server.stdout is not None
+        assert "is ready" in server.stdout.readline()
+        yield
+        server.send_signal(signal.SIGTERM)
+        assert server.wait(SECONDS) == 0
+    finally:
+        overdue.cancel()
+        server.kill()
+        server.communicate(timeout=SECONDS)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Both parties' folders after sections 1 and 2: made by the page's commands, with the page's settings."""
+    ports = dict(zip(("7101", "7102", "7201", "7202"), map(str, free_ports(4)), strict=True))
+    draws = np.random.default_rng(0).normal(size=(ROWS, 5))
+    defaults = (draws[:, 0] - draws[:, 2] + draws[:, 4] > 0).astype(int)
+    for party, file, columns in (("bank", "bank.csv", (0, 1)), ("telco", "telco.csv", (2, 3))):
+        vfl(tmp_path, f"vfl party init {party} --name {party}")
+        settings = re.sub("7[12]0[12]", lambda port: ports[port[0]], block("toml", f'name = "{party}"\n\n[server]'))
+        (tmp_path / party / "party.toml").write_text(settings, "utf-8")
+        header = block("csv", "income" if party == "bank" else "calls").splitlines()[0]
+        lines = [
+            f"c-{row:04},{draws[row, columns[0]]:.6f},{draws[row, columns[1]]:.6f}"
+            + (f",{defaults[row]}" if party == "bank" else "")
+            for row in range(ROWS)
+        ]
+        (tmp_path / party / file).write_text("\n".join([header, *lines]) + "\n", "utf-8")
+    (tmp_path / "job.toml").write_text(block("toml", "[roster]"), "utf-8")
+    return tmp_path
+
+
+def test_two_organisations_do_what_the_page_says_and_get_a_model(folder: Path) -> None:
+    with serving(folder, "bank"), serving(folder, "telco"):
+        job = vfl(folder, "vfl job submit job.toml --party bank")["id"]
+        done = run(folder, "job", "watch", job, "--party", "bank")
+        assert [line["id"] for line in vfl(folder, "vfl job list --party bank")["jobs"]] == [job]
+        other = run(folder, "job", "watch", job, "--party", "telco")
+    assert done["state"] == other["state"] == "done"
+    assert done["metrics"]["auc"] > 0.8
+    assert not other["metrics"]
+    assert done["spec_digest"] == other["spec_digest"]
+    for party in ("bank", "telco"):
+        kept = folder / party / "models" / job
+        assert {"model.safetensors", "manifest.json"} <= {path.name for path in kept.iterdir()}
+        assert (folder / party / "operator.token").stat().st_mode & 0o777 == 0o600
