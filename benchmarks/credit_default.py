@@ -19,7 +19,7 @@ from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-import polars
+import polars as pl
 from numpy.typing import NDArray
 
 from api.demo.baselines import JoinedRows, label_party_alone, same_model_in_clear
@@ -80,7 +80,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if not DATA.is_dir():
         sys.exit("credit-default is not there: put guest.csv and host.csv into ../shared/data/credit-default")
-    guest, host = (polars.read_csv(DATA / name) for name in ("guest.csv", "host.csv"))
+    guest, host = (pl.read_csv(DATA / name) for name in ("guest.csv", "host.csv"))
     own, features = guest.columns[2:], host.columns[1:]
     spec = specification(arguments.epochs, own, features)
     runs = []
