@@ -141,7 +141,7 @@ def seconds_per_step_over_http(loss: str) -> float:
         folder = Path(name)
         agreement = Agreement(text, spec, plan(spec, len(labels)), ())
         write_parties(
-            folder, table, agreement, 0, {LABEL_PARTY: (ports[0], ports[1]), FEATURE_PARTY: (ports[2], ports[3])}
+            folder, divided, agreement, 0, {LABEL_PARTY: (ports[0], ports[1]), FEATURE_PARTY: (ports[2], ports[3])}
         )
         with Servers(folder, (LABEL_PARTY, FEATURE_PARTY)) as servers:
             client = servers.client(LABEL_PARTY)
