@@ -23,9 +23,7 @@ PROCESS_SECONDS = 120
 
 
 def run(*command: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, timeout=PROCESS_SECONDS, check=False
-    )
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=PROCESS_SECONDS, check=False)
 
 
 def loaded_by(module: str) -> set[str]:

@@ -29,7 +29,7 @@ def block(language: str, containing: str) -> str:
         for text in re.findall(rf"^```{language}\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
         if containing in text
     )
-    return found
+    return str(found)
 
 
 def vfl(folder: Path, command: str) -> Any:
