@@ -2,6 +2,7 @@
 
 import enum
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -86,9 +87,6 @@ def demo(
     """
     own = {"--label-file": label_file, "--feature-file": feature_file, "--id": id_column, "--label": label}
     _check_arguments(dataset, own, task)
-    # Whatever ends this command also ends the processes it started, like Ctrl-C.
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.default_int_handler)
     if label_file and feature_file and id_column and label:
         from api.demo.own_tables import own_tables  # noqa: PLC0415 - polars and scikit-learn, after the arguments
 
@@ -129,6 +127,9 @@ def _run(
     from api.demo.folder import choose, finish  # noqa: PLC0415
     from api.demo.run import Demonstration, JobEnded, run  # noqa: PLC0415
 
+    # Whatever ends this command ends the processes it started, like Ctrl-C.
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)
     agreement = agree(table, scheme=scheme, epochs=epochs, seed=seed)
     folder = choose(output_folder, table.name)
     try:
@@ -162,7 +163,6 @@ def _shown(data: dict[str, Any]) -> "RenderableType":
     from rich.console import Group  # noqa: PLC0415 - only for text
     from rich.table import Table  # noqa: PLC0415
 
-    from api.demo.charts import readable_bytes  # noqa: PLC0415
     from api.demo.report import METRIC_NAMES, metric_of, metric_rows  # noqa: PLC0415
 
     model = f"scheme {data['scheme']}, {data['top']} model, {data['epochs']} epochs"
@@ -173,17 +173,26 @@ def _shown(data: dict[str, Any]) -> "RenderableType":
     for name, value in metric_rows(data):
         scores.add_row(name, value)
     facts = Table(box=None, pad_edge=False, show_header=False)
+    shown = ""
+    for name, value in _facts(data):
+        facts.add_row("" if name == shown else name, value)
+        shown = name
+    return Group(head, "", scores, "", facts)
+
+
+def _facts(data: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    from api.demo.charts import readable_bytes  # noqa: PLC0415
+
     seconds, sent = data["seconds"], data["bytes"]
-    facts.add_row("time", f"{seconds['total']:.1f} s, training {seconds['training']:.1f} s, "
-                  f"{data['samples_per_second']:,.0f} samples per second")  # fmt: skip
-    facts.add_row("sent", f"feature party {readable_bytes(sent['feature_party_sent'])}, "
-                  f"label party {readable_bytes(sent['label_party_sent'])}")  # fmt: skip
+    speed = f"{data['samples_per_second']:,.0f} samples per second"
+    yield "time", f"{seconds['total']:.1f} s, training {seconds['training']:.1f} s, {speed}"
+    theirs, ours = (readable_bytes(sent[party]) for party in ("feature_party_sent", "label_party_sent"))
+    yield "sent", f"feature party {theirs}, label party {ours}"
     for line in data["reveals"]:
         if line["values"] and line["grain"] != "whole table":
-            facts.add_row("revealed", f"to {line['receiver']}: {line['values']:,} values, {line['learns']}")
+            yield "revealed", f"to {line['receiver']}: {line['values']:,} values, {line['learns']}"
     for floor in data["lowered_floors"]:
-        facts.add_row("lowered", f"{floor['name']} from {floor['usual']:g} to {floor['lowered']:g}")
+        yield "lowered", f"{floor['name']} from {floor['usual']:g} to {floor['lowered']:g}"
     for text in data["not_protected"]:
-        facts.add_row("not protected", text)
-    facts.add_row("report", f"{data['folder']}/report.html")
-    return Group(head, "", scores, "", facts)
+        yield "not protected", text
+    yield "report", f"{data['folder']}/report.html"

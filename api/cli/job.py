@@ -166,7 +166,10 @@ def _table(jobs: list[dict[str, Any]]) -> "RenderableType":
 
     if not jobs:
         return "no jobs yet; `vfl job submit SPEC` proposes one"
-    table = Table("job", "name", "state", "as", "step", "created (UTC)", box=None, pad_edge=False)
+    table = Table(box=None, pad_edge=False)
+    table.add_column("job", no_wrap=True, min_width=max(len(job["id"]) for job in jobs))
+    for heading in ("name", "state", "as", "step", "created (UTC)"):
+        table.add_column(heading)
     for job in jobs:
         steps = f"{job['step']}/{job['steps']}" if job["steps"] else ""
         created = str(job["created_at"] or "")[:16].replace("T", " ")
@@ -205,7 +208,7 @@ def _facts(job: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield "state", job["state"]
     yield "party", f"{job['party']} ({job['role']} party), with {', '.join(job['peers'])}"
     if job["steps"]:
-        yield "step", f"{job['step']} of {job['steps']}, epoch {job['epoch']} of {job['epochs']}"
+        yield "step", f"{job['step']} of {job['steps']}, {job['epoch']} of {job['epochs']} epochs done"
     yield from ((name, f"{value:.4f}") for name, value in job["metrics"].items())
     yield from ((f"{name} time", f"{value:.1f} s") for name, value in job["seconds"].items() if value is not None)
     yield from (("lowered floor", str(floor)) for floor in job["lowered_floors"])

@@ -69,7 +69,9 @@ class Progress:
             return
         now = time.monotonic()
         self._started = self._started or now
-        text = f"step {step} of {steps}, epoch {job['epoch']} of {job['epochs']}{self._time_left(step, steps, now)}"
+        text = (
+            f"step {step} of {steps}, {job['epoch']} of {job['epochs']} epochs done{self._time_left(step, steps, now)}"
+        )
         if self._bar:
             if self._task is None:
                 self._task = self._bar.add_task("training", total=steps, text=text)

@@ -1,0 +1,161 @@
+"""`vfl job` against two real party servers."""
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from api.demo.agreement import agree
+from api.demo.folder import write_parties
+from api.demo.run import PARTIES
+from api.demo.servers import Servers, free_ports
+from api.demo.tables import FEATURE_PARTY, LABEL_PARTY, breast_cancer
+
+Run = Callable[..., tuple[int, str, str]]
+
+LONG = 5000
+"""Epochs of a job that is still running when a test looks."""
+
+PROCESS_SECONDS = 60
+TABLE = breast_cancer()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder with both parties, their servers running."""
+    folder = tmp_path_factory.mktemp("parties")
+    ports = free_ports(4)
+    agreement = agree(TABLE, scheme="none", epochs=None, seed=0)
+    write_parties(folder, TABLE, agreement, 0, {PARTIES[0]: (ports[0], ports[1]), PARTIES[1]: (ports[2], ports[3])})
+    with Servers(folder, PARTIES):
+        yield folder
+
+
+@pytest.fixture
+def specification(tmp_path: Path) -> Callable[..., Path]:
+    def write(epochs: int = 2, scheme: str = "none") -> Path:
+        path = tmp_path / f"job-{epochs}-{scheme}.toml"
+        path.write_text(agree(TABLE, scheme=scheme, epochs=epochs, seed=0).text)
+        return path
+
+    return write
+
+
+def data(out: str) -> dict[str, Any]:
+    answer = json.loads(out)
+    assert answer["status"] == "ok", answer
+    found: dict[str, Any] = answer["data"]
+    return found
+
+
+def submit(run: Run, folder: Path, spec: Path, *more: str) -> str:
+    code, out, _ = run("job", "submit", spec, "--party", folder / LABEL_PARTY, "--format", "json", *more)
+    assert code == 0
+    return str(data(out)["id"])
+
+
+def test_a_job_is_submitted_watched_to_its_end_and_shown_on_both_sides(
+    run: Run, folder: Path, specification: Callable[..., Path]
+) -> None:
+    job = submit(run, folder, specification())
+    code, out, err = run("job", "watch", job, "--party", folder / LABEL_PARTY, "--format", "jsonl")
+    *events, last = [json.loads(line) for line in out.splitlines()]
+    assert (code, err) == (0, "")
+    assert [event["number"] for event in events] == list(range(1, len(events) + 1))
+    assert last["data"]["state"] == "done"
+    assert last["data"]["metrics"]["auc"] > 0.9
+
+    theirs = data(run("job", "show", job, "--party", folder / FEATURE_PARTY, "--format", "json")[1])
+    assert (theirs["id"], theirs["role"], theirs["metrics"]) == (job, "feature", {})
+
+    listed = data(run("job", "list", "--party", folder / FEATURE_PARTY, "--format", "json")[1])["jobs"]
+    assert job in {entry["id"] for entry in listed}
+
+    code, out, err = run("job", "show", job, "--party", folder / LABEL_PARTY)
+    assert (code, err) == (0, "")
+    assert "Embedding" in out
+    assert max(len(line) for line in out.splitlines()) <= 80
+    assert job in run("job", "list", "--party", folder / LABEL_PARTY)[1]
+
+
+def test_a_server_is_found_by_url_and_token_file_too(run: Run, folder: Path) -> None:
+    party = folder / LABEL_PARTY
+    port = next(line for line in (party / "party.toml").read_text().splitlines() if line.startswith("operator_port"))
+    url = f"http://127.0.0.1:{port.split()[-1]}"
+    assert run("job", "list", "--server", url, "--token-file", party / "operator.token")[0] == 0
+    code, out, _ = run(
+        "job", "list", "--server", url, "--token-file", folder / FEATURE_PARTY / "operator.token", "--format", "json"
+    )
+    assert (code, json.loads(out)["error_code"]) == (2, "unauthorised")
+
+
+def test_repeating_a_submit_with_one_key_gives_one_job(
+    run: Run, folder: Path, specification: Callable[..., Path]
+) -> None:
+    key = ("--idempotency-key", "autumn")
+    assert submit(run, folder, specification(), *key) == submit(run, folder, specification(), *key)
+    arguments = ("--party", folder / LABEL_PARTY, "--format", "json")
+    code, out, _ = run("job", "submit", specification(epochs=3), *key, *arguments)
+    assert (code, json.loads(out)["error_code"]) == (4, "idempotency_key_reused")
+
+
+def test_a_specification_with_a_typing_slip_names_the_nearest_key(run: Run, folder: Path, tmp_path: Path) -> None:
+    spec = tmp_path / "slip.toml"
+    spec.write_text(agree(TABLE, scheme="none", epochs=1, seed=0).text.replace("epochs =", "epohs ="))
+    code, out, _ = run("job", "submit", spec, "--party", folder / LABEL_PARTY, "--format", "json")
+    answer = json.loads(out)
+    assert (code, answer["error_code"]) == (4, "invalid_spec")
+    assert "epochs" in answer["hint"]
+
+
+def test_a_job_a_rule_refuses_exits_with_1_and_names_the_rule(
+    run: Run, folder: Path, specification: Callable[..., Path]
+) -> None:
+    code, out, _ = run(
+        "job", "submit", specification(scheme="ckks"), "--party", folder / LABEL_PARTY, "--format", "json"
+    )
+    answer = json.loads(out)
+    assert (code, answer["error_code"]) == (1, "policy_refused")
+    assert "schemes" in answer["message"]
+
+
+def test_a_job_nobody_knows_is_a_wrong_argument(run: Run, folder: Path) -> None:
+    code, out, _ = run("job", "show", "none", "--party", folder / LABEL_PARTY, "--format", "json")
+    assert (code, json.loads(out)["error_code"]) == (4, "unknown_job")
+
+
+def test_watching_stops_after_its_time_and_the_job_goes_on_until_it_is_cancelled(
+    run: Run, folder: Path, specification: Callable[..., Path]
+) -> None:
+    job = submit(run, folder, specification(epochs=LONG))
+    party = ("--party", folder / LABEL_PARTY)
+    code, out, _ = run("job", "watch", job, *party, "--timeout", "0.1", "--format", "json")
+    assert (code, json.loads(out)["error_code"]) == (3, "watch_timeout")
+
+    state = data(run("job", "cancel", job, *party, "--format", "json")[1])["state"]
+    assert state in {"running", "cancelled"}
+    code, out, _ = run("job", "watch", job, *party, "--format", "json", "--timeout", "30")
+    assert code == 1
+    assert json.loads(out)["data"]["state"] == "cancelled"
+
+
+def test_ctrl_c_only_detaches_from_a_job(run: Run, folder: Path, specification: Callable[..., Path]) -> None:
+    job = submit(run, folder, specification(epochs=LONG))
+    party = ("--party", str(folder / LABEL_PARTY))
+    watching = subprocess.Popen(
+        [sys.executable, "-m", "api.cli.main", "job", "watch", job, *party], stderr=subprocess.PIPE, text=True
+    )
+    assert watching.stderr is not None
+    assert job in watching.stderr.readline()
+    watching.send_signal(signal.SIGINT)
+    _, err = watching.communicate(timeout=PROCESS_SECONDS)
+    assert watching.returncode == 130
+    assert "the job goes on" in err
+
+    assert data(run("job", "show", job, *party, "--format", "json")[1])["state"] in {"proposed", "running"}
+    assert run("job", "cancel", job, *party)[0] == 0

@@ -1,0 +1,206 @@
+"""`vfl demo` from start to end: two servers, two workers, one model, and what is left behind."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.numpy import load_file
+
+from api.demo.tables import breast_cancer, digits
+
+Demo = Callable[..., Any]
+
+WAIT_SECONDS = 90
+LOOK_SECONDS = 0.05
+CLEAR = ("--dataset", "breast-cancer", "--scheme", "none", "--seed", "7")
+
+
+@pytest.fixture(scope="module")
+def clear(demo: Demo, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    return demo(tmp_path_factory.mktemp("clear") / "first", *CLEAR)
+
+
+@pytest.fixture(scope="module")
+def encrypted(demo: Demo, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    return demo(tmp_path_factory.mktemp("encrypted") / "first", "--dataset", "breast-cancer")
+
+
+def test_an_encrypted_model_is_as_good_as_the_same_model_in_clear(encrypted: Any) -> None:
+    auc = encrypted.data["auc"]
+    assert encrypted.data["scheme"] == "ckks"
+    assert auc["federated"] >= 0.985
+    assert abs(auc["federated"] - auc["same_model_in_clear"]) <= 0.002
+    assert auc["label_party_alone"] < auc["federated"] - 0.02
+    assert auc["centralised"] >= 0.985
+
+
+def test_an_encrypted_run_reveals_sums_and_scores_and_no_embedding(encrypted: Any) -> None:
+    data = encrypted.data
+    revealed = {line["message"]: line["values"] for line in data["reveals"] if line["values"]}
+    assert revealed == {"RowsDigest": 2, "OpenedGradient": 31 * data["steps"], "OpenedScores": data["held_out_rows"]}
+    assert data["he_operations"]
+    assert data["bytes"]["feature_party_sent"] > data["bytes"]["label_party_sent"] > 0
+
+
+def test_the_result_is_the_envelope_that_was_printed(clear: Any) -> None:
+    assert json.loads((clear.folder / "result.json").read_text()) == clear.answer
+    data = clear.data
+    assert (data["dataset"], data["scheme"], data["layout"], data["top"]) == (
+        "breast-cancer",
+        "none",
+        "features",
+        "linear",
+    )
+    assert (data["rows"], data["processes"]) == (569, 4)
+    assert data["seconds"]["total"] >= data["seconds"]["training"] > 0
+    assert data["samples_per_second"] > 0
+    assert len(data["curves"]) == data["epochs"]
+    assert data["curves"][-1]["held_out_metric"] == pytest.approx(data["auc"]["federated"])
+
+
+def test_in_clear_the_two_parties_train_exactly_the_model_of_one_process(clear: Any) -> None:
+    assert clear.data["auc"]["federated"] == clear.data["auc"]["same_model_in_clear"]
+
+
+def test_two_runs_with_one_seed_give_the_same_models(demo: Demo, clear: Any, tmp_path: Path) -> None:
+    again = demo(tmp_path / "again", *CLEAR)
+    assert again.data["model_digest"] == clear.data["model_digest"]
+    assert again.data["auc"] == clear.data["auc"]
+
+
+def test_each_party_is_left_with_its_own_data_and_its_own_half_only(clear: Any) -> None:
+    table = breast_cancer()
+    own, theirs = set(table.own_columns), set(table.feature_columns)
+    for party, header, foreign in (
+        ("label-party", {"id", "malignant"} | own, theirs),
+        ("feature-party", {"id"} | theirs, own | {"malignant"}),
+    ):
+        folder = clear.folder / party
+        assert set((folder / "rows.csv").read_text().splitlines()[0].split(",")) == header
+        assert (folder / "operator.token").stat().st_mode & 0o777 == 0o600
+        kept = [path for path in folder.rglob("*") if path.is_file() and path.name != "party.db"]
+        for path in kept:
+            # The agreement itself names columns; nothing else of the other side is anywhere.
+            assert not any(column.encode() in path.read_bytes() for column in foreign), path
+    job = clear.data["job"]
+    weights = load_file(clear.folder / "label-party" / "models" / job / "model.safetensors")
+    assert weights["top.weights"].shape == (1, 31)
+    assert "top.weights" not in load_file(clear.folder / "feature-party" / "models" / job / "model.safetensors")
+
+
+def test_the_report_is_one_small_page_that_needs_nothing_else(encrypted: Any) -> None:
+    page = (encrypted.folder / "report.html").read_text()
+    assert len(page.encode()) < 1_000_000
+    assert "<script" not in page
+    assert not re.findall(r"(?:src|href|url)\s*[=(]\s*[\"']?(?:https?:)?//", page)
+    for text in ("OpenedGradient", "What was not protected", "minimum_rows", "prefers-color-scheme", "[train]"):
+        assert text in page
+    assert page.count("<svg") == 3
+
+
+def test_lowered_floors_are_printed_and_stand_in_both_settings(clear: Any) -> None:
+    assert "minimum_rows 1000 -> 569" in clear.stderr
+    assert clear.data["lowered_floors"] == [{"name": "minimum_rows", "usual": 1000, "lowered": 569}]
+    for party in ("label-party", "feature-party"):
+        assert "minimum_rows = 569" in (clear.folder / party / "party.toml").read_text()
+
+
+def test_nothing_runs_once_the_command_is_done(clear: Any) -> None:
+    assert not (clear.folder / "processes.json").exists()
+    assert not processes_of(clear.folder)
+
+
+def test_a_finished_demonstration_is_not_overwritten(demo: Demo, clear: Any) -> None:
+    before = (clear.folder / "result.json").read_bytes()
+    again = demo(clear.folder, *CLEAR)
+    assert (again.code, again.answer["error_code"]) == (4, "demo_exists")
+    assert str(clear.folder) in again.answer["message"]
+    assert "--output" in again.answer["hint"]
+    assert (clear.folder / "result.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_ends_every_process_and_names_the_folder(tmp_path: Path, number: signal.Signals) -> None:
+    folder = tmp_path / "interrupted"
+    command = [sys.executable, "-m", "api.cli.main", "demo", "--scheme", "none", "--epochs", "20000"]
+    running = subprocess.Popen([*command, "--output", str(folder)], stderr=subprocess.PIPE, text=True)
+    pids = four_processes(folder / "processes.json")
+    running.send_signal(number)
+    _, err = running.communicate(timeout=WAIT_SECONDS)
+    assert running.returncode == 130
+    assert str(folder) in err
+    assert not [pid for pid in pids if alive(pid)]
+    assert not processes_of(folder)
+    assert (folder / "label-party" / "rows.csv").exists()
+
+
+def test_a_server_that_dies_is_named_with_the_end_of_its_log(tmp_path: Path) -> None:
+    folder = tmp_path / "killed"
+    command = [
+        sys.executable,
+        "-m",
+        "api.cli.main",
+        "demo",
+        "--scheme",
+        "none",
+        "--epochs",
+        "20000",
+        "--format",
+        "json",
+    ]
+    running = subprocess.Popen([*command, "--output", str(folder)], stdout=subprocess.PIPE, text=True)
+    pids = four_processes(folder / "processes.json")
+    server = next(line for line in read(folder / "processes.json") if line["party"] == "label-party")
+    os.kill(server["pid"], signal.SIGKILL)
+    out, _ = running.communicate(timeout=WAIT_SECONDS)
+    answer = json.loads(out)
+    assert (running.returncode, answer["error_code"]) == (1, "server_ended")
+    assert "label-party" in answer["message"]
+    assert not [pid for pid in pids if alive(pid)]
+
+
+def test_digits_are_divided_into_halves_of_the_image() -> None:
+    table = digits()
+    assert {int(name[-1]) for name in table.own_columns} == {4, 5, 6, 7}
+    assert {int(name[-1]) for name in table.feature_columns} == {0, 1, 2, 3}
+    assert (len(table.own_columns), len(table.feature_columns), table.classes) == (32, 32, 10)
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    lines: list[dict[str, Any]] = json.loads(path.read_text())
+    return lines
+
+
+def four_processes(path: Path) -> list[int]:
+    """Wait until both servers and both workers run; their ids."""
+    deadline = time.monotonic() + WAIT_SECONDS
+    while time.monotonic() < deadline:
+        if path.exists() and len(lines := read(path)) == 4:
+            assert sorted((line["party"], line["kind"]) for line in lines) == [
+                (party, kind) for party in ("feature-party", "label-party") for kind in ("server", "worker")
+            ]
+            return [line["pid"] for line in lines]
+        time.sleep(LOOK_SECONDS)
+    raise AssertionError(f"{path} never listed four processes")
+
+
+def alive(pid: int) -> bool:
+    """Is it there and not merely waiting to be reaped?"""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def processes_of(folder: Path) -> list[str]:
+    """Command lines of running processes that name the folder."""
+    done = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, timeout=WAIT_SECONDS, check=True)
+    return [line for line in done.stdout.splitlines() if f"party serve {folder}" in line]

@@ -1,0 +1,192 @@
+"""`vfl demo` with the user's own two files: what it takes, and what it refuses by name before anything is written."""
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+
+from api.cli.main import main
+from api.demo.agreement import agree
+from api.demo.own_tables import own_tables
+
+ROWS = 240
+
+
+@dataclasses.dataclass
+class Files:
+    """A label file and a feature file that fit each other."""
+
+    folder: Path
+    label: pl.DataFrame
+    feature: pl.DataFrame
+
+    def write(self, *, parquet: bool = False) -> tuple[Path, Path]:
+        paths = tuple(self.folder / f"{name}.{'parquet' if parquet else 'csv'}" for name in ("bank", "telco"))
+        for path, frame in zip(paths, (self.label, self.feature), strict=True):
+            frame.write_parquet(path) if parquet else frame.write_csv(path)
+        return paths[0], paths[1]
+
+    def table(self, task: str | None = None, **options: bool) -> Any:
+        return own_tables(*self.write(**options), "customer", "default", task)
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Files:
+    random = np.random.default_rng(1)
+    ids = [f"{row:05}" for row in range(ROWS)]
+    income, calls = random.normal(40, 9, ROWS), random.normal(100, 30, ROWS)
+    default = ((calls - 100) / 30 - (income - 40) / 9 + random.normal(0, 0.5, ROWS) > 0).astype(int)
+    return Files(
+        tmp_path,
+        pl.DataFrame({"customer": ids, "income": income, "default": default}),
+        pl.DataFrame({"customer": ids, "calls": calls, "nights": calls % 7}),
+    )
+
+
+@pytest.fixture
+def refused(files: Files, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    """Run the demonstration on the files; answers exit code and envelope, and holds that nothing was written."""
+
+    def refused(*more: str) -> tuple[int, dict[str, Any]]:
+        label, feature = files.write()
+        monkeypatch.chdir(files.folder)
+        before = sorted(files.folder.rglob("*"))
+        command = ["demo", "--label-file", str(label), "--feature-file", str(feature), "--format", "json"]
+        for name, value in (("--id", "customer"), ("--label", "default")):
+            command += [] if name in more else [name, value]
+        with pytest.raises(SystemExit) as end:
+            main([*command, *more])
+        answer = json.loads(capfd.readouterr().out)
+        assert sorted(files.folder.rglob("*")) == before
+        return int(end.value.code or 0), answer
+
+    return refused
+
+
+def test_two_files_train_one_model(files: Files, demo: Callable[..., Any]) -> None:
+    label, feature = files.write()
+    columns = ("--id", "customer", "--label", "default")
+    ended = demo(
+        files.folder / "out", "--label-file", str(label), "--feature-file", str(feature), *columns, "--scheme", "none"
+    )
+    assert (ended.data["dataset"], ended.data["task"], ended.data["rows"]) == ("own-tables", "binary", ROWS)
+    assert ended.data["auc"]["federated"] > ended.data["auc"]["label_party_alone"]
+    # Ids are passed on as they stand in the file.
+    assert (files.folder / "out" / "feature-party" / "rows.csv").read_text().splitlines()[1].startswith("00000,")
+
+
+def test_parquet_is_read_like_csv(files: Files) -> None:
+    assert agree(files.table(parquet=True), scheme="ckks", epochs=None, seed=0) == agree(
+        files.table(), scheme="ckks", epochs=None, seed=0
+    )
+
+
+@pytest.mark.parametrize(
+    ("labels", "task", "classes"),
+    [
+        (np.arange(ROWS) % 2, "binary", 0),
+        (np.arange(ROWS) % 4, "multiclass", 4),
+        (np.arange(ROWS) * 0.5, "regression", 0),
+        (np.arange(ROWS) % 2 + 1, "regression", 0),
+    ],
+)
+def test_the_task_follows_from_the_labels(files: Files, labels: np.ndarray, task: str, classes: int) -> None:
+    files.label = files.label.with_columns(pl.Series("default", labels))
+    table = files.table()
+    assert (table.task, table.classes) == (task, classes)
+
+
+def test_a_large_enough_table_is_trained_within_every_floor(files: Files) -> None:
+    many = dataclasses.replace(files, label=pl.concat([files.label] * 10), feature=pl.concat([files.feature] * 10))
+    ids = pl.Series("customer", [f"{row}" for row in range(10 * ROWS)])
+    many.label, many.feature = many.label.with_columns(ids), many.feature.with_columns(ids)
+    assert agree(many.table(), scheme="ckks", epochs=None, seed=0).floors == ()
+
+
+def test_a_small_table_lowers_floors_by_name(files: Files) -> None:
+    floors = agree(files.table(), scheme="ckks", epochs=None, seed=0).floors
+    assert [floor.name for floor in floors] == ["minimum_rows", "maximum_rho"]
+
+
+def test_a_file_that_is_not_there(files: Files, refused: Callable[..., Any]) -> None:
+    code, answer = refused("--feature-file", str(files.folder / "other.csv"))
+    assert (code, answer["error_code"]) == (4, "unknown_file")
+    assert "other.csv" in answer["message"]
+
+
+@pytest.mark.parametrize("option", ["--id", "--label"])
+def test_a_column_the_file_does_not_have(refused: Callable[..., Any], option: str) -> None:
+    code, answer = refused(option, "defualt")
+    assert (code, answer["error_code"]) == (4, "unknown_column")
+    assert "bank.csv" in answer["message"]
+    assert "income" in answer["hint"]
+
+
+def test_a_label_column_in_the_feature_file(files: Files, refused: Callable[..., Any]) -> None:
+    files.feature = files.feature.with_columns(files.label["default"])
+    code, answer = refused()
+    assert (code, answer["error_code"]) == (4, "label_in_feature_file")
+    assert "telco.csv" in answer["message"]
+
+
+@pytest.mark.parametrize(
+    ("cell", "error"),
+    [("NaN", "not_finite"), ("", "missing_value"), ("many", "non_numeric_cell"), ("inf", "not_finite")],
+)
+def test_a_cell_that_is_no_number(files: Files, refused: Callable[..., Any], cell: str, error: str) -> None:
+    calls = files.feature["calls"].cast(pl.String).to_list()
+    calls[6] = cell
+    files.feature = files.feature.with_columns(pl.Series("calls", calls))
+    code, answer = refused()
+    assert (code, answer["error_code"]) == (4, error)
+    assert "telco.csv" in answer["message"]
+    assert "calls" in answer["message"]
+    assert "row 7" in answer["message"]
+
+
+def test_ids_that_differ(files: Files, refused: Callable[..., Any]) -> None:
+    files.feature = files.feature[1:]
+    code, answer = refused()
+    assert (code, answer["error_code"]) == (4, "rows_differ")
+    assert f"share {ROWS - 1} ids" in answer["message"]
+
+
+def test_ids_in_another_order(files: Files, refused: Callable[..., Any]) -> None:
+    files.feature = files.feature.reverse()
+    code, answer = refused()
+    assert (code, answer["error_code"]) == (4, "rows_differ")
+    assert "another order" in answer["message"]
+
+
+def test_an_id_that_stands_twice(files: Files, refused: Callable[..., Any]) -> None:
+    files.label = files.label.with_columns(pl.Series("customer", ["00000", *files.label["customer"][:-1]]))
+    assert refused()[1]["error_code"] == "duplicate_ids"
+
+
+def test_labels_that_are_not_binary_for_a_binary_job(files: Files, refused: Callable[..., Any]) -> None:
+    files.label = files.label.with_columns(pl.col("default") + 1)
+    code, answer = refused("--task", "binary")
+    assert (code, answer["error_code"]) == (4, "labels_not_binary")
+
+
+def test_labels_that_are_all_the_same(files: Files, refused: Callable[..., Any]) -> None:
+    files.label = files.label.with_columns(pl.lit(1).alias("default"))
+    assert refused()[1]["error_code"] == "constant_label"
+
+
+def test_a_feature_file_without_features(files: Files, refused: Callable[..., Any]) -> None:
+    files.feature = files.feature.select("customer")
+    assert refused()[1]["error_code"] == "invalid_data"
+
+
+def test_a_table_too_wide_for_any_run(files: Files, refused: Callable[..., Any]) -> None:
+    files.label = files.label.with_columns(pl.Series("default", np.arange(ROWS) % 10))
+    files.feature = files.feature.with_columns(pl.Series(f"column_{j}", np.arange(ROWS) * 1.0) for j in range(410))
+    code, answer = refused()
+    assert (code, answer["error_code"]) == (4, "impossible_job")
+    assert "4096" in answer["message"]
