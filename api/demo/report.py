@@ -1,5 +1,6 @@
 """`report.html`: one page that opens offline and says what happened, what it cost, and what each side could see."""
 
+from collections import Counter
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -8,6 +9,7 @@ from api.client import JsonObject
 from api.demo.charts import bytes_by_kind, loss_curve, metric_curve, readable_bytes
 from api.demo.curves import EpochPoint
 from api.demo.tables import LABEL_PARTY
+from vfl.messages import MESSAGES
 
 METRIC_NAMES = {"auc": "AUC", "accuracy": "accuracy", "r2": "R²"}
 LOSS_NAMES = {
@@ -15,6 +17,7 @@ LOSS_NAMES = {
     "multiclass": "Logistic loss, mean over classes",
     "regression": "Squared error, in label deviations",
 }
+AROUND_THE_JOB = "agree, begin, end"
 TITLES = {"breast-cancer": "Breast cancer", "digits": "Digits", "diabetes": "Diabetes", "own-tables": "Own tables"}
 
 
@@ -50,7 +53,6 @@ def render(result: JsonObject, specification: str) -> str:
         ("label party alone", scores["label_party_alone"]),
         ("all columns in one place", scores["centralised"]),
     ]
-    traffic = [(line["party"], line["kind"], line["payload_bytes"]) for line in result["messages"]]
     context: dict[str, Any] = {
         "result": result,
         "title": TITLES.get(result["dataset"], result["dataset"]),
@@ -59,7 +61,7 @@ def render(result: JsonObject, specification: str) -> str:
         "rows": metric_rows(result),
         "loss_chart": loss_curve(points, LOSS_NAMES[result["task"]]),
         "metric_chart": metric_curve(points, _capital(METRIC_NAMES[key]), references),
-        "bytes_chart": bytes_by_kind(traffic),
+        "bytes_chart": bytes_by_kind(_traffic(result)),
         "seen": [
             (party, [line for line in result["reveals"] if line["receiver"] == party]) for party in _parties(result)
         ],
@@ -67,6 +69,14 @@ def render(result: JsonObject, specification: str) -> str:
         "specification": specification,
     }
     return environment.get_template("report.html").render(context)
+
+
+def _traffic(result: JsonObject) -> list[tuple[str, str, int]]:
+    """(party, kind, bytes); what servers say to each other around the job counts as one kind."""
+    sizes: Counter[tuple[str, str]] = Counter()
+    for line in result["messages"]:
+        sizes[line["party"], line["kind"] if line["kind"] in MESSAGES else AROUND_THE_JOB] += line["payload_bytes"]
+    return [(party, kind, size) for (party, kind), size in sizes.items()]
 
 
 def _capital(text: str) -> str:
