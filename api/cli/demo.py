@@ -173,6 +173,8 @@ def _shown(data: dict[str, Any]) -> "RenderableType":
     for name, value in metric_rows(data):
         scores.add_row(name, value)
     facts = Table(box=None, pad_edge=False, show_header=False)
+    facts.add_column()
+    facts.add_column(overflow="fold")
     shown = ""
     for name, value in _facts(data):
         facts.add_row("" if name == shown else name, value)

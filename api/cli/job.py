@@ -31,6 +31,7 @@ app = typer.Typer(help="Submit, list, show, watch and cancel jobs at a party's s
 JobArgument = Annotated[str, typer.Argument(metavar="JOB", help="The job's id.")]
 
 EVENTS_PER_SECOND = 10
+SHOWN_AS_PROGRESS = frozenset({"step", "epoch"})
 LOOK_SECONDS = 1.0
 """Pause between two looks at a running job."""
 
@@ -140,12 +141,12 @@ def _watch(client: "Client", job_id: str, timeout_seconds: float, output: Stream
     with Progress(quiet=quiet or output is StreamFormat.JSONL) as progress:
         job = client.job(job_id)
         progress.line(f"job {job['id']} is {job['state']}")
+        printed = 0.0
         for answer in client.follow(job_id, wait_seconds=min(LOOK_SECONDS, LONG_POLL_SECONDS)):
             for event in answer["events"]:
                 if output is StreamFormat.JSONL:
-                    print(json.dumps(event, ensure_ascii=False), flush=True)  # noqa: T201
-                    time.sleep(1 / EVENTS_PER_SECOND)
-                elif event["kind"] != "step" and event["text"]:
+                    printed = _print_event(event, printed)
+                elif event["kind"] not in SHOWN_AS_PROGRESS and event["text"]:
                     progress.line(event["text"])
             job = client.job(job_id)
             progress.job(job)
@@ -159,6 +160,17 @@ def _watch(client: "Client", job_id: str, timeout_seconds: float, output: Stream
                     data=job,
                 )
         return job
+
+
+def _print_event(event: dict[str, Any], printed: float) -> float:
+    """At most EVENTS_PER_SECOND lines: steps in between are left out, all else waits its turn. Answers the new time."""
+    wait = printed + 1 / EVENTS_PER_SECOND - time.monotonic()
+    if wait > 0:
+        if event["kind"] in SHOWN_AS_PROGRESS:
+            return printed
+        time.sleep(wait)
+    print(json.dumps(event, ensure_ascii=False), flush=True)  # noqa: T201
+    return time.monotonic()
 
 
 def _table(jobs: list[dict[str, Any]]) -> "RenderableType":
@@ -182,6 +194,8 @@ def _details(job: dict[str, Any]) -> "RenderableType":
     from rich.table import Table  # noqa: PLC0415
 
     facts = Table(box=None, pad_edge=False, show_header=False)
+    facts.add_column()
+    facts.add_column(overflow="fold")
     for name, value in _facts(job):
         facts.add_row(name, value)
     parts: list[RenderableType] = [facts]
@@ -194,7 +208,9 @@ def _details(job: dict[str, Any]) -> "RenderableType":
             traffic.add_row(line["direction"], line["peer"], line["kind"], *counts)
         parts += ["", traffic]
     if job["reveals"]:
-        reveals = Table("receiver", "learns from", "values", "what", box=None, pad_edge=False)
+        reveals = Table("receiver", "learns from", box=None, pad_edge=False)
+        reveals.add_column("values", justify="right")
+        reveals.add_column("what")
         for line in job["reveals"]:
             if line["values"]:
                 reveals.add_row(line["receiver"], line["message"], f"{line['values']:,}", line["learns"])

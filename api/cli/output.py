@@ -82,7 +82,11 @@ def result(output: Format | StreamFormat, data: Any, shown: "Callable[[], Render
     """Print a command's result: the envelope, or what `shown` makes of it."""
     match output.value:
         case "text":
-            results_console().print(shown())
+            renderable = shown()
+            if isinstance(renderable, str):
+                print(renderable)  # noqa: T201 - as it is: a command to copy must not be wrapped
+            else:
+                results_console().print(renderable)
         case "json":
             print(json.dumps(envelope(data), indent=2, ensure_ascii=False))  # noqa: T201
         case _:
