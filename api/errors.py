@@ -69,5 +69,5 @@ async def answer_bad_request(_request: Request, error: Exception) -> JSONRespons
 
 async def answer_http_error(_request: Request, error: Exception) -> JSONResponse:
     status: int = error.status_code  # type: ignore[attr-defined]
-    code = {404: "no_such_route", 405: "method_not_allowed"}.get(status, "http_error")
+    code = {404: "no_such_route", 405: "method_not_allowed", 413: "too_large"}.get(status, "http_error")
     return problem_body(status, code, str(error.detail))  # type: ignore[attr-defined]

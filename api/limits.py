@@ -1,5 +1,6 @@
 """The bound on request bodies: bytes are counted as they stream in, whatever a header says (uvicorn has no limit)."""
 
+from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.errors import problem_body
@@ -19,32 +20,24 @@ class BodyLimit:
         if not claimed.isdigit() or int(claimed) > self._limit:
             await self._refuse(scope, receive, send)
             return
-        seen, answered = 0, False
+        seen = 0
 
         async def counted() -> Message:
             nonlocal seen
             message = await receive()
             seen += len(message.get("body", b""))
             if seen > self._limit:
-                raise _TooLargeError
+                # Through whatever reads the body, to the application's own handler.
+                raise HTTPException(413, self._detail)
             return message
 
-        async def noted(message: Message) -> None:
-            nonlocal answered
-            answered = True
-            await send(message)
+        await self._app(scope, counted, send)
 
-        try:
-            await self._app(scope, counted, noted)
-        except _TooLargeError:
-            if not answered:
-                await self._refuse(scope, receive, send)
+    @property
+    def _detail(self) -> str:
+        return f"the body has more than {self._limit} bytes"
 
     async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
-        answer = problem_body(413, "too_large", f"the body has more than {self._limit} bytes")
+        answer = problem_body(413, "too_large", self._detail)
         answer.headers["connection"] = "close"
         await answer(scope, receive, send)
-
-
-class _TooLargeError(Exception):
-    """Leaves the application through whatever was reading the body."""

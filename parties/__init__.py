@@ -1,1 +1,1 @@
-"""One organisation's node: state, disk, network, processes and consent. Drives protocols without knowing what they learn."""
+"""One organisation's node: state, disk, network, processes, consent. Drives protocols; knows nothing of learning."""

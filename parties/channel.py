@@ -140,7 +140,10 @@ class Incoming:
         return len(self._seen) // DIGEST_BYTES
 
     def is_new(self, envelope: Envelope) -> bool:
-        """False for a repetition of what was accepted before. Raises SequenceGap, Equivocation, BrokenChain, MalformedEnvelope."""
+        """False for a repetition of what was accepted before.
+
+        Raises SequenceGap, Equivocation, BrokenChain, MalformedEnvelope.
+        """
         header, expected = envelope.header, self.expected
         # (7) sequence: expected, seen before, or a gap
         if header.sequence > expected:

@@ -1,4 +1,4 @@
-"""Carries what this party has to say to one peer: in order, the same bytes again until they are received or time is up."""
+"""Carries what this party says to one peer: in order, the same bytes again until they are received or time is up."""
 
 import threading
 import time
@@ -15,8 +15,8 @@ from vfl.errors import JobError, PeerAborted, PeerTimeout, RemoteProtocolError
 from vfl.job import PartyId
 
 FIRST_DELAY_SECONDS, LONGEST_DELAY_SECONDS = 0.05, 1.0
-HEARTBEAT_SECONDS = 10.0
-"""A peer we wait for without sending anything is asked this often whether it is there."""
+HEARTBEATS_PER_PATIENCE = 3
+"""How often a peer we wait for, without sending anything, is asked whether it is there."""
 FAREWELL_SECONDS = 2.0
 
 
@@ -122,7 +122,10 @@ class Courier:
             while not self._outbox:
                 if self._closing:
                     return None
-                if not self._changed.wait(HEARTBEAT_SECONDS if self._watched else None) and self._watched:
+                if (
+                    not self._changed.wait(self._patience / HEARTBEATS_PER_PATIENCE if self._watched else None)
+                    and self._watched
+                ):
                     return []
             job = self._outbox[0].header.job
             batch: list[Envelope] = []

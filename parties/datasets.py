@@ -32,6 +32,7 @@ from vfl.job import JobSpec, PartyId, Role
 
 MINIMUM_ROWS = 2
 EXAMPLES = 3
+FEWEST_CLASSES = 3
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,8 @@ def load(folder: Path, datasets: dict[str, DatasetSettings], spec: JobSpec, me: 
     foreign_label = spec.data[spec.roster.label].label
     if spec.role_of(me) is Role.FEATURE and foreign_label in known:
         raise LabelInFeatureFile(
-            f"label in the feature file: {path.name} of {me} has the column {foreign_label!r}, which is {spec.roster.label}'s label",
+            f"label in the feature file: {path.name} of {me} has the column {foreign_label!r}, "
+            f"which is {spec.roster.label}'s label",
             fix=f"Remove {foreign_label!r} from the file: a feature party must not hold the label.",
         )
     labelled = (brought.label,) if brought.label else ()
@@ -141,26 +143,20 @@ def _ids(column: pl.Series, file: str) -> tuple[str, ...]:
 
 
 def _numbers(column: pl.Series, file: str) -> NDArray[np.float64]:
-    text = column.str.strip_chars() if column.dtype == pl.String else column
-    missing = (text.is_null() | (text == "") if text.dtype == pl.String else text.is_null()).arg_true()
-    if len(missing):
-        raise MissingValue(
-            f"{file}: column {column.name!r} is empty in data row {missing[0] + 1} ({len(missing)} such rows)",
-            fix="Fill or remove these rows at both parties.",
-        )
-    numbers = text.cast(pl.Float64, strict=False)
-    wrong = numbers.is_null().arg_true()
-    if len(wrong):
-        raise NonNumericCell(
-            f"{file}: column {column.name!r} is not a number in data row {wrong[0] + 1}: {column[wrong[0]]!r} ({len(wrong)} such rows)",
-            fix="Encode the column as numbers, or leave it out of the job.",
-        )
-    bad = (~numbers.is_finite()).arg_true()
-    if len(bad):
-        raise NotFinite(
-            f"{file}: column {column.name!r} is {numbers[bad[0]]} in data row {bad[0] + 1} ({len(bad)} such rows)",
-            fix="Replace NaN and infinite values.",
-        )
+    cells = column.str.strip_chars() if column.dtype == pl.String else column
+    empty = cells.is_null() | (cells == "") if cells.dtype == pl.String else cells.is_null()
+    numbers = cells.cast(pl.Float64, strict=False)
+    where = f"{file}: column {column.name!r}"
+    for error, wrong, what, fix in (
+        (MissingValue, empty, "is empty", "Fill or remove such rows at both parties."),
+        (NonNumericCell, numbers.is_null(), "is not a number", "Encode the column as numbers, or leave it out."),
+        (NotFinite, ~numbers.is_finite(), "is not finite", "Replace NaN and infinite values."),
+    ):
+        rows = wrong.arg_true()
+        if len(rows):
+            first, others = rows[0], f" (and in {len(rows) - 1} more)" if len(rows) > 1 else ""
+            value = "" if error is MissingValue else f": {column[first]!r}"
+            raise error(f"{where} {what} in data row {first + 1}{others}{value}", fix=fix)
     return numbers.to_numpy().astype(np.float64, copy=False)
 
 
@@ -169,24 +165,30 @@ def _check_labels(spec: JobSpec, labels: NDArray[np.float64], name: str) -> None
     if len(found) == 1:
         raise ConstantLabel(f"the label {name!r} is {found[0]:g} in every row: there is nothing to learn")
     if spec.job.task == "binary":
-        wrong = ~np.isin(labels, (0.0, 1.0))
-        if wrong.any():
+        wrong = labels[~np.isin(labels, (0.0, 1.0))]
+        if len(wrong):
             raise LabelsNotBinary(
-                f"the label {name!r} of a binary job must be 0 or 1; {int(wrong.sum())} rows hold others, such as {_examples(labels[wrong])}",
+                f"the label {name!r} of a binary job must be 0 or 1; {len(wrong)} rows hold {_examples(wrong)}",
                 fix='Recode the label, or set job.task to "multiclass" or "regression".',
             )
     if spec.job.task == "multiclass":
         classes = len(found)
-        if not np.array_equal(found, np.arange(classes)) or classes < 3 or spec.job.classes not in {0, classes}:
-            wanted = f"0 to {spec.job.classes - 1}" if spec.job.classes else "0 to K-1 for at least 3 classes"
+        if not np.array_equal(found, np.arange(classes)) or classes < FEWEST_CLASSES:
             raise LabelsNotClasses(
-                f"the label {name!r} of a multiclass job must be the integers {wanted}, each at least once; it holds {classes} values, such as {_examples(found)}",
-                fix="Recode the label.",
+                f"the label {name!r} of a multiclass job must be the integers 0 to K-1, at least three and each "
+                f"in some row; it holds {classes} values: {_examples(found)}",
+                fix="Recode the label; two classes are a binary job.",
+            )
+        if spec.job.classes not in {0, classes}:
+            raise LabelsNotClasses(
+                f"the label {name!r} holds {classes} classes, job.classes says {spec.job.classes}",
+                fix="Leave job.classes out: the label party fills it in.",
             )
 
 
 def _examples(values: NDArray[np.float64]) -> str:
-    return ", ".join(f"{value:g}" for value in np.unique(values)[:EXAMPLES])
+    distinct = np.unique(values)
+    return ", ".join(f"{value:g}" for value in distinct[:EXAMPLES]) + (", ..." if len(distinct) > EXAMPLES else "")
 
 
 _ADD_DATASET = "Add it under [datasets] in party.toml."

@@ -25,7 +25,7 @@ class Failure(msgspec.Struct, frozen=True):
         """What the peer may read of it: the cause, and nothing out of a table (rows stay with their owner)."""
         if self.code in _ABOUT_DATA:
             return Failure(self.code, f"{self.side}'s table does not fit the job; its operator sees where")
-        return Failure(self.code, self.message)
+        return Failure(self.code, self.message, fix=self.fix if self.code == PolicyRefused.code else "")
 
 
 class SettingsError(JobError):

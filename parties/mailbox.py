@@ -7,7 +7,7 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 LIMIT_BYTES = 64 << 20
-"""What may lie unread between two processes. The limit is soft by one message, so that one larger message still passes."""
+"""What may lie unread between two processes; soft by one message, so that one larger than it still passes."""
 
 
 class Mailbox(Generic[T]):

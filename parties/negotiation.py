@@ -6,7 +6,7 @@
     Begin(all shares)                       -->  opens the commitment; both sides derive the joint seed
                        ... the job's own messages, both ways ...
     Finish                                  <->  the role returned and its result is stored
-    Abort(reason)                           <->  envelope 0 of the next attempt, so that it needs nothing of a broken one
+    Abort(reason)                           <->  envelope 0 of the next attempt: it needs nothing of a broken one
 
 Proposal to Refusal are attempt 0; Begin is envelope 0 of attempt 1. The label party commits to its share of the joint
 seed before it sees the feature party's, and the feature party sees that share only after it gave its own, so neither

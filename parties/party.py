@@ -139,15 +139,12 @@ class Party:
         receipts: dict[tuple[str, int], Receipt] = {}
         try:
             for envelope in read_post(post, self.name):
-                # (4) the sender is a peer; revocation comes with identities
-                if envelope.header.sender not in self._couriers:
-                    raise UnknownSender(f"{envelope.header.sender!r} is no peer of {self.name}")
-                # (5) the signature over the header, once parties have identities
+                self._check_sender(envelope)
                 receipt = self._supervisor_of(envelope).receive(envelope)
                 receipts[receipt.job, receipt.attempt] = receipt
         except EnvelopeRefused as refused:
             return self._answer(refused.status, receipts, refused.code, str(refused), refused.expected)
-        except Exception:
+        except Exception:  # noqa: BLE001 - a bug must not be told to a peer, who tries again
             _LOG.exception("an envelope")
             return self._answer(500, receipts, InternalError.code, "see this party's log")
         return self._answer(202, receipts)
@@ -162,6 +159,12 @@ class Party:
         self._store.close()
         self._lock_file.close()
 
+    def _check_sender(self, envelope: Envelope) -> None:
+        # (4) the sender is a peer; revocation comes with identities
+        if envelope.header.sender not in self._couriers:
+            raise UnknownSender(f"{envelope.header.sender!r} is no peer of {self.name}")
+        # (5) the signature over the header, once parties have identities
+
     def _supervisor_of(self, envelope: Envelope) -> Supervisor:
         header = envelope.header
         with self._lock:
@@ -173,7 +176,7 @@ class Party:
         raise NoSuchJob(f"{self.name} has no running job {header.job!r}")
 
     def _consider(self, envelope: Envelope) -> Supervisor:
-        """A peer proposes: what can be seen from its bytes is answered at once, tables and policy are looked at next."""
+        """A peer proposes: what its bytes show is answered at once, tables and policy are looked at next."""
         header = envelope.header
         try:
             proposal = decode_control("Proposal", envelope.body)

@@ -35,8 +35,10 @@ def check_plan(plan: Plan, me: PartyId, acceptance: Acceptance) -> list[str]:
     floor = acceptance.minimum_batch_rows or plan.minimum_batch
     if plan.smallest_batch < floor:
         asked = f"{floor}, at least 64 and four per opened value" if not acceptance.minimum_batch_rows else str(floor)
-        text = f"the smallest batch has {plan.smallest_batch} rows, fewer than {asked} ({plan.opened_per_step} values per step)"
-        _refuse(me, "minimum_batch_rows", text, "raise train.batch_rows, or lower it")
+        text = f"the smallest batch has {plan.smallest_batch} rows, fewer than {asked}"
+        _refuse(
+            me, "minimum_batch_rows", f"{text} ({plan.opened_per_step} a step)", "raise train.batch_rows, or lower it"
+        )
     if plan.smallest_batch < plan.minimum_batch:
         lowered.append(
             f"minimum_batch_rows {plan.minimum_batch} -> {floor}: the smallest batch has {plan.smallest_batch} rows"

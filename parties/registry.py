@@ -60,7 +60,7 @@ class Registry:
 def weights_digest(state: bytes) -> str:
     """SHA-256 over the weights alone, hex: names in order, type, shape and bytes, each with its length before it."""
     try:
-        tensors = sorted(safetensors.deserialize(state))
+        tensors = sorted(safetensors.deserialize(state))  # type: ignore[no-untyped-call]
     except safetensors.SafetensorError as error:
         raise LocalProtocolError(f"the role's state is not safetensors: {error}") from error
     digest = hashlib.sha256()

@@ -7,7 +7,6 @@ answering; until attempts can resume, that fails the job too. The server process
 
 import logging
 import threading
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,6 +28,7 @@ from parties.errors import (
     StaleAttempt,
     WorkerVanished,
 )
+from parties.journal import Journal
 from parties.mailbox import Mailbox
 from parties.negotiation import (
     CONTROLS,
@@ -48,15 +48,13 @@ from parties.negotiation import (
 )
 from parties.pipe import Delivered, Failed, Finished, FromWorker, Sent, Start, Stated
 from parties.registry import Registry
-from parties.store import Count, Store, now
+from parties.store import Store, now
 from parties.worker_process import WorkerProcess
 from vfl.errors import JobError, LocalProtocolError, RemoteProtocolError
 from vfl.job import JobSpec, PartyId, Role
-from vfl.reports import EpochDone, Fact, Outcome, Progress, StepDone
+from vfl.reports import Outcome
 from vfl.routes import allowed
 
-STEP_EVENT_SECONDS = 0.1
-TRAFFIC_SECONDS = 0.5
 RUN = 1
 """The number of the only attempt there is so far; negotiation is attempt 0."""
 
@@ -89,7 +87,8 @@ class Supervisor:
         folder: Path,
     ) -> None:
         self.job, self.spec, self.me = job, spec, me
-        self._store, self._registry, self._log_path = store, registry, folder / "logs" / f"{job}.log"
+        self._registry, self._log_path = registry, folder / "logs" / f"{job}.log"
+        self._journal = Journal(job, store, registry)
         self._digest = spec.digest()
         self._links = {
             peer: Link(couriers[peer], Outgoing(job, self._digest, 0, me, peer), {0: Incoming()})
@@ -107,11 +106,6 @@ class Supervisor:
         self._outcome: Outcome | None = None
         self._model_digest = ""
         self._finished_peers: set[PartyId] = set()
-        self._counts: dict[tuple[str, str, str], Count] = {}
-        self._count_lock = threading.Lock()
-        self._step = StepDone(0, 0, 0)
-        self._epoch = 0
-        self._step_stored_at = self._traffic_stored_at = 0.0
         self._deadline = threading.Timer(spec.job.deadline_seconds, self._pass_deadline)
         self._deadline.daemon = True
 
@@ -130,7 +124,7 @@ class Supervisor:
                 return
             self._table, self._private_seed, self._commitment = table, private_seed, proposal.commitment
             self._watch()
-            self._store.record(self.job, "accepted", f"{self.me} accepted the job")
+            self._journal.record("accepted", f"{self.me} accepted the job")
             self._tell(Acceptance(self._shares[self.me]))
 
     def refuse(self, error: JobError) -> None:
@@ -171,7 +165,7 @@ class Supervisor:
                 body = lane.accept(envelope)
                 link.incoming[header.attempt] = lane
                 if body is not None:
-                    self._count("received", header.sender, header.kind, len(body))
+                    self._journal.received(header.sender, header.kind, len(body))
                     self._take(header.sender, header.kind, body)
             # (11) the receipt
             return Receipt(self.job, header.attempt, lane.expected)
@@ -208,7 +202,7 @@ class Supervisor:
         match control:
             case Acceptance(share) if self._attempt == 0 and sender not in self._shares:
                 self._shares[sender] = share
-                self._store.record(self.job, "accepted", f"{sender} accepted the job")
+                self._journal.record("accepted", f"{sender} accepted the job")
                 if len(self._shares) == len(self.spec.parties):
                     self._attend(lambda: self._begin(self._shares))
             case Refusal(code, message, fix) if self._attempt == 0:
@@ -254,8 +248,7 @@ class Supervisor:
             if self.spec.role_of(self.me) is Role.LABEL:
                 self._tell(Begin(shares))
             self._worker = WorkerProcess(start, self._inbox, self._log_path, self._hear, self._lose_worker)
-            self._store.record(
-                self.job,
+            self._journal.record(
                 "started",
                 "training started",
                 state="running",
@@ -270,7 +263,8 @@ class Supervisor:
             case Sent(to, kind, body):
                 self.guard(lambda: self._send(to, kind, body))
             case Stated(fact):
-                self.guard(lambda: self._note(fact))
+                if not self._over:
+                    self.guard(lambda: self._journal.note(fact))
             case Finished(outcome):
                 self.guard(lambda: self._keep(outcome))
             case Failed(code, message, safe, fix):
@@ -283,31 +277,9 @@ class Supervisor:
         link = self._links[to]
         link.courier.wait_for_room()
         envelopes = link.outgoing.seal(kind, body)
-        self._count("sent", to, kind, len(body))
+        self._journal.sent(to, kind, len(body))
         if not self._over:
             link.courier.put(envelopes)
-
-    def _note(self, fact: Fact) -> None:
-        clock = time.monotonic()
-        match fact:
-            case StepDone(step, steps, epoch):
-                self._step = fact
-                if clock - self._step_stored_at >= STEP_EVENT_SECONDS or step == steps:
-                    self._step_stored_at = clock
-                    text = f"step {step} of {steps}, epoch {epoch} of {self.spec.train.epochs}"
-                    self._record("step", text, {"step": step, "steps": steps, "epoch": epoch}, step=step)
-            case EpochDone(epoch, epochs, state):
-                if epoch != self._epoch + 1 or epoch > self.spec.train.epochs:
-                    raise LocalProtocolError(f"the role of {self.me} reports epoch {epoch} after epoch {self._epoch}")
-                self._epoch = epoch
-                self._registry.keep_epoch(self.job, epoch, state)
-                text = f"epoch {epoch} of {epochs} done"
-                self._record("epoch", text, {"epoch": epoch, "epochs": epochs}, epoch=epoch, step=self._step.step)
-            case Progress(text):
-                self._record("progress", text[:500])
-        if clock - self._traffic_stored_at >= TRAFFIC_SECONDS:
-            self._traffic_stored_at = clock
-            self._keep_traffic()
 
     def _keep(self, outcome: Outcome) -> None:
         """The role returned: store its half first, so that a full disk is told before anybody says Finish."""
@@ -317,7 +289,7 @@ class Supervisor:
                 self._registry.discard(self.job)
                 return
             self._outcome, self._model_digest = outcome, digest
-            self._store.update(self.job, trained_at=now())
+            self._journal.record("trained", "trained; waiting for the other parties", trained_at=now(), worker_pid=None)
             self._tell(Finish())
             self._finish_together()
 
@@ -338,8 +310,6 @@ class Supervisor:
         """The pipe closed. After a proper ending this changes nothing."""
         if self._outcome is None:
             self.fail(Failure.of(WorkerVanished(f"the worker process of {self.me} {how}"), self.me))
-        elif not self._over:
-            self._store.update(self.job, worker_pid=None)
 
     # Endings
 
@@ -367,22 +337,11 @@ class Supervisor:
             self._worker.kill()
         for link in self._links.values():
             link.courier.unwatch(self.job)
-        self._keep_traffic()
         error = None if failure is None else msgspec.to_builtins(failure)
-        text = "done" if failure is None else failure.message
-        _LOG.info("job %s: %s: %s", self.job, state, text)
-        self._store.record(
-            self.job,
-            state,
-            text,
-            error,
-            state=state,
-            error=error,
-            finished_at=now(),
-            worker_pid=None,
-            step=self._step.step,
-            **values,
-        )
+        text = f"{self.spec.job.name} is done" if failure is None else failure.message
+        # Only the code is logged: a message about a table may show its owner a value.
+        _LOG.info("job %s: %s %s", self.job, state, "" if failure is None else f"{failure.code} at {failure.side}")
+        self._journal.close(state, text, error, state=state, error=error, finished_at=now(), **values)
 
     def close(self, failure: Failure, timeout_seconds: float) -> None:
         """The server stops."""
@@ -408,7 +367,7 @@ class Supervisor:
 
     def _tell_one(self, peer: PartyId, control: Control) -> None:
         link, body = self._links[peer], encode_control(control)
-        self._count("sent", peer, control.kind, len(body))
+        self._journal.sent(peer, control.kind, len(body))
         link.courier.put(link.outgoing.seal(control.kind, body))
 
     def _attend(self, task: Callable[[], None]) -> None:
@@ -421,21 +380,6 @@ class Supervisor:
             task()
         except JobError as error:
             self.fail(Failure.of(error, self.me))
-        except Exception:
+        except Exception:  # noqa: BLE001 - whatever it is, the job ends and the server goes on
             _LOG.exception("job %s", self.job)
             self.fail(Failure.of(InternalError(f"a bug at {self.me}"), self.me))
-
-    def _record(self, kind: str, text: str, data: dict[str, Any] | None = None, **values: Any) -> None:
-        if not self._over:
-            self._store.record(self.job, kind, text, data, **values)
-
-    def _count(self, direction: str, peer: PartyId, kind: str, payload_bytes: int) -> None:
-        with self._count_lock:
-            count = self._counts.setdefault((direction, peer, kind), Count())
-            count.messages += 1
-            count.payload_bytes += payload_bytes
-
-    def _keep_traffic(self) -> None:
-        with self._count_lock:
-            counts = {key: Count(count.messages, count.payload_bytes) for key, count in self._counts.items()}
-        self._store.keep_traffic(self.job, counts)

@@ -7,7 +7,6 @@ it exits at once, wherever its role stands.
 import os
 import resource
 import select
-import sys
 import threading
 import traceback
 
@@ -90,4 +89,4 @@ def _exit_when_closed(descriptor: int) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from parties.settings import TOKEN_FILE, init_party
 
 READY_SECONDS = 30.0
 JOB_SECONDS = 60.0
+SERVE = "import sys, pathlib; from api.server import serve; serve(pathlib.Path(sys.argv[1]))"
 LABEL, FEATURE = "label-party", "feature-party"
 
 Json = dict[str, Any]
@@ -33,6 +34,7 @@ class Server:
     operator_port: int
     peer_port: int
     process: subprocess.Popen[str] | None = None
+    client: httpx.Client = field(default_factory=lambda: httpx.Client(timeout=40.0, trust_env=False))
 
     @property
     def operator(self) -> str:
@@ -49,7 +51,7 @@ class Server:
     def start(self) -> "Server":
         with (self.folder / "server.log").open("a") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-c", f"from api.server import serve; from pathlib import Path; serve(Path({str(self.folder)!r}))"],
+                [sys.executable, "-c", SERVE, str(self.folder)],
                 stdout=subprocess.PIPE,
                 stderr=log,
                 text=True,
@@ -67,9 +69,15 @@ class Server:
         self.process.stdout.close()
         return code
 
+    def close(self) -> None:
+        """Whatever a test left running ends here."""
+        self.client.close()
+        if self.process is not None and self.process.poll() is None:
+            self.stop()
+
     def call(self, method: str, path: str, **arguments: Any) -> httpx.Response:
         headers = {"authorization": f"Bearer {self.token}"} | arguments.pop("headers", {})
-        return httpx.request(method, self.operator + path, headers=headers, timeout=40.0, trust_env=False, **arguments)
+        return self.client.request(method, self.operator + path, headers=headers, **arguments)
 
     def submit(self, spec: str) -> Json:
         answer = self.call("POST", "/v1/jobs", json={"spec": spec})
@@ -133,14 +141,15 @@ def write_breast_cancer(label: Path, feature: Path) -> None:
 
     data = load_breast_cancer()
     ids = [f"patient-{row:03}" for row in range(len(data.target))]
-    _write_csv(label, ids, [f"e{i}" for i in range(10)] + ["y"], [[*row[10:20], y] for row, y in zip(data.data, data.target, strict=True)])
+    errors = [[*row[10:20], y] for row, y in zip(data.data, data.target, strict=True)]
+    _write_csv(label, ids, [*(f"e{i}" for i in range(10)), "y"], errors)
     others = [*range(10), *range(20, 30)]
     _write_csv(feature, ids, [f"x{i}" for i in range(20)], [[row[i] for i in others] for row in data.data])
 
 
 def _write_csv(path: Path, ids: list[str], names: list[str], rows: list[list[float]]) -> None:
     lines = [",".join(["id", *names])]
-    lines += [",".join([identifier, *(repr(float(cell)) for cell in row)]) for identifier, row in zip(ids, rows, strict=True)]
+    lines += [",".join([key, *(repr(float(cell)) for cell in row)]) for key, row in zip(ids, rows, strict=True)]
     path.write_text("\n".join(lines) + "\n")
 
 
@@ -190,10 +199,36 @@ def parties(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, 
         yield label.start(), feature.start()
     finally:
         for server in servers:
-            if server.process is not None and server.process.poll() is None:
-                server.stop()
+            server.close()
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def job_spec() -> Callable[..., str]:
     return spec
+
+
+@pytest.fixture(scope="session")
+def new_party() -> Callable[..., Server]:
+    """Make a party's folder with free ports: (folder, name, peers' urls, data sets' files)."""
+
+    def make(folder: Path, name: str, peers: dict[str, str], datasets: dict[str, str]) -> Server:
+        return make_party(folder, name, free_ports(2), peers, datasets)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def files(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    folder = tmp_path_factory.mktemp("files")
+    write_breast_cancer(folder / "patients.csv", folder / "clinic.csv")
+    return folder / "patients.csv", folder / "clinic.csv"
+
+
+@pytest.fixture(scope="session")
+def patients(files: tuple[Path, Path]) -> Path:
+    return files[0]
+
+
+@pytest.fixture(scope="session")
+def clinic(files: tuple[Path, Path]) -> Path:
+    return files[1]

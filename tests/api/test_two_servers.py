@@ -1,16 +1,232 @@
-"""Two server processes run jobs between them over HTTP on loopback."""
+"""Two server processes run jobs between them over HTTP on loopback, and survive what goes wrong."""
 
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+import safetensors.numpy
+
 Spec = Callable[..., str]
+Parties = tuple[Any, Any]
+
+LONG = {"epochs": "3000"}
 
 
-def test_a_clear_job_is_done_on_both_sides(parties: tuple[Any, Any], job_spec: Spec) -> None:
+def trains(job: dict[str, Any]) -> bool:
+    return job["state"] == "running" and job["epoch"] > 0 and job["worker_pid"] is not None
+
+
+def is_gone(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except FileNotFoundError:
+        return True
+
+
+def run_next_job(parties: Parties, job_spec: Spec) -> None:
+    """The servers still answer, and run the next job to its end."""
+    job = parties[0].submit(job_spec(epochs="1"))
+    assert [party.over(job["id"])["state"] for party in parties] == ["done", "done"]
+
+
+@pytest.fixture(scope="module")
+def done(parties: Parties, job_spec: Spec) -> list[dict[str, Any]]:
+    """One finished job as each side shows it."""
+    job = parties[0].submit(job_spec())
+    return [party.over(job["id"]) for party in parties]
+
+
+def test_a_job_is_done_on_both_sides_under_one_id_and_one_digest(done: list[dict[str, Any]]) -> None:
+    label, feature = done
+    assert [job["state"] for job in done] == ["done", "done"], [job["error"] for job in done]
+    assert (label["id"], label["spec_digest"]) == (feature["id"], feature["spec_digest"])
+    assert (label["role"], feature["role"]) == ("label", "feature")
+    assert label["metrics"]["auc"] > 0.9
+    assert feature["metrics"] == {}
+
+
+def test_a_finished_job_tells_steps_seconds_and_lowered_floors(done: list[dict[str, Any]]) -> None:
+    for job in done:
+        assert job["step"] == job["steps"] == job["plan"]["steps"]
+        assert job["epoch"] == job["epochs"] == 3
+        assert 0 < job["seconds"]["training"] <= job["seconds"]["total"]
+        assert any(line.startswith("minimum_rows 1000 -> 100") for line in job["lowered_floors"])
+        assert job["worker_pid"] is None
+
+
+def test_what_one_side_sent_the_other_received(done: list[dict[str, Any]]) -> None:
+    def counted(job: dict[str, Any], direction: str) -> dict[str, tuple[int, int]]:
+        lines = [line for line in job["traffic"] if line["direction"] == direction]
+        return {line["kind"]: (line["messages"], line["payload_bytes"]) for line in lines}
+
+    label, feature = done
+    assert counted(feature, "sent") == counted(label, "received")
+    assert counted(label, "sent") == counted(feature, "received")
+    assert counted(label, "received")["Embedding"][0] == label["steps"]
+
+
+def test_each_side_keeps_its_own_half_with_manifest_and_epochs(done: list[dict[str, Any]]) -> None:
+    for job in done:
+        model = Path(job["model_path"])
+        assert safetensors.numpy.load(model.read_bytes())
+        assert json.loads((model.parent / "manifest.json").read_text())["model_digest"] == job["model_digest"]
+        assert sorted(path.name for path in (model.parent / "epochs").iterdir()) == [
+            f"epoch-000{epoch}.safetensors" for epoch in (1, 2, 3)
+        ]
+        assert model.stat().st_mode & 0o777 == 0o600
+        assert not list(model.parent.rglob(".*"))
+
+
+def test_events_tell_the_job_in_order(parties: Parties, done: list[dict[str, Any]]) -> None:
+    answer = parties[0].call("GET", f"/v1/jobs/{done[0]['id']}/events").json()
+    kinds = [event["kind"] for event in answer["events"]]
+    assert kinds[:2] == ["accepted", "started"]
+    assert kinds[-1] == "done"
+    assert kinds.count("epoch") == 3
+    assert [event["number"] for event in answer["events"]] == list(range(1, answer["last"] + 1))
+
+
+def test_two_runs_with_fixed_seeds_give_equal_models(
+    parties: Parties, job_spec: Spec, done: list[dict[str, Any]]
+) -> None:
+    job = parties[0].submit(job_spec())
+    again = [party.over(job["id"]) for party in parties]
+    assert again[0]["id"] != done[0]["id"]
+    assert [found["model_digest"] for found in again] == [found["model_digest"] for found in done]
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="needs /proc")
+def test_neither_server_process_has_loaded_torch_or_an_encryption_library(
+    parties: Parties, done: list[dict[str, Any]]
+) -> None:
+    for party in parties:
+        loaded = Path(f"/proc/{party.process.pid}/maps").read_text()
+        assert not re.search(r"torch|tenseal|sealapi|gmpy2", loaded)
+
+
+def test_importing_the_server_loads_no_role() -> None:
+    code = "import sys, api.server; print(*sys.modules)"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = found.stdout.split()
+    assert "parties.supervisor" in loaded
+    assert not {"torch", "tenseal", "phe", "crypto.ckks", "vfl.protocols", "vfl.setup", "parties.worker"} & set(loaded)
+
+
+def test_a_column_the_feature_party_lacks_ends_the_job_on_both_sides(parties: Parties, job_spec: Spec) -> None:
     label, feature = parties
-    job = label.submit(job_spec())
-    ended = [party.over(job["id"]) for party in parties]
-    assert [found["state"] for found in ended] == ["done", "done"], [found["error"] for found in ended]
-    assert ended[0]["spec_digest"] == ended[1]["spec_digest"]
-    assert Path(ended[0]["model_path"]).is_file()
+    job = label.submit(job_spec().replace('"x19"', '"x91"'))
+    told, own = label.over(job["id"])["error"], feature.over(job["id"])["error"]
+    assert told["code"] == own["code"] == "unknown_column"
+    assert told["side"] == own["side"] == "feature-party"
+    assert "Did you mean 'x9'?" in own["fix"]
+    assert "x9" not in told["fix"]
+
+
+def test_a_column_the_label_party_lacks_is_refused_at_submission(parties: Parties, job_spec: Spec) -> None:
+    answer = parties[0].call("POST", "/v1/jobs", json={"spec": job_spec().replace('"e9"', '"e99"')})
+    assert answer.status_code == 422
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.json()["code"] == "unknown_column"
+    assert "'e9'" in answer.json()["hint"]
+
+
+def test_rows_in_another_order_end_the_job_with_a_name_and_no_model(parties: Parties, job_spec: Spec) -> None:
+    job = parties[0].submit(job_spec().replace('"clinic"', '"reordered"'))
+    for party in parties:
+        ended = party.over(job["id"])
+        assert (ended["state"], ended["error"]["code"]) == ("failed", "rows_differ")
+        assert not (party.folder / "models" / job["id"]).exists()
+
+
+def test_the_peers_policy_refuses_by_rule_number_and_floor(parties: Parties, job_spec: Spec) -> None:
+    job = parties[0].submit(job_spec().replace('"clinic"', '"forbidden"'))
+    error = parties[0].over(job["id"])["error"]
+    assert (error["code"], error["side"]) == ("policy_refused", "feature-party")
+    assert "acceptance.datasets" in error["message"]
+
+
+def test_only_the_label_party_proposes(parties: Parties, job_spec: Spec) -> None:
+    answer = parties[1].call("POST", "/v1/jobs", json={"spec": job_spec()})
+    assert (answer.status_code, answer.json()["code"]) == (409, "not_the_label_party")
+
+
+@pytest.mark.parametrize("side", [0, 1])
+def test_a_killed_worker_fails_its_job_on_both_sides_and_the_servers_go_on(
+    parties: Parties, job_spec: Spec, side: int
+) -> None:
+    job = parties[0].submit(job_spec(**LONG))
+    pids = [party.wait(job["id"], trains)["worker_pid"] for party in parties]
+    os.kill(pids[side], signal.SIGKILL)
+    for party in parties:
+        ended = party.over(job["id"])
+        assert (ended["state"], ended["error"]["code"]) == ("failed", "worker_vanished")
+        assert ended["error"]["side"] == parties[side].name
+        assert (party.folder / "models" / job["id"] / "epochs" / "epoch-0001.safetensors").is_file()
+        assert not (party.folder / "models" / job["id"] / "model.safetensors").exists()
+
+
+def test_a_cancelled_job_ends_on_both_sides(parties: Parties, job_spec: Spec) -> None:
+    job = parties[0].submit(job_spec(**LONG))
+    pids = [party.wait(job["id"], trains)["worker_pid"] for party in parties]
+    cancelled = parties[1].call("POST", f"/v1/jobs/{job['id']}/cancel").json()
+    assert cancelled["state"] == "cancelled"
+    ended = parties[0].over(job["id"])
+    assert (ended["state"], ended["error"]["side"]) == ("cancelled", "feature-party")
+    assert parties[1].call("POST", f"/v1/jobs/{job['id']}/cancel").json()["error"] == cancelled["error"]
+    wait_until(lambda: all(map(is_gone, pids)))
+
+
+def test_a_diverging_run_is_named_on_both_sides(parties: Parties, job_spec: Spec) -> None:
+    text = job_spec(epochs="40", task='"regression"') + "[train.optimiser]\nrate = 1e6\n"
+    job = parties[0].submit(text)
+    assert {party.over(job["id"])["error"]["code"] for party in parties} == {"diverged"}
+
+
+def test_a_job_past_its_deadline_fails_on_both_sides(parties: Parties, job_spec: Spec) -> None:
+    job = parties[0].submit(job_spec(**LONG).replace("seed = 0", "seed = 0\ndeadline_seconds = 1"))
+    assert {party.over(job["id"])["error"]["code"] for party in parties} == {"deadline_passed"}
+
+
+def test_a_server_that_dies_takes_its_workers_along_and_tells_its_peer_when_it_is_back(
+    parties: Parties, job_spec: Spec
+) -> None:
+    label, feature = parties
+    job = label.submit(job_spec(**LONG))
+    pid = feature.wait(job["id"], trains)["worker_pid"]
+    feature.stop(signal.SIGKILL)
+    wait_until(lambda: is_gone(pid))
+    feature.start()
+    for party in parties:
+        error = party.over(job["id"])["error"]
+        assert (error["code"], error["side"]) == ("server_restarted", "feature-party")
+
+
+def test_a_peer_that_stays_away_fails_the_job_by_name(parties: Parties, job_spec: Spec) -> None:
+    label, feature = parties
+    job = label.submit(job_spec(**LONG))
+    feature.wait(job["id"], trains)
+    feature.stop(signal.SIGKILL)
+    try:
+        error = label.over(job["id"])["error"]
+        assert (error["code"], error["side"]) == ("peer_timeout", "feature-party")
+        assert "feature-party stopped answering" in error["message"]
+        answer = label.call("POST", "/v1/jobs", json={"spec": job_spec()})
+        assert (answer.status_code, answer.json()["code"]) == (502, "peer_unreachable")
+    finally:
+        feature.start()
+    run_next_job(parties, job_spec)
+
+
+def wait_until(holds: Callable[[], bool], seconds: float = 20.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)

@@ -1,0 +1,136 @@
+"""The control API of one running party, and a server's start and end."""
+
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+Spec = Callable[..., str]
+
+
+class OtherVersion(BaseHTTPRequestHandler):
+    """A party of a later release."""
+
+    def do_POST(self) -> None:
+        body = b'{"party":"feature-party","wire_version":2}'
+        self.send_response(202)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: Any) -> None:
+        """Quiet."""
+
+
+@pytest.fixture(scope="module")
+def later_release() -> Iterator[str]:
+    server = HTTPServer(("127.0.0.1", 0), OtherVersion)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture(scope="module")
+def label(
+    tmp_path_factory: pytest.TempPathFactory, new_party: Callable[..., Any], patients: Path, later_release: str
+) -> Iterator[Any]:
+    """A running label party whose peer speaks another wire version."""
+    folder = tmp_path_factory.mktemp("operator") / "label-party"
+    server = new_party(folder, "label-party", {"feature-party": later_release}, {"patients": "patients.csv"})
+    (folder / "patients.csv").write_bytes(patients.read_bytes())
+    yield server.start()
+    server.close()
+
+
+def test_health_needs_no_token_and_everything_else_does(label: Any) -> None:
+    assert httpx.get(f"{label.operator}/healthz", trust_env=False).json() == {"status": "ok", "party": "label-party"}
+    for token in ("", "Bearer", "Bearer wrong", f"Basic {label.token}"):
+        answer = label.client.get(f"{label.operator}/v1/jobs", headers={"authorization": token})
+        assert (answer.status_code, answer.json()["code"]) == (401, "unauthorised")
+    assert label.call("GET", "/v1/jobs").json() == {"jobs": []}
+
+
+def test_the_version_is_told(label: Any) -> None:
+    assert set(label.call("GET", "/v1/version").json()) == {"version", "wire_version"}
+
+
+def test_errors_are_problem_documents_with_code_hint_and_what_is_safe(label: Any) -> None:
+    answer = label.call("GET", "/v1/jobs/none")
+    assert answer.status_code == 404
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert set(answer.json()) == {"type", "title", "status", "detail", "code", "hint", "safe", "request_id"}
+    assert answer.json()["code"] == "unknown_job"
+
+
+@pytest.mark.parametrize("body", [{}, {"spec": 3}, {"spec": "", "speck": ""}])
+def test_a_request_of_another_form_is_refused(label: Any, body: dict[str, Any]) -> None:
+    answer = label.call("POST", "/v1/jobs", json=body)
+    assert (answer.status_code, answer.json()["code"]) == (422, "invalid_request")
+
+
+def test_an_unknown_key_of_a_specification_is_named_with_the_nearest_known_one(label: Any, job_spec: Spec) -> None:
+    answer = label.call("POST", "/v1/jobs", json={"spec": job_spec().replace("epochs", "epocs")})
+    assert (answer.status_code, answer.json()["code"]) == (422, "invalid_spec")
+    assert "epochs" in answer.json()["hint"]
+
+
+def test_a_body_above_the_limit_is_refused(label: Any) -> None:
+    answer = label.call("POST", "/v1/jobs", content=(bytes(1 << 16) for _ in range(17)))
+    assert (answer.status_code, answer.json()["code"]) == (413, "too_large")
+
+
+def test_a_peer_of_another_wire_version_is_named_and_nothing_is_stored(label: Any, job_spec: Spec) -> None:
+    answer = label.call("POST", "/v1/jobs", json={"spec": job_spec()})
+    assert (answer.status_code, answer.json()["code"]) == (502, "wire_version_differs")
+    assert "feature-party speaks wire version 2" in answer.json()["detail"]
+    assert label.call("GET", "/v1/jobs").json() == {"jobs": []}
+
+
+def test_the_token_stands_in_no_log_and_the_private_files_are_private(label: Any) -> None:
+    assert label.token not in (label.folder / "server.log").read_text()
+    for name in ("operator.token", "operator.token.sha256", "party.toml", "party.db"):
+        assert (label.folder / name).stat().st_mode & 0o077 == 0, name
+    assert label.folder.stat().st_mode & 0o777 == 0o700
+    held = [path for path in label.folder.iterdir() if path.is_file() and label.token.encode() in path.read_bytes()]
+    assert [path.name for path in held] == ["operator.token"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_server_ends_cleanly_on_a_signal(
+    tmp_path: Path, new_party: Callable[..., Any], number: signal.Signals
+) -> None:
+    server = new_party(tmp_path / "party", "some-party", {}, {}).start()
+    assert server.stop(number) == 0
+
+
+@pytest.mark.parametrize("which", ["operator_port", "peer_port"])
+def test_a_port_in_use_is_named_before_anything_starts(
+    tmp_path: Path, new_party: Callable[..., Any], which: str
+) -> None:
+    server = new_party(tmp_path / "party", "some-party", {}, {})
+    with socket.create_server(("127.0.0.1", getattr(server, which))):
+        code = "import sys, pathlib; from api.server import serve; serve(pathlib.Path(sys.argv[1]))"
+        ended = subprocess.run(
+            [sys.executable, "-c", code, str(server.folder)], capture_output=True, text=True, check=False, timeout=30
+        )
+    assert ended.returncode != 0
+    assert f"PortInUse: port {getattr(server, which)} ({which})" in ended.stderr
+    assert not (server.folder / "party.db").exists()
+
+
+def test_a_second_server_on_one_folder_is_refused(label: Any, tmp_path: Path) -> None:
+    from parties.errors import PartyInUse
+    from parties.party import Party
+    from parties.settings import load
+
+    with pytest.raises(PartyInUse):
+        Party(label.folder, load(label.folder))

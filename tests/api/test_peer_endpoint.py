@@ -1,0 +1,197 @@
+"""A feature party's real peer port against a label party that sends what it should not. The test plays that party."""
+
+import hashlib
+import secrets
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import msgspec
+import pytest
+
+from parties.channel import ENVELOPES_LIMIT, PART_LIMIT, POST_LIMIT, Envelope, Outgoing
+from parties.negotiation import Abort, Proposal, commitment_to, encode_control, job_id
+from parties.settings import write_private
+from vfl.job import read_spec
+from vfl.planner import resolve
+
+
+class Label:
+    """A label party's sending side, free to break every rule."""
+
+    def __init__(self, url: str, spec: str, sender: str = "label-party", receiver: str = "feature-party") -> None:
+        self._url = f"{url}/peer/v1/envelopes"
+        self._spec = resolve(read_spec(spec))
+        self._commitment = commitment_to(secrets.token_bytes(32))
+        self.job = job_id(self._spec.digest(), self._commitment)
+        self._ends = (sender, receiver)
+        self.lane = self.new_lane(0)
+
+    def new_lane(self, attempt: int) -> Outgoing:
+        return Outgoing(self.job, self._spec.digest(), attempt, *self._ends)
+
+    def proposal(self) -> Envelope:
+        return self.seal("Proposal", encode_control(Proposal(self._spec.encoded(), self._commitment)))
+
+    def seal(self, kind: str, body: bytes = b"") -> Envelope:
+        return self.lane.seal(kind, body)[0]
+
+    def post(self, *envelopes: Envelope) -> httpx.Response:
+        return self.post_bytes(b"".join(piece for envelope in envelopes for piece in envelope.pieces()))
+
+    def post_bytes(self, post: Any) -> httpx.Response:
+        return httpx.post(self._url, content=post, timeout=20.0, trust_env=False)
+
+
+def changed(envelope: Envelope, **fields: Any) -> Envelope:
+    """The same envelope with other words in its header."""
+    header = msgspec.structs.replace(envelope.header, **fields)
+    encoded = msgspec.msgpack.encode(header)
+    return Envelope(header, encoded, hashlib.sha256(encoded).digest(), envelope.body)
+
+
+@pytest.fixture(scope="module")
+def feature(tmp_path_factory: pytest.TempPathFactory, new_party: Callable[..., Any], clinic: Path) -> Iterator[Any]:
+    """A running feature party whose label party never answers; it goes on trying."""
+    folder = tmp_path_factory.mktemp("alone") / "feature-party"
+    server = new_party(folder, "feature-party", {"label-party": "http://127.0.0.1:9"}, {"clinic": "clinic.csv"})
+    write_private(folder / "clinic.csv", clinic.read_bytes())
+    write_private(folder / "party.toml", (folder / "party.toml").read_bytes().replace(b"seconds = 3", b"seconds = 60"))
+    yield server.start()
+    server.close()
+
+
+@pytest.fixture
+def label(feature: Any, job_spec: Callable[..., str]) -> Label:
+    return Label(feature.peer, job_spec())
+
+
+def state(feature: Any, label: Label) -> str:
+    found: str = feature.job(label.job)["state"]
+    return found
+
+
+def test_a_proposal_is_received_once_however_often_it_comes(label: Label, feature: Any) -> None:
+    proposal = label.proposal()
+    for _ in range(3):
+        answer = label.post(proposal)
+        assert answer.status_code == 202
+        assert answer.json()["receipts"] == [{"job": label.job, "attempt": 0, "next": 1}]
+    jobs = feature.call("GET", "/v1/jobs").json()["jobs"]
+    assert [job["id"] for job in jobs].count(label.job) == 1
+    assert state(feature, label) == "proposed"
+
+
+def test_a_gap_is_answered_with_the_number_that_is_due(label: Label) -> None:
+    label.post(label.proposal())
+    label.seal("Abort")
+    answer = label.post(label.seal("Abort"))
+    assert (answer.status_code, answer.json()["code"], answer.json()["expected"]) == (409, "sequence_gap", 1)
+
+
+def test_two_envelopes_of_one_number_abort_the_job(label: Label, feature: Any) -> None:
+    label.post(label.proposal())
+    label.lane = label.new_lane(0)
+    answer = label.post(label.seal("Proposal", b"another"))
+    assert (answer.status_code, answer.json()["code"]) == (409, "equivocation")
+    job = feature.job(label.job)
+    assert (job["state"], job["error"]["side"]) == ("failed", "label-party")
+
+
+def test_a_body_that_is_not_the_one_its_header_names_is_refused_and_the_true_one_is_still_welcome(
+    label: Label, feature: Any
+) -> None:
+    label.post(label.proposal())
+    abort = label.seal("Abort", encode_control(Abort("cancelled", "never mind")))
+    tampered = Envelope(abort.header, abort.encoded, abort.digest, bytes(abort.body)[:-1] + b"?")
+    answer = label.post(tampered)
+    assert (answer.status_code, answer.json()["code"]) == (422, "tampered_body")
+    assert label.post(abort).status_code == 202
+    assert state(feature, label) == "cancelled"
+
+
+def test_an_envelope_that_does_not_name_the_one_before_it_is_refused(label: Label) -> None:
+    label.post(label.proposal())
+    answer = label.post(changed(label.seal("Abort"), previous=bytes(32)))
+    assert (answer.status_code, answer.json()["code"]) == (422, "broken_chain")
+
+
+def test_an_abort_needs_nothing_of_a_broken_attempt(label: Label, feature: Any) -> None:
+    label.post(label.proposal())
+    label.lane = label.new_lane(1)
+    assert label.post(label.seal("Abort", encode_control(Abort("diverged", "weights too large")))).status_code == 202
+    assert feature.job(label.job)["error"]["message"] == "label-party ended the job: weights too large"
+
+
+def test_another_wire_version_is_told_the_version_spoken_here(label: Label) -> None:
+    answer = label.post(changed(label.proposal(), wire_version=2))
+    assert (answer.status_code, answer.json()["code"]) == (426, "wire_version_differs")
+    assert answer.json()["wire_version"] == 1
+
+
+@pytest.mark.parametrize(
+    ("kind", "status", "code"),
+    [("Embedding", 403, "illegal_route"), ("Acceptance", 403, "illegal_route"), ("Nonsense", 403, "illegal_route")],
+)
+def test_a_kind_this_role_may_not_send_is_refused(label: Label, kind: str, status: int, code: str) -> None:
+    label.post(label.proposal())
+    answer = label.post(label.seal(kind))
+    assert (answer.status_code, answer.json()["code"]) == (status, code)
+
+
+def test_a_run_that_has_not_begun_takes_no_messages(label: Label) -> None:
+    label.post(label.proposal())
+    label.lane = label.new_lane(1)
+    answer = label.post(label.seal("StepApplied"))
+    assert (answer.status_code, answer.json()["code"]) == (409, "stale_attempt")
+
+
+def test_a_stranger_and_an_envelope_for_somebody_else_are_alike_unknown(feature: Any, job_spec: Any) -> None:
+    for ends in (("nobody", "feature-party"), ("label-party", "somebody")):
+        stranger = Label(feature.peer, job_spec(), *ends)
+        answer = stranger.post(stranger.proposal())
+        assert (answer.status_code, answer.json()["code"]) == (401, "unknown_sender")
+
+
+def test_an_unknown_job_is_refused(label: Label) -> None:
+    answer = label.post(label.seal("Abort"))
+    assert (answer.status_code, answer.json()["code"]) == (422, "no_such_job")
+
+
+def test_a_proposal_that_is_not_what_its_header_says_is_refused(label: Label) -> None:
+    for field in ({"job": "0" * 16 + "-" + "0" * 8}, {"job_digest": bytes(32)}):
+        label.lane = label.new_lane(0)
+        answer = label.post(changed(label.proposal(), **field))
+        assert (answer.status_code, answer.json()["code"]) == (422, "unreadable_body")
+
+
+@pytest.mark.parametrize("post", [b"\x00", b"\xff\xff" + bytes(70_000), b"\x00\x04none", b"\x00\x01\x90"])
+def test_noise_is_malformed(label: Label, post: bytes) -> None:
+    answer = label.post_bytes(post)
+    assert (answer.status_code, answer.json()["code"]) == (400, "malformed_envelope")
+
+
+def test_a_body_above_one_part_is_too_large(label: Label) -> None:
+    answer = label.post(changed(label.proposal(), body_bytes=PART_LIMIT + 1))
+    assert (answer.status_code, answer.json()["code"]) == (413, "too_large")
+
+
+def test_a_post_carries_sixteen_envelopes_at_most(label: Label) -> None:
+    label.post(label.proposal())
+    crowd = [label.seal("Abort")] * (ENVELOPES_LIMIT + 1)
+    answer = label.post(*crowd)
+    assert (answer.status_code, answer.json()["code"]) == (400, "malformed_envelope")
+
+
+def test_a_post_above_the_limit_is_cut_off_while_it_streams(label: Label) -> None:
+    piece = bytes(1 << 20)
+    answer = label.post_bytes(piece for _ in range((POST_LIMIT >> 20) + 1))
+    assert (answer.status_code, answer.json()["code"]) == (413, "too_large")
+
+
+def test_an_empty_post_and_hello_tell_name_and_version(label: Label, feature: Any) -> None:
+    answer = label.post()
+    assert (answer.status_code, answer.json()["party"], answer.json()["wire_version"]) == (202, "feature-party", 1)
+    hello = httpx.get(f"{feature.peer}/peer/v1/hello", trust_env=False)
+    assert hello.json() == {"wire_version": 1, "party": "feature-party"}

@@ -1,0 +1,155 @@
+"""A table enters a job only when every cell of it fits; else the error names file, column and row."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from parties import datasets
+from parties.datasets import Table, ids_digest
+from parties.errors import (
+    ConstantLabel,
+    DuplicateIds,
+    Failure,
+    LabelInFeatureFile,
+    LabelsNotBinary,
+    LabelsNotClasses,
+    MissingValue,
+    NonNumericCell,
+    NotFinite,
+    TooFewRows,
+    UnknownColumn,
+    UnknownDataset,
+    UnknownFile,
+    UnreadableFile,
+)
+from parties.settings import DatasetSettings
+from vfl.errors import InvalidData
+from vfl.job import read_spec
+
+Load = Callable[..., Table]
+
+LABEL_FILE = "id,a,b,y\n007,1,2.5,0\n8,3,-4e-1,1\n9, 5 ,6,1\n"
+
+
+@pytest.fixture
+def load(tmp_path: Path) -> Load:
+    def loaded(text: str = LABEL_FILE, *, task: str = "binary", me: str = "bank", dataset: str = "table") -> Table:
+        (tmp_path / "table.csv").write_text(text)
+        spec = read_spec(f"""
+[job]
+name = "test"
+task = "{task}"
+[roster]
+label = "bank"
+features = ["telco"]
+[data.bank]
+dataset = "{dataset}"
+columns = ["b", "a"]
+label = "y"
+[data.telco]
+dataset = "table"
+columns = ["a"]
+[train]
+epochs = 1
+batch_rows = 2
+""")
+        return datasets.load(tmp_path, {"table": DatasetSettings(path="table.csv", id="id")}, spec, me)
+
+    return loaded
+
+
+def test_columns_come_in_the_order_of_the_specification_and_ids_as_they_are_written(load: Load) -> None:
+    table = load()
+    assert table.ids == ("007", "8", "9")
+    assert table.columns.tolist() == [[2.5, 1.0], [-0.4, 3.0], [6.0, 5.0]]
+    assert table.labels is not None
+    assert table.labels.tolist() == [0.0, 1.0, 1.0]
+
+
+def test_parquet_gives_the_same_table(load: Load, tmp_path: Path) -> None:
+    expected = load()
+    frame = pl.DataFrame({"id": ["007", "8", "9"], "a": [1, 3, 5], "b": [2.5, -0.4, 6.0], "y": [0, 1, 1]})
+    frame.write_parquet(tmp_path / "table.parquet")
+    spec = read_spec(SPEC)
+    table = datasets.load(tmp_path, {"table": DatasetSettings(path="table.parquet", id="id")}, spec, "bank")
+    assert table.ids == expected.ids
+    assert np.array_equal(table.columns, expected.columns)
+
+
+SPEC = """
+job = {name = "test", task = "binary"}
+roster = {label = "bank", features = ["telco"]}
+train = {epochs = 1, batch_rows = 2}
+[data]
+bank = {dataset = "table", columns = ["b", "a"], label = "y"}
+telco = {dataset = "table", columns = ["a"]}
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "error", "told"),
+    [
+        ("id,a,b,y\n1,x,2,0\n2,3,4,1\n", NonNumericCell, "column 'a' is not a number in data row 1: 'x'"),
+        ("id,a,b,y\n1,1,,0\n2,3,4,1\n", MissingValue, "column 'b' is empty in data row 1"),
+        ("id,a,b,y\n1,1,2,0\n2,3,,1\n3,1,,1\n", MissingValue, "data row 2 (and in 1 more)"),
+        ("id,a,b,y\n1,1,2,0\n2,nan,4,1\n", NotFinite, "column 'a' is not finite in data row 2"),
+        ("id,a,b,y\n1,1,2,0\n2,3,-inf,1\n", NotFinite, "column 'b' is not finite in data row 2"),
+        ("id,a,b,y\n1,1,2,0\n1,3,4,1\n", DuplicateIds, "data rows 1 and 2 share one"),
+        ("id,a,b,y\n1,1,2,0\n,3,4,1\n", MissingValue, "the id column 'id' is empty in data row 2"),
+        ("id,a,B,y\n1,1,2,0\n2,3,4,1\n", UnknownColumn, "table.csv of bank has no column 'b'"),
+        ("id,a,b,y\n1,1,2,0\n", TooFewRows, "has 1 rows"),
+        ("id,a,b,y\n1,1,2,1\n2,3,4,1\n", ConstantLabel, "the label 'y' is 1 in every row"),
+        ("id,a,b,y\n1,1,2,1\n2,3,4,2\n3,1,1,5\n", LabelsNotBinary, "2 rows hold 2, 5"),
+        ("", UnreadableFile, "cannot be read"),
+    ],
+)
+def test_a_table_that_does_not_fit_is_refused_by_name(
+    load: Load, text: str, error: type[InvalidData], told: str
+) -> None:
+    with pytest.raises(error) as refused:
+        load(text)
+    assert told in str(refused.value)
+
+
+def test_classes_are_the_integers_from_zero(load: Load) -> None:
+    good = "id,a,b,y\n1,1,2,0\n2,3,4,1\n3,1,1,2\n"
+    assert datasets.classes_of(load(good, task="multiclass")) == 3
+    for bad in (good.replace(",2\n3", ",3\n3").replace("1,1,2\n", "1,1,3\n"), good.replace("1,1,2\n", "1,1,1\n")):
+        with pytest.raises(LabelsNotClasses):
+            load(bad, task="multiclass")
+
+
+def test_a_feature_file_with_the_label_in_it_is_refused(load: Load) -> None:
+    with pytest.raises(LabelInFeatureFile, match="label in the feature file"):
+        load(me="telco")
+
+
+def test_unknown_data_sets_and_files_are_named(load: Load, tmp_path: Path) -> None:
+    with pytest.raises(UnknownDataset) as refused:
+        load(dataset="tabel")
+    assert "'table'" in refused.value.fix
+    with pytest.raises(UnknownFile):
+        datasets.load(tmp_path, {"table": DatasetSettings(path="none.csv", id="id")}, read_spec(SPEC), "bank")
+
+
+def test_the_peer_never_reads_a_value_of_a_table(load: Load) -> None:
+    with pytest.raises(NonNumericCell) as refused:
+        load("id,a,b,y\n1,secret,2,0\n2,3,4,1\n")
+    told = Failure.of(refused.value, "bank").told()
+    assert told.code == "non_numeric_cell"
+    assert "secret" not in told.message + told.fix
+    assert "row" not in told.message
+
+
+def test_the_digest_of_ids_depends_on_seed_order_and_borders() -> None:
+    digests = {
+        ids_digest(b"seed", ("ab", "c")),
+        ids_digest(b"seed", ("a", "bc")),
+        ids_digest(b"seed", ("c", "ab")),
+        ids_digest(b"other", ("ab", "c")),
+        ids_digest(b"seed", ("ab", "c", "")),
+    }
+    assert len(digests) == 5

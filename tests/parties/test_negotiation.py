@@ -1,0 +1,58 @@
+"""Neither party chooses the joint seed alone, and a peer's words are bounded before they are shown."""
+
+import pytest
+
+from parties.negotiation import check_shares, commitment_to, failure_at, job_id, joint_seed
+from vfl.errors import RemoteProtocolError
+from vfl.job import JobSpec, read_spec
+
+OURS, THEIRS = b"f" * 32, b"l" * 32
+
+
+def spec(seed: str = '"joint"') -> JobSpec:
+    return read_spec(f"""
+job = {{name = "test", task = "binary", seed = {seed}}}
+roster = {{label = "bank", features = ["telco"]}}
+train = {{epochs = 1, batch_rows = 64}}
+[data]
+bank = {{dataset = "table", label = "y"}}
+telco = {{dataset = "other", columns = ["a"]}}
+""")
+
+
+def test_the_joint_seed_needs_the_share_of_every_party() -> None:
+    shares = {"bank": THEIRS, "telco": OURS}
+    seeds = {joint_seed(spec(), shares), joint_seed(spec(), shares | {"bank": OURS}), joint_seed(spec("3"), shares)}
+    assert len(seeds) == 3
+    assert joint_seed(spec("3"), shares) == joint_seed(spec("3"), {})
+
+
+@pytest.mark.parametrize(
+    "shares",
+    [
+        {"bank": b"x" * 32, "telco": OURS},
+        {"bank": THEIRS, "telco": b"x" * 32},
+        {"bank": THEIRS},
+        {"bank": THEIRS[:-1], "telco": OURS},
+    ],
+)
+def test_a_label_party_that_opens_another_share_than_it_committed_to_is_caught(shares: dict[str, bytes]) -> None:
+    commitment = commitment_to(THEIRS)
+    check_shares({"bank": THEIRS, "telco": OURS}, spec(), commitment, "telco", OURS)
+    with pytest.raises(RemoteProtocolError, match="bank"):
+        check_shares(shares, spec(), commitment, "telco", OURS)
+
+
+def test_one_specification_proposed_twice_is_two_jobs() -> None:
+    digest = spec().digest()
+    ids = {job_id(digest, commitment_to(share)) for share in (OURS, THEIRS)}
+    assert len(ids) == 2
+    assert {identifier[:16] for identifier in ids} == {digest.hex()[:16]}
+
+
+def test_a_peers_reason_is_shown_without_control_characters_and_never_at_length() -> None:
+    failure = failure_at("telco", "ended", "Not A Code!", "\x1b[31m" + "x" * 5000)
+    assert failure.code == "peer_aborted"
+    assert "\x1b" not in failure.message
+    assert len(failure.message) < 1100
+    assert failure.side == "telco"

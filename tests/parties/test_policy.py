@@ -1,0 +1,69 @@
+"""A party agrees only within its own rules; each refusal names the rule, the number and the floor."""
+
+from typing import Any
+
+import pytest
+
+from parties.errors import PolicyRefused
+from parties.policy import check_agreement, check_plan
+from parties.settings import Acceptance
+from vfl.job import JobSpec, read_spec
+from vfl.planner import plan, resolve
+
+AGREED: dict[str, Any] = {"peers": ("telco",), "datasets": ("table",)}
+
+
+def spec(seed: str = '"joint"', scheme: str = "ckks", epochs: int = 1, batch_rows: int = 400) -> JobSpec:
+    return resolve(
+        read_spec(f"""
+job = {{name = "test", task = "binary", seed = {seed}}}
+roster = {{label = "bank", features = ["telco"]}}
+train = {{epochs = {epochs}, batch_rows = {batch_rows}}}
+encryption = {{scheme = "{scheme}"}}
+[data]
+bank = {{dataset = "table", label = "y"}}
+telco = {{dataset = "other", columns = ["a", "b"]}}
+""")
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "acceptance", "rule"),
+    [
+        ({}, {"peers": ()}, "peers"),
+        ({}, {"datasets": ("others",)}, "datasets"),
+        ({"scheme": "none"}, {}, "schemes"),
+        ({"seed": "3"}, {}, "fixed_seed"),
+    ],
+)
+def test_what_is_not_allowed_by_name_is_refused_by_rule(
+    changes: dict[str, Any], acceptance: dict[str, Any], rule: str
+) -> None:
+    check_agreement(spec(), "bank", Acceptance(**AGREED))
+    with pytest.raises(PolicyRefused, match=rf"acceptance\.{rule}:"):
+        check_agreement(spec(**changes), "bank", Acceptance(**(AGREED | acceptance)))
+
+
+def test_a_default_policy_lowers_no_floor() -> None:
+    assert check_plan(plan(spec(epochs=10), 2000), "bank", Acceptance()) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "rows", "rule", "number", "floor"),
+    [
+        ({}, 999, "minimum_rows", "999", "1000"),
+        ({"batch_rows": 60}, 2000, "minimum_batch_rows", "40", "64"),
+        ({"epochs": 100}, 2000, "maximum_rho", "0.25", "0.05"),
+    ],
+)
+def test_a_number_below_its_floor_is_refused_and_a_lowered_floor_is_listed(
+    changes: dict[str, Any], rows: int, rule: str, number: str, floor: str
+) -> None:
+    planned = plan(spec(**changes), rows)
+    with pytest.raises(PolicyRefused) as refused:
+        check_plan(planned, "bank", Acceptance())
+    assert rule in str(refused.value)
+    assert number in str(refused.value)
+    assert floor in str(refused.value)
+    lowered = check_plan(planned, "bank", Acceptance(minimum_rows=10, minimum_batch_rows=10, maximum_rho=1.0))
+    assert [line.split()[0] for line in lowered if line.startswith(rule)] == [rule]

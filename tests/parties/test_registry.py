@@ -1,0 +1,66 @@
+"""A model on disk is whole, private and named by its weights alone."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from safetensors.numpy import save
+
+from parties.errors import StorageFailed
+from parties.registry import Registry, weights_digest
+from vfl.errors import LocalProtocolError
+
+WEIGHTS: dict[str, NDArray[Any]] = {
+    "a": np.arange(6, dtype=np.float64).reshape(2, 3),
+    "b": np.ones(2, dtype=np.float32),
+}
+
+
+def test_the_digest_covers_names_types_shapes_and_values_and_nothing_else() -> None:
+    digest = weights_digest(save(WEIGHTS))
+    assert weights_digest(save(dict(reversed(WEIGHTS.items())), metadata={"note": "x"})) == digest
+    others = [
+        {"c": WEIGHTS["a"], "b": WEIGHTS["b"]},
+        {"a": WEIGHTS["a"].reshape(3, 2), "b": WEIGHTS["b"]},
+        {"a": WEIGHTS["a"] + 1e-12, "b": WEIGHTS["b"]},
+        {"a": WEIGHTS["a"], "b": WEIGHTS["b"].astype(np.float64)},
+    ]
+    assert digest not in {weights_digest(save(other)) for other in others}
+
+
+def test_a_model_counts_once_its_manifest_is_there(tmp_path: Path) -> None:
+    registry = Registry(tmp_path)
+    registry.keep_epoch("job", 1, save(WEIGHTS))
+    digest = registry.keep_model("job", save(WEIGHTS))
+    registry.seal("job", {"model_digest": digest})
+    found = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file())
+    assert found == [
+        f"models/job/{name}" for name in ("epochs/epoch-0001.safetensors", "manifest.json", "model.safetensors")
+    ]
+    assert json.loads((tmp_path / "models/job/manifest.json").read_text()) == {"model_digest": digest}
+    assert {(tmp_path / path).stat().st_mode & 0o077 for path in found} == {0}
+
+
+def test_a_failed_job_leaves_its_epochs_and_no_model(tmp_path: Path) -> None:
+    registry = Registry(tmp_path)
+    registry.keep_model("early", save(WEIGHTS))
+    registry.discard("early")
+    registry.keep_epoch("late", 1, save(WEIGHTS))
+    registry.keep_model("late", save(WEIGHTS))
+    registry.discard("late")
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["epoch-0001.safetensors"]
+
+
+def test_bytes_that_are_no_weights_are_the_roles_fault(tmp_path: Path) -> None:
+    with pytest.raises(LocalProtocolError, match="not safetensors"):
+        Registry(tmp_path).keep_model("job", b"something else")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_takes_no_files_is_named(tmp_path: Path) -> None:
+    (tmp_path / "models").write_text("in the way")
+    with pytest.raises(StorageFailed, match="cannot be written"):
+        Registry(tmp_path).keep_model("job", save(WEIGHTS))

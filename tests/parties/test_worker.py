@@ -1,0 +1,105 @@
+"""The worker process: nothing but its pipe, nothing of the server's environment, gone when the pipe closes."""
+
+import os
+import re
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from parties.mailbox import Mailbox
+from parties.pipe import Delivered, Failed, FrameReader, FrameWriter, FromWorker, Start
+from parties.worker_process import WorkerProcess
+from vfl.job import read_spec
+from vfl.planner import resolve
+
+BOUND = 30.0
+SPEC = """
+job = {name = "waits", task = "binary"}
+roster = {label = "bank", features = ["telco"]}
+train = {epochs = 1, batch_rows = 2}
+encryption = {scheme = "none"}
+[data]
+bank = {dataset = "table", label = "y"}
+telco = {dataset = "table", columns = ["a"]}
+"""
+NOTHING = Start(b"not a spec", "bank", 1, b"\0" * 8, None, b"", b"", b"")
+
+
+def start_worker(log: Path) -> tuple[WorkerProcess, list[FromWorker], list[str]]:
+    frames: list[FromWorker] = []
+    ends: list[str] = []
+    worker = WorkerProcess(NOTHING, Mailbox[Delivered](), log, frames.append, ends.append)
+    return worker, frames, ends
+
+
+def test_frames_cross_a_pipe_whole_whatever_their_size() -> None:
+    reading, writing = os.pipe()
+    writer = FrameWriter(writing)
+    reader: FrameReader[Delivered] = FrameReader(reading, Delivered)
+    for size in (0, 1, 50_000):
+        writer.write(Delivered("a", "Kind", memoryview(bytes(size))))
+        frame = reader.read()
+        assert frame is not None
+        assert len(frame.body) == size
+    os.close(writing)
+    assert reader.read() is None
+    os.close(reading)
+
+
+def test_a_specification_that_cannot_be_read_is_a_named_failure(tmp_path: Path) -> None:
+    worker, frames, ends = start_worker(tmp_path / "logs" / "job.log")
+    worker.wait(BOUND)
+    (failed,) = frames
+    assert isinstance(failed, Failed)
+    assert failed.code == "invalid_spec"
+    assert ends == ["exited with status 0"]
+    assert (tmp_path / "logs" / "job.log").stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="needs /proc")
+def test_a_waiting_worker_has_no_environment_leaves_no_core_and_ends_with_its_pipe(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VFL_CANARY", "secret")
+    spec = resolve(read_spec(SPEC))
+    start = Start(spec.encoded(), "bank", 8, b"", bytes(64), bytes(32), bytes(32), bytes(32))
+    inbox: Mailbox[Delivered] = Mailbox()
+    waits, ended = threading.Event(), threading.Event()
+    worker = WorkerProcess(start, inbox, tmp_path / "job.log", lambda _frame: waits.set(), lambda _how: ended.set())
+    assert waits.wait(BOUND), (tmp_path / "job.log").read_text()
+    process = Path(f"/proc/{worker.pid}")
+    assert b"CANARY" not in (process / "environ").read_bytes()
+    limits = (process / "limits").read_text()
+    assert re.search(r"Max core file size +0 +0 ", limits)
+    inbox.close()  # as when the server goes away: the pipe to the worker closes
+    assert ended.wait(BOUND)
+
+
+def test_a_worker_exits_when_its_pipe_closes() -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-P", "-m", "parties.worker"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert process.stdin is not None
+    process.stdin.close()
+    process.stdin = None
+    process.communicate(timeout=BOUND)
+    assert process.returncode == 3
+
+
+def test_the_worker_imports_nothing_that_reaches_the_network_or_the_database() -> None:
+    code = "import sys, parties.worker, parties.runner; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    forbidden = {
+        "httpx",
+        "fastapi",
+        "sqlalchemy",
+        "parties.store",
+        "parties.channel",
+        "parties.courier",
+        "parties.transport",
+    }
+    assert "parties.runner" in loaded
+    assert not forbidden & set(loaded)
