@@ -39,7 +39,7 @@ class JoinedRows:
         return held_out(self.joint_seed, len(self.labels), spec.split.test)
 
 
-def compare(spec: JobSpec, rows: JoinedRows, federated: float) -> dict[str, float]:
+def compare(spec: JobSpec, rows: JoinedRows, federated: float | None) -> dict[str, float | None]:
     """The task's metric of the job's model, of the same model in clear, of the label party alone, and centralised."""
     return {
         "federated": federated,
@@ -82,11 +82,16 @@ def centralised(spec: JobSpec, rows: JoinedRows) -> float:
     train, test = rows.split(spec)
     joined = np.column_stack([rows.features, rows.own])
     columns = Scaling.fit(joined[train]).apply(joined)
-    task = spec.job.task
+    task, labels = spec.job.task, rows.labels
     if task == "regression":
-        scores = Ridge().fit(columns[train], rows.labels[train]).predict(columns[test])
+        scores = Ridge().fit(columns[train], labels[train]).predict(columns[test])[:, None]
+    elif len(np.unique(labels[train])) == 1:
+        return float("nan")
     else:
-        scores = (
-            LogisticRegression(max_iter=5000).fit(columns[train], rows.labels[train]).decision_function(columns[test])
-        )
-    return measure(task, rows.labels[test], scores.reshape(len(test), -1))[METRIC[task]]
+        model = LogisticRegression(max_iter=5000).fit(columns[train], labels[train])
+        scores = model.decision_function(columns[test]).reshape(len(test), -1)
+        if task == "multiclass":
+            # A class without a training row has no score, and can never be the highest.
+            known, scores = scores, np.full((len(test), spec.outputs), -np.inf)
+            scores[:, model.classes_.astype(int)] = known
+    return measure(task, labels[test], scores)[METRIC[task]]

@@ -1,6 +1,7 @@
 """Plots as inline SVG that follows the page: its font, and its colours in light and dark."""
 
 import io
+import math
 from collections.abc import Sequence
 
 from matplotlib.axes import Axes
@@ -85,11 +86,11 @@ def _figure(width: float, height: float) -> tuple[Figure, Axes]:
 
 
 def _curve(
-    axes: Axes, epochs: list[int], values: list[float], colour: str, label: str, *, dashed: bool = False
+    axes: Axes, epochs: list[int], values: Sequence[float | None], colour: str, label: str, *, dashed: bool = False
 ) -> None:
     axes.plot(
         epochs,
-        values,
+        [math.nan if value is None else value for value in values],
         color=colour,
         linewidth=1.8,
         linestyle=(0, (4, 2)) if dashed else "solid",

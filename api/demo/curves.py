@@ -26,7 +26,8 @@ class EpochPoint:
     epoch: int
     training_loss: float
     held_out_loss: float
-    held_out_metric: float
+    held_out_metric: float | None
+    """None where it is not defined: an AUC over rows of one class."""
 
 
 def curves(spec: JobSpec, rows: JoinedRows, epochs_folder: Path) -> list[EpochPoint]:

@@ -21,7 +21,7 @@ AROUND_THE_JOB = "agree, begin, end"
 TITLES = {"breast-cancer": "Breast cancer", "digits": "Digits", "diabetes": "Diabetes", "own-tables": "Own tables"}
 
 
-def metric_of(result: JsonObject) -> tuple[str, dict[str, float]]:
+def metric_of(result: JsonObject) -> tuple[str, dict[str, float | None]]:
     """The metric's key in a result, and the four models' values."""
     name = next(name for name in METRIC_NAMES if name in result)
     return name, result[name]
@@ -37,7 +37,12 @@ def metric_rows(result: JsonObject) -> list[tuple[str, str]]:
         "label_party_alone": "label party alone",
         "centralised": "all columns in one place, exact loss",
     }
-    return [(names[key], f"{scores[key]:.4f}") for key in names]
+    return [(names[key], readable_score(scores[key], 4)) for key in names]
+
+
+def readable_score(score: float | None, decimals: int) -> str:
+    """0.9960; over held-out rows of one class an AUC is not defined."""
+    return "undefined" if score is None else f"{score:.{decimals}f}"
 
 
 def render(result: JsonObject, specification: str) -> str:
@@ -49,15 +54,19 @@ def render(result: JsonObject, specification: str) -> str:
         lstrip_blocks=True,
     )  # fmt: skip
     environment.filters["bytes"] = readable_bytes
-    references: list[tuple[str, float]] = [
-        ("label party alone", scores["label_party_alone"]),
-        ("all columns in one place", scores["centralised"]),
+    references = [
+        (name, score)
+        for name, score in (
+            ("label party alone", scores["label_party_alone"]),
+            ("all columns in one place", scores["centralised"]),
+        )
+        if score is not None
     ]
     context: dict[str, Any] = {
         "result": result,
         "title": TITLES.get(result["dataset"], result["dataset"]),
         "metric": METRIC_NAMES[key],
-        "scores": scores,
+        "score": readable_score(scores["federated"], 3),
         "rows": metric_rows(result),
         "loss_chart": loss_curve(points, LOSS_NAMES[result["task"]]),
         "metric_chart": metric_curve(points, _capital(METRIC_NAMES[key]), references),
@@ -83,7 +92,8 @@ def _capital(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-def _summary(result: JsonObject, metric: str, scores: dict[str, float]) -> str:
+def _summary(result: JsonObject, metric: str, scores: dict[str, float | None]) -> str:
+    values = {model: readable_score(score, 3) for model, score in scores.items()}
     how = (
         "on ciphertexts: no row left its owner in clear"
         if result["scheme"] == "ckks"
@@ -91,8 +101,8 @@ def _summary(result: JsonObject, metric: str, scores: dict[str, float]) -> str:
     )
     return (
         f"A label party and a feature party trained one model {how}. On {result['held_out_rows']:,} rows it had never "
-        f"met, the model reaches {metric} {scores['federated']:.3f}, against {scores['label_party_alone']:.3f} for the "
-        f"label party alone and {scores['centralised']:.3f} for a model with all columns in one place."
+        f"met, the model reaches {metric} {values['federated']}, against {values['label_party_alone']} for the "
+        f"label party alone and {values['centralised']} for a model with all columns in one place."
     )
 
 

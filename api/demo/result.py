@@ -1,5 +1,6 @@
 """The result of a demonstration as data: what `result.json` and `--format json` hold."""
 
+import math
 import os
 import platform
 from collections import Counter
@@ -22,7 +23,7 @@ PARTIES = {LABEL_PARTY: "label_party", FEATURE_PARTY: "feature_party"}
 def result_data(
     demonstration: "Demonstration",
     jobs: Mapping[str, JsonObject],
-    scores: Mapping[str, float],
+    scores: Mapping[str, float | None],
     points: list[EpochPoint],
     processes: int,
     seconds: float,
@@ -47,7 +48,7 @@ def result_data(
         "steps": plan.steps,
         "batch_rows": spec.train.batch_rows,
         "seed": demonstration.seed,
-        METRIC[table.task]: dict(scores),
+        METRIC[table.task]: {model: _defined(score) for model, score in scores.items()},
         "seconds": {"total": round(seconds, 3), "training": round(training, 3)},
         "samples_per_second": round(plan.training_rows * spec.train.epochs / training, 1) if training else 0.0,
         "bytes": {f"{PARTIES[party]}_sent": _sent(jobs[party]) for party in (FEATURE_PARTY, LABEL_PARTY)},
@@ -61,7 +62,7 @@ def result_data(
         "reveals": jobs[LABEL_PARTY]["reveals"],
         "model_digest": {name: jobs[party]["model_digest"] for party, name in PARTIES.items()},
         "processes": processes,
-        "curves": [asdict(point) for point in points],
+        "curves": [{key: _defined(value) for key, value in asdict(point).items()} for point in points],
         "lowered_floors": [asdict(floor) for floor in agreement.floors],
         "not_protected": not_protected(demonstration),
         "machine": {
@@ -103,3 +104,8 @@ def not_protected(demonstration: "Demonstration") -> list[str]:
 
 def _sent(job: JsonObject) -> int:
     return sum(int(line["payload_bytes"]) for line in job["traffic"] if line["direction"] == "sent")
+
+
+def _defined(number: float | None) -> float | None:
+    """JSON has no NaN: an AUC over rows of one class is null."""
+    return number if number is not None and math.isfinite(number) else None

@@ -11,14 +11,14 @@ from api.demo.agreement import DEADLINE_SECONDS, Agreement
 from api.demo.baselines import JoinedRows, compare
 from api.demo.curves import curves
 from api.demo.errors import DemoError, JobOverdue
-from api.demo.folder import REPORT, private_seed, write_parties, write_text
+from api.demo.folder import DATA_FILE, REPORT, private_seed, write_parties, write_text
 from api.demo.report import render
 from api.demo.result import result_data
 from api.demo.servers import Servers, free_ports, workers
-from api.demo.tables import FEATURE_PARTY, LABEL_PARTY, DividedTable
+from api.demo.tables import DATASET, FEATURE_PARTY, LABEL_PARTY, DividedTable
 from parties.datasets import load
 from parties.negotiation import joint_seed
-from parties.settings import load as load_settings
+from parties.settings import DatasetSettings
 from vfl.metrics import METRIC
 
 PARTIES = (LABEL_PARTY, FEATURE_PARTY)
@@ -65,16 +65,10 @@ def run(demonstration: Demonstration, watcher: Watcher) -> JsonObject:
     """
     started = time.monotonic()
     folder, agreement = demonstration.folder, demonstration.agreement
-    ports = free_ports(2 * len(PARTIES))
-    write_parties(
-        folder,
-        demonstration.table,
-        agreement,
-        demonstration.seed,
-        {party: (ports[2 * n], ports[2 * n + 1]) for n, party in enumerate(PARTIES)},
-    )
+    ports = free_ports(PARTIES)
+    write_parties(folder, demonstration.table, agreement, demonstration.seed, ports)
     watcher.phase("starting two party servers")
-    with Servers(folder, PARTIES) as servers:
+    with Servers(folder, ports) as servers:
         job_id = servers.client(LABEL_PARTY).submit(agreement.text)["id"]
         watcher.phase("the parties agree on the job")
         jobs, most_processes = _follow(servers, job_id, watcher)
@@ -130,10 +124,9 @@ def _look(servers: Servers, job_id: str) -> dict[str, JsonObject]:
 
 def _joined_rows(demonstration: Demonstration) -> JoinedRows:
     """Both parties' files read as they read them, and the seeds they ran with."""
-    spec, loaded = demonstration.agreement.spec, {}
-    for party in PARTIES:
-        folder = demonstration.folder / party
-        loaded[party] = load(folder, load_settings(folder).datasets, spec, party)
+    spec, folder = demonstration.agreement.spec, demonstration.folder
+    datasets = {DATASET: DatasetSettings(path=DATA_FILE, id=demonstration.table.id)}
+    loaded = {party: load(folder / party, datasets, spec, party) for party in PARTIES}
     labels = loaded[LABEL_PARTY].labels
     if labels is None:
         raise DemoError(f"{LABEL_PARTY} holds no labels")

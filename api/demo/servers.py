@@ -13,9 +13,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from api.client import Client, JsonObject
+from api.client import Client, JsonObject, read_token
 from api.demo.errors import ServerEnded
 from api.demo.folder import PROCESSES, write_json
+from parties.settings import LOOPBACK, TOKEN_FILE
 
 READY_SECONDS = 60.0
 STOP_SECONDS = 10.0
@@ -28,21 +29,23 @@ INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 class Servers:
     """One `vfl party serve` per party folder. Leaving the block ends them and their workers."""
 
-    def __init__(self, folder: Path, parties: Iterable[str]) -> None:
+    def __init__(self, folder: Path, ports: Mapping[str, tuple[int, int]]) -> None:
+        """`ports` are (operator, peer) by party, as their settings say."""
         self._folder = folder
-        self._parties = tuple(parties)
+        self._ports = ports
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._clients: dict[str, Client] = {}
         self._written: list[dict[str, object]] = []
 
     def __enter__(self) -> Self:
         try:
-            for party in self._parties:
+            for party in self._ports:
                 with _interrupts_later():
                     self._processes[party] = _start(self._folder / party)
             self.write_processes({})
-            for party in self._parties:
-                self._clients[party] = Client.from_folder(self._folder / party)
+            for party, (operator_port, _) in self._ports.items():
+                token = read_token(self._folder / party / TOKEN_FILE)
+                self._clients[party] = Client(f"http://{LOOPBACK}:{operator_port}", token)
             self._await_ready()
         except BaseException:
             self.stop()
@@ -119,13 +122,17 @@ def workers(jobs: Mapping[str, JsonObject]) -> dict[str, int | None]:
     return {party: job.get("worker_pid") for party, job in jobs.items()}
 
 
-def free_ports(count: int) -> list[int]:
-    """Loopback ports nobody listens on now."""
+def free_ports(parties: Iterable[str]) -> dict[str, tuple[int, int]]:
+    """Two loopback ports per party that nobody listens on now: (operator, peer)."""
     with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
+
+        def free() -> int:
+            each = stack.enter_context(socket.socket())
+            each.bind((LOOPBACK, 0))
+            port: int = each.getsockname()[1]
+            return port
+
+        return {party: (free(), free()) for party in parties}
 
 
 def _start(party_folder: Path) -> subprocess.Popen[bytes]:

@@ -29,10 +29,10 @@ TABLE = breast_cancer()
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A folder with both parties, their servers running."""
     folder = tmp_path_factory.mktemp("parties")
-    ports = free_ports(4)
+    ports = free_ports(PARTIES)
     agreement = agree(TABLE, scheme="none", epochs=None, seed=0)
-    write_parties(folder, TABLE, agreement, 0, {PARTIES[0]: (ports[0], ports[1]), PARTIES[1]: (ports[2], ports[3])})
-    with Servers(folder, PARTIES):
+    write_parties(folder, TABLE, agreement, 0, ports)
+    with Servers(folder, ports):
         yield folder
 
 
