@@ -6,6 +6,7 @@ from typing import Any
 from fastapi import Request
 from fastapi.responses import JSONResponse
 
+from parties.errors import InternalError
 from vfl.errors import JobError
 
 STATUS = {
@@ -65,6 +66,11 @@ async def answer_bad_request(_request: Request, error: Exception) -> JSONRespons
     first: dict[str, Any] = error.errors()[0]  # type: ignore[attr-defined]
     at = ".".join(str(part) for part in first["loc"])
     return problem(RequestRefused(f"{at}: {first['msg']}"))
+
+
+async def answer_bug(_request: Request, _error: Exception) -> JSONResponse:
+    """The server's log has the traceback; the answer has nothing of it."""
+    return problem(InternalError("a bug in this party's server"))
 
 
 async def answer_http_error(_request: Request, error: Exception) -> JSONResponse:

@@ -33,6 +33,8 @@ from vfl.job import JobSpec, PartyId, Role
 MINIMUM_ROWS = 2
 EXAMPLES = 3
 FEWEST_CLASSES = 3
+TABLE_LIMIT = 3 << 30
+"""Bytes of a table; it reaches the worker in one frame of at most 4 GiB."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,8 @@ def load(folder: Path, datasets: dict[str, DatasetSettings], spec: JobSpec, me: 
         raise UnreadableFile(f"{path.name} of {me} cannot be read: {error}") from error
     if rows.height < MINIMUM_ROWS:
         raise TooFewRows(f"{path.name} of {me} has {rows.height} rows; a job needs at least {MINIMUM_ROWS}")
+    if rows.height * len(brought.columns) * 8 > TABLE_LIMIT:
+        raise UnreadableFile(f"{path.name} of {me} has {rows.height} rows, too many for one job's worker")
     ids = _ids(rows[registered.id], path.name)
     columns = np.empty((rows.height, len(brought.columns)), dtype=np.float64)
     for position, column in enumerate(brought.columns):

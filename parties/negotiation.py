@@ -15,7 +15,7 @@ chooses the batches (trust.md 8). With several feature parties the label party r
 
 import hashlib
 import re
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import msgspec
 
@@ -63,15 +63,26 @@ class Abort(Control, frozen=True):
     message: str
 
 
-CONTROLS: dict[str, tuple[type[Control], Role | None]] = {
-    "Proposal": (Proposal, Role.LABEL),
-    "Acceptance": (Acceptance, Role.FEATURE),
-    "Refusal": (Refusal, Role.FEATURE),
-    "Begin": (Begin, Role.LABEL),
-    "Finish": (Finish, None),
-    "Abort": (Abort, None),
+NEGOTIATION, RUN = 0, 1
+"""Attempt numbers: there is one run of a job so far."""
+
+
+class ControlRoute(NamedTuple):
+    """Who may send a control message, and in which attempt; None is any."""
+
+    control: type[Control]
+    sender: Role | None
+    attempt: int | None
+
+
+CONTROLS: dict[str, ControlRoute] = {
+    "Proposal": ControlRoute(Proposal, Role.LABEL, NEGOTIATION),
+    "Acceptance": ControlRoute(Acceptance, Role.FEATURE, NEGOTIATION),
+    "Refusal": ControlRoute(Refusal, Role.FEATURE, NEGOTIATION),
+    "Begin": ControlRoute(Begin, Role.LABEL, RUN),
+    "Finish": ControlRoute(Finish, None, RUN),
+    "Abort": ControlRoute(Abort, None, None),
 }
-"""Kind, its struct, and the role that may send it; None for both."""
 
 Body: TypeAlias = bytes | memoryview
 
@@ -83,7 +94,7 @@ def encode_control(control: Control) -> bytes:
 def decode_control(kind: str, body: Body) -> Control:
     """Raises RemoteProtocolError."""
     try:
-        control: Control = msgspec.msgpack.decode(body, type=CONTROLS[kind][0])
+        control: Control = msgspec.msgpack.decode(body, type=CONTROLS[kind].control)
     except msgspec.DecodeError as error:
         raise RemoteProtocolError(f"the peer's {kind} cannot be read: {error}") from error
     return control

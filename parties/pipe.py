@@ -13,7 +13,6 @@ import msgspec
 from vfl.job import PartyId
 from vfl.reports import Fact, Outcome
 
-FRAME_LIMIT = (1 << 32) - 1
 PIPE_BYTES = 1 << 20
 """What the kernel holds for a reader that is not there yet; asked for where the platform lets us."""
 

@@ -6,6 +6,7 @@ answering; until attempts can resume, that fails the job too. The server process
 """
 
 import logging
+import math
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -32,6 +33,8 @@ from parties.journal import Journal
 from parties.mailbox import Mailbox
 from parties.negotiation import (
     CONTROLS,
+    NEGOTIATION,
+    RUN,
     Abort,
     Acceptance,
     Begin,
@@ -54,9 +57,6 @@ from vfl.errors import JobError, LocalProtocolError, RemoteProtocolError
 from vfl.job import JobSpec, PartyId, Role
 from vfl.reports import Outcome
 from vfl.routes import allowed
-
-RUN = 1
-"""The number of the only attempt there is so far; negotiation is attempt 0."""
 
 _LOG = logging.getLogger("parties")
 
@@ -91,11 +91,11 @@ class Supervisor:
         self._journal = Journal(job, store, registry)
         self._digest = spec.digest()
         self._links = {
-            peer: Link(couriers[peer], Outgoing(job, self._digest, 0, me, peer), {0: Incoming()})
+            peer: Link(couriers[peer], Outgoing(job, self._digest, NEGOTIATION, me, peer), {NEGOTIATION: Incoming()})
             for peer in spec.peers_of(me)
         }
         self._lock = threading.RLock()
-        self._attempt = 0
+        self._attempt = NEGOTIATION
         self._over = False
         self._shares = {me: share}
         self._commitment = commitment_to(share)
@@ -181,7 +181,8 @@ class Supervisor:
         if control is None:
             legal = header.attempt == RUN and allowed(self.spec, header.sender, self.me, header.kind)
         else:
-            legal = control[1] in {None, self.spec.role_of(header.sender)}
+            legal = control.sender in {None, self.spec.role_of(header.sender)}
+            legal = legal and control.attempt in {None, header.attempt}
             if header.body_bytes > CONTROL_LIMIT or header.parts > 1:
                 raise EnvelopeTooLarge(f"{header.kind} has more than {CONTROL_LIMIT} bytes")
         if not legal:
@@ -200,14 +201,14 @@ class Supervisor:
 
     def _obey(self, sender: PartyId, control: Control) -> None:
         match control:
-            case Acceptance(share) if self._attempt == 0 and sender not in self._shares:
+            case Acceptance(share) if self._attempt == NEGOTIATION and sender not in self._shares:
                 self._shares[sender] = share
                 self._journal.record("accepted", f"{sender} accepted the job")
                 if len(self._shares) == len(self.spec.parties):
                     self._attend(lambda: self._begin(self._shares))
-            case Refusal(code, message, fix) if self._attempt == 0:
+            case Refusal(code, message, fix) if self._attempt == NEGOTIATION:
                 self.fail(failure_at(sender, "refused", code, message, fix), knowing=sender)
-            case Begin(shares) if self._attempt == 0 and self._table is not None:
+            case Begin(shares) if self._attempt == NEGOTIATION and self._table is not None:
                 check_shares(shares, self.spec, self._commitment, self.me, self._shares[self.me])
                 self._attend(lambda: self._begin(shares))
             case Finish() if self._attempt == RUN:
@@ -215,7 +216,7 @@ class Supervisor:
                 self._finish_together()
             case Abort(code, message):
                 self.fail(failure_at(sender, "ended", code, message), knowing=sender)
-            case Proposal() if self._attempt == 0:
+            case Proposal() if self._attempt == NEGOTIATION:
                 pass  # this supervisor was made from it
             case _:
                 raise RemoteProtocolError(f"{sender} sent {control.kind} out of turn")
@@ -299,7 +300,7 @@ class Supervisor:
             return
         result: dict[str, Any] = {
             "model_digest": self._model_digest,
-            "metrics": outcome.metrics,
+            "metrics": {name: value for name, value in outcome.metrics.items() if math.isfinite(value)},
             "operations": outcome.operations,
         }
         manifest = {"job": self.job, "name": self.spec.job.name, "party": self.me, "spec_digest": self._digest.hex()}

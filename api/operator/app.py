@@ -13,7 +13,7 @@ from fastapi import APIRouter, Depends, FastAPI, Header, Query, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
-from api.errors import Unauthorised, answer_bad_request, answer_http_error, answer_job_error
+from api.errors import Unauthorised, answer_bad_request, answer_bug, answer_http_error, answer_job_error
 from api.limits import BodyLimit
 from api.operator.schemas import EventsBody, HealthBody, JobBody, JobsBody, Submission, VersionBody
 from parties.channel import WIRE_VERSION
@@ -35,6 +35,7 @@ def operator_app(party: Party, token_hash: bytes) -> FastAPI:
     app.add_exception_handler(JobError, answer_job_error)
     app.add_exception_handler(RequestValidationError, answer_bad_request)
     app.add_exception_handler(HTTPException, answer_http_error)
+    app.add_exception_handler(Exception, answer_bug)
 
     async def authorised(authorization: Annotated[str, Header()] = "") -> None:
         scheme, _, token = authorization.partition(" ")

@@ -1,0 +1,65 @@
+"""Jobs, events and traffic survive the process; a reader waits for an event and no longer."""
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from parties.store import Count, Event, Job, Store, now
+
+LONG_SECONDS = 20.0
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    opened = Store(tmp_path)
+    opened.add(a_job(), b"spec", "key", "digest")
+    yield opened
+    opened.close()
+
+
+def a_job() -> Job:
+    return Job(
+        id="job", name="n", state="running", role="label", party="a", peers=["b"], spec_digest="00", created_at=now()
+    )
+
+
+def test_a_job_is_read_as_it_was_written(store: Store, tmp_path: Path) -> None:
+    store.record("job", "step", "step 1", {"step": 1}, step=1, error={"code": "x"})
+    store.keep_traffic("job", {("sent", "b", "Kind"): Count(1, 10)})
+    store.keep_traffic("job", {("sent", "b", "Kind"): Count(2, 20), ("received", "b", "Kind"): Count(1, 5)})
+    again = Store(tmp_path)
+    job = again.job("job")
+    again.close()
+    assert job is not None
+    assert (job.step, job.error, job.over) == (1, {"code": "x"}, False)
+    assert {(line.direction, line.payload_bytes) for line in job.traffic} == {("sent", 20), ("received", 5)}
+
+
+def test_a_key_leads_to_its_job(store: Store) -> None:
+    assert store.job_of_key("key") == ("job", "digest")
+    assert store.job_of_key("other") is None
+    assert store.job("other") is None
+
+
+def test_a_waiting_reader_is_woken_by_the_next_event(store: Store) -> None:
+    found: list[Event] = []
+    reader = threading.Thread(target=lambda: found.extend(store.events("job", 0, LONG_SECONDS)), daemon=True)
+    reader.start()
+    store.record("job", "progress", "news")
+    reader.join(LONG_SECONDS / 2)
+    assert [(event.number, event.text) for event in found] == [(1, "news")]
+
+
+def test_a_reader_of_a_job_that_is_over_does_not_wait(store: Store) -> None:
+    store.record("job", "done", "done", state="done")
+    assert [event.kind for event in store.events("job", 0, LONG_SECONDS)] == ["done"]
+    reader = threading.Thread(target=lambda: store.events("job", 1, LONG_SECONDS), daemon=True)
+    reader.start()
+    reader.join(LONG_SECONDS / 2)
+    assert not reader.is_alive()
+
+
+def test_the_database_is_private(store: Store, tmp_path: Path) -> None:
+    assert {path.stat().st_mode & 0o077 for path in tmp_path.iterdir()} == {0}
