@@ -34,6 +34,7 @@ from tenseal import sealapi
 
 import crypto.ckks
 import crypto.ckks_context
+import crypto.ckks_evaluator
 import crypto.seal_stream
 from api.client import FINAL_STATES
 from api.demo.agreement import Agreement
@@ -137,14 +138,12 @@ def seconds_per_step_over_http(loss: str) -> float:
         feature_file=pl.DataFrame([ids, *(pl.Series(n, c) for n, c in zip(names, columns.T, strict=True))]),
         training=Training(spec.train.epochs, spec.train.batch_rows, spec.train.optimiser.rate, 0.0),
     )
-    ports = free_ports(4)
+    ports = free_ports((LABEL_PARTY, FEATURE_PARTY))
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         agreement = Agreement(text, spec, plan(spec, len(labels)), ())
-        write_parties(
-            folder, divided, agreement, 0, {LABEL_PARTY: (ports[0], ports[1]), FEATURE_PARTY: (ports[2], ports[3])}
-        )
-        with Servers(folder, (LABEL_PARTY, FEATURE_PARTY)) as servers:
+        write_parties(folder, divided, agreement, 0, ports)
+        with Servers(folder, ports) as servers:
             client = servers.client(LABEL_PARTY)
             job = client.submit(text)
             times: list[tuple[int, dt.datetime]] = []
@@ -200,7 +199,7 @@ def over_floor(loss: str, steps: int) -> float:
     """Wall time over time inside SEAL, both over the same steps of one run."""
     clock, memory = SealClock(), crypto.seal_stream._MemoryFile  # noqa: SLF001
     save, fill = memory.save, memory.load
-    namespaces = vars(crypto.ckks), vars(crypto.ckks_context)
+    namespaces = vars(crypto.ckks), vars(crypto.ckks_evaluator), vars(crypto.ckks_context)
     for names in namespaces:
         names["sealapi"] = clock
     memory.save, memory.load = clock.wrap(save), clock.wrap(fill)  # type: ignore[method-assign]

@@ -116,8 +116,8 @@ def plan(spec: JobSpec, rows: int) -> Plan:
         if opened > cap:
             _refuse(
                 [f"one step opens {opened} values, more than the {cap} one key may open"],
-                f"Use fewer columns or classes, or encryption.values_per_key up to {ROOMY_VALUES_PER_KEY}, which claims "
-                "nothing against a label party that deviates.",
+                f"Use fewer columns or classes, or encryption.values_per_key up to {ROOMY_VALUES_PER_KEY}, "
+                "which claims nothing against a label party that deviates.",
             )
         guarded = cap <= preset.values_per_key
     return Plan(

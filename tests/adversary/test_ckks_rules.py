@@ -7,7 +7,8 @@ import pytest
 from tenseal import sealapi
 
 from crypto.ciphertexts import Seeded, read_integers, read_seeded, read_words
-from crypto.ckks import CkksPrivateKey, CkksPublicKey, score_groups
+from crypto.ckks import CkksPrivateKey, score_groups
+from crypto.ckks_evaluator import CkksPublicKey
 from crypto.ckks_parameters import PRESETS, RING_DEGREE
 from crypto.ring import block_coefficients, block_sums, centred
 from crypto.seal_stream import ciphertext_payload, identifier, load, read_ciphertext, read_plain_words, stream

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from crypto.ciphertexts import seeded_bytes
-from crypto.ckks import CkksPrivateKey, CkksPublicKey, Masked, PublicMaterial, fill, repeats, score_groups
+from crypto.ckks import CkksPrivateKey, Masked, PublicMaterial, fill, repeats, score_groups
+from crypto.ckks_evaluator import CkksPublicKey
 from crypto.ckks_parameters import PRESETS, RING_DEGREE, SLOTS
 from crypto.errors import InvalidCiphertext, KeyUsedUp, OutOfRange
 from crypto.packing import groups_for

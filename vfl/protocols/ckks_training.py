@@ -30,7 +30,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from crypto.ckks import CkksPrivateKey, CkksPublicKey, Masked, PublicMaterial, score_groups
+from crypto.ckks import CkksPrivateKey, Masked, PublicMaterial, score_groups
+from crypto.ckks_evaluator import CkksPublicKey
 from crypto.ckks_parameters import RING_DEGREE, CkksPreset
 from crypto.errors import CryptoError
 from crypto.packing import groups_for
