@@ -130,7 +130,11 @@ def _run(
         signal.signal(number, signal.default_int_handler)
     agreement = agree(table, scheme=scheme, epochs=epochs, seed=seed)
     with taken(output_folder, table.name) as place:
-        return _run_in(place, table, agreement, seed, quiet=quiet)
+        try:
+            return _run_in(place, table, agreement, seed, quiet=quiet)
+        except KeyboardInterrupt:
+            note(f"interrupted; all processes of the demonstration have ended. Its folder is {place.folder}")
+            raise typer.Exit(Exit.INTERRUPTED) from None
 
 
 def _run_in(place: "Place", table: "DividedTable", agreement: "Agreement", seed: int, *, quiet: bool) -> dict[str, Any]:
@@ -157,9 +161,6 @@ def _run_in(place: "Place", table: "DividedTable", agreement: "Agreement", seed:
     except Failure as failure:
         _keep(folder, failure)
         raise
-    except KeyboardInterrupt:
-        note(f"interrupted; all processes of the demonstration have ended. Its folder is {folder}")
-        raise typer.Exit(Exit.INTERRUPTED) from None
     return data
 
 
