@@ -3,8 +3,10 @@
 A cell's value stands only in the error its owner reads; `Failure.told` keeps it from the peer.
 """
 
+import contextlib
 import difflib
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,7 +16,9 @@ from numpy.typing import NDArray
 
 from parties.errors import (
     ConstantLabel,
+    DuplicateColumns,
     DuplicateIds,
+    IdAmongColumns,
     LabelInFeatureFile,
     LabelsNotBinary,
     LabelsNotClasses,
@@ -33,6 +37,10 @@ from vfl.job import JobSpec, PartyId, Role
 MINIMUM_ROWS = 2
 EXAMPLES = 3
 FEWEST_CLASSES = 3
+REASON_LIMIT = 300
+LARGEST = 1e100
+"""Beyond it a column's variance no longer fits a float64, and standardising gives NaN."""
+PARQUET = {".parquet", ".pq"}
 TABLE_LIMIT = 3 << 30
 """Bytes of a table; it reaches the worker in one frame of at most 4 GiB."""
 
@@ -72,18 +80,15 @@ def load(folder: Path, datasets: dict[str, DatasetSettings], spec: JobSpec, me: 
             fix=f"Remove {foreign_label!r} from the file: a feature party must not hold the label.",
         )
     labelled = (brought.label,) if brought.label else ()
+    if registered.id in {*brought.columns, *labelled}:
+        raise IdAmongColumns(
+            f"the job asks {me} to train on {registered.id!r}, the id column of its data set {brought.dataset!r}",
+            fix=f"Leave {registered.id!r} out of data.{me}: an id names a row and says nothing about it.",
+        )
     wanted = (registered.id, *brought.columns, *labelled)
-    for column in wanted:
-        if column not in known:
-            near = difflib.get_close_matches(column, known, n=1)
-            raise UnknownColumn(
-                f"{path.name} of {me} has no column {column!r}",
-                fix=f"Did you mean {near[0]!r}?" if near else f"It has: {', '.join(known[:20])}.",
-            )
-    try:
+    _check_columns(known, wanted, path, me)
+    with _reading(f"{path.name} of {me}"):
         rows = frame.select(list(dict.fromkeys(wanted))).collect()
-    except (pl.exceptions.PolarsError, OSError) as error:
-        raise UnreadableFile(f"{path.name} of {me} cannot be read: {error}") from error
     if rows.height < MINIMUM_ROWS:
         raise TooFewRows(f"{path.name} of {me} has {rows.height} rows; a job needs at least {MINIMUM_ROWS}")
     if rows.height * len(brought.columns) * 8 > TABLE_LIMIT:
@@ -113,29 +118,54 @@ def ids_digest(joint_seed: bytes, ids: tuple[str, ...]) -> bytes:
 
 
 def _open(path: Path) -> pl.LazyFrame:
-    if not path.is_file():
-        raise UnknownFile(
-            f"there is no file {path}", fix="Correct [datasets] in party.toml; paths are relative to its folder."
-        )
-    try:
-        if path.suffix.lower() in {".parquet", ".pq"}:
-            frame = pl.scan_parquet(path)
+    with _reading(path.name):
+        if not path.is_file():
+            raise UnknownFile(
+                f"there is no file {path}", fix="Correct [datasets] in party.toml; paths are relative to its folder."
+            )
+        if path.suffix.lower() in PARQUET:
+            frame = pl.scan_parquet(path, glob=False)
         else:
             # All cells as text: inference would guess ids ("007") and hide the row of a cell that is no number.
-            frame = pl.scan_csv(path, infer_schema=False)
+            frame = pl.scan_csv(path, infer_schema=False, glob=False)
         frame.collect_schema()
-    except (pl.exceptions.PolarsError, OSError) as error:
-        raise UnreadableFile(
-            f"{path.name} cannot be read: {error}", fix="CSV (UTF-8, with a header line) or Parquet."
-        ) from error
     return frame
+
+
+@contextlib.contextmanager
+def _reading(file: str) -> Iterator[None]:
+    """Whatever a damaged file does to the reader, its owner reads the first line of the reason."""
+    try:
+        yield
+    # A panic of the reader is no Exception; left alone it would end the thread and not the job.
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:REASON_LIMIT]
+        raise UnreadableFile(
+            f"{file} cannot be read: {reason}", fix="CSV (UTF-8, with a header line) or Parquet."
+        ) from error
+
+
+def _check_columns(known: list[str], wanted: tuple[str, ...], path: Path, me: PartyId) -> None:
+    for column in wanted:
+        if column not in known:
+            near = difflib.get_close_matches(column, known, n=1)
+            raise UnknownColumn(
+                f"{path.name} of {me} has no column {column!r}",
+                fix=f"Did you mean {near[0]!r}?" if near else f"It has: {', '.join(known[:20])}.",
+            )
+        if f"{column}_duplicated_0" in known and path.suffix.lower() not in PARQUET:  # polars' name for the second
+            raise DuplicateColumns(
+                f"{path.name} of {me} has two columns {column!r}",
+                fix="Rename or remove one of them in the header line.",
+            )
 
 
 def _ids(column: pl.Series, file: str) -> tuple[str, ...]:
     missing = column.is_null().arg_true()
     if len(missing):
         raise MissingValue(f"{file}: the id column {column.name!r} is empty in data row {missing[0] + 1}")
-    texts = column.cast(pl.String)
+    with _reading(f"{file}: the id column {column.name!r}"):
+        texts = column.cast(pl.String)
     duplicated = texts.is_duplicated()
     if duplicated.any():
         first, second = texts.eq(texts.filter(duplicated)[0]).arg_true()[:2]
@@ -147,6 +177,13 @@ def _ids(column: pl.Series, file: str) -> tuple[str, ...]:
 
 
 def _numbers(column: pl.Series, file: str) -> NDArray[np.float64]:
+    named = isinstance(column.dtype, pl.Categorical | pl.Enum)
+    if not (named or column.dtype.is_numeric() or column.dtype in {pl.String, pl.Boolean, pl.Null}):
+        raise NonNumericCell(
+            f"{file}: column {column.name!r} holds {column.dtype}, not numbers",
+            fix="Encode the column as numbers, or leave it out.",
+        )
+    column = column.cast(pl.String) if named else column
     cells = column.str.strip_chars() if column.dtype == pl.String else column
     empty = cells.is_null() | (cells == "") if cells.dtype == pl.String else cells.is_null()
     numbers = cells.cast(pl.Float64, strict=False)
@@ -155,6 +192,7 @@ def _numbers(column: pl.Series, file: str) -> NDArray[np.float64]:
         (MissingValue, empty, "is empty", "Fill or remove such rows at both parties."),
         (NonNumericCell, numbers.is_null(), "is not a number", "Encode the column as numbers, or leave it out."),
         (NotFinite, ~numbers.is_finite(), "is not finite", "Replace NaN and infinite values."),
+        (NotFinite, numbers.abs() > LARGEST, f"is beyond {LARGEST:g}", "Bring the column to a smaller unit."),
     ):
         rows = wrong.arg_true()
         if len(rows):

@@ -180,6 +180,14 @@ class DuplicateIds(InvalidData):
     code = "duplicate_ids"
 
 
+class DuplicateColumns(InvalidData):
+    code = "duplicate_columns"
+
+
+class IdAmongColumns(InvalidData):
+    code = "id_among_columns"
+
+
 class LabelInFeatureFile(InvalidData):
     code = "label_in_feature_file"
 

@@ -1,7 +1,10 @@
 """A table enters a job only when every cell of it fits; else the error names file, column and row."""
 
+import contextlib
+import datetime as dt
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -11,8 +14,10 @@ from parties import datasets
 from parties.datasets import Table, ids_digest
 from parties.errors import (
     ConstantLabel,
+    DuplicateColumns,
     DuplicateIds,
     Failure,
+    IdAmongColumns,
     LabelInFeatureFile,
     LabelsNotBinary,
     LabelsNotClasses,
@@ -104,6 +109,9 @@ telco = {dataset = "table", columns = ["a"]}
         ("id,a,b,y\n1,1,2,1\n2,3,4,1\n", ConstantLabel, "the label 'y' is 1 in every row"),
         ("id,a,b,y\n1,1,2,1\n2,3,4,2\n3,1,1,5\n", LabelsNotBinary, "2 rows hold 2, 5"),
         ("", UnreadableFile, "cannot be read"),
+        ("id,a,b,y\n1,1,2,0\n2,3,1e200,1\n", NotFinite, "column 'b' is beyond 1e+100 in data row 2"),
+        ("id,a,b,y\n1,1,2,0\n2,3,4,1,9\n", UnreadableFile, "table.csv of bank cannot be read: found more fields"),
+        ("id,a,b,b,y\n1,1,2,3,0\n2,3,4,5,1\n", DuplicateColumns, "table.csv of bank has two columns 'b'"),
     ],
 )
 def test_a_table_that_does_not_fit_is_refused_by_name(
@@ -112,6 +120,61 @@ def test_a_table_that_does_not_fit_is_refused_by_name(
     with pytest.raises(error) as refused:
         load(text)
     assert told in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "text", ["\ufeff" + LABEL_FILE, LABEL_FILE.replace("\n", "\r\n"), LABEL_FILE.replace("007", '"007"')]
+)
+def test_a_byte_order_mark_line_ends_and_quotes_change_nothing(load: Load, text: str) -> None:
+    assert (load(text).ids, load(text).columns.tolist()) == (load().ids, load().columns.tolist())
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        [[1.0], [2.0]],
+        [{"x": 1}, {"x": 2}],
+        [b"1", b"\xff"],
+        [dt.date(2020, 1, 1)] * 2,
+        pl.Series(["1", "x"], dtype=pl.Categorical),
+    ],
+)
+def test_a_parquet_column_of_another_type_is_no_column_of_numbers(tmp_path: Path, values: Any) -> None:
+    pl.DataFrame({"id": ["1", "2"], "a": values, "b": [1, 2], "y": [0, 1]}).write_parquet(tmp_path / "table.parquet")
+    with pytest.raises(NonNumericCell, match="column 'a'"):
+        datasets.load(tmp_path, {"table": DatasetSettings(path="table.parquet", id="id")}, read_spec(SPEC), "bank")
+
+
+def test_a_damaged_parquet_file_ends_in_a_named_error_wherever_the_damage_is(tmp_path: Path) -> None:
+    path = tmp_path / "table.parquet"
+    pl.DataFrame({"id": ["1", "2"], "a": [1, 3], "b": [2.0, 4.0], "y": [0, 1]}).write_parquet(path)
+    whole, random = path.read_bytes(), np.random.default_rng(0)
+    for _ in range(60):
+        damaged = bytearray(whole)
+        for position in random.integers(0, len(whole), 8):
+            damaged[position] = int(random.integers(0, 256))
+        path.write_bytes(damaged)
+        with contextlib.suppress(InvalidData):
+            datasets.load(tmp_path, {"table": DatasetSettings(path="table.parquet", id="id")}, read_spec(SPEC), "bank")
+
+
+def test_a_panic_of_the_reader_is_an_unreadable_file() -> None:
+    with (
+        pytest.raises(UnreadableFile, match="cannot be read: called"),
+        datasets._reading("table.parquet"),
+    ):
+        raise pl.exceptions.PanicException("called `Option::unwrap()` on a `None` value")
+
+
+def test_an_id_is_nothing_to_train_on(load: Load, tmp_path: Path) -> None:
+    load()
+    with pytest.raises(IdAmongColumns, match="'id', the id column"):
+        datasets.load(
+            tmp_path,
+            {"table": DatasetSettings(path="table.csv", id="id")},
+            read_spec(SPEC.replace('columns = ["a"]', 'columns = ["a", "id"]').replace('label = "y"', 'label = "id"')),
+            "bank",
+        )
 
 
 def test_classes_are_the_integers_from_zero(load: Load) -> None:
