@@ -162,12 +162,6 @@ class Incoming:
             raise MalformedEnvelope(f"part {header.part} of {header.parts} of {header.kind} does not follow")
         return True
 
-    def check_body(self, envelope: Envelope) -> None:
-        """Raises TamperedBody."""
-        # (8) SHA-256 of the body; its length was compared with the frame when it was read
-        if hashlib.sha256(envelope.body).digest() != envelope.header.body_digest:
-            raise TamperedBody(f"the body of envelope {envelope.header.sequence} is not what its header names")
-
     def accept(self, envelope: Envelope) -> Bytes | None:
         """Advance; answers the whole body when its last part is here."""
         # (10) the position: from here on a repetition has no effect
@@ -229,6 +223,15 @@ def _read_header(encoded: memoryview, me: PartyId) -> Header:
     if min(numbers) < 0 or {len(header.previous), len(header.body_digest), len(header.job_digest)} != {DIGEST_BYTES}:
         raise MalformedEnvelope("the header contradicts itself")
     return header
+
+
+def check_body(envelope: Envelope, limit_bytes: int = PART_LIMIT) -> None:
+    """Raises EnvelopeTooLarge, TamperedBody."""
+    # (8) length and SHA-256 of the body; the frame it came in has the length its header says
+    if envelope.header.body_bytes > limit_bytes:
+        raise EnvelopeTooLarge(f"{envelope.header.kind} has more than {limit_bytes} bytes")
+    if hashlib.sha256(envelope.body).digest() != envelope.header.body_digest:
+        raise TamperedBody(f"the body of envelope {envelope.header.sequence} is not what its header names")
 
 
 def split(body: memoryview, size: int) -> list[Bytes]:

@@ -14,7 +14,7 @@ from typing import IO, Any
 import msgspec
 
 from parties import datasets, policy
-from parties.channel import NO_ENVELOPE, WIRE_VERSION, Envelope, Outgoing, read_post
+from parties.channel import CONTROL_LIMIT, NO_ENVELOPE, WIRE_VERSION, Envelope, Outgoing, check_body, read_post
 from parties.courier import Courier, Receipt, Reply
 from parties.errors import (
     EnvelopeRefused,
@@ -178,6 +178,7 @@ class Party:
     def _consider(self, envelope: Envelope) -> Supervisor:
         """A peer proposes: what its bytes show is answered at once, tables and policy are looked at next."""
         header = envelope.header
+        check_body(envelope, CONTROL_LIMIT)
         try:
             proposal = decode_control("Proposal", envelope.body)
             assert isinstance(proposal, Proposal)  # noqa: S101 - decoded as one

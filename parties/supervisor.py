@@ -15,12 +15,11 @@ from typing import Any
 
 import msgspec
 
-from parties.channel import CONTROL_LIMIT, Bytes, Envelope, Header, Incoming, Outgoing
+from parties.channel import CONTROL_LIMIT, PART_LIMIT, Bytes, Envelope, Header, Incoming, Outgoing, check_body
 from parties.courier import Courier, Receipt
 from parties.datasets import Table, ids_digest
 from parties.errors import (
     DeadlinePassed,
-    EnvelopeTooLarge,
     Equivocation,
     Failure,
     IllegalRoute,
@@ -152,13 +151,13 @@ class Supervisor:
             try:
                 new = lane.is_new(envelope)
             except Equivocation as error:
-                self.fail(Failure.of(RemoteProtocolError(str(error)), header.sender))
+                self.fail(Failure.of(error, header.sender))
                 raise
             if new:
                 if header.attempt < max(link.incoming):
                     raise StaleAttempt(f"attempt {header.attempt} is over, {max(link.incoming)} runs")
                 self._check_route(header)
-                lane.check_body(envelope)
+                check_body(envelope, CONTROL_LIMIT if header.kind in CONTROLS else PART_LIMIT)
                 # (9) policy and reveal counters come with budgets
                 if header.kind not in CONTROLS and not self._inbox.has_room:
                     raise MailboxFull(f"the worker of {self.me} has not read what came before")
@@ -182,9 +181,7 @@ class Supervisor:
             legal = header.attempt == RUN and allowed(self.spec, header.sender, self.me, header.kind)
         else:
             legal = control.sender in {None, self.spec.role_of(header.sender)}
-            legal = legal and control.attempt in {None, header.attempt}
-            if header.body_bytes > CONTROL_LIMIT or header.parts > 1:
-                raise EnvelopeTooLarge(f"{header.kind} has more than {CONTROL_LIMIT} bytes")
+            legal = legal and control.attempt in {None, header.attempt} and header.parts == 1
         if not legal:
             raise IllegalRoute(f"{header.sender} may not send {header.kind} to {self.me} in this job")
 
@@ -192,12 +189,8 @@ class Supervisor:
         if kind not in CONTROLS:
             self._inbox.put(Delivered(sender, kind, memoryview(body)), len(body))
             return
-        try:
-            control = decode_control(kind, body)
-            with self._lock:
-                self.guard(lambda: self._obey(sender, control))
-        except RemoteProtocolError as error:
-            self.fail(Failure.of(error, sender))
+        with self._lock:
+            self.guard(lambda: self._obey(sender, decode_control(kind, body)), sender)
 
     def _obey(self, sender: PartyId, control: Control) -> None:
         match control:
@@ -375,10 +368,12 @@ class Supervisor:
         """Off the thread that owes a peer its receipt."""
         threading.Thread(target=self.guard, args=(task,), name=f"job {self.job}", daemon=True).start()
 
-    def guard(self, task: Callable[[], None]) -> None:
-        """Run something whose every exception must end the job with a name."""
+    def guard(self, task: Callable[[], None], sender: PartyId = "") -> None:
+        """Run something whose every exception must end the job with a name; a broken rule is its sender's."""
         try:
             task()
+        except RemoteProtocolError as error:
+            self.fail(Failure.of(error, sender or self.me))
         except JobError as error:
             self.fail(Failure.of(error, self.me))
         except Exception:  # noqa: BLE001 - whatever it is, the job ends and the server goes on

@@ -15,6 +15,8 @@ from vfl.errors import JobError
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from api.demo.agreement import Agreement
+    from api.demo.folder import Place
     from api.demo.tables import DividedTable
 
 
@@ -120,21 +122,34 @@ def _check_arguments(dataset: Dataset | None, own: dict[str, Any], task: Task | 
 def _run(
     table: "DividedTable", scheme: str, epochs: int | None, seed: int, output_folder: Path | None, *, quiet: bool
 ) -> dict[str, Any]:
-    from api.cli.connection import translated  # noqa: PLC0415 - after the arguments are right
-    from api.cli.job import ended  # noqa: PLC0415
-    from api.cli.progress import Progress  # noqa: PLC0415
-    from api.demo.agreement import agree  # noqa: PLC0415
-    from api.demo.folder import choose, finish  # noqa: PLC0415
-    from api.demo.run import Demonstration, JobEnded, run  # noqa: PLC0415
+    from api.demo.agreement import agree  # noqa: PLC0415 - after the arguments are right
+    from api.demo.folder import taken  # noqa: PLC0415
 
     # Whatever ends this command ends the processes it started, like Ctrl-C.
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler)
     agreement = agree(table, scheme=scheme, epochs=epochs, seed=seed)
-    folder = choose(output_folder, table.name)
+    with taken(output_folder, table.name) as place:
+        try:
+            return _run_in(place, table, agreement, seed, quiet=quiet)
+        except KeyboardInterrupt:
+            note(f"interrupted; all processes of the demonstration have ended. Its folder is {place.folder}")
+            raise typer.Exit(Exit.INTERRUPTED) from None
+
+
+def _run_in(place: "Place", table: "DividedTable", agreement: "Agreement", seed: int, *, quiet: bool) -> dict[str, Any]:
+    from api.cli.connection import translated  # noqa: PLC0415 - as above
+    from api.cli.job import ended  # noqa: PLC0415
+    from api.cli.progress import Progress  # noqa: PLC0415
+    from api.demo.folder import finish  # noqa: PLC0415
+    from api.demo.run import Demonstration, JobEnded, run  # noqa: PLC0415
+
+    folder = place.folder
     try:
         with Progress(quiet=quiet) as progress, translated():
             progress.line(f"folder {folder}")
+            if place.set_aside:
+                progress.line(f"an unfinished demonstration was here; its files are in {place.set_aside}")
             for floor in agreement.floors:
                 progress.line(f"floor lowered in both party.toml: {floor}")
             data = run(Demonstration(table, agreement, seed, folder), progress)
@@ -146,9 +161,6 @@ def _run(
     except Failure as failure:
         _keep(folder, failure)
         raise
-    except KeyboardInterrupt:
-        note(f"interrupted; all processes of the demonstration have ended. Its folder is {folder}")
-        raise typer.Exit(Exit.INTERRUPTED) from None
     return data
 
 

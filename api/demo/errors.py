@@ -11,7 +11,7 @@ class DemoError(JobError):
 
 
 class DemoExists(DemoError):
-    """A finished demonstration stands in the folder."""
+    """A finished or running demonstration stands in the folder, or something that is not ours to move."""
 
     code = "demo_exists"
 

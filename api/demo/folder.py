@@ -1,47 +1,54 @@
 """The folder a demonstration leaves: each party's own folder, and the joint files beside them."""
 
 import contextlib
+import fcntl
 import itertools
 import json
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from api.demo.agreement import Agreement
 from api.demo.errors import DemoExists
 from api.demo.tables import DATASET, FEATURE_PARTY, LABEL_PARTY, DividedTable
-from parties.settings import init_party
+from parties.party import LOCK_FILE
+from parties.settings import SETTINGS_FILE, init_party
 
 PARENT = Path("vfl-demo")
 RESULT, REPORT, PROCESSES, SPECIFICATION = "result.json", "report.html", "processes.json", "job.toml"
 DATA_FILE = f"{DATASET}.csv"
+DEMO_SEED = "demo "
+"""How the private seed of a party begins that belongs to a demonstration."""
+UNTOUCHED = "It was not touched."
+ANOTHER = "Name another folder with --output, or move this one away."
 
 
-def choose(output: Path | None, name: str) -> Path:
-    """The folder to use: the user's, or the first free one under ./vfl-demo.
+@dataclass(frozen=True)
+class Place:
+    """Where a demonstration may write."""
 
-    It exists afterwards. Raises DemoExists when a demonstration finished there, or one that did not finish left its
-    parties: nothing of either is overwritten.
+    folder: Path
+    set_aside: Path | None
+    """Where the leftovers of an unfinished demonstration went."""
+
+
+@contextlib.contextmanager
+def taken(output: Path | None, name: str) -> Iterator[Place]:
+    """The user's folder, or the first free one under ./vfl-demo; no second demonstration enters it inside the block.
+
+    What an unfinished one left is moved to `unfinished-1` and so on: nothing is overwritten, nothing is removed. Raises
+    DemoExists when a demonstration finished or still runs there, or when something else stands in its place.
     """
-    if output is None:
-        return _first_free(name)
-    if (output / RESULT).exists():
-        raise DemoExists(
-            f"a finished demonstration stands in {output}",
-            safe="It was not touched.",
-            fix="Name another folder with --output, or remove this one.",
-        )
-    for party in (LABEL_PARTY, FEATURE_PARTY):
-        if (output / party).exists():
-            raise DemoExists(
-                f"{output} holds the {party} of a demonstration that did not finish",
-                safe="It was not touched.",
-                fix="Name another folder with --output, or remove this one.",
-            )
-    if output.exists() and not output.is_dir():
-        raise DemoExists(f"{output} is a file", safe="It was not touched.", fix="Name a folder with --output.")
-    output.mkdir(parents=True, exist_ok=True)
-    return output
+    if output and output.exists() and not output.is_dir():
+        raise DemoExists(f"{output} is a file", safe=UNTOUCHED, fix="Name a folder with --output.")
+    folder = output or _first_free(name)
+    folder.mkdir(parents=True, exist_ok=True)
+    with _locked(folder, folder):
+        if (folder / RESULT).exists():
+            raise DemoExists(f"a finished demonstration stands in {folder}", safe=UNTOUCHED, fix=ANOTHER)
+        yield Place(folder, _set_aside(folder))
 
 
 def finish(folder: Path, envelope: Any) -> None:
@@ -50,17 +57,59 @@ def finish(folder: Path, envelope: Any) -> None:
 
 
 def _first_free(name: str) -> Path:
-    for number in itertools.count(1):
+    return _first_new(PARENT / f"{name}-{number}" for number in itertools.count(1))
+
+
+def _first_new(folders: Iterator[Path]) -> Path:
+    for folder in folders:
         with contextlib.suppress(FileExistsError):
-            folder = PARENT / f"{name}-{number}"
             folder.mkdir(parents=True)
             return folder
     raise AssertionError
 
 
+@contextlib.contextmanager
+def _locked(path: Path, folder: Path) -> Iterator[None]:
+    """Hold the lock of a file or folder. Raises DemoExists when another process has it."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise DemoExists(
+                f"a demonstration runs in {folder}",
+                safe=UNTOUCHED,
+                fix=f"Name another folder with --output, or end its processes: {folder / PROCESSES} lists them.",
+            ) from None
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _set_aside(folder: Path) -> Path | None:
+    """Move away what is in the way; answers where it is now."""
+    names = (LABEL_PARTY, FEATURE_PARTY, SPECIFICATION, REPORT, PROCESSES)
+    leftovers = [path for path in (folder / name for name in names) if path.exists()]
+    for party in leftovers:
+        # The servers outlive a command that was killed, and nobody's own party is ours to move.
+        if (party / LOCK_FILE).exists():
+            with _locked(party / LOCK_FILE, folder):
+                pass
+        if (party / SETTINGS_FILE).exists() and f'private_seed = "{DEMO_SEED}' not in (party / SETTINGS_FILE).read_text(
+            encoding="utf-8"
+        ):
+            raise DemoExists(f"{party} is not a demonstration's party", safe=UNTOUCHED, fix=ANOTHER)
+    if not leftovers:
+        return None
+    place = _first_new(folder / f"unfinished-{number}" for number in itertools.count(1))
+    for path in leftovers:
+        path.rename(place / path.name)
+    return place
+
+
 def private_seed(seed: int, party: str) -> str:
     """What a party of the demonstration draws its private seed from: fixed, so that a run can be repeated."""
-    return f"demo {seed} {party}"
+    return f"{DEMO_SEED}{seed} {party}"
 
 
 def write_parties(

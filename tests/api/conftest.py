@@ -130,7 +130,7 @@ def make_party(folder: Path, name: str, ports: list[int], peers: dict[str, str],
         text = re.sub(rf"^{key} = .*$", f"{key} = {json.dumps(value)}", text, flags=re.MULTILINE)
     text += "".join(f'\n[peers.{peer}]\nurl = "{url}"\n' for peer, url in peers.items())
     text += "".join(f'\n[datasets.{data}]\npath = "{file}"\nid = "id"\n' for data, file in datasets.items())
-    text = text.replace("[server]", "[server]\npeer_timeout_seconds = 3")
+    text = text.replace("[server]", "[server]\npeer_timeout_seconds = 8")
     path.write_text(text)
     return Server(name, folder, ports[0], ports[1])
 

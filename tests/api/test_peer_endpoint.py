@@ -57,7 +57,7 @@ def feature(tmp_path_factory: pytest.TempPathFactory, new_party: Callable[..., A
     folder = tmp_path_factory.mktemp("alone") / "feature-party"
     server = new_party(folder, "feature-party", {"label-party": "http://127.0.0.1:9"}, {"clinic": "clinic.csv"})
     write_private(folder / "clinic.csv", clinic.read_bytes())
-    write_private(folder / "party.toml", (folder / "party.toml").read_bytes().replace(b"seconds = 3", b"seconds = 60"))
+    write_private(folder / "party.toml", (folder / "party.toml").read_bytes().replace(b"seconds = 8", b"seconds = 60"))
     yield server.start()
     server.close()
 
@@ -96,7 +96,7 @@ def test_two_envelopes_of_one_number_abort_the_job(label: Label, feature: Any) -
     answer = label.post(label.seal("Proposal", b"another"))
     assert (answer.status_code, answer.json()["code"]) == (409, "equivocation")
     job = feature.job(label.job)
-    assert (job["state"], job["error"]["side"]) == ("failed", "label-party")
+    assert (job["error"]["code"], job["error"]["side"]) == ("equivocation", "label-party")
 
 
 def test_a_body_that_is_not_the_one_its_header_names_is_refused_and_the_true_one_is_still_welcome(
@@ -109,6 +109,22 @@ def test_a_body_that_is_not_the_one_its_header_names_is_refused_and_the_true_one
     assert (answer.status_code, answer.json()["code"]) == (422, "tampered_body")
     assert label.post(abort).status_code == 202
     assert state(feature, label) == "cancelled"
+
+
+def test_a_proposal_is_not_looked_at_before_its_digest_holds(label: Label, feature: Any) -> None:
+    proposal = label.proposal()
+    tampered = Envelope(proposal.header, proposal.encoded, proposal.digest, bytes(proposal.body)[:-1] + b"?")
+    assert label.post(tampered).json()["code"] == "tampered_body"
+    assert feature.call("GET", f"/v1/jobs/{label.job}").status_code == 404
+    assert label.post(proposal).status_code == 202
+
+
+def test_a_control_message_sent_out_of_turn_ends_the_job(label: Label, feature: Any) -> None:
+    label.post(label.proposal())
+    label.lane = label.new_lane(1)
+    assert label.post(label.seal("Begin", b"\x91\x01")).status_code == 202
+    error = feature.job(label.job)["error"]
+    assert (error["code"], error["side"]) == ("remote_protocol_error", "label-party")
 
 
 def test_an_envelope_that_does_not_name_the_one_before_it_is_refused(label: Label) -> None:

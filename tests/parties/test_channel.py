@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from parties.channel import NO_ENVELOPE, PART_LIMIT, PARTS_LIMIT, Envelope, Incoming, Outgoing, read_post
+from parties.channel import NO_ENVELOPE, PART_LIMIT, PARTS_LIMIT, Envelope, Incoming, Outgoing, check_body, read_post
 from parties.errors import (
     BrokenChain,
     EnvelopeRefused,
@@ -34,7 +34,7 @@ def deliver(incoming: Incoming, envelope: Envelope) -> bytes | None:
     """The checks of one envelope in their order; None for a repetition or an unfinished message."""
     if not incoming.is_new(envelope):
         return None
-    incoming.check_body(envelope)
+    check_body(envelope)
     body = incoming.accept(envelope)
     return None if body is None else bytes(body)
 
