@@ -78,8 +78,10 @@ def test_bytes_that_are_not_canonical_are_refused():
         ("[train]", '[protection]\ncut_noise = { method = "none" }\n[train]', "layout features sends no error"),
         (
             "[train]",
-            '[model]\nlayout = "embeddings"\nbottom = { out = 3 }\n'
-            '[protection]\ncut_noise = { method = "isotropic" }\n[train]',
+            (
+                '[model]\nlayout = "embeddings"\nbottom = { out = 3 }\n'
+                '[protection]\ncut_noise = { method = "isotropic" }\n[train]'
+            ),
             "scale goes with isotropic",
         ),
     ],
