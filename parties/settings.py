@@ -125,7 +125,8 @@ def load(folder: Path) -> PartySettings:
 def init_party(folder: Path, name: str, *, operator_port: int = 7101, peer_port: int = 7102) -> Path:
     """Make a party's folder (0700) with party.toml and the operator's token (256 bit, 0600); answers party.toml's path.
 
-    The server keeps only the token's hash, in a file of its own. Raises SettingsError when a party is already there.
+    The server keeps only the token's hash, in a file of its own. Raises SettingsError when a party is already there, or
+    the folder cannot be made.
     """
     if PARTY_ID.fullmatch(name) is None:
         raise SettingsError(f"{name!r} is not a party name", fix="Use lower-case letters, digits and hyphens.")
@@ -134,8 +135,13 @@ def init_party(folder: Path, name: str, *, operator_port: int = 7101, peer_port:
         raise SettingsError(
             f"{path} exists already", fix="Choose another folder; an existing party is not overwritten."
         )
-    folder.mkdir(parents=True, exist_ok=True)
-    folder.chmod(0o700)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        folder.chmod(0o700)
+    except OSError as error:
+        raise SettingsError(
+            f"the folder {folder} cannot be made: {error.strerror}", fix="Name another folder."
+        ) from error
     token = secrets.token_urlsafe(32)
     write_private(folder / TOKEN_FILE, f"{token}\n".encode())
     write_private(folder / TOKEN_HASH_FILE, f"{hashlib.sha256(token.encode()).hexdigest()}\n".encode())

@@ -7,12 +7,14 @@ from vfl.errors import JobError
 def named(error: JobError) -> Failure:
     """An error with a code of its own, raised in this process."""
     from api.demo.errors import DemoExists  # noqa: PLC0415
-    from parties.errors import PortInUse, SettingsError  # noqa: PLC0415 - only when something went wrong
+    from parties.errors import PortInUse, SettingsError, StorageFailed  # noqa: PLC0415 - only when something went wrong
     from vfl.errors import ImpossibleJob, InvalidData, RowsDiffer, SpecError  # noqa: PLC0415
 
     exit_code = Exit.JOB
     if isinstance(error, PortInUse):
         exit_code = Exit.CONNECTION
-    elif isinstance(error, SettingsError | SpecError | ImpossibleJob | InvalidData | RowsDiffer | DemoExists):
+    elif isinstance(
+        error, SettingsError | SpecError | ImpossibleJob | InvalidData | RowsDiffer | DemoExists | StorageFailed
+    ):
         exit_code = Exit.ARGUMENTS
     return Failure(exit_code, error.code, str(error), fix=error.fix, safe=error.safe)

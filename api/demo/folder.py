@@ -13,6 +13,7 @@ from typing import Any
 from api.demo.agreement import Agreement
 from api.demo.errors import DemoExists
 from api.demo.tables import DATASET, FEATURE_PARTY, LABEL_PARTY, DividedTable
+from parties.errors import StorageFailed
 from parties.party import LOCK_FILE
 from parties.settings import SETTINGS_FILE, init_party
 
@@ -39,12 +40,18 @@ def taken(output: Path | None, name: str) -> Iterator[Place]:
     """The user's folder, or the first free one under ./vfl-demo; no second demonstration enters it inside the block.
 
     What an unfinished one left is moved to `unfinished-1` and so on: nothing is overwritten, nothing is removed. Raises
-    DemoExists when a demonstration finished or still runs there, or when something else stands in its place.
+    DemoExists when a demonstration finished or still runs there, or when something else stands in its place, and
+    StorageFailed when it cannot be made.
     """
     if output and output.exists() and not output.is_dir():
         raise DemoExists(f"{output} is a file", safe=UNTOUCHED, fix="Name a folder with --output.")
-    folder = output or _first_free(name)
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder = output or _first_free(name)
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageFailed(
+            f"the folder {output or PARENT} cannot be made: {error.strerror}", fix="Name another folder with --output."
+        ) from error
     with _locked(folder, folder):
         if (folder / RESULT).exists():
             raise DemoExists(f"a finished demonstration stands in {folder}", safe=UNTOUCHED, fix=ANOTHER)

@@ -60,9 +60,7 @@ def own_tables(label_path: Path, feature_path: Path, id_column: str, label: str,
 def _read(path: Path) -> pl.DataFrame:
     """A file as it is; the cells of a CSV stay text, so that ids such as 007 are passed on unchanged."""
     if not path.is_file():
-        raise UnknownFile(
-            f"there is no file {path}", fix="Name the user's tables with --label-file and --feature-file."
-        )
+        raise UnknownFile(f"there is no file {path}", fix="Name your tables with --label-file and --feature-file.")
     try:
         if path.suffix.lower() in {".parquet", ".pq"}:
             return pl.read_parquet(path)

@@ -87,7 +87,7 @@ def not_protected(demonstration: "Demonstration") -> list[str]:
     else:
         lines.append(
             f"The label party read {plan.opened_per_step} noisy gradient sums per step. If it knew every row's error, "
-            f"it could reconstruct {plan.rho:.1%} of the variance of a continuous column (rho {plan.rho:.3g})."
+            f"it could reconstruct {min(plan.rho, 1):.1%} of the variance of a continuous column (rho {plan.rho:.3g})."
         )
         lines.append("The label party read a noisy score of every held-out row.")
         if not plan.guards_deviating_label_party:

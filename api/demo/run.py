@@ -77,7 +77,8 @@ def run(demonstration: Demonstration, watcher: Watcher) -> JsonObject:
     watcher.phase("comparing with models trained in clear")
     rows = _joined_rows(demonstration)
     metric = METRIC[agreement.spec.job.task]
-    scores = compare(agreement.spec, rows, jobs[LABEL_PARTY]["metrics"][metric])
+    # A party keeps no metric that is not defined, as the AUC over held-out rows of one class.
+    scores = compare(agreement.spec, rows, jobs[LABEL_PARTY]["metrics"].get(metric))
     points = curves(agreement.spec, rows, folder / LABEL_PARTY / "models" / job_id / "epochs")
     result = result_data(demonstration, jobs, scores, points, most_processes, time.monotonic() - started)
     watcher.phase("writing the report")

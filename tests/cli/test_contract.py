@@ -146,6 +146,12 @@ def test_a_party_is_made_once_with_a_token_only_its_owner_can_read(run: Run, tmp
     assert (folder / "operator.token").read_bytes() == before
 
 
+def test_a_party_where_no_folder_can_be_made_is_refused(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    code, out, _ = run("party", "init", tmp_path / "file", "--name", "bank", "--format", "json")
+    assert (code, json.loads(out)["error_code"]) == (4, "invalid_settings")
+
+
 def test_serving_a_folder_without_a_party_says_how_to_make_one(run: Run, tmp_path: Path) -> None:
     code, _, err = run("party", "serve", tmp_path)
     assert code == 4

@@ -7,6 +7,7 @@ import pytest
 
 from api.demo.errors import DemoExists
 from api.demo.folder import DATA_FILE, Place, finish, private_seed, taken
+from parties.errors import StorageFailed
 from parties.settings import init_party
 
 LEFT = {
@@ -94,3 +95,9 @@ def test_a_file_in_its_place_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(DemoExists, match="is a file"):
         take(tmp_path / "file")
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageFailed, match="file/below"):
+        take(tmp_path / "file" / "below")

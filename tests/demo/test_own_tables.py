@@ -80,6 +80,16 @@ def test_two_files_train_one_model(files: Files, demo: Callable[..., Any]) -> No
     assert (files.folder / "out" / "feature-party" / "rows.csv").read_text().splitlines()[1].startswith("00000,")
 
 
+def test_a_metric_that_is_not_defined_is_null(files: Files, demo: Callable[..., Any]) -> None:
+    # One held-out row has one class, and no AUC.
+    files.label, files.feature = files.label[:7], files.feature[:7]
+    label, feature = files.write()
+    columns = ("--id", "customer", "--label", "default", "--scheme", "none", "--epochs", "1")
+    ended = demo(files.folder / "out", "--label-file", str(label), "--feature-file", str(feature), *columns)
+    assert ended.data["held_out_rows"] == 1
+    assert set(ended.data["auc"].values()) == {None}
+
+
 def test_parquet_is_read_like_csv(files: Files) -> None:
     assert agree(files.table(parquet=True), scheme="ckks", epochs=None, seed=0) == agree(
         files.table(), scheme="ckks", epochs=None, seed=0
