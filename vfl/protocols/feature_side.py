@@ -4,7 +4,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from vfl.errors import Diverged, LocalProtocolError
+from vfl.errors import Diverged, InvalidBottom
+from vfl.job import Bottom
 from vfl.models.polynomial import make_optimiser, save_tensors
 from vfl.models.tabular import build
 from vfl.scaling import Scaling
@@ -20,7 +21,7 @@ only as their weights do."""
 class FeatureSide:
     """Layout features: the embedding is the bounded columns. Layout embeddings: what the bottom model makes of them.
 
-    Raises LocalProtocolError for a module that cannot be made or has another width, Diverged for one that explodes.
+    Raises InvalidBottom for a module that cannot be made or has another width, Diverged for one that explodes.
     """
 
     def __init__(self, setup: Setup) -> None:
@@ -31,27 +32,23 @@ class FeatureSide:
         self._bottom: torch.nn.Module | None = None
         self._sent: list[torch.Tensor] = []
         if spec.model.bottom is not None:
-            self._bottom = self._build(setup)
+            self._bottom = self._build(setup, spec.model.bottom)
             parameters = list(self._bottom.parameters())
             self._optimiser = make_optimiser(parameters, spec.train.optimiser) if parameters else None
             self.embed(setup.training_rows[:8])
 
-    def _build(self, setup: Setup) -> torch.nn.Module:
-        bottom = setup.spec.model.bottom
-        if bottom is None:
-            raise LocalProtocolError("layout features has no bottom model")
+    def _build(self, setup: Setup, bottom: Bottom) -> torch.nn.Module:
         if bottom.kind == "private" and setup.bottom is None:
-            raise LocalProtocolError(
+            raise InvalidBottom(
                 f"the job wants a private bottom model and {setup.me} names none",
-                fix="Name it in party.toml: [bottom] module = 'file.py:function'.",
+                fix='Name it in party.toml: [bottom] module = "file.py:function".',
             )
         factory = setup.bottom if bottom.kind == "private" else None
         try:
             return build(bottom, self._columns.shape[1], setup.private_seed, factory)
         except Exception as error:
-            raise LocalProtocolError(
-                f"the bottom model of {setup.me} cannot be made: {type(error).__name__}: {error}",
-                fix="The function named in party.toml takes (columns, width) and returns a torch module.",
+            raise InvalidBottom(
+                f"the bottom model of {setup.me} cannot be made: {type(error).__name__}: {error}"
             ) from error
 
     def embed(self, rows: NDArray[np.int64]) -> Floats:
@@ -94,7 +91,7 @@ class FeatureSide:
 
     def _checked(self, output: torch.Tensor, rows: int) -> Floats:
         if output.shape != (rows, self._width):
-            raise LocalProtocolError(
+            raise InvalidBottom(
                 f"the bottom model of {self._me} gives {tuple(output.shape)} for {rows} rows, "
                 f"the job says {self._width} columns",
                 fix="Make model.bottom.out and the module's width equal.",
