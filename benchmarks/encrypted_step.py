@@ -2,7 +2,7 @@
 
     python benchmarks/encrypted_step.py [--format json] [--steps 11]
 
-Linear top model, 16 columns, batch 4096, both loss errors. Ratios, because machines differ:
+16 columns, batch 4096: linear top model with both loss errors, and 8 hidden units. Ratios, because machines differ:
 
 - step_over_floor: wall time of a step over the time spent inside its SEAL calls, keys included in both
 - naive_over_step: the same step written directly on TenSEAL's CKKSVector
@@ -27,9 +27,9 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-import tenseal
 import torch
 from numpy.typing import NDArray
+from other_steps import BATCH, CASES, COLUMNS, ROWS, Case, clear_step, naive_step, table
 from tenseal import sealapi
 
 import crypto.ckks
@@ -44,7 +44,7 @@ from api.demo.tables import FEATURE_PARTY, LABEL_PARTY, DividedTable, Training
 from crypto.ckks_parameters import CkksPreset
 from vfl.flow import Flow, Report, Together, run_together
 from vfl.job import JobSpec, Role, read_spec
-from vfl.models.polynomial import CUBIC_ERROR, LINEAR_ERROR, Numbers, load_tensors
+from vfl.models.polynomial import Numbers, load_tensors
 from vfl.planner import plan, preset_of, resolve
 from vfl.protocols.ckks_training import PROTOCOL
 from vfl.protocols.label_side import LabelSide
@@ -53,36 +53,10 @@ from vfl.scaling import Scaling
 from vfl.schedule import held_out
 from vfl.setup import Setup, Table
 
-COLUMNS, BATCH = 16, 4096
-ROWS = BATCH * 5 // 4  # a fifth is held out
 ROUNDS = 3
 HTTP_STEPS = 66
 SEED = bytes(32)
 Floats = NDArray[np.float64]
-
-
-def specification_text(loss: str, steps: int) -> str:
-    names = ", ".join(f'"c{i}"' for i in range(COLUMNS))
-    return f"""
-    encryption = {{ scheme = "ckks", loss_error = "{loss}" }}
-    job = {{ name = "step", task = "binary", seed = 0 }}
-    roster = {{ label = "label-party", features = ["feature-party"] }}
-    train = {{ epochs = {steps}, batch_rows = {BATCH}, optimiser = {{ rate = 0.05 }} }}
-    [data]
-    label-party = {{ dataset = "rows", label = "y" }}
-    feature-party = {{ dataset = "rows", columns = [{names}] }}
-    """
-
-
-def specification(loss: str, steps: int) -> JobSpec:
-    return resolve(read_spec(specification_text(loss, steps)))
-
-
-def table() -> tuple[Floats, Floats]:
-    draws = np.random.Generator(np.random.Philox(0))
-    columns = draws.standard_normal((ROWS, COLUMNS))
-    labels = (columns[:, 0] + columns[:, 1] + draws.standard_normal(ROWS) > 0).astype(np.float64)
-    return columns, labels
 
 
 def marked(flow: Flow[Outcome], mark: Callable[[], None]) -> Flow[Outcome]:
@@ -115,16 +89,16 @@ def in_process(
     )
 
 
-def seconds_per_step(loss: str, steps: int) -> tuple[float, Together[Outcome]]:
+def seconds_per_step(case: Case, steps: int) -> tuple[float, Together[Outcome]]:
     """Mean over `steps` steps after a first one; keys change on the way."""
     marks: list[float] = []
-    together = in_process(specification(loss, steps + 1), mark=lambda: marks.append(time.perf_counter()))
+    together = in_process(case.specification(steps + 1), mark=lambda: marks.append(time.perf_counter()))
     return (marks[-1] - marks[0]) / steps, together
 
 
-def seconds_per_step_over_http(loss: str) -> float:
+def seconds_per_step_over_http(case: Case) -> float:
     """Between two party servers on loopback: mean over a job's steps, timed by the label party's record of them."""
-    text, (columns, labels) = specification_text(loss, HTTP_STEPS), table()
+    text, (columns, labels) = case.text(HTTP_STEPS), table()
     spec = resolve(read_spec(text))
     ids = pl.Series("id", range(len(labels)))
     names = spec.data[FEATURE_PARTY].columns
@@ -195,7 +169,7 @@ class SealClock:
         return self.stand_in(name) if name in timed_classes else getattr(sealapi, name)
 
 
-def over_floor(loss: str, steps: int) -> float:
+def over_floor(case: Case, steps: int) -> float:
     """Wall time over time inside SEAL, both over the same steps of one run."""
     clock, memory = SealClock(), crypto.seal_stream._MemoryFile  # noqa: SLF001
     save, fill = memory.save, memory.load
@@ -206,60 +180,13 @@ def over_floor(loss: str, steps: int) -> float:
     crypto.ckks_context.contexts_of.cache_clear()
     marks: list[tuple[float, float]] = []
     try:
-        in_process(specification(loss, steps + 1), mark=lambda: marks.append((time.perf_counter(), clock.seconds)))
+        in_process(case.specification(steps + 1), mark=lambda: marks.append((time.perf_counter(), clock.seconds)))
     finally:
         for names in namespaces:
             names["sealapi"] = sealapi
         memory.save, memory.load = save, fill  # type: ignore[method-assign]
         crypto.ckks_context.contexts_of.cache_clear()
     return (marks[-1][0] - marks[0][0]) / (marks[-1][1] - marks[0][1])
-
-
-def naive_step(loss: str) -> Callable[[], Floats]:
-    """The step as a first version would have it: CKKSVector, float masks on slots, whole vectors decrypted."""
-    bits, scale = ([45, 32, 32, 45], 32) if loss == "linear" else ([45, 30, 30, 30, 30, 45], 30)
-    owner = tenseal.context(tenseal.SCHEME_TYPE.CKKS, 8192, coeff_mod_bit_sizes=bits, n_threads=1)
-    owner.global_scale = 2.0**scale
-    public = tenseal.context_from(owner.serialize(save_secret_key=False), n_threads=1)
-    columns, labels = (part[:BATCH] for part in table())
-    draws = np.random.Generator(np.random.Philox(1))
-    weights = draws.standard_normal(COLUMNS) * 0.1
-
-    def step() -> Floats:
-        sent = [tenseal.ckks_vector(owner, column.tolist()).serialize() for column in columns.T]
-        embedding = [tenseal.ckks_vector_from(public, data) for data in sent]
-        slope = 0.25 if loss == "linear" else 1.0
-        score = embedding[0] * float(weights[0] * slope)
-        for column, weight in zip(embedding[1:], weights[1:], strict=True):
-            score += column * float(weight * slope)
-        if loss == "linear":
-            error = score + (0.5 - labels).tolist()
-        else:
-            error = score.polyval([CUBIC_ERROR[0], CUBIC_ERROR[1], 0, CUBIC_ERROR[2]]) - labels.tolist()
-        sums = []
-        for column in [*embedding, None]:
-            mask = draws.uniform(-(2**8), 2**8, BATCH)
-            product = (error * column if column is not None else error) + mask.tolist()
-            reply = tenseal.ckks_vector_from(owner, product.serialize()).decrypt()
-            sums.append(sum(reply) - mask.sum())
-        return np.array(sums)
-
-    return step
-
-
-def clear_step(loss: str) -> Callable[[], torch.Tensor]:
-    columns, labels = (torch.from_numpy(part[:BATCH]) for part in table())
-    weights = torch.zeros(COLUMNS, dtype=torch.float64)
-
-    def step() -> torch.Tensor:
-        score = columns @ weights
-        if loss == "linear":
-            error = LINEAR_ERROR["linear"][0] * score + LINEAR_ERROR["linear"][1] - labels
-        else:
-            error = CUBIC_ERROR[0] + CUBIC_ERROR[1] * score + CUBIC_ERROR[2] * score**3 - labels
-        return torch.cat([columns.T @ error, error.sum()[None]])
-
-    return step
 
 
 def median_seconds(step: Callable[[], Any], runs: int) -> float:
@@ -273,43 +200,43 @@ def seconds(step: Callable[[], Any]) -> float:
     return time.perf_counter() - start
 
 
-def gradient_error(loss: str) -> float:
+def gradient_error(case: Case) -> float:
     """Largest error of one opened gradient over its largest entry, without reply noise.
 
     One step of plain descent shows the gradient: what it moves the weights by.
     """
-    spec = specification(loss, 1)
+    spec = case.specification(1)
     preset = preset_of(spec)
     assert preset is not None  # noqa: S101 - the specification asks for ckks
-    encrypted = load_tensors(in_process(spec, replace(preset, noise=0.0)).results["label-party"].state)["top.weights"]
+    encrypted = load_tensors(in_process(spec, replace(preset, noise=0.0)).results["label-party"].state)
     columns, labels = table()
     side = LabelSide(Setup(spec, "label-party", Table(SEED, np.zeros((ROWS, 0)), labels), SEED, SEED, preset))
-    before = side.top.weights.copy()
+    before = side.top.tensors()
     rows = held_out(SEED, ROWS, spec.split.test)[0]
-    embedding, numbers = list(Scaling.fit(columns[rows]).apply(columns[rows]).T), Numbers()
-    errors = side.top.loss_error(numbers, embedding, side.own[rows], side.targets[rows])
-    gradients = side.top.row_gradients(numbers, embedding, side.own[rows], errors)
-    side.top.update(np.array([gradient.sum() for gradient in gradients]), len(rows), 1)
-    moved = side.top.weights - before
-    return float(np.abs(encrypted - before - moved).max() / np.abs(moved).max())
+    numbers = Numbers()
+    passes = side.passes(numbers, list(Scaling.fit(columns[rows]).apply(columns[rows]).T), rows)
+    side.top.update(numbers.sums(passes.products), len(rows), 1)
+    errors = [np.abs(encrypted[n] - clear).max() for n, clear in side.top.tensors().items()]
+    moved = [np.abs(clear - before[n]).max() for n, clear in side.top.tensors().items()]
+    return float(max(errors) / max(moved))
 
 
-def operations_per_step(loss: str) -> dict[str, int]:
+def operations_per_step(case: Case) -> dict[str, int]:
     """Of both parties: a job of two steps less a job of one, so that keys and evaluation are left out."""
     one, two = Counter[str](), Counter[str]()
     for steps, total in ((1, one), (2, two)):
-        for outcome in in_process(specification(loss, steps)).results.values():
+        for outcome in in_process(case.specification(steps)).results.values():
             total.update(outcome.operations)
     return dict(two - one)
 
 
-def measure(loss: str, steps: int) -> dict[str, Any]:
+def measure(case: Case, steps: int) -> dict[str, Any]:
     """Rounds of step, naive step and clear step in turn, so that a busy moment touches all three; medians of ratios."""
-    naive, clear = naive_step(loss), clear_step(loss)
-    in_process(specification(loss, 1))  # contexts are made once per process
+    naive, clear = naive_step(case), clear_step(case)
+    in_process(case.specification(1))  # contexts are made once per process
     rounds = []
     for _ in range(ROUNDS):
-        step_seconds, together = seconds_per_step(loss, steps)
+        step_seconds, together = seconds_per_step(case, steps)
         rounds.append((step_seconds, median_seconds(naive, 3) / step_seconds, step_seconds / median_seconds(clear, 51)))
     sent: Counter[str] = Counter()
     for line in together.transcript:
@@ -318,15 +245,15 @@ def measure(loss: str, steps: int) -> dict[str, Any]:
     step_seconds, naive_over_step, step_over_clear = (statistics.median(values) for values in zip(*rounds, strict=True))
     return {
         "samples_per_second": BATCH / step_seconds,
-        "step_over_floor": statistics.median(over_floor(loss, steps) for _ in range(ROUNDS)),
+        "step_over_floor": statistics.median(over_floor(case, steps) for _ in range(ROUNDS)),
         "naive_over_step": naive_over_step,
-        "http_over_in_process": seconds_per_step_over_http(loss) / step_seconds,
+        "http_over_in_process": seconds_per_step_over_http(case) / step_seconds,
         "step_over_clear": step_over_clear,
         "bytes_up_per_sample": (sent["EncryptedEmbedding"] + sent["OpenedGradient"]) / done / BATCH,
         "bytes_down_per_sample": sent["MaskedGradient"] / done / BATCH,
         "key_bytes_per_step": sent["PublicKeys"] / done,
-        "gradient_error": gradient_error(loss),
-        "operations": operations_per_step(loss),
+        "gradient_error": gradient_error(case),
+        "operations": operations_per_step(case),
     }
 
 
@@ -352,9 +279,9 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     results = {}
-    for name, loss in (("linear", "linear"), ("linear_cubic", "cubic")):
+    for name, case in CASES.items():
         print(f"measuring {name} ...", file=sys.stderr)
-        results[name] = measure(loss, arguments.steps)
+        results[name] = measure(case, arguments.steps)
     if arguments.format == "json":
         print(json.dumps(results, indent=2))
         return

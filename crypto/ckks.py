@@ -26,11 +26,13 @@ from tenseal import sealapi
 
 from crypto.ciphertexts import Seeded, read_integers, read_words, write_integers, write_seeded
 from crypto.ckks_context import contexts_of, slots_of_coefficients
-from crypto.ckks_parameters import RING_DEGREE, SLOTS, CkksPreset
+from crypto.ckks_parameters import CUT_SCALE, RING_DEGREE, SLOTS, CkksPreset
 from crypto.errors import InvalidCiphertext, KeyUsedUp, OutOfRange
 from crypto.packing import Group, groups_for
 from crypto.ring import block_coefficients, block_inner_products
 from crypto.seal_stream import (
+    ciphertext_payload,
+    identifier,
     load,
     payload,
     plain_payload,
@@ -60,17 +62,16 @@ class Masked(NamedTuple):
 
 
 def repeats(rows: int) -> int:
-    """How often a batch of distinct rows fills the slots; what is left over stays empty."""
+    """How often a block of distinct rows fills the slots; what is left over stays empty."""
     if not 0 < rows <= SLOTS:
         raise OutOfRange(f"{rows} rows do not fit {SLOTS} slots")
     return SLOTS // rows
 
 
-def fill(values: Floats) -> list[float]:
-    """A value per row (B) as slots: repeated whole, rest zero."""
+def fill(values: Floats, times: int) -> list[float]:
+    """A value per row (B) as slots: repeated whole so many times, rest zero."""
     slots = np.zeros(SLOTS)
-    used = repeats(len(values)) * len(values)
-    slots[:used] = np.tile(values, repeats(len(values)))
+    slots[: times * len(values)] = np.tile(values, times)
     filled: list[float] = slots.tolist()
     return filled
 
@@ -103,7 +104,7 @@ class CkksPrivateKey:
         contexts = self._contexts
         zero = sealapi.Encryptor(contexts.zero.seal, self._secret_in(contexts.zero)).encrypt_zero_symmetric()
         words, seed, _ = parse_seeded(payload(zero))
-        public = write_seeded([Seeded(words, seed)], contexts.release.moduli)
+        public = write_seeded([Seeded(words, seed)], contexts.public.moduli)
         if not values:
             return PublicMaterial(public, b"", b"")
         relinearise = sealapi.KeyGenerator(
@@ -119,9 +120,9 @@ class CkksPrivateKey:
             ),
         )
 
-    def encrypt_rows(self, columns: Floats) -> bytes:
-        """Rows x columns as one seeded ciphertext per column, rows in slots, a small batch repeated."""
-        return self._encrypt([fill(column) for column in columns.T])
+    def encrypt_rows(self, columns: Floats, times: int) -> bytes:
+        """Rows x columns as one seeded ciphertext per column, rows in slots, repeated so many times."""
+        return self._encrypt([fill(column, times) for column in columns.T])
 
     def encrypt_coefficients(self, columns: Floats) -> bytes:
         """Rows x columns as one seeded ciphertext per column, rows as polynomial coefficients (at most N)."""
@@ -164,6 +165,25 @@ class CkksPrivateKey:
             values = block_coefficients(sums, RING_DEGREE, modulus)[: group.values]
             opened += [(value + self._noise(noise)) % modulus for value in values]
         return write_integers(opened)
+
+    def decrypt_cut(self, data: bytes, count: int, rows: int) -> Floats:
+        """Whole cut errors, for the key owner's eyes alone: rows x count. Their imaginary halves are dropped unread.
+
+        Raises InvalidCiphertext for anything but `count` ciphertexts of two polynomials at the last level.
+        """
+        context, modulus = self._contexts.release, self._preset.data_moduli[0]
+        size = 2 * 8 * RING_DEGREE
+        if len(data) != count * size:
+            raise InvalidCiphertext(f"{len(data)} bytes where {count} ciphertexts of {size} bytes were due")
+        decryptor, columns = sealapi.Decryptor(context.seal, self._secret_in(context)), []
+        for start in range(0, len(data), size):
+            words = read_words(memoryview(data)[start : start + size], (modulus, modulus), RING_DEGREE)
+            body = ciphertext_payload(identifier(context.levels[0]), 2.0**CUT_SCALE, words.reshape(2, 1, RING_DEGREE))
+            plain = sealapi.Plaintext()
+            decryptor.decrypt(load(sealapi.Ciphertext(), context.seal, stream(body)), plain)
+            columns.append(context.encoder.decode_double(plain)[:rows])
+        self.operations["decrypt"] += count
+        return np.array(columns).T
 
     def _noise(self, generator: secrets.SystemRandom) -> int:
         return round(generator.gauss(0.0, 2.0**self._preset.noise)) if self._preset.noise > 0 else 0

@@ -54,15 +54,18 @@ class Contexts:
     """The contexts one preset needs; made once per process."""
 
     def __init__(self, preset: CkksPreset) -> None:
-        first, special = preset.release_moduli
-        self.data = Context((*preset.data_moduli, special))
+        self.data = Context((*preset.data_moduli, preset.special_modulus))
         self.release = Context(preset.release_moduli)
-        same = preset.key_moduli == preset.release_moduli
-        self.relinearise = self.release if same else Context(preset.key_moduli)
-        # One more prime makes (first, special) a data level: only there does SEAL write a seeded encryption of zero.
-        self.zero = Context((first, special, preset.data_moduli[1]))
+        self.relinearise = self._alike(preset.key_moduli) or Context(preset.key_moduli)
+        self.public = self._alike(preset.public_moduli) or Context(preset.public_moduli)
+        # One more prime makes the public key's moduli a data level: only there does SEAL write a seeded zero.
+        self.zero = Context((*preset.public_moduli, preset.data_moduli[preset.error_primes]))
         self.monomials = {level: self._monomial(RING_DEGREE >> level) for level in range(1, 11)}
         self._inverses: dict[int, Any] = {}
+
+    def _alike(self, moduli: tuple[int, ...]) -> Context | None:
+        """The release context, where another one would be the same."""
+        return self.release if moduli == self.release.moduli else None
 
     def inverse_width(self, width: int) -> Any:
         """The constant 1/width modulo the first prime, as a plaintext at the last level: packing puts width on."""

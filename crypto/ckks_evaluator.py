@@ -5,30 +5,33 @@ The rules it keeps, and why, stand in `crypto.ckks`.
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 from tenseal import sealapi
 
 from crypto.ciphertexts import Seeded, read_integers, read_seeded, write_integers, write_words
-from crypto.ckks import Masked, PublicMaterial, fill, galois_elements, repeats, score_groups
+from crypto.ckks import Masked, PublicMaterial, fill, galois_elements, score_groups
 from crypto.ckks_context import contexts_of
-from crypto.ckks_parameters import RING_DEGREE, SLOTS, CkksPreset
+from crypto.ckks_parameters import CUT_SCALE, RING_DEGREE, SLOTS, CkksPreset
+from crypto.errors import OutOfRange
 from crypto.packing import Group, groups_for
 from crypto.ring import block_coefficients, block_sums, centred, uniform_words
 from crypto.seal_stream import identifier, key_switching_payload, load, read_ciphertext, seeded_payload, stream
 
 Floats = NDArray[np.float64]
+Complex = NDArray[np.complex128]
 
 
 @dataclass(frozen=True)
 class CkksVector:
-    """One encrypted number per row. Holds a SEAL ciphertext, which tracks its scale exactly; None is zero."""
+    """One encrypted number per row, in slots filled `times` times. SEAL tracks the ciphertext's scale exactly."""
 
     ciphertext: Any = field(repr=False)
     rows: int
+    times: int
 
     @property
     def primes(self) -> int:
@@ -36,23 +39,38 @@ class CkksVector:
         return count
 
 
+RowProduct: TypeAlias = tuple[CkksVector, CkksVector | Floats]
+"""An error and what it is multiplied with, row by row: another vector, or clear numbers."""
+
+
 @dataclass(frozen=True)
 class Mask:
     """What only the evaluator can take off opened values again."""
 
     numbers: list[int] = field(repr=False)
-    scales: list[float]
+    units: list[float]
     modulus: int
 
     def remove(self, opened: bytes) -> Floats:
-        """The released coefficients, unscaled. Raises InvalidCiphertext for another number of values."""
+        """The released values. Raises InvalidCiphertext for another number of them, OutOfRange near the modulus."""
         values = read_integers(opened, len(self.numbers), self.modulus)
-        return np.array(
-            [
-                centred((value - number) % self.modulus, self.modulus) / scale
-                for value, number, scale in zip(values, self.numbers, self.scales, strict=True)
-            ]
-        )
+        bare = [
+            centred((value - number) % self.modulus, self.modulus)
+            for value, number in zip(values, self.numbers, strict=True)
+        ]
+        if max(map(abs, bare)) > self.modulus // 4:
+            raise OutOfRange("an opened sum is too large for the agreed parameters")
+        return np.array([value / unit for value, unit in zip(bare, self.units, strict=True)])
+
+
+class EncryptedSums:
+    """Sums of row products over the blocks of a step, not yet summed over slots; its size does not grow with rows."""
+
+    def __init__(self, count: int) -> None:
+        self.groups = groups_for(count)
+        self.widths = [group.width for group in self.groups for _ in range(group.values)]
+        self.ciphertexts: list[Any] = [None] * count
+        self.times = 1
 
 
 class CkksPublicKey:
@@ -65,10 +83,10 @@ class CkksPublicKey:
         self.operations: Counter[str] = Counter()
         self._seeds: set[bytes] = set()
         self._zeros: list[Any] = []
-        release, relinearise = self._contexts.release, self._contexts.relinearise
-        (public,) = self._gate(material.public, 1, release.moduli)
-        key = stream(seeded_payload(release.key_identifier, 1.0, *public))
-        self._encryptor = sealapi.Encryptor(release.seal, load(sealapi.PublicKey(), release.seal, key))
+        release, relinearise, public = self._contexts.release, self._contexts.relinearise, self._contexts.public
+        (zero,) = self._gate(material.public, 1, public.moduli)
+        key = stream(seeded_payload(public.key_identifier, 1.0, *zero))
+        self._encryptor = sealapi.Encryptor(public.seal, load(sealapi.PublicKey(), public.seal, key))
         self._relin_keys = self._packing_keys = None
         if values:
             digits = self._gate(material.relinearise, len(relinearise.moduli) - 1, relinearise.moduli)
@@ -91,104 +109,90 @@ class CkksPublicKey:
 
     # -- what arrives
 
-    def load(self, data: bytes, columns: int, rows: int) -> list[CkksVector]:
-        """One vector per column, each holding `rows` values. Raises InvalidCiphertext."""
+    def load(self, data: bytes, columns: int, rows: int, times: int) -> list[CkksVector]:
+        """One vector per column, each holding `rows` values `times` times. Raises InvalidCiphertext."""
         context, preset = self._contexts.data, self._preset
         level = identifier(context.levels[-1])
         vectors = []
         for words, seed in self._gate(data, columns, preset.data_moduli):
             body = stream(seeded_payload(level, 2.0**preset.embedding_scale, words, seed))
-            vectors.append(CkksVector(load(sealapi.Ciphertext(), context.seal, body), rows))
+            vectors.append(CkksVector(load(sealapi.Ciphertext(), context.seal, body), rows, times))
         self.operations["load"] += columns
         return vectors
 
     # -- arithmetic
 
     def weighted_sum(self, columns: Sequence[CkksVector], weights: Floats, offset: Floats) -> CkksVector:
-        """sum_j weights[j] columns[j] + offset per row, one rescale, at the preset's score scale."""
-        result = self._combine(columns, weights, 2.0**self._preset.score_scale, rescale=True)
-        return self.plus(result, offset)
+        """sum_j weights[j] columns[j] + offset per row, one rescale, at the preset's scale for the level below."""
+        scale = 2.0 ** self._preset.level_scales[columns[0].primes - 2]
+        return self.plus(self._combine(columns, weights, scale, rescale=True), offset)
 
     def product(self, left: CkksVector, right: CkksVector) -> CkksVector:
         """Row by row; relinearised and rescaled."""
-        context = self._contexts.relinearise
-        primes = min(left.primes, right.primes)
-        a, b = (self._at(vector.ciphertext, primes) for vector in (left, right))
-        result = sealapi.Ciphertext()
-        context.evaluator.multiply(a, b, result)
-        context.evaluator.relinearize_inplace(result, self._relin_keys)
-        self._contexts.data.evaluator.rescale_to_next_inplace(result)
-        self.operations.update(("multiply", "relinearise", "rescale"))
-        return CkksVector(result, left.rows)
+        return self._finished(self._multiplied(left, right), left)
+
+    def weighted_products(self, errors: Sequence[CkksVector], value: CkksVector, weights: Floats) -> CkksVector:
+        """value x sum_o weights[o] errors[o], row by row; one relinearisation and one rescale for the whole sum."""
+        lowered = replace(value, ciphertext=self._at(value.ciphertext, errors[0].primes + 1))
+        scale, total = 2.0 ** self._preset.level_scales[errors[0].primes - 1], None
+        for error, weight in zip(errors, weights, strict=True):
+            slope = self._combine([lowered], np.array([weight]), scale, rescale=True)
+            term = self._multiplied(error, slope)
+            if total is None:
+                total = term
+            else:
+                self._contexts.data.evaluator.add_inplace(total, term)
+        return self._finished(total, value)
 
     def subtract_from(self, constant: float, value: CkksVector) -> CkksVector:
         evaluator, result = self._contexts.data.evaluator, sealapi.Ciphertext()
         evaluator.negate(value.ciphertext, result)
         plain = self._contexts.data.encode(constant, value.primes, result.scale)
         evaluator.add_plain_inplace(result, plain)
-        return CkksVector(result, value.rows)
+        return replace(value, ciphertext=result)
 
     def plus(self, value: CkksVector, rows: Floats) -> CkksVector:
         """Empty slots get nothing: there embedding, offset and target are all zero, and so is the error."""
         result = sealapi.Ciphertext()
-        plain = self._contexts.data.encode(fill(rows), value.primes, value.ciphertext.scale)
+        plain = self._contexts.data.encode(fill(rows, value.times), value.primes, value.ciphertext.scale)
         self._contexts.data.evaluator.add_plain(value.ciphertext, plain, result)
         self.operations["add plain"] += 1
-        return CkksVector(result, value.rows)
+        return replace(value, ciphertext=result)
 
-    def row_products(
-        self, errors: Sequence[CkksVector], columns: Sequence[CkksVector], own: Floats
-    ) -> list[CkksVector]:
-        """Each error (at the last level) times every column and every own column, prepared for `mask_sums`.
-
-        No rescale: the first prime holds the product. Each error is first multiplied by 1/width modulo that prime,
-        which undoes the factor that packing into a group of that width puts on its values.
-        """
-        evaluator, rows = self._contexts.release.evaluator, len(own)
-        width = len(columns) + own.shape[1]
-        widths = [group.width for group in groups_for(len(errors) * width) for _ in range(group.values)]
-        lowered = [self._at(column.ciphertext, 1) for column in columns]
-        plains = [self._own_plain(column) for column in own.T]
-        products = []
-        for k, error in enumerate(errors):
-            scaled: dict[int, Any] = {}
-            for j, group_width in enumerate(widths[k * width : (k + 1) * width]):
-                if group_width not in scaled:
-                    scaled[group_width] = sealapi.Ciphertext()
-                    inverse = self._contexts.inverse_width(group_width)
-                    evaluator.multiply_plain(error.ciphertext, inverse, scaled[group_width])
-                result = sealapi.Ciphertext()
-                if j < len(columns):
-                    evaluator.multiply(scaled[group_width], lowered[j], result)
-                    self._contexts.relinearise.evaluator.relinearize_inplace(result, self._relin_keys)
-                    self.operations.update(("multiply", "relinearise"))
-                elif (plain := plains[j - len(columns)]) is None:
-                    result = None
-                else:
-                    evaluator.multiply_plain(scaled[group_width], plain, result)
-                    self.operations["multiply plain"] += 1
-                products.append(CkksVector(result, rows))
-        return products
-
-    def _own_plain(self, column: Floats) -> Any:
-        """An own column at the last level and the embedding's scale; None when zero, which SEAL cannot multiply."""
-        if not column.any():
-            return None
-        value = float(column[0]) if (column == column[0]).all() else fill(column)
-        return self._contexts.release.encode(value, 1, 2.0**self._preset.embedding_scale)
+    def less_encrypted(self, value: CkksVector, rows: Floats) -> CkksVector:
+        """value - [[rows]], the rows encrypted here first under the owner's public key: the label ciphertext."""
+        context, result = self._contexts.public, sealapi.Ciphertext()
+        plain = context.encode(fill(rows, value.times), value.primes, value.ciphertext.scale)
+        encrypted = sealapi.Ciphertext()
+        self._encryptor.encrypt(plain, encrypted)
+        context.evaluator.sub(value.ciphertext, encrypted, result)
+        self.operations["encrypt label"] += 1
+        return replace(value, ciphertext=result)
 
     def scores(self, columns: Sequence[CkksVector], weights: Floats) -> list[CkksVector]:
         """Coefficient-encoded columns weighted by outputs x columns: scalar products keep the rows apart."""
         scale = 2.0**self._preset.sum_scale
-        return [
-            CkksVector(self._at(self._combine(columns, row, scale, rescale=False).ciphertext, 1), columns[0].rows)
-            for row in weights
-        ]
+        summed = [self._combine(columns, row, scale, rescale=False) for row in weights]
+        return [replace(score, ciphertext=self._at(score.ciphertext, 1)) for score in summed]
+
+    def _multiplied(self, left: CkksVector, right: CkksVector) -> Any:
+        primes = min(left.primes, right.primes)
+        a, b = (self._at(vector.ciphertext, primes) for vector in (left, right))
+        result = sealapi.Ciphertext()
+        self._contexts.data.evaluator.multiply(a, b, result)
+        self.operations["multiply"] += 1
+        return result
+
+    def _finished(self, product: Any, like: CkksVector) -> CkksVector:
+        self._contexts.relinearise.evaluator.relinearize_inplace(product, self._relin_keys)
+        self._contexts.data.evaluator.rescale_to_next_inplace(product)
+        self.operations.update(("relinearise", "rescale"))
+        return replace(like, ciphertext=product)
 
     def _combine(self, columns: Sequence[CkksVector], weights: Floats, scale: float, *, rescale: bool) -> CkksVector:
         context, total = self._contexts.data, None
-        fresh = columns[0].ciphertext
-        weight_scale = scale / fresh.scale * (context.moduli[columns[0].primes - 1] if rescale else 1)
+        first = columns[0]
+        weight_scale = scale / first.ciphertext.scale * (context.moduli[first.primes - 1] if rescale else 1)
         quantised = np.rint(weights * weight_scale)
         if not quantised.any():
             quantised[0] = 1.0  # SEAL refuses a product with zero; one quantum is far below the noise
@@ -206,7 +210,7 @@ class CkksPublicKey:
         if rescale:
             context.evaluator.rescale_to_next_inplace(total)
             self.operations["rescale"] += 1
-        return CkksVector(total, columns[0].rows)
+        return replace(first, ciphertext=total)
 
     def _at(self, ciphertext: Any, primes: int) -> Any:
         if ciphertext.coeff_modulus_size() == primes:
@@ -215,42 +219,129 @@ class CkksPublicKey:
         context.evaluator.mod_switch_to(ciphertext, context.levels[primes - 1], lowered)
         return lowered
 
+    # -- sums over rows
+
+    def add_products(self, sums: EncryptedSums, products: Sequence[RowProduct]) -> None:
+        """Add one block's row products, in the order in which the sums are to be released.
+
+        Nothing is rescaled: the first prime holds the product. Each error is multiplied once by 1/width modulo that
+        prime, which undoes the factor that packing into a group of that width puts on its values. Scales of one release
+        differ by a hair; the exact one of each value is kept for `Mask`.
+        """
+        evaluator = self._contexts.release.evaluator
+        scaled: dict[tuple[int, int], Any] = {}
+        factors: dict[int, Any] = {}
+        sums.times = products[0][0].times
+        for position, (error, factor) in enumerate(products):
+            width = sums.widths[position]
+            if (id(error), width) not in scaled:
+                lowered, result = self._at(error.ciphertext, 1), sealapi.Ciphertext()
+                evaluator.multiply_plain(lowered, self._contexts.inverse_width(width), result)
+                scaled[id(error), width] = result
+            left = scaled[id(error), width]
+            if id(factor) not in factors:
+                factors[id(factor)] = self._factor(factor, error)
+            if (right := factors[id(factor)]) is None:
+                continue
+            term = sealapi.Ciphertext()
+            if isinstance(factor, CkksVector):
+                evaluator.multiply(left, right, term)
+                self.operations["multiply"] += 1
+            else:
+                evaluator.multiply_plain(left, right, term)
+                self.operations["multiply plain"] += 1
+            if sums.ciphertexts[position] is None:
+                sums.ciphertexts[position] = term
+            else:
+                evaluator.add_inplace(sums.ciphertexts[position], term)
+
+    def pick_rows(self, vectors: Sequence[CkksVector]) -> EncryptedSums:
+        """Every row's value of each vector, to be released one by one, vector after vector."""
+        rows, times = vectors[0].rows, vectors[0].times
+        sums, context = EncryptedSums(len(vectors) * rows), self._contexts.release
+        for number, vector in enumerate(vectors):
+            lowered, pick = self._at(vector.ciphertext, 1), np.zeros(rows)
+            for row in range(rows):
+                position = number * rows + row
+                scaled, picked = sealapi.Ciphertext(), sealapi.Ciphertext()
+                context.evaluator.multiply_plain(lowered, self._contexts.inverse_width(sums.widths[position]), scaled)
+                pick[:] = 0.0
+                pick[row] = SLOTS / times  # the mean over all slots is then the row's own value
+                plain = context.encode(fill(pick, times), 1, 2.0**self._preset.sum_scale / lowered.scale)
+                context.evaluator.multiply_plain(scaled, plain, picked)
+                sums.ciphertexts[position] = picked
+        sums.times = SLOTS
+        self.operations["multiply plain"] += len(sums.ciphertexts)
+        return sums
+
+    def _factor(self, factor: CkksVector | Floats, error: CkksVector) -> Any:
+        """At the last level; clear numbers at the scale that gives a sum its own. None for zeros: SEAL refuses them."""
+        if isinstance(factor, CkksVector):
+            return self._at(factor.ciphertext, 1)
+        if not factor.any():
+            return None
+        value = float(factor[0]) if (factor == factor[0]).all() else fill(factor, error.times)
+        return self._contexts.release.encode(value, 1, 2.0**self._preset.sum_scale / error.ciphertext.scale)
+
     # -- what leaves
 
     def prepare_zeros(self, count: int) -> None:
         """Fill the pool of fresh encryptions of zero, each used once; work for the time a reply is awaited."""
-        level = self._contexts.release.levels[0]
+        level = self._contexts.public.levels[0]
         while len(self._zeros) < count:
             zero = sealapi.Ciphertext()
             self._encryptor.encrypt_zero(level, zero)
             self._zeros.append(zero)
             self.operations["encrypt zero"] += 1
 
-    def mask_sums(self, products: Sequence[CkksVector]) -> tuple[Masked, Mask]:
-        """Ask for the sum over the distinct rows of each product. `Mask.remove` gives those sums in the same order."""
-        groups, packed, start = groups_for(len(products)), [], 0
-        scale = next(p.ciphertext.scale for p in products if p.ciphertext is not None)
-        for group in groups:
-            leaves = [product.ciphertext for product in products[start : start + group.values]]
+    def mask_sums(self, sums: EncryptedSums) -> tuple[Masked, Mask]:
+        """Ask for each sum over distinct rows. `Mask.remove` gives them in the order of `add_products`."""
+        packed, start, nominal = [], 0, 2.0**self._preset.sum_scale
+        # constant coefficient = scale x mean over slots; the rows stand in them `times` times
+        share = sums.times / SLOTS
+        units = [share * (nominal if c is None else c.scale) for c in sums.ciphertexts]
+        for group in sums.groups:
+            leaves = sums.ciphertexts[start : start + group.values]
             packed.append(self._pack([*leaves, *[None] * (group.width - group.values)]))
             start += group.values
-        # constant coefficient = scale x mean over slots; the rows stand in them `repeats` times
-        return self._release(packed, groups, scale * repeats(products[0].rows) / SLOTS, scale)
+        return self._release(packed, sums.groups, units)
 
     def mask_scores(self, scores: Sequence[CkksVector]) -> tuple[Masked, Mask]:
         """Ask for the first coefficients of each score ciphertext, as many as it holds rows."""
         groups = score_groups(scores[0].rows, len(scores))
-        scale = scores[0].ciphertext.scale
-        return self._release([score.ciphertext for score in scores], groups, scale, scale)
+        units = [score.ciphertext.scale for score in scores for _ in range(score.rows)]
+        return self._release([score.ciphertext for score in scores], groups, units)
 
-    def _release(self, packed: list[Any], groups: Sequence[Group], unit: float, scale: float) -> tuple[Masked, Mask]:
+    def cut_errors(self, errors: Sequence[CkksVector], mixing: Floats, noise: Complex) -> bytes:
+        """For each column of `mixing` (errors x columns) the combination of errors, plus noise (rows x columns).
+
+        The noise is complex: its imaginary half covers the ciphertext noise that a key owner would else read in the
+        imaginary halves of the slots (encrypted-training.md 4). Ciphertexts travel whole, re-randomised.
+        """
+        context, modulus = self._contexts.release, self._preset.data_moduli[0]
+        lowered = [replace(error, ciphertext=self._at(error.ciphertext, 1)) for error in errors]
+        self.prepare_zeros(mixing.shape[1])
+        sent = []
+        for weights, rows in zip(mixing.T, noise.T, strict=True):
+            total = self._combine(lowered, weights.copy(), 2.0**CUT_SCALE, rescale=False).ciphertext
+            slots = np.zeros(SLOTS, np.complex128)
+            slots[: len(rows)] = rows
+            context.evaluator.add_plain_inplace(total, context.encode(slots.tolist(), 1, total.scale))
+            zero = self._zeros.pop()
+            zero.scale = total.scale
+            context.evaluator.add_inplace(total, zero)
+            words = read_ciphertext(total)
+            sent.append(write_words(words[:, 0], (modulus, modulus)))
+        return b"".join(sent)
+
+    def _release(self, packed: list[Any], groups: Sequence[Group], units: list[float]) -> tuple[Masked, Mask]:
         modulus, evaluator = self._preset.data_moduli[0], self._contexts.release.evaluator
         self.prepare_zeros(len(packed))
         polynomials, numbers, masks = [], [], []
         for ciphertext, group in zip(packed, groups, strict=True):
             total = self._zeros.pop()
-            total.scale = scale
             if ciphertext is not None:
+                total.scale = ciphertext.scale
                 evaluator.add_inplace(total, ciphertext)
             words = read_ciphertext(total)
             mask = uniform_words(group.width, modulus)
@@ -259,12 +350,12 @@ class CkksPublicKey:
             numbers += [(total + number) % modulus for total, number in zip(sums, mask, strict=True)]
             masks += block_coefficients(mask, RING_DEGREE, modulus)[: group.values]
         self.operations["release value"] += len(masks)
-        return Masked(b"".join(polynomials), write_integers(numbers)), Mask(masks, [unit] * len(masks), modulus)
+        return Masked(b"".join(polynomials), write_integers(numbers)), Mask(masks, units, modulus)
 
     def _pack(self, leaves: list[Any]) -> Any:
         """One ciphertext whose coefficients at multiples of N/m are m times the leaves' constant coefficients."""
         if len(leaves) == 1:
-            return leaves[0]
+            return self._leaf(leaves[0])
         level = len(leaves).bit_length() - 1
         even, odd = self._pack(leaves[0::2]), self._pack(leaves[1::2])
         if even is None and odd is None:
@@ -279,6 +370,7 @@ class CkksPublicKey:
                 total = shifted
                 evaluator.negate(shifted, difference)
             else:
+                shifted.scale = even.scale
                 evaluator.add(even, shifted, total)
                 evaluator.sub(even, shifted, difference)
         rotated = sealapi.Ciphertext()
@@ -286,3 +378,9 @@ class CkksPublicKey:
         evaluator.add_inplace(rotated, total)
         self.operations["pack"] += 1
         return rotated
+
+    def _leaf(self, ciphertext: Any) -> Any:
+        if ciphertext is not None and ciphertext.size() > 2:
+            self._contexts.relinearise.evaluator.relinearize_inplace(ciphertext, self._relin_keys)
+            self.operations["relinearise"] += 1
+        return ciphertext

@@ -25,7 +25,7 @@ MODULUS_BITS_PER_KEY_WORD = 218 / 8192
 BITS_PER_TERNARY_WORD = math.log2(3)
 
 _Q0, _SPECIAL = 1152921504606748673, 1152921504606830593
-_RESCALE = (16760833, 16580609, 16515073)
+_RESCALE = (16760833, 16580609, 16515073, 16465921)
 
 
 @dataclass(frozen=True)
@@ -36,10 +36,12 @@ class CkksPreset:
     data_moduli: tuple[int, ...]
     """First prime, which carries the released values, then one prime per rescale."""
     embedding_scale: int
-    score_scale: int
-    """Scale of the first weighted sum after its rescale."""
-    error_scale: int
-    """Scale of the loss error at the last level."""
+    level_scales: tuple[int, ...]
+    """Scale of a weighted sum that lands on 1, 2, ... primes; 0 where none does."""
+    sum_scale: int
+    """Scale of a released value: error times embedding, unscaled."""
+    error_primes: int
+    """Primes the loss error stands on."""
     noise: float
     """Standard deviation the key owner adds to every opened value: at least 2^10 times the ciphertext noise."""
     weight_limit: float
@@ -53,24 +55,26 @@ class CkksPreset:
         return len(self.data_moduli) - 1
 
     @property
-    def sum_scale(self) -> int:
-        """Scale of a released value: error times embedding, unscaled."""
-        return self.error_scale + self.embedding_scale
-
-    @property
     def key_moduli(self) -> tuple[int, ...]:
         """Moduli of relinearisation keys: the level below a fresh ciphertext, and the special prime."""
         return (*self.data_moduli[: max(1, self.rescales)], self.special_modulus)
 
     @property
     def release_moduli(self) -> tuple[int, int]:
-        """Moduli of the public key and the packing keys, which serve the last level only."""
+        """Moduli of the packing keys, which serve the last level only."""
         return (self.data_moduli[0], self.special_modulus)
+
+    @property
+    def public_moduli(self) -> tuple[int, ...]:
+        """Moduli of the public key, which encrypts zeros at the last level and labels where the loss error stands."""
+        return (*self.data_moduli[: self.error_primes], self.special_modulus)
 
     @property
     def exposed_bits(self) -> int:
         """Bits of the largest modulus under which anything is published."""
-        return max(sum(m.bit_length() for m in moduli) for moduli in (self.data_moduli, self.key_moduli))
+        return max(
+            sum(m.bit_length() for m in moduli) for moduli in (self.data_moduli, self.key_moduli, self.public_moduli)
+        )
 
     @property
     def value_range(self) -> float:
@@ -97,18 +101,20 @@ PRESETS: dict[str, CkksPreset] = {
             name="ckks-linear",
             data_moduli=(_Q0, _RESCALE[0]),
             embedding_scale=24,
-            score_scale=28,
-            error_scale=28,
+            level_scales=(28,),
+            sum_scale=52,
+            error_primes=1,
             noise=42,
             weight_limit=24.0,
             values_per_key=200,
         ),
         CkksPreset(
             name="ckks-linear-cubic",
-            data_moduli=(_Q0, *_RESCALE),
+            data_moduli=(_Q0, *_RESCALE[:3]),
             embedding_scale=25,
-            score_scale=25,
-            error_scale=27,
+            level_scales=(0, 0, 25),
+            sum_scale=52,
+            error_primes=1,
             noise=43,
             weight_limit=8.0,
             values_per_key=100,
@@ -117,37 +123,63 @@ PRESETS: dict[str, CkksPreset] = {
             name="ckks-linear-squared",
             data_moduli=(_Q0, _RESCALE[0]),
             embedding_scale=24,
-            score_scale=26,
-            error_scale=26,
+            level_scales=(26,),
+            sum_scale=50,
+            error_primes=1,
             noise=40,
             weight_limit=24.0,
             values_per_key=200,
         ),
+        # One hidden layer fits without a refresh: docs/adr/0006-no-refresh-for-one-hidden-layer.md.
+        CkksPreset(
+            name="ckks-mlp",
+            data_moduli=(_Q0, *_RESCALE),
+            embedding_scale=24,
+            level_scales=(0, 26, 0, 25),
+            sum_scale=52,
+            error_primes=2,
+            noise=43,
+            weight_limit=64.0,
+            values_per_key=4096,
+        ),
     )
 }
-
-RESCALES_NEEDED = {"linear": 1, "squared": 1, "cubic": 3}
-"""Levels a linear top model consumes, by loss error: the weighted sum, and two products for the cubic."""
 
 ROOMY_VALUES_PER_KEY = 4096
 """Cap under the `standard` policy where nothing is claimed against a label party that deviates."""
 
+CUT_SCALE = 48
+"""Scale of cut errors on their way to the key owner, which decrypts them whole."""
+
+
+def rescales_needed(hidden_layers: int, loss: str) -> int:
+    """Levels a top model consumes: the weighted sum, a cubic's two products, and four per hidden layer.
+
+    A hidden layer costs its square and the next weighted sum on the way up, and on the way down the product of the
+    errors above with its slope; its own weighted sum is the one every model has.
+    """
+    return 1 + 3 * hidden_layers + (2 if loss == "cubic" else 0)
+
 
 def preset_for(top: str, loss: str) -> CkksPreset:
-    """The preset of a top model ("linear") and a loss error ("linear", "cubic", "squared")."""
+    """The preset of a top model ("linear", "mlp") and a loss error ("linear", "cubic", "squared")."""
+    if top == "mlp":
+        return PRESETS["ckks-mlp"]
     return PRESETS[f"ckks-{top}" if loss == "linear" else f"ckks-{top}-{loss}"]
 
 
-def weaknesses(preset: CkksPreset, loss: str, input_bound: float) -> list[str]:
-    """Why this preset cannot run a linear top model with this loss error; empty when it can.
+def weaknesses(preset: CkksPreset, hidden_layers: int, loss: str, input_bound: float) -> list[str]:
+    """Why this preset cannot run a top model with so many hidden layers and this loss error; empty when it can.
 
-    `input_bound` is the largest absolute input value. Checked before any key is made: levels, range and security.
+    `input_bound` is the largest absolute input value. Checked before any key is made: levels, range and security. Sums
+    of a model with hidden layers have no useful bound; the label party watches those it opens instead.
     """
     found = []
-    needed = RESCALES_NEEDED[loss]
+    needed = rescales_needed(hidden_layers, loss)
     if preset.rescales < needed:
+        layers = "model linear" if not hidden_layers else f"model with {hidden_layers} hidden layer(s)"
         found.append(
-            f"top model linear with {loss} error needs {needed} rescales, preset {preset.name} has {preset.rescales}: "
+            f"top {layers} with {loss} error needs {needed} rescales, preset {preset.name} has {preset.rescales}: "
             "the model is too deep for the preset"
         )
     if preset.exposed_bits > MODULUS_BITS_LIMIT[RING_DEGREE]:
@@ -157,7 +189,7 @@ def weaknesses(preset: CkksPreset, loss: str, input_bound: float) -> list[str]:
         )
     score = preset.weight_limit * input_bound
     worst_error = {"linear": score / 4 + 1.5, "squared": score + input_bound, "cubic": 0.15012 * score + 1.5}[loss]
-    if worst_error * input_bound > preset.value_range:
+    if not hidden_layers and worst_error * input_bound > preset.value_range:
         found.append(
             f"preset {preset.name} holds means up to {preset.value_range:.0f}, weights at their limit reach "
             f"{worst_error * input_bound:.0f}"

@@ -4,7 +4,7 @@ from typing import ClassVar
 
 import msgspec
 
-from vfl.errors import InvalidData, JobError
+from vfl.errors import Diverged, InvalidBottom, InvalidData, JobError
 from vfl.job import PartyId
 
 
@@ -25,6 +25,10 @@ class Failure(msgspec.Struct, frozen=True):
         """What the peer may read of it: the cause, and nothing out of a table (rows stay with their owner)."""
         if self.code in _ABOUT_DATA:
             return Failure(self.code, f"{self.side}'s table does not fit the job; its operator sees where")
+        if self.code == InvalidBottom.code:
+            return Failure(self.code, f"{self.side}'s bottom model does not fit the job; its operator sees why")
+        if self.code == Diverged.code:
+            return Failure(self.code, f"training diverged at {self.side}; its operator sees by how much")
         return Failure(self.code, self.message, fix=self.fix if self.code == PolicyRefused.code else "")
 
 

@@ -216,7 +216,10 @@ class Party:
         supervisor.accept(table, self._private_seed(), proposal)
 
     def _supervise(self, spec: JobSpec, job: str, share: bytes) -> Supervisor:
-        supervisor = Supervisor(job, spec, self.name, share, self._couriers, self._store, self._registry, self.folder)
+        bottom = str(self.folder / self.settings.bottom.module) if self.settings.bottom else ""
+        supervisor = Supervisor(
+            job, spec, self.name, share, bottom, self._couriers, self._store, self._registry, self.folder
+        )
         self._supervisors[job] = supervisor
         return supervisor
 

@@ -34,6 +34,8 @@ class Start(Frame, frozen=True):
     ids_digest: bytes
     joint_seed: bytes
     private_seed: bytes
+    bottom: str
+    """`FILE.py:FUNCTION` of this party's own bottom module; empty when party.toml names none."""
 
 
 class Delivered(Frame, frozen=True):

@@ -57,6 +57,20 @@ class DatasetSettings(Table):
     id: str
 
 
+class BottomSettings(Table):
+    """This party's own module for layout `embeddings`; no peer names or sees it."""
+
+    module: str
+    """`FILE.py:FUNCTION`, the file relative to the folder; FUNCTION(columns, width) returns a torch module."""
+
+    @field_validator("module")
+    @classmethod
+    def _file_and_function(cls, module: str) -> str:
+        if re.fullmatch(r"[^:]+\.py:[A-Za-z_]\w*", module) is None:
+            raise ValueError("must look like bottom.py:build")
+        return module
+
+
 class Acceptance(Table):
     """What this party agrees to without asking; the defaults are the policy floor of trust.md 8."""
 
@@ -77,6 +91,7 @@ class PartySettings(BaseSettings):
     server: ServerSettings = ServerSettings()
     peers: dict[PartyId, PeerSettings] = {}
     datasets: dict[str, DatasetSettings] = {}
+    bottom: BottomSettings | None = None
     acceptance: Acceptance = Acceptance()
 
     @field_validator("name")

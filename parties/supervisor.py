@@ -80,6 +80,7 @@ class Supervisor:
         spec: JobSpec,
         me: PartyId,
         share: bytes,
+        bottom: str,
         couriers: Mapping[PartyId, Courier],
         store: Store,
         registry: Registry,
@@ -100,6 +101,7 @@ class Supervisor:
         self._commitment = commitment_to(share)
         self._table: Table | None = None
         self._private_seed = b""
+        self._bottom = bottom
         self._inbox: Mailbox[Delivered] = Mailbox()
         self._worker: WorkerProcess | None = None
         self._outcome: Outcome | None = None
@@ -231,6 +233,7 @@ class Supervisor:
             ids_digest=ids_digest(seed, table.ids),
             joint_seed=seed,
             private_seed=self._private_seed,
+            bottom=self._bottom,
         )
         with self._lock:
             if self._over:

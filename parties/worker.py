@@ -6,15 +6,18 @@ it exits at once, wherever its role stands.
 
 import os
 import resource
+import runpy
 import select
 import threading
 import traceback
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
 from parties.pipe import Failed, Finished, FrameReader, FrameWriter, Start, ToWorker
 from parties.runner import Inboxes, run
-from vfl.errors import JobError
+from vfl.errors import InvalidBottom, JobError
 from vfl.job import decode_spec
 from vfl.planner import preset_of
 from vfl.protocols import PROTOCOLS
@@ -48,7 +51,9 @@ def _work(start: Start, reader: FrameReader[ToWorker], writer: FrameWriter) -> F
             columns=np.frombuffer(start.columns, np.float64).reshape(start.rows, -1),
             labels=None if start.labels is None else np.frombuffer(start.labels, np.float64),
         )
-        setup = Setup(spec, start.me, table, start.joint_seed, start.private_seed, preset_of(spec))
+        own = spec.model.bottom is not None and spec.model.bottom.kind == "private" and start.bottom
+        bottom = load_bottom(start.bottom) if own else None
+        setup = Setup(spec, start.me, table, start.joint_seed, start.private_seed, preset_of(spec), bottom)
         inboxes = Inboxes(spec.peers_of(start.me))
         threading.Thread(target=_receive, args=(reader, inboxes), daemon=True).start()
         role = PROTOCOLS[spec.entry]().roles[spec.role_of(start.me)](setup)
@@ -60,6 +65,22 @@ def _work(start: Start, reader: FrameReader[ToWorker], writer: FrameWriter) -> F
     except Exception:  # noqa: BLE001 - whatever a role can raise ends as a named failure of its job
         traceback.print_exc()
         return Failed("", "", "", "")
+
+
+def load_bottom(module: str) -> Callable[[int, int], Any]:
+    """The function `FILE.py:FUNCTION` names: this party's own code, run in this party's own worker.
+
+    Raises InvalidBottom when the file cannot be run or has no such function.
+    """
+    path, _, name = module.rpartition(":")
+    try:
+        found = runpy.run_path(path)[name]
+    except Exception as error:
+        raise InvalidBottom(f"the bottom module {module} cannot be loaded: {type(error).__name__}: {error}") from error
+    if not callable(found):
+        raise InvalidBottom(f"the bottom module {module} cannot be loaded: {name} is not a function")
+    function: Callable[[int, int], Any] = found
+    return function
 
 
 def _take_pipe() -> tuple[int, int]:

@@ -67,6 +67,13 @@ class InvalidData(JobError):
     code = "invalid_data"
 
 
+class InvalidBottom(JobError):
+    """A party's own bottom module cannot be loaded, cannot be made, or has another width than the job says."""
+
+    code = "invalid_bottom"
+    fix = "The function named under [bottom] in party.toml takes (columns, width) and returns a torch module."
+
+
 class SpecError(JobError):
     """The job specification cannot be read or contradicts itself."""
 

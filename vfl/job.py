@@ -62,19 +62,46 @@ class Split(Section, frozen=True, kw_only=True):
     test: float = 0.2
 
 
+class Bottom(Section, frozen=True, kw_only=True):
+    """The feature party's part of layout `embeddings`."""
+
+    kind: Literal["mlp", "private"] = "mlp"
+    """`private` is a torch module that its owner names in its own party.toml; a peer learns its width only."""
+    hidden: tuple[int, ...] = ()
+    out: int
+    activation: Literal["tanh", "relu"] = "tanh"
+
+
 class Top(Section, frozen=True, kw_only=True):
-    kind: Literal["linear"] = "linear"
+    kind: Literal["linear", "mlp"] = "linear"
+    hidden: tuple[int, ...] = ()
+    """Neurons of each hidden layer, each computing 0.12 a^2 + 0.5 a."""
 
 
 class Model(Section, frozen=True, kw_only=True):
-    layout: Literal["features"] = "features"
+    layout: Literal["features", "embeddings"] = "features"
+    bottom: Bottom | None = None
     top: Top = Top()
 
 
+class CutNoise(Section, frozen=True, kw_only=True):
+    method: Literal["none", "isotropic"]
+    scale: float = 0.0
+    """Standard deviation, in units of the cut error, of the noise on each of its coordinates."""
+
+
+class Protection(Section, frozen=True, kw_only=True):
+    """What is done to the label-bearing errors of layout `embeddings` before they leave the label party."""
+
+    cut_noise: CutNoise
+
+
 class Optimiser(Section, frozen=True, kw_only=True):
-    name: Literal["sgd"] = "sgd"
+    name: Literal["sgd", "adam"] = "sgd"
     rate: float = 0.1
     momentum: float = 0.0
+    """Of sgd."""
+    weight_decay: float = 0.0
 
 
 class Train(Section, frozen=True, kw_only=True):
@@ -89,6 +116,8 @@ class Encryption(Section, frozen=True, kw_only=True):
     """Resolved from (top model, loss error) before the proposal is sent."""
     loss_error: Literal["linear", "cubic"] = "linear"
     """Error of the logistic loss: u/4 + 1/2 - y, or its cubic approximation on |u| <= 8. Regression uses u - y."""
+    labels: Literal["clear", "ciphertext"] = "clear"
+    """Subtracted at the label party in clear, or encrypted there first under the feature party's key; same result."""
     values_per_key: int = 0
     """Values opened under one key; 0 takes the preset's cap, which holds against a label party that deviates."""
 
@@ -104,6 +133,7 @@ class JobSpec(Section, frozen=True, kw_only=True):
     model: Model = Model()
     train: Train
     encryption: Encryption = Encryption()
+    protection: Protection | None = None
 
     def __post_init__(self) -> None:
         parties = (self.roster.label, *self.roster.features)
@@ -137,6 +167,7 @@ class JobSpec(Section, frozen=True, kw_only=True):
             self.job.classes == 0 or (multiclass and self.job.classes >= 3),
             "job.classes is for multiclass jobs and at least 3",
         )
+        self._check_model()
         if self.encryption.scheme == "ckks":
             _require(
                 len(self.roster.features) == 1, "scheme ckks takes one feature party: sums under two keys do not add"
@@ -145,6 +176,37 @@ class JobSpec(Section, frozen=True, kw_only=True):
             _require(
                 self.encryption.loss_error == "linear", "encryption.loss_error: a regression job uses squared error"
             )
+
+    def _check_model(self) -> None:
+        model, optimiser = self.model, self.train.optimiser
+        _require(optimiser.weight_decay >= 0, "train.optimiser.weight_decay must not be negative")
+        _require(optimiser.name == "sgd" or not optimiser.momentum, "train.optimiser.momentum is for sgd")
+        _require(
+            bool(model.top.hidden) == (model.top.kind == "mlp"), "model.top.hidden lists the hidden layers of kind mlp"
+        )
+        _require(all(width >= 1 for width in model.top.hidden), "model.top.hidden: a layer has at least one neuron")
+        if model.layout == "features":
+            _require(model.bottom is None, "model.bottom is for layout embeddings")
+            _require(self.protection is None, "[protection] is for layout embeddings: layout features sends no error")
+            return
+        if model.bottom is None:
+            raise SpecError("job specification: model.bottom is missing: layout embeddings has one")
+        widths = (*model.bottom.hidden, model.bottom.out)
+        _require(all(width >= 1 for width in widths), "model.bottom: a layer has at least one neuron")
+        private = model.bottom.kind == "private"
+        _require(not private or not model.bottom.hidden, "model.bottom of kind private states its width only")
+        if self.protection is None:
+            raise SpecError(
+                "job specification: protection.cut_noise is missing: layout embeddings sends label-bearing errors back",
+                fix='Name a protection, or say plainly cut_noise = { method = "none" }.',
+            )
+        noise = self.protection.cut_noise
+        _require((noise.method == "none") == (noise.scale == 0), "protection.cut_noise: scale goes with isotropic")
+        _require(0 <= noise.scale < float("inf"), "protection.cut_noise.scale must be positive")
+
+    def embedding_width(self, feature: PartyId) -> int:
+        """Coordinates that a feature party brings to the cut."""
+        return len(self.data[feature].columns) if self.model.bottom is None else self.model.bottom.out
 
     @property
     def entry(self) -> str:
@@ -159,6 +221,11 @@ class JobSpec(Section, frozen=True, kw_only=True):
     def outputs(self) -> int:
         """Width of the top model's output: K one-vs-rest scores, else one."""
         return self.job.classes if self.job.task == "multiclass" else 1
+
+    @property
+    def hidden(self) -> int:
+        """Width of the top model's first hidden layer; 0 for a linear one."""
+        return self.model.top.hidden[0] if self.model.top.hidden else 0
 
     def role_of(self, party: PartyId) -> Role:
         return Role.LABEL if party == self.roster.label else Role.FEATURE
@@ -197,7 +264,21 @@ def read_spec(text: str) -> JobSpec:
 _KNOWN_KEYS = sorted(
     {
         field
-        for section in (Job, Roster, Columns, Split, Top, Model, Optimiser, Train, Encryption, JobSpec)
+        for section in (
+            Job,
+            Roster,
+            Columns,
+            Split,
+            Bottom,
+            Top,
+            Model,
+            CutNoise,
+            Protection,
+            Optimiser,
+            Train,
+            Encryption,
+            JobSpec,
+        )
         for field in section.__struct_fields__
     }
 )

@@ -61,6 +61,14 @@ class Embedding(Message, frozen=True, tag=True):
     values: bytes
 
 
+class CutGradient(Message, frozen=True, tag=True):
+    """Clear training, layout embeddings: derivative of the loss by each embedding, float64, rows x columns."""
+
+    reveals = Reveals("label-bearing numbers for every row and step", Grain.ROW, "as protection.cut_noise says")
+    step: int
+    values: bytes
+
+
 class StepApplied(Message, frozen=True, tag=True):
     """Clear training: the label party has used the batch; the next one may come."""
 
@@ -113,8 +121,23 @@ class OpenedGradient(Message, frozen=True, tag=True):
     values: bytes
 
 
+class EncryptedError(Message, frozen=True, tag=True):
+    """Layout embeddings: the cut error in an orthonormal basis of the first top layer's row space, and that basis."""
+
+    reveals = Reveals(
+        "label-bearing numbers for every row and step: labels can be inferred from them; with them the top model's "
+        "gradient and the row space of its first layer",
+        Grain.ROW,
+        "as protection.cut_noise says",
+    )
+    step: int
+    basis: bytes
+    columns: bytes
+
+
 class EncryptedEvaluation(Message, frozen=True, tag=True):
-    """Held-out rows as polynomial coefficients, one ciphertext per coordinate, under a key of their own."""
+    """Held-out rows, one ciphertext per coordinate, under a key of their own: as polynomial coefficients for a linear
+    top model, else in slots."""
 
     reveals = Reveals("nothing", Grain.NOTHING, "CKKS, ring-LWE at 128 bits")
     step: int
@@ -122,7 +145,7 @@ class EncryptedEvaluation(Message, frozen=True, tag=True):
 
 
 class MaskedScores(Message, frozen=True, tag=True):
-    """Score ciphertexts of one block: c1, and c0 under a uniform mask on every word."""
+    """Scores of one block: c1, and the wanted words of c0 under a uniform mask."""
 
     reveals = Reveals("nothing: pseudo-random words and uniform numbers", Grain.NOTHING, "one-time mask, fresh Enc(0)")
     step: int
@@ -143,12 +166,14 @@ MESSAGES: dict[str, type[Message]] = {
     for message in (
         RowsDigest,
         Embedding,
+        CutGradient,
         StepApplied,
         EvaluationRows,
         PublicKeys,
         EncryptedEmbedding,
         MaskedGradient,
         OpenedGradient,
+        EncryptedError,
         EncryptedEvaluation,
         MaskedScores,
         OpenedScores,
@@ -165,7 +190,7 @@ def encode(message: Message) -> bytes:
     return _ENCODER.encode(message)
 
 
-def decode(kind: str, body: bytes) -> Message:
+def decode(kind: str, body: bytes | memoryview) -> Message:
     """A body as the message its envelope names. Raises RemoteProtocolError for anything else."""
     decoder = _DECODERS.get(kind)
     if decoder is None:

@@ -10,9 +10,9 @@ import msgspec
 
 from crypto.ckks_parameters import PRESETS, ROOMY_VALUES_PER_KEY, SLOTS, CkksPreset, preset_for, weaknesses
 from vfl.errors import ImpossibleJob
-from vfl.job import JobSpec
+from vfl.job import JobSpec, PartyId
 from vfl.messages import Grain
-from vfl.routes import ROUTES
+from vfl.routes import routes_of
 from vfl.schedule import batch_sizes, held_out_rows
 
 INPUT_BOUND = 3.0
@@ -94,23 +94,16 @@ def plan(spec: JobSpec, rows: int) -> Plan:
     sizes = batch_sizes(training_rows, spec.train.batch_rows)
     steps = len(sizes) * spec.train.epochs
     encrypted = spec.encryption.scheme == "ckks"
-    label, feature_columns = spec.roster.label, sum(len(spec.data[f].columns) for f in spec.roster.features)
-    width = feature_columns + len(spec.data[label].columns) + 1
-    opened = spec.outputs * width if encrypted else 0
+    opened = opened_per_step(spec) if encrypted else 0
     cap = spec.encryption.values_per_key
     guarded = False
     if encrypted:
         preset = _preset(spec.encryption.preset)
         _refuse(
-            weaknesses(preset, loss_of(spec), INPUT_BOUND),
-            f"Use preset `auto`, which takes {preset_for(spec.model.top.kind, loss_of(spec)).name}.",
+            weaknesses(preset, len(spec.model.top.hidden), loss_of(spec), INPUT_BOUND),
+            f"Use preset `auto`, which takes {preset_for(spec.model.top.kind, loss_of(spec)).name}, "
+            "with at most one hidden layer and no cubic error above it.",
         )
-        if max(sizes) > SLOTS:
-            even = math.ceil(training_rows / math.ceil(training_rows / SLOTS))
-            _refuse(
-                [f"a batch of {max(sizes)} rows does not fit the {SLOTS} slots of preset {preset.name}"],
-                f"train.batch_rows = {even} splits these rows evenly; short last batches join another.",
-            )
         if cap > ROOMY_VALUES_PER_KEY:
             _refuse([f"encryption.values_per_key = {cap} is too many"], f"Use at most {ROOMY_VALUES_PER_KEY}.")
         if opened > cap:
@@ -119,7 +112,7 @@ def plan(spec: JobSpec, rows: int) -> Plan:
                 f"Use fewer columns or classes, or encryption.values_per_key up to {ROOMY_VALUES_PER_KEY}, "
                 "which claims nothing against a label party that deviates.",
             )
-        guarded = cap <= preset.values_per_key
+        guarded = cap < preset.key_owner_margin
     return Plan(
         rows=rows,
         training_rows=training_rows,
@@ -128,12 +121,24 @@ def plan(spec: JobSpec, rows: int) -> Plan:
         smallest_batch=min(sizes),
         opened_per_step=opened,
         minimum_batch=max(MINIMUM_BATCH, ROWS_PER_OPENED_VALUE * opened) if encrypted else 0,
-        rho=steps * spec.outputs / training_rows if encrypted else 0.0,
+        rho=steps * (spec.hidden or spec.outputs) / training_rows if encrypted else 0.0,
         values_per_key=cap if encrypted else 0,
         weight_noise=_weight_noise(spec, sizes) if encrypted else 0.0,
         guards_deviating_label_party=guarded,
         reveals=_reveals(spec, steps, training_rows * spec.train.epochs, test_rows, opened),
     )
+
+
+def opened_per_step(spec: JobSpec) -> int:
+    """Gradient sums of one encrypted step: one per weight of the top model."""
+    label = spec.roster.label
+    width = sum(map(spec.embedding_width, spec.roster.features)) + len(spec.data[label].columns) + 1
+    return spec.hidden * width + spec.outputs * (spec.hidden + 1) if spec.hidden else spec.outputs * width
+
+
+def cut_width(spec: JobSpec, feature: PartyId) -> int:
+    """Coordinates of the cut error that goes back: at most the rank of the first top layer."""
+    return min(spec.embedding_width(feature), spec.hidden or spec.outputs)
 
 
 def _weight_noise(spec: JobSpec, sizes: list[int]) -> float:
@@ -144,21 +149,23 @@ def _weight_noise(spec: JobSpec, sizes: list[int]) -> float:
     for size in reversed(sizes * spec.train.epochs):
         # The factor by which one gradient's noise reaches the final weight: rate (1 + momentum + ...).
         velocity = rate + momentum * velocity
-        variance += (velocity * noise * SLOTS / (SLOTS // size * size)) ** 2
+        variance += (velocity * noise * SLOTS / (max(1, SLOTS // size) * size)) ** 2
     return math.sqrt(variance)
 
 
 def _reveals(spec: JobSpec, steps: int, row_visits: int, test_rows: int, opened: int) -> tuple[RevealLine, ...]:
     lines = []
-    for route in ROUTES[spec.entry]:
+    for route in routes_of(spec):
         reveals = route.message.reveals
         for feature in spec.roster.features:
-            columns = len(spec.data[feature].columns)
+            columns = spec.embedding_width(feature)
             values = {
                 "RowsDigest": 2,
                 "Embedding": row_visits * columns,
                 "EvaluationRows": test_rows * columns,
                 "OpenedGradient": steps * opened,
+                "CutGradient": row_visits * columns,
+                "EncryptedError": row_visits * cut_width(spec, feature) + steps * cut_width(spec, feature) * columns,
                 "OpenedScores": test_rows * spec.outputs,
             }.get(route.message.kind(), 0)
             ends = {spec.role_of(feature): feature, spec.role_of(spec.roster.label): spec.roster.label}

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 
 from vfl.job import JobSpec, PartyId, Role
 from vfl.messages import (
+    CutGradient,
     Embedding,
     EncryptedEmbedding,
+    EncryptedError,
     EncryptedEvaluation,
     EvaluationRows,
     MaskedGradient,
@@ -38,6 +40,7 @@ ROUTES: dict[str, tuple[Route, ...]] = {
         Route(F, L, RowsDigest),
         Route(L, F, RowsDigest),
         Route(F, L, Embedding),
+        Route(L, F, CutGradient),
         Route(L, F, StepApplied),
         Route(F, L, EvaluationRows),
     ),
@@ -48,6 +51,7 @@ ROUTES: dict[str, tuple[Route, ...]] = {
         Route(F, L, EncryptedEmbedding),
         Route(L, F, MaskedGradient),
         Route(F, L, OpenedGradient),
+        Route(L, F, EncryptedError),
         Route(F, L, EncryptedEvaluation),
         Route(L, F, MaskedScores),
         Route(F, L, OpenedScores),
@@ -55,9 +59,19 @@ ROUTES: dict[str, tuple[Route, ...]] = {
 }
 
 
+ONLY_EMBEDDINGS: frozenset[type[Message]] = frozenset({CutGradient, EncryptedError})
+"""Messages of layout `embeddings`: where no bottom model learns, no error goes back."""
+
+
+def routes_of(spec: JobSpec) -> tuple[Route, ...]:
+    """The routes of one job: those of its protocol that its layout uses."""
+    unused = ONLY_EMBEDDINGS if spec.model.layout == "features" else frozenset({StepApplied})
+    return tuple(route for route in ROUTES[spec.entry] if route.message not in unused)
+
+
 def allowed(spec: JobSpec, sender: PartyId, receiver: PartyId, kind: str) -> bool:
     """May `sender` send `receiver` a message of this kind under this job?"""
     if receiver not in spec.peers_of(sender) if sender in spec.parties else True:
         return False
     roles = (spec.role_of(sender), spec.role_of(receiver))
-    return any((r.sender, r.receiver) == roles and r.message.kind() == kind for r in ROUTES[spec.entry])
+    return any((r.sender, r.receiver) == roles and r.message.kind() == kind for r in routes_of(spec))

@@ -49,6 +49,11 @@ def batches(seed: bytes, rows: NDArray[np.int64], epochs: int, batch_rows: int) 
             start += size
 
 
+def blocks(rows: NDArray[np.int64], largest: int) -> list[NDArray[np.int64]]:
+    """A batch cut into as few blocks of nearly one size as hold at most `largest` rows each."""
+    return np.array_split(rows, -(-len(rows) // largest))
+
+
 def held_out_rows(rows: int, share: float) -> int:
     """How many rows are held out: the share, rounded, at least one and never all."""
     return min(max(1, round(rows * share)), max(rows - 1, 0))

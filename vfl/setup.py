@@ -1,7 +1,8 @@
 """What a role is given, as one frozen argument: everything it may know, and no way to reach the world."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +34,8 @@ class Setup:
     private_seed: bytes = field(repr=False)
     """This party's own: initial weights."""
     preset: CkksPreset | None = None
+    bottom: Callable[[int, int], Any] | None = None
+    """Makes this party's own bottom module, for bottoms of kind `private`."""
 
     @property
     def rows(self) -> int:

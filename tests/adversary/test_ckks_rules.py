@@ -35,7 +35,7 @@ def scores_asked(kind, preset=PRESET):
     public = kind(preset, private.public_material(0), 0)
     draws = np.random.Generator(np.random.Philox(3))
     columns, weights = draws.normal(size=(50, COLUMNS)).clip(-3, 3), draws.normal(size=COLUMNS)
-    embedding = public.load(private.encrypt_coefficients(columns), COLUMNS, 50)
+    embedding = public.load(private.encrypt_coefficients(columns), COLUMNS, 50, 1)
     own = [read_ciphertext(vector.ciphertext)[1, 0] for vector in embedding]
     score = public.scores(embedding, weights[None])
     before = read_ciphertext(score[0].ciphertext)
@@ -94,7 +94,7 @@ def test_rule_3_exact_answers_are_exact_linear_equations_in_the_key(noise, recov
     matrix, values = [], []
     for answer in range(unknown):
         data = private.encrypt_coefficients(np.full((1, 1), answer / 10))
-        scores = public.scores(public.load(data, 1, 1), np.ones((1, 1)))
+        scores = public.scores(public.load(data, 1, 1, 1), np.ones((1, 1)))
         total = read_ciphertext(scores[0].ciphertext)
         opened, mask = opening(private, public, scores)
         constant = (opened - mask) * RING_DEGREE % Q
@@ -149,7 +149,7 @@ def test_rule_4_the_owner_cannot_choose_the_random_half_of_the_public_key():
     """The wire has room for one polynomial and a seed: a public key with a zero second half cannot be written."""
     private = CkksPrivateKey(PRESET, 200)
     material = private.public_material(0)
-    release = PRESET.release_moduli
+    release = PRESET.public_moduli
     (public,) = read_seeded(material.public, 1, release, RING_DEGREE, set())
     assert len(material.public) == public.words.shape[0] * 8 * RING_DEGREE + 64
     loaded = CkksPublicKey(PRESET, material, 0)

@@ -194,6 +194,8 @@ def parties(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, 
     write_breast_cancer(label.folder / "patients.csv", feature.folder / "clinic.csv")
     header, first, second, *rest = (feature.folder / "clinic.csv").read_text().splitlines()
     (feature.folder / "reordered.csv").write_text("\n".join([header, second, first, *rest]) + "\n")
+    with (feature.folder / "party.toml").open("a") as settings:
+        settings.write('\n[bottom]\nmodule = "bottom.py:build"\n')
     servers = [label, feature]
     try:
         yield label.start(), feature.start()

@@ -10,7 +10,7 @@ import pytest
 
 from crypto.ciphertexts import seeded_bytes
 from crypto.ckks import CkksPrivateKey, Masked, PublicMaterial, fill, repeats, score_groups
-from crypto.ckks_evaluator import CkksPublicKey
+from crypto.ckks_evaluator import CkksPublicKey, EncryptedSums
 from crypto.ckks_parameters import PRESETS, RING_DEGREE, SLOTS
 from crypto.errors import InvalidCiphertext, KeyUsedUp, OutOfRange
 from crypto.packing import groups_for
@@ -33,12 +33,24 @@ def batch(rows, seed=0):
     return draws.normal(size=(rows, COLUMNS)).clip(-3, 3), draws.normal(size=(rows, OWN)), weights, target
 
 
+def received(private, public, columns):
+    """Columns as the evaluator holds them after they have crossed."""
+    times = repeats(len(columns))
+    return public.load(private.encrypt_rows(columns, times), columns.shape[1], len(columns), times)
+
+
+def sums_of(public, errors, factors):
+    sums = EncryptedSums(len(errors) * len(factors))
+    public.add_products(sums, [(error, factor) for error in errors for factor in factors])
+    return sums
+
+
 def gradient(private, public, rows, seed=0):
     """(opened sums, exact sums) of one linear step."""
     columns, own, weights, target = batch(rows, seed)
-    embedding = public.load(private.encrypt_rows(columns), COLUMNS, rows)
+    embedding = received(private, public, columns)
     error = public.weighted_sum(embedding, weights / 4, 0.5 - target)
-    masked, mask = public.mask_sums(public.row_products([error], embedding, own))
+    masked, mask = public.mask_sums(sums_of(public, [error], [*embedding, *own.T]))
     opened = mask.remove(private.open(masked, groups_for(VALUES)))
     exact = columns @ weights / 4 + 0.5 - target
     return opened, np.concatenate([columns.T @ exact, own.T @ exact])
@@ -57,7 +69,7 @@ def test_a_wider_batch_than_slots_is_refused():
 
 
 def test_a_small_batch_repeats_its_rows_and_leaves_the_rest_empty():
-    slots = np.array(fill(np.arange(1.0, 1001.0)))
+    slots = np.array(fill(np.arange(1.0, 1001.0), 4))
     assert (slots[:4000].reshape(4, 1000) == np.arange(1.0, 1001.0)).all()
     assert not slots[4000:].any()
 
@@ -79,7 +91,7 @@ def test_held_out_rows_are_scored_from_coefficients(rows):
     private, public, _ = both_ends(values=0, values_per_key=2 * RING_DEGREE)
     draws = np.random.Generator(np.random.Philox(1))
     columns, weights = draws.normal(size=(rows, COLUMNS)).clip(-3, 3), draws.normal(size=(2, COLUMNS))
-    embedding = public.load(private.encrypt_coefficients(columns), COLUMNS, rows)
+    embedding = public.load(private.encrypt_coefficients(columns), COLUMNS, rows, 1)
     masked, mask = public.mask_scores(public.scores(embedding, weights))
     scores = mask.remove(private.open(masked, score_groups(rows, 2))).reshape(2, rows).T
     np.testing.assert_allclose(scores, columns @ weights.T, atol=1e-4)
@@ -88,9 +100,9 @@ def test_held_out_rows_are_scored_from_coefficients(rows):
 def test_weights_that_are_all_zero_are_no_error():
     private, public, _ = both_ends()
     columns, own, _, target = batch(SLOTS)
-    embedding = public.load(private.encrypt_rows(columns), COLUMNS, SLOTS)
+    embedding = received(private, public, columns)
     error = public.weighted_sum(embedding, np.zeros(COLUMNS), 0.5 - target)
-    masked, mask = public.mask_sums(public.row_products([error], embedding, own * 0))
+    masked, mask = public.mask_sums(sums_of(public, [error], [*embedding, *(own * 0).T]))
     opened = mask.remove(private.open(masked, groups_for(VALUES)))
     np.testing.assert_allclose(opened[:COLUMNS], columns.T @ (0.5 - target), atol=0.01)
     np.testing.assert_allclose(opened[COLUMNS:], 0, atol=1e-6)
@@ -115,10 +127,10 @@ def test_a_private_key_does_not_print_pickle_or_copy():
 def test_no_word_of_the_secret_is_in_any_byte_that_leaves():
     private, public, material = both_ends()
     columns, own, weights, target = batch(SLOTS)
-    sent = private.encrypt_rows(columns)
-    embedding = public.load(sent, COLUMNS, SLOTS)
+    sent = private.encrypt_rows(columns, 1)
+    embedding = public.load(sent, COLUMNS, SLOTS, 1)
     error = public.weighted_sum(embedding, weights, -target)
-    masked, _ = public.mask_sums(public.row_products([error], embedding, own))
+    masked, _ = public.mask_sums(sums_of(public, [error], [*embedding, *own.T]))
     left = b"".join([*material, sent, private.open(masked, groups_for(VALUES))])
     for words in private._secret.values():
         for start in range(0, RING_DEGREE, 512):
@@ -130,19 +142,25 @@ def test_what_the_evaluator_receives_does_not_decrypt():
     private, public, _ = both_ends()
     stranger = CkksPrivateKey(NOISE_FREE, 200)
     columns, own, weights, target = batch(SLOTS)
-    embedding = public.load(private.encrypt_rows(columns), COLUMNS, SLOTS)
+    embedding = received(private, public, columns)
     error = public.weighted_sum(embedding, weights, -target)
-    masked, mask = public.mask_sums(public.row_products([error], embedding, own))
-    opened = mask.remove(stranger.open(masked, groups_for(VALUES)))
-    assert np.abs(opened).min() > 1e3
+    masked, mask = public.mask_sums(sums_of(public, [error], [*embedding, *own.T]))
+    answered = stranger.open(masked, groups_for(VALUES))
+    values = [(value - number) % mask.modulus for value, number in zip(words_of(answered), mask.numbers, strict=True)]
+    assert min(values) > mask.modulus // 1000
+    assert max(values) - min(values) > mask.modulus // 10
+
+
+def words_of(data):
+    return np.frombuffer(data, "<u8").tolist()
 
 
 def test_two_askings_for_the_same_sums_share_no_masked_number():
     private, public, _ = both_ends()
     columns, own, weights, target = batch(SLOTS)
-    embedding = public.load(private.encrypt_rows(columns), COLUMNS, SLOTS)
-    products = public.row_products([public.weighted_sum(embedding, weights, -target)], embedding, own)
-    (first, _), (second, _) = public.mask_sums(products), public.mask_sums(products)
+    embedding = received(private, public, columns)
+    error = public.weighted_sum(embedding, weights, -target)
+    (first, _), (second, _) = (public.mask_sums(sums_of(public, [error], [*embedding, *own.T])) for _ in range(2))
     for left, right in itertools.product(np.frombuffer(first.masked, "<u8"), np.frombuffer(second.masked, "<u8")):
         assert left != right
     assert first.packed != second.packed
@@ -150,7 +168,7 @@ def test_two_askings_for_the_same_sums_share_no_masked_number():
 
 def test_the_gate_refuses_what_no_honest_owner_sends():
     private, public, material = both_ends()
-    good = private.encrypt_rows(batch(10)[0])
+    good = private.encrypt_rows(batch(10)[0], 1)
     size = seeded_bytes(LINEAR.data_moduli, RING_DEGREE)
     too_large = b"\xff" * 8 + good[8:]
     zero = bytes(RING_DEGREE * 8) + good[RING_DEGREE * 8 :]
@@ -163,10 +181,10 @@ def test_the_gate_refuses_what_no_honest_owner_sends():
         (b"", "bytes where 5"),
     ):
         with pytest.raises(InvalidCiphertext, match=rule):
-            CkksPublicKey(LINEAR, private.public_material(VALUES), VALUES).load(bad, COLUMNS, 10)
-    public.load(good, COLUMNS, 10)
+            CkksPublicKey(LINEAR, private.public_material(VALUES), VALUES).load(bad, COLUMNS, 10, 1)
+    public.load(good, COLUMNS, 10, 1)
     with pytest.raises(InvalidCiphertext, match="seed is used twice"):
-        public.load(good, COLUMNS, 10)
+        public.load(good, COLUMNS, 10, 1)
     for bad_material in (
         PublicMaterial(bytes(len(material.public)), material.relinearise, material.packing),
         PublicMaterial(material.public, material.relinearise[:-1], material.packing),
@@ -180,9 +198,9 @@ def test_the_gate_refuses_what_no_honest_owner_sends():
 def test_the_key_owner_refuses_requests_it_did_not_agree_to():
     private, public, _ = both_ends()
     columns, own, weights, target = batch(SLOTS)
-    embedding = public.load(private.encrypt_rows(columns), COLUMNS, SLOTS)
+    embedding = received(private, public, columns)
     error = public.weighted_sum(embedding, weights, -target)
-    masked, _ = public.mask_sums(public.row_products([error], embedding, own))
+    masked, _ = public.mask_sums(sums_of(public, [error], [*embedding, *own.T]))
     for bad in (
         Masked(masked.packed[:-8], masked.masked),
         Masked(masked.packed, masked.masked[:-8]),

@@ -11,7 +11,9 @@ import pytest
 
 from parties.mailbox import Mailbox
 from parties.pipe import Delivered, Failed, FrameReader, FrameWriter, FromWorker, Start
+from parties.worker import load_bottom
 from parties.worker_process import WorkerProcess
+from vfl.errors import InvalidBottom
 from vfl.job import read_spec
 from vfl.planner import resolve
 
@@ -25,7 +27,7 @@ encryption = {scheme = "none"}
 bank = {dataset = "table", label = "y"}
 telco = {dataset = "table", columns = ["a"]}
 """
-NOTHING = Start(b"not a spec", "bank", 1, b"\0" * 8, None, b"", b"", b"")
+NOTHING = Start(b"not a spec", "bank", 1, b"\0" * 8, None, b"", b"", b"", "")
 
 
 def start_worker(log: Path) -> tuple[WorkerProcess, list[FromWorker], list[str]]:
@@ -65,7 +67,7 @@ def test_a_waiting_worker_has_no_environment_leaves_no_core_and_ends_with_its_pi
 ) -> None:
     monkeypatch.setenv("VFL_CANARY", "secret")
     spec = resolve(read_spec(SPEC))
-    start = Start(spec.encoded(), "bank", 8, b"", bytes(64), bytes(32), bytes(32), bytes(32))
+    start = Start(spec.encoded(), "bank", 8, b"", bytes(64), bytes(32), bytes(32), bytes(32), "")
     inbox: Mailbox[Delivered] = Mailbox()
     waits, ended = threading.Event(), threading.Event()
     worker = WorkerProcess(start, inbox, tmp_path / "job.log", lambda _frame: waits.set(), lambda _how: ended.set())
@@ -103,3 +105,28 @@ def test_the_worker_imports_nothing_that_reaches_the_network_or_the_database() -
     }
     assert "parties.runner" in loaded
     assert not forbidden & set(loaded)
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "why"),
+    [
+        ("import nothing_of_that_name\n", "build", "ModuleNotFoundError"),
+        ("def other(columns, width): ...\n", "build", "KeyError"),
+        ("build = 3\n", "build", "is not a function"),
+        ("def build(:\n", "build", "SyntaxError"),
+        (None, "build", "FileNotFoundError"),
+    ],
+)
+def test_a_bottom_module_that_cannot_be_loaded_is_named_with_its_cause(
+    tmp_path: Path, text: str | None, name: str, why: str
+) -> None:
+    path = tmp_path / "bottom.py"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(InvalidBottom, match=rf"bottom\.py:{name} cannot be loaded: .*{why}"):
+        load_bottom(f"{path}:{name}")
+
+
+def test_a_bottom_module_is_the_function_its_owner_named(tmp_path: Path) -> None:
+    (tmp_path / "bottom.py").write_text("def build(columns, width):\n    return columns, width\n")
+    assert load_bottom(f"{tmp_path / 'bottom.py'}:build")(3, 2) == (3, 2)

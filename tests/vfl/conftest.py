@@ -57,8 +57,10 @@ def digits() -> Joined:
     return Joined("multiclass", columns, labels.astype(np.float64), tuple(i for i in range(64) if i % 8 >= 4))
 
 
-def specification(joined: Joined, *, feature_parties: int = 1, **options: Any) -> JobSpec:
-    """A resolved job on this table; options by dotted name, such as train_epochs."""
+def specification(
+    joined: Joined, *, feature_parties: int = 1, model: str = "", cut_noise: str = "", **options: Any
+) -> JobSpec:
+    """A resolved job on this table; options by dotted name, such as train_epochs; model and cut_noise as TOML."""
     shares = {f"{FEATURE}-{i}": joined.theirs[i::feature_parties] for i in range(feature_parties)}
     sections: dict[str, dict[str, Any]] = {
         "train": {"epochs": 2, "batch_rows": 128},
@@ -75,12 +77,15 @@ def specification(joined: Joined, *, feature_parties: int = 1, **options: Any) -
     brought = "\n".join(
         f'{party} = {{ dataset = "f", columns = {[f"c{i}" for i in share]} }}' for party, share in shares.items()
     )
+    parts = f"model = {{ {model} }}\n" if model else ""
+    parts += f"protection = {{ cut_noise = {{ {cut_noise} }} }}\n" if cut_noise else ""
     classes = "classes = 10" if joined.task == "multiclass" else ""
     training = "\n".join(table({key: value}) for key, value in sections["train"].items())
     return resolve(
         read_spec(f"""
         encryption = {{ {table(sections["encryption"])} }}
 
+        {parts}
         [job]
         name = "test"
         task = "{joined.task}"

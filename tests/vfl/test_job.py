@@ -65,7 +65,25 @@ def test_bytes_that_are_not_canonical_are_refused():
         ("epochs = 2", "epochs = 2\noptimiser = { rate = -1.0 }", "optimiser.rate must be positive"),
         ("epochs = 2", "epochs = 2\noptimiser = { momentum = 1.0 }", "optimiser.momentum"),
         ("[train]", "[split]\ntest = 1.5\n[train]", "split.test"),
-        ("[train]", '[model]\ntop = { kind = "mlp" }\n[train]', "model.top.kind"),
+        ("[train]", '[model]\ntop = { kind = "mlp" }\n[train]', "model.top.hidden"),
+        ("[train]", '[model]\ntop = { kind = "forest" }\n[train]', "model.top.kind"),
+        ("[train]", '[model]\ntop = { kind = "mlp", hidden = [0] }\n[train]', "at least one neuron"),
+        ("[train]", '[model]\nlayout = "embeddings"\n[train]', "model.bottom is missing"),
+        ("[train]", "[model]\nbottom = { out = 3 }\n[train]", "model.bottom is for layout embeddings"),
+        (
+            "[train]",
+            '[model]\nlayout = "embeddings"\nbottom = { out = 3 }\n[train]',
+            "layout embeddings sends label-bearing errors back",
+        ),
+        ("[train]", '[protection]\ncut_noise = { method = "none" }\n[train]', "layout features sends no error"),
+        (
+            "[train]",
+            (
+                '[model]\nlayout = "embeddings"\nbottom = { out = 3 }\n'
+                '[protection]\ncut_noise = { method = "isotropic" }\n[train]'
+            ),
+            "scale goes with isotropic",
+        ),
     ],
 )
 def test_a_specification_that_contradicts_itself_is_refused_by_name(old, new, message):

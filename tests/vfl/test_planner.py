@@ -1,12 +1,13 @@
 """What a job opens and costs is known, and an impossible job refused, before anything runs."""
 
 import msgspec
+import numpy as np
 import pytest
 
 from vfl.errors import ImpossibleJob
 from vfl.job import read_spec
 from vfl.planner import plan, resolve
-from vfl.schedule import batch_sizes, batches, held_out
+from vfl.schedule import batch_sizes, batches, blocks, held_out
 
 COLUMNS = [f"c{i}" for i in range(20)]
 
@@ -66,11 +67,13 @@ def test_a_model_too_deep_for_the_preset_is_refused():
         plan(resolve(spec(preset="ckks-linear", loss_error="cubic")), 2000)
 
 
-def test_a_batch_wider_than_the_slots_is_refused():
-    with pytest.raises(ImpossibleJob, match="6000 rows does not fit the 4096 slots") as raised:
-        plan(resolve(spec(batch_rows=5000)), 20000)
-    assert "batch_rows = 4000" in raised.value.fix
-    assert plan(resolve(spec(batch_rows=4000)), 20000).steps == 40
+def test_a_batch_wider_than_the_slots_goes_in_blocks_of_nearly_one_size():
+    planned = plan(resolve(spec(batch_rows=8192)), 20000)
+    assert planned.steps == 20
+    parts = blocks(np.arange(8192), 4096)
+    assert [len(part) for part in parts] == [4096, 4096]
+    assert [len(part) for part in blocks(np.arange(5000), 4096)] == [2500, 2500]
+    assert np.concatenate(parts).tolist() == list(range(8192))
 
 
 def test_an_unknown_preset_is_refused_with_the_known_ones():

@@ -1,13 +1,14 @@
-"""The label party's top model, written once for numbers and for ciphertexts.
+"""The label party's top models, written once for numbers and for ciphertexts.
 
-A linear top model over the joined layer: K scores from the feature parties' embedding, the label party's own columns
-and a bias (encrypted-training.md 1, layout features). Steps 3 to 6 of the protocol are the methods `loss_error` and
-`row_gradients`; both are written against `Arithmetic`, which exists for numbers here and for ciphertexts in
-`crypto.ckks`. The same polynomials run in both, so an encrypted run can be compared with a clear one number by number.
+A top model scores rows of the joined layer: the feature parties' embedding, the label party's own columns and a bias
+(encrypted-training.md 1). Steps 3 to 6 of the protocol are its method `passes`, written against `Arithmetic`, which
+exists for numbers here and for ciphertexts in `crypto.ckks_evaluator`. The same polynomials run in both, so an
+encrypted run can be compared with a clear one number by number.
 """
 
 from collections.abc import Sequence
-from typing import Any, Protocol, TypeVar
+from dataclasses import dataclass
+from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
 import numpy as np
 import torch
@@ -27,11 +28,14 @@ LINEAR_ERROR = {"linear": (0.25, 0.5), "squared": (1.0, 0.0)}
 CUBIC_ERROR = (0.5, 0.15012, -0.001593)
 """Least-squares cubic of the logistic function on [-8, 8] (encrypted-training.md 1)."""
 
+SQUARE_ACTIVATION = (0.12, 0.5)
+"""Hidden neurons compute 0.12 a^2 + 0.5 a (encrypted-training.md 1)."""
+
 INITIAL_DEVIATION = 0.01
 
 
 class Arithmetic(Protocol[V]):
-    """What a polynomial model needs of the values it runs on: one V holds one value per row of a batch."""
+    """What a polynomial model needs of the values it runs on: one V holds one value per row of a block."""
 
     def weighted_sum(self, columns: Sequence[V], weights: Floats, offset: Floats) -> V:
         """sum_j weights[j] columns[j] + offset, with an offset per row."""
@@ -39,14 +43,31 @@ class Arithmetic(Protocol[V]):
     def product(self, left: V, right: V) -> V:
         """Row by row."""
 
+    def weighted_products(self, errors: Sequence[V], value: V, weights: Floats) -> V:
+        """value x sum_o weights[o] errors[o], row by row."""
+
     def subtract_from(self, constant: float, value: V) -> V:
         """constant - value."""
 
     def plus(self, value: V, rows: Floats) -> V:
         """value + rows, a number per row."""
 
-    def row_products(self, errors: Sequence[V], columns: Sequence[V], own: Floats) -> list[V]:
-        """For each error: its products with every column, then with every column of `own` (rows x columns)."""
+    def less_encrypted(self, value: V, rows: Floats) -> V:
+        """value - rows, the rows taken through a ciphertext of their own where values are ciphertexts."""
+
+
+RowProducts: TypeAlias = list[tuple[V, V | Floats]]
+"""Pairs to be multiplied row by row and summed over rows: each sum is one weight's gradient."""
+
+
+@dataclass(frozen=True)
+class Passes(Generic[V]):
+    """What one block of rows leaves behind: gradients before their sum, and errors of the joined layer's neurons."""
+
+    products: RowProducts[V]
+    """In the order of the model's weights."""
+    joined_errors: list[V]
+    """One per neuron that reads the joined layer; times its weights they are the cut error."""
 
 
 class Numbers:
@@ -58,103 +79,198 @@ class Numbers:
     def product(self, left: Floats, right: Floats) -> Floats:
         return left * right
 
+    def weighted_products(self, errors: Sequence[Floats], value: Floats, weights: Floats) -> Floats:
+        return value * sum((w * e for w, e in zip(weights, errors, strict=True)), start=np.zeros(len(value)))
+
     def subtract_from(self, constant: float, value: Floats) -> Floats:
         return constant - value
 
     def plus(self, value: Floats, rows: Floats) -> Floats:
         return value + rows
 
-    def row_products(self, errors: Sequence[Floats], columns: Sequence[Floats], own: Floats) -> list[Floats]:
-        return [error * column for error in errors for column in (*columns, *own.T)]
+    def less_encrypted(self, value: Floats, rows: Floats) -> Floats:
+        return value - rows
+
+    def sums(self, products: RowProducts[Floats]) -> Floats:
+        """The gradients: each product summed over rows."""
+        return np.array([left @ right for left, right in products])
 
 
-class LinearTop:
-    """K linear outputs over [embedding, own columns, 1], trained by the label party on sums it may read.
+class Weights:
+    """Matrices trained by an optimiser of torch on gradients that were opened. Raises Diverged beyond `limit`."""
 
-    Raises Diverged when weights leave the range the agreed parameters hold, so a run stops at its last good state.
-    """
+    def __init__(self, matrices: dict[str, Floats], optimiser: Optimiser, limit: float) -> None:
+        self._parameters = {name: torch.nn.Parameter(torch.from_numpy(value)) for name, value in matrices.items()}
+        self._optimiser = make_optimiser(list(self._parameters.values()), optimiser)
+        self._limit = limit
+
+    def __getitem__(self, name: str) -> Floats:
+        values: Floats = self._parameters[name].detach().numpy()
+        return values
+
+    def tensors(self) -> dict[str, Floats]:
+        return {f"top.{name}": self[name].copy() for name in self._parameters}
+
+    def update(self, gradients: dict[str, Floats], step: int) -> None:
+        for name, gradient in gradients.items():
+            self._parameters[name].grad = torch.from_numpy(np.ascontiguousarray(gradient))
+        self._optimiser.step()
+        reach = max(np.abs(self[name]).sum(axis=1).max() for name in self._parameters)
+        if not reach <= self._limit:
+            raise Diverged(
+                f"training diverged at step {step}: weights add up to {reach:.3g}, the limit is {self._limit:g}",
+                safe="The states of the epochs before are kept.",
+            )
+
+
+def make_optimiser(parameters: list[torch.nn.Parameter], settings: Optimiser) -> torch.optim.Optimizer:
+    """The specification's optimiser over these parameters."""
+    if settings.name == "adam":
+        return torch.optim.Adam(parameters, lr=settings.rate, weight_decay=settings.weight_decay)
+    return torch.optim.SGD(parameters, lr=settings.rate, momentum=settings.momentum, weight_decay=settings.weight_decay)
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Widths of a top model: embedding, the label party's own columns, hidden neurons (0: linear), outputs."""
+
+    embedding: int
+    own: int
+    hidden: int
+    outputs: int
+
+    @property
+    def joined(self) -> int:
+        """What reads the joined layer: hidden neurons, or the outputs themselves."""
+        return self.hidden or self.outputs
+
+
+class Top:
+    """K outputs over [embedding, own columns, 1], with or without one hidden layer of square-type neurons."""
 
     def __init__(
         self,
-        embedding_width: int,
-        own_width: int,
-        outputs: int,
+        shape: Shape,
         loss: str,
         optimiser: Optimiser,
         private_seed: bytes,
         weight_limit: float,
+        *,
+        encrypt_labels: bool = False,
     ) -> None:
-        self.embedding_width = embedding_width
-        self.loss = loss
-        self.weight_limit = weight_limit
-        width = embedding_width + own_width + 1
-        draws = np.random.Generator(philox(private_seed, "top model")).standard_normal((outputs, width))
+        self.shape, self._loss, self._encrypt_labels = shape, loss, encrypt_labels
         # From this party's private seed: a shared one would show the feature party the first weights (trust.md 9.4).
-        self._weights = torch.nn.Parameter(torch.from_numpy(draws * INITIAL_DEVIATION))
-        self._optimiser = torch.optim.SGD([self._weights], lr=optimiser.rate, momentum=optimiser.momentum)
+        draws = np.random.Generator(philox(private_seed, "top model"))
+        width = shape.embedding + shape.own + 1
+        matrices = {}
+        if shape.hidden:
+            matrices["hidden"] = draws.standard_normal((shape.hidden, width)) / np.sqrt(width)
+            matrices["weights"] = draws.standard_normal((shape.outputs, shape.hidden + 1)) / np.sqrt(shape.hidden)
+        else:
+            matrices["weights"] = draws.standard_normal((shape.outputs, width)) * INITIAL_DEVIATION
+        self._weights = Weights(matrices, optimiser, weight_limit)
 
     @property
-    def weights(self) -> Floats:
-        """outputs x (embedding + own + 1), the bias last."""
-        weights: Floats = self._weights.detach().numpy()
-        return weights
+    def joined_weights(self) -> Floats:
+        """Of the neurons that read the joined layer: neurons x (embedding + own + 1), the bias last."""
+        return self._weights["hidden" if self.shape.hidden else "weights"]
 
     @property
     def embedding_weights(self) -> Floats:
-        return self.weights[:, : self.embedding_width]
+        return self.joined_weights[:, : self.shape.embedding]
 
     def own_part(self, own: Floats) -> Floats:
-        """What own columns (rows x columns) and bias add to the scores: rows x outputs."""
-        rest = self.weights[:, self.embedding_width :]
+        """What own columns (rows x columns) and bias add to those neurons: rows x neurons."""
+        rest = self.joined_weights[:, self.shape.embedding :]
         part: Floats = own @ rest[:, :-1].T + rest[:, -1]
         return part
 
-    def loss_error(self, values: Arithmetic[V], embedding: Sequence[V], own: Floats, targets: Floats) -> list[V]:
-        """Steps 3 and 4: output minus target for each output, one value per row.
+    def passes(self, values: Arithmetic[V], embedding: Sequence[V], own: Floats, targets: Floats) -> Passes[V]:
+        """Steps 3 to 6 on one block: forward, loss error, errors of the neurons, gradients not yet summed.
 
-        `own` is rows x own columns, `targets` rows x outputs. Constants join the label's so that an encrypted step
-        spends one addition on both.
+        `own` is rows x own columns, `targets` rows x outputs.
         """
-        offset = self.own_part(own)
-        errors = []
-        for k, weights in enumerate(self.embedding_weights):
-            if self.loss == "cubic":
-                constant, slope, cubic = CUBIC_ERROR
-                root = float(
-                    np.cbrt(-cubic)
-                )  # v = root u, so that v (slope / root - v^2) spends two products, not three
-                scaled = values.weighted_sum(embedding, root * weights, root * offset[:, k])
-                factor = values.subtract_from(slope / root, values.product(scaled, scaled))
-                errors.append(values.plus(values.product(scaled, factor), constant - targets[:, k]))
-            else:
-                slope, constant = LINEAR_ERROR[self.loss]
-                rest = slope * offset[:, k] + constant - targets[:, k]
-                errors.append(values.weighted_sum(embedding, slope * weights, rest))
-        return errors
-
-    def row_gradients(self, values: Arithmetic[V], embedding: Sequence[V], own: Floats, errors: Sequence[V]) -> list[V]:
-        """Steps 5 and 6: gradient of every weight per row, not yet summed, in the order of `weights`."""
-        return values.row_products(errors, embedding, np.column_stack([own, np.ones(len(own))]))
+        hidden, squares = self._hidden(values, embedding, own)
+        ones = np.ones(len(own))
+        inputs: list[V | Floats] = [*embedding, *(np.ascontiguousarray(column) for column in own.T), ones]
+        if not self.shape.hidden:
+            errors = self._errors(values, embedding, self.embedding_weights, self.own_part(own), targets)
+            return Passes([(e, f) for e in errors for f in inputs], errors)
+        alpha, _ = SQUARE_ACTIVATION
+        weights, constant = self._output_weights()
+        errors = self._errors(values, squares, weights, np.tile(constant, (len(own), 1)), targets)
+        # h' = 2 alpha (a + beta / 2 alpha): the slope of a hidden neuron is its own shifted value.
+        slopes = 2 * alpha * self._weights["weights"][:, :-1]
+        joined = [values.weighted_products(errors, a, slopes[:, k]) for k, a in enumerate(hidden)]
+        above: list[V | Floats] = [*squares, ones]
+        return Passes([(e, f) for e in joined for f in inputs] + [(e, f) for e in errors for f in above], joined)
 
     def update(self, sums: Floats, rows: int, step: int) -> None:
-        """Step 10: one optimiser step on the mean gradient. `sums` is flat, in the order of `row_gradients`."""
-        gradient = sums.reshape(self.weights.shape) / rows
-        self._weights.grad = torch.from_numpy(gradient)
-        self._optimiser.step()
-        reach = np.abs(self.weights).sum(axis=1).max()
-        if not np.isfinite(gradient).all() or not reach <= self.weight_limit:
-            raise Diverged(
-                f"training diverged at step {step}: weights add up to {reach:.3g}, the limit is {self.weight_limit:g}",
-                safe="The states of the epochs before are kept.",
-            )
+        """Step 10: one optimiser step on mean gradients; `sums` in the order of `Passes.products`. Raises Diverged."""
+        means = sums / rows
+        if not self.shape.hidden:
+            self._weights.update({"weights": means.reshape(self.joined_weights.shape)}, step)
+            return
+        size = self.joined_weights.size
+        alpha, beta = SQUARE_ACTIVATION
+        output = means[size:].reshape(self.shape.outputs, -1)
+        # h = alpha s - beta^2 / 4 alpha with s the square that was multiplied
+        output[:, :-1] = alpha * output[:, :-1] - beta**2 / (4 * alpha) * output[:, -1:]
+        self._weights.update({"hidden": means[:size].reshape(self.joined_weights.shape), "weights": output}, step)
+
+    def output(self, values: Arithmetic[V], embedding: Sequence[V], own: Floats) -> list[V]:
+        """Scores of a model with hidden neurons, one vector per output."""
+        _, squares = self._hidden(values, embedding, own)
+        weights, constant = self._output_weights()
+        return [values.weighted_sum(squares, w, np.full(len(own), c)) for w, c in zip(weights, constant, strict=True)]
 
     def scores(self, embedding: Floats, own: Floats) -> Floats:
-        """Clear scores, rows x outputs, from a clear embedding."""
-        scores: Floats = embedding @ self.embedding_weights.T + self.own_part(own)
+        """Clear scores, rows x outputs, from a clear embedding, rows x columns."""
+        joined: Floats = embedding @ self.embedding_weights.T + self.own_part(own)
+        if not self.shape.hidden:
+            return joined
+        alpha, beta = SQUARE_ACTIVATION
+        output = self._weights["weights"]
+        scores: Floats = (alpha * joined**2 + beta * joined) @ output[:, :-1].T + output[:, -1]
         return scores
 
     def tensors(self) -> dict[str, Floats]:
-        return {"top.weights": self.weights.copy()}
+        return self._weights.tensors()
+
+    def _hidden(self, values: Arithmetic[V], embedding: Sequence[V], own: Floats) -> tuple[list[V], list[V]]:
+        """Each hidden neuron's value shifted by beta / 2 alpha, and its square; both empty for a linear model."""
+        if not self.shape.hidden:
+            return [], []
+        alpha, beta = SQUARE_ACTIVATION
+        offset = self.own_part(own) + beta / (2 * alpha)
+        hidden = [values.weighted_sum(embedding, w, offset[:, k]) for k, w in enumerate(self.embedding_weights)]
+        return hidden, [values.product(a, a) for a in hidden]
+
+    def _output_weights(self) -> tuple[Floats, Floats]:
+        """(outputs x hidden, outputs): the output layer on squares, since h = alpha s - beta^2 / 4 alpha."""
+        alpha, beta = SQUARE_ACTIVATION
+        output = self._weights["weights"]
+        return alpha * output[:, :-1], output[:, -1] - beta**2 / (4 * alpha) * output[:, :-1].sum(axis=1)
+
+    def _errors(
+        self, values: Arithmetic[V], inputs: Sequence[V], weights: Floats, offset: Floats, targets: Floats
+    ) -> list[V]:
+        """Output minus target for each output. Constants join the target, so that both cost one addition."""
+        errors = []
+        for k, row in enumerate(weights):
+            target = np.zeros(len(targets)) if self._encrypt_labels else targets[:, k]
+            if self._loss == "cubic":
+                constant, slope, cubic = CUBIC_ERROR
+                # v = root u: v (slope / root - v^2) spends two products instead of three.
+                root = float(np.cbrt(-cubic))
+                scaled = values.weighted_sum(inputs, root * row, root * offset[:, k])
+                factor = values.subtract_from(slope / root, values.product(scaled, scaled))
+                error = values.plus(values.product(scaled, factor), constant - target)
+            else:
+                slope, constant = LINEAR_ERROR[self._loss]
+                error = values.weighted_sum(inputs, slope * row, slope * offset[:, k] + constant - target)
+            errors.append(values.less_encrypted(error, targets[:, k]) if self._encrypt_labels else error)
+        return errors
 
 
 def save_tensors(tensors: dict[str, Floats]) -> bytes:

@@ -1,26 +1,32 @@
-"""Encrypted training under CKKS, layout features, top model linear (US12585915B2 claim 3; encrypted-training.md 2).
+"""Encrypted training under CKKS (US12585915B2; encrypted-training.md 2): two parties, one network, one key owner.
 
-Feature party F owns the columns z and the secret key, label party L owns labels y, own columns x and every weight W.
+Feature party F owns the columns, its bottom model f and the secret key; label party L owns labels y, columns x of its
+own and the top model g in clear. Layout features (claim 3): f is the identity and all weights are L's. Layout
+embeddings (claim 4): f is any network of F's, and the error at the cut goes back to it.
 
-    0   both    compare the keyed digest of their rows; F -> L PublicKeys, again whenever a key is used up
-    1   F       z standardised and bounded
-    2   F -> L  EncryptedEmbedding: one ciphertext per column, rows in slots
-    3   L       [[a]] = W [[z]] + V x + b
-    4   L       [[delta]] = p([[a]]) - y, p the loss error's polynomial
-    5,6 L       [[G]] = [[delta]] * (z, x, 1) for every weight, not yet summed
-    7   L -> F  MaskedGradient: the sums over all slots, packed, re-randomised, under a uniform mask
-    9   F -> L  OpenedGradient: the masked sums decrypted, with noise
-    10  L       takes the mask off, optimiser step
+    0    both    compare the keyed digest of their rows; F -> L PublicKeys, again whenever a key is used up
+    1    F       z = f(its columns)
+    2    F -> L  EncryptedEmbedding: one ciphertext per coordinate, rows in slots; a wide batch in several blocks
+    3    L       [[a]] = W [[z]] + V x + b, hidden neurons, outputs
+    4    L       [[delta]] = p([[u]]) - y, p the loss error's polynomial; y in clear, or encrypted here first
+    5,6  L       errors of the neurons, [[G]] for every weight, not yet summed
+    7    L -> F  MaskedGradient: the sums over all slots, packed, re-randomised, under a uniform mask
+    8    L -> F  EncryptedError (layout embeddings): the cut error, rank-reduced, with noise as the job says
+    9    F -> L  OpenedGradient: the masked sums decrypted, with noise
+    10   L       takes the mask off, optimiser step
+    11   F       (layout embeddings) decrypts the cut error, backward, optimiser step
 
-then, once, held-out rows as coefficients in blocks, each under a key of its own:
+then, once, held-out rows in blocks, each under a key of its own:
 
-    11  F -> L  PublicKeys, EncryptedEvaluation
-    12  L -> F  MaskedScores
-    13  F -> L  OpenedScores
+    12  F -> L  PublicKeys, EncryptedEvaluation: rows as coefficients for a linear top model, else in slots
+    13  L -> F  MaskedScores
+    14  F -> L  OpenedScores
 
-Who learns what: F sees pseudo-random words and uniform numbers, and how many steps happen. L sees one noisy sum per
-weight and step, and noisy scores of the held-out rows. The sums are linear in F's columns: with many epochs over few
-rows L could reconstruct part of them, which is what `rho` bounds. F opens no value twice, none outside a counted step.
+Who learns what. Layout features: F sees pseudo-random words and uniform numbers, and how many steps happen. Layout
+embeddings: F also reads an error for every row and step, from which labels can be inferred unless noise hides them, and
+with it the top model's gradient. L sees one noisy sum per weight and step, and noisy scores of the held-out rows. The
+sums are linear in what F encrypts: with many epochs over few rows L could reconstruct part of it, which is what `rho`
+bounds. F opens no value twice, none outside a counted step.
 """
 
 from collections import Counter
@@ -29,17 +35,19 @@ from contextlib import contextmanager
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
-from crypto.ckks import CkksPrivateKey, Masked, PublicMaterial, score_groups
-from crypto.ckks_evaluator import CkksPublicKey
-from crypto.ckks_parameters import RING_DEGREE, CkksPreset
-from crypto.errors import CryptoError
+from crypto.ckks import CkksPrivateKey, Masked, PublicMaterial, repeats, score_groups
+from crypto.ckks_evaluator import CkksPublicKey, CkksVector, EncryptedSums, Mask
+from crypto.ckks_parameters import RING_DEGREE, SLOTS, CkksPreset
+from crypto.errors import CryptoError, OutOfRange
 from crypto.packing import groups_for
-from vfl.errors import LocalProtocolError, RemoteProtocolError
+from vfl.errors import Diverged, LocalProtocolError, RemoteProtocolError
 from vfl.flow import Flow, receive, report, send
 from vfl.job import PartyId, Role
 from vfl.messages import (
     EncryptedEmbedding,
+    EncryptedError,
     EncryptedEvaluation,
     MaskedGradient,
     MaskedScores,
@@ -47,15 +55,18 @@ from vfl.messages import (
     OpenedScores,
     PublicKeys,
 )
-from vfl.models.polynomial import save_tensors
-from vfl.planner import Plan, plan
+from vfl.models.polynomial import floats
+from vfl.planner import cut_width, opened_per_step
 from vfl.protocols import Protocol
+from vfl.protocols.feature_side import FeatureSide
 from vfl.protocols.label_side import Floats, LabelSide
 from vfl.protocols.same_rows import same_rows
 from vfl.reports import EpochDone, Outcome, Progress, StepDone
-from vfl.scaling import Scaling
-from vfl.schedule import Batch
+from vfl.schedule import Batch, blocks
 from vfl.setup import Setup
+
+PICKED_ROWS = 1024
+"""Held-out rows scored at once by a model with hidden neurons; each is a ciphertext until it is packed."""
 
 
 class EncryptedStep(NamedTuple):
@@ -64,50 +75,60 @@ class EncryptedStep(NamedTuple):
     batch: Batch
     key: CkksPrivateKey
     keys: PublicKeys | None
-    embedding: EncryptedEmbedding
+    embeddings: list[EncryptedEmbedding]
 
 
 def feature_party(setup: Setup) -> Flow[Outcome]:
     yield from same_rows(setup)  # 0
-    label, scaling = setup.only(Role.LABEL), Scaling.fit(setup.table.columns[setup.training_rows])
-    columns = scaling.apply(setup.table.columns)  # 1
-    state = save_tensors({"scaling.mean": scaling.mean, "scaling.deviation": scaling.deviation})
-    groups, owner = groups_for(_plan(setup).opened_per_step), KeyOwner(setup)
+    label, side, learns = setup.only(Role.LABEL), FeatureSide(setup), setup.spec.model.layout == "embeddings"
+    groups, owner = groups_for(opened_per_step(setup.spec)), KeyOwner(setup, side)
 
-    following = owner.steps(columns)
-    current: EncryptedStep | None = next(following)
-    while current is not None:
-        step, steps, epoch, last_of_epoch, _ = current.batch
+    following = owner.steps()
+    current = None if learns else next(following)
+    while (current := current or next(following, None)) is not None:
+        (step, steps, epoch, last_of_epoch, rows), key = current.batch, current.key
         if current.keys is not None:
             yield from send(label, current.keys)  # 0
-        yield from send(label, current.embedding)  # 2
-        key, current = current.key, next(following, None)  # encrypts the next batch while the label party works
+        for sent in current.embeddings:
+            yield from send(label, sent)  # 2
+        # Nothing it learns from this step changes its columns: it encrypts the next while the label party works.
+        current = None if learns else next(following, None)
         masked = yield from receive(MaskedGradient, label, step)  # 7
         with blaming(label):
             opened = key.open(Masked(masked.packed, masked.masked), groups)
         yield from send(label, OpenedGradient(step, opened))  # 9
+        if learns:
+            cut_errors = []
+            for block in blocks(rows, SLOTS):
+                cut = yield from receive(EncryptedError, label, step)  # 8
+                cut_errors.append(_cut_error(setup, key, cut, len(block)))
+            side.backward(cut_errors)  # 11
         yield from report(StepDone(step, steps, epoch))
         if last_of_epoch:
-            yield from report(EpochDone(epoch, setup.spec.train.epochs, state))
+            yield from report(EpochDone(epoch, setup.spec.train.epochs, side.state()))
 
     yield from report(Progress("opening scores of the held-out rows for the label party"))
-    for block, rows in enumerate(_evaluation_blocks(setup), 1):
-        key, keys = owner.fresh(0)
-        yield from send(label, keys)  # 11
-        yield from send(label, EncryptedEvaluation(block, key.encrypt_coefficients(columns[rows])))
-        asked = yield from receive(MaskedScores, label, block)  # 12
+    linear = not setup.spec.hidden
+    for number, rows in enumerate(_evaluation_blocks(setup), 1):
+        values = 0 if linear else len(rows) * setup.spec.outputs
+        key, keys = owner.fresh(values)
+        embedding = side.embed(rows)
+        columns = key.encrypt_coefficients(embedding) if linear else key.encrypt_rows(embedding, repeats(len(rows)))
+        yield from send(label, keys)  # 12
+        yield from send(label, EncryptedEvaluation(number, columns))
+        asked = yield from receive(MaskedScores, label, number)  # 13
         with blaming(label):
-            opened = key.open(Masked(asked.packed, asked.masked), score_groups(len(rows), setup.spec.outputs))
-        yield from send(label, OpenedScores(block, opened))  # 13
-    return Outcome(state, {}, owner.operations())
+            groups = score_groups(len(rows), setup.spec.outputs) if linear else groups_for(values)
+            opened = key.open(Masked(asked.packed, asked.masked), groups)
+        yield from send(label, OpenedScores(number, opened))  # 14
+    return Outcome(side.state(), {}, owner.operations())
 
 
 class KeyOwner:
     """Makes the feature party's keys, each for the values it may open, and what is encrypted under them."""
 
-    def __init__(self, setup: Setup) -> None:
-        self._setup = setup
-        self._values = _plan(setup).opened_per_step
+    def __init__(self, setup: Setup, side: FeatureSide) -> None:
+        self._setup, self._side = setup, side
         self._keys: list[CkksPrivateKey] = []
 
     def fresh(self, values: int) -> tuple[CkksPrivateKey, PublicKeys]:
@@ -115,17 +136,20 @@ class KeyOwner:
         self._keys.append(key)
         return key, PublicKeys(*key.public_material(values))
 
-    def steps(self, columns: Floats) -> Iterator[EncryptedStep]:
+    def steps(self) -> Iterator[EncryptedStep]:
         """Every batch in turn, encrypted when asked for; a fresh key whenever the last could not open another."""
         key: CkksPrivateKey | None = None
         steps_left = 0
         for batch in self._setup.batches():
             keys = None
             if key is None or steps_left == 0:
-                key, keys = self.fresh(self._values)
+                key, keys = self.fresh(opened_per_step(self._setup.spec))
                 steps_left = _steps_per_key(self._setup)
             steps_left -= 1
-            yield EncryptedStep(batch, key, keys, EncryptedEmbedding(batch.step, key.encrypt_rows(columns[batch.rows])))
+            parts = blocks(batch.rows, SLOTS)
+            times = repeats(max(map(len, parts)))
+            encrypted = [key.encrypt_rows(self._side.forward(rows), times) for rows in parts]
+            yield EncryptedStep(batch, key, keys, [EncryptedEmbedding(batch.step, columns) for columns in encrypted])
 
     def operations(self) -> dict[str, int]:
         return _summed([key.operations for key in self._keys]) | {"make key": len(self._keys)}
@@ -134,43 +158,79 @@ class KeyOwner:
 def label_party(setup: Setup) -> Flow[Outcome]:
     yield from same_rows(setup)  # 0
     feature, side, preset = setup.only(Role.FEATURE), LabelSide(setup), _preset(setup)
-    width, values, used = len(setup.spec.data[feature].columns), _plan(setup).opened_per_step, []
+    width, values = setup.spec.embedding_width(feature), opened_per_step(setup.spec)
+    used: list[Counter[str]] = []
 
     for step, steps, epoch, last_of_epoch, rows in setup.batches():
         if (step - 1) % _steps_per_key(setup) == 0:
             ckks = yield from _public_key(feature, preset, values)  # 0
             used.append(ckks.operations)
-        sent = yield from receive(EncryptedEmbedding, feature, step)  # 2
-        with blaming(feature):
-            embedding = ckks.load(sent.columns, width, len(rows))
-        errors = side.top.loss_error(ckks, embedding, side.own[rows], side.targets[rows])  # 3, 4
-        gradients = side.top.row_gradients(ckks, embedding, side.own[rows], errors)  # 5, 6
-        masked, mask = ckks.mask_sums(gradients)
+        parts, sums, cut_errors = blocks(rows, SLOTS), EncryptedSums(values), []
+        for part in parts:
+            sent = yield from receive(EncryptedEmbedding, feature, step)  # 2
+            with blaming(feature):
+                embedding = ckks.load(sent.columns, width, len(part), repeats(max(map(len, parts))))
+            passes = side.passes(ckks, embedding, part)  # 3 to 6
+            ckks.add_products(sums, passes.products)
+            if setup.spec.model.layout == "embeddings":
+                cut_errors.append(_protected_error(ckks, side, passes.joined_errors, step))
+        masked, mask = ckks.mask_sums(sums)
         yield from send(feature, MaskedGradient(step, *masked))  # 7
+        for cut_error in cut_errors:
+            yield from send(feature, cut_error)  # 8
         ckks.prepare_zeros(len(groups_for(values)))  # for the next step, while the feature party opens this one
         opened = yield from receive(OpenedGradient, feature, step)  # 9
         with blaming(feature):
-            sums = mask.remove(opened.values)
-        side.top.update(sums, len(rows), step)  # 10
+            gradients = mask.remove(opened.values)
+        side.top.update(gradients, len(rows), step)  # 10
         yield from report(StepDone(step, steps, epoch))
         if last_of_epoch:
             yield from report(EpochDone(epoch, setup.spec.train.epochs, side.state()))
 
     yield from report(Progress("evaluating on the held-out rows"))
     scores = []
-    for block, rows in enumerate(_evaluation_blocks(setup), 1):
-        ckks = yield from _public_key(feature, preset, 0)  # 11
+    for number, rows in enumerate(_evaluation_blocks(setup), 1):
+        scored = len(rows) * setup.spec.outputs if setup.spec.hidden else 0
+        ckks = yield from _public_key(feature, preset, scored)  # 12
         used.append(ckks.operations)
-        held_out = yield from receive(EncryptedEvaluation, feature, block)
+        held_out = yield from receive(EncryptedEvaluation, feature, number)
         with blaming(feature):
-            embedding = ckks.load(held_out.columns, width, len(rows))
-        masked, mask = ckks.mask_scores(ckks.scores(embedding, side.top.embedding_weights))
-        yield from send(feature, MaskedScores(block, *masked))  # 12
-        opened_scores = yield from receive(OpenedScores, feature, block)  # 13
+            embedding = ckks.load(held_out.columns, width, len(rows), repeats(len(rows)) if scored else 1)
+        masked, mask = _masked_scores(ckks, side, embedding, rows)
+        yield from send(feature, MaskedScores(number, *masked))  # 13
+        opened_scores = yield from receive(OpenedScores, feature, number)  # 14
         with blaming(feature):
-            feature_part = mask.remove(opened_scores.values).reshape(setup.spec.outputs, -1).T
-        scores.append(feature_part + side.top.own_part(side.own[rows]))
+            opened_part = mask.remove(opened_scores.values).reshape(setup.spec.outputs, -1).T
+        scores.append(opened_part if scored else opened_part + side.top.own_part(side.own[rows]))
     return side.outcome(np.concatenate(scores), _summed(used))
+
+
+def _protected_error(ckks: CkksPublicKey, side: LabelSide, errors: list[CkksVector], step: int) -> EncryptedError:
+    """Step 8: the cut error as coordinates in a basis of what it can be, with the noise the job agreed on."""
+    basis = side.cut_basis()
+    mixing = side.top.embedding_weights @ basis.T
+    columns = ckks.cut_errors(errors, mixing, side.cut_noise(errors[0].rows, len(basis)))
+    return EncryptedError(step, basis.astype("<f8").tobytes(), columns)
+
+
+def _cut_error(setup: Setup, key: CkksPrivateKey, cut: EncryptedError, rows: int) -> Floats:
+    """Step 11: the cut error of one block, rows x embedding."""
+    label, rank, width = setup.only(Role.LABEL), cut_width(setup.spec, setup.me), setup.spec.embedding_width(setup.me)
+    basis = floats(cut.basis, rank, width)
+    if basis is None or not np.allclose(basis @ basis.T, np.eye(rank), atol=1e-6):
+        raise RemoteProtocolError(f"{label} sent a basis that is not {rank} orthonormal rows of {width}")
+    with blaming(label):
+        return key.decrypt_cut(cut.columns, rank, rows) @ basis
+
+
+def _masked_scores(
+    ckks: CkksPublicKey, side: LabelSide, embedding: list[CkksVector], rows: NDArray[np.int64]
+) -> tuple[Masked, Mask]:
+    """Step 13. A linear model's scores stand at coefficients; others are picked from their slots one by one."""
+    top = side.top
+    if not top.shape.hidden:
+        return ckks.mask_scores(ckks.scores(embedding, top.embedding_weights))
+    return ckks.mask_sums(ckks.pick_rows(top.output(ckks, embedding, side.own[rows])))
 
 
 def _public_key(feature: PartyId, preset: CkksPreset, values: int) -> Flow[CkksPublicKey]:
@@ -181,18 +241,15 @@ def _public_key(feature: PartyId, preset: CkksPreset, values: int) -> Flow[CkksP
     return ckks
 
 
-def _evaluation_blocks(setup: Setup) -> list[np.ndarray[tuple[int], np.dtype[np.int64]]]:
+def _evaluation_blocks(setup: Setup) -> list[NDArray[np.int64]]:
     """The held-out rows in blocks whose scores one key may open."""
-    rows = min(RING_DEGREE, setup.spec.encryption.values_per_key // setup.spec.outputs)
+    room = PICKED_ROWS if setup.spec.hidden else RING_DEGREE
+    rows = min(room, setup.spec.encryption.values_per_key // setup.spec.outputs)
     return [setup.test_rows[start : start + rows] for start in range(0, len(setup.test_rows), rows)]
 
 
 def _steps_per_key(setup: Setup) -> int:
-    return setup.spec.encryption.values_per_key // _plan(setup).opened_per_step
-
-
-def _plan(setup: Setup) -> Plan:
-    return plan(setup.spec, setup.rows)
+    return setup.spec.encryption.values_per_key // opened_per_step(setup.spec)
 
 
 def _preset(setup: Setup) -> CkksPreset:
@@ -210,6 +267,8 @@ def blaming(peer: PartyId) -> Iterator[None]:
     """What the gate refuses was sent by this peer."""
     try:
         yield
+    except OutOfRange as error:
+        raise Diverged(f"training diverged: {error}", safe="The states of the epochs before are kept.") from error
     except CryptoError as error:
         raise RemoteProtocolError(f"{peer} sent what an honest party could not: {error}") from error
 

@@ -1,24 +1,29 @@
 """What the label party does alike in clear and in encrypted training: its table, its top model, its result."""
 
+from typing import TypeVar
+
 import numpy as np
 from numpy.typing import NDArray
+from scipy.linalg import qr
 
+from crypto.noise import gaussian
 from vfl.errors import LocalProtocolError
 from vfl.metrics import measure
-from vfl.models.polynomial import LinearTop, save_tensors
+from vfl.models.polynomial import Arithmetic, Passes, Shape, Top, save_tensors
 from vfl.planner import loss_of
 from vfl.reports import Outcome
 from vfl.scaling import Scaling
 from vfl.setup import Setup
 
 Floats = NDArray[np.float64]
+V = TypeVar("V")
 
 CLEAR_WEIGHT_LIMIT = 1e3
 """In clear any finite weight works; beyond this the run has diverged."""
 
 
 class LabelSide:
-    """Own columns and targets, bounded; the top model; metrics over held-out rows."""
+    """Own columns and targets, bounded; the top model; what goes back of the cut error; metrics over held-out rows."""
 
     def __init__(self, setup: Setup) -> None:
         spec, labels = setup.spec, setup.table.labels
@@ -30,23 +35,44 @@ class LabelSide:
         self._scaling = Scaling.fit(setup.table.columns[train])
         self.own: Floats = self._scaling.apply(setup.table.columns)
         self._label_scaling = Scaling(np.zeros(1), np.ones(1))
+        self.targets: Floats = labels[:, None]
         if spec.job.task == "multiclass":
             self.targets = (labels[:, None] == np.arange(spec.job.classes)).astype(np.float64)
-        else:
-            if spec.job.task == "regression":
-                self._label_scaling = Scaling.fit(labels[train][:, None])
-            self.targets = labels[:, None]
-            if spec.job.task == "regression":
-                self.targets = self._label_scaling.apply(self.targets)
-        self.top = LinearTop(
-            embedding_width=sum(len(spec.data[feature].columns) for feature in spec.roster.features),
-            own_width=self.own.shape[1],
-            outputs=spec.outputs,
+        elif spec.job.task == "regression":
+            self._label_scaling = Scaling.fit(labels[train][:, None])
+            self.targets = self._label_scaling.apply(labels[:, None])
+        self.top = Top(
+            Shape(sum(map(spec.embedding_width, spec.roster.features)), self.own.shape[1], spec.hidden, spec.outputs),
             loss=loss_of(spec),
             optimiser=spec.train.optimiser,
             private_seed=setup.private_seed,
             weight_limit=setup.preset.weight_limit if setup.preset else CLEAR_WEIGHT_LIMIT,
+            encrypt_labels=spec.encryption.labels == "ciphertext",
         )
+
+    def passes(self, values: Arithmetic[V], embedding: list[V], rows: NDArray[np.int64]) -> Passes[V]:
+        """Steps 3 to 6 on these rows."""
+        return self.top.passes(values, embedding, self.own[rows], self.targets[rows])
+
+    def cut_basis(self) -> Floats:
+        """Orthonormal rows that span what a cut error can be: rank x embedding (encrypted-training.md 4).
+
+        It follows from the projector on the row space of the first top layer alone, so it tells that space and no
+        weight. Where the rank is no smaller than the embedding, it is the identity.
+        """
+        weights = self.top.embedding_weights
+        rank, width = weights.shape
+        if rank >= width:
+            return np.eye(width)
+        directions, _, _ = qr(np.linalg.pinv(weights) @ weights, pivoting=True)
+        basis: Floats = directions[:, :rank].T
+        return basis
+
+    def cut_noise(self, rows: int, width: int) -> NDArray[np.complex128]:
+        """What is added to the coordinates of a cut error before they leave: rows x width, real and imaginary."""
+        protection = self._setup.spec.protection
+        deviation = protection.cut_noise.scale if protection else 0.0
+        return gaussian((rows, width), deviation) + 1j * gaussian((rows, width), deviation)
 
     def state(self) -> bytes:
         """The label party's half of the model: weights and what it needs to apply them."""

@@ -1,0 +1,19 @@
+"""Gaussian noise from the operating system's generator, for protections that stay in a value."""
+
+import os
+
+import numpy as np
+from numpy.typing import NDArray
+
+_FRACTION_BITS = 53
+
+
+def gaussian(shape: tuple[int, ...], deviation: float) -> NDArray[np.float64]:
+    """Independent normal numbers with mean 0 and this standard deviation (Box and Muller, 1958)."""
+    count = int(np.prod(shape))
+    if not deviation:
+        return np.zeros(shape)
+    words = np.frombuffer(os.urandom(16 * count), "<u8").reshape(2, count) >> np.uint64(64 - _FRACTION_BITS)
+    radius, angle = (words + 0.5) / 2.0**_FRACTION_BITS
+    values: NDArray[np.float64] = np.sqrt(-2 * np.log(radius)) * np.cos(2 * np.pi * angle)
+    return deviation * values.reshape(shape)
