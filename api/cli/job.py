@@ -1,8 +1,10 @@
 """`vfl job`: propose a job to the peer, look at it, follow it, stop it."""
 
 import json
+import shlex
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -56,7 +58,8 @@ def submit(
         ) from error
     with connected(server, token_file, party) as client:
         job = client.submit(text, idempotency_key=idempotency_key)
-    result(output, job, lambda: f"{job['id']}\nFollow it with `vfl job watch {job['id']}`.")
+    follow = _watch_command(job["id"], server, token_file, party)
+    result(output, job, lambda: f"{job['id']}\nFollow it with `{follow}`.")
 
 
 @app.command("list")
@@ -113,11 +116,12 @@ def watch(
     quiet: QuietOption = False,  # noqa: FBT002 - a flag of the command line
 ) -> None:
     """Follow a job until it ends. Ctrl-C only detaches: the job goes on."""
+    again = f"`{_watch_command(job_id, server, token_file, party)}` follows it again"
     with connected(server, token_file, party) as client:
         try:
-            job = _watch(client, job_id, timeout_seconds, output, quiet=quiet)
+            job = _watch(client, job_id, timeout_seconds, output, again, quiet=quiet)
         except KeyboardInterrupt:
-            note(f"detached; the job goes on, `vfl job watch {job_id}` follows it again")
+            note(f"detached; the job goes on, {again}")
             raise typer.Exit(Exit.INTERRUPTED) from None
     if job["state"] != "done":
         raise ended(job)
@@ -133,7 +137,16 @@ def ended(job: dict[str, Any]) -> Failure:
     return Failure(Exit.JOB, error["code"], message, fix=fix, safe=safe, data=job)
 
 
-def _watch(client: "Client", job_id: str, timeout_seconds: float, output: StreamFormat, *, quiet: bool) -> Any:
+def _watch_command(job_id: str, server: str | None, token_file: Path | None, party: Path | None) -> str:
+    """A command to copy: it finds the server that this one found."""
+    named = {"--server": server, "--token-file": token_file, "--party": party}
+    options = [word for option, value in named.items() if value for word in (option, str(value))]
+    return shlex.join(["vfl", "job", "watch", job_id, *options])
+
+
+def _watch(
+    client: "Client", job_id: str, timeout_seconds: float, output: StreamFormat, again: str, *, quiet: bool
+) -> Any:
     from api.cli.progress import Progress  # noqa: PLC0415 - with the client, after the arguments are right
     from api.client import LONG_POLL_SECONDS  # noqa: PLC0415
 
@@ -156,7 +169,7 @@ def _watch(client: "Client", job_id: str, timeout_seconds: float, output: Stream
                     "watch_timeout",
                     f"job {job_id} is still {job['state']} after {timeout_seconds:g} s",
                     safe="The job goes on.",
-                    fix=f"`vfl job watch {job_id}` follows it again.",
+                    fix=f"{again}.",
                     data=job,
                 )
         return job
@@ -180,13 +193,22 @@ def _table(jobs: list[dict[str, Any]]) -> "RenderableType":
         return "no jobs yet; `vfl job submit SPEC` proposes one"
     table = Table(box=None, pad_edge=False)
     table.add_column("job", no_wrap=True, min_width=max(len(job["id"]) for job in jobs))
-    for heading in ("name", "state", "as", "step", "created (UTC)"):
+    for heading in ("name", "state", "as", "step"):
         table.add_column(heading)
+    table.add_column("age", no_wrap=True)
     for job in jobs:
         steps = f"{job['step']}/{job['steps']}" if job["steps"] else ""
-        created = str(job["created_at"] or "")[:16].replace("T", " ")
-        table.add_row(job["id"], job["name"], job["state"], job["role"], steps, created)
+        table.add_row(job["id"], job["name"], job["state"], job["role"], steps, _age(job["created_at"]))
     return table
+
+
+def _age(created_at: str) -> str:
+    """Since when, short enough for a line of 80 columns; the exact time is in the JSON."""
+    seconds = (datetime.now(UTC) - datetime.fromisoformat(created_at)).total_seconds()
+    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= length:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{max(seconds, 0):.0f} s"
 
 
 def _details(job: dict[str, Any]) -> "RenderableType":
@@ -232,3 +254,4 @@ def _facts(job: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield "model", job["model_path"]
     if job["error"]:
         yield "error", f"{job['error']['message']} [{job['error']['code']}]"
+        yield from (("", text) for text in (job["error"]["safe"], job["error"]["fix"]) if text)

@@ -47,10 +47,10 @@ def test_a_model_counts_once_its_manifest_is_there(tmp_path: Path) -> None:
 def test_a_failed_job_leaves_its_epochs_and_no_model(tmp_path: Path) -> None:
     registry = Registry(tmp_path)
     registry.keep_model("early", save(WEIGHTS))
-    registry.discard("early")
+    assert not registry.discard("early")
     registry.keep_epoch("late", 1, save(WEIGHTS))
     registry.keep_model("late", save(WEIGHTS))
-    registry.discard("late")
+    assert registry.discard("late")
     assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["epoch-0001.safetensors"]
 
 
