@@ -26,9 +26,7 @@ from parties.errors import (
     InternalError,
     MailboxFull,
     StaleAttempt,
-    StorageFailed,
     WorkerVanished,
-    printable,
 )
 from parties.journal import Journal
 from parties.mailbox import Mailbox
@@ -36,7 +34,6 @@ from parties.negotiation import (
     CONTROLS,
     NEGOTIATION,
     RUN,
-    SHARE_BYTES,
     Abort,
     Acceptance,
     Begin,
@@ -62,7 +59,6 @@ from vfl.routes import allowed
 
 _LOG = logging.getLogger("parties")
 
-KEEP_AGAIN_SECONDS = 2.0
 EPOCHS_KEPT = "No model was stored; the states of the finished epochs are kept."
 
 
@@ -102,7 +98,7 @@ class Supervisor:
         }
         self._lock = threading.RLock()
         self._attempt = NEGOTIATION
-        self.over = False
+        self._over = False
         self._shares = {me: share}
         self._commitment = commitment_to(share)
         self._table: Table | None = None
@@ -127,7 +123,7 @@ class Supervisor:
     def accept(self, table: Table, private_seed: bytes, proposal: Proposal) -> None:
         """A feature party agrees."""
         with self._lock:
-            if self.over:
+            if self._over:
                 return
             self._table, self._private_seed, self._commitment = table, private_seed, proposal.commitment
             self._watch()
@@ -139,7 +135,7 @@ class Supervisor:
         failure = Failure.of(error, self.me)
         told = failure.told()
         with self._lock:
-            if not self.over:
+            if not self._over:
                 self._tell(Refusal(told.code, told.message, told.fix))
                 self._end("failed", failure)
 
@@ -153,7 +149,7 @@ class Supervisor:
         if link is None or header.job_digest != self._digest:
             raise IllegalRoute(f"{header.sender} is not in this job, or means another specification")
         with link.lock:
-            if self.over:  # the peer is told by Abort, or knows; what it still sends has no effect
+            if self._over:  # the peer is told by Abort, or knows; what it still sends has no effect
                 return Receipt(self.job, header.attempt, header.sequence + 1)
             lane = link.incoming.get(header.attempt) or self._new_attempt(header)
             try:
@@ -202,7 +198,7 @@ class Supervisor:
 
     def _obey(self, sender: PartyId, control: Control) -> None:
         match control:
-            case Acceptance(share) if sender not in self._shares and len(share) == SHARE_BYTES:
+            case Acceptance(share) if self._attempt == NEGOTIATION and sender not in self._shares:
                 self._shares[sender] = share
                 self._journal.record("accepted", f"{sender} accepted the job")
                 if len(self._shares) == len(self.spec.parties):
@@ -242,7 +238,7 @@ class Supervisor:
             bottom=self._bottom,
         )
         with self._lock:
-            if self.over or self._attempt != NEGOTIATION:  # a second Begin can come before the first is obeyed
+            if self._over:
                 return
             self._attempt, self._table = RUN, None
             for peer, link in self._links.items():
@@ -250,10 +246,7 @@ class Supervisor:
                 link.incoming.setdefault(RUN, Incoming())
             if self.spec.role_of(self.me) is Role.LABEL:
                 self._tell(Begin(shares))
-            try:
-                self._worker = WorkerProcess(start, self._inbox, self._log_path, self._hear, self._lose_worker)
-            except OSError as error:
-                raise WorkerVanished(f"no worker process can be started at {self.me}: {error.strerror}") from error
+            self._worker = WorkerProcess(start, self._inbox, self._log_path, self._hear, self._lose_worker)
             self._journal.record(
                 "started",
                 "training started",
@@ -269,13 +262,13 @@ class Supervisor:
             case Sent(to, kind, body):
                 self.guard(lambda: self._send(to, kind, body))
             case Stated(fact):
-                if not self.over:
+                if not self._over:
                     self.guard(lambda: self._journal.note(fact))
             case Finished(outcome):
                 self.guard(lambda: self._keep(outcome))
             case Failed(code, message, safe, fix):
                 bug = Failure.of(InternalError(f"a bug ended the worker of {self.me}"), self.me)
-                self.fail(Failure(code, printable(message), safe, printable(fix), self.me) if code else bug)
+                self.fail(Failure(code, message, safe, fix, self.me) if code else bug)
 
     def _send(self, to: PartyId, kind: str, body: Bytes) -> None:
         if to not in self._links or not allowed(self.spec, self.me, to, kind):
@@ -284,14 +277,14 @@ class Supervisor:
         link.courier.wait_for_room()
         envelopes = link.outgoing.seal(kind, body)
         self._journal.sent(to, kind, len(body))
-        if not self.over:
+        if not self._over:
             link.courier.put(envelopes)
 
     def _keep(self, outcome: Outcome) -> None:
         """The role returned: store its half first, so that a full disk is told before anybody says Finish."""
         digest = self._registry.keep_model(self.job, outcome.state)
         with self._lock:
-            if self.over:
+            if self._over:
                 self._registry.discard(self.job)
                 return
             self._outcome, self._model_digest = outcome, digest
@@ -301,7 +294,7 @@ class Supervisor:
 
     def _finish_together(self) -> None:
         outcome = self._outcome
-        if outcome is None or self.over or self._finished_peers != set(self._links):
+        if outcome is None or self._over or self._finished_peers != set(self._links):
             return
         result: dict[str, Any] = {
             "model_digest": self._model_digest,
@@ -322,7 +315,7 @@ class Supervisor:
     def fail(self, failure: Failure, knowing: PartyId | None = None) -> None:
         """End the job here and tell every peer but the one that told us. Later endings change nothing."""
         with self._lock:
-            if self.over:
+            if self._over:
                 return
             told = failure.told()
             for peer, link in self._links.items():
@@ -336,7 +329,7 @@ class Supervisor:
             self._end("cancelled" if failure.code == "cancelled" else "failed", failure)
 
     def _end(self, state: str, failure: Failure | None, **values: Any) -> None:
-        self.over = True
+        self._over = True
         self._deadline.cancel()
         self._table = None
         self._inbox.close()
@@ -348,17 +341,7 @@ class Supervisor:
         text = f"{self.spec.job.name} is done" if failure is None else failure.message
         # Only the code is logged: a message about a table may show its owner a value.
         _LOG.info("job %s: %s %s", self.job, state, "" if failure is None else f"{failure.code} at {failure.side}")
-        self._keep_end(state, text, error, values | {"state": state, "error": error, "finished_at": now()})
-
-    def _keep_end(self, state: str, text: str, error: dict[str, str] | None, values: dict[str, Any]) -> None:
-        """A job that ended because the disk is full cannot store even that: it is tried until there is room."""
-        try:
-            self._journal.close(state, text, error, **values)
-        except StorageFailed as failed:
-            _LOG.warning("job %s: its end is not stored yet: %s", self.job, failed)
-            again = threading.Timer(KEEP_AGAIN_SECONDS, self._keep_end, (state, text, error, values))
-            again.daemon = True
-            again.start()
+        self._journal.close(state, text, error, state=state, error=error, finished_at=now(), **values)
 
     def close(self, failure: Failure, timeout_seconds: float) -> None:
         """The server stops."""
