@@ -69,13 +69,15 @@ PICKED_ROWS = 1024
 """Held-out rows scored at once by a model with hidden neurons; each is a ciphertext until it is packed."""
 
 
-class EncryptedStep(NamedTuple):
-    """A batch as the feature party sends it; `keys` when it is the first one under a fresh key."""
+class EncryptedBlock(NamedTuple):
+    """Part of a batch as the feature party sends it; `keys` when it is the first one under a fresh key."""
 
     batch: Batch
     key: CkksPrivateKey
     keys: PublicKeys | None
-    embeddings: list[EncryptedEmbedding]
+    embedding: EncryptedEmbedding
+    last: bool
+    """Of its batch."""
 
 
 def feature_party(setup: Setup) -> Flow[Outcome]:
@@ -83,25 +85,25 @@ def feature_party(setup: Setup) -> Flow[Outcome]:
     label, side, learns = setup.only(Role.LABEL), FeatureSide(setup), setup.spec.model.layout == "embeddings"
     groups, owner = groups_for(opened_per_step(setup.spec)), KeyOwner(setup, side)
 
-    following = owner.steps()
-    current = None if learns else next(following)
-    while (current := current or next(following, None)) is not None:
-        (step, steps, epoch, last_of_epoch, rows), key = current.batch, current.key
-        if current.keys is not None:
-            yield from send(label, current.keys)  # 0
-        for sent in current.embeddings:
-            yield from send(label, sent)  # 2
-        # Nothing it learns from this step changes its columns: it encrypts the next while the label party works.
-        current = None if learns else next(following, None)
+    encrypted, prepared = owner.blocks(), None
+    while (block := prepared or next(encrypted, None)) is not None:
+        (step, steps, epoch, last_of_epoch, rows), prepared = block.batch, None
+        if block.keys is not None:
+            yield from send(label, block.keys)  # 0
+        yield from send(label, block.embedding)  # 2
+        if not block.last:
+            continue
+        if not learns:  # nothing it hears of this step changes what it sends: it encrypts on while the other side works
+            prepared = next(encrypted, None)
         masked = yield from receive(MaskedGradient, label, step)  # 7
         with blaming(label):
-            opened = key.open(Masked(masked.packed, masked.masked), groups)
+            opened = block.key.open(Masked(masked.packed, masked.masked), groups)
         yield from send(label, OpenedGradient(step, opened))  # 9
         if learns:
             cut_errors = []
-            for block in blocks(rows, SLOTS):
+            for part in blocks(rows, SLOTS):
                 cut = yield from receive(EncryptedError, label, step)  # 8
-                cut_errors.append(_cut_error(setup, key, cut, len(block)))
+                cut_errors.append(_cut_error(setup, block.key, cut, len(part)))
             side.backward(cut_errors)  # 11
         yield from report(StepDone(step, steps, epoch))
         if last_of_epoch:
@@ -136,8 +138,11 @@ class KeyOwner:
         self._keys.append(key)
         return key, PublicKeys(*key.public_material(values))
 
-    def steps(self) -> Iterator[EncryptedStep]:
-        """Every batch in turn, encrypted when asked for; a fresh key whenever the last could not open another."""
+    def blocks(self) -> Iterator[EncryptedBlock]:
+        """Every batch in turn, block by block, encrypted when asked for, so that one block is held at a time.
+
+        A fresh key comes whenever the last could not open another step.
+        """
         key: CkksPrivateKey | None = None
         steps_left = 0
         for batch in self._setup.batches():
@@ -148,8 +153,10 @@ class KeyOwner:
             steps_left -= 1
             parts = blocks(batch.rows, SLOTS)
             times = repeats(max(map(len, parts)))
-            encrypted = [key.encrypt_rows(self._side.forward(rows), times) for rows in parts]
-            yield EncryptedStep(batch, key, keys, [EncryptedEmbedding(batch.step, columns) for columns in encrypted])
+            for number, rows in enumerate(parts, 1):
+                embedding = EncryptedEmbedding(batch.step, key.encrypt_rows(self._side.forward(rows), times))
+                yield EncryptedBlock(batch, key, keys, embedding, last=number == len(parts))
+                keys = None
 
     def operations(self) -> dict[str, int]:
         return _summed([key.operations for key in self._keys]) | {"make key": len(self._keys)}
