@@ -8,7 +8,7 @@ from collections.abc import Callable
 import msgspec
 
 from parties.channel import ENVELOPES_LIMIT, WIRE_VERSION, Envelope
-from parties.errors import PeerMisnamed, PeerUnreachable, PeerWireVersion
+from parties.errors import PeerMisnamed, PeerUnreachable, PeerWireVersion, TooManyJobs
 from parties.mailbox import LIMIT_BYTES
 from parties.transport import Transport, TransportFailedError
 from vfl.errors import JobError, PeerAborted, PeerTimeout, RemoteProtocolError
@@ -18,6 +18,7 @@ FIRST_DELAY_SECONDS, LONGEST_DELAY_SECONDS = 0.05, 1.0
 HEARTBEATS_PER_PATIENCE = 3
 """How often a peer we wait for, without sending anything, is asked whether it is there."""
 FAREWELL_SECONDS = 2.0
+DETAIL_LIMIT = 400
 
 
 class Receipt(msgspec.Struct, frozen=True):
@@ -192,6 +193,8 @@ class Courier:
                 self._check_version(reply.wire_version)
             except PeerWireVersion as error:
                 return error
+        if reply.code == TooManyJobs.code:
+            return TooManyJobs(f"{self._peer} takes no further job of ours now: {reply.detail[:DETAIL_LIMIT]}")
         if reply.code == "no_such_job":
             return PeerAborted(f"{self._peer} does not run this job (any more)")
         return RemoteProtocolError(f"{self._peer} refused an envelope of this job: {reply.code}: {reply.detail}"[:500])

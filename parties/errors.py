@@ -7,6 +7,8 @@ import msgspec
 from vfl.errors import Diverged, InvalidBottom, InvalidData, JobError
 from vfl.job import PartyId
 
+MESSAGE_LIMIT = 4000
+
 
 class Failure(msgspec.Struct, frozen=True):
     """Why a job ended, as it is stored and shown; `side` is the party it happened at."""
@@ -19,17 +21,24 @@ class Failure(msgspec.Struct, frozen=True):
 
     @classmethod
     def of(cls, error: JobError, side: PartyId) -> "Failure":
-        return cls(error.code, str(error), error.safe, error.fix, side)
+        return cls(error.code, printable(str(error)), error.safe, printable(error.fix), side)
 
     def told(self) -> "Failure":
         """What the peer may read of it: the cause, and nothing out of a table (rows stay with their owner)."""
         if self.code in _ABOUT_DATA:
             return Failure(self.code, f"{self.side}'s table does not fit the job; its operator sees where")
+        if self.code == StorageFailed.code:  # its message names a path of ours
+            return Failure(self.code, f"{self.side} could not store what it must keep")
         if self.code == InvalidBottom.code:
             return Failure(self.code, f"{self.side}'s bottom model does not fit the job; its operator sees why")
         if self.code == Diverged.code:
             return Failure(self.code, f"training diverged at {self.side}; its operator sees by how much")
         return Failure(self.code, self.message, fix=self.fix if self.code == PolicyRefused.code else "")
+
+
+def printable(text: str) -> str:
+    """Files and peers choose some of the words of an error: none of their letters may steer a terminal."""
+    return "".join(letter if letter.isprintable() else " " for letter in text[:MESSAGE_LIMIT])
 
 
 class SettingsError(JobError):
@@ -262,6 +271,14 @@ class NoSuchJob(EnvelopeRefused):
 class IllegalRoute(EnvelopeRefused):
     code = "illegal_route"
     status = 403
+
+
+class TooManyJobs(EnvelopeRefused):
+    """A peer has as many jobs open here as it may, or proposes them too fast."""
+
+    code = "too_many_jobs"
+    status = 409
+    fix = "Wait until a job with this peer has ended, then submit it again; `server.jobs_per_peer` is the peer's bound."
 
 
 class StaleAttempt(EnvelopeRefused):

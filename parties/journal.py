@@ -1,9 +1,11 @@
 """What this party's operator sees of one job: events, the last step, and what travelled. Cheap while the job runs."""
 
+import logging
 import threading
 import time
 from typing import Any
 
+from parties.errors import StorageFailed
 from parties.registry import Registry
 from parties.store import Count, Store
 from vfl.errors import LocalProtocolError
@@ -13,6 +15,9 @@ from vfl.reports import EpochDone, Fact, Progress, StepDone
 STEP_EVENT_SECONDS = 0.1
 TRAFFIC_SECONDS = 0.5
 TEXT_LIMIT = 500
+CLOSE_AGAIN_SECONDS = 2.0
+
+_LOG = logging.getLogger("parties")
 
 
 class Journal:
@@ -58,10 +63,19 @@ class Journal:
         """An event with the columns of the job that change with it."""
         self._store.record(self._job, kind, text, data, **values)
 
-    def close(self, kind: str, text: str, data: dict[str, Any] | None, **values: Any) -> None:
-        """The last event, with the last counters before it."""
-        self._keep_traffic()
-        self._store.record(self._job, kind, text, data, step=self._step, worker_pid=None, **values)
+    def close(self, kind: str, text: str, data: dict[str, Any] | None, values: dict[str, Any]) -> None:
+        """The last event, with the last counters before it.
+
+        A job that ended because the disk is full cannot store even that: it is tried again until there is room.
+        """
+        try:
+            self._keep_traffic()
+            self._store.record(self._job, kind, text, data, step=self._step, worker_pid=None, **values)
+        except StorageFailed as error:
+            _LOG.warning("job %s: its end is not stored yet: %s", self._job, error)
+            again = threading.Timer(CLOSE_AGAIN_SECONDS, self.close, (kind, text, data, values))
+            again.daemon = True
+            again.start()
 
     def _count(self, key: tuple[str, str, str], payload_bytes: int) -> None:
         with self._counting:

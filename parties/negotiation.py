@@ -19,11 +19,13 @@ from typing import NamedTuple, TypeAlias
 
 import msgspec
 
-from parties.errors import Failure
+from parties.errors import Failure, printable
 from vfl.errors import RemoteProtocolError
 from vfl.job import JobSpec, PartyId, Role
 
 SHARE_BYTES = 32
+WORDS = 1000
+"""Letters of a peer's reason that are kept."""
 
 
 class Control(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -128,7 +130,7 @@ def joint_seed(spec: JobSpec, shares: dict[PartyId, bytes]) -> bytes:
 def failure_at(peer: PartyId, did: str, code: str, message: str, fix: str = "") -> Failure:
     """A peer's reason, as text that is safe to show: its words are bounded and carry no control characters."""
     known = code if re.fullmatch(r"[a-z_]{1,64}", code) else "peer_aborted"
-    said, cure = ("".join(letter for letter in text[:1000] if letter.isprintable()) for text in (message, fix))
+    said, cure = printable(message[:WORDS]), printable(fix[:WORDS])
     return Failure(known, f"{peer} {did} the job: {said}", "Nothing was stored.", cure or _PEER_FIX, peer)
 
 

@@ -13,7 +13,7 @@ from typing import IO, Any
 
 import msgspec
 
-from parties import datasets, policy
+from parties import datasets, limits, policy
 from parties.channel import CONTROL_LIMIT, NO_ENVELOPE, WIRE_VERSION, Envelope, Outgoing, check_body, read_post
 from parties.courier import Courier, Receipt, Reply
 from parties.errors import (
@@ -26,6 +26,8 @@ from parties.errors import (
     NotTheLabelParty,
     PartyInUse,
     ServerRestarted,
+    StorageFailed,
+    TooManyJobs,
     UnknownJob,
     UnknownPeer,
     UnknownSender,
@@ -40,6 +42,7 @@ from parties.negotiation import (
     encode_control,
     job_id,
 )
+from parties.quota import Quota
 from parties.registry import Registry
 from parties.settings import PartySettings
 from parties.store import Event, Job, Store, now
@@ -47,16 +50,20 @@ from parties.supervisor import Supervisor
 from parties.transport import Answer, HttpTransport, Transport
 from vfl import planner
 from vfl.errors import ImpossibleJob, JobError
-from vfl.job import JobSpec, PartyId, Role, decode_spec, read_spec
+from vfl.job import JobSpec, PartyId, Role, decode_spec
 
 LOCK_FILE = "party.lock"
 WORKER_FAREWELL_SECONDS = 2.0
+ENDED_JOBS = 256
+"""How many supervisors of ended jobs stay to answer repetitions; an older job is unknown to its peers."""
+TABLES_AT_ONCE = 2
+"""How many proposals are judged at once: each reads a table."""
 
 _LOG = logging.getLogger("parties")
 
 
 class Party:
-    """Safe for several threads. Raises PartyInUse when another process holds the folder."""
+    """Safe for several threads. Raises PartyInUse when another process holds the folder, StorageFailed."""
 
     def __init__(
         self, folder: Path, settings: PartySettings, transports: Mapping[PartyId, Transport] | None = None
@@ -73,8 +80,10 @@ class Party:
             for peer, transport in transports.items()
         }
         self._supervisors: dict[str, Supervisor] = {}
-        self._lock = threading.Lock()
+        self._quotas = {peer: Quota() for peer in self._couriers}
+        self._lock = threading.RLock()
         self._submitting = threading.Lock()
+        self._judging = threading.BoundedSemaphore(TABLES_AT_ONCE)
         self._recover()
 
     # For this party's operator
@@ -83,15 +92,15 @@ class Party:
         """Check a job against this party's own table and policy, then propose it to every peer.
 
         Raises SpecError, ImpossibleJob, InvalidData, PolicyRefused, NotTheLabelParty, UnknownPeer, PeerUnreachable,
-        PeerWireVersion or IdempotencyKeyReused; then nothing was stored or sent.
+        PeerWireVersion, IdempotencyKeyReused or StorageFailed; then nothing was stored or sent.
         """
-        digest = hashlib.sha256(text.encode()).hexdigest()
+        digest = hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()
         with self._submitting:
             if idempotency_key is not None and (known := self._store.job_of_key(idempotency_key)) is not None:
                 if known[1] != digest:
                     raise IdempotencyKeyReused(f"Idempotency-Key {idempotency_key!r} came with another specification")
                 return self.job(known[0])
-            spec = planner.resolve(read_spec(text))
+            spec = planner.resolve(limits.read_limited(text))
             self._check_proposer(spec)
             policy.check_agreement(spec, self.name, self.settings.acceptance)
             table = datasets.load(self.folder, self.settings.datasets, spec, self.name)
@@ -99,13 +108,12 @@ class Party:
                 spec = msgspec.structs.replace(
                     spec, job=msgspec.structs.replace(spec.job, classes=datasets.classes_of(table))
                 )
-            plan = planner.plan(spec, table.rows)
-            lowered = policy.check_plan(plan, self.name, self.settings.acceptance)
+            plan, lowered = self._plan(spec, table)
             for peer in spec.peers_of(self.name):
                 self._couriers[peer].check()
             share = secrets.token_bytes(SHARE_BYTES)
-            supervisor = self._supervise(spec, job_id(spec.digest(), commitment_to(share)), share)
-            self._store.add(self._new_job(supervisor.job, spec, plan, lowered), spec.encoded(), idempotency_key, digest)
+            job = self._new_job(job_id(spec.digest(), commitment_to(share)), spec, plan, lowered)
+            supervisor = self._supervise(job, spec, share, idempotency_key, digest)
             supervisor.propose(table, self._private_seed())
             return self.job(supervisor.job)
 
@@ -144,6 +152,9 @@ class Party:
                 receipts[receipt.job, receipt.attempt] = receipt
         except EnvelopeRefused as refused:
             return self._answer(refused.status, receipts, refused.code, str(refused), refused.expected)
+        except StorageFailed as error:
+            _LOG.warning("an envelope: %s", error)
+            return self._answer(507, receipts, error.code, "this party cannot store anything now")
         except Exception:  # noqa: BLE001 - a bug must not be told to a peer, who tries again
             _LOG.exception("an envelope")
             return self._answer(500, receipts, InternalError.code, "see this party's log")
@@ -152,7 +163,7 @@ class Party:
     def close(self) -> None:
         """End every running job on all sides, and every worker."""
         stopped = Failure.of(ServerRestarted(f"the server of {self.name} was stopped"), self.name)
-        for supervisor in list(self._supervisors.values()):
+        for supervisor in self._all():
             supervisor.close(stopped, WORKER_FAREWELL_SECONDS)
         for courier in self._couriers.values():
             courier.close()
@@ -179,10 +190,12 @@ class Party:
         """A peer proposes: what its bytes show is answered at once, tables and policy are looked at next."""
         header = envelope.header
         check_body(envelope, CONTROL_LIMIT)
+        self._admit(header.sender)
         try:
             proposal = decode_control("Proposal", envelope.body)
             assert isinstance(proposal, Proposal)  # noqa: S101 - decoded as one
             spec = decode_spec(proposal.spec)
+            limits.check_limits(spec)
         except JobError as error:
             raise UnreadableBody(str(error)) from error
         stranger = self.name not in spec.parties or header.sender != spec.roster.label
@@ -190,8 +203,8 @@ class Party:
             raise UnreadableBody("the proposal is not what its header says, or was made before")
         if job_id(header.job_digest, proposal.commitment) != header.job:
             raise UnreadableBody("the job's id does not follow from the proposal")
-        supervisor = self._supervise(spec, header.job, secrets.token_bytes(SHARE_BYTES))
-        self._store.add(self._new_job(header.job, spec, None, []), spec.encoded())
+        job = self._new_job(header.job, spec, None, [])
+        supervisor = self._supervise(job, spec, secrets.token_bytes(SHARE_BYTES))
         threading.Thread(
             target=supervisor.guard, args=(lambda: self._judge(supervisor, spec, proposal),), daemon=True
         ).start()
@@ -203,9 +216,9 @@ class Party:
             if planner.resolve(spec) != spec:
                 raise ImpossibleJob("the proposal leaves its preset or cap per key open")
             policy.check_agreement(spec, self.name, self.settings.acceptance)
-            table = datasets.load(self.folder, self.settings.datasets, spec, self.name)
-            plan = planner.plan(spec, table.rows)
-            lowered = policy.check_plan(plan, self.name, self.settings.acceptance)
+            with self._judging:
+                table = datasets.load(self.folder, self.settings.datasets, spec, self.name)
+                plan, lowered = self._plan(spec, table)
         except JobError as error:
             supervisor.refuse(error)
             return
@@ -215,13 +228,39 @@ class Party:
         )
         supervisor.accept(table, self._private_seed(), proposal)
 
-    def _supervise(self, spec: JobSpec, job: str, share: bytes) -> Supervisor:
+    def _admit(self, peer: PartyId) -> None:
+        """Raises TooManyJobs before anything is made of a proposal."""
+        most = self.settings.server.jobs_per_peer
+        if sum(not supervisor.over and supervisor.spec.roster.label == peer for supervisor in self._all()) >= most:
+            raise TooManyJobs(f"{peer} has {most} jobs open at {self.name}, as many as it may")
+        if not self._quotas[peer].take():
+            raise TooManyJobs(f"{peer} proposes jobs faster than {self.name} takes them")
+
+    def _plan(self, spec: JobSpec, table: datasets.Table) -> tuple[planner.Plan, list[str]]:
+        """What the job will do on this table, and the floors lowered for it."""
+        limits.check_steps(spec, table.rows)
+        plan = planner.plan(spec, table.rows)
+        return plan, policy.check_plan(plan, self.name, self.settings.acceptance)
+
+    def _supervise(
+        self, job: Job, spec: JobSpec, share: bytes, idempotency_key: str | None = None, digest: str = ""
+    ) -> Supervisor:
+        """The job is stored before anybody may speak of it. Raises StorageFailed."""
         bottom = str(self.folder / self.settings.bottom.module) if self.settings.bottom else ""
         supervisor = Supervisor(
-            job, spec, self.name, share, bottom, self._couriers, self._store, self._registry, self.folder
+            job.id, spec, self.name, share, bottom, self._couriers, self._store, self._registry, self.folder
         )
-        self._supervisors[job] = supervisor
+        self._store.add(job, spec.encoded(), idempotency_key, digest)
+        with self._lock:
+            ended = [known for known, other in self._supervisors.items() if other.over]
+            for known in ended[:-ENDED_JOBS]:
+                del self._supervisors[known]
+            self._supervisors[job.id] = supervisor
         return supervisor
+
+    def _all(self) -> list[Supervisor]:
+        with self._lock:
+            return list(self._supervisors.values())
 
     def _check_proposer(self, spec: JobSpec) -> None:
         if self.name not in spec.parties or spec.role_of(self.name) is not Role.LABEL:
@@ -299,7 +338,10 @@ class Party:
 
 def _hold(path: Path) -> IO[bytes]:
     """One server process per folder; the lock goes with the process."""
-    file = path.open("ab")
+    try:
+        file = path.open("ab")
+    except OSError as error:
+        raise StorageFailed(f"{path} cannot be written: {error.strerror}") from error
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:

@@ -9,16 +9,16 @@ FLOOR = Acceptance()
 
 
 def check_agreement(spec: JobSpec, me: PartyId, acceptance: Acceptance) -> None:
-    """The rules that need no table. Raises PolicyRefused."""
+    """The rules that need no table. Raises PolicyRefused; a peer reads it, so it lists nobody and nothing else."""
     for party in spec.parties:
         if party not in {me, *acceptance.peers}:
-            _refuse(me, "peers", f"{party!r} is not among {_listed(acceptance.peers)}", f'add "{party}" to it')
+            _refuse(me, "peers", f"{party!r} is not in it", f'add "{party}" to it')
     dataset = spec.data[me].dataset
     if dataset not in acceptance.datasets:
-        _refuse(me, "datasets", f"{dataset!r} is not among {_listed(acceptance.datasets)}", f'add "{dataset}" to it')
+        _refuse(me, "datasets", f"{dataset!r} is not in it", f'add "{dataset}" to it')
     scheme = spec.encryption.scheme
     if scheme not in acceptance.schemes:
-        _refuse(me, "schemes", f"{scheme!r} is not among {_listed(acceptance.schemes)}", f'add "{scheme}" to it')
+        _refuse(me, "schemes", f"{scheme!r} is not in it", f'add "{scheme}" to it')
     if isinstance(spec.job.seed, int) and not acceptance.fixed_seed:
         _refuse(
             me, "fixed_seed", f"job.seed is {spec.job.seed}, chosen by one side", "set it to true, or use seed = joint"
@@ -55,7 +55,3 @@ def _refuse(me: PartyId, rule: str, text: str, cure: str) -> None:
     raise PolicyRefused(
         f"{me} refuses by acceptance.{rule}: {text}", fix=f"acceptance.{rule} in {me}'s party.toml: {cure}."
     )
-
-
-def _listed(names: tuple[str, ...]) -> str:
-    return ", ".join(names) or "(none)"

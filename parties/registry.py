@@ -5,6 +5,7 @@ models/<job>/model.safetensors               when the role has returned
 models/<job>/manifest.json                   when every party is done; a model without one does not count
 """
 
+import contextlib
 import hashlib
 import json
 import shutil
@@ -43,11 +44,19 @@ class Registry:
         self._write(self._folder / job / "manifest.json", f"{text}\n".encode())
 
     def discard(self, job: str) -> bool:
-        """Drop the final model of a job that failed; answers whether states of its epochs stay, as checkpoints."""
-        self.model_path(job).unlink(missing_ok=True)
-        kept = (self._folder / job / "epochs").is_dir()
-        if (self._folder / job).is_dir() and not kept:
-            shutil.rmtree(self._folder / job)
+        """Drop the final model of a job that failed; answers whether states of its epochs stay, as checkpoints.
+
+        On a disk that takes no change the model may stay too; without its manifest it does not count.
+        """
+        folder = self._folder / job
+        kept = (folder / "epochs").is_dir()
+        with contextlib.suppress(OSError):
+            (folder / "manifest.json").unlink(missing_ok=True)
+            self.model_path(job).unlink(missing_ok=True)
+            for half_written in folder.rglob(".*"):  # the server was killed while it wrote
+                half_written.unlink()
+            if folder.is_dir() and not kept:
+                shutil.rmtree(folder)
         return kept
 
     def _write(self, path: Path, data: bytes) -> Path:

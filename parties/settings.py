@@ -31,6 +31,8 @@ class ServerSettings(Table):
     peer_port: int = Field(default=7102, ge=1, le=65535)
     peer_timeout_seconds: float = Field(default=30.0, gt=0)
     """How long a peer may be out of reach while a job runs."""
+    jobs_per_peer: int = Field(default=16, ge=1)
+    """Jobs one peer may have open here at once: each holds a table, and a worker while it runs."""
 
     @field_validator("host")
     @classmethod

@@ -3,9 +3,10 @@
 One commit per change of state and at most a few per second while a job runs; never one per message.
 """
 
+import contextlib
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from typing import Any
 import msgspec
 import sqlalchemy as sql
 from sqlalchemy import event as sql_event
+
+from parties.errors import StorageFailed
 
 DATABASE_FILE = "party.db"
 RUNNING = ("proposed", "running")
@@ -137,39 +140,41 @@ class Event(msgspec.Struct, frozen=True):
 
 
 class Store:
-    """Safe for several threads; a waiting reader is woken by the next write."""
+    """Safe for several threads; a waiting reader is woken by the next write. A write raises StorageFailed."""
 
     def __init__(self, folder: Path) -> None:
         path = folder / DATABASE_FILE
-        os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
-        path.chmod(0o600)
+        try:
+            os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+            path.chmod(0o600)
+        except OSError as error:
+            raise StorageFailed(f"{path} cannot be written: {error.strerror}") from error
         self._engine = sql.create_engine(f"sqlite:///{path}")
         sql_event.listen(self._engine, "connect", _prepare)
-        _METADATA.create_all(self._engine)
         self._written = threading.Condition()
         self._closed = False
+        with self._writing() as connection:
+            _METADATA.create_all(connection)
 
     def add(self, job: Job, spec: bytes, idempotency_key: str | None = None, idempotency_digest: str = "") -> None:
         values = msgspec.structs.asdict(job)
         values.pop("traffic")
         values.pop("seconds")
-        with self._written, self._engine.begin() as connection:
+        with self._writing() as connection:
             connection.execute(
                 _JOBS.insert().values(
                     **values, spec=spec, idempotency_key=idempotency_key, idempotency_digest=idempotency_digest
                 )
             )
-            self._written.notify_all()
 
     def update(self, job: str, **values: Any) -> None:
-        with self._written, self._engine.begin() as connection:
+        with self._writing() as connection:
             connection.execute(_JOBS.update().where(_JOBS.c.id == job).values(**values))
-            self._written.notify_all()
 
     def record(self, job: str, kind: str, text: str, data: Mapping[str, Any] | None = None, **values: Any) -> None:
         """An event, and the columns of the job that change with it, in one commit."""
         number = sql.select(sql.func.coalesce(sql.func.max(_EVENTS.c.number), 0) + 1).where(_EVENTS.c.job == job)
-        with self._written, self._engine.begin() as connection:
+        with self._writing() as connection:
             if values:
                 connection.execute(_JOBS.update().where(_JOBS.c.id == job).values(**values))
             connection.execute(
@@ -177,7 +182,6 @@ class Store:
                     job=job, number=number.scalar_subquery(), time=now(), kind=kind, text=text, data=dict(data or {})
                 )
             )
-            self._written.notify_all()
 
     def keep_traffic(self, job: str, counts: Mapping[tuple[str, str, str], Count]) -> None:
         """Replace the counters of (direction, peer, kind)."""
@@ -186,7 +190,7 @@ class Store:
             for (direction, peer, kind), count in counts.items()
         ]
         if rows:
-            with self._written, self._engine.begin() as connection:
+            with self._writing() as connection:
                 connection.execute(_TRAFFIC.insert().prefix_with("OR REPLACE"), rows)
 
     def job(self, job: str) -> Job | None:
@@ -228,6 +232,18 @@ class Store:
             self._closed = True
             self._written.notify_all()
         self._engine.dispose()
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[sql.Connection]:
+        """One commit. Raises StorageFailed."""
+        try:
+            with self._written, self._engine.begin() as connection:
+                yield connection
+                self._written.notify_all()
+        except sql.exc.IntegrityError:
+            raise
+        except sql.exc.DatabaseError as error:
+            raise StorageFailed(f"{DATABASE_FILE} cannot be written: {error.orig}") from error
 
     def _events_after(self, job: str, after: int) -> list[Event]:
         query = _EVENTS.select().where(_EVENTS.c.job == job, _EVENTS.c.number > after).order_by(_EVENTS.c.number)

@@ -27,6 +27,7 @@ from parties.errors import (
     MailboxFull,
     StaleAttempt,
     WorkerVanished,
+    printable,
 )
 from parties.journal import Journal
 from parties.mailbox import Mailbox
@@ -34,6 +35,7 @@ from parties.negotiation import (
     CONTROLS,
     NEGOTIATION,
     RUN,
+    SHARE_BYTES,
     Abort,
     Acceptance,
     Begin,
@@ -98,7 +100,7 @@ class Supervisor:
         }
         self._lock = threading.RLock()
         self._attempt = NEGOTIATION
-        self._over = False
+        self.over = False
         self._shares = {me: share}
         self._commitment = commitment_to(share)
         self._table: Table | None = None
@@ -123,7 +125,7 @@ class Supervisor:
     def accept(self, table: Table, private_seed: bytes, proposal: Proposal) -> None:
         """A feature party agrees."""
         with self._lock:
-            if self._over:
+            if self.over:
                 return
             self._table, self._private_seed, self._commitment = table, private_seed, proposal.commitment
             self._watch()
@@ -135,7 +137,7 @@ class Supervisor:
         failure = Failure.of(error, self.me)
         told = failure.told()
         with self._lock:
-            if not self._over:
+            if not self.over:
                 self._tell(Refusal(told.code, told.message, told.fix))
                 self._end("failed", failure)
 
@@ -149,7 +151,7 @@ class Supervisor:
         if link is None or header.job_digest != self._digest:
             raise IllegalRoute(f"{header.sender} is not in this job, or means another specification")
         with link.lock:
-            if self._over:  # the peer is told by Abort, or knows; what it still sends has no effect
+            if self.over:  # the peer is told by Abort, or knows; what it still sends has no effect
                 return Receipt(self.job, header.attempt, header.sequence + 1)
             lane = link.incoming.get(header.attempt) or self._new_attempt(header)
             try:
@@ -198,7 +200,7 @@ class Supervisor:
 
     def _obey(self, sender: PartyId, control: Control) -> None:
         match control:
-            case Acceptance(share) if self._attempt == NEGOTIATION and sender not in self._shares:
+            case Acceptance(share) if sender not in self._shares and len(share) == SHARE_BYTES:
                 self._shares[sender] = share
                 self._journal.record("accepted", f"{sender} accepted the job")
                 if len(self._shares) == len(self.spec.parties):
@@ -238,7 +240,7 @@ class Supervisor:
             bottom=self._bottom,
         )
         with self._lock:
-            if self._over:
+            if self.over or self._attempt != NEGOTIATION:  # a second Begin can come before the first is obeyed
                 return
             self._attempt, self._table = RUN, None
             for peer, link in self._links.items():
@@ -262,13 +264,13 @@ class Supervisor:
             case Sent(to, kind, body):
                 self.guard(lambda: self._send(to, kind, body))
             case Stated(fact):
-                if not self._over:
+                if not self.over:
                     self.guard(lambda: self._journal.note(fact))
             case Finished(outcome):
                 self.guard(lambda: self._keep(outcome))
             case Failed(code, message, safe, fix):
                 bug = Failure.of(InternalError(f"a bug ended the worker of {self.me}"), self.me)
-                self.fail(Failure(code, message, safe, fix, self.me) if code else bug)
+                self.fail(Failure(code, printable(message), safe, printable(fix), self.me) if code else bug)
 
     def _send(self, to: PartyId, kind: str, body: Bytes) -> None:
         if to not in self._links or not allowed(self.spec, self.me, to, kind):
@@ -277,14 +279,14 @@ class Supervisor:
         link.courier.wait_for_room()
         envelopes = link.outgoing.seal(kind, body)
         self._journal.sent(to, kind, len(body))
-        if not self._over:
+        if not self.over:
             link.courier.put(envelopes)
 
     def _keep(self, outcome: Outcome) -> None:
         """The role returned: store its half first, so that a full disk is told before anybody says Finish."""
         digest = self._registry.keep_model(self.job, outcome.state)
         with self._lock:
-            if self._over:
+            if self.over:
                 self._registry.discard(self.job)
                 return
             self._outcome, self._model_digest = outcome, digest
@@ -294,7 +296,7 @@ class Supervisor:
 
     def _finish_together(self) -> None:
         outcome = self._outcome
-        if outcome is None or self._over or self._finished_peers != set(self._links):
+        if outcome is None or self.over or self._finished_peers != set(self._links):
             return
         result: dict[str, Any] = {
             "model_digest": self._model_digest,
@@ -315,7 +317,7 @@ class Supervisor:
     def fail(self, failure: Failure, knowing: PartyId | None = None) -> None:
         """End the job here and tell every peer but the one that told us. Later endings change nothing."""
         with self._lock:
-            if self._over:
+            if self.over:
                 return
             told = failure.told()
             for peer, link in self._links.items():
@@ -329,7 +331,7 @@ class Supervisor:
             self._end("cancelled" if failure.code == "cancelled" else "failed", failure)
 
     def _end(self, state: str, failure: Failure | None, **values: Any) -> None:
-        self._over = True
+        self.over = True
         self._deadline.cancel()
         self._table = None
         self._inbox.close()
@@ -341,7 +343,7 @@ class Supervisor:
         text = f"{self.spec.job.name} is done" if failure is None else failure.message
         # Only the code is logged: a message about a table may show its owner a value.
         _LOG.info("job %s: %s %s", self.job, state, "" if failure is None else f"{failure.code} at {failure.side}")
-        self._journal.close(state, text, error, state=state, error=error, finished_at=now(), **values)
+        self._journal.close(state, text, error, values | {"state": state, "error": error, "finished_at": now()})
 
     def close(self, failure: Failure, timeout_seconds: float) -> None:
         """The server stops."""

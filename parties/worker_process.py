@@ -6,17 +6,22 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import IO
 
 import msgspec
 
+from parties.errors import StorageFailed, WorkerVanished
 from parties.mailbox import Mailbox
-from parties.pipe import PIPE_BYTES, Delivered, FrameReader, FrameWriter, FromWorker, Start
+from parties.pipe import Delivered, FrameReader, FrameWriter, FromWorker, Start
 
 _SINGLE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
 
 
 class WorkerProcess:
-    """`on_frame` and `on_end` are called from one thread; the second comes last, with how the process ended."""
+    """`on_frame` and `on_end` are called from one thread; the second comes last, with how the process ended.
+
+    Raises StorageFailed when its log cannot be opened, WorkerVanished when the system starts no further process.
+    """
 
     def __init__(
         self,
@@ -27,19 +32,8 @@ class WorkerProcess:
         on_end: Callable[[str], None],
     ) -> None:
         self._inbox, self._on_frame, self._on_end = inbox, on_frame, on_end
-        log.parent.mkdir(exist_ok=True, mode=0o700)
-        with os.fdopen(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "ab") as log_file:
-            self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "parties.worker"],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=log_file,
-                # Nothing of the server's environment: it may hold tokens, proxies, or other jobs' settings.
-                env={"PATH": os.environ.get("PATH", os.defpath), "LANG": "C.UTF-8"} | _SINGLE_THREAD,
-                start_new_session=True,  # Ctrl-C reaches the server, which ends its workers
-                bufsize=0,
-                pipesize=PIPE_BYTES,
-            )
+        with _open_log(log) as log_file:
+            self._process = _spawn(log_file)
         self.pid = self._process.pid
         threading.Thread(target=self._feed, args=(start,), name=f"to worker {self.pid}", daemon=True).start()
         self._listener = threading.Thread(target=self._listen, name=f"from worker {self.pid}", daemon=True)
@@ -77,3 +71,27 @@ class WorkerProcess:
         code = self._process.wait()
         self._inbox.close()
         self._on_end(f"was ended by signal {-code}" if code < 0 else f"exited with status {code}")
+
+
+def _open_log(path: Path) -> IO[bytes]:
+    try:
+        path.parent.mkdir(exist_ok=True, mode=0o700)
+        return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "ab")
+    except OSError as error:
+        raise StorageFailed(f"{path} cannot be written: {error.strerror}") from error
+
+
+def _spawn(log: IO[bytes]) -> subprocess.Popen[bytes]:
+    try:
+        return subprocess.Popen(
+            [sys.executable, "-P", "-m", "parties.worker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            # Nothing of the server's environment: it may hold tokens, proxies, or other jobs' settings.
+            env={"PATH": os.environ.get("PATH", os.defpath), "LANG": "C.UTF-8"} | _SINGLE_THREAD,
+            start_new_session=True,  # Ctrl-C reaches the server, which ends its workers
+            bufsize=0,
+        )
+    except OSError as error:
+        raise WorkerVanished(f"no worker process can be started: {error.strerror}") from error

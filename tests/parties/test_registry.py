@@ -54,6 +54,17 @@ def test_a_failed_job_leaves_its_epochs_and_no_model(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["epoch-0001.safetensors"]
 
 
+def test_what_a_killed_server_left_half_written_goes_with_the_job(tmp_path: Path) -> None:
+    registry = Registry(tmp_path)
+    registry.keep_epoch("job", 1, save(WEIGHTS))
+    registry.keep_model("job", save(WEIGHTS))
+    registry.seal("job", {})
+    for path in ("models/job/.manifest.json.12345678", "models/job/epochs/.epoch-0002.safetensors.12345678"):
+        (tmp_path / path).write_bytes(b"half")
+    assert registry.discard("job")
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["epoch-0001.safetensors"]
+
+
 def test_bytes_that_are_no_weights_are_the_roles_fault(tmp_path: Path) -> None:
     with pytest.raises(LocalProtocolError, match="not safetensors"):
         Registry(tmp_path).keep_model("job", b"something else")

@@ -1,0 +1,167 @@
+"""A feature party whose label party proposes what it should not: the test is that label party, without a network."""
+
+import secrets
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+
+from parties.channel import Bytes, Envelope, Outgoing, read_post
+from parties.courier import Reply
+from parties.negotiation import Acceptance as Accepted
+from parties.negotiation import Begin, Proposal, Refusal, commitment_to, decode_control, encode_control, job_id
+from parties.party import Party
+from parties.quota import PROPOSALS
+from parties.settings import Acceptance, DatasetSettings, PartySettings, ServerSettings
+from parties.transport import Answer
+from vfl.job import JobSpec, read_spec
+from vfl.planner import resolve
+
+BOUND_SECONDS = 30.0
+SPEC = """
+job = {name = "hostile", task = "regression"}
+roster = {label = "bank", features = ["telco"]}
+train = {epochs = 1, batch_rows = 32}
+encryption = {scheme = "none"}
+[data]
+bank = {dataset = "table", label = "y"}
+telco = {dataset = "table", columns = ["x0"]}
+"""
+
+
+class Bank:
+    """What the label party hears, and how it speaks."""
+
+    def __init__(self) -> None:
+        self.heard: list[Envelope] = []
+        self.changed = threading.Condition()
+        self.telco: Party
+
+    def post(self, pieces: Sequence[Bytes]) -> Answer:
+        with self.changed:
+            self.heard += list(read_post(b"".join(pieces), "bank"))
+            self.changed.notify_all()
+        return Answer(202, msgspec.json.encode(Reply("bank", 1)))
+
+    def close(self) -> None:
+        """Nothing is held open."""
+
+    def answer_to(self, job: str) -> Accepted | Refusal:
+        def found() -> Envelope | None:
+            return next((e for e in self.heard if e.header.job == job and e.header.attempt == 0), None)
+
+        with self.changed:
+            assert self.changed.wait_for(lambda: found() is not None, BOUND_SECONDS)
+            envelope = found()
+        assert envelope is not None
+        answer = decode_control(envelope.header.kind, envelope.body)
+        assert isinstance(answer, Accepted | Refusal)
+        return answer
+
+    def say(self, *envelopes: Envelope) -> Reply:
+        answer = self.telco.deliver(b"".join(bytes(piece) for e in envelopes for piece in e.pieces()))
+        return msgspec.json.decode(answer.body, type=Reply)
+
+
+class Offer:
+    def __init__(self, text: str = SPEC, change: Callable[[JobSpec], JobSpec] = lambda spec: spec) -> None:
+        self.spec, self.share = change(resolve(read_spec(text))), secrets.token_bytes(32)
+        commitment = commitment_to(self.share)
+        self.job = job_id(self.spec.digest(), commitment)
+        self.envelope = self.lane(0).seal("Proposal", encode_control(Proposal(self.spec.encoded(), commitment)))[0]
+
+    def lane(self, attempt: int) -> Outgoing:
+        return Outgoing(self.job, self.spec.digest(), attempt, "bank", "telco")
+
+
+@pytest.fixture
+def bank(tmp_path: Path) -> Iterator[Bank]:
+    values = np.random.default_rng(0).normal(size=(120, 1))
+    (tmp_path / "table.csv").write_text("\n".join(["id,x0", *(f"{i},{x}" for i, (x,) in enumerate(values))]))
+    settings = PartySettings(
+        name="telco",
+        server=ServerSettings(jobs_per_peer=2),
+        datasets={"table": DatasetSettings(path="table.csv", id="id")},
+        acceptance=Acceptance(peers=("bank",), datasets=("table",), schemes=("none",), minimum_rows=100),
+    )
+    bank = Bank()
+    bank.telco = Party(tmp_path, settings, {"bank": bank})
+    yield bank
+    bank.telco.close()
+
+
+def test_a_second_beginning_starts_no_second_worker(bank: Bank) -> None:
+    offer = Offer()
+    bank.say(offer.envelope)
+    answer = bank.answer_to(offer.job)
+    assert isinstance(answer, Accepted)
+    lane, begin = offer.lane(1), encode_control(Begin({"bank": offer.share, "telco": answer.share}))
+    bank.say(*(lane.seal("Begin", begin)[0] for _ in range(4)))
+    bank.telco.cancel(offer.job)
+    kinds = [event.kind for event in bank.telco.events(offer.job, 0, 0)]
+    assert kinds.count("started") <= 1
+    started = [thread for thread in threading.enumerate() if thread.name.startswith("from worker")]
+    for thread in started:
+        thread.join(BOUND_SECONDS)
+        assert not thread.is_alive()
+
+
+def test_a_peer_has_so_many_jobs_open_and_no_more(bank: Bank) -> None:
+    first, second, third = Offer(), Offer(), Offer()
+    assert [bank.say(offer.envelope).code for offer in (first, second, third)] == ["", "", "too_many_jobs"]
+    assert {job.id for job in bank.telco.jobs()} == {first.job, second.job}
+    bank.telco.cancel(first.job)
+    assert bank.say(third.envelope).code == ""
+
+
+def test_a_flood_of_proposals_that_are_refused_leaves_a_bounded_number_of_jobs(bank: Bank) -> None:
+    codes = []
+    for _ in range(PROPOSALS + 20):
+        offer = Offer(SPEC.replace('"none"', '"ckks"'))
+        codes.append(bank.say(offer.envelope).code)
+        if not codes[-1]:
+            assert isinstance(bank.answer_to(offer.job), Refusal)
+    assert codes[0] == ""
+    assert codes[-1] == "too_many_jobs"
+    assert len(bank.telco.jobs()) == codes.count("")
+
+
+@pytest.mark.parametrize(
+    "old_and_new",
+    [
+        ("epochs = 1", f"epochs = {2**63}"),
+        ('"hostile"', '"\\u001b[31mhostile"'),
+        ('task = "regression"', 'task = "regression", deadline_seconds = 10000000000000'),
+    ],
+)
+def test_a_proposal_beyond_what_a_party_can_store_wait_for_or_show_is_unreadable(
+    bank: Bank, old_and_new: tuple[str, str]
+) -> None:
+    reply = bank.say(Offer(SPEC.replace(*old_and_new)).envelope)
+    assert reply.code == "unreadable_body"
+    assert "\x1b" not in reply.detail
+    assert bank.telco.jobs() == []
+
+
+@pytest.mark.parametrize(
+    ("old_and_new", "code"),
+    [
+        (('columns = ["x0"]', 'columns = ["id"]'), "id_among_columns"),
+        (('telco = {dataset = "table"', 'telco = {dataset = "../table"'), "policy_refused"),
+        (("batch_rows = 32", "batch_rows = 1"), "impossible_job"),
+    ],
+)
+def test_a_refusal_names_its_reason_and_nothing_else_of_this_party(
+    bank: Bank, old_and_new: tuple[str, str], code: str
+) -> None:
+    offer = Offer(SPEC.replace("epochs = 1", "epochs = 100000").replace(*old_and_new))
+    bank.say(offer.envelope)
+    answer = bank.answer_to(offer.job)
+    assert isinstance(answer, Refusal)
+    assert answer.code == code
+    assert "table.csv" not in answer.message + answer.fix
+    (ended,) = bank.telco.events(offer.job, 0, BOUND_SECONDS)
+    assert (ended.kind, ended.data["code"]) == ("failed", code)
