@@ -6,7 +6,7 @@ from typing import Any
 from fastapi import Request
 from fastapi.responses import JSONResponse
 
-from parties.errors import InternalError
+from parties.errors import InternalError, printable
 from vfl.errors import JobError
 
 STATUS = {
@@ -48,9 +48,9 @@ def problem_body(status: int, code: str, detail: str, hint: str = "", safe: str 
         "type": f"urn:vfl:problem:{code}",
         "title": code.replace("_", " "),
         "status": status,
-        "detail": detail,
+        "detail": printable(detail),
         "code": code,
-        "hint": hint,
+        "hint": printable(hint),
         "safe": safe,
         "request_id": secrets.token_hex(8),
     }
@@ -76,4 +76,6 @@ async def answer_bug(_request: Request, _error: Exception) -> JSONResponse:
 async def answer_http_error(_request: Request, error: Exception) -> JSONResponse:
     status: int = error.status_code  # type: ignore[attr-defined]
     code = {404: "no_such_route", 405: "method_not_allowed", 413: "too_large"}.get(status, "http_error")
-    return problem_body(status, code, str(error.detail))  # type: ignore[attr-defined]
+    answer = problem_body(status, code, str(error.detail))  # type: ignore[attr-defined]
+    answer.headers.update(error.headers or {})  # type: ignore[attr-defined]
+    return answer

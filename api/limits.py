@@ -1,16 +1,28 @@
-"""The bound on request bodies: bytes are counted as they stream in, whatever a header says (uvicorn has no limit)."""
+"""The bounds on request bodies: bytes are counted as they stream in, whatever a header says (uvicorn has no limit).
+
+A body may not be slow either (trust.md 6), and all bodies on their way together have a bound.
+"""
+
+import asyncio
+import time
 
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.errors import problem_body
 
+SILENT_SECONDS, BODY_SECONDS = 30.0, 600.0
+"""Without a byte, and in all."""
+BODIES_AT_ONCE = 8
+"""As many full bodies as this may be held before they are acted on."""
+
 
 class BodyLimit:
-    """ASGI middleware: a body above the limit is answered 413 and not read further."""
+    """ASGI middleware: a body above the limit is answered 413 and not read further, one too slow 408."""
 
-    def __init__(self, app: ASGIApp, limit_bytes: int) -> None:
-        self._app, self._limit = app, limit_bytes
+    def __init__(self, app: ASGIApp, limit_bytes: int, silent_seconds: float = SILENT_SECONDS) -> None:
+        self._app, self._limit, self._silent = app, limit_bytes, silent_seconds
+        self._held = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -20,18 +32,32 @@ class BodyLimit:
         if not claimed.isdigit() or int(claimed) > self._limit:
             await self._refuse(scope, receive, send)
             return
-        seen = 0
+        seen, whole, deadline = 0, False, time.monotonic() + BODY_SECONDS
 
         async def counted() -> Message:
-            nonlocal seen
-            message = await receive()
-            seen += len(message.get("body", b""))
+            nonlocal seen, whole
+            if whole:  # what comes now is the peer hanging up, which may take as long as the answer
+                return await receive()
+            try:
+                patience = min(self._silent, max(0.0, deadline - time.monotonic()))
+                message = await asyncio.wait_for(receive(), patience)
+            except TimeoutError:
+                raise HTTPException(408, "the body came too slowly", {"connection": "close"}) from None
+            arrived = len(message.get("body", b""))
+            whole = not message.get("more_body", False)
+            seen += arrived
+            self._held += arrived
+            # Through whatever reads the body, to the application's own handler.
             if seen > self._limit:
-                # Through whatever reads the body, to the application's own handler.
                 raise HTTPException(413, self._detail)
+            if self._held > BODIES_AT_ONCE * self._limit:
+                raise HTTPException(503, "too many bodies are on their way; try again")
             return message
 
-        await self._app(scope, counted, send)
+        try:
+            await self._app(scope, counted, send)
+        finally:
+            self._held -= seen
 
     @property
     def _detail(self) -> str:

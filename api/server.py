@@ -13,6 +13,7 @@ from pathlib import Path
 import uvicorn
 from fastapi import FastAPI
 
+from api.connections import HEAD_BYTES, PromptConnection
 from api.operator.app import operator_app
 from api.peer.app import peer_app
 from parties.errors import PortInUse
@@ -56,6 +57,8 @@ async def _serve(party: Party, apps: list[FastAPI], sockets: list[socket.socket]
         _Server(
             uvicorn.Config(
                 app,
+                http=PromptConnection,
+                h11_max_incomplete_event_size=HEAD_BYTES,
                 log_config=None,
                 access_log=False,
                 log_level="warning",

@@ -15,6 +15,7 @@ from starlette.exceptions import HTTPException
 
 from api.errors import Unauthorised, answer_bad_request, answer_bug, answer_http_error, answer_job_error
 from api.limits import BodyLimit
+from api.loopback import LoopbackOnly
 from api.operator.schemas import EventsBody, HealthBody, JobBody, JobsBody, Submission, VersionBody
 from parties.channel import WIRE_VERSION
 from parties.party import Party
@@ -22,6 +23,8 @@ from vfl.errors import JobError
 
 BODY_LIMIT = 1 << 20
 LONGEST_WAIT_SECONDS = 25.0
+LAST_EVENT = (1 << 63) - 1
+"""What the database can count to."""
 REQUESTS_AT_ONCE, WATCHERS_AT_ONCE = 8, 32
 DISTRIBUTION = "vertical-federated-learning"
 
@@ -30,8 +33,16 @@ R = TypeVar("R")
 
 def operator_app(party: Party, token_hash: bytes) -> FastAPI:
     """`token_hash` is the SHA-256 of the operator's token."""
-    app = FastAPI(title=f"{party.name}: control API", version=version(DISTRIBUTION))
+    # The interactive pages would load scripts of another host; the description itself stands behind the token.
+    app = FastAPI(
+        title=f"{party.name}: control API",
+        version=version(DISTRIBUTION),
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+    )
     app.add_middleware(BodyLimit, limit_bytes=BODY_LIMIT)
+    app.add_middleware(LoopbackOnly)
     app.add_exception_handler(JobError, answer_job_error)
     app.add_exception_handler(RequestValidationError, answer_bad_request)
     app.add_exception_handler(HTTPException, answer_http_error)
@@ -45,6 +56,11 @@ def operator_app(party: Party, token_hash: bytes) -> FastAPI:
 
     app.include_router(_health(party))
     app.include_router(_jobs(party), prefix="/v1", dependencies=[Depends(authorised)])
+
+    @app.get("/openapi.json", include_in_schema=False, dependencies=[Depends(authorised)])
+    async def description() -> dict[str, Any]:
+        return app.openapi()
+
     return app
 
 
@@ -90,7 +106,7 @@ def _jobs(party: Party) -> APIRouter:
     @router.get("/jobs/{job}/events", response_model=EventsBody)
     async def events(
         job: str,
-        after: Annotated[int, Query(ge=0)] = 0,
+        after: Annotated[int, Query(ge=0, le=LAST_EVENT)] = 0,
         wait_seconds: Annotated[float, Query(ge=0, le=LONGEST_WAIT_SECONDS)] = 0,
     ) -> Any:
         found = await off_loop(partial(party.events, job, after, wait_seconds), watchers)

@@ -8,6 +8,7 @@ from starlette.exceptions import HTTPException
 
 from api.errors import answer_http_error
 from api.limits import BodyLimit
+from api.loopback import LoopbackOnly
 from parties.channel import POST_LIMIT, WIRE_VERSION
 from parties.party import Party
 
@@ -18,6 +19,7 @@ def peer_app(party: Party) -> FastAPI:
     """Bytes in, receipts out; every check is the channel's."""
     app = FastAPI(title=f"{party.name}: peers", docs_url=None, redoc_url=None, openapi_url=None)
     app.add_middleware(BodyLimit, limit_bytes=POST_LIMIT)
+    app.add_middleware(LoopbackOnly)
     app.add_exception_handler(HTTPException, answer_http_error)
     limiter = anyio.CapacityLimiter(REQUESTS_AT_ONCE)
 

@@ -59,6 +59,20 @@ def test_health_needs_no_token_and_everything_else_does(label: Any) -> None:
     assert label.call("GET", "/v1/jobs").json() == {"jobs": []}
 
 
+def test_no_route_but_health_answers_without_the_token(label: Any) -> None:
+    for path in ("/openapi.json", "/v1/version", "/v1/jobs", "/v1/jobs/none", "/v1/jobs/none/events"):
+        assert httpx.get(label.operator + path, params={"token": label.token}, trust_env=False).status_code == 401, path
+    for path in ("/docs", "/redoc"):
+        assert label.call("GET", path).status_code == 404
+    assert "/v1/jobs" in label.call("GET", "/openapi.json").json()["paths"]
+
+
+def test_a_page_in_a_browser_cannot_use_the_api_even_with_the_token(label: Any) -> None:
+    for headers, status in (({"origin": "http://page.example"}, 403), ({"host": "rebound.example"}, 421)):
+        assert label.call("GET", "/v1/jobs", headers=headers).status_code == status
+        assert label.call("GET", "/healthz", headers=headers).status_code == status
+
+
 def test_the_version_is_told(label: Any) -> None:
     assert set(label.call("GET", "/v1/version").json()) == {"version", "wire_version"}
 
@@ -69,6 +83,27 @@ def test_errors_are_problem_documents_with_code_hint_and_what_is_safe(label: Any
     assert answer.headers["content-type"] == "application/problem+json"
     assert set(answer.json()) == {"type", "title", "status", "detail", "code", "hint", "safe", "request_id"}
     assert answer.json()["code"] == "unknown_job"
+
+
+@pytest.mark.parametrize(
+    "spec", ["deep = " + "[" * 100_000, 'job = {name = "\\u001b[2J"}', "epochs = " + "9" * 5000, "a.b" * 20_000, "\x00"]
+)
+def test_a_specification_that_is_a_trap_is_an_invalid_specification(label: Any, spec: str) -> None:
+    answer = label.call("POST", "/v1/jobs", json={"spec": spec})
+    assert (answer.status_code, answer.json()["code"]) == (422, "invalid_spec")
+    assert "Traceback" not in (label.folder / "server.log").read_text()
+
+
+@pytest.mark.parametrize("body", [b'{"spec": "\\ud800"}', b'{"spec": ' + b"[" * 50_000, b"\xff", b""])
+def test_a_body_that_is_no_json_text_is_refused(label: Any, body: bytes) -> None:
+    answer = label.call("POST", "/v1/jobs", content=body, headers={"content-type": "application/json"})
+    assert answer.status_code in {400, 422}
+    assert "Traceback" not in (label.folder / "server.log").read_text()
+
+
+def test_an_event_number_no_database_counts_to_is_refused(label: Any) -> None:
+    answer = label.call("GET", "/v1/jobs/none/events", params={"after": 1 << 63})
+    assert (answer.status_code, answer.json()["code"]) == (422, "invalid_request")
 
 
 @pytest.mark.parametrize("body", [{}, {"spec": 3}, {"spec": "", "speck": ""}])

@@ -1,0 +1,119 @@
+"""Connections that say nothing, bodies that do not come, and pages in a browser: none of them keeps a port busy."""
+
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+import uvicorn
+from fastapi import FastAPI, Request
+from starlette.exceptions import HTTPException
+
+from api.connections import PromptConnection
+from api.errors import answer_http_error
+from api.limits import BODIES_AT_ONCE, BodyLimit
+from api.loopback import LoopbackOnly
+
+BOUND_SECONDS = 20.0
+LIMIT_BYTES = 1000
+
+
+class Hasty(PromptConnection):
+    head_seconds = 0.2
+
+
+def app() -> FastAPI:
+    served = FastAPI()
+    served.add_middleware(BodyLimit, limit_bytes=LIMIT_BYTES, silent_seconds=0.3)
+    served.add_middleware(LoopbackOnly)
+    served.add_exception_handler(HTTPException, answer_http_error)
+
+    @served.post("/")
+    async def count(request: Request) -> int:
+        return len(await request.body())
+
+    return served
+
+
+@pytest.fixture(scope="module")
+def port() -> Iterator[int]:
+    listener = socket.create_server(("127.0.0.1", 0))
+    server = uvicorn.Server(uvicorn.Config(app(), http=Hasty, lifespan="off", log_config=None))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
+    thread.start()
+    while not server.started:
+        time.sleep(0.01)
+    yield listener.getsockname()[1]
+    server.should_exit = True
+    thread.join(BOUND_SECONDS)
+    listener.close()
+
+
+def answer_to(port: int, *pieces: bytes) -> bytes:
+    """Everything the server says to these bytes until it closes."""
+    with socket.create_connection(("127.0.0.1", port), timeout=BOUND_SECONDS) as connection:
+        for piece in pieces:
+            connection.sendall(piece)
+        heard = b""
+        while piece := connection.recv(65536):
+            heard += piece
+        return heard
+
+
+HEAD = b"POST / HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 4\r\n"
+
+
+@pytest.mark.parametrize("said", [b"", b"POST", HEAD])
+def test_a_connection_without_a_whole_head_is_closed(port: int, said: bytes) -> None:
+    assert answer_to(port, said) == b""
+
+
+def test_a_second_request_must_come_whole_too(port: int) -> None:
+    first = HEAD + b"\r\nbody"
+    heard = answer_to(port, first, HEAD)
+    assert heard.startswith(b"HTTP/1.1 200 OK")
+    assert heard.count(b"HTTP/1.1") == 1
+
+
+def test_a_body_that_does_not_come_is_answered_and_the_connection_closed(port: int) -> None:
+    heard = answer_to(port, HEAD + b"\r\nbo")
+    assert heard.startswith(b"HTTP/1.1 408")
+    assert b"too slowly" in heard
+
+
+def test_bodies_on_their_way_have_a_bound_together(port: int) -> None:
+    head = HEAD.replace(b"4\r\n", b"1000\r\n") + b"\r\n"
+    held = [socket.create_connection(("127.0.0.1", port)) for _ in range(BODIES_AT_ONCE + 1)]
+    try:
+        for connection in held:
+            connection.settimeout(BOUND_SECONDS)
+            connection.sendall(head + bytes(LIMIT_BYTES - 1))
+        answers = {connection.recv(12) for connection in held}
+    finally:
+        for connection in held:
+            connection.close()
+    assert answers == {b"HTTP/1.1 503", b"HTTP/1.1 408"}
+    assert httpx.post(f"http://127.0.0.1:{port}/", content=b"1234", trust_env=False).json() == 4
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({}, 200),
+        ({"host": "localhost"}, 200),
+        ({"host": "LOCALHOST:7102"}, 200),
+        ({"host": "[::1]:7102"}, 200),
+        ({"host": "rebound.example"}, 421),
+        ({"host": "rebound.example:7102"}, 421),
+        ({"host": "127.0.0.1.rebound.example"}, 421),
+        ({"host": ""}, 421),
+        ({"origin": "http://127.0.0.1:7102"}, 403),
+        ({"origin": "null"}, 403),
+    ],
+)
+def test_only_programs_of_this_machine_are_answered(port: int, headers: dict[str, Any], status: int) -> None:
+    answer = httpx.post(f"http://127.0.0.1:{port}/", content=b"1234", headers=headers, trust_env=False)
+    assert answer.status_code == status
