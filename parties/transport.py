@@ -1,5 +1,6 @@
 """How bytes reach a peer: one verb, post; HTTP between processes, a function call in memory."""
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple, Protocol
 
@@ -10,6 +11,8 @@ from parties.channel import Bytes, split
 SLICE_BYTES = 256 << 10
 """What is handed to the socket at once: large enough to be few, small enough that a partial send copies little."""
 KEEP_ALIVE_SECONDS = 300.0
+ANSWER_LIMIT = 64 << 10
+ANSWER_SECONDS = 10.0
 
 
 class Answer(NamedTuple):
@@ -42,12 +45,16 @@ class HttpTransport:
         )
 
     def post(self, pieces: Sequence[Bytes]) -> Answer:
-        headers = {"content-type": "application/octet-stream", "content-length": str(sum(map(len, pieces)))}
+        headers = {
+            "content-type": "application/octet-stream",
+            "content-length": str(sum(map(len, pieces))),
+            "accept-encoding": "identity",
+        }
         try:
-            answer = self._client.post(self._url, content=_slices(pieces), headers=headers)
+            with self._client.stream("POST", self._url, content=_slices(pieces), headers=headers) as answer:
+                return Answer(answer.status_code, _bounded(answer))
         except httpx.HTTPError as error:
             raise TransportFailedError(str(error) or type(error).__name__) from error
-        return Answer(answer.status_code, answer.content)
 
     def close(self) -> None:
         self._client.close()
@@ -64,6 +71,18 @@ class LocalTransport:
 
     def close(self) -> None:
         """Nothing is held open."""
+
+
+def _bounded(answer: httpx.Response) -> bytes:
+    """An answer is a few receipts; a peer may neither fill our memory nor hold our thread with it."""
+    body, deadline = bytearray(), time.monotonic() + ANSWER_SECONDS
+    for piece in answer.iter_raw():
+        body += piece
+        if len(body) > ANSWER_LIMIT:
+            raise TransportFailedError(f"its answer has more than {ANSWER_LIMIT} bytes")
+        if time.monotonic() > deadline:
+            raise TransportFailedError(f"its answer is not whole after {ANSWER_SECONDS:g} s")
+    return bytes(body)
 
 
 def _slices(pieces: Sequence[Bytes]) -> Iterator[bytes]:
