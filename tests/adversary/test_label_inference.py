@@ -11,6 +11,7 @@ from sklearn.metrics import roc_auc_score
 
 from vfl.flow import run_together
 from vfl.job import read_spec
+from vfl.messages import CutGradient
 from vfl.planner import preset_of, resolve
 from vfl.protocols import PROTOCOLS
 from vfl.setup import Setup, Table
@@ -39,7 +40,7 @@ def errors_seen(cut_noise):
     feature = Setup(spec, "f", Table(b"", columns), b"joint", b"private of f", preset_of(spec))
     label = replace(feature, me="l", table=Table(b"", np.zeros((ROWS, 0)), labels), private_seed=b"private of l")
     together = run_together({s.me: PROTOCOLS[spec.entry]().roles[spec.role_of(s.me)](s) for s in (label, feature)})
-    cuts = [line.message for line in together.transcript if line.kind == "CutGradient"]
+    cuts = [line.message for line in together.transcript if isinstance(line.message, CutGradient)]
     seen = [np.frombuffer(cut.values).reshape(-1, 4) for cut in cuts]
     return [(errors, labels[batch.rows]) for errors, batch in zip(seen, feature.batches(), strict=True)]
 
