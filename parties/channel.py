@@ -39,6 +39,9 @@ POST_LIMIT = 80 << 20
 DIGEST_BYTES = 32
 NO_ENVELOPE = bytes(DIGEST_BYTES)
 
+UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What decoding a stranger's bytes can raise: the second for text that is not UTF-8."""
+
 Bytes: TypeAlias = bytes | memoryview
 
 
@@ -214,7 +217,7 @@ def _read_header(encoded: memoryview, me: PartyId) -> Header:
             raise EnvelopeWireVersion(f"{me} speaks wire version {WIRE_VERSION}, the envelope is of version {version}")
         # (2) header decodes
         header = _DECODER.decode(encoded)
-    except msgspec.DecodeError as error:
+    except UNREADABLE as error:
         raise MalformedEnvelope(f"the header cannot be read: {error}") from error
     # (3) receiver is me
     if header.receiver != me:

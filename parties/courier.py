@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from parties.channel import ENVELOPES_LIMIT, WIRE_VERSION, Envelope
+from parties.channel import ENVELOPES_LIMIT, UNREADABLE, WIRE_VERSION, Envelope
 from parties.errors import PeerMisnamed, PeerUnreachable, PeerWireVersion, TooManyJobs
 from parties.mailbox import LIMIT_BYTES
 from parties.transport import Transport, TransportFailedError
@@ -68,7 +68,7 @@ class Courier:
             raise PeerUnreachable(
                 f"{self._peer}'s server cannot be reached: {error}", safe="Nothing was sent."
             ) from error
-        except msgspec.DecodeError as error:
+        except UNREADABLE as error:
             raise PeerUnreachable(
                 f"what answers at {self._peer}'s url is not a party", safe="Nothing was sent."
             ) from error
@@ -150,7 +150,7 @@ class Courier:
                     began = time.monotonic()
             except TransportFailedError as error:
                 trouble = str(error)
-            except msgspec.DecodeError:
+            except UNREADABLE:
                 trouble = "what answers at its url is not a party"
             if time.monotonic() - began > self._patience or self._closing:
                 self._give_up(batch, trouble)

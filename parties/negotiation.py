@@ -19,6 +19,7 @@ from typing import NamedTuple, TypeAlias
 
 import msgspec
 
+from parties.channel import UNREADABLE
 from parties.errors import Failure, printable
 from vfl.errors import RemoteProtocolError
 from vfl.job import JobSpec, PartyId, Role
@@ -97,7 +98,7 @@ def decode_control(kind: str, body: Body) -> Control:
     """Raises RemoteProtocolError."""
     try:
         control: Control = msgspec.msgpack.decode(body, type=CONTROLS[kind].control)
-    except msgspec.DecodeError as error:
+    except UNREADABLE as error:
         raise RemoteProtocolError(f"the peer's {kind} cannot be read: {error}") from error
     return control
 

@@ -14,7 +14,16 @@ from typing import IO, Any
 import msgspec
 
 from parties import datasets, limits, policy
-from parties.channel import CONTROL_LIMIT, NO_ENVELOPE, WIRE_VERSION, Envelope, Outgoing, check_body, read_post
+from parties.channel import (
+    CONTROL_LIMIT,
+    NO_ENVELOPE,
+    UNREADABLE,
+    WIRE_VERSION,
+    Envelope,
+    Outgoing,
+    check_body,
+    read_post,
+)
 from parties.courier import Courier, Receipt, Reply
 from parties.errors import (
     EnvelopeRefused,
@@ -196,7 +205,7 @@ class Party:
             assert isinstance(proposal, Proposal)  # noqa: S101 - decoded as one
             spec = decode_spec(proposal.spec)
             limits.check_limits(spec)
-        except JobError as error:
+        except (JobError, *UNREADABLE) as error:
             raise UnreadableBody(str(error)) from error
         stranger = self.name not in spec.parties or header.sender != spec.roster.label
         if stranger or spec.digest() != header.job_digest or self._store.job(header.job) is not None:

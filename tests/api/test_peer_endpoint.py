@@ -182,6 +182,13 @@ def test_a_proposal_that_is_not_what_its_header_says_is_refused(label: Label) ->
         assert (answer.status_code, answer.json()["code"]) == (422, "unreadable_body")
 
 
+def test_a_header_whose_text_is_no_text_is_malformed(label: Label) -> None:
+    proposal = label.proposal()
+    header = bytes(proposal.encoded).replace(b"Proposal", b"Propos\xff\xfe")
+    answer = label.post(Envelope(proposal.header, header, proposal.digest, proposal.body))
+    assert (answer.status_code, answer.json()["code"]) == (400, "malformed_envelope")
+
+
 @pytest.mark.parametrize("post", [b"\x00", b"\xff\xff" + bytes(70_000), b"\x00\x04none", b"\x00\x01\x90"])
 def test_noise_is_malformed(label: Label, post: bytes) -> None:
     answer = label.post_bytes(post)

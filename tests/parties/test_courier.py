@@ -148,6 +148,7 @@ def test_a_refusal_ends_the_job_with_its_name(answer: Answer, error: type[JobErr
         (reply(202, party="c"), PeerMisnamed),
         (reply(202, wire_version=2), PeerWireVersion),
         (Answer(200, b"<html>"), PeerUnreachable),
+        (Answer(200, b'{"party": "\xff", "wire_version": 1}'), PeerUnreachable),
     ],
 )
 def test_a_check_names_what_is_wrong_at_the_other_end(answer: Answer, error: type[JobError]) -> None:
@@ -155,6 +156,28 @@ def test_a_check_names_what_is_wrong_at_the_other_end(answer: Answer, error: typ
     with pytest.raises(error):
         courier.check()
     courier.close()
+
+
+def test_an_answer_nobody_can_read_does_not_end_the_courier() -> None:
+    def answer(number: int, _envelopes: list[Envelope]) -> Answer:
+        return Answer(202, b'{"party": "\xff", "wire_version": 1}') if number == 1 else reply(202)
+
+    peer = Peer(answer)
+    courier, failures = send(peer, [b"one"])
+    assert all(peer.came.acquire(timeout=BOUND) for _ in range(2))
+    courier.close()
+    assert failures.errors == []
+
+
+def test_a_peer_that_takes_no_further_job_is_quoted_by_code() -> None:
+    courier, failures = send(
+        Peer(lambda _number, _envelopes: reply(409, code="too_many_jobs", detail="16 open")), [b"x"]
+    )
+    assert failures.came.wait(BOUND)
+    courier.close()
+    assert [(error.code, str(error)) for _, error in failures.errors] == [
+        ("too_many_jobs", "b takes no further job of ours now: 16 open")
+    ]
 
 
 def test_a_forgotten_job_has_nothing_more_to_say() -> None:

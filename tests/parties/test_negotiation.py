@@ -2,7 +2,7 @@
 
 import pytest
 
-from parties.negotiation import check_shares, commitment_to, failure_at, job_id, joint_seed
+from parties.negotiation import check_shares, commitment_to, decode_control, failure_at, job_id, joint_seed
 from vfl.errors import RemoteProtocolError
 from vfl.job import JobSpec, read_spec
 
@@ -41,6 +41,15 @@ def test_a_label_party_that_opens_another_share_than_it_committed_to_is_caught(s
     check_shares({"bank": THEIRS, "telco": OURS}, spec(), commitment, "telco", OURS)
     with pytest.raises(RemoteProtocolError, match="bank"):
         check_shares(shares, spec(), commitment, "telco", OURS)
+
+
+@pytest.mark.parametrize(
+    ("kind", "body"),
+    [("Refusal", b"\x83\xa4code\xa1\xff"), ("Abort", b""), ("Finish", b"\x91" * 50_000), ("Begin", b"\xc0")],
+)
+def test_a_control_message_that_cannot_be_read_is_the_peers_fault(kind: str, body: bytes) -> None:
+    with pytest.raises(RemoteProtocolError, match=f"the peer's {kind} cannot be read"):
+        decode_control(kind, body)
 
 
 def test_one_specification_proposed_twice_is_two_jobs() -> None:
