@@ -40,3 +40,10 @@ def test_a_job_says_what_it_reveals_and_refuses_what_cannot_be_guarded() -> None
     assert "bank reads" in printed
     assert "OpenedGradient" in printed
     assert "refused: one step opens 403 values, more than the 200 one key may open" in printed
+
+
+@pytest.mark.parametrize(("scheme", "message"), [("none", "CutGradient"), ("ckks", "EncryptedError")])
+def test_a_module_of_ones_own_learns_and_its_owner_is_told_what_it_reads(scheme: str, message: str) -> None:
+    printed = run("03_private_bottom.py", scheme)
+    assert f"values of {message}: label-bearing numbers for every row and step" in printed
+    assert float(printed.rsplit(maxsplit=1)[1]) > 0.97

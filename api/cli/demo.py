@@ -35,6 +35,20 @@ class Scheme(enum.StrEnum):
     NONE = "none"
 
 
+class Layout(enum.StrEnum):
+    """What the feature party brings to the joint model."""
+
+    FEATURES = "features"
+    EMBEDDINGS = "embeddings"
+
+
+class Top(enum.StrEnum):
+    """The label party's model."""
+
+    LINEAR = "linear"
+    MLP = "mlp"
+
+
 class Task(enum.StrEnum):
     """What is learned."""
 
@@ -52,6 +66,10 @@ def demo(
         typer.Option(metavar="NAME", help="breast-cancer (default), digits or diabetes, divided between two parties."),
     ] = None,
     scheme: Annotated[Scheme, typer.Option(help="Encrypted, or in clear for comparison.")] = Scheme.CKKS,
+    layout: Annotated[
+        Layout, typer.Option(help="The feature party's columns as they are, or what its own network makes of them.")
+    ] = Layout.FEATURES,
+    top: Annotated[Top, typer.Option(help="The label party's model: linear, or with hidden neurons.")] = Top.LINEAR,
     epochs: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="Passes over the rows (default: by table).")
     ] = None,
@@ -97,7 +115,10 @@ def demo(
         from api.demo.tables import BUNDLED  # noqa: PLC0415
 
         table = BUNDLED[(dataset or Dataset.BREAST_CANCER).value]()
-    data = _run(table, scheme.value, epochs, seed, output_folder, quiet=quiet)
+    from api.demo.agreement import agree  # noqa: PLC0415 - after the arguments are right
+
+    agreement = agree(table, scheme=scheme.value, epochs=epochs, seed=seed, layout=layout.value, top=top.value)
+    data = _run(table, agreement, seed, output_folder, quiet=quiet)
     result(output, data, lambda: _shown(data))
 
 
@@ -120,15 +141,13 @@ def _check_arguments(dataset: Dataset | None, own: dict[str, Any], task: Task | 
 
 
 def _run(
-    table: "DividedTable", scheme: str, epochs: int | None, seed: int, output_folder: Path | None, *, quiet: bool
+    table: "DividedTable", agreement: "Agreement", seed: int, output_folder: Path | None, *, quiet: bool
 ) -> dict[str, Any]:
-    from api.demo.agreement import agree  # noqa: PLC0415 - after the arguments are right
-    from api.demo.folder import taken  # noqa: PLC0415
+    from api.demo.folder import taken  # noqa: PLC0415 - after the arguments are right
 
     # Whatever ends this command ends the processes it started, like Ctrl-C.
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler)
-    agreement = agree(table, scheme=scheme, epochs=epochs, seed=seed)
     with taken(output_folder, table.name) as place:
         try:
             return _run_in(place, table, agreement, seed, quiet=quiet)
@@ -177,7 +196,8 @@ def _shown(data: dict[str, Any]) -> "RenderableType":
 
     from api.demo.report import METRIC_NAMES, metric_of, metric_rows  # noqa: PLC0415
 
-    model = f"scheme {data['scheme']}, {data['top']} model, {data['epochs']} epochs"
+    over = " over embeddings" if data["layout"] == "embeddings" else ""
+    model = f"scheme {data['scheme']}, {data['top']} model{over}, {data['epochs']} epochs"
     head = f"{data['dataset']}: {data['rows']:,} rows, {model}"
     key, _ = metric_of(data)
     scores = Table("model", box=None, pad_edge=False)

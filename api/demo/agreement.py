@@ -7,8 +7,10 @@ from typing import Any
 
 from api.demo.tables import DATASET, FEATURE_PARTY, LABEL_PARTY, DividedTable, Training
 from crypto.ckks_parameters import ROOMY_VALUES_PER_KEY, preset_for
-from vfl.job import JobSpec, read_spec
-from vfl.planner import Plan, plan, resolve
+from vfl.errors import ImpossibleJob
+from vfl.job import Bottom, JobSpec, read_spec
+from vfl.planner import Plan, loss_of, opened_per_step, plan, resolve
+from vfl.schedule import held_out_rows
 
 MINIMUM_ROWS = 1000
 MAXIMUM_RHO = 0.05
@@ -52,22 +54,46 @@ class Agreement:
         }
 
 
-def agree(table: DividedTable, *, scheme: str, epochs: int | None, seed: int) -> Agreement:
-    """The job for a table. Raises ImpossibleJob when no run could satisfy it."""
-    training = replace(table.training, epochs=epochs) if epochs else table.training
+def agree(
+    table: DividedTable,
+    *,
+    scheme: str,
+    epochs: int | None,
+    seed: int,
+    layout: str = "features",
+    top: str = "linear",
+) -> Agreement:
+    """The job for a table. Raises ImpossibleJob when no run could satisfy it, or encryption would protect nothing."""
+    training = table.training_of(layout, top) or _training_for(table, layout, top)
+    if epochs:
+        training = replace(training, epochs=epochs)
     text = _text(table, training, scheme, seed)
     spec = resolve(read_spec(text))
     expected = plan(spec, table.rows)
+    if expected.rho >= 1:
+        raise ImpossibleJob(
+            f"{expected.training_rows} training rows are too few: {expected.steps} steps of a {top} top model open as "
+            f"many sums as it takes to work the feature party's values out (rho {expected.rho:.3g})",
+            safe="Nothing was written.",
+            fix="Bring more rows, take fewer --epochs"
+            + (", or train --top linear." if top == "mlp" else ", or train in clear with --scheme none."),
+        )
     return Agreement(text, spec, expected, _floors(expected))
 
 
-def training_for(training_rows: int, opened_per_step: int, outputs: int) -> Training:
+def _training_for(table: DividedTable, layout: str, top: str) -> Training:
     """How a table of unknown origin is trained: the smallest batch that meets every floor, where the rows allow it."""
-    epochs = 10
-    # encrypted-training.md 5: at least 64 rows, four per opened value, and rho = epochs x outputs / batch <= 0.05.
-    wanted = max(64, 4 * opened_per_step, math.ceil(epochs * outputs / MAXIMUM_RHO))
+    training = Training(epochs=10, batch_rows=1, rate=0.1, momentum=0.5)
+    if layout == "embeddings" or top == "mlp":
+        bottom = Bottom(hidden=(16,), out=6) if layout == "embeddings" else None
+        training = Training(20, 1, 0.03, optimiser="adam", hidden=(8,) if top == "mlp" else (), bottom=bottom)
+    spec = read_spec(_text(table, training, "none", 0))
+    # encrypted-training.md 5: at least 64 rows, four per opened value, and rho = epochs x sums / batch <= 0.05.
+    sums = spec.hidden or spec.outputs
+    wanted = max(64, 4 * opened_per_step(spec), math.ceil(training.epochs * sums / MAXIMUM_RHO))
+    training_rows = table.rows - held_out_rows(table.rows, TEST_SHARE)
     batches = max(1, training_rows // wanted, math.ceil(training_rows / LARGEST_BATCH))
-    return Training(epochs, math.ceil(training_rows / batches), rate=0.1, momentum=0.5)
+    return replace(training, batch_rows=max(1, math.ceil(training_rows / batches)))
 
 
 def _floors(expected: Plan) -> tuple[Floor, ...]:
@@ -104,21 +130,40 @@ def _text(table: DividedTable, training: Training, scheme: str, seed: int) -> st
         f"columns = {_toml(table.feature_columns)}",
         "[split]",
         f"test = {TEST_SHARE}",
+        *_model(training),
         "[train]",
         f"epochs = {training.epochs}",
         f"batch_rows = {training.batch_rows}",
-        f'optimiser = {{ name = "sgd", rate = {training.rate}, momentum = {training.momentum} }}',
+        f"optimiser = {{ name = {_toml(training.optimiser)}, rate = {training.rate}"
+        + (f", momentum = {training.momentum} }}" if training.optimiser == "sgd" else " }"),
         "[encryption]",
         f"scheme = {_toml(scheme)}",
     ]
-    if scheme == "ckks" and table.opened_per_step > _guarded_values_per_key(table.task):
+    text = "\n".join(lines) + "\n"
+    spec = read_spec(text)
+    if scheme == "ckks" and opened_per_step(spec) > preset_for(training.top, loss_of(spec)).values_per_key:
         # One step opens more than the cap that also holds against a label party that deviates.
-        lines.append(f"values_per_key = {ROOMY_VALUES_PER_KEY}")
-    return "\n".join(lines) + "\n"
+        text += f"values_per_key = {ROOMY_VALUES_PER_KEY}\n"
+    return text
 
 
-def _guarded_values_per_key(task: str) -> int:
-    return preset_for("linear", "squared" if task == "regression" else "linear").values_per_key
+def _model(training: Training) -> list[str]:
+    """[model], and in layout embeddings [protection], which names what is done to the errors that go back."""
+    hidden = f", hidden = {_toml(training.hidden)}" if training.hidden else ""
+    lines = [
+        "[model]",
+        f"layout = {_toml(training.layout)}",
+        f"top = {{ kind = {_toml(training.top)}{hidden} }}",
+    ]
+    if training.bottom is None:
+        return lines
+    bottom = training.bottom
+    return [
+        *lines,
+        f"bottom = {{ hidden = {_toml(bottom.hidden)}, out = {bottom.out}, activation = {_toml(bottom.activation)} }}",
+        "[protection]",
+        'cut_noise = { method = "none" }',
+    ]
 
 
 def _toml(value: Any) -> str:

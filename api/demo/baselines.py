@@ -3,15 +3,19 @@
 All four are judged on the rows the job held out, from columns scaled as the parties scale them.
 """
 
+import warnings
 from dataclasses import dataclass, replace
+from typing import Any
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.neural_network import MLPClassifier, MLPRegressor
 
 from vfl.flow import run_together
-from vfl.job import Columns, JobSpec
+from vfl.job import Columns, JobSpec, Model
 from vfl.metrics import METRIC, measure
 from vfl.protocols import PROTOCOLS
 from vfl.scaling import Scaling
@@ -69,29 +73,50 @@ def same_model_in_clear(spec: JobSpec, rows: JoinedRows) -> float:
 
 
 def label_party_alone(spec: JobSpec, rows: JoinedRows) -> float:
-    """The same training without the feature party's columns: a constant stands in, which scaling turns into zeros."""
+    """The same training without the feature party: a constant column stands in, which scaling turns into zeros."""
     label, feature = spec.roster.label, spec.roster.features[0]
-    data = {label: spec.data[label], feature: Columns(dataset="none", columns=("constant",))}
-    return same_model_in_clear(
-        msgspec.structs.replace(spec, data=data), replace(rows, features=np.ones((len(rows.labels), 1)))
+    alone = msgspec.structs.replace(
+        spec,
+        data={label: spec.data[label], feature: Columns(dataset="none", columns=("constant",))},
+        model=Model(top=spec.model.top),
+        protection=None,
     )
+    return same_model_in_clear(alone, replace(rows, features=np.ones((len(rows.labels), 1))))
 
 
 def centralised(spec: JobSpec, rows: JoinedRows) -> float:
-    """All columns in one place: logistic regression with its true loss, or ridge regression."""
+    """All columns in one place: logistic or ridge regression; with a top model `mlp` a network of scikit-learn.
+
+    That network has as many hidden neurons as the top model, of the ReLU kind, and the true loss.
+    """
     train, test = rows.split(spec)
     joined = np.column_stack([rows.features, rows.own])
     columns = Scaling.fit(joined[train]).apply(joined)
     task, labels = spec.job.task, rows.labels
     if task == "regression":
-        scores = Ridge().fit(columns[train], labels[train]).predict(columns[test])[:, None]
+        regression = _network(MLPRegressor, spec) if spec.hidden else Ridge()
+        scores = _fitted(regression, columns[train], labels[train]).predict(columns[test])[:, None]
     elif len(np.unique(labels[train])) == 1:
         return float("nan")
     else:
-        model = LogisticRegression(max_iter=5000).fit(columns[train], labels[train])
-        scores = model.decision_function(columns[test]).reshape(len(test), -1)
+        classifier = _network(MLPClassifier, spec) if spec.hidden else LogisticRegression(max_iter=5000)
+        model = _fitted(classifier, columns[train], labels[train])
+        scores = model.predict_proba(columns[test])
+        if task == "binary":
+            scores = scores[:, 1:]
         if task == "multiclass":
             # A class without a training row has no score, and can never be the highest.
             known, scores = scores, np.full((len(test), spec.outputs), -np.inf)
             scores[:, model.classes_.astype(int)] = known
     return measure(task, labels[test], scores)[METRIC[task]]
+
+
+def _network(kind: type[Any], spec: JobSpec) -> Any:
+    return kind(spec.model.top.hidden, learning_rate_init=0.01, alpha=0.1, max_iter=100, random_state=0)
+
+
+def _fitted(model: Any, columns: Floats, labels: Floats) -> Any:
+    with warnings.catch_warnings():
+        # A network is trained for a fixed number of epochs, converged or not.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        return model.fit(columns, labels)

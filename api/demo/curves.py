@@ -1,4 +1,4 @@
-"""Loss and metric after every epoch, from the states the label party kept and both tables.
+"""Loss and metric after every epoch, from the states both parties kept and both tables.
 
 The label party itself never sees a score of a training row; the demonstration can, because it holds both tables.
 """
@@ -8,15 +8,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
 from api.demo.baselines import JoinedRows
-from vfl.job import JobSpec
+from vfl.job import Bottom, JobSpec
 from vfl.metrics import METRIC, measure
+from vfl.models.polynomial import SQUARE_ACTIVATION
+from vfl.models.tabular import build
 from vfl.scaling import Scaling
 
 Floats = NDArray[np.float64]
+State = dict[str, Floats]
+"""A party's half of the model after an epoch."""
 
 
 @dataclass(frozen=True)
@@ -30,16 +35,19 @@ class EpochPoint:
     """None where it is not defined: an AUC over rows of one class."""
 
 
-def curves(spec: JobSpec, rows: JoinedRows, epochs_folder: Path) -> list[EpochPoint]:
-    """A point per kept epoch, in order. Loss is the true logistic loss, or the squared error in scaled units."""
+def curves(spec: JobSpec, rows: JoinedRows, label_epochs: Path, feature_epochs: Path) -> list[EpochPoint]:
+    """A point per epoch that both parties kept in their folders, in order.
+
+    Loss is the true logistic loss, or the squared error in scaled units.
+    """
     train, test = rows.split(spec)
-    features = Scaling.fit(rows.features[train]).apply(rows.features)
     task, points = spec.job.task, []
-    for path in sorted(epochs_folder.glob("epoch-*.safetensors")):
-        state = load_file(path)
-        own = Scaling(state["scaling.mean"], state["scaling.deviation"]).apply(rows.own)
-        label_scaling = Scaling(state["labels.mean"], state["labels.deviation"])
-        scores = np.column_stack([features, own, np.ones(len(own))]) @ state["top.weights"].T
+    for path in sorted(label_epochs.glob("epoch-*.safetensors")):
+        if not (feature_epochs / path.name).exists():
+            continue
+        label, feature = load_file(path), load_file(feature_epochs / path.name)
+        scores = _scores(label, _embedding(spec.model.bottom, feature, rows.features), rows.own)
+        label_scaling = Scaling(label["labels.mean"], label["labels.deviation"])
         unscaled = scores * label_scaling.deviation + label_scaling.mean
         losses = _losses(task, scores, rows.labels, label_scaling)
         points.append(
@@ -51,6 +59,31 @@ def curves(spec: JobSpec, rows: JoinedRows, epochs_folder: Path) -> list[EpochPo
             )
         )
     return points
+
+
+def _embedding(bottom: Bottom | None, state: State, features: Floats) -> Floats:
+    """What the feature party would send of these rows, rows x embedding."""
+    columns = Scaling(state["scaling.mean"], state["scaling.deviation"]).apply(features)
+    if bottom is None:
+        return columns
+    module = build(bottom, columns.shape[1], b"\0", None)
+    kept = {name.removeprefix("bottom."): torch.from_numpy(value) for name, value in state.items() if "bottom." in name}
+    module.load_state_dict(kept)
+    with torch.no_grad():
+        embedding: Floats = module(torch.from_numpy(columns)).numpy()
+    return embedding
+
+
+def _scores(state: State, embedding: Floats, own: Floats) -> Floats:
+    """The label party's top model, rows x outputs, in scaled units."""
+    ones = np.ones((len(own), 1))
+    joined = np.hstack([embedding, Scaling(state["scaling.mean"], state["scaling.deviation"]).apply(own), ones])
+    if "top.hidden" in state:
+        alpha, beta = SQUARE_ACTIVATION
+        neurons = joined @ state["top.hidden"].T
+        joined = np.hstack([alpha * neurons**2 + beta * neurons, ones])
+    scores: Floats = joined @ state["top.weights"].T
+    return scores
 
 
 def _losses(task: str, scores: Floats, labels: Floats, label_scaling: Scaling) -> Floats:

@@ -7,13 +7,12 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from api.demo.agreement import TEST_SHARE, agree, training_for
-from api.demo.tables import DATASET, FEATURE_PARTY, LABEL_PARTY, DividedTable, Training
+from api.demo.agreement import agree
+from api.demo.tables import DATASET, FEATURE_PARTY, LABEL_PARTY, DividedTable
 from parties.datasets import load
 from parties.errors import LabelInFeatureFile, UnknownColumn, UnknownFile, UnreadableFile
 from parties.settings import DatasetSettings
 from vfl.errors import InvalidData, RowsDiffer
-from vfl.schedule import held_out_rows
 
 NAME = "own-tables"
 MOST_CLASSES = 50
@@ -47,14 +46,12 @@ def own_tables(label_path: Path, feature_path: Path, id_column: str, label: str,
         raise InvalidData(f"{feature_path} has no column beside {id_column!r}", fix="It brings at least one feature.")
 
     paths = {LABEL_PARTY: label_path, FEATURE_PARTY: feature_path}
-    unknown = Training(epochs=1, batch_rows=1, rate=0.1, momentum=0.0)
-    table = DividedTable(NAME, "regression", 0, id_column, label, label_file, feature_file, unknown)
+    table = DividedTable(NAME, "regression", 0, id_column, label, label_file, feature_file)
     labels = _checked_labels(table, paths)
     task = task or _task_of(labels)
     table = replace(table, task=task, classes=len(np.unique(labels)) if task == "multiclass" else 0)
     _checked_labels(table, paths)
-    training_rows = len(labels) - held_out_rows(len(labels), TEST_SHARE)
-    return replace(table, training=training_for(training_rows, table.opened_per_step, table.outputs))
+    return table
 
 
 def _read(path: Path) -> pl.DataFrame:

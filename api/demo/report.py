@@ -35,7 +35,8 @@ def metric_rows(result: JsonObject) -> list[tuple[str, str]]:
         "federated": trained,
         "same_model_in_clear": "same model, in clear in one process",
         "label_party_alone": "label party alone",
-        "centralised": "all columns in one place, exact loss",
+        "centralised": "all columns in one place, "
+        + ("exact loss" if result["top"] == "linear" else "ReLU network of scikit-learn"),
     }
     return [(names[key], readable_score(scores[key], 4)) for key in names]
 
@@ -99,6 +100,8 @@ def _summary(result: JsonObject, metric: str, scores: dict[str, float | None]) -
         if result["scheme"] == "ckks"
         else "in clear, as the reference an encrypted run is compared with"
     )
+    if result["layout"] == "embeddings":
+        how += ", and label-bearing errors went back to the feature party"
     return (
         f"A label party and a feature party trained one model {how}. On {result['held_out_rows']:,} rows it had never "
         f"met, the model reaches {metric} {values['federated']}, against {values['label_party_alone']} for the "

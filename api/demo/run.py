@@ -79,7 +79,7 @@ def run(demonstration: Demonstration, watcher: Watcher) -> JsonObject:
     metric = METRIC[agreement.spec.job.task]
     # A party keeps no metric that is not defined, as the AUC over held-out rows of one class.
     scores = compare(agreement.spec, rows, jobs[LABEL_PARTY]["metrics"].get(metric))
-    points = curves(agreement.spec, rows, folder / LABEL_PARTY / "models" / job_id / "epochs")
+    points = curves(agreement.spec, rows, *(folder / party / "models" / job_id / "epochs" for party in PARTIES))
     result = result_data(demonstration, jobs, scores, points, most_processes, time.monotonic() - started)
     watcher.phase("writing the report")
     write_text(folder / REPORT, render(result, agreement.text))

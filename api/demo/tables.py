@@ -7,6 +7,8 @@ import numpy as np
 import polars as pl
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_digits
 
+from vfl.job import Bottom
+
 LABEL_PARTY, FEATURE_PARTY = "label-party", "feature-party"
 DATASET = "rows"
 """The name both parties register their file under."""
@@ -14,12 +16,26 @@ DATASET = "rows"
 
 @dataclass(frozen=True)
 class Training:
-    """How a table is trained unless the user says otherwise."""
+    """What network a table is trained with, and how, unless the user says otherwise."""
 
     epochs: int
     batch_rows: int
     rate: float
-    momentum: float
+    momentum: float = 0.0
+    """Of sgd."""
+    optimiser: str = "sgd"
+    hidden: tuple[int, ...] = ()
+    """Hidden layers of the top model; none: it is linear."""
+    bottom: Bottom | None = None
+    """The feature party's own network; None: its columns themselves are the embedding."""
+
+    @property
+    def layout(self) -> str:
+        return "embeddings" if self.bottom else "features"
+
+    @property
+    def top(self) -> str:
+        return "mlp" if self.hidden else "linear"
 
 
 @dataclass(frozen=True)
@@ -36,21 +52,19 @@ class DividedTable:
     """Id, label, and the label party's own columns."""
     feature_file: pl.DataFrame
     """Id and the feature party's columns."""
-    training: Training
+    training: Training | None = None
+    """A linear top model over the features; None: whatever suits the number of rows."""
+    others: tuple[Training, ...] = ()
+    """Other layouts and top models."""
+
+    def training_of(self, layout: str, top: str) -> Training | None:
+        """How this layout and top model are trained on this table, if it says so."""
+        trainings = (self.training, *self.others)
+        return next((each for each in trainings if each and (each.layout, each.top) == (layout, top)), None)
 
     @property
     def rows(self) -> int:
         return self.label_file.height
-
-    @property
-    def outputs(self) -> int:
-        """Width of the model's output."""
-        return self.classes or 1
-
-    @property
-    def opened_per_step(self) -> int:
-        """Gradient sums of one encrypted step: one per weight."""
-        return self.outputs * (len(self.own_columns) + len(self.feature_columns) + 1)
 
     @property
     def own_columns(self) -> tuple[str, ...]:
@@ -74,6 +88,11 @@ def breast_cancer() -> DividedTable:
         own=range(10, 20),
         # 455 training rows make two batches of nearly one size; ten epochs then stay under rho 0.05.
         training=Training(epochs=10, batch_rows=228, rate=0.05, momentum=0.5),
+        others=(
+            Training(20, 228, 0.03, optimiser="adam", hidden=(8,)),
+            Training(10, 228, 0.03, optimiser="adam", bottom=Bottom(hidden=(16,), out=6)),
+            Training(10, 228, 0.02, optimiser="adam", hidden=(8,), bottom=Bottom(hidden=(16,), out=6)),
+        ),
     )
 
 
@@ -90,6 +109,11 @@ def digits() -> DividedTable:
         own=[8 * row + column for row in range(8) for column in range(4, 8)],
         # All training rows in one batch: ten outputs then stay under rho 0.10, though not under 0.05.
         training=Training(epochs=14, batch_rows=1438, rate=0.2, momentum=0.5),
+        others=(
+            Training(12, 720, 0.05, optimiser="adam", hidden=(32,)),
+            Training(20, 720, 0.03, optimiser="adam", bottom=Bottom(hidden=(32,), out=16)),
+            Training(20, 720, 0.03, optimiser="adam", hidden=(32,), bottom=Bottom(hidden=(32,), out=16)),
+        ),
     )
 
 
@@ -107,6 +131,11 @@ def diabetes() -> DividedTable:
         labels=data.target,
         own=[position for position, name in enumerate(names) if name not in brought],
         training=Training(epochs=8, batch_rows=177, rate=0.1, momentum=0.3),
+        others=(
+            Training(12, 177, 0.02, optimiser="adam", hidden=(8,)),
+            Training(20, 177, 0.03, optimiser="adam", bottom=Bottom(hidden=(16,), out=4)),
+            Training(20, 177, 0.03, optimiser="adam", hidden=(8,), bottom=Bottom(hidden=(16,), out=4)),
+        ),
     )
 
 
@@ -127,6 +156,7 @@ def _divide(
     labels: np.ndarray,
     own: "range | list[int]",
     training: Training,
+    others: tuple[Training, ...],
 ) -> DividedTable:
     ids = pl.Series("id", [f"row-{number:04d}" for number in range(1, len(values) + 1)])
     columns = [pl.Series(text.replace(" ", "_"), values[:, j]) for j, text in enumerate(names)]
@@ -139,4 +169,5 @@ def _divide(
         label_file=pl.DataFrame([ids, pl.Series(label, labels), *(columns[j] for j in own)]),
         feature_file=pl.DataFrame([ids, *(column for j, column in enumerate(columns) if j not in own)]),
         training=training,
+        others=others,
     )
