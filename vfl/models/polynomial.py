@@ -119,7 +119,7 @@ class Weights:
         if not reach <= self._limit:
             raise Diverged(
                 f"training diverged at step {step}: weights add up to {reach:.3g}, the limit is {self._limit:g}",
-                safe="The states of the epochs before are kept.",
+                safe="The states of completed epochs are kept.",
             )
 
 

@@ -275,7 +275,7 @@ def blaming(peer: PartyId) -> Iterator[None]:
     try:
         yield
     except OutOfRange as error:
-        raise Diverged(f"training diverged: {error}", safe="The states of the epochs before are kept.") from error
+        raise Diverged(f"training diverged: {error}", safe="The states of completed epochs are kept.") from error
     except CryptoError as error:
         raise RemoteProtocolError(f"{peer} sent what an honest party could not: {error}") from error
 

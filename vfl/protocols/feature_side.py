@@ -102,6 +102,6 @@ class FeatureSide:
             raise Diverged(
                 f"the bottom model of {self._me} exploded: an embedding reaches {largest:.3g}, "
                 f"the bound is {EMBEDDING_BOUND:g}",
-                safe="The states of the epochs before are kept.",
+                safe="The states of completed epochs are kept.",
             )
         return embedding
