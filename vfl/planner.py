@@ -14,6 +14,7 @@ from vfl.job import JobSpec, PartyId
 from vfl.messages import Grain
 from vfl.routes import routes_of
 from vfl.schedule import batch_sizes, held_out_rows
+from vfl.traffic import expected_bytes
 
 INPUT_BOUND = 3.0
 """Inputs are standardised and clipped by their owner to this many standard deviations (encrypted-training.md 1)."""
@@ -56,6 +57,8 @@ class Plan:
     """Standard deviation that reply noise alone gives a trained weight, at most; 0 in clear training."""
     guards_deviating_label_party: bool
     """Whether the cap per key keeps it secret even from a label party that breaks the protocol (heuristic)."""
+    payload_bytes: dict[str, int]
+    """What will travel, by message kind, over the whole job."""
     reveals: tuple[RevealLine, ...]
 
 
@@ -125,6 +128,7 @@ def plan(spec: JobSpec, rows: int) -> Plan:
         values_per_key=cap if encrypted else 0,
         weight_noise=_weight_noise(spec, sizes) if encrypted else 0.0,
         guards_deviating_label_party=guarded,
+        payload_bytes=expected_bytes(spec, rows, opened, cut_width(spec, spec.roster.features[0])),
         reveals=_reveals(spec, steps, training_rows * spec.train.epochs, test_rows, opened),
     )
 

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -261,3 +262,26 @@ def test_torchs_global_generator_is_left_as_it_was(with_private_bottom):
 def test_rows_of_a_last_short_block_stand_as_often_as_those_of_the_first():
     assert repeats(4096) == 1
     assert repeats(2048) == 2
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"train_epochs": 4},
+        {"encryption_loss_error": "cubic", "optimiser_rate": 0.01},
+        {"model": MLP},
+        {"model": f"{EMBEDDINGS}, {MLP}", "cut_noise": OPEN},
+        {"model": EMBEDDINGS, "cut_noise": OPEN, "encryption_scheme": "none", "train_batch_rows": 400},
+    ],
+    ids=["linear", "cubic", "mlp", "embeddings", "clear embeddings"],
+)
+def test_what_travels_is_what_the_plan_forecast(federation, breast_cancer, options):
+    spec, together = federation(breast_cancer, **options)
+    sent = Counter[str]()
+    for line in together.transcript:
+        sent[line.kind] += line.payload_bytes
+    forecast = plan(spec, len(breast_cancer.labels)).payload_bytes
+    for kind, expected in forecast.items():
+        framing = 64 * sum(line.kind == kind for line in together.transcript)
+        assert expected <= sent[kind] <= expected + framing, kind
+    assert sum(forecast.values()) == pytest.approx(sum(sent.values()), rel=0.05)

@@ -39,7 +39,7 @@ from numpy.typing import NDArray
 
 from crypto.ckks import CkksPrivateKey, Masked, PublicMaterial, repeats, score_groups
 from crypto.ckks_evaluator import CkksPublicKey, CkksVector, EncryptedSums, Mask
-from crypto.ckks_parameters import RING_DEGREE, SLOTS, CkksPreset
+from crypto.ckks_parameters import SLOTS, CkksPreset
 from crypto.errors import CryptoError, OutOfRange
 from crypto.packing import groups_for
 from vfl.errors import Diverged, LocalProtocolError, RemoteProtocolError
@@ -64,9 +64,7 @@ from vfl.protocols.same_rows import same_rows
 from vfl.reports import EpochDone, Outcome, Progress, StepDone
 from vfl.schedule import Batch, blocks
 from vfl.setup import Setup
-
-PICKED_ROWS = 1024
-"""Held-out rows scored at once by a model with hidden neurons; each is a ciphertext until it is packed."""
+from vfl.traffic import evaluation_rows
 
 
 class EncryptedBlock(NamedTuple):
@@ -250,8 +248,7 @@ def _public_key(feature: PartyId, preset: CkksPreset, values: int) -> Flow[CkksP
 
 def _evaluation_blocks(setup: Setup) -> list[NDArray[np.int64]]:
     """The held-out rows in blocks whose scores one key may open."""
-    room = PICKED_ROWS if setup.spec.hidden else RING_DEGREE
-    rows = min(room, setup.spec.encryption.values_per_key // setup.spec.outputs)
+    rows = evaluation_rows(setup.spec)
     return [setup.test_rows[start : start + rows] for start in range(0, len(setup.test_rows), rows)]
 
 
