@@ -191,6 +191,29 @@ def test_the_reference_of_the_job_specification_is_complete() -> None:
     assert [names(row[0])[0] for row in rows("docs/job_specification.md")] == list(fields(JobSpec))
 
 
+def choices(section: Any) -> Iterator[tuple[str, ...]]:
+    """The words each key of a job specification may take, in the order of the keys; empty where any value goes."""
+    import msgspec
+
+    for field in msgspec.structs.fields(section):
+        arguments = getattr(field.type, "__args__", ())
+        inner = [t for t in (field.type, *arguments) if hasattr(t, "__struct_fields__")]
+        if inner:
+            yield from choices(inner[0])
+        else:
+            words = [
+                w for t in (field.type, *arguments) for w in (t, *getattr(t, "__args__", ())) if isinstance(w, str)
+            ]
+            yield tuple(dict.fromkeys(words))
+
+
+def test_the_reference_of_the_job_specification_lists_the_words_a_key_may_take() -> None:
+    for row, words in zip(rows("docs/job_specification.md"), choices(JobSpec), strict=True):
+        assert set(names(row[1])) == set(words), row[0]
+        if names(row[0]) == ["encryption.preset"]:
+            assert names(row[3]) == ["auto", *PRESETS]
+
+
 def test_the_reference_of_the_party_file_is_complete() -> None:
     assert [names(row[0])[0] for row in rows("docs/party_settings.md")] == list(settings(PartySettings))
 
