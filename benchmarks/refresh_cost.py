@@ -3,7 +3,7 @@
     python benchmarks/refresh_cost.py [--format json]
 
 16 columns, 8 units, batch 4096. Without a refresh fresh ciphertexts carry five primes, with one four would do. The
-refresh is in its cheapest form: as a cut error to the key owner, two primes back, no mask to lift. `round_trip` is a clear
+refresh is in its cheapest form: a cut error to the key owner, two primes back, no mask to lift. `round_trip`: a clear
 step between two servers: 131 kB, as much as its way there, a short answer, and next to no computing. Medians.
 """
 

@@ -80,6 +80,18 @@ def test_a_party_file_in_the_documents_is_one(block: Block, tmp_path: Path) -> N
     assert load(tmp_path).name
 
 
+def test_the_bottom_module_in_the_documents_fits_its_party_file_and_its_job(tmp_path: Path) -> None:
+    from parties.worker import load_bottom
+
+    page = ROOT / "docs" / "party_settings.md"
+    (module,) = (block.text for block in BLOCKS if block.page == page and block.language == "python")
+    (party,) = (tomllib.loads(block.text) for block in PARTIES if block.page == page)
+    file, _, function = party["bottom"]["module"].partition(":")
+    (tmp_path / file).write_text(module, "utf-8")
+    built = load_bottom(f"{tmp_path / file}:{function}")(3, 6)
+    assert [p.shape[0] for p in built.parameters()][-1] == 6
+
+
 def test_the_documents_show_both_kinds() -> None:
     assert len(JOBS) >= 2
     assert len(PARTIES) >= 3
