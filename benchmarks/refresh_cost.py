@@ -3,7 +3,7 @@
     python benchmarks/refresh_cost.py [--format json]
 
 16 columns, 8 units, batch 4096. Without a refresh fresh ciphertexts carry five primes, with one four would do. The
-refresh is in its cheapest form: one prime to the key owner, two back, no mask lifted exactly. `round_trip` is a clear
+refresh is in its cheapest form: a cut error to the key owner, two primes back, no mask to lift. `round_trip`: a clear
 step between two servers: 131 kB, as much as its way there, a short answer, and next to no computing. Medians.
 """
 
@@ -50,7 +50,6 @@ def forward(preset: CkksPreset) -> Iterator[tuple[str, float]]:
 
 
 def refresh() -> Iterator[tuple[str, float]]:
-    """One ciphertext to the key owner, the way a cut error goes, and back fresh."""
     two = replace(FIVE, data_moduli=FIVE.data_moduli[:2], level_scales=(26,), error_primes=1)
     private = CkksPrivateKey(two, 1)
     public = CkksPublicKey(two, private.public_material(0), 0)
@@ -65,12 +64,8 @@ def refresh() -> Iterator[tuple[str, float]]:
 
 def measured(marks: Iterator[tuple[str, float]]) -> dict[str, float]:
     names, values = zip(*marks, strict=True)
-    parts = 1e3 * np.diff(values[:-1])
-    return {
-        **dict(zip(names[1:-1], parts.tolist(), strict=True)),
-        "computing": float(parts.sum()),
-        names[-1]: values[-1],
-    }
+    parts = (1e3 * np.diff(values[:-1])).tolist()
+    return {**dict(zip(names[1:-1], parts, strict=True)), "computing": sum(parts), names[-1]: values[-1]}
 
 
 if __name__ == "__main__":

@@ -44,7 +44,7 @@ def check_plan(plan: Plan, me: PartyId, acceptance: Acceptance) -> list[str]:
             f"minimum_batch_rows {plan.minimum_batch} -> {floor}: the smallest batch has {plan.smallest_batch} rows"
         )
     if plan.rho > acceptance.maximum_rho:
-        text = f"rho is {plan.rho:.3g} (steps x outputs / training rows), above {acceptance.maximum_rho:g}"
+        text = f"rho is {plan.rho:.3g} (opened sums per column over training rows), above {acceptance.maximum_rho:g}"
         _refuse(me, "maximum_rho", text, "take fewer epochs or larger batches, or raise it")
     if plan.rho > FLOOR.maximum_rho:
         lowered.append(f"maximum_rho {FLOOR.maximum_rho:g} -> {acceptance.maximum_rho:g}: rho is {plan.rho:.3g}")

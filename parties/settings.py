@@ -200,7 +200,7 @@ def _readable(path: Path, error: ValidationError) -> SettingsError:
     known = sorted(
         {
             key
-            for table in (PartySettings, ServerSettings, PeerSettings, DatasetSettings, Acceptance)
+            for table in (PartySettings, ServerSettings, PeerSettings, DatasetSettings, BottomSettings, Acceptance)
             for key in table.model_fields
         }
     )

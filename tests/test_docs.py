@@ -80,6 +80,18 @@ def test_a_party_file_in_the_documents_is_one(block: Block, tmp_path: Path) -> N
     assert load(tmp_path).name
 
 
+def test_the_bottom_module_in_the_documents_fits_its_party_file_and_its_job(tmp_path: Path) -> None:
+    from parties.worker import load_bottom
+
+    page = ROOT / "docs" / "party_settings.md"
+    (module,) = (block.text for block in BLOCKS if block.page == page and block.language == "python")
+    (party,) = (tomllib.loads(block.text) for block in PARTIES if block.page == page)
+    file, _, function = party["bottom"]["module"].partition(":")
+    (tmp_path / file).write_text(module, "utf-8")
+    built = load_bottom(f"{tmp_path / file}:{function}")(3, 6)
+    assert [p.shape[0] for p in built.parameters()][-1] == 6
+
+
 def test_the_documents_show_both_kinds() -> None:
     assert len(JOBS) >= 2
     assert len(PARTIES) >= 3
@@ -189,6 +201,29 @@ def settings(section: Any, path: str = "") -> Iterator[str]:
 
 def test_the_reference_of_the_job_specification_is_complete() -> None:
     assert [names(row[0])[0] for row in rows("docs/job_specification.md")] == list(fields(JobSpec))
+
+
+def choices(section: Any) -> Iterator[tuple[str, ...]]:
+    """The words each key of a job specification may take, in the order of the keys; empty where any value goes."""
+    import msgspec
+
+    for field in msgspec.structs.fields(section):
+        arguments = getattr(field.type, "__args__", ())
+        inner = [t for t in (field.type, *arguments) if hasattr(t, "__struct_fields__")]
+        if inner:
+            yield from choices(inner[0])
+        else:
+            words = [
+                w for t in (field.type, *arguments) for w in (t, *getattr(t, "__args__", ())) if isinstance(w, str)
+            ]
+            yield tuple(dict.fromkeys(words))
+
+
+def test_the_reference_of_the_job_specification_lists_the_words_a_key_may_take() -> None:
+    for row, words in zip(rows("docs/job_specification.md"), choices(JobSpec), strict=True):
+        assert set(names(row[1])) == set(words), row[0]
+        if names(row[0]) == ["encryption.preset"]:
+            assert names(row[3]) == ["auto", *PRESETS]
 
 
 def test_the_reference_of_the_party_file_is_complete() -> None:

@@ -54,7 +54,8 @@ class Plan:
     it knew all row errors (trust.md 3.4)."""
     values_per_key: int
     weight_noise: float
-    """Standard deviation that reply noise alone gives a trained weight, at most; 0 in clear training."""
+    """Standard deviation that reply noise alone gives a trained weight, at most, of a linear model trained by sgd; 0 in
+    clear training and where there is no such forecast."""
     guards_deviating_label_party: bool
     """Whether the cap per key keeps it secret even from a label party that breaks the protocol (heuristic)."""
     payload_bytes: dict[str, int]
@@ -90,6 +91,11 @@ def plan(spec: JobSpec, rows: int) -> Plan:
     """What a resolved job does on `rows` rows. Raises ImpossibleJob, naming the cause."""
     if spec.job.task == "multiclass" and not spec.job.classes:
         raise ImpossibleJob("job.classes is not set", fix="The label party fills it in when it proposes.")
+    if spec.encryption.scheme == "none" and len(spec.model.top.hidden) > 1:
+        raise ImpossibleJob(
+            f"a top model with {len(spec.model.top.hidden)} hidden layers is not available in clear either",
+            fix="Use one: clear training is what encrypted training is compared with.",
+        )
     test_rows = held_out_rows(rows, spec.split.test)
     training_rows = rows - test_rows
     if training_rows < 1 or test_rows < 1:
@@ -147,6 +153,8 @@ def cut_width(spec: JobSpec, feature: PartyId) -> int:
 
 def _weight_noise(spec: JobSpec, sizes: list[int]) -> float:
     """Noise of mean gradients carried through descent with momentum; curvature, which only damps it, is left out."""
+    if spec.hidden or spec.train.optimiser.name != "sgd" or spec.model.layout == "embeddings":
+        return 0.0
     rate, momentum = spec.train.optimiser.rate, spec.train.optimiser.momentum
     noise = _preset(spec.encryption.preset).relative_noise
     variance, velocity = 0.0, 0.0

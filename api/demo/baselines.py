@@ -112,7 +112,9 @@ def centralised(spec: JobSpec, rows: JoinedRows) -> float:
 
 
 def _network(kind: type[Any], spec: JobSpec) -> Any:
-    return kind(spec.model.top.hidden, learning_rate_init=0.01, alpha=0.1, max_iter=100, random_state=0)
+    return kind(
+        hidden_layer_sizes=spec.model.top.hidden, learning_rate_init=0.01, alpha=0.1, max_iter=100, random_state=0
+    )
 
 
 def _fitted(model: Any, columns: Floats, labels: Floats) -> Any:

@@ -73,6 +73,8 @@ def test_the_version_is_text_or_an_envelope(run: Run) -> None:
         ("job", "watch", "some-job", "--timeout", "soon"),
         ("demo", "--epochs", "0"),
         ("demo", "--dataset", "iris"),
+        ("demo", "--layout", "columns"),
+        ("demo", "--top", "deep"),
         ("demo", "--dataset", "digits", "--label-file", "a.csv"),
         ("demo", "--label-file", "a.csv"),
         ("demo", "--task", "binary"),

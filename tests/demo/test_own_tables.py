@@ -194,6 +194,14 @@ def test_a_feature_file_without_features(files: Files, refused: Callable[..., An
     assert refused()[1]["error_code"] == "invalid_data"
 
 
+def test_a_table_too_small_for_hidden_neurons(files: Files, refused: Callable[..., Any]) -> None:
+    files.label, files.feature = files.label[:100], files.feature[:100]
+    code, answer = refused("--top", "mlp")
+    assert (code, answer["error_code"]) == (4, "impossible_job")
+    assert "80 training rows" in answer["message"]
+    assert "--top linear" in answer["hint"]
+
+
 def test_a_table_too_wide_for_any_run(files: Files, refused: Callable[..., Any]) -> None:
     files.label = files.label.with_columns(pl.Series("default", np.arange(ROWS) % 10))
     files.feature = files.feature.with_columns(pl.Series(f"column_{j}", np.arange(ROWS) * 1.0) for j in range(410))

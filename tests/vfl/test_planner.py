@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from vfl.errors import ImpossibleJob
-from vfl.job import read_spec
+from vfl.job import Model, Top, read_spec
 from vfl.planner import plan, resolve
 from vfl.schedule import batch_sizes, batches, blocks, held_out
 
@@ -74,6 +74,13 @@ def test_a_batch_wider_than_the_slots_goes_in_blocks_of_nearly_one_size():
     assert [len(part) for part in parts] == [4096, 4096]
     assert [len(part) for part in blocks(np.arange(5000), 4096)] == [2500, 2500]
     assert np.concatenate(parts).tolist() == list(range(8192))
+
+
+@pytest.mark.parametrize(("scheme", "message"), [("ckks", "too deep for the preset"), ("none", "in clear either")])
+def test_a_second_hidden_layer_is_refused_in_either_scheme(scheme, message):
+    two = msgspec.structs.replace(spec(scheme=scheme), model=Model(top=Top(kind="mlp", hidden=(8, 4))))
+    with pytest.raises(ImpossibleJob, match=message):
+        plan(resolve(two), 20000)
 
 
 def test_an_unknown_preset_is_refused_with_the_known_ones():
