@@ -21,7 +21,15 @@ NUMBERS = {
     "job.deadline_seconds": 366 * 86_400,
     "job.seed": (1 << 63) - 1,
     "encryption.values_per_key": 1 << 31,
+    "train.optimiser.rate": 1_000_000,
+    "train.optimiser.weight_decay": 1_000_000,
+    "protection.cut_noise.scale": 1_000_000,
+    "model.top.hidden": 2048,
+    "model.bottom.hidden": 2048,
+    "model.bottom.out": 2048,
 }
+"""Of a network's layers the widths: a peer chooses them, and our worker holds the weights."""
+LAYERS = 8
 INVISIBLE = {"Cc", "Cf", "Cs"}
 """Unicode categories of control and format characters and of half surrogate pairs: they can redraw a terminal."""
 
@@ -41,6 +49,9 @@ def check_limits(spec: JobSpec) -> None:
     for key, number in _numbers(spec):
         if not -NUMBERS[key] <= number <= NUMBERS[key]:
             raise SpecError(f"job specification: {key} is {_short(number)}; {NUMBERS[key]} is the most it can be")
+    for key, widths in _networks(spec):
+        if len(widths) > LAYERS:
+            raise SpecError(f"job specification: {key} has {len(widths)} layers; {LAYERS} is the most")
     for key, word in _words(spec):
         most = PURPOSE_LETTERS if key == "job.purpose" else WORD_LETTERS
         if len(word) > most:
@@ -66,12 +77,27 @@ def check_steps(spec: JobSpec, rows: int) -> None:
         )
 
 
-def _numbers(spec: JobSpec) -> Iterator[tuple[str, int]]:
+def _networks(spec: JobSpec) -> Iterator[tuple[str, tuple[int, ...]]]:
+    yield "model.top.hidden", spec.model.top.hidden
+    if spec.model.bottom is not None:
+        yield "model.bottom.hidden", spec.model.bottom.hidden
+
+
+def _numbers(spec: JobSpec) -> Iterator[tuple[str, float]]:
     yield "train.epochs", spec.train.epochs
     yield "train.batch_rows", spec.train.batch_rows
     yield "job.classes", spec.job.classes
     yield "job.deadline_seconds", spec.job.deadline_seconds
     yield "encryption.values_per_key", spec.encryption.values_per_key
+    yield "train.optimiser.rate", spec.train.optimiser.rate
+    yield "train.optimiser.weight_decay", spec.train.optimiser.weight_decay
+    if spec.protection is not None:
+        yield "protection.cut_noise.scale", spec.protection.cut_noise.scale
+    if spec.model.bottom is not None:
+        yield "model.bottom.out", spec.model.bottom.out
+    for key, widths in _networks(spec):
+        for width in widths:
+            yield key, width
     if isinstance(spec.job.seed, int):
         yield "job.seed", spec.job.seed
 
@@ -87,5 +113,8 @@ def _words(spec: JobSpec) -> Iterator[tuple[str, str]]:
             yield f"data.{party}.columns", column
 
 
-def _short(number: int) -> str:
-    return str(number) if abs(number) < 10**20 else "a number of more than twenty digits"
+def _short(number: float) -> str:
+    return f"{number:g}" if isinstance(number, float) else str(number) if abs(number) < 10**20 else _LONG
+
+
+_LONG = "a number of more than twenty digits"
