@@ -208,7 +208,9 @@ def gradient_error(case: Case) -> float:
     spec = case.specification(1)
     preset = preset_of(spec)
     assert preset is not None  # noqa: S101 - the specification asks for ckks
-    encrypted = load_tensors(in_process(spec, replace(preset, noise=0.0)).results["label-party"].state)
+    encrypted = load_tensors(
+        in_process(spec, replace(preset, noise=0.0, output_noise=0.0)).results["label-party"].state
+    )
     columns, labels = table()
     side = LabelSide(Setup(spec, "label-party", Table(SEED, np.zeros((ROWS, 0)), labels), SEED, SEED, preset))
     before = side.top.tensors()

@@ -140,9 +140,10 @@ class CkksPrivateKey:
         self.operations["encrypt"] += len(batch)
         return write_seeded(batch, preset.data_moduli)
 
-    def open(self, masked: Masked, groups: Sequence[Group]) -> bytes:
+    def open(self, masked: Masked, groups: Sequence[Group], output_sums: int = 0) -> bytes:
         """The values of these groups, still masked, each with fresh noise. Nothing else of the ciphertext is returned.
 
+        The last `output_sums` of them belong to an output layer above hidden neurons and get its wider noise.
         The noise is added to coefficients, after the transform: before it, full-size constants would multiply it.
         """
         count = sum(group.values for group in groups)
@@ -163,8 +164,10 @@ class CkksPrivateKey:
             sums = [(number + product) % modulus for number, product in zip(numbers, products, strict=False)]
             numbers = numbers[group.width :]
             values = block_coefficients(sums, RING_DEGREE, modulus)[: group.values]
-            opened += [(value + self._noise(noise)) % modulus for value in values]
-        return write_integers(opened)
+            opened += values
+        widths = [self._preset.noise] * (count - output_sums) + [self._preset.output_noise] * output_sums
+        noisy = (value + self._noise(noise, width) for value, width in zip(opened, widths, strict=True))
+        return write_integers(value % modulus for value in noisy)
 
     def decrypt_cut(self, data: bytes, count: int, rows: int) -> Floats:
         """Whole cut errors, for the key owner's eyes alone: rows x count. Their imaginary halves are dropped unread.
@@ -185,8 +188,8 @@ class CkksPrivateKey:
         self.operations["decrypt"] += count
         return np.array(columns).T
 
-    def _noise(self, generator: secrets.SystemRandom) -> int:
-        return round(generator.gauss(0.0, 2.0**self._preset.noise)) if self._preset.noise > 0 else 0
+    def _noise(self, generator: secrets.SystemRandom, width: float) -> int:
+        return round(generator.gauss(0.0, 2.0**width)) if width > 0 else 0
 
     def _secret_in(self, context: Any) -> Any:
         words = np.concatenate([self._secret[modulus] for modulus in context.moduli])

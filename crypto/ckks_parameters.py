@@ -10,7 +10,7 @@ moduli are exposed, uploads shrink and the released sums carry less noise.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 RING_DEGREE = 8192
 SLOTS = RING_DEGREE // 2
@@ -48,7 +48,19 @@ class CkksPreset:
     """Largest sum of absolute weights of one output; beyond it sums could leave the range."""
     values_per_key: int
     """Opened values under one key that leave it secret from a label party that deviates (heuristic)."""
+    output_noise: float = 0.0
+    """The same for sums of an output layer above hidden neurons, whose ciphertexts carry more noise of their own."""
+    evaluation_scales: tuple[int, tuple[int, ...]] | None = None
+    """Embedding scale and level scales while scores are computed, where they differ: a score read from one slot carries
+    that slot's whole ciphertext noise, which no sum over rows averages away."""
     special_modulus: int = _SPECIAL
+
+    def for_evaluation(self) -> "CkksPreset":
+        """The same keys, with the scales that scores are computed at."""
+        if self.evaluation_scales is None:
+            return self
+        embedding_scale, level_scales = self.evaluation_scales
+        return replace(self, embedding_scale=embedding_scale, level_scales=level_scales)
 
     @property
     def rescales(self) -> int:
@@ -138,8 +150,10 @@ PRESETS: dict[str, CkksPreset] = {
             level_scales=(0, 26, 0, 25),
             sum_scale=52,
             error_primes=2,
-            noise=43,
-            weight_limit=64.0,
+            noise=42,
+            output_noise=46,
+            evaluation_scales=(34, (0, 38, 0, 34)),
+            weight_limit=32.0,
             values_per_key=4096,
         ),
     )

@@ -143,7 +143,12 @@ def opened_per_step(spec: JobSpec) -> int:
     """Gradient sums of one encrypted step: one per weight of the top model."""
     label = spec.roster.label
     width = sum(map(spec.embedding_width, spec.roster.features)) + len(spec.data[label].columns) + 1
-    return spec.hidden * width + spec.outputs * (spec.hidden + 1) if spec.hidden else spec.outputs * width
+    return spec.hidden * width + output_sums(spec) if spec.hidden else spec.outputs * width
+
+
+def output_sums(spec: JobSpec) -> int:
+    """How many of them, the last, belong to an output layer above hidden neurons."""
+    return spec.outputs * (spec.hidden + 1) if spec.hidden else 0
 
 
 def cut_width(spec: JobSpec, feature: PartyId) -> int:

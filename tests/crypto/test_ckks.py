@@ -14,6 +14,8 @@ from crypto.ckks_evaluator import CkksPublicKey, EncryptedSums
 from crypto.ckks_parameters import PRESETS, RING_DEGREE, SLOTS
 from crypto.errors import InvalidCiphertext, KeyUsedUp, OutOfRange
 from crypto.packing import groups_for
+from vfl.job import Optimiser
+from vfl.models.polynomial import Numbers, Shape, Top
 
 LINEAR = PRESETS["ckks-linear"]
 NOISE_FREE = replace(LINEAR, noise=0.0)
@@ -209,3 +211,57 @@ def test_the_key_owner_refuses_requests_it_did_not_agree_to():
     ):
         with pytest.raises(InvalidCiphertext):
             private.open(bad, groups_for(VALUES))
+
+
+NETWORK = replace(PRESETS["ckks-mlp"], noise=0.0, output_noise=0.0)
+
+
+def network_gradients(preset, rows, weight_scale, seed=0):
+    """(opened sums, exact sums, how many belong to the output layer) of one step of a small network."""
+    columns, own, _, target = batch(rows, seed)
+    shape = Shape(COLUMNS, OWN, 4, 1)
+    top = Top(shape, "linear", Optimiser(), bytes([seed]) * 32, 1e9)
+    for parameter in top._weights._parameters.values():
+        parameter.data *= weight_scale
+    values = top.joined_weights.size + 5
+    private, public, _ = both_ends(preset, values, values)
+    passes = top.passes(public, received(private, public, columns), own, target[:, None])
+    sums = EncryptedSums(values)
+    public.add_products(sums, passes.products)
+    masked, mask = public.mask_sums(sums)
+    opened = mask.remove(private.open(masked, groups_for(values), 5))
+    return opened, Numbers().sums(top.passes(Numbers(), list(columns.T), own, target[:, None]).products), 5
+
+
+def test_a_networks_ciphertext_noise_is_a_thousand_times_smaller_than_what_covers_it():
+    """First-layer weights adding up to a few an output; sums above hidden neurons have a noise of their own."""
+    preset = PRESETS["ckks-mlp"]
+    joined: list[float] = []
+    above: list[float] = []
+    for seed in range(4):
+        opened, exact, output = network_gradients(NETWORK, SLOTS, 1.5, seed)
+        errors = (opened - exact) / SLOTS * 2.0**preset.sum_scale
+        joined.extend(errors[:-output])
+        above.extend(errors[-output:])
+    assert np.std(joined) < 2.0**preset.noise / 2**10
+    assert np.std(above) < 2.0**preset.output_noise / 2**10
+    noisy = np.array([network_gradients(preset, SLOTS, 1.0, seed)[0] for seed in range(4)])
+    exact_sums = np.array([network_gradients(NETWORK, SLOTS, 1.0, seed)[1] for seed in range(4)])
+    errors = (noisy - exact_sums) / SLOTS * 2.0**preset.sum_scale
+    assert np.std(errors[:, :-5]) == pytest.approx(2.0**preset.noise, rel=0.35)
+    assert np.std(errors[:, -5:]) == pytest.approx(2.0**preset.output_noise, rel=0.5)
+
+
+def test_a_score_picked_from_its_slot_carries_no_more_ciphertext_noise_than_its_own_noise_covers():
+    """The same weights and rows, encrypted afresh: what differs is the ciphertexts' noise alone."""
+    preset, rows = NETWORK.for_evaluation(), 1024
+    columns, own, _, _ = batch(rows)
+    top = Top(Shape(COLUMNS, OWN, 4, 1), "linear", Optimiser(), bytes(32), 1e9)
+    runs = []
+    for _ in range(3):
+        private, public, _ = both_ends(preset, rows, rows)
+        picked = public.pick_rows(top.output(public, received(private, public, columns), own))
+        masked, mask = public.mask_sums(picked)
+        runs.append(mask.remove(private.open(masked, groups_for(rows))))
+    np.testing.assert_allclose(runs[0], top.scores(columns, own)[:, 0], atol=1e-3)
+    assert np.std(runs, axis=0).mean() * 2.0**preset.sum_scale < 2.0 ** PRESETS["ckks-mlp"].noise / 2**10

@@ -15,7 +15,7 @@ from vfl.protocols.ckks_training import label_party
 
 def noise_free(preset):
     """Exists under tests/ only: a key that answers exactly gives itself away (crypto.ckks, rule 3)."""
-    return replace(preset, noise=0.0)
+    return replace(preset, noise=0.0, output_noise=0.0)
 
 
 def weights(together):

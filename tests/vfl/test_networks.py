@@ -40,7 +40,7 @@ TABLES: dict[str, dict[str, Any]] = {
 
 
 def noise_free(preset):
-    return replace(preset, noise=0.0)
+    return replace(preset, noise=0.0, output_noise=0.0)
 
 
 def relative_difference(first, second, party):

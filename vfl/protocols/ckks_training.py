@@ -56,7 +56,7 @@ from vfl.messages import (
     PublicKeys,
 )
 from vfl.models.polynomial import floats
-from vfl.planner import cut_width, opened_per_step
+from vfl.planner import cut_width, opened_per_step, output_sums
 from vfl.protocols import Protocol
 from vfl.protocols.feature_side import FeatureSide
 from vfl.protocols.label_side import Floats, LabelSide
@@ -95,7 +95,7 @@ def feature_party(setup: Setup) -> Flow[Outcome]:
             prepared = next(encrypted, None)
         masked = yield from receive(MaskedGradient, label, step)  # 7
         with blaming(label):
-            opened = block.key.open(Masked(masked.packed, masked.masked), groups)
+            opened = block.key.open(Masked(masked.packed, masked.masked), groups, output_sums(setup.spec))
         yield from send(label, OpenedGradient(step, opened))  # 9
         if learns:
             cut_errors = []
@@ -111,7 +111,7 @@ def feature_party(setup: Setup) -> Flow[Outcome]:
     linear = not setup.spec.hidden
     for number, rows in enumerate(_evaluation_blocks(setup), 1):
         values = 0 if linear else len(rows) * setup.spec.outputs
-        key, keys = owner.fresh(values)
+        key, keys = owner.fresh(values, _preset(setup).for_evaluation())
         embedding = side.embed(rows)
         columns = key.encrypt_coefficients(embedding) if linear else key.encrypt_rows(embedding, repeats(len(rows)))
         yield from send(label, keys)  # 12
@@ -131,8 +131,8 @@ class KeyOwner:
         self._setup, self._side = setup, side
         self._keys: list[CkksPrivateKey] = []
 
-    def fresh(self, values: int) -> tuple[CkksPrivateKey, PublicKeys]:
-        key = CkksPrivateKey(_preset(self._setup), self._setup.spec.encryption.values_per_key)
+    def fresh(self, values: int, preset: CkksPreset) -> tuple[CkksPrivateKey, PublicKeys]:
+        key = CkksPrivateKey(preset, self._setup.spec.encryption.values_per_key)
         self._keys.append(key)
         return key, PublicKeys(*key.public_material(values))
 
@@ -146,7 +146,7 @@ class KeyOwner:
         for batch in self._setup.batches():
             keys = None
             if key is None or steps_left == 0:
-                key, keys = self.fresh(opened_per_step(self._setup.spec))
+                key, keys = self.fresh(opened_per_step(self._setup.spec), _preset(self._setup))
                 steps_left = _steps_per_key(self._setup)
             steps_left -= 1
             parts = blocks(batch.rows, SLOTS)
@@ -196,7 +196,7 @@ def label_party(setup: Setup) -> Flow[Outcome]:
     scores = []
     for number, rows in enumerate(_evaluation_blocks(setup), 1):
         scored = len(rows) * setup.spec.outputs if setup.spec.hidden else 0
-        ckks = yield from _public_key(feature, preset, scored)  # 12
+        ckks = yield from _public_key(feature, preset.for_evaluation(), scored)  # 12
         used.append(ckks.operations)
         held_out = yield from receive(EncryptedEvaluation, feature, number)
         with blaming(feature):
