@@ -10,9 +10,11 @@ from typing import Any
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.compose import TransformedTargetRegressor
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.neural_network import MLPClassifier, MLPRegressor
+from sklearn.preprocessing import StandardScaler
 
 from vfl.flow import run_together
 from vfl.job import Columns, JobSpec, Model
@@ -94,7 +96,9 @@ def centralised(spec: JobSpec, rows: JoinedRows) -> float:
     columns = Scaling.fit(joined[train]).apply(joined)
     task, labels = spec.job.task, rows.labels
     if task == "regression":
-        regression = _network(MLPRegressor, spec) if spec.hidden else Ridge()
+        regression = Ridge()
+        if spec.hidden:
+            regression = TransformedTargetRegressor(_network(MLPRegressor, spec), transformer=StandardScaler())
         scores = _fitted(regression, columns[train], labels[train]).predict(columns[test])[:, None]
     elif len(np.unique(labels[train])) == 1:
         return float("nan")
