@@ -246,6 +246,8 @@ def decode_spec(data: bytes) -> JobSpec:
     """A peer's bytes as a JobSpec; refused unless they are the canonical encoding of what they say (trust.md 8)."""
     try:
         spec = msgspec.msgpack.decode(data, type=JobSpec)
+    except UnicodeDecodeError as error:
+        raise SpecError("the proposed specification holds text that is not UTF-8") from error
     except msgspec.DecodeError as error:
         raise _readable(error) from error
     if spec.encoded() != data:

@@ -197,6 +197,6 @@ def decode(kind: str, body: bytes | memoryview) -> Message:
         raise RemoteProtocolError(f"the peer sent a message of the unknown kind {kind!r}")
     try:
         message: Message = decoder.decode(body)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:  # the second: text that is not UTF-8
         raise RemoteProtocolError(f"the peer's {kind} cannot be read: {error}") from error
     return message
