@@ -16,6 +16,9 @@ def check_agreement(spec: JobSpec, me: PartyId, acceptance: Acceptance) -> None:
     dataset = spec.data[me].dataset
     if dataset not in acceptance.datasets:
         _refuse(me, "datasets", f"{dataset!r} is not in it", f'add "{dataset}" to it')
+    for column in spec.data[me].columns:
+        if acceptance.columns and column not in acceptance.columns:
+            _refuse(me, "columns", f"{column!r} is not in it", f'add "{column}" to it')
     scheme = spec.encryption.scheme
     if scheme not in acceptance.schemes:
         _refuse(me, "schemes", f"{scheme!r} is not in it", f'add "{scheme}" to it')

@@ -78,6 +78,8 @@ class Acceptance(Table):
 
     peers: tuple[PartyId, ...] = ()
     datasets: tuple[str, ...] = ()
+    columns: tuple[str, ...] = ()
+    """Columns that a job may bring in as inputs; empty = every column of the data sets above, labels included."""
     schemes: tuple[str, ...] = ("ckks",)
     fixed_seed: bool = False
     minimum_rows: int = Field(default=1000, ge=2)
@@ -225,6 +227,7 @@ peer_port = {peer_port}       # other parties
 [acceptance]               # what this party agrees to without asking; anything else is refused, naming the rule
 peers = []
 datasets = []
+columns = []                # inputs a job may ask for; empty = every column, labels included
 schemes = ["ckks"]         # "none" must be allowed by name
 fixed_seed = false
 minimum_rows = 1000

@@ -44,6 +44,13 @@ def test_what_is_not_allowed_by_name_is_refused_by_rule(
         check_agreement(spec(**changes), "bank", Acceptance(**(AGREED | acceptance)))
 
 
+def test_a_column_that_was_not_granted_is_refused_so_that_no_peer_can_ask_for_a_label_as_an_input() -> None:
+    granted = AGREED | {"peers": ("bank",), "datasets": ("other",), "columns": ("a",)}
+    with pytest.raises(PolicyRefused, match=r"acceptance\.columns: 'b' is not in it"):
+        check_agreement(spec(), "telco", Acceptance(**granted))
+    check_agreement(spec(), "telco", Acceptance(**(granted | {"columns": ("a", "b")})))
+
+
 def test_a_default_policy_lowers_no_floor() -> None:
     assert check_plan(plan(spec(epochs=10), 2000), "bank", Acceptance()) == []
 
