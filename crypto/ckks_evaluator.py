@@ -230,7 +230,7 @@ class CkksPublicKey:
         """
         evaluator = self._contexts.release.evaluator
         scaled: dict[tuple[int, int], Any] = {}
-        factors: dict[int, Any] = {}
+        factors: dict[tuple[int, float], Any] = {}
         sums.times = products[0][0].times
         for position, (error, factor) in enumerate(products):
             width = sums.widths[position]
@@ -239,9 +239,10 @@ class CkksPublicKey:
                 evaluator.multiply_plain(lowered, self._contexts.inverse_width(width), result)
                 scaled[id(error), width] = result
             left = scaled[id(error), width]
-            if id(factor) not in factors:
-                factors[id(factor)] = self._factor(factor, error)
-            if (right := factors[id(factor)]) is None:
+            at = (id(factor), error.ciphertext.scale)
+            if at not in factors:
+                factors[at] = self._factor(factor, error)
+            if (right := factors[at]) is None:
                 continue
             term = sealapi.Ciphertext()
             if isinstance(factor, CkksVector):

@@ -234,12 +234,12 @@ def network_gradients(preset, rows, weight_scale, seed=0):
 
 
 def test_a_networks_ciphertext_noise_is_a_thousand_times_smaller_than_what_covers_it():
-    """First-layer weights adding up to a few an output; sums above hidden neurons have a noise of their own."""
+    """At the size of first weights; sums above hidden neurons have a noise of their own."""
     preset = PRESETS["ckks-mlp"]
     joined: list[float] = []
     above: list[float] = []
     for seed in range(4):
-        opened, exact, output = network_gradients(NETWORK, SLOTS, 1.5, seed)
+        opened, exact, output = network_gradients(NETWORK, SLOTS, 1.0, seed)
         errors = (opened - exact) / SLOTS * 2.0**preset.sum_scale
         joined.extend(errors[:-output])
         above.extend(errors[-output:])

@@ -190,19 +190,19 @@ class Top:
 
         `own` is rows x own columns, `targets` rows x outputs.
         """
-        hidden, squares = self._hidden(values, embedding, own)
+        hidden, active = self._hidden(values, embedding, own)
         ones = np.ones(len(own))
         inputs: list[V | Floats] = [*embedding, *(np.ascontiguousarray(column) for column in own.T), ones]
         if not self.shape.hidden:
             errors = self._errors(values, embedding, self.embedding_weights, self.own_part(own), targets)
             return Passes([(e, f) for e in errors for f in inputs], errors)
         alpha, _ = SQUARE_ACTIVATION
-        weights, constant = self._output_weights()
-        errors = self._errors(values, squares, weights, np.tile(constant, (len(own), 1)), targets)
+        output = self._weights["weights"]
+        errors = self._errors(values, active, alpha * output[:, :-1], np.tile(output[:, -1], (len(own), 1)), targets)
         # h' = 2 alpha (a + beta / 2 alpha): the slope of a hidden neuron is its own shifted value.
-        slopes = 2 * alpha * self._weights["weights"][:, :-1]
+        slopes = 2 * alpha * output[:, :-1]
         joined = [values.weighted_products(errors, a, slopes[:, k]) for k, a in enumerate(hidden)]
-        above: list[V | Floats] = [*squares, ones]
+        above: list[V | Floats] = [*active, ones]
         return Passes([(e, f) for e in joined for f in inputs] + [(e, f) for e in errors for f in above], joined)
 
     def update(self, sums: Floats, rows: int, step: int) -> None:
@@ -212,17 +212,17 @@ class Top:
             self._weights.update({"weights": means.reshape(self.joined_weights.shape)}, step)
             return
         size = self.joined_weights.size
-        alpha, beta = SQUARE_ACTIVATION
         output = means[size:].reshape(self.shape.outputs, -1)
-        # h = alpha s - beta^2 / 4 alpha with s the square that was multiplied
-        output[:, :-1] = alpha * output[:, :-1] - beta**2 / (4 * alpha) * output[:, -1:]
+        output[:, :-1] *= SQUARE_ACTIVATION[0]
         self._weights.update({"hidden": means[:size].reshape(self.joined_weights.shape), "weights": output}, step)
 
     def output(self, values: Arithmetic[V], embedding: Sequence[V], own: Floats) -> list[V]:
         """Scores of a model with hidden neurons, one vector per output."""
-        _, squares = self._hidden(values, embedding, own)
-        weights, constant = self._output_weights()
-        return [values.weighted_sum(squares, w, np.full(len(own), c)) for w, c in zip(weights, constant, strict=True)]
+        _, active = self._hidden(values, embedding, own)
+        output = self._weights["weights"]
+        return [
+            values.weighted_sum(active, SQUARE_ACTIVATION[0] * row[:-1], np.full(len(own), row[-1])) for row in output
+        ]
 
     def scores(self, embedding: Floats, own: Floats) -> Floats:
         """Clear scores, rows x outputs, from a clear embedding, rows x columns."""
@@ -238,19 +238,18 @@ class Top:
         return self._weights.tensors()
 
     def _hidden(self, values: Arithmetic[V], embedding: Sequence[V], own: Floats) -> tuple[list[V], list[V]]:
-        """Each hidden neuron's value shifted by beta / 2 alpha, and its square; both empty for a linear model."""
+        """Each hidden neuron's input shifted by beta / 2 alpha, and its output over alpha; both empty without neurons.
+
+        alpha a^2 + beta a = alpha ((a + shift)^2 - shift^2): one product, and an output that is small for small inputs,
+        so that little of the errors' ciphertext noise is carried into the sums over it.
+        """
         if not self.shape.hidden:
             return [], []
         alpha, beta = SQUARE_ACTIVATION
-        offset = self.own_part(own) + beta / (2 * alpha)
+        shift = beta / (2 * alpha)
+        offset, square = self.own_part(own) + shift, np.full(len(own), -(shift**2))
         hidden = [values.weighted_sum(embedding, w, offset[:, k]) for k, w in enumerate(self.embedding_weights)]
-        return hidden, [values.product(a, a) for a in hidden]
-
-    def _output_weights(self) -> tuple[Floats, Floats]:
-        """(outputs x hidden, outputs): the output layer on squares, since h = alpha s - beta^2 / 4 alpha."""
-        alpha, beta = SQUARE_ACTIVATION
-        output = self._weights["weights"]
-        return alpha * output[:, :-1], output[:, -1] - beta**2 / (4 * alpha) * output[:, :-1].sum(axis=1)
+        return hidden, [values.plus(values.product(a, a), square) for a in hidden]
 
     def _errors(
         self, values: Arithmetic[V], inputs: Sequence[V], weights: Floats, offset: Floats, targets: Floats
