@@ -37,7 +37,7 @@ import crypto.ckks_context
 import crypto.ckks_evaluator
 import crypto.seal_stream
 from api.client import FINAL_STATES
-from api.demo.agreement import Agreement
+from api.demo.agreement import MAXIMUM_RHO, Agreement, Floor
 from api.demo.folder import write_parties
 from api.demo.servers import Servers, free_ports
 from api.demo.tables import FEATURE_PARTY, LABEL_PARTY, DividedTable, Training
@@ -115,7 +115,8 @@ def seconds_per_step_over_http(case: Case) -> float:
     ports = free_ports((LABEL_PARTY, FEATURE_PARTY))
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        agreement = Agreement(text, spec, plan(spec, len(labels)), ())
+        # Steps that are measured and not meant: both parties lower the one floor so many epochs pass.
+        agreement = Agreement(text, spec, plan(spec, len(labels)), (Floor("maximum_rho", MAXIMUM_RHO, 1.0),))
         write_parties(folder, divided, agreement, 0, ports)
         with Servers(folder, ports) as servers:
             client = servers.client(LABEL_PARTY)

@@ -43,11 +43,6 @@ class Case:
     def specification(self, steps: int) -> JobSpec:
         return resolve(read_spec(self.text(steps)))
 
-    @property
-    def acceptance(self) -> dict[str, float]:
-        """What a party lowers for a step that is measured and not meant."""
-        return {"maximum_rho": 1.0}
-
 
 CASES = {"linear": Case("linear"), "linear_cubic": Case("cubic"), "mlp": Case("linear", 8)}
 
