@@ -84,7 +84,7 @@ def test_opened_values_carry_the_presets_noise_and_the_ciphertexts_is_a_thousand
             private, public, _ = both_ends(preset)
             opened, exact = gradient(private, public, SLOTS, seed)
             errors.extend((opened - exact) / SLOTS * 2.0**LINEAR.sum_scale)
-    assert np.std(noisy) == pytest.approx(2.0**LINEAR.noise, rel=0.35)
+    assert np.std(noisy) == pytest.approx(2.0**LINEAR.noise, rel=0.5)
     assert np.std(quiet) < 2.0**LINEAR.noise / 2**10
 
 
@@ -245,8 +245,8 @@ def test_a_networks_ciphertext_noise_is_a_thousand_times_smaller_than_what_cover
         above.extend(errors[-output:])
     assert np.std(joined) < 2.0**preset.noise / 2**10
     assert np.std(above) < 2.0**preset.output_noise / 2**10
-    noisy = np.array([network_gradients(preset, SLOTS, 1.0, seed)[0] for seed in range(4)])
-    exact_sums = np.array([network_gradients(NETWORK, SLOTS, 1.0, seed)[1] for seed in range(4)])
+    runs = [network_gradients(preset, SLOTS, 1.0, seed) for seed in range(10)]
+    noisy, exact_sums = (np.array([run[part] for run in runs]) for part in (0, 1))
     errors = (noisy - exact_sums) / SLOTS * 2.0**preset.sum_scale
     assert np.std(errors[:, :-5]) == pytest.approx(2.0**preset.noise, rel=0.35)
     assert np.std(errors[:, -5:]) == pytest.approx(2.0**preset.output_noise, rel=0.5)
