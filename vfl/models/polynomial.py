@@ -33,6 +33,10 @@ SQUARE_ACTIVATION = (0.12, 0.5)
 
 INITIAL_DEVIATION = 0.01
 
+OPENED_EPSILON = 1e-3
+"""Adam's epsilon for a top model: about the noise of an opened mean gradient. With the usual 1e-8 Adam would scale
+gradients that have become smaller than their noise up to full steps, and follow the noise."""
+
 
 class Arithmetic(Protocol[V]):
     """What a polynomial model needs of the values it runs on: one V holds one value per row of a block."""
@@ -101,7 +105,7 @@ class Weights:
 
     def __init__(self, matrices: dict[str, Floats], optimiser: Optimiser, limit: float) -> None:
         self._parameters = {name: torch.nn.Parameter(torch.from_numpy(value)) for name, value in matrices.items()}
-        self._optimiser = make_optimiser(list(self._parameters.values()), optimiser)
+        self._optimiser = make_optimiser(list(self._parameters.values()), optimiser, OPENED_EPSILON)
         self._limit = limit
 
     def __getitem__(self, name: str) -> Floats:
@@ -123,10 +127,12 @@ class Weights:
             )
 
 
-def make_optimiser(parameters: list[torch.nn.Parameter], settings: Optimiser) -> torch.optim.Optimizer:
-    """The specification's optimiser over these parameters."""
+def make_optimiser(
+    parameters: list[torch.nn.Parameter], settings: Optimiser, epsilon: float = 1e-8
+) -> torch.optim.Optimizer:
+    """The specification's optimiser over these parameters; `epsilon` is Adam's."""
     if settings.name == "adam":
-        return torch.optim.Adam(parameters, lr=settings.rate, weight_decay=settings.weight_decay)
+        return torch.optim.Adam(parameters, lr=settings.rate, weight_decay=settings.weight_decay, eps=epsilon)
     return torch.optim.SGD(parameters, lr=settings.rate, momentum=settings.momentum, weight_decay=settings.weight_decay)
 
 
