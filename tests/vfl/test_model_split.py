@@ -7,7 +7,6 @@ import torch
 
 from vfl.errors import SpecError
 from vfl.models import networks
-from vfl.models.local_training import features
 from vfl.models.split import cut
 from vfl.network_names import cut_names
 
@@ -24,9 +23,8 @@ ROWS = torch.rand(7, 20, generator=torch.Generator().manual_seed(1))
 
 @pytest.mark.parametrize("name", cut_names("mlp", HIDDEN))
 def test_the_decoder_on_the_embedding_is_the_whole_model(model, name):
-    parts = cut(model, name)
-    parts.decoder.eval()
-    assert torch.equal(parts.decoder(features(parts.backbone, ROWS)), model.eval()(ROWS))
+    parts = cut(model.eval(), name)
+    assert torch.equal(parts.decoder(parts.backbone(ROWS)), model(ROWS))
 
 
 @pytest.mark.parametrize("name", cut_names("mlp", HIDDEN))
