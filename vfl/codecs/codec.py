@@ -44,14 +44,14 @@ class Codec:
 
 def sendable(values: Floats) -> Floats:
     """The values, or Diverged."""
-    if not np.abs(values).max(initial=0) <= LARGEST:
+    if not float(np.abs(values).max(initial=0)) <= LARGEST:
         raise Diverged("the parameters to send are not finite")
     return values
 
 
 def received(values: NDArray[Any], what: str) -> NDArray[Any]:
     """The values, or InvalidBody."""
-    if not np.abs(values).max(initial=0) <= LARGEST:
+    if not float(np.abs(values).max(initial=0)) <= LARGEST:
         raise InvalidBody(f"{what} of the body are not finite")
     return values
 

@@ -5,8 +5,8 @@ import numpy as np
 from vfl.codecs.codec import Body, Codec, Floats, exactly, received, sendable
 from vfl.schedule import philox
 
-MANTISSA_ERROR = 2**-14 / 12 / (1.5 / np.log(2))
-"""Squared error of rounding to 8 significant bits, relative to values whose mantissas are log-uniform in [1, 2)."""
+NEAREST_ERROR = 2**-14 / 12
+"""Mean squared error of rounding to 8 significant bits where all values lie just above a power of two: a bound."""
 
 
 def _encode_none(values: Floats, bits: int, seed: bytes, *, unbiased: bool) -> bytes:  # noqa: ARG001 - the interface
@@ -38,6 +38,6 @@ HALF = Codec(
     _decode_half,
     lambda count, _: 2 * count,
     # Rounding at random doubles the mean squared error of rounding to nearest.
-    lambda _, unbiased: float(MANTISSA_ERROR * (2 if unbiased else 1)),
+    lambda _, unbiased: NEAREST_ERROR * (2 if unbiased else 1),
     range(1, 33),
 )
