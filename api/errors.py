@@ -13,7 +13,7 @@ STATUS = {
     "unauthorised": 401,
     "unknown_job": 404,
     "policy_refused": 403,
-    "not_the_label_party": 409,
+    "not_the_coordinator": 409,
     "unknown_peer": 409,
     "wire_version_differs": 502,
     "peer_unreachable": 502,

@@ -26,7 +26,7 @@ from parties.errors import (
     TamperedBody,
     UnknownSender,
 )
-from vfl.job import PartyId
+from vfl.terms import PartyId
 
 WIRE_VERSION = 1
 HEADER_LIMIT = 4 << 10

@@ -12,7 +12,7 @@ from parties.errors import PeerMisnamed, PeerUnreachable, PeerWireVersion, TooMa
 from parties.mailbox import LIMIT_BYTES
 from parties.transport import Transport, TransportFailedError
 from vfl.errors import JobError, PeerAborted, PeerTimeout, RemoteProtocolError
-from vfl.job import PartyId
+from vfl.terms import PartyId
 
 FIRST_DELAY_SECONDS, LONGEST_DELAY_SECONDS = 0.05, 1.0
 HEARTBEATS_PER_PATIENCE = 3

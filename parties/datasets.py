@@ -30,9 +30,11 @@ from parties.errors import (
     UnknownDataset,
     UnknownFile,
     UnreadableFile,
+    WrongWidth,
 )
 from parties.settings import DatasetSettings
-from vfl.job import JobSpec, PartyId, Role
+from vfl.job import JobSpec
+from vfl.terms import Brought, PartyId
 
 MINIMUM_ROWS = 2
 EXAMPLES = 3
@@ -60,9 +62,12 @@ class Table:
         return len(self.ids)
 
 
-def load(folder: Path, datasets: dict[str, DatasetSettings], spec: JobSpec, me: PartyId) -> Table:
-    """What this party brings to a job. Raises a subclass of InvalidData, naming file, column and row."""
-    brought = spec.data[me]
+def load(folder: Path, datasets: dict[str, DatasetSettings], spec: JobSpec, me: PartyId) -> dict[str, Table]:
+    """What this party brings to a job, by use. Raises a subclass of InvalidData, naming file, column and row."""
+    return {use: _load(folder, datasets, spec, me, brought) for use, brought in spec.brings(me).items()}
+
+
+def _load(folder: Path, datasets: dict[str, DatasetSettings], spec: JobSpec, me: PartyId, brought: Brought) -> Table:
     if brought.dataset not in datasets:
         near = difflib.get_close_matches(brought.dataset, datasets, n=1)
         raise UnknownDataset(
@@ -72,34 +77,41 @@ def load(folder: Path, datasets: dict[str, DatasetSettings], spec: JobSpec, me: 
     path = folder / registered.path
     frame = _open(path)
     known = frame.collect_schema().names()
-    foreign_label = spec.data[spec.roster.label].label
-    if spec.role_of(me) is Role.FEATURE and foreign_label in known:
+    if brought.label_at_peer and brought.label_at_peer in known:
         raise LabelInFeatureFile(
-            f"label in the feature file: {path.name} of {me} has the column {foreign_label!r}, "
-            f"which is {spec.roster.label}'s label",
-            fix=f"Remove {foreign_label!r} from the file: a feature party must not hold the label.",
+            f"label in the feature file: {path.name} of {me} has the column {brought.label_at_peer!r}, "
+            f"which is {spec.coordinator}'s label",
+            fix=f"Remove {brought.label_at_peer!r} from the file: a feature party must not hold the label.",
         )
     labelled = (brought.label,) if brought.label else ()
-    if registered.id in {*brought.columns, *labelled}:
+    asked = brought.columns
+    if brought.every_column:
+        asked = tuple(column for column in known if column not in {registered.id, brought.label_ignored})
+    if registered.id in {*asked, *labelled}:
         raise IdAmongColumns(
             f"the job asks {me} to train on {registered.id!r}, the id column of its data set {brought.dataset!r}",
             fix=f"Leave {registered.id!r} out of data.{me}: an id names a row and says nothing about it.",
         )
-    wanted = (registered.id, *brought.columns, *labelled)
+    if brought.width and len(asked) != brought.width:
+        raise WrongWidth(
+            f"{path.name} of {me} has {len(asked)} input columns, the job's model takes {brought.width}",
+            fix="Name the input columns in model.columns, or correct model.input_shape.",
+        )
+    wanted = (registered.id, *asked, *labelled)
     _check_columns(known, wanted, path, me)
     with _reading(f"{path.name} of {me}"):
         rows = frame.select(list(dict.fromkeys(wanted))).collect()
     if rows.height < MINIMUM_ROWS:
         raise TooFewRows(f"{path.name} of {me} has {rows.height} rows; a job needs at least {MINIMUM_ROWS}")
-    if rows.height * len(brought.columns) * 8 > TABLE_LIMIT:
+    if rows.height * len(asked) * 8 > TABLE_LIMIT:
         raise UnreadableFile(f"{path.name} of {me} has {rows.height} rows, too many for one job's worker")
     ids = _ids(rows[registered.id], path.name)
-    columns = np.empty((rows.height, len(brought.columns)), dtype=np.float64)
-    for position, column in enumerate(brought.columns):
+    columns = np.empty((rows.height, len(asked)), dtype=np.float64)
+    for position, column in enumerate(asked):
         columns[:, position] = _numbers(rows[column], path.name)
     labels = _numbers(rows[brought.label], path.name) if brought.label else None
     if labels is not None:
-        _check_labels(spec, labels, brought.label)
+        _check_labels(spec, labels, brought)
     return Table(ids, columns, labels)
 
 
@@ -202,9 +214,9 @@ def _numbers(column: pl.Series, file: str) -> NDArray[np.float64]:
     return numbers.to_numpy().astype(np.float64, copy=False)
 
 
-def _check_labels(spec: JobSpec, labels: NDArray[np.float64], name: str) -> None:
-    found = np.unique(labels)
-    if len(found) == 1:
+def _check_labels(spec: JobSpec, labels: NDArray[np.float64], brought: Brought) -> None:
+    found, name = np.unique(labels), brought.label
+    if len(found) == 1 and not brought.some_classes:
         raise ConstantLabel(f"the label {name!r} is {found[0]:g} in every row: there is nothing to learn")
     if spec.job.task == "binary":
         wrong = labels[~np.isin(labels, (0.0, 1.0))]
@@ -213,7 +225,15 @@ def _check_labels(spec: JobSpec, labels: NDArray[np.float64], name: str) -> None
                 f"the label {name!r} of a binary job must be 0 or 1; {len(wrong)} rows hold {_examples(wrong)}",
                 fix='Recode the label, or set job.task to "multiclass" or "regression".',
             )
-    if spec.job.task == "multiclass":
+    if spec.job.task == "multiclass" and brought.some_classes:
+        wrong = labels[~np.isin(labels, np.arange(spec.job.classes))]
+        if len(wrong):
+            raise LabelsNotClasses(
+                f"the label {name!r} must be an integer from 0 to {spec.job.classes - 1}, as job.classes says; "
+                f"{len(wrong)} rows hold {_examples(wrong)}",
+                fix="Recode the label, or correct job.classes.",
+            )
+    elif spec.job.task == "multiclass":
         classes = len(found)
         if not np.array_equal(found, np.arange(classes)) or classes < FEWEST_CLASSES:
             raise LabelsNotClasses(

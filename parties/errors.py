@@ -5,7 +5,7 @@ from typing import ClassVar
 import msgspec
 
 from vfl.errors import Diverged, InvalidBottom, InvalidData, JobError
-from vfl.job import PartyId
+from vfl.terms import PartyId
 
 MESSAGE_LIMIT = 4000
 
@@ -63,10 +63,10 @@ class PartyInUse(JobError):
     fix = "Stop the other `vfl party serve` of this folder first."
 
 
-class NotTheLabelParty(JobError):
+class NotTheCoordinator(JobError):
     """Only the label party of a job proposes it."""
 
-    code = "not_the_label_party"
+    code = "not_the_coordinator"
     fix = "Submit the job at the label party's server."
 
 
@@ -211,6 +211,10 @@ class LabelsNotBinary(InvalidData):
 
 class LabelsNotClasses(InvalidData):
     code = "labels_not_classes"
+
+
+class WrongWidth(InvalidData):
+    code = "wrong_width"
 
 
 class ConstantLabel(InvalidData):

@@ -9,8 +9,8 @@ from parties.errors import StorageFailed
 from parties.registry import Registry
 from parties.store import Count, Store
 from vfl.errors import LocalProtocolError
-from vfl.job import PartyId
 from vfl.reports import EpochDone, Fact, Progress, StepDone
+from vfl.terms import PartyId
 
 STEP_EVENT_SECONDS = 0.1
 TRAFFIC_SECONDS = 0.5

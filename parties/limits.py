@@ -5,6 +5,9 @@ A specification comes from an operator's keyboard or from a peer, so it is held 
 
 import unicodedata
 from collections.abc import Iterator
+from typing import Any
+
+import msgspec
 
 from parties.channel import CONTROL_LIMIT
 from vfl.errors import ImpossibleJob, SpecError
@@ -27,8 +30,25 @@ NUMBERS = {
     "model.top.hidden": 2048,
     "model.bottom.hidden": 2048,
     "model.bottom.out": 2048,
+    "model.hidden": 2048,
+    "model.input_shape": 4096,
+    "rounds.backbone_decoder.student_hidden": 2048,
+    "rounds.rounds": 100_000,
+    "rounds.local_epochs": 1000,
+    "rounds.backbone_decoder.align_epochs": 1000,
+    "rounds.backbone_decoder.distil_epochs": 1000,
+    "model.first_epochs": 1000,
 }
 """Of a network's layers the widths: a peer chooses them, and our worker holds the weights."""
+LARGEST = 1 << 31
+"""Of every other number."""
+WIDTHS = {
+    "model.top.hidden",
+    "model.bottom.hidden",
+    "model.hidden",
+    "model.input_shape",
+    "rounds.backbone_decoder.student_hidden",
+}
 LAYERS = 8
 INVISIBLE = {"Cc", "Cf", "Cs"}
 """Unicode categories of control and format characters and of half surrogate pairs: they can redraw a terminal."""
@@ -46,18 +66,18 @@ def read_limited(text: str) -> JobSpec:
 
 def check_limits(spec: JobSpec) -> None:
     """Raises SpecError, naming the key and its limit."""
-    for key, number in _numbers(spec):
-        if not -NUMBERS[key] <= number <= NUMBERS[key]:
-            raise SpecError(f"job specification: {key} is {_short(number)}; {NUMBERS[key]} is the most it can be")
-    for key, widths in _networks(spec):
-        if len(widths) > LAYERS:
-            raise SpecError(f"job specification: {key} has {len(widths)} layers; {LAYERS} is the most")
-    for key, word in _words(spec):
-        most = PURPOSE_LETTERS if key == "job.purpose" else WORD_LETTERS
-        if len(word) > most:
-            raise SpecError(f"job specification: {key} holds a text of {len(word)} letters; {most} is the most")
-        if any(unicodedata.category(letter) in INVISIBLE for letter in word):
-            raise SpecError(f"job specification: {key} holds control characters: {word!a}")
+    for key, value in _leaves("", spec):
+        match value:
+            case str():
+                _check_word(key, value)
+            case bool():
+                pass
+            case int() | float():
+                most = NUMBERS.get(key, LARGEST)
+                if not -most <= value <= most:
+                    raise SpecError(f"job specification: {key} is {_short(value)}; {most} is the most it can be")
+            case tuple() if key in WIDTHS and len(value) > LAYERS:
+                raise SpecError(f"job specification: {key} has {len(value)} layers; {LAYERS} is the most")
     size = len(spec.encoded())
     if size > SPEC_BYTES:
         raise SpecError(
@@ -68,49 +88,40 @@ def check_limits(spec: JobSpec) -> None:
 
 def check_steps(spec: JobSpec, rows: int) -> None:
     """Before a plan is made, which looks at every step. Raises ImpossibleJob."""
-    steps = max(1, rows // spec.train.batch_rows) * spec.train.epochs
+    steps = spec.steps_on(rows)
     if steps > STEPS:
         raise ImpossibleJob(
-            f"{rows} rows in batches of {spec.train.batch_rows} over {spec.train.epochs} epochs are {steps} steps; "
+            f"{rows} rows in batches of {spec.train.batch_rows} are {steps} steps over the whole job; "
             f"{STEPS} is the most",
-            fix="Raise train.batch_rows or lower train.epochs.",
+            fix="Raise train.batch_rows, or lower the number of epochs or rounds.",
         )
 
 
-def _networks(spec: JobSpec) -> Iterator[tuple[str, tuple[int, ...]]]:
-    yield "model.top.hidden", spec.model.top.hidden
-    if spec.model.bottom is not None:
-        yield "model.bottom.hidden", spec.model.bottom.hidden
+def _leaves(key: str, value: Any) -> Iterator[tuple[str, Any]]:
+    """Every number, word and list of a specification, under its key as it is written in TOML."""
+    match value:
+        case msgspec.Struct():
+            for field in value.__struct_fields__:
+                yield from _leaves(f"{key}.{field}" if key else field, getattr(value, field))
+        case dict():
+            for name, inner in value.items():
+                yield key, name
+                yield from _leaves(f"{key}.{name}", inner)
+        case tuple():
+            yield key, value
+            for inner in value:
+                yield from _leaves(key, inner)
+        case _:
+            yield key, value
 
 
-def _numbers(spec: JobSpec) -> Iterator[tuple[str, float]]:
-    yield "train.epochs", spec.train.epochs
-    yield "train.batch_rows", spec.train.batch_rows
-    yield "job.classes", spec.job.classes
-    yield "job.deadline_seconds", spec.job.deadline_seconds
-    yield "encryption.values_per_key", spec.encryption.values_per_key
-    yield "train.optimiser.rate", spec.train.optimiser.rate
-    yield "train.optimiser.weight_decay", spec.train.optimiser.weight_decay
-    if spec.protection is not None:
-        yield "protection.cut_noise.scale", spec.protection.cut_noise.scale
-    if spec.model.bottom is not None:
-        yield "model.bottom.out", spec.model.bottom.out
-    for key, widths in _networks(spec):
-        for width in widths:
-            yield key, width
-    if isinstance(spec.job.seed, int):
-        yield "job.seed", spec.job.seed
-
-
-def _words(spec: JobSpec) -> Iterator[tuple[str, str]]:
-    yield "job.name", spec.job.name
-    yield "job.purpose", spec.job.purpose.replace("\n", " ")
-    yield "encryption.preset", spec.encryption.preset
-    for party, brought in spec.data.items():
-        yield f"data.{party}.dataset", brought.dataset
-        yield f"data.{party}.label", brought.label
-        for column in brought.columns:
-            yield f"data.{party}.columns", column
+def _check_word(key: str, word: str) -> None:
+    purpose = key == "job.purpose"
+    word, most = (word.replace("\n", " "), PURPOSE_LETTERS) if purpose else (word, WORD_LETTERS)
+    if len(word) > most:
+        raise SpecError(f"job specification: {key} holds a text of {len(word)} letters; {most} is the most")
+    if any(unicodedata.category(letter) in INVISIBLE for letter in word):
+        raise SpecError(f"job specification: {key} holds control characters: {word!a}")
 
 
 def _short(number: float) -> str:

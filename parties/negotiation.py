@@ -13,6 +13,7 @@ seed before it sees the feature party's, and the feature party sees that share o
 chooses the batches (trust.md 8). With several feature parties the label party relays their shares.
 """
 
+import enum
 import hashlib
 import re
 from typing import NamedTuple, TypeAlias
@@ -22,7 +23,8 @@ import msgspec
 from parties.channel import UNREADABLE
 from parties.errors import Failure, printable
 from vfl.errors import RemoteProtocolError
-from vfl.job import JobSpec, PartyId, Role
+from vfl.job import JobSpec
+from vfl.terms import PartyId
 
 SHARE_BYTES = 32
 WORDS = 1000
@@ -70,19 +72,26 @@ NEGOTIATION, RUN = 0, 1
 """Attempt numbers: there is one run of a job so far."""
 
 
+class Side(enum.Enum):
+    """Who speaks about a job: the party that proposed it, or one of the others."""
+
+    COORDINATOR = "coordinator"
+    OTHER = "other"
+
+
 class ControlRoute(NamedTuple):
     """Who may send a control message, and in which attempt; None is any."""
 
     control: type[Control]
-    sender: Role | None
+    sender: Side | None
     attempt: int | None
 
 
 CONTROLS: dict[str, ControlRoute] = {
-    "Proposal": ControlRoute(Proposal, Role.LABEL, NEGOTIATION),
-    "Acceptance": ControlRoute(Acceptance, Role.FEATURE, NEGOTIATION),
-    "Refusal": ControlRoute(Refusal, Role.FEATURE, NEGOTIATION),
-    "Begin": ControlRoute(Begin, Role.LABEL, RUN),
+    "Proposal": ControlRoute(Proposal, Side.COORDINATOR, NEGOTIATION),
+    "Acceptance": ControlRoute(Acceptance, Side.OTHER, NEGOTIATION),
+    "Refusal": ControlRoute(Refusal, Side.OTHER, NEGOTIATION),
+    "Begin": ControlRoute(Begin, Side.COORDINATOR, RUN),
     "Finish": ControlRoute(Finish, None, RUN),
     "Abort": ControlRoute(Abort, None, None),
 }
@@ -114,11 +123,11 @@ def commitment_to(share: bytes) -> bytes:
 
 def check_shares(shares: dict[PartyId, bytes], spec: JobSpec, commitment: bytes, me: PartyId, own: bytes) -> None:
     """A feature party's view of Begin. Raises RemoteProtocolError when the label party changed its mind."""
-    label = spec.roster.label
+    coordinator = spec.coordinator
     if set(shares) != set(spec.parties) or {len(share) for share in shares.values()} != {SHARE_BYTES}:
-        raise RemoteProtocolError(f"{label} began the job without a share of the seed from every party")
-    if shares[me] != own or commitment_to(shares[label]) != commitment:
-        raise RemoteProtocolError(f"{label} opened another share of the seed than it had committed to")
+        raise RemoteProtocolError(f"{coordinator} began the job without a share of the seed from every party")
+    if shares[me] != own or commitment_to(shares[coordinator]) != commitment:
+        raise RemoteProtocolError(f"{coordinator} opened another share of the seed than it had committed to")
 
 
 def joint_seed(spec: JobSpec, shares: dict[PartyId, bytes]) -> bytes:

@@ -32,7 +32,7 @@ from parties.errors import (
     InternalError,
     JobCancelled,
     NoSuchJob,
-    NotTheLabelParty,
+    NotTheCoordinator,
     PartyInUse,
     ServerRestarted,
     StorageFailed,
@@ -59,7 +59,9 @@ from parties.supervisor import Supervisor
 from parties.transport import Answer, HttpTransport, Transport
 from vfl import planner
 from vfl.errors import ImpossibleJob, JobError
-from vfl.job import JobSpec, PartyId, Role, decode_spec
+from vfl.job import JobSpec, decode_spec
+from vfl.plan import Plan
+from vfl.terms import PartyId
 
 LOCK_FILE = "party.lock"
 WORKER_FAREWELL_SECONDS = 2.0
@@ -100,7 +102,7 @@ class Party:
     def submit(self, text: str, idempotency_key: str | None = None) -> Job:
         """Check a job against this party's own table and policy, then propose it to every peer.
 
-        Raises SpecError, ImpossibleJob, InvalidData, PolicyRefused, NotTheLabelParty, UnknownPeer, PeerUnreachable,
+        Raises SpecError, ImpossibleJob, InvalidData, PolicyRefused, NotTheCoordinator, UnknownPeer, PeerUnreachable,
         PeerWireVersion, IdempotencyKeyReused or StorageFailed; then nothing was stored or sent.
         """
         digest = hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()
@@ -112,18 +114,18 @@ class Party:
             spec = planner.resolve(limits.read_limited(text))
             self._check_proposer(spec)
             policy.check_agreement(spec, self.name, self.settings.acceptance)
-            table = datasets.load(self.folder, self.settings.datasets, spec, self.name)
-            if spec.job.task == "multiclass":
+            tables = datasets.load(self.folder, self.settings.datasets, spec, self.name)
+            if not spec.job.classes and spec.job.task == "multiclass":
                 spec = msgspec.structs.replace(
-                    spec, job=msgspec.structs.replace(spec.job, classes=datasets.classes_of(table))
+                    spec, job=msgspec.structs.replace(spec.job, classes=datasets.classes_of(tables["rows"]))
                 )
-            plan, lowered = self._plan(spec, table)
+            plan, lowered = self._plan(spec, tables)
             for peer in spec.peers_of(self.name):
                 self._couriers[peer].check()
             share = secrets.token_bytes(SHARE_BYTES)
             job = self._new_job(job_id(spec.digest(), commitment_to(share)), spec, plan, lowered)
             supervisor = self._supervise(job, spec, share, idempotency_key, digest)
-            supervisor.propose(table, self._private_seed())
+            supervisor.propose(tables, self._private_seed())
             return self.job(supervisor.job)
 
     def job(self, job: str) -> Job:
@@ -207,7 +209,7 @@ class Party:
             limits.check_limits(spec)
         except (JobError, *UNREADABLE) as error:
             raise UnreadableBody(str(error)) from error
-        stranger = self.name not in spec.parties or header.sender != spec.roster.label
+        stranger = self.name not in spec.parties or header.sender != spec.coordinator
         if stranger or spec.digest() != header.job_digest or self._store.job(header.job) is not None:
             raise UnreadableBody("the proposal is not what its header says, or was made before")
         if job_id(header.job_digest, proposal.commitment) != header.job:
@@ -226,8 +228,8 @@ class Party:
                 raise ImpossibleJob("the proposal leaves its preset or cap per key open")
             policy.check_agreement(spec, self.name, self.settings.acceptance)
             with self._judging:
-                table = datasets.load(self.folder, self.settings.datasets, spec, self.name)
-                plan, lowered = self._plan(spec, table)
+                tables = datasets.load(self.folder, self.settings.datasets, spec, self.name)
+                plan, lowered = self._plan(spec, tables)
         except JobError as error:
             supervisor.refuse(error)
             return
@@ -235,20 +237,21 @@ class Party:
         self._store.update(
             supervisor.job, steps=job.steps, plan=job.plan, reveals=job.reveals, lowered_floors=job.lowered_floors
         )
-        supervisor.accept(table, self._private_seed(), proposal)
+        supervisor.accept(tables, self._private_seed(), proposal)
 
     def _admit(self, peer: PartyId) -> None:
         """Raises TooManyJobs before anything is made of a proposal."""
         most = self.settings.server.jobs_per_peer
-        if sum(not supervisor.over and supervisor.spec.roster.label == peer for supervisor in self._all()) >= most:
+        if sum(not supervisor.over and supervisor.spec.coordinator == peer for supervisor in self._all()) >= most:
             raise TooManyJobs(f"{peer} has {most} jobs open at {self.name}, as many as it may")
         if not self._quotas[peer].take():
             raise TooManyJobs(f"{peer} proposes jobs faster than {self.name} takes them")
 
-    def _plan(self, spec: JobSpec, table: datasets.Table) -> tuple[planner.Plan, list[str]]:
-        """What the job will do on this table, and the floors lowered for it."""
-        limits.check_steps(spec, table.rows)
-        plan = planner.plan(spec, table.rows)
+    def _plan(self, spec: JobSpec, tables: dict[str, datasets.Table]) -> tuple[Plan, list[str]]:
+        """What the job will do on these tables, and the floors lowered for it."""
+        rows = tables["rows"].rows if "rows" in tables else 0
+        limits.check_steps(spec, rows)
+        plan = planner.plan(spec, self.name, rows)
         return plan, policy.check_plan(plan, self.name, self.settings.acceptance)
 
     def _supervise(
@@ -272,13 +275,14 @@ class Party:
             return list(self._supervisors.values())
 
     def _check_proposer(self, spec: JobSpec) -> None:
-        if self.name not in spec.parties or spec.role_of(self.name) is not Role.LABEL:
-            raise NotTheLabelParty(f"{self.name} is not the label party of this job, {spec.roster.label} is")
+        if self.name != spec.coordinator:
+            role = spec.role_of(spec.coordinator).value
+            raise NotTheCoordinator(f"{self.name} is not the {role} of this job, {spec.coordinator} is")
         for peer in spec.peers_of(self.name):
             if peer not in self._couriers:
                 raise UnknownPeer(f"{self.name} has no peer {peer!r}", fix=f"Add [peers.{peer}] to party.toml.")
 
-    def _new_job(self, job: str, spec: JobSpec, plan: planner.Plan | None, lowered: list[str]) -> Job:
+    def _new_job(self, job: str, spec: JobSpec, plan: Plan | None, lowered: list[str]) -> Job:
         numbers = {} if plan is None else asdict(plan)
         numbers.pop("reveals", None)
         for floor in lowered:
@@ -293,7 +297,7 @@ class Party:
             spec_digest=spec.digest().hex(),
             created_at=now(),
             steps=0 if plan is None else plan.steps,
-            epochs=spec.train.epochs,
+            epochs=spec.checkpoints,
             reveals=[] if plan is None else [msgspec.to_builtins(line) for line in plan.reveals],
             plan=numbers,
             lowered_floors=lowered,

@@ -10,8 +10,8 @@ from typing import Any, Generic, TypeAlias, TypeVar
 
 import msgspec
 
-from vfl.job import PartyId
 from vfl.reports import Fact, Outcome
+from vfl.terms import PartyId
 
 PIPE_BYTES = 1 << 20
 """What the kernel holds for a reader that is not there yet; asked for where the platform lets us."""
@@ -21,17 +21,24 @@ class Frame(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=True):
     """One thing said over the pipe."""
 
 
+class RawTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    rows: int
+    columns: bytes
+    """float64, rows x columns."""
+    labels: bytes | None
+    """float64, rows; where this table has labels."""
+    ids_digest: bytes
+
+
 class Start(Frame, frozen=True):
     """To the worker, first and once: everything a role is given."""
 
     spec: bytes
     me: PartyId
-    rows: int
-    columns: bytes
-    """float64, rows x columns."""
-    labels: bytes | None
-    """float64, rows; at the label party only."""
-    ids_digest: bytes
+    tables: dict[str, RawTable]
+    """By use, as the specification says what this party brings."""
+    first_model: bytes
+    """The registered model the job starts from; empty where it names none."""
     joint_seed: bytes
     private_seed: bytes
     bottom: str

@@ -2,8 +2,9 @@
 
 from parties.errors import PolicyRefused
 from parties.settings import Acceptance
-from vfl.job import JobSpec, PartyId
-from vfl.planner import Plan
+from vfl.job import JobSpec
+from vfl.plan import Plan
+from vfl.terms import PartyId
 
 FLOOR = Acceptance()
 
@@ -13,13 +14,15 @@ def check_agreement(spec: JobSpec, me: PartyId, acceptance: Acceptance) -> None:
     for party in spec.parties:
         if party not in {me, *acceptance.peers}:
             _refuse(me, "peers", f"{party!r} is not in it", f'add "{party}" to it')
-    dataset = spec.data[me].dataset
-    if dataset not in acceptance.datasets:
-        _refuse(me, "datasets", f"{dataset!r} is not in it", f'add "{dataset}" to it')
-    for column in spec.data[me].columns:
-        if acceptance.columns and column not in acceptance.columns:
-            _refuse(me, "columns", f"{column!r} is not in it", f'add "{column}" to it')
-    scheme = spec.encryption.scheme
+    for brought in spec.brings(me).values():
+        if brought.dataset not in acceptance.datasets:
+            _refuse(me, "datasets", f"{brought.dataset!r} is not in it", f'add "{brought.dataset}" to it')
+        if acceptance.columns and brought.every_column:
+            _refuse(me, "columns", "the job takes every column", "name the columns in model.columns, or empty it")
+        for column in brought.columns:
+            if acceptance.columns and column not in acceptance.columns:
+                _refuse(me, "columns", f"{column!r} is not in it", f'add "{column}" to it')
+    scheme = spec.exposure
     if scheme not in acceptance.schemes:
         _refuse(me, "schemes", f"{scheme!r} is not in it", f'add "{scheme}" to it')
     if isinstance(spec.job.seed, int) and not acceptance.fixed_seed:
@@ -30,7 +33,9 @@ def check_agreement(spec: JobSpec, me: PartyId, acceptance: Acceptance) -> None:
 
 def check_plan(plan: Plan, me: PartyId, acceptance: Acceptance) -> list[str]:
     """The rules about numbers; answers the floors this party has lowered for the job. Raises PolicyRefused."""
-    lowered = []
+    lowered: list[str] = []
+    if not plan.rows:  # an aggregator brings no rows of its own
+        return lowered
     if plan.rows < acceptance.minimum_rows:
         _refuse(me, "minimum_rows", f"its table has {plan.rows} rows, fewer than {acceptance.minimum_rows}", "lower it")
     if plan.rows < FLOOR.minimum_rows:

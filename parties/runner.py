@@ -5,8 +5,8 @@ from typing import TypeVar
 from parties.mailbox import Mailbox
 from parties.pipe import Delivered, FrameWriter, Sent, Stated
 from vfl.flow import Delivery, Flow, Receive, Report, Send
-from vfl.job import PartyId
 from vfl.messages import decode, encode
+from vfl.terms import PartyId
 
 R = TypeVar("R")
 

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from parties.errors import SettingsError
-from vfl.job import PARTY_ID, PartyId
+from vfl.terms import PARTY_ID, PartyId
 
 LOOPBACK = "127.0.0.1"
 TOKEN_FILE, TOKEN_HASH_FILE, SETTINGS_FILE = "operator.token", "operator.token.sha256", "party.toml"

@@ -43,6 +43,7 @@ from parties.negotiation import (
     Finish,
     Proposal,
     Refusal,
+    Side,
     check_shares,
     commitment_to,
     decode_control,
@@ -50,14 +51,15 @@ from parties.negotiation import (
     failure_at,
     joint_seed,
 )
-from parties.pipe import Delivered, Failed, Finished, FromWorker, Sent, Start, Stated
+from parties.pipe import Delivered, Failed, Finished, FromWorker, RawTable, Sent, Start, Stated
 from parties.registry import Registry
 from parties.store import Store, now
 from parties.worker_process import WorkerProcess
 from vfl.errors import JobError, LocalProtocolError, RemoteProtocolError
-from vfl.job import JobSpec, PartyId, Role
+from vfl.job import JobSpec
 from vfl.reports import Outcome
 from vfl.routes import allowed
+from vfl.terms import PartyId
 
 _LOG = logging.getLogger("parties")
 
@@ -103,7 +105,7 @@ class Supervisor:
         self.over = False
         self._shares = {me: share}
         self._commitment = commitment_to(share)
-        self._table: Table | None = None
+        self._tables: dict[str, Table] | None = None
         self._private_seed = b""
         self._bottom = bottom
         self._inbox: Mailbox[Delivered] = Mailbox()
@@ -116,18 +118,18 @@ class Supervisor:
 
     # Negotiation
 
-    def propose(self, table: Table, private_seed: bytes) -> None:
+    def propose(self, tables: dict[str, Table], private_seed: bytes) -> None:
         """The label party's first word. The caller has stored the job."""
-        self._table, self._private_seed = table, private_seed
+        self._tables, self._private_seed = tables, private_seed
         self._watch()
         self._tell(Proposal(self.spec.encoded(), self._commitment))
 
-    def accept(self, table: Table, private_seed: bytes, proposal: Proposal) -> None:
+    def accept(self, tables: dict[str, Table], private_seed: bytes, proposal: Proposal) -> None:
         """A feature party agrees."""
         with self._lock:
             if self.over:
                 return
-            self._table, self._private_seed, self._commitment = table, private_seed, proposal.commitment
+            self._tables, self._private_seed, self._commitment = tables, private_seed, proposal.commitment
             self._watch()
             self._journal.record("accepted", f"{self.me} accepted the job")
             self._tell(Acceptance(self._shares[self.me]))
@@ -186,10 +188,13 @@ class Supervisor:
         if control is None:
             legal = header.attempt == RUN and allowed(self.spec, header.sender, self.me, header.kind)
         else:
-            legal = control.sender in {None, self.spec.role_of(header.sender)}
+            legal = control.sender in {None, self._side_of(header.sender)}
             legal = legal and control.attempt in {None, header.attempt} and header.parts == 1
         if not legal:
             raise IllegalRoute(f"{header.sender} may not send {header.kind} to {self.me} in this job")
+
+    def _side_of(self, party: PartyId) -> Side:
+        return Side.COORDINATOR if party == self.spec.coordinator else Side.OTHER
 
     def _take(self, sender: PartyId, kind: str, body: Bytes) -> None:
         if kind not in CONTROLS:
@@ -207,7 +212,7 @@ class Supervisor:
                     self._attend(lambda: self._begin(self._shares))
             case Refusal(code, message, fix) if self._attempt == NEGOTIATION:
                 self.fail(failure_at(sender, "refused", code, message, fix), knowing=sender)
-            case Begin(shares) if self._attempt == NEGOTIATION and self._table is not None:
+            case Begin(shares) if self._attempt == NEGOTIATION and self._tables is not None:
                 check_shares(shares, self.spec, self._commitment, self.me, self._shares[self.me])
                 self._attend(lambda: self._begin(shares))
             case Finish() if self._attempt == RUN:
@@ -224,17 +229,15 @@ class Supervisor:
 
     def _begin(self, shares: dict[PartyId, bytes]) -> None:
         """Both sides have agreed: derive the seed, say so, start the worker."""
-        table = self._table
-        if table is None:
+        tables = self._tables
+        if tables is None:
             return
         seed = joint_seed(self.spec, shares)
         start = Start(
             spec=self.spec.encoded(),
             me=self.me,
-            rows=table.rows,
-            columns=table.columns.tobytes(),
-            labels=None if table.labels is None else table.labels.tobytes(),
-            ids_digest=ids_digest(seed, table.ids),
+            tables={use: _raw(table, seed) for use, table in tables.items()},
+            first_model=b"",
             joint_seed=seed,
             private_seed=self._private_seed,
             bottom=self._bottom,
@@ -242,11 +245,11 @@ class Supervisor:
         with self._lock:
             if self.over or self._attempt != NEGOTIATION:  # a second Begin can come before the first is obeyed
                 return
-            self._attempt, self._table = RUN, None
+            self._attempt, self._tables = RUN, None
             for peer, link in self._links.items():
                 link.outgoing = Outgoing(self.job, self._digest, RUN, self.me, peer)
                 link.incoming.setdefault(RUN, Incoming())
-            if self.spec.role_of(self.me) is Role.LABEL:
+            if self.me == self.spec.coordinator:
                 self._tell(Begin(shares))
             self._worker = WorkerProcess(start, self._inbox, self._log_path, self._hear, self._lose_worker)
             self._journal.record(
@@ -333,7 +336,7 @@ class Supervisor:
     def _end(self, state: str, failure: Failure | None, **values: Any) -> None:
         self.over = True
         self._deadline.cancel()
-        self._table = None
+        self._tables = None
         self._inbox.close()
         if self._worker is not None and failure is not None:
             self._worker.kill()
@@ -387,3 +390,12 @@ class Supervisor:
         except Exception:  # noqa: BLE001 - whatever it is, the job ends and the server goes on
             _LOG.exception("job %s", self.job)
             self.fail(Failure.of(InternalError(f"a bug at {self.me}"), self.me))
+
+
+def _raw(table: Table, seed: bytes) -> RawTable:
+    return RawTable(
+        rows=table.rows,
+        columns=table.columns.tobytes(),
+        labels=None if table.labels is None else table.labels.tobytes(),
+        ids_digest=ids_digest(seed, table.ids),
+    )

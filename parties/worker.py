@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from parties.pipe import Failed, Finished, FrameReader, FrameWriter, Start, ToWorker
+from parties.pipe import Failed, Finished, FrameReader, FrameWriter, RawTable, Start, ToWorker
 from parties.runner import Inboxes, run
 from vfl.errors import InvalidBottom, JobError
 from vfl.job import decode_spec
@@ -46,14 +46,18 @@ def main() -> None:
 def _work(start: Start, reader: FrameReader[ToWorker], writer: FrameWriter) -> Finished | Failed:
     try:
         spec = decode_spec(start.spec)
-        table = Table(
-            ids_digest=start.ids_digest,
-            columns=np.frombuffer(start.columns, np.float64).reshape(start.rows, -1),
-            labels=None if start.labels is None else np.frombuffer(start.labels, np.float64),
+        tables = {use: _table(raw) for use, raw in start.tables.items()}
+        bottom = load_bottom(start.bottom) if start.bottom and spec.private_bottom else None
+        setup: Setup[Any] = Setup(
+            spec,
+            start.me,
+            tables,
+            start.joint_seed,
+            start.private_seed,
+            preset_of(spec),
+            bottom,
+            first_model=start.first_model,
         )
-        own = spec.model.bottom is not None and spec.model.bottom.kind == "private" and start.bottom
-        bottom = load_bottom(start.bottom) if own else None
-        setup = Setup(spec, start.me, table, start.joint_seed, start.private_seed, preset_of(spec), bottom)
         inboxes = Inboxes(spec.peers_of(start.me))
         threading.Thread(target=_receive, args=(reader, inboxes), daemon=True).start()
         role = PROTOCOLS[spec.entry]().roles[spec.role_of(start.me)](setup)
@@ -65,6 +69,14 @@ def _work(start: Start, reader: FrameReader[ToWorker], writer: FrameWriter) -> F
     except Exception:  # noqa: BLE001 - whatever a role can raise ends as a named failure of its job
         traceback.print_exc()
         return Failed("", "", "", "")
+
+
+def _table(raw: RawTable) -> Table:
+    return Table(
+        ids_digest=raw.ids_digest,
+        columns=np.frombuffer(raw.columns, np.float64).reshape(raw.rows, -1),
+        labels=None if raw.labels is None else np.frombuffer(raw.labels, np.float64),
+    )
 
 
 def load_bottom(module: str) -> Callable[[int, int], Any]:

@@ -8,9 +8,11 @@ from typing import Any
 from api.demo.tables import DATASET, FEATURE_PARTY, LABEL_PARTY, DividedTable, Training
 from crypto.ckks_parameters import ROOMY_VALUES_PER_KEY, preset_for
 from vfl.errors import ImpossibleJob
-from vfl.job import Bottom, JobSpec, read_spec
-from vfl.planner import Plan, loss_of, opened_per_step, plan, resolve
+from vfl.job import read_spec_as
+from vfl.plan import Plan
 from vfl.schedule import held_out_rows
+from vfl.training_plan import loss_of, opened_per_step, plan, resolve
+from vfl.training_spec import Bottom, TrainingSpec
 
 MINIMUM_ROWS = 1000
 MAXIMUM_RHO = 0.05
@@ -39,7 +41,7 @@ class Agreement:
     """The specification as text and as parsed, what it will do, and what it asks of both policies."""
 
     text: str
-    spec: JobSpec
+    spec: TrainingSpec
     plan: Plan
     floors: tuple[Floor, ...]
 
@@ -68,7 +70,7 @@ def agree(
     if epochs:
         training = replace(training, epochs=epochs)
     text = _text(table, training, scheme, seed)
-    spec = resolve(read_spec(text))
+    spec = resolve(read_spec_as(TrainingSpec, text))
     expected = plan(spec, table.rows)
     if expected.rho >= 1:
         raise ImpossibleJob(
@@ -87,7 +89,7 @@ def _training_for(table: DividedTable, layout: str, top: str) -> Training:
     if layout == "embeddings" or top == "mlp":
         bottom = Bottom(hidden=(16,), out=6) if layout == "embeddings" else None
         training = Training(20, 1, 0.03, optimiser="adam", hidden=(8,) if top == "mlp" else (), bottom=bottom)
-    spec = read_spec(_text(table, training, "none", 0))
+    spec = read_spec_as(TrainingSpec, _text(table, training, "none", 0))
     # encrypted-training.md 5: at least 64 rows, four per opened value, and rho = epochs x sums / batch <= 0.05.
     sums = spec.hidden or spec.outputs
     wanted = max(64, 4 * opened_per_step(spec), math.ceil(training.epochs * sums / MAXIMUM_RHO))
@@ -140,7 +142,7 @@ def _text(table: DividedTable, training: Training, scheme: str, seed: int) -> st
         f"scheme = {_toml(scheme)}",
     ]
     text = "\n".join(lines) + "\n"
-    spec = read_spec(text)
+    spec = read_spec_as(TrainingSpec, text)
     if scheme == "ckks" and opened_per_step(spec) > preset_for(training.top, loss_of(spec)).values_per_key:
         # One step opens more than the cap that also holds against a label party that deviates.
         text += f"values_per_key = {ROOMY_VALUES_PER_KEY}\n"

@@ -17,12 +17,12 @@ from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.preprocessing import StandardScaler
 
 from vfl.flow import run_together
-from vfl.job import Columns, JobSpec, Model
 from vfl.metrics import METRIC, measure
 from vfl.protocols import PROTOCOLS
 from vfl.scaling import Scaling
 from vfl.schedule import held_out
 from vfl.setup import Setup, Table
+from vfl.training_spec import Columns, Model, TrainingSpec
 
 Floats = NDArray[np.float64]
 
@@ -40,12 +40,12 @@ class JoinedRows:
     joint_seed: bytes
     private_seeds: dict[str, bytes]
 
-    def split(self, spec: JobSpec) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    def split(self, spec: TrainingSpec) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """(training rows, held-out rows) of the job."""
         return held_out(self.joint_seed, len(self.labels), spec.split.test)
 
 
-def compare(spec: JobSpec, rows: JoinedRows, federated: float | None) -> dict[str, float | None]:
+def compare(spec: TrainingSpec, rows: JoinedRows, federated: float | None) -> dict[str, float | None]:
     """The task's metric of the job's model, of the same model in clear, of the label party alone, and centralised."""
     return {
         "federated": federated,
@@ -55,7 +55,7 @@ def compare(spec: JobSpec, rows: JoinedRows, federated: float | None) -> dict[st
     }
 
 
-def same_model_in_clear(spec: JobSpec, rows: JoinedRows) -> float:
+def same_model_in_clear(spec: TrainingSpec, rows: JoinedRows) -> float:
     """The same polynomials, batches, optimiser and first weights as the job's, in clear in this process."""
     clear = msgspec.structs.replace(spec.encryption, scheme="none", preset="none", values_per_key=0)
     spec = msgspec.structs.replace(spec, encryption=clear)
@@ -67,14 +67,16 @@ def same_model_in_clear(spec: JobSpec, rows: JoinedRows) -> float:
     roles = PROTOCOLS[spec.entry]().roles
     together = run_together(
         {
-            party: roles[spec.role_of(party)](Setup(spec, party, table, rows.joint_seed, rows.private_seeds[party]))
+            party: roles[spec.role_of(party)](
+                Setup(spec, party, {"rows": table}, rows.joint_seed, rows.private_seeds[party])
+            )
             for party, table in tables.items()
         }
     )
     return together.results[spec.roster.label].metrics[METRIC[spec.job.task]]
 
 
-def label_party_alone(spec: JobSpec, rows: JoinedRows) -> float:
+def label_party_alone(spec: TrainingSpec, rows: JoinedRows) -> float:
     """The same training without the feature party: a constant column stands in, which scaling turns into zeros."""
     label, feature = spec.roster.label, spec.roster.features[0]
     alone = msgspec.structs.replace(
@@ -86,7 +88,7 @@ def label_party_alone(spec: JobSpec, rows: JoinedRows) -> float:
     return same_model_in_clear(alone, replace(rows, features=np.ones((len(rows.labels), 1))))
 
 
-def centralised(spec: JobSpec, rows: JoinedRows) -> float:
+def centralised(spec: TrainingSpec, rows: JoinedRows) -> float:
     """All columns in one place: logistic or ridge regression; with a top model `mlp` a network of scikit-learn.
 
     That network has as many hidden neurons as the top model, of the ReLU kind, and the true loss.
@@ -115,7 +117,7 @@ def centralised(spec: JobSpec, rows: JoinedRows) -> float:
     return measure(task, labels[test], scores)[METRIC[task]]
 
 
-def _network(kind: type[Any], spec: JobSpec) -> Any:
+def _network(kind: type[Any], spec: TrainingSpec) -> Any:
     return kind(
         hidden_layer_sizes=spec.model.top.hidden, learning_rate_init=0.01, alpha=0.1, max_iter=100, random_state=0
     )

@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
 from api.demo.baselines import JoinedRows
-from vfl.job import Bottom, JobSpec
 from vfl.metrics import METRIC, measure
 from vfl.models.polynomial import SQUARE_ACTIVATION
 from vfl.models.tabular import build
 from vfl.scaling import Scaling
+from vfl.training_spec import Bottom, TrainingSpec
 
 Floats = NDArray[np.float64]
 State = dict[str, Floats]
@@ -35,7 +35,7 @@ class EpochPoint:
     """None where it is not defined: an AUC over rows of one class."""
 
 
-def curves(spec: JobSpec, rows: JoinedRows, label_epochs: Path, feature_epochs: Path) -> list[EpochPoint]:
+def curves(spec: TrainingSpec, rows: JoinedRows, label_epochs: Path, feature_epochs: Path) -> list[EpochPoint]:
     """A point per epoch that both parties kept in their folders, in order.
 
     Loss is the true logistic loss, or the squared error in scaled units.

@@ -73,7 +73,7 @@ def _checked_labels(table: DividedTable, paths: dict[str, Path]) -> NDArray[np.f
     """Both files loaded as the parties will load them, and compared; answers the labels."""
     spec = agree(table, scheme="none", epochs=None, seed=0).spec
     loaded = {
-        party: load(Path(), {DATASET: DatasetSettings(path=str(path.resolve()), id=table.id)}, spec, party)
+        party: load(Path(), {DATASET: DatasetSettings(path=str(path.resolve()), id=table.id)}, spec, party)["rows"]
         for party, path in paths.items()
     }
     label, feature = loaded[LABEL_PARTY], loaded[FEATURE_PARTY]

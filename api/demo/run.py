@@ -127,7 +127,7 @@ def _joined_rows(demonstration: Demonstration) -> JoinedRows:
     """Both parties' files read as they read them, and the seeds they ran with."""
     spec, folder = demonstration.agreement.spec, demonstration.folder
     datasets = {DATASET: DatasetSettings(path=DATA_FILE, id=demonstration.table.id)}
-    loaded = {party: load(folder / party, datasets, spec, party) for party in PARTIES}
+    loaded = {party: load(folder / party, datasets, spec, party)["rows"] for party in PARTIES}
     labels = loaded[LABEL_PARTY].labels
     if labels is None:
         raise DemoError(f"{LABEL_PARTY} holds no labels")

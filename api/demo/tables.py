@@ -7,7 +7,7 @@ import numpy as np
 import polars as pl
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_digits
 
-from vfl.job import Bottom
+from vfl.training_spec import Bottom
 
 LABEL_PARTY, FEATURE_PARTY = "label-party", "feature-party"
 DATASET = "rows"

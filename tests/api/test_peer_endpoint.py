@@ -13,8 +13,9 @@ import pytest
 from parties.channel import ENVELOPES_LIMIT, PART_LIMIT, POST_LIMIT, Envelope, Outgoing
 from parties.negotiation import Abort, Proposal, commitment_to, encode_control, job_id
 from parties.settings import write_private
-from vfl.job import read_spec
-from vfl.planner import resolve
+from vfl.job import read_spec_as
+from vfl.training_plan import resolve
+from vfl.training_spec import TrainingSpec
 
 
 class Label:
@@ -22,7 +23,7 @@ class Label:
 
     def __init__(self, url: str, spec: str, sender: str = "label-party", receiver: str = "feature-party") -> None:
         self._url = f"{url}/peer/v1/envelopes"
-        self._spec = resolve(read_spec(spec))
+        self._spec = resolve(read_spec_as(TrainingSpec, spec))
         self._commitment = commitment_to(secrets.token_bytes(32))
         self.job = job_id(self._spec.digest(), self._commitment)
         self._ends = (sender, receiver)

@@ -155,7 +155,7 @@ def test_the_peers_policy_refuses_by_rule_number_and_floor(parties: Parties, job
 
 def test_only_the_label_party_proposes(parties: Parties, job_spec: Spec) -> None:
     answer = parties[1].call("POST", "/v1/jobs", json={"spec": job_spec()})
-    assert (answer.status_code, answer.json()["code"]) == (409, "not_the_label_party")
+    assert (answer.status_code, answer.json()["code"]) == (409, "not_the_coordinator")
 
 
 @pytest.mark.parametrize("side", [0, 1])

@@ -10,7 +10,8 @@ from safetensors.numpy import load_file
 from api.demo.agreement import agree
 from api.demo.tables import BUNDLED, DividedTable, breast_cancer
 from vfl.errors import ImpossibleJob
-from vfl.job import read_spec
+from vfl.job import read_spec_as
+from vfl.training_spec import TrainingSpec
 
 Demo = Callable[..., Any]
 NETWORK = ("--layout", "embeddings", "--top", "mlp")
@@ -96,7 +97,7 @@ def test_each_party_keeps_its_own_half_of_the_network(clear: Any) -> None:
 @pytest.mark.parametrize("make", [*BUNDLED.values(), lambda: own_table(3000)], ids=[*BUNDLED, "own-tables"])
 def test_every_table_is_trained_with_every_network(make: Callable[[], DividedTable], layout: str, top: str) -> None:
     agreement = agree(make(), scheme="ckks", epochs=None, seed=0, layout=layout, top=top)
-    model = read_spec(agreement.text).model
+    model = read_spec_as(TrainingSpec, agreement.text).model
     assert (model.layout, model.top.kind, bool(model.bottom)) == (layout, top, layout == "embeddings")
     # The word `none` is written out, or the job would be refused.
     assert ('cut_noise = { method = "none" }' in agreement.text) == (layout == "embeddings")

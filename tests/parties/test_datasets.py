@@ -32,7 +32,8 @@ from parties.errors import (
 )
 from parties.settings import DatasetSettings
 from vfl.errors import InvalidData
-from vfl.job import read_spec
+from vfl.job import read_spec_as
+from vfl.training_spec import TrainingSpec
 
 Load = Callable[..., Table]
 
@@ -43,7 +44,9 @@ LABEL_FILE = "id,a,b,y\n007,1,2.5,0\n8,3,-4e-1,1\n9, 5 ,6,1\n"
 def load(tmp_path: Path) -> Load:
     def loaded(text: str = LABEL_FILE, *, task: str = "binary", me: str = "bank", dataset: str = "table") -> Table:
         (tmp_path / "table.csv").write_text(text)
-        spec = read_spec(f"""
+        spec = read_spec_as(
+            TrainingSpec,
+            f"""
 [job]
 name = "test"
 task = "{task}"
@@ -60,8 +63,9 @@ columns = ["a"]
 [train]
 epochs = 1
 batch_rows = 2
-""")
-        return datasets.load(tmp_path, {"table": DatasetSettings(path="table.csv", id="id")}, spec, me)
+""",
+        )
+        return datasets.load(tmp_path, {"table": DatasetSettings(path="table.csv", id="id")}, spec, me)["rows"]
 
     return loaded
 
@@ -78,8 +82,8 @@ def test_parquet_gives_the_same_table(load: Load, tmp_path: Path) -> None:
     expected = load()
     frame = pl.DataFrame({"id": ["007", "8", "9"], "a": [1, 3, 5], "b": [2.5, -0.4, 6.0], "y": [0, 1, 1]})
     frame.write_parquet(tmp_path / "table.parquet")
-    spec = read_spec(SPEC)
-    table = datasets.load(tmp_path, {"table": DatasetSettings(path="table.parquet", id="id")}, spec, "bank")
+    spec = read_spec_as(TrainingSpec, SPEC)
+    table = datasets.load(tmp_path, {"table": DatasetSettings(path="table.parquet", id="id")}, spec, "bank")["rows"]
     assert table.ids == expected.ids
     assert np.array_equal(table.columns, expected.columns)
 
@@ -142,7 +146,12 @@ def test_a_byte_order_mark_line_ends_and_quotes_change_nothing(load: Load, text:
 def test_a_parquet_column_of_another_type_is_no_column_of_numbers(tmp_path: Path, values: Any) -> None:
     pl.DataFrame({"id": ["1", "2"], "a": values, "b": [1, 2], "y": [0, 1]}).write_parquet(tmp_path / "table.parquet")
     with pytest.raises(NonNumericCell, match="column 'a'"):
-        datasets.load(tmp_path, {"table": DatasetSettings(path="table.parquet", id="id")}, read_spec(SPEC), "bank")
+        datasets.load(
+            tmp_path,
+            {"table": DatasetSettings(path="table.parquet", id="id")},
+            read_spec_as(TrainingSpec, SPEC),
+            "bank",
+        )
 
 
 def test_a_damaged_parquet_file_ends_in_a_named_error_wherever_the_damage_is(tmp_path: Path) -> None:
@@ -155,7 +164,12 @@ def test_a_damaged_parquet_file_ends_in_a_named_error_wherever_the_damage_is(tmp
             damaged[position] = int(random.integers(0, 256))
         path.write_bytes(damaged)
         with contextlib.suppress(InvalidData):
-            datasets.load(tmp_path, {"table": DatasetSettings(path="table.parquet", id="id")}, read_spec(SPEC), "bank")
+            datasets.load(
+                tmp_path,
+                {"table": DatasetSettings(path="table.parquet", id="id")},
+                read_spec_as(TrainingSpec, SPEC),
+                "bank",
+            )
 
 
 def test_a_panic_of_the_reader_is_an_unreadable_file() -> None:
@@ -172,7 +186,10 @@ def test_an_id_is_nothing_to_train_on(load: Load, tmp_path: Path) -> None:
         datasets.load(
             tmp_path,
             {"table": DatasetSettings(path="table.csv", id="id")},
-            read_spec(SPEC.replace('columns = ["a"]', 'columns = ["a", "id"]').replace('label = "y"', 'label = "id"')),
+            read_spec_as(
+                TrainingSpec,
+                SPEC.replace('columns = ["a"]', 'columns = ["a", "id"]').replace('label = "y"', 'label = "id"'),
+            ),
             "bank",
         )
 
@@ -195,7 +212,9 @@ def test_unknown_data_sets_and_files_are_named(load: Load, tmp_path: Path) -> No
         load(dataset="tabel")
     assert "'table'" in refused.value.fix
     with pytest.raises(UnknownFile):
-        datasets.load(tmp_path, {"table": DatasetSettings(path="none.csv", id="id")}, read_spec(SPEC), "bank")
+        datasets.load(
+            tmp_path, {"table": DatasetSettings(path="none.csv", id="id")}, read_spec_as(TrainingSpec, SPEC), "bank"
+        )
 
 
 def test_the_peer_never_reads_a_value_of_a_table(load: Load) -> None:

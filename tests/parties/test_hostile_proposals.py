@@ -17,8 +17,9 @@ from parties.party import Party
 from parties.quota import PROPOSALS
 from parties.settings import Acceptance, DatasetSettings, PartySettings, ServerSettings
 from parties.transport import Answer
-from vfl.job import JobSpec, read_spec
-from vfl.planner import resolve
+from vfl.job import read_spec_as
+from vfl.training_plan import resolve
+from vfl.training_spec import TrainingSpec
 
 BOUND_SECONDS = 30.0
 SPEC = """
@@ -67,8 +68,8 @@ class Bank:
 
 
 class Offer:
-    def __init__(self, text: str = SPEC, change: Callable[[JobSpec], JobSpec] = lambda spec: spec) -> None:
-        self.spec, self.share = change(resolve(read_spec(text))), secrets.token_bytes(32)
+    def __init__(self, text: str = SPEC, change: Callable[[TrainingSpec], TrainingSpec] = lambda spec: spec) -> None:
+        self.spec, self.share = change(resolve(read_spec_as(TrainingSpec, text))), secrets.token_bytes(32)
         commitment = commitment_to(self.share)
         self.job = job_id(self.spec.digest(), commitment)
         self.envelope = self.lane(0).seal("Proposal", encode_control(Proposal(self.spec.encoded(), commitment)))[0]

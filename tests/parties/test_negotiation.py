@@ -4,20 +4,24 @@ import pytest
 
 from parties.negotiation import check_shares, commitment_to, decode_control, failure_at, job_id, joint_seed
 from vfl.errors import RemoteProtocolError
-from vfl.job import JobSpec, read_spec
+from vfl.job import read_spec_as
+from vfl.training_spec import TrainingSpec
 
 OURS, THEIRS = b"f" * 32, b"l" * 32
 
 
-def spec(seed: str = '"joint"') -> JobSpec:
-    return read_spec(f"""
+def spec(seed: str = '"joint"') -> TrainingSpec:
+    return read_spec_as(
+        TrainingSpec,
+        f"""
 job = {{name = "test", task = "binary", seed = {seed}}}
 roster = {{label = "bank", features = ["telco"]}}
 train = {{epochs = 1, batch_rows = 64}}
 [data]
 bank = {{dataset = "table", label = "y"}}
 telco = {{dataset = "other", columns = ["a"]}}
-""")
+""",
+    )
 
 
 def test_the_joint_seed_needs_the_share_of_every_party() -> None:

@@ -7,15 +7,18 @@ import pytest
 from parties.errors import PolicyRefused
 from parties.policy import check_agreement, check_plan
 from parties.settings import Acceptance
-from vfl.job import JobSpec, read_spec
-from vfl.planner import plan, resolve
+from vfl.job import read_spec_as
+from vfl.training_plan import plan, resolve
+from vfl.training_spec import TrainingSpec
 
 AGREED: dict[str, Any] = {"peers": ("telco",), "datasets": ("table",)}
 
 
-def spec(seed: str = '"joint"', scheme: str = "ckks", epochs: int = 1, batch_rows: int = 400) -> JobSpec:
+def spec(seed: str = '"joint"', scheme: str = "ckks", epochs: int = 1, batch_rows: int = 400) -> TrainingSpec:
     return resolve(
-        read_spec(f"""
+        read_spec_as(
+            TrainingSpec,
+            f"""
 job = {{name = "test", task = "binary", seed = {seed}}}
 roster = {{label = "bank", features = ["telco"]}}
 train = {{epochs = {epochs}, batch_rows = {batch_rows}}}
@@ -23,7 +26,8 @@ encryption = {{scheme = "{scheme}"}}
 [data]
 bank = {{dataset = "table", label = "y"}}
 telco = {{dataset = "other", columns = ["a", "b"]}}
-""")
+""",
+        )
     )
 
 

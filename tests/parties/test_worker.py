@@ -10,12 +10,13 @@ from pathlib import Path
 import pytest
 
 from parties.mailbox import Mailbox
-from parties.pipe import Delivered, Failed, FrameReader, FrameWriter, FromWorker, Start
+from parties.pipe import Delivered, Failed, FrameReader, FrameWriter, FromWorker, RawTable, Start
 from parties.worker import load_bottom
 from parties.worker_process import WorkerProcess
 from vfl.errors import InvalidBottom
-from vfl.job import read_spec
-from vfl.planner import resolve
+from vfl.job import read_spec_as
+from vfl.training_plan import resolve
+from vfl.training_spec import TrainingSpec
 
 BOUND = 30.0
 SPEC = """
@@ -27,7 +28,7 @@ encryption = {scheme = "none"}
 bank = {dataset = "table", label = "y"}
 telco = {dataset = "table", columns = ["a"]}
 """
-NOTHING = Start(b"not a spec", "bank", 1, b"\0" * 8, None, b"", b"", b"", "")
+NOTHING = Start(b"not a spec", "bank", {"rows": RawTable(1, b"\0" * 8, None, b"")}, b"", b"", b"", "")
 
 
 def start_worker(log: Path) -> tuple[WorkerProcess, list[FromWorker], list[str]]:
@@ -66,8 +67,10 @@ def test_a_waiting_worker_has_no_environment_leaves_no_core_and_ends_with_its_pi
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("VFL_CANARY", "secret")
-    spec = resolve(read_spec(SPEC))
-    start = Start(spec.encoded(), "bank", 8, b"", bytes(64), bytes(32), bytes(32), bytes(32), "")
+    spec = resolve(read_spec_as(TrainingSpec, SPEC))
+    start = Start(
+        spec.encoded(), "bank", {"rows": RawTable(8, b"", bytes(64), bytes(32))}, b"", bytes(32), bytes(32), ""
+    )
     inbox: Mailbox[Delivered] = Mailbox()
     waits, ended = threading.Event(), threading.Event()
     worker = WorkerProcess(start, inbox, tmp_path / "job.log", lambda _frame: waits.set(), lambda _how: ended.set())
