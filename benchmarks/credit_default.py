@@ -25,10 +25,11 @@ from numpy.typing import NDArray
 
 from api.demo.baselines import JoinedRows, label_party_alone, same_model_in_clear
 from vfl.flow import run_together
-from vfl.job import JobSpec, read_spec
-from vfl.planner import plan, preset_of, resolve
+from vfl.job import read_spec_as
 from vfl.protocols import PROTOCOLS
 from vfl.setup import Setup, Table
+from vfl.training_plan import plan, preset_of, resolve
+from vfl.training_spec import TrainingSpec
 
 DATA = Path(__file__).parents[2] / "shared" / "data" / "credit-default"
 LABEL, FEATURE = "label-party", "feature-party"
@@ -41,9 +42,11 @@ class Case(NamedTuple):
     train: str
     """Everything of [train] but the epochs."""
 
-    def specification(self, epochs: int, own: list[str], features: list[str]) -> JobSpec:
+    def specification(self, epochs: int, own: list[str], features: list[str]) -> TrainingSpec:
         return resolve(
-            read_spec(f"""
+            read_spec_as(
+                TrainingSpec,
+                f"""
             job = {{ name = "credit-default", task = "binary", seed = 0 }}
             roster = {{ label = "{LABEL}", features = ["{FEATURE}"] }}
             model = {{ top = {{ {self.top} }} }}
@@ -51,7 +54,8 @@ class Case(NamedTuple):
             [data]
             {LABEL} = {{ dataset = "loans", label = "y", columns = {own} }}
             {FEATURE} = {{ dataset = "usage", columns = {features} }}
-            """)
+            """,
+            )
         )
 
 
@@ -65,7 +69,9 @@ CASES = {
 }
 
 
-def run(spec: JobSpec, own: NDArray[Any], features: NDArray[Any], labels: NDArray[Any], seed: int) -> dict[str, float]:
+def run(
+    spec: TrainingSpec, own: NDArray[Any], features: NDArray[Any], labels: NDArray[Any], seed: int
+) -> dict[str, float]:
     def draw(purpose: str) -> bytes:
         return hashlib.sha256(f"{purpose} {seed}".encode()).digest()
 
@@ -75,7 +81,7 @@ def run(spec: JobSpec, own: NDArray[Any], features: NDArray[Any], labels: NDArra
     together = run_together(
         {
             party: roles[spec.role_of(party)](
-                Setup(spec, party, table, rows.joint_seed, rows.private_seeds[party], preset_of(spec))
+                Setup(spec, party, {"rows": table}, rows.joint_seed, rows.private_seeds[party], preset_of(spec))
             )
             for party, table in tables.items()
         }

@@ -43,15 +43,17 @@ from api.demo.servers import Servers, free_ports
 from api.demo.tables import FEATURE_PARTY, LABEL_PARTY, DividedTable, Training
 from crypto.ckks_parameters import CkksPreset
 from vfl.flow import Flow, Report, Together, run_together
-from vfl.job import JobSpec, Role, read_spec
+from vfl.job import read_spec_as
 from vfl.models.polynomial import Numbers, load_tensors
-from vfl.planner import plan, preset_of, resolve
 from vfl.protocols.ckks_training import PROTOCOL
 from vfl.protocols.label_side import LabelSide
 from vfl.reports import Outcome, StepDone
 from vfl.scaling import Scaling
 from vfl.schedule import held_out
 from vfl.setup import Setup, Table
+from vfl.terms import Role
+from vfl.training_plan import plan, preset_of, resolve
+from vfl.training_spec import TrainingSpec
 
 ROUNDS = 3
 HTTP_STEPS = 66
@@ -72,14 +74,14 @@ def marked(flow: Flow[Outcome], mark: Callable[[], None]) -> Flow[Outcome]:
 
 
 def in_process(
-    spec: JobSpec, preset: CkksPreset | None = None, mark: Callable[[], None] = lambda: None
+    spec: TrainingSpec, preset: CkksPreset | None = None, mark: Callable[[], None] = lambda: None
 ) -> Together[Outcome]:
     """Both roles in this process; `mark` is called when the label party has done a step."""
     columns, labels = table()
     used = preset or preset_of(spec)
 
-    def setup(me: str, mine: Floats, targets: Floats | None) -> Setup:
-        return Setup(spec, me, Table(SEED, mine, targets), SEED, SEED, used)
+    def setup(me: str, mine: Floats, targets: Floats | None) -> Setup[TrainingSpec]:
+        return Setup(spec, me, {"rows": Table(SEED, mine, targets)}, SEED, SEED, used)
 
     return run_together(
         {
@@ -99,7 +101,7 @@ def seconds_per_step(case: Case, steps: int) -> tuple[float, Together[Outcome]]:
 def seconds_per_step_over_http(case: Case) -> float:
     """Between two party servers on loopback: mean over a job's steps, timed by the label party's record of them."""
     text, (columns, labels) = case.text(HTTP_STEPS), table()
-    spec = resolve(read_spec(text))
+    spec = resolve(read_spec_as(TrainingSpec, text))
     ids = pl.Series("id", range(len(labels)))
     names = spec.data[FEATURE_PARTY].columns
     divided = DividedTable(
@@ -213,7 +215,7 @@ def gradient_error(case: Case) -> float:
         in_process(spec, replace(preset, noise=0.0, output_noise=0.0)).results["label-party"].state
     )
     columns, labels = table()
-    side = LabelSide(Setup(spec, "label-party", Table(SEED, np.zeros((ROWS, 0)), labels), SEED, SEED, preset))
+    side = LabelSide(Setup(spec, "label-party", {"rows": Table(SEED, np.zeros((ROWS, 0)), labels)}, SEED, SEED, preset))
     before = side.top.tensors()
     rows = held_out(SEED, ROWS, spec.split.test)[0]
     numbers = Numbers()

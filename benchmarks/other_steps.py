@@ -9,9 +9,10 @@ import tenseal
 import torch
 from numpy.typing import NDArray
 
-from vfl.job import JobSpec, read_spec
+from vfl.job import read_spec_as
 from vfl.models.polynomial import CUBIC_ERROR, LINEAR_ERROR, SQUARE_ACTIVATION
-from vfl.planner import resolve
+from vfl.training_plan import resolve
+from vfl.training_spec import TrainingSpec
 
 Floats = NDArray[np.float64]
 
@@ -40,8 +41,8 @@ class Case:
         feature-party = {{ dataset = "rows", columns = [{names}] }}
         """
 
-    def specification(self, steps: int) -> JobSpec:
-        return resolve(read_spec(self.text(steps)))
+    def specification(self, steps: int) -> TrainingSpec:
+        return resolve(read_spec_as(TrainingSpec, self.text(steps)))
 
 
 CASES = {"linear": Case("linear"), "linear_cubic": Case("cubic"), "mlp": Case("linear", 8)}

@@ -11,10 +11,11 @@ import numpy as np
 from sklearn.datasets import load_wine
 
 from vfl.flow import run_together
-from vfl.job import read_spec
-from vfl.planner import preset_of, resolve
+from vfl.job import read_spec_as
 from vfl.protocols import PROTOCOLS
 from vfl.setup import Setup, Table
+from vfl.training_plan import preset_of, resolve
+from vfl.training_spec import TrainingSpec
 
 SPEC = """
 [job]
@@ -40,7 +41,7 @@ scheme = "{scheme}"
 """
 
 scheme = sys.argv[1] if len(sys.argv) > 1 else "none"
-spec = resolve(read_spec(SPEC.format(scheme=scheme)))
+spec = resolve(read_spec_as(TrainingSpec, SPEC.format(scheme=scheme)))
 wine, roles = load_wine(), {}
 for party in spec.parties:
     columns = wine.data[:, [wine.feature_names.index(name) for name in spec.data[party].columns]]

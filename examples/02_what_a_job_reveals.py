@@ -5,8 +5,9 @@ Both sides compute this alike from the specification and the number of rows; no 
 # ruff: noqa: INP001, T201
 
 from vfl.errors import ImpossibleJob
-from vfl.job import read_spec
-from vfl.planner import plan, resolve
+from vfl.job import read_spec_as
+from vfl.training_plan import plan, resolve
+from vfl.training_spec import TrainingSpec
 
 SPEC = """
 [job]
@@ -32,7 +33,7 @@ def spec_with(columns: int) -> str:
     return SPEC.format(columns=", ".join(f'"month_{number}"' for number in range(1, columns + 1)))
 
 
-small = plan(resolve(read_spec(spec_with(12))), rows=30_000)
+small = plan(resolve(read_spec_as(TrainingSpec, spec_with(12))), rows=30_000)
 print(f"{small.steps} steps open {small.opened_per_step} values each, rho {small.rho:.4f}")
 print("guarded against a deviating label party:", small.guards_deviating_label_party)
 for line in small.reveals:
@@ -40,6 +41,6 @@ for line in small.reveals:
         print(f"{line.receiver} reads {line.values:,} values from {line.message}: {line.learns}")
 
 try:
-    plan(resolve(read_spec(spec_with(400))), rows=30_000)
+    plan(resolve(read_spec_as(TrainingSpec, spec_with(400))), rows=30_000)
 except ImpossibleJob as refusal:
     print(f"refused: {refusal}. {refusal.fix}")

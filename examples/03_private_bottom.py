@@ -13,10 +13,11 @@ import torch
 from sklearn.datasets import load_breast_cancer
 
 from vfl.flow import run_together
-from vfl.job import read_spec
-from vfl.planner import plan, preset_of, resolve
+from vfl.job import read_spec_as
 from vfl.protocols import PROTOCOLS
 from vfl.setup import Setup, Table
+from vfl.training_plan import plan, preset_of, resolve
+from vfl.training_spec import TrainingSpec
 
 SPEC = """
 job = {{ name = "diagnosis", task = "binary" }}
@@ -39,7 +40,7 @@ def bottom(columns: int, width: int) -> torch.nn.Module:
     return torch.nn.Sequential(torch.nn.Linear(columns, 8), torch.nn.GELU(), torch.nn.Linear(8, width), torch.nn.Tanh())
 
 
-spec = resolve(read_spec(SPEC.format(scheme=sys.argv[1] if len(sys.argv) > 1 else "none")))
+spec = resolve(read_spec_as(TrainingSpec, SPEC.format(scheme=sys.argv[1] if len(sys.argv) > 1 else "none")))
 cells, roles = load_breast_cancer(), {}
 for party in spec.parties:
     columns = cells.data[:, [cells.feature_names.tolist().index(name) for name in spec.data[party].columns]]

@@ -13,9 +13,10 @@ import pytest
 
 from crypto.ckks_parameters import PRESETS
 from parties.settings import PartySettings, load
-from vfl.job import JobSpec, read_spec
+from vfl.job import read_spec, read_spec_as
 from vfl.metrics import METRIC
 from vfl.routes import ROUTES
+from vfl.training_spec import TrainingSpec
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "docker").rglob("*.md")])
@@ -99,7 +100,7 @@ def test_the_documents_show_both_kinds() -> None:
 
 def test_the_two_parties_and_the_job_of_getting_started_fit_together(tmp_path: Path) -> None:
     page = ROOT / "docs" / "getting_started.md"
-    (job,) = [read_spec(block.text) for block in JOBS if block.page == page]
+    (job,) = [read_spec_as(TrainingSpec, block.text) for block in JOBS if block.page == page]
     for block in PARTIES:
         if block.page == page:
             (tmp_path / "party.toml").write_text(block.text, "utf-8")
@@ -200,7 +201,7 @@ def settings(section: Any, path: str = "") -> Iterator[str]:
 
 
 def test_the_reference_of_the_job_specification_is_complete() -> None:
-    assert [names(row[0])[0] for row in rows("docs/job_specification.md")] == list(fields(JobSpec))
+    assert [names(row[0])[0] for row in rows("docs/job_specification.md")] == list(fields(TrainingSpec))
 
 
 def choices(section: Any) -> Iterator[tuple[str, ...]]:
@@ -220,7 +221,7 @@ def choices(section: Any) -> Iterator[tuple[str, ...]]:
 
 
 def test_the_reference_of_the_job_specification_lists_the_words_a_key_may_take() -> None:
-    for row, words in zip(rows("docs/job_specification.md"), choices(JobSpec), strict=True):
+    for row, words in zip(rows("docs/job_specification.md"), choices(TrainingSpec), strict=True):
         assert set(names(row[1])) == set(words), row[0]
         if names(row[0]) == ["encryption.preset"]:
             assert names(row[3]) == ["auto", *PRESETS]

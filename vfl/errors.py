@@ -47,6 +47,13 @@ class PeerTimeout(JobError):
     fix = "Check that the peer's server runs and can be reached, then submit the job again."
 
 
+class TooFewReplies(JobError):
+    """A round got too few usable replies, however often it was tried."""
+
+    code = "too_few_replies"
+    fix = "See the job's events for who was late, lost or refused; raise rounds.deadline_seconds or lower min_clients."
+
+
 class RowsDiffer(JobError):
     """The two sides do not hold the same rows in the same order."""
 
@@ -78,6 +85,18 @@ class SpecError(JobError):
     """The job specification cannot be read or contradicts itself."""
 
     code = "invalid_spec"
+
+
+class SpecConflict(SpecError):
+    """Settings that cannot work together; the message names the clash, `fix` the ways out (methods.md 1.4)."""
+
+    code = "spec_conflict"
+
+
+class NotAvailable(SpecError):
+    """The specification asks for something this release does not do yet."""
+
+    code = "not_available"
 
 
 class ImpossibleJob(JobError):

@@ -11,11 +11,12 @@ from dataclasses import dataclass, field
 from typing import Generic, NamedTuple, TypeAlias, TypeVar
 
 from vfl.errors import DeadlockError, RemoteProtocolError
-from vfl.job import PartyId
 from vfl.messages import Message, decode, encode
 from vfl.reports import Fact
+from vfl.terms import PartyId
 
 M = TypeVar("M", bound=Message)
+N = TypeVar("N", bound=Message)
 R = TypeVar("R")
 
 
@@ -30,6 +31,8 @@ class Receive(NamedTuple):
     """Wait for the next message of one peer; the answer is a Delivery."""
 
     frm: PartyId
+    seconds: float | None = None
+    """How long at most; None waits until the message comes or the job ends."""
 
 
 class Report(NamedTuple):
@@ -39,14 +42,23 @@ class Report(NamedTuple):
 
 
 class Delivery(NamedTuple):
-    message: Message
+    """The answer to Receive, and to Send, where only the size is of interest."""
+
+    message: Message | None
+    """None when the time was up, or when a peer the job can do without has left."""
+    payload_bytes: int = 0
+    waited_seconds: float = 0.0
+    unreadable: str = ""
+    """Why the bytes that came are no message; only where `seconds` was given, else that ends the job."""
 
 
 Flow: TypeAlias = Generator[Send | Receive | Report, Delivery | None, R]
 
 
-def send(to: PartyId, message: Message) -> Flow[None]:
-    yield Send(to, message)
+def send(to: PartyId, message: Message) -> Flow[int]:
+    """Returns the payload's bytes."""
+    answer = yield Send(to, message)
+    return answer.payload_bytes if answer is not None else 0
 
 
 def receive(kind: type[M], frm: PartyId, step: int | None = None) -> Flow[M]:
@@ -62,6 +74,21 @@ def receive(kind: type[M], frm: PartyId, step: int | None = None) -> Flow[M]:
     if step is not None and at != step:
         raise RemoteProtocolError(f"{frm} sent {kind.__name__} of step {at} where step {step} was due")
     return message
+
+
+def receive_either(one: type[M], other: type[N], frm: PartyId) -> Flow[M | N]:
+    """The peer's next message, which must be of one of two kinds. Raises RemoteProtocolError for anything else."""
+    delivery = yield Receive(frm)
+    message = delivery.message if delivery is not None else None
+    if isinstance(message, one | other):
+        return message
+    raise RemoteProtocolError(f"{frm} sent {type(message).__name__} where {one.__name__} was due")
+
+
+def await_next(frm: PartyId, seconds: float) -> Flow[Delivery]:
+    """The peer's next message of any kind, or what kept it from coming, within so many seconds."""
+    delivery = yield Receive(frm, seconds)
+    return delivery if delivery is not None else Delivery(None)
 
 
 def gather(kind: type[M], frm: Iterable[PartyId], step: int | None = None) -> Flow[dict[PartyId, M]]:
@@ -101,20 +128,26 @@ class Together(Generic[R]):
 def run_together(roles: Mapping[PartyId, Flow[R]]) -> Together[R]:
     """Run roles in one thread, each as far as it can go in turn, until all have returned.
 
-    Messages are encoded and decoded on the way, as between processes. Raises DeadlockError when every unfinished role
-    waits; an exception of a role passes through unchanged.
+    Messages are encoded and decoded on the way, as between processes. There is no clock: the time a role gave for a
+    message is up when no role can go on otherwise. Raises DeadlockError when every unfinished role waits without one;
+    an exception of a role passes through unchanged.
     """
     together: Together[R] = Together(reports={party: [] for party in roles})
-    queues: dict[tuple[PartyId, PartyId], deque[Message]] = {}
-    waiting: dict[PartyId, PartyId | None] = dict.fromkeys(roles)
+    queues: dict[tuple[PartyId, PartyId], deque[Sent]] = {}
+    waiting: dict[PartyId, Receive | None] = dict.fromkeys(roles)
 
-    def advance(party: PartyId) -> bool:
+    def advance(party: PartyId, *, time_is_up: bool = False) -> bool:
         """Run one role until it waits or returns; False if it could not move."""
-        frm, answer = waiting[party], None
-        if frm is not None:
-            if not queues.get((frm, party)):
+        awaited, answer = waiting[party], None
+        if awaited is not None:
+            queue = queues.get((awaited.frm, party))
+            if queue:
+                sent = queue.popleft()
+                answer = Delivery(sent.message, sent.payload_bytes)
+            elif time_is_up and awaited.seconds is not None:
+                answer = Delivery(None, waited_seconds=awaited.seconds)
+            else:
                 return False
-            answer = Delivery(queues[frm, party].popleft())
         try:
             waiting[party] = _run(party, roles[party], answer, queues, together)
         except StopIteration as stop:
@@ -124,8 +157,8 @@ def run_together(roles: Mapping[PartyId, Flow[R]]) -> Together[R]:
 
     while waiting:
         moved = [advance(party) for party in list(waiting)]
-        if not any(moved):
-            lines = ", ".join(f"{party} waits for {frm}" for party, frm in waiting.items())
+        if not any(moved) and not any(advance(party, time_is_up=True) for party in list(waiting)):
+            lines = ", ".join(f"{party} waits for {at.frm}" for party, at in waiting.items() if at is not None)
             raise DeadlockError(f"no role can go on: {lines}")
     return together
 
@@ -134,19 +167,21 @@ def _run(
     party: PartyId,
     role: Flow[R],
     answer: Delivery | None,
-    queues: dict[tuple[PartyId, PartyId], deque[Message]],
+    queues: dict[tuple[PartyId, PartyId], deque[Sent]],
     together: Together[R],
-) -> PartyId:
-    """Perform a role's effects until it waits; returns for whom."""
+) -> Receive:
+    """Perform a role's effects until it waits; returns for what."""
     while True:
         effect = role.send(answer)
         answer = None
         match effect:
             case Send(to, message):
                 body = encode(message)
-                queues.setdefault((party, to), deque()).append(decode(message.kind(), body))
-                together.transcript.append(Sent(party, to, message.kind(), len(body), message))
+                arrived = Sent(party, to, message.kind(), len(body), decode(message.kind(), body))
+                queues.setdefault((party, to), deque()).append(arrived)
+                together.transcript.append(arrived)
+                answer = Delivery(None, len(body))
             case Report(fact):
                 together.reports[party].append(fact)
-            case Receive(frm):
-                return frm
+            case Receive():
+                return effect

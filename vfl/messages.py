@@ -20,6 +20,7 @@ class Grain(enum.Enum):
     ROW = "per row"
     SUM = "sum over a batch"
     TABLE = "whole table"
+    MODEL = "whole model"
 
 
 class Reveals(msgspec.Struct, frozen=True):
@@ -161,6 +162,60 @@ class OpenedScores(Message, frozen=True, tag=True):
     values: bytes
 
 
+class ClientReady(Message, frozen=True, tag=True):
+    """Rounds: a client is there and waits for a task; sent first, and again when it has come back."""
+
+    reveals = Reveals("that the client is there, and the digest of the backbone it holds", Grain.NOTHING)
+    backbone_digest: bytes = b""
+
+
+class RoundTask(Message, frozen=True, tag=True):
+    """Rounds: the model of this round, to each client of its cohort."""
+
+    reveals = Reveals("the shared model after every round it takes part in", Grain.MODEL, "none: all clients share it")
+    round: int
+    """From 1."""
+    model_digest: bytes
+    """SHA-256 of `parameters` as sent, 32 bytes."""
+    parameters: bytes
+    """A codec's body: the whole model, or the decoder where a backbone stays."""
+    rate: float
+    epochs: int
+    reply_bits: int = 0
+    """Bits per value of the reply, where the codec has them."""
+    backbone: bytes = b""
+    """Only to a client that does not hold it."""
+    backbone_digest: bytes = b""
+
+
+class RoundReply(Message, frozen=True, tag=True):
+    """Rounds: what a client's training made of it. Rows stay where they are."""
+
+    reveals = Reveals(
+        "this client's trained parameters, its number of rows and its training loss: rows can be inferred from them",
+        Grain.MODEL,
+        "none: secure sums would show the cohort's sum only",
+    )
+    round: int
+    parameters: bytes
+    rows: int
+    """Rows trained on; 0 says that the client could not train: it has lost the backbone."""
+    loss: float
+    """Mean over the steps of the last local epoch."""
+    backbone_digest: bytes = b""
+
+
+class Published(Message, frozen=True, tag=True):
+    """Rounds: the final model, to every client, chosen or not."""
+
+    reveals = Reveals("the final shared model", Grain.MODEL, "none: all clients share it")
+    round: int
+    parameters: bytes
+    model_digest: bytes
+    backbone: bytes = b""
+    backbone_digest: bytes = b""
+
+
 MESSAGES: dict[str, type[Message]] = {
     message.kind(): message
     for message in (
@@ -177,6 +232,10 @@ MESSAGES: dict[str, type[Message]] = {
         EncryptedEvaluation,
         MaskedScores,
         OpenedScores,
+        ClientReady,
+        RoundTask,
+        RoundReply,
+        Published,
     )
 }
 

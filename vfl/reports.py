@@ -21,13 +21,30 @@ class EpochDone(msgspec.Struct, frozen=True, tag=True):
     state: bytes
 
 
+class RoundDone(msgspec.Struct, frozen=True, tag=True):
+    """One round is over; `state` is all this party needs to go on from here, the last good checkpoint."""
+
+    round: int
+    rounds: int
+    state: bytes
+    measures: dict[str, float] = {}
+    """Of this round: accuracy, loss, rows, replies, bytes sent and received."""
+
+
+class Refused(msgspec.Struct, frozen=True, tag=True):
+    """A peer sent something that was left out; the job goes on with the rest."""
+
+    peer: str
+    text: str
+
+
 class Progress(msgspec.Struct, frozen=True, tag=True):
     """A line for the operator outside the steps, such as evaluation."""
 
     text: str
 
 
-Fact: TypeAlias = StepDone | EpochDone | Progress
+Fact: TypeAlias = StepDone | EpochDone | RoundDone | Refused | Progress
 
 
 class Outcome(msgspec.Struct, frozen=True):
@@ -39,3 +56,7 @@ class Outcome(msgspec.Struct, frozen=True):
     """Held-out metrics; at the label party only."""
     operations: dict[str, int] = {}
     """Homomorphic operations this party carried out, by name."""
+    series: dict[str, list[float]] = {}
+    """Measures by round or epoch, such as accuracy and bytes."""
+    notes: list[str] = []
+    """Sentences for the report: waivers, warnings, what was kept and why."""

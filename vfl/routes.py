@@ -5,8 +5,9 @@ With `messages.py` this is the privacy surface of every protocol. The table "wha
 
 from dataclasses import dataclass
 
-from vfl.job import JobSpec, PartyId, Role
+from vfl.job import JobSpec
 from vfl.messages import (
+    ClientReady,
     CutGradient,
     Embedding,
     EncryptedEmbedding,
@@ -19,9 +20,14 @@ from vfl.messages import (
     OpenedGradient,
     OpenedScores,
     PublicKeys,
+    Published,
+    RoundReply,
+    RoundTask,
     RowsDigest,
     StepApplied,
 )
+from vfl.rounds_spec import RoundsSpec
+from vfl.terms import PartyId, Role
 
 
 @dataclass(frozen=True)
@@ -34,6 +40,7 @@ class Route:
 
 
 F, L = Role.FEATURE, Role.LABEL
+A, C = Role.AGGREGATOR, Role.CLIENT
 
 ROUTES: dict[str, tuple[Route, ...]] = {
     "split_training": (
@@ -56,6 +63,12 @@ ROUTES: dict[str, tuple[Route, ...]] = {
         Route(L, F, MaskedScores),
         Route(F, L, OpenedScores),
     ),
+    "rounds": (
+        Route(C, A, ClientReady),
+        Route(A, C, RoundTask),
+        Route(C, A, RoundReply),
+        Route(A, C, Published),
+    ),
 }
 
 
@@ -65,6 +78,8 @@ ONLY_EMBEDDINGS: frozenset[type[Message]] = frozenset({CutGradient, EncryptedErr
 
 def routes_of(spec: JobSpec) -> tuple[Route, ...]:
     """The routes of one job: those of its protocol that its layout uses."""
+    if isinstance(spec, RoundsSpec):
+        return ROUTES[spec.entry]
     unused = ONLY_EMBEDDINGS if spec.model.layout == "features" else frozenset({StepApplied})
     return tuple(route for route in ROUTES[spec.entry] if route.message not in unused)
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from vfl.planner import INPUT_BOUND
+from vfl.training_plan import INPUT_BOUND
 
 Floats = NDArray[np.float64]
 

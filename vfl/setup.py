@@ -1,15 +1,19 @@
 """What a role is given, as one frozen argument: everything it may know, and no way to reach the world."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from crypto.ckks_parameters import CkksPreset
-from vfl.job import JobSpec, PartyId, Role
+from vfl.rounds_spec import RoundsSpec
 from vfl.schedule import Batch, batches, held_out
+from vfl.terms import PartyId, Role
+from vfl.training_spec import TrainingSpec
+
+S = TypeVar("S", TrainingSpec, RoundsSpec)
 
 
 @dataclass(frozen=True)
@@ -25,10 +29,11 @@ class Table:
 
 
 @dataclass(frozen=True)
-class Setup:
-    spec: JobSpec
+class Setup(Generic[S]):
+    spec: S
     me: PartyId
-    table: Table = field(repr=False)
+    tables: Mapping[str, Table] = field(repr=False)
+    """By use: `rows` of a label, feature or client party; `test`, `public` and others of an aggregator."""
     joint_seed: bytes = field(repr=False)
     """Drawn by both sides: batch order and held-out rows."""
     private_seed: bytes = field(repr=False)
@@ -36,20 +41,29 @@ class Setup:
     preset: CkksPreset | None = None
     bottom: Callable[[int, int], Any] | None = None
     """Makes this party's own bottom module, for bottoms of kind `private`."""
+    first_model: bytes = field(default=b"", repr=False)
+    """The registered model that model.first_model names, safetensors."""
+    saved: bytes = field(default=b"", repr=False)
+    """State of an earlier run of this role to continue from, as it was reported; empty starts anew."""
+
+    @property
+    def table(self) -> Table:
+        """This party's own rows."""
+        return self.tables["rows"]
 
     @property
     def rows(self) -> int:
         return len(self.table.columns)
 
     @property
-    def training_rows(self) -> NDArray[np.int64]:
+    def training_rows(self: "Setup[TrainingSpec]") -> NDArray[np.int64]:
         return held_out(self.joint_seed, self.rows, self.spec.split.test)[0]
 
     @property
-    def test_rows(self) -> NDArray[np.int64]:
+    def test_rows(self: "Setup[TrainingSpec]") -> NDArray[np.int64]:
         return held_out(self.joint_seed, self.rows, self.spec.split.test)[1]
 
-    def batches(self) -> Iterator[Batch]:
+    def batches(self: "Setup[TrainingSpec]") -> Iterator[Batch]:
         """The same batches in the same order at every party."""
         return batches(self.joint_seed, self.training_rows, self.spec.train.epochs, self.spec.train.batch_rows)
 

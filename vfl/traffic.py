@@ -9,8 +9,8 @@ import math
 from crypto.ciphertexts import seeded_bytes
 from crypto.ckks_parameters import PRESETS, RING_DEGREE, SLOTS
 from crypto.packing import Group, groups_for
-from vfl.job import JobSpec
 from vfl.schedule import batch_sizes, held_out_rows
+from vfl.training_spec import TrainingSpec
 
 WORD = 8
 POLYNOMIAL = WORD * RING_DEGREE
@@ -18,7 +18,7 @@ PICKED_ROWS = 1024
 """Held-out rows scored at once by a model with hidden neurons; each is a ciphertext until it is packed."""
 
 
-def expected_bytes(spec: JobSpec, rows: int, opened: int, cut_width: int) -> dict[str, int]:
+def expected_bytes(spec: TrainingSpec, rows: int, opened: int, cut_width: int) -> dict[str, int]:
     """Payload bytes by message kind for a whole resolved job; `opened` values and `cut_width` errors per step."""
     test = held_out_rows(rows, spec.split.test)
     sizes = batch_sizes(rows - test, spec.train.batch_rows) * spec.train.epochs
@@ -50,13 +50,13 @@ def expected_bytes(spec: JobSpec, rows: int, opened: int, cut_width: int) -> dic
     return forecast
 
 
-def evaluation_rows(spec: JobSpec) -> int:
+def evaluation_rows(spec: TrainingSpec) -> int:
     """Held-out rows whose scores are opened under one key."""
     room = PICKED_ROWS if spec.hidden else RING_DEGREE
     return min(room, spec.encryption.values_per_key // spec.outputs)
 
 
-def _clear(spec: JobSpec, sizes: list[int], test: int) -> dict[str, int]:
+def _clear(spec: TrainingSpec, sizes: list[int], test: int) -> dict[str, int]:
     width = sum(map(spec.embedding_width, spec.roster.features))
     forecast = {"Embedding": sum(sizes) * width * WORD, "EvaluationRows": test * width * WORD}
     if spec.model.layout == "embeddings":
@@ -69,7 +69,7 @@ def _masked(groups: tuple[Group, ...]) -> int:
     return sum(POLYNOMIAL + WORD * group.width for group in groups)
 
 
-def _keys(spec: JobSpec, values: int) -> int:
+def _keys(spec: TrainingSpec, values: int) -> int:
     """A key's public part for releases of so many values."""
     preset = PRESETS[spec.encryption.preset]
     size = seeded_bytes(preset.public_moduli, RING_DEGREE)

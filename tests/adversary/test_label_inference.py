@@ -10,11 +10,12 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from vfl.flow import run_together
-from vfl.job import read_spec
+from vfl.job import read_spec_as
 from vfl.messages import CutGradient
-from vfl.planner import preset_of, resolve
 from vfl.protocols import PROTOCOLS
 from vfl.setup import Setup, Table
+from vfl.training_plan import preset_of, resolve
+from vfl.training_spec import TrainingSpec
 
 ROWS, COLUMNS = 1024, 6
 
@@ -25,7 +26,9 @@ def errors_seen(cut_noise):
     columns = draws.standard_normal((ROWS, COLUMNS))
     labels = (columns @ draws.standard_normal(COLUMNS) + draws.standard_normal(ROWS) > 2.0).astype(np.float64)
     spec = resolve(
-        read_spec(f"""
+        read_spec_as(
+            TrainingSpec,
+            f"""
         job = {{ name = "leak", task = "binary" }}
         roster = {{ label = "l", features = ["f"] }}
         model = {{ layout = "embeddings", bottom = {{ out = 4 }} }}
@@ -35,10 +38,13 @@ def errors_seen(cut_noise):
         [data]
         l = {{ dataset = "l", label = "y" }}
         f = {{ dataset = "f", columns = {[f"c{i}" for i in range(COLUMNS)]} }}
-        """)
+        """,
+        )
     )
-    feature = Setup(spec, "f", Table(b"", columns), b"joint", b"private of f", preset_of(spec))
-    label = replace(feature, me="l", table=Table(b"", np.zeros((ROWS, 0)), labels), private_seed=b"private of l")
+    feature = Setup(spec, "f", {"rows": Table(b"", columns)}, b"joint", b"private of f", preset_of(spec))
+    label = replace(
+        feature, me="l", tables={"rows": Table(b"", np.zeros((ROWS, 0)), labels)}, private_seed=b"private of l"
+    )
     together = run_together({s.me: PROTOCOLS[spec.entry]().roles[spec.role_of(s.me)](s) for s in (label, feature)})
     cuts = [line.message for line in together.transcript if isinstance(line.message, CutGradient)]
     seen = [np.frombuffer(cut.values).reshape(-1, 4) for cut in cuts]

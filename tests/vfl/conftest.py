@@ -12,11 +12,13 @@ from sklearn.datasets import load_breast_cancer, load_diabetes, load_digits
 
 from crypto.ckks_parameters import CkksPreset
 from vfl.flow import Together, run_together
-from vfl.job import JobSpec, Role, read_spec
-from vfl.planner import preset_of, resolve
+from vfl.job import read_spec_as
 from vfl.protocols import PROTOCOLS
 from vfl.reports import Outcome
 from vfl.setup import Setup, Table
+from vfl.terms import Role
+from vfl.training_plan import preset_of, resolve
+from vfl.training_spec import TrainingSpec
 
 Floats = NDArray[np.float64]
 
@@ -59,7 +61,7 @@ def digits() -> Joined:
 
 def specification(
     joined: Joined, *, feature_parties: int = 1, model: str = "", cut_noise: str = "", **options: Any
-) -> JobSpec:
+) -> TrainingSpec:
     """A resolved job on this table; options by dotted name, such as train_epochs; model and cut_noise as TOML."""
     shares = {f"{FEATURE}-{i}": joined.theirs[i::feature_parties] for i in range(feature_parties)}
     sections: dict[str, dict[str, Any]] = {
@@ -82,7 +84,9 @@ def specification(
     classes = "classes = 10" if joined.task == "multiclass" else ""
     training = "\n".join(table({key: value}) for key, value in sections["train"].items())
     return resolve(
-        read_spec(f"""
+        read_spec_as(
+            TrainingSpec,
+            f"""
         encryption = {{ {table(sections["encryption"])} }}
 
         {parts}
@@ -99,32 +103,35 @@ def specification(
         [data]
         {LABEL} = {{ dataset = "l", label = "y", columns = {[f"c{i}" for i in joined.own]} }}
         {brought}
-        """)
+        """,
+        )
     )
 
 
-def setups(spec: JobSpec, joined: Joined, preset: CkksPreset | None = None) -> dict[str, Setup]:
-    def setup(party: str) -> Setup:
+def setups(spec: TrainingSpec, joined: Joined, preset: CkksPreset | None = None) -> dict[str, Setup[TrainingSpec]]:
+    def setup(party: str) -> Setup[TrainingSpec]:
         columns = joined.columns[:, [int(name[1:]) for name in spec.data[party].columns]]
         labels = joined.labels if party == LABEL else None
         private = hashlib.sha256(party.encode()).digest()
-        return Setup(spec, party, Table(bytes(32), columns, labels), JOINT_SEED, private, preset or preset_of(spec))
+        return Setup(
+            spec, party, {"rows": Table(bytes(32), columns, labels)}, JOINT_SEED, private, preset or preset_of(spec)
+        )
 
     return {party: setup(party) for party in spec.parties}
 
 
-def train(spec: JobSpec, joined: Joined, preset: CkksPreset | None = None) -> Together[Outcome]:
+def train(spec: TrainingSpec, joined: Joined, preset: CkksPreset | None = None) -> Together[Outcome]:
     roles = PROTOCOLS[spec.entry]().roles
     return run_together({p: roles[spec.role_of(p)](s) for p, s in setups(spec, joined, preset).items()})
 
 
 @pytest.fixture(scope="session")
-def federation() -> Callable[..., tuple[JobSpec, Together[Outcome]]]:
+def federation() -> Callable[..., tuple[TrainingSpec, Together[Outcome]]]:
     """Trains on a joined table; options as in `specification`, `preset` to replace the preset."""
 
     def run(
         joined: Joined, *, change: Callable[[CkksPreset], CkksPreset] | None = None, **options: Any
-    ) -> tuple[JobSpec, Together[Outcome]]:
+    ) -> tuple[TrainingSpec, Together[Outcome]]:
         spec = specification(joined, **options)
         preset = preset_of(spec)
         return spec, train(spec, joined, change(preset) if change and preset else preset)
@@ -133,13 +140,13 @@ def federation() -> Callable[..., tuple[JobSpec, Together[Outcome]]]:
 
 
 @pytest.fixture(scope="session")
-def make_setups() -> Callable[..., dict[str, Setup]]:
-    def make(joined: Joined, **options: Any) -> dict[str, Setup]:
+def make_setups() -> Callable[..., dict[str, Setup[TrainingSpec]]]:
+    def make(joined: Joined, **options: Any) -> dict[str, Setup[TrainingSpec]]:
         return setups(specification(joined, **options), joined)
 
     return make
 
 
 @pytest.fixture(scope="session")
-def role_of() -> Callable[[Setup], Role]:
+def role_of() -> Callable[[Setup[TrainingSpec]], Role]:
     return lambda setup: setup.spec.role_of(setup.me)

@@ -6,19 +6,22 @@ import sys
 import numpy as np
 
 from vfl.flow import Delivery, Flow, Receive, Send
-from vfl.job import read_spec
+from vfl.job import read_spec_as
 from vfl.messages import Message
-from vfl.planner import preset_of, resolve
 from vfl.protocols.ckks_training import PROTOCOL
 from vfl.reports import Outcome
 from vfl.setup import Setup, Table
+from vfl.training_plan import preset_of, resolve
+from vfl.training_spec import TrainingSpec
 
 HELD_OUT = 64
 
 batch = int(sys.argv[1])
 rows = batch + HELD_OUT
 spec = resolve(
-    read_spec(f"""
+    read_spec_as(
+        TrainingSpec,
+        f"""
     job = {{ name = "one step", task = "binary" }}
     roster = {{ label = "l", features = ["f"] }}
     split = {{ test = {HELD_OUT / rows} }}
@@ -27,13 +30,16 @@ spec = resolve(
     [data]
     l = {{ dataset = "l", label = "y" }}
     f = {{ dataset = "f", columns = ["a", "b", "c", "d", "e", "f", "g", "h"] }}
-    """)
+    """,
+    )
 )
 columns = np.random.Generator(np.random.Philox(0)).standard_normal((rows, 8))
 labels = (columns[:, 0] > 0).astype(np.float64)
 tables = {"l": Table(b"", np.zeros((rows, 0)), labels), "f": Table(b"", columns)}
 flows: dict[str, Flow[Outcome]] = {
-    party: PROTOCOL.roles[spec.role_of(party)](Setup(spec, party, table, b"joint", party.encode(), preset_of(spec)))
+    party: PROTOCOL.roles[spec.role_of(party)](
+        Setup(spec, party, {"rows": table}, b"joint", party.encode(), preset_of(spec))
+    )
     for party, table in tables.items()
 }
 queues: dict[str, list[Message]] = {party: [] for party in flows}

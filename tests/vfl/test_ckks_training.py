@@ -9,8 +9,8 @@ from vfl.errors import Diverged, RemoteProtocolError
 from vfl.flow import Delivery, Send
 from vfl.messages import PublicKeys, RowsDigest
 from vfl.models.polynomial import load_tensors
-from vfl.planner import plan
 from vfl.protocols.ckks_training import label_party
+from vfl.training_plan import plan
 
 
 def noise_free(preset):

@@ -4,8 +4,9 @@ import msgspec
 import pytest
 
 from vfl.errors import SpecError
-from vfl.job import decode_spec, read_spec
+from vfl.job import decode_spec, read_spec_as
 from vfl.routes import allowed
+from vfl.training_spec import TrainingSpec
 
 SPEC = """
 [job]
@@ -28,14 +29,14 @@ batch_rows = 64
 
 
 def test_both_sides_compute_the_same_digest_from_the_bytes_that_travel():
-    spec = read_spec(SPEC)
+    spec = read_spec_as(TrainingSpec, SPEC)
     assert decode_spec(spec.encoded()) == spec
     assert decode_spec(spec.encoded()).digest() == spec.digest()
-    assert read_spec(SPEC.replace("epochs = 2", "epochs = 3")).digest() != spec.digest()
+    assert read_spec_as(TrainingSpec, SPEC.replace("epochs = 2", "epochs = 3")).digest() != spec.digest()
 
 
 def test_bytes_that_are_not_canonical_are_refused():
-    spec = read_spec(SPEC)
+    spec = read_spec_as(TrainingSpec, SPEC)
     fields = msgspec.msgpack.decode(spec.encoded())
     reordered = msgspec.msgpack.encode(dict(reversed(list(fields.items()))))
     with pytest.raises(SpecError, match="canonical"):
@@ -88,12 +89,12 @@ def test_bytes_that_are_not_canonical_are_refused():
 )
 def test_a_specification_that_contradicts_itself_is_refused_by_name(old, new, message):
     with pytest.raises(SpecError, match=message.replace(".", r"\.")):
-        read_spec(SPEC.replace(old, new, 1))
+        read_spec_as(TrainingSpec, SPEC.replace(old, new, 1))
 
 
 def test_a_typing_slip_is_answered_with_the_nearest_key():
     with pytest.raises(SpecError) as raised:
-        read_spec(SPEC.replace("batch_rows", "batch_row"))
+        read_spec_as(TrainingSpec, SPEC.replace("batch_rows", "batch_row"))
     assert raised.value.fix == "Did you mean `batch_rows`?"
 
 
@@ -101,8 +102,8 @@ def test_sums_under_two_keys_do_not_add_so_ckks_takes_one_feature_party():
     two = SPEC.replace('["telco-b"]', '["telco-b", "telco-c"]')
     two += '[data.telco-c]\ndataset = "x"\ncolumns = ["c"]\n'
     with pytest.raises(SpecError, match="one feature party"):
-        read_spec(two)
-    assert read_spec(two + '[encryption]\nscheme = "none"\n').outputs == 1
+        read_spec_as(TrainingSpec, two)
+    assert read_spec_as(TrainingSpec, two + '[encryption]\nscheme = "none"\n').outputs == 1
 
 
 @pytest.mark.parametrize(
@@ -118,4 +119,4 @@ def test_sums_under_two_keys_do_not_add_so_ckks_takes_one_feature_party():
     ],
 )
 def test_only_listed_routes_are_legal(sender, receiver, kind, legal):
-    assert allowed(read_spec(SPEC), sender, receiver, kind) is legal
+    assert allowed(read_spec_as(TrainingSpec, SPEC), sender, receiver, kind) is legal

@@ -16,8 +16,8 @@ from vfl.errors import Diverged, InvalidBottom
 from vfl.flow import run_together
 from vfl.models.polynomial import SQUARE_ACTIVATION, load_tensors
 from vfl.models.tabular import build
-from vfl.planner import opened_per_step, plan
 from vfl.protocols import PROTOCOLS
+from vfl.training_plan import opened_per_step, plan
 
 MLP = 'top = { kind = "mlp", hidden = [4] }'
 EMBEDDINGS = 'layout = "embeddings", bottom = { hidden = [8], out = 5 }'

@@ -5,9 +5,10 @@ import numpy as np
 import pytest
 
 from vfl.errors import ImpossibleJob
-from vfl.job import Model, Top, read_spec
-from vfl.planner import plan, resolve
+from vfl.job import read_spec_as
 from vfl.schedule import batch_sizes, batches, blocks, held_out
+from vfl.training_plan import plan, resolve
+from vfl.training_spec import Model, Top, TrainingSpec
 
 COLUMNS = [f"c{i}" for i in range(20)]
 
@@ -15,7 +16,9 @@ COLUMNS = [f"c{i}" for i in range(20)]
 def spec(task="binary", epochs=10, batch_rows=256, columns=COLUMNS, **encryption):
     classes = "classes = 10" if task == "multiclass" else ""
     options = ", ".join(f"{key} = {value!r}" for key, value in encryption.items())
-    return read_spec(f"""
+    return read_spec_as(
+        TrainingSpec,
+        f"""
     encryption = {{ {options} }}
     [job]
     name = "test"
@@ -34,7 +37,8 @@ def spec(task="binary", epochs=10, batch_rows=256, columns=COLUMNS, **encryption
     [train]
     epochs = {epochs}
     batch_rows = {batch_rows}
-    """)
+    """,
+    )
 
 
 def test_the_plan_counts_what_each_step_and_the_job_reveal():

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from safetensors.numpy import load, save
 
 from vfl.errors import Diverged
-from vfl.job import Optimiser
 from vfl.schedule import philox
+from vfl.terms import Optimiser
 
 Floats = NDArray[np.float64]
 V = TypeVar("V")

@@ -2,11 +2,12 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from vfl.flow import Flow
-from vfl.job import Role
 from vfl.reports import Outcome
 from vfl.setup import Setup
+from vfl.terms import Role
 
 
 @dataclass(frozen=True)
@@ -14,7 +15,7 @@ class Protocol:
     """A protocol is its name and one flow per role."""
 
     name: str
-    roles: dict[Role, Callable[[Setup], Flow[Outcome]]]
+    roles: dict[Role, Callable[[Setup[Any]], Flow[Outcome]]]
 
 
 def _split_training() -> Protocol:
@@ -29,7 +30,14 @@ def _ckks_training() -> Protocol:
     return PROTOCOL
 
 
+def _rounds() -> Protocol:
+    from vfl.protocols.rounds import PROTOCOL  # noqa: PLC0415 - torch only when a job asks for it
+
+    return PROTOCOL
+
+
 PROTOCOLS: dict[str, Callable[[], Protocol]] = {
     "split_training": _split_training,
     "ckks_training": _ckks_training,
+    "rounds": _rounds,
 }

@@ -44,7 +44,6 @@ from crypto.errors import CryptoError, OutOfRange
 from crypto.packing import groups_for
 from vfl.errors import Diverged, LocalProtocolError, RemoteProtocolError
 from vfl.flow import Flow, receive, report, send
-from vfl.job import PartyId, Role
 from vfl.messages import (
     EncryptedEmbedding,
     EncryptedError,
@@ -56,7 +55,6 @@ from vfl.messages import (
     PublicKeys,
 )
 from vfl.models.polynomial import floats
-from vfl.planner import cut_width, opened_per_step, output_sums
 from vfl.protocols import Protocol
 from vfl.protocols.feature_side import FeatureSide
 from vfl.protocols.label_side import Floats, LabelSide
@@ -64,7 +62,10 @@ from vfl.protocols.same_rows import same_rows
 from vfl.reports import EpochDone, Outcome, Progress, StepDone
 from vfl.schedule import Batch, blocks
 from vfl.setup import Setup
+from vfl.terms import PartyId, Role
 from vfl.traffic import evaluation_rows
+from vfl.training_plan import cut_width, opened_per_step, output_sums
+from vfl.training_spec import TrainingSpec
 
 
 class EncryptedBlock(NamedTuple):
@@ -78,7 +79,7 @@ class EncryptedBlock(NamedTuple):
     """Of its batch."""
 
 
-def feature_party(setup: Setup) -> Flow[Outcome]:
+def feature_party(setup: Setup[TrainingSpec]) -> Flow[Outcome]:
     yield from same_rows(setup)  # 0
     label, side, learns = setup.only(Role.LABEL), FeatureSide(setup), setup.spec.model.layout == "embeddings"
     groups, owner = groups_for(opened_per_step(setup.spec)), KeyOwner(setup, side)
@@ -127,7 +128,7 @@ def feature_party(setup: Setup) -> Flow[Outcome]:
 class KeyOwner:
     """Makes the feature party's keys, each for the values it may open, and what is encrypted under them."""
 
-    def __init__(self, setup: Setup, side: FeatureSide) -> None:
+    def __init__(self, setup: Setup[TrainingSpec], side: FeatureSide) -> None:
         self._setup, self._side = setup, side
         self._keys: list[CkksPrivateKey] = []
 
@@ -160,7 +161,7 @@ class KeyOwner:
         return _summed([key.operations for key in self._keys]) | {"make key": len(self._keys)}
 
 
-def label_party(setup: Setup) -> Flow[Outcome]:
+def label_party(setup: Setup[TrainingSpec]) -> Flow[Outcome]:
     yield from same_rows(setup)  # 0
     feature, side, preset = setup.only(Role.FEATURE), LabelSide(setup), _preset(setup)
     width, values = setup.spec.embedding_width(feature), opened_per_step(setup.spec)
@@ -218,7 +219,7 @@ def _protected_error(ckks: CkksPublicKey, side: LabelSide, errors: list[CkksVect
     return EncryptedError(step, basis.astype("<f8").tobytes(), columns)
 
 
-def _cut_error(setup: Setup, key: CkksPrivateKey, cut: EncryptedError, rows: int) -> Floats:
+def _cut_error(setup: Setup[TrainingSpec], key: CkksPrivateKey, cut: EncryptedError, rows: int) -> Floats:
     """Step 11: the cut error of one block, rows x embedding."""
     label, rank, width = setup.only(Role.LABEL), cut_width(setup.spec, setup.me), setup.spec.embedding_width(setup.me)
     basis = floats(cut.basis, rank, width)
@@ -246,17 +247,17 @@ def _public_key(feature: PartyId, preset: CkksPreset, values: int) -> Flow[CkksP
     return ckks
 
 
-def _evaluation_blocks(setup: Setup) -> list[NDArray[np.int64]]:
+def _evaluation_blocks(setup: Setup[TrainingSpec]) -> list[NDArray[np.int64]]:
     """The held-out rows in blocks whose scores one key may open."""
     rows = evaluation_rows(setup.spec)
     return [setup.test_rows[start : start + rows] for start in range(0, len(setup.test_rows), rows)]
 
 
-def _steps_per_key(setup: Setup) -> int:
+def _steps_per_key(setup: Setup[TrainingSpec]) -> int:
     return setup.spec.encryption.values_per_key // opened_per_step(setup.spec)
 
 
-def _preset(setup: Setup) -> CkksPreset:
+def _preset(setup: Setup[TrainingSpec]) -> CkksPreset:
     if setup.preset is None:
         raise LocalProtocolError("an encrypted training needs a preset")
     return setup.preset

@@ -5,11 +5,11 @@ import torch
 from numpy.typing import NDArray
 
 from vfl.errors import Diverged, InvalidBottom
-from vfl.job import Bottom
 from vfl.models.polynomial import make_optimiser, save_tensors
 from vfl.models.tabular import build
 from vfl.scaling import Scaling
 from vfl.setup import Setup
+from vfl.training_spec import Bottom, TrainingSpec
 
 Floats = NDArray[np.float64]
 
@@ -24,7 +24,7 @@ class FeatureSide:
     Raises InvalidBottom for a module that cannot be made or has another width, Diverged for one that explodes.
     """
 
-    def __init__(self, setup: Setup) -> None:
+    def __init__(self, setup: Setup[TrainingSpec]) -> None:
         spec = setup.spec
         self._me, self._width = setup.me, spec.embedding_width(setup.me)
         self._scaling = Scaling.fit(setup.table.columns[setup.training_rows])
@@ -37,7 +37,7 @@ class FeatureSide:
             self._optimiser = make_optimiser(parameters, spec.train.optimiser) if parameters else None
             self.embed(setup.training_rows[:8])
 
-    def _build(self, setup: Setup, bottom: Bottom) -> torch.nn.Module:
+    def _build(self, setup: Setup[TrainingSpec], bottom: Bottom) -> torch.nn.Module:
         if bottom.kind == "private" and setup.bottom is None:
             raise InvalidBottom(
                 f"the job wants a private bottom model and {setup.me} names none",

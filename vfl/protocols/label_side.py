@@ -10,10 +10,11 @@ from crypto.noise import gaussian
 from vfl.errors import LocalProtocolError
 from vfl.metrics import measure
 from vfl.models.polynomial import Arithmetic, Passes, Shape, Top, save_tensors
-from vfl.planner import loss_of
 from vfl.reports import Outcome
 from vfl.scaling import Scaling
 from vfl.setup import Setup
+from vfl.training_plan import loss_of
+from vfl.training_spec import TrainingSpec
 
 Floats = NDArray[np.float64]
 V = TypeVar("V")
@@ -25,7 +26,7 @@ CLEAR_WEIGHT_LIMIT = 1e3
 class LabelSide:
     """Own columns and targets, bounded; the top model; what goes back of the cut error; metrics over held-out rows."""
 
-    def __init__(self, setup: Setup) -> None:
+    def __init__(self, setup: Setup[TrainingSpec]) -> None:
         spec, labels = setup.spec, setup.table.labels
         if labels is None:
             raise LocalProtocolError(f"{setup.me} is the label party and brought no labels")

@@ -8,9 +8,10 @@ from vfl.errors import RowsDiffer
 from vfl.flow import Flow, gather, send
 from vfl.messages import RowsDigest
 from vfl.setup import Setup
+from vfl.training_spec import TrainingSpec
 
 
-def same_rows(setup: Setup) -> Flow[None]:
+def same_rows(setup: Setup[TrainingSpec]) -> Flow[None]:
     """Exchange digests with every peer. Raises RowsDiffer, naming the peer and what differs."""
     peers = setup.spec.peers_of(setup.me)
     for peer in peers:

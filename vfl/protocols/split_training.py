@@ -19,7 +19,6 @@ import numpy as np
 
 from vfl.errors import RemoteProtocolError
 from vfl.flow import Flow, gather, receive, report, send
-from vfl.job import PartyId, Role
 from vfl.messages import CutGradient, Embedding, EvaluationRows, Message, StepApplied
 from vfl.models.polynomial import Numbers, floats
 from vfl.protocols import Protocol
@@ -28,12 +27,14 @@ from vfl.protocols.label_side import Floats, LabelSide
 from vfl.protocols.same_rows import same_rows
 from vfl.reports import EpochDone, Outcome, Progress, StepDone
 from vfl.setup import Setup
+from vfl.terms import PartyId, Role
+from vfl.training_spec import TrainingSpec
 
 CLEAR_LIMIT = 1e6
 """Largest value a peer may send in clear; standardised columns end at 3."""
 
 
-def feature_party(setup: Setup) -> Flow[Outcome]:
+def feature_party(setup: Setup[TrainingSpec]) -> Flow[Outcome]:
     yield from same_rows(setup)  # 0
     label, side, learns = setup.only(Role.LABEL), FeatureSide(setup), setup.spec.model.layout == "embeddings"
 
@@ -51,7 +52,7 @@ def feature_party(setup: Setup) -> Flow[Outcome]:
     return Outcome(side.state())
 
 
-def label_party(setup: Setup) -> Flow[Outcome]:
+def label_party(setup: Setup[TrainingSpec]) -> Flow[Outcome]:
     yield from same_rows(setup)  # 0
     features, side, numbers = setup.spec.roster.features, LabelSide(setup), Numbers()
 
@@ -73,7 +74,7 @@ def label_party(setup: Setup) -> Flow[Outcome]:
     return side.outcome(side.top.scores(embedding, side.own[setup.test_rows]), {})
 
 
-def _answers(setup: Setup, side: LabelSide, errors: list[Floats], step: int) -> dict[PartyId, Message]:
+def _answers(setup: Setup[TrainingSpec], side: LabelSide, errors: list[Floats], step: int) -> dict[PartyId, Message]:
     """What each feature party is told: its own part of the protected cut error, or only that the step is done."""
     if setup.spec.model.layout == "features":
         return dict.fromkeys(setup.spec.roster.features, StepApplied(step))
@@ -85,7 +86,7 @@ def _answers(setup: Setup, side: LabelSide, errors: list[Floats], step: int) -> 
     return {f: CutGradient(step, _bytes(part)) for f, part in zip(setup.spec.roster.features, parts, strict=True)}
 
 
-def _joined(setup: Setup, values: dict[PartyId, bytes], rows: int) -> Floats:
+def _joined(setup: Setup[TrainingSpec], values: dict[PartyId, bytes], rows: int) -> Floats:
     """The feature parties' embeddings side by side in the order of the roster, rows x columns."""
     return np.concatenate(
         [_checked(party, data, rows, setup.spec.embedding_width(party)) for party, data in values.items()], axis=1

@@ -1,0 +1,186 @@
+"""Settings of a round that cannot work together, refused before anything is sent (methods.md 1.4, X1 to X15).
+
+Each rule is a set of facts that must not hold at once. Facts are read off the terms; a rule whose facts all hold is a
+clash, and says why and what to do. A few are kept for ablations and can be waived by name in `rounds.allow`.
+"""
+
+from dataclasses import dataclass
+
+from vfl.errors import SpecConflict
+from vfl.rounds_terms import BackboneDecoder, CompressedSync, Rounds
+from vfl.terms import Optimiser
+
+WAIVABLE = frozenset({"X4", "X5"})
+LARGEST_WORD_BITS = 32
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the rules need to know of a job beside its rounds."""
+
+    cohort: int
+    batch_norm: bool
+    public_rows: bool
+    blocks: tuple[str, ...]
+    """Names of the network's blocks; the last cannot be cut behind."""
+    hidden: tuple[int, ...]
+    client_optimiser: Optimiser
+
+
+@dataclass(frozen=True)
+class Clash:
+    name: str
+    facts: frozenset[str]
+    why: str
+    ways_out: str
+
+
+def _clash(name: str, facts: tuple[str, ...], why: str, ways_out: str) -> Clash:
+    return Clash(name, frozenset(facts), why, ways_out)
+
+
+CLASHES = (
+    _clash(
+        "X2",
+        ("secure_sum = true", "a codec other than grid"),
+        "masked words add only on one grid that all clients share",
+        'Set codec = "grid" (or "auto", which picks it), or secure_sum = false.',
+    ),
+    _clash("X3", ("words of the grid's sum too narrow",), "the sum of the cohort's codes would wrap", ""),
+    _clash(
+        "X4",
+        ('reply = "parameters"', "fewer than 3 bits"),
+        "whole parameters lose each round's small changes at so few bits: training stalls or collapses",
+        'Set reply = "difference", or stored_bits and reply_bits to at least 3.',
+    ),
+    _clash(
+        "X4",
+        ("feedback = false", "stored_bits below 5"),
+        "what the codec drops each round is lost for good: training stalls or collapses",
+        "Set feedback = true, or stored_bits to at least 5.",
+    ),
+    _clash(
+        "X5",
+        ('storage = "layers"', 'rounding = "nearest"'),
+        "every update below half a step vanishes",
+        'Set rounding = "stochastic", or storage = "model".',
+    ),
+    _clash(
+        "X5",
+        ('storage = "layers"', "an optimiser with state at full precision"),
+        "its state is as large as the weights that are kept small",
+        "Use sgd without momentum, or keep_optimiser = true, which keeps momentum at 8 bits.",
+    ),
+    _clash(
+        "X8",
+        ('derive = "student"', "no public rows"),
+        "there are no rows on which a student can be aligned",
+        "Name rows without labels under the aggregator's [data] public, or use another derive.",
+    ),
+    _clash(
+        "X8",
+        ('carry_back = "distil"', "no public rows"),
+        "there are no rows on which to distil",
+        'Name rows without labels under the aggregator\'s [data] public, or use carry_back = "copy".',
+    ),
+    _clash(
+        "X8",
+        ("carry_back by copy or delta", "decoders of different shape"),
+        "nothing of the trained decoder fits the first model's",
+        'Set translator = true, or carry_back = "distil".',
+    ),
+    _clash("X9", ("the model is not cut at a named block",), "the decoder must be the blocks behind a named one", ""),
+    _clash(
+        "X11",
+        ("privacy.epsilon > 0", 'reply = "parameters"'),
+        "noise is calibrated to a clipped difference",
+        'Set reply = "difference", or epsilon = 0.',
+    ),
+    _clash(
+        "X12",
+        ("privacy.epsilon > 0", 'norm = "batch"'),
+        "norm statistics would leave outside the clipped vector, unprotected",
+        'Set model.norm = "group" or "none", or epsilon = 0.',
+    ),
+    _clash(
+        "X14",
+        ("secure_sum = true", "fewer than 3 clients per sum"),
+        "the sum shows each of two clients the other's update",
+        "Choose at least three clients per round, or secure_sum = false.",
+    ),
+)
+
+
+def check(rounds: Rounds, facts: Facts) -> None:
+    """Raises SpecConflict for the first clash that is not waived."""
+    holds = _holding(rounds, facts)
+    for waiver in rounds.allow:
+        if waiver not in WAIVABLE:
+            raise SpecConflict(
+                f"job specification: rounds.allow names {waiver!r}", fix=f"It can waive {', '.join(sorted(WAIVABLE))}."
+            )
+    for clash in CLASHES:
+        if clash.facts <= holds.keys() and clash.name not in rounds.allow:
+            ways_out = clash.ways_out or next(holds[fact] for fact in clash.facts)
+            raise SpecConflict(
+                f"job specification: {clash.name}: {' with '.join(sorted(clash.facts))}: {clash.why}", fix=ways_out
+            )
+
+
+def _holding(rounds: Rounds, facts: Facts) -> dict[str, str]:
+    """The facts of a job; the value is a way out that depends on its numbers."""
+    found: dict[str, str] = {}
+    if rounds.secure_sum:
+        found["secure_sum = true"] = ""
+    if rounds.privacy.epsilon > 0:
+        found["privacy.epsilon > 0"] = ""
+    if facts.batch_norm:
+        found['norm = "batch"'] = ""
+    if facts.cohort < 3:
+        found["fewer than 3 clients per sum"] = ""
+    if not facts.public_rows:
+        found["no public rows"] = ""
+    if "compressed_sync" in rounds.parts:
+        found |= _of_compression(rounds.compressed_sync or CompressedSync(), facts)
+    if "backbone_decoder" in rounds.parts:
+        found |= _of_backbone(rounds.backbone_decoder or BackboneDecoder(), facts)
+    return found
+
+
+def _of_compression(terms: CompressedSync, facts: Facts) -> dict[str, str]:
+    found: dict[str, str] = {f'reply = "{terms.reply}"': "", f'storage = "{terms.storage}"': ""}
+    if terms.codec not in {"auto", "grid"}:
+        found["a codec other than grid"] = ""
+    if min(terms.stored_bits, terms.reply_bits) < 3:
+        found["fewer than 3 bits"] = ""
+    if not terms.feedback:
+        found["feedback = false"] = ""
+    if terms.stored_bits < 5:
+        found["stored_bits below 5"] = ""
+    if terms.rounding == "nearest":
+        found['rounding = "nearest"'] = ""
+    optimiser = facts.client_optimiser
+    if optimiser.name != "sgd" or (optimiser.momentum and not terms.keep_optimiser):
+        found["an optimiser with state at full precision"] = ""
+    carry = (facts.cohort - 1).bit_length()
+    word = terms.word_bits or LARGEST_WORD_BITS
+    if terms.reply_bits + carry > word:
+        found["words of the grid's sum too narrow"] = (
+            f"A word of {word} bits holds {1 << max(0, word - terms.reply_bits)} clients at {terms.reply_bits} bits, "
+            f"or {max(0, word - carry)} bits for {facts.cohort} clients."
+        )
+    return found
+
+
+def _of_backbone(terms: BackboneDecoder, facts: Facts) -> dict[str, str]:
+    found: dict[str, str] = {f'derive = "{terms.derive}"': "", f'carry_back = "{terms.carry_back}"': ""}
+    if terms.carry_back in {"copy", "delta"}:
+        found["carry_back by copy or delta"] = ""
+    cuts = facts.blocks[:-1]
+    if terms.cut not in cuts:
+        found["the model is not cut at a named block"] = f"Set cut to one of {', '.join(cuts)}."
+    elif terms.derive == "student" and not terms.translator and terms.student_hidden and facts.hidden:
+        at = cuts.index(terms.cut)
+        if at >= len(facts.hidden) or terms.student_hidden[-1] != facts.hidden[at]:
+            found["decoders of different shape"] = ""
+    return found

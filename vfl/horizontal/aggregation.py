@@ -1,0 +1,251 @@
+"""What the aggregator keeps while rounds run: the model that travels, the parts' memory, and the numbers so far."""
+
+import hashlib
+import json
+import math
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load, save
+from torch import nn
+
+from vfl.codecs import InvalidBody
+from vfl.errors import RemoteProtocolError
+from vfl.horizontal.carrier import digest, raw_carrier
+from vfl.horizontal.combination import Stepper, WeightedMean
+from vfl.horizontal.part import AggregatorPlaces, Examples, Finished, Travelling, parts_of
+from vfl.horizontal.rows import derived, examples_of
+from vfl.horizontal.stopping import reason_to_stop
+from vfl.messages import Published, RoundReply, RoundTask
+from vfl.models.local_training import evaluate, train
+from vfl.models.networks import (
+    Parameters,
+    build,
+    load_parameters,
+    norm_statistics_names,
+    parameters_of,
+)
+from vfl.reports import Outcome, RoundDone
+from vfl.rounds_spec import RoundsSpec
+from vfl.schedule import batch_sizes
+from vfl.setup import Setup
+from vfl.terms import PartyId
+
+MOST_ROWS = 1 << 31
+
+
+class Aggregation:
+    """The aggregator's side without its messages. Continues where `setup.saved` was given out."""
+
+    def __init__(self, setup: Setup[RoundsSpec]) -> None:
+        self._setup, self.spec = setup, setup.spec
+        saved = load(setup.saved) if setup.saved else {}
+        self._tests = {use: examples_of(self.spec, table, use) for use, table in setup.tables.items() if use == "test"}
+        self._places: dict[str, AggregatorPlaces] = {
+            part.name: part.aggregator(setup, _under(f"part/{part.name}/", saved)) for part in parts_of(self.spec)
+        }
+        self.travelling = Travelling(first_model(setup) if not saved else network_of(self.spec, bytes(32)))
+        for places in self._places.values():
+            if places.derive is not None:
+                self.travelling = places.derive(self.travelling.module)
+        self.parameters = _under("model/", saved) or parameters_of(self.travelling.module)
+        made = [places.carrier(self.travelling) for places in self._places.values() if places.carrier is not None]
+        self.carrier = made[0] if made else raw_carrier(self.parameters)
+        trained = [name for name, _ in self.travelling.module.named_parameters()]
+        self._stepper = Stepper(self.spec.rounds.server_optimiser, trained, _under("optimiser/", saved))
+        numbers: dict[str, Any] = json.loads(saved["numbers"].numpy().tobytes()) if saved else {}
+        self.round: int = numbers.get("round", 0)
+        self.series: dict[str, list[float]] = numbers.get("series", {})
+        self.rows_of: dict[PartyId, int] = numbers.get("rows_of", {})
+        """What each client first said it has: it may not say more later to weigh more."""
+        self.stopped: str = numbers.get("stopped", "")
+
+    # A round
+
+    def task(self, body: bytes, reply_bits: int) -> RoundTask:
+        rounds = self.spec.rounds
+        return RoundTask(
+            round=self.round + 1,
+            model_digest=digest(body),
+            parameters=body,
+            rate=self.spec.train.optimiser.rate * rounds.rate_decay**self.round,
+            epochs=rounds.local_epochs,
+            reply_bits=reply_bits,
+        )
+
+    def task_for(self, client: PartyId, held: bytes, task: RoundTask) -> RoundTask:
+        for places in self._places.values():
+            if places.dispatch is not None:
+                task = places.dispatch(client, held, task)
+        return task
+
+    def mean(self) -> WeightedMean:
+        return WeightedMean(norm_statistics_names(self.parameters))
+
+    def trained_by(self, client: PartyId, reply: RoundReply, received: Parameters, reply_bits: int) -> Parameters:
+        """A reply's parameters. Raises RemoteProtocolError, naming the client, for anything that must not enter."""
+        if not 0 < reply.rows < MOST_ROWS or not math.isfinite(reply.loss):
+            raise RemoteProtocolError(f"{client} replied with {reply.rows} rows and a loss of {reply.loss}")
+        if self.rows_of.setdefault(client, reply.rows) != reply.rows:
+            raise RemoteProtocolError(f"{client} had {self.rows_of[client]} rows before and now says {reply.rows}")
+        try:
+            trained = self.carrier.read(reply.parameters, received, reply_bits)
+        except InvalidBody as error:
+            raise RemoteProtocolError(f"{client}'s parameters cannot be read: {error}") from error
+        if not all(bool(torch.isfinite(values).all()) for values in trained.values() if values.is_floating_point()):
+            raise RemoteProtocolError(f"{client} replied with numbers that are not finite")
+        limit = self.spec.rounds.reply_norm_limit
+        if limit and (norm := distance(trained, received)) > limit:
+            raise RemoteProtocolError(
+                f"{client}'s reply lies {norm:.3g} from what it was sent, beyond reply_norm_limit {limit:g}"
+            )
+        return trained
+
+    def close_round(self, mean: WeightedMean, sent: int, received: int, slowest_seconds: float) -> RoundDone:
+        """The mean becomes the next parameters; answers the round's report."""
+        self.round += 1
+        before, after = self.parameters, self._stepper.step(self.parameters, mean.mean())
+        for places in self._places.values():
+            if places.adjust is not None:
+                after = places.adjust(self.round, self.travelling, before, after)
+        self.parameters = after
+        load_parameters(self.travelling.module, after)
+        measures = self.evaluated() | {
+            "replies": float(mean.replies),
+            "rows": float(mean.rows),
+            "bytes_sent": float(sent),
+            "bytes_received": float(received),
+        }
+        for places in self._places.values():
+            if places.closed is not None:
+                places.closed(self.round, slowest_seconds, sent + received)
+            measures |= places.measures()
+        for name, value in measures.items():
+            self.series.setdefault(name, []).append(value)
+        spent = sum(self.series["bytes_sent"]) + sum(self.series["bytes_received"])
+        self.stopped = reason_to_stop(self.spec.rounds.stop, self.series[SCORE[self.spec.job.task]], spent)
+        return RoundDone(self.round, self.spec.rounds.rounds, self.saved(), measures)
+
+    def count_steps(self, rows: int) -> int:
+        """Steps a client with so many rows took this round."""
+        return len(batch_sizes(rows, self.spec.train.batch_rows)) * self.spec.rounds.local_epochs
+
+    @property
+    def over(self) -> bool:
+        return bool(self.stopped) or self.round >= self.spec.rounds.rounds
+
+    def evaluated(self) -> dict[str, float]:
+        """Of the parameters in the module: score and loss on the aggregator's test rows (R0.9)."""
+        return measured(self.spec, self.travelling, self._tests["test"])
+
+    # The end
+
+    def published(self, held: bytes) -> Published:
+        body = self.carrier.broadcast(self.round, self.parameters)
+        message = Published(round=self.round, parameters=body, model_digest=digest(body))
+        for places in self._places.values():
+            if places.publish is not None:
+                message = places.publish(held, message)
+        return message
+
+    def outcome(self) -> Outcome:
+        finished = Finished(self.parameters)
+        for places in self._places.values():
+            if places.finish is not None:
+                last = places.finish(self.travelling, self.parameters)
+                finished = Finished(last.parameters, finished.metrics | last.metrics, finished.notes + last.notes)
+        score = SCORE[self.spec.job.task]
+        metrics = {name: values[-1] for name, values in self.series.items() if name in {score, "loss"}}
+        waived = [f"refusal {name} is waived by rounds.allow" for name in self.spec.rounds.allow]
+        ended = [f"ended after round {self.round}: {self.stopped}"] if self.stopped else []
+        return Outcome(
+            state=save_parameters(finished.parameters),
+            metrics=metrics | finished.metrics,
+            series=self.series,
+            notes=[*waived, *ended, *finished.notes],
+        )
+
+    def saved(self) -> bytes:
+        """All that the next round needs, safetensors."""
+        numbers = {"round": self.round, "series": self.series, "rows_of": self.rows_of, "stopped": self.stopped}
+        tensors = {f"model/{name}": values for name, values in self.parameters.items()}
+        tensors |= {f"optimiser/{name}": values for name, values in self._stepper.saved().items()}
+        for part, places in self._places.items():
+            tensors |= {f"part/{part}/{name}": values for name, values in places.saved().items()}
+        tensors["numbers"] = torch.from_numpy(np.frombuffer(json.dumps(numbers).encode(), np.uint8).copy())
+        return save_parameters(tensors)
+
+
+SCORE = {"binary": "accuracy", "multiclass": "accuracy", "regression": "r2"}
+"""What measures a model of each task on test rows."""
+
+
+def measured(spec: RoundsSpec, travelling: Travelling, examples: Examples) -> dict[str, float]:
+    """Accuracy, or R2 of a regression, and the mean loss."""
+    labels = examples.labels
+    if labels is None:
+        raise ValueError("test rows carry labels")
+    regression = spec.job.task == "regression"
+    found = evaluate(travelling.module, travelling.embed(examples.inputs), labels, regression=regression)
+    score = found.correct / found.rows
+    if regression:
+        score = 1 + score / max(float(labels.double().var(unbiased=False)), 1e-12)
+    return {SCORE[spec.job.task]: score, "loss": found.loss}
+
+
+def network_of(spec: RoundsSpec, seed: bytes) -> nn.Sequential:
+    """The network of a job with fresh weights drawn from a seed."""
+    generator = torch.Generator().manual_seed(int.from_bytes(hashlib.sha256(seed).digest()[:7], "big"))
+    model = spec.model
+    return build(
+        model.network, model.input_shape, spec.outputs, hidden=model.hidden, norm=model.norm, generator=generator
+    )
+
+
+def first_model(setup: Setup[RoundsSpec]) -> nn.Sequential:
+    """Fresh, registered, or trained here on the aggregator's own first rows.
+
+    Raises InvalidData or ImpossibleJob where the registered model is of another shape.
+    """
+    spec = setup.spec
+    module = network_of(spec, derived(setup.joint_seed, "initial weights"))
+    if setup.first_model:
+        load_parameters(module, load(setup.first_model))
+    if "first" in setup.tables:
+        rows = examples_of(spec, setup.tables["first"], "first")
+        if rows.labels is None:
+            raise ValueError("first rows carry labels")
+        train(
+            module,
+            rows.inputs,
+            rows.labels,
+            epochs=spec.model.first_epochs,
+            batch_rows=spec.train.batch_rows,
+            optimiser=spec.train.optimiser,
+            seed=derived(setup.joint_seed, "first model"),
+            regression=spec.job.task == "regression",
+        )
+    return module
+
+
+def distance(one: Parameters, other: Parameters) -> float:
+    """Euclidean, over all floating-point tensors."""
+    return math.sqrt(
+        sum(
+            float(((values.double() - other[name].double()) ** 2).sum())
+            for name, values in one.items()
+            if values.is_floating_point()
+        )
+    )
+
+
+def save_parameters(parameters: Parameters) -> bytes:
+    """As safetensors bytes."""
+    data: bytes = save({name: values.contiguous() for name, values in parameters.items()})
+    return data
+
+
+def _under(prefix: str, saved: Parameters) -> Parameters:
+    """The tensors of one owner, in the order they were given out."""
+    return {name.removeprefix(prefix): values for name, values in saved.items() if name.startswith(prefix)}

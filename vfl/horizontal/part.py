@@ -1,0 +1,161 @@
+"""The places of a round that a part may fill. What a part leaves empty is done as federated averaging does it.
+
+    derive     aggregator, once      first model -> what is trained, sent and averaged
+    broadcast  aggregator, per round parameters -> the body all chosen clients get
+    dispatch   aggregator, per client and task: what only some clients need
+    receive    client, per task      can it train? then, what it trains
+    prepare    client, per task      its rows -> the rows it trains on
+    update     client, per task      body -> trained -> body of the reply
+    read       aggregator, per reply body -> parameters
+    adjust     aggregator, per round mean -> next parameters
+    finish     aggregator, once      -> the model that is kept, and what the report says
+
+All functions are deterministic given the seeds of the job (R0.5). What a part must remember it gives out by `saved`
+and takes back when it is made; what follows from that it computes again (R0.7).
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import nn
+
+from vfl.messages import Published, RoundTask
+from vfl.models.networks import Parameters
+from vfl.rounds_spec import RoundsSpec
+from vfl.setup import Setup
+from vfl.terms import PartyId
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Rows a model can be fed: inputs (rows, ...) float32, labels (rows,) int64 or float32, or nothing."""
+
+    inputs: torch.Tensor
+    labels: torch.Tensor | None = None
+    weights: torch.Tensor | None = None
+    """(rows,) weight of each row in the loss; None is 1."""
+
+    @property
+    def rows(self) -> int:
+        return len(self.inputs)
+
+
+def unchanged(rows: torch.Tensor) -> torch.Tensor:
+    return rows
+
+
+@dataclass(frozen=True)
+class Travelling:
+    """What is trained, sent and averaged each round: a whole model, or what stands behind a backbone that stays."""
+
+    module: nn.Sequential
+    embed: Callable[[torch.Tensor], torch.Tensor] = unchanged
+    """Inputs of the job -> inputs of `module`."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """One client's task, as far as it does not depend on how parameters travel."""
+
+    spec: RoundsSpec
+    build: Callable[[], nn.Sequential]
+    """A fresh module of the shape that travels; its parameters are overwritten. Nothing of it lives between tasks."""
+    examples: Examples
+    round: int
+    epochs: int
+    rate: float
+    seed: bytes = field(repr=False)
+    """Of this client, this round: batches, dropout, stochastic rounding."""
+    reply_bits: int = 0
+    amend: Callable[[nn.Sequential, Parameters], None] = lambda _module, _received: None
+    """Called once after training with the module and what was received, before the reply is encoded."""
+
+
+@dataclass(frozen=True)
+class Updated:
+    reply: bytes
+    """Body of the reply's parameters."""
+    loss: float
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What a job of rounds leaves at the aggregator."""
+
+    parameters: Parameters
+    """The model that is kept."""
+    metrics: dict[str, float] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Carrier:
+    """How parameters travel: one pair of functions for each direction. Bodies are self-contained."""
+
+    broadcast: Callable[[int, Parameters], bytes]
+    """(round, parameters) -> body for every chosen client. Called once per round; may keep what it dropped."""
+    received: Callable[[bytes], Parameters]
+    """What a client reads out of that body."""
+    read: Callable[[bytes, Parameters, int], Parameters]
+    """(a reply's body, what that client had received, its reply bits) -> its trained parameters.
+
+    Raises vfl.codecs.InvalidBody.
+    """
+    reply_bits: Callable[[int], int] = lambda _round: 0
+    """(round) -> bits per value asked of replies."""
+
+
+@dataclass(frozen=True)
+class AggregatorPlaces:
+    derive: Callable[[nn.Sequential], Travelling] | None = None
+    carrier: Callable[[Travelling], Carrier] | None = None
+    dispatch: Callable[[PartyId, bytes, RoundTask], RoundTask] | None = None
+    """(client, digest of the backbone it last named, task) -> task."""
+    adjust: Callable[[int, Travelling, Parameters, Parameters], Parameters] | None = None
+    """(round, what travels, its parameters before the round, their mean) -> parameters. May load into the module."""
+    publish: Callable[[bytes, Published], Published] | None = None
+    """(digest of the backbone a client last named, message) -> message."""
+    measures: Callable[[], dict[str, float]] = dict
+    """Of the round that has just been adjusted, for the report."""
+    closed: Callable[[int, float, int], None] | None = None
+    """(round, seconds its slowest reply took, payload bytes sent and received): told after each round."""
+    finish: Callable[[Travelling, Parameters], Finished] | None = None
+    saved: Callable[[], Parameters] = dict
+
+
+@dataclass(frozen=True)
+class ClientPlaces:
+    receive: Callable[[RoundTask | Published], bool] | None = None
+    """False: this client cannot train, because it lacks a backbone it should hold."""
+    held: Callable[[], bytes] = bytes
+    """Digest of the backbone this client holds."""
+    trained: Callable[[nn.Sequential], nn.Sequential] | None = None
+    """The whole network -> the module that is trained, sent and averaged."""
+    prepare: Callable[[RoundTask, Examples], Examples] | None = None
+    update: Callable[[bytes, Work], Updated] | None = None
+    amend: Callable[[nn.Sequential, Parameters], None] | None = None
+    """See Work."""
+    finish: Callable[[Published], Parameters] | None = None
+    """The published message -> the parameters this client keeps."""
+    stored: Callable[[], bytes] | None = None
+    """What this client holds between rounds; what it received, where this is empty."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part on both sides. `saved` is what the aggregator's side gave out by `saved`, empty at the start."""
+
+    name: str
+    aggregator: Callable[[Setup[RoundsSpec], Mapping[str, torch.Tensor]], AggregatorPlaces]
+    client: Callable[[Setup[RoundsSpec]], ClientPlaces]
+
+
+def parts_of(spec: RoundsSpec) -> tuple[Part, ...]:
+    """The parts of a job in the order of its adjustments; what is carried back comes last (R0.2)."""
+    names = sorted(spec.rounds.parts, key=lambda name: name == "backbone_decoder")
+    return tuple(PARTS[name]() for name in names)
+
+
+PARTS: dict[str, Callable[[], Part]] = {}
+"""Functions that import on demand: the only registry of parts."""

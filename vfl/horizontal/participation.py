@@ -1,0 +1,105 @@
+"""What a client keeps while rounds run: its rows, and between tasks nothing of the model but what is stored."""
+
+from collections.abc import Callable
+
+from torch import nn
+
+from vfl.codecs import InvalidBody
+from vfl.errors import RemoteProtocolError
+from vfl.horizontal.aggregation import network_of, save_parameters
+from vfl.horizontal.carrier import digest, like, raw_update, read
+from vfl.horizontal.part import ClientPlaces, Updated, Work, parts_of
+from vfl.horizontal.rows import derived, examples_of
+from vfl.messages import Published, RoundReply, RoundTask
+from vfl.models.networks import Parameters, parameters_of
+from vfl.reports import Outcome
+from vfl.rounds_spec import RoundsSpec
+from vfl.setup import Setup
+
+
+class Participation:
+    """A client's side without its messages."""
+
+    def __init__(self, setup: Setup[RoundsSpec]) -> None:
+        self._setup, self.spec = setup, setup.spec
+        self._examples = examples_of(self.spec, setup.table, "training")
+        self._places: list[ClientPlaces] = [part.client(setup) for part in parts_of(self.spec)]
+        updates = [places.update for places in self._places if places.update is not None]
+        self._update: Callable[[bytes, Work], Updated] = updates[0] if updates else raw_update
+        self._stored = b""
+        self._losses: list[float] = []
+
+    def held(self) -> bytes:
+        """Digest of the backbone this client holds."""
+        return next((held for places in self._places if (held := places.held())), b"")
+
+    def reply_to(self, task: RoundTask) -> RoundReply:
+        """Receive, prepare, train, encode (methods.md 1.1). Raises RemoteProtocolError for a task it cannot read."""
+        if digest(task.parameters) != task.model_digest:
+            raise RemoteProtocolError(f"the task of round {task.round} holds another model than it names")
+        if not self._receive(task):
+            return RoundReply(round=task.round, parameters=b"", rows=0, loss=0.0)
+        examples = self._examples
+        for places in self._places:
+            if places.prepare is not None:
+                examples = places.prepare(task, examples)
+        amendments = [places.amend for places in self._places if places.amend is not None]
+
+        def amend(module: nn.Sequential, received: Parameters) -> None:
+            for amendment in amendments:
+                amendment(module, received)
+
+        work = Work(
+            spec=self.spec,
+            build=self._build,
+            examples=examples,
+            round=task.round,
+            epochs=task.epochs,
+            rate=task.rate,
+            seed=derived(self._setup.private_seed, self._setup.me, task.round),
+            reply_bits=task.reply_bits,
+            amend=amend,
+        )
+        try:
+            updated = self._update(task.parameters, work)
+        except InvalidBody as error:
+            raise RemoteProtocolError(f"the model of round {task.round} cannot be read: {error}") from error
+        self._stored = task.parameters
+        self._losses.append(updated.loss)
+        return RoundReply(
+            round=task.round,
+            parameters=updated.reply,
+            rows=self._examples.rows,
+            loss=updated.loss,
+            backbone_digest=self.held(),
+        )
+
+    def stored(self) -> bytes:
+        """What this client holds between rounds, as it was received or as a part keeps it."""
+        return next((places.stored() for places in self._places if places.stored is not None), self._stored)
+
+    def keep(self, published: Published) -> Outcome:
+        """The final model. Raises RemoteProtocolError where it is another than it says."""
+        if digest(published.parameters) != published.model_digest or not self._receive(published):
+            raise RemoteProtocolError("the published model is another than its message names")
+        try:
+            parameters = self._published(published)
+        except InvalidBody as error:
+            raise RemoteProtocolError(f"the published model cannot be read: {error}") from error
+        return Outcome(state=save_parameters(parameters), series={"loss": self._losses})
+
+    def _published(self, message: Published) -> Parameters:
+        for places in self._places:
+            if places.finish is not None:
+                return places.finish(message)
+        return read(message.parameters, like(parameters_of(self._build())))
+
+    def _receive(self, message: RoundTask | Published) -> bool:
+        return all(places.receive is None or places.receive(message) for places in self._places)
+
+    def _build(self) -> nn.Sequential:
+        module = network_of(self.spec, bytes(32))
+        for places in self._places:
+            if places.trained is not None:
+                module = places.trained(module)
+        return module

@@ -1,0 +1,151 @@
+"""Horizontal rounds: an aggregator and clients whose rows carry labels train one model; rows stay where they are.
+
+    aggregator A                                                client k
+    0  derive what travels from the first model                 ClientReady -> A, and again when it has come back
+    1  select a cohort from (job seed, round)
+    2  broadcast: RoundTask -> each client of the cohort
+                                                                3  receive, prepare its rows, E local epochs
+                                                                4  RoundReply -> A
+    5  combine: sum n_k w_k / n' over the replies, in the order of the roster
+    6  adjust, evaluate on its test rows, report; until an end condition holds, 1 again
+    7  publish: Published -> every client, chosen or not        8  keeps the final model
+
+With no parts this is federated averaging (McMahan et al. 2017). Parts fill the places of `vfl.horizontal.part`.
+A round closes when its whole cohort has answered, or at its deadline with `quorum` of it; with fewer than `min_clients`
+usable replies it is repeated. A reply that must not enter is refused by name, and the round goes on with the rest.
+
+Who learns what: A reads every client's trained parameters and number of rows, from which properties of rows, and rows,
+can be inferred. Clients learn the shared model. Poisoning within `reply_norm_limit` is not detected.
+"""
+
+import math
+
+from vfl.errors import RemoteProtocolError, TooFewReplies
+from vfl.flow import Flow, await_next, receive_either, report, send
+from vfl.horizontal.aggregation import Aggregation
+from vfl.horizontal.combination import WeightedMean
+from vfl.horizontal.participation import Participation
+from vfl.horizontal.selection import cohort
+from vfl.messages import ClientReady, Published, RoundReply, RoundTask
+from vfl.protocols import Protocol
+from vfl.reports import Outcome, Refused, RoundDone
+from vfl.rounds_spec import RoundsSpec
+from vfl.setup import Setup
+from vfl.terms import PartyId, Role
+
+TRIES = 3
+"""How often a round is tried (R0.4)."""
+MESSAGES_PER_REPLY = 64
+"""How many messages of one client are looked at for its reply: late ones of earlier rounds may come first."""
+
+
+def aggregator(setup: Setup[RoundsSpec]) -> Flow[Outcome]:
+    spec, rounds = setup.spec, setup.spec.rounds
+    side, held = Aggregation(setup), dict[PartyId, bytes]()  # 0; held: the clients that are there
+    yield from _await_clients(spec, held, rounds.deadline_seconds)
+    while not side.over:
+        body = side.carrier.broadcast(side.round + 1, side.parameters)
+        bits = side.carrier.reply_bits(side.round + 1)
+        for _ in range(TRIES):
+            yield from _await_clients(spec, held, 0.0)
+            chosen = cohort(setup.joint_seed, side.round + 1, spec.roster.clients, held, spec.cohort)  # 1
+            task, sent = side.task(body, bits), 0
+            for client in chosen:
+                sent += yield from send(client, side.task_for(client, held[client], task))  # 2
+            collected = _Collected(side, task, bits)
+            yield from collected.gather(chosen, held)  # 5
+            if collected.enough(chosen):
+                break
+        else:
+            raise TooFewReplies(
+                f"round {side.round + 1} got {collected.mean.replies} usable replies in each of {TRIES} tries, "
+                f"{rounds.min_clients} are needed",
+                safe=f"The state after round {side.round} is kept." if side.round else "Nothing was stored.",
+            )
+        yield from report(side.close_round(collected.mean, sent, collected.bytes, collected.slowest))  # 6
+    for client in spec.roster.clients:
+        yield from send(client, side.published(held.get(client, b"")))  # 7
+    return side.outcome()
+
+
+def client(setup: Setup[RoundsSpec]) -> Flow[Outcome]:
+    hub, side = setup.only(Role.AGGREGATOR), Participation(setup)
+    yield from send(hub, ClientReady(side.held()))
+    while True:
+        message = yield from receive_either(RoundTask, Published, hub)
+        if isinstance(message, Published):
+            return side.keep(message)  # 8
+        reply = side.reply_to(message)  # 3
+        yield from send(hub, reply)  # 4
+        yield from report(RoundDone(message.round, setup.spec.rounds.rounds, side.stored(), {"loss": reply.loss}))
+
+
+def _await_clients(spec: RoundsSpec, held: dict[PartyId, bytes], seconds: float) -> Flow[None]:
+    """Who is not there yet, or was lost, is there once it says so; all together are awaited so long at most."""
+    for absent in spec.roster.clients:
+        if absent not in held:
+            delivery = yield from await_next(absent, seconds)
+            seconds = max(0.0, seconds - delivery.waited_seconds)
+            if isinstance(delivery.message, ClientReady):
+                held[absent] = delivery.message.backbone_digest
+
+
+class _Collected:
+    """The replies to one dispatch of a round, summed as they come in the order of the roster."""
+
+    def __init__(self, side: Aggregation, task: RoundTask, reply_bits: int) -> None:
+        self._side, self._task, self._bits = side, task, reply_bits
+        self._received = side.carrier.received(task.parameters)
+        self._seconds = side.spec.rounds.deadline_seconds
+        self.mean: WeightedMean = side.mean()
+        self.answered = self.bytes = 0
+        self.slowest = 0.0
+
+    def gather(self, chosen: list[PartyId], held: dict[PartyId, bytes]) -> Flow[None]:
+        for sender in chosen:
+            try:
+                reply = yield from self._reply_of(sender, held)
+                if reply is not None:
+                    held[sender] = reply.backbone_digest
+                    self._add(sender, reply)
+            except RemoteProtocolError as error:  # the culprit is left out, the round goes on
+                self.answered += 1
+                yield from report(Refused(sender, str(error)))
+
+    def enough(self, chosen: list[PartyId]) -> bool:
+        rounds = self._side.spec.rounds
+        return self.mean.replies >= rounds.min_clients and self.answered >= math.ceil(rounds.quorum * len(chosen))
+
+    def _reply_of(self, sender: PartyId, held: dict[PartyId, bytes]) -> Flow[RoundReply | None]:
+        """This round's reply, or None where the client is late, lost, or has come back without it."""
+        for _ in range(MESSAGES_PER_REPLY):
+            delivery = yield from await_next(sender, self._seconds)
+            left = delivery.waited_seconds < self._seconds
+            self._seconds = max(0.0, self._seconds - delivery.waited_seconds)
+            self.slowest += delivery.waited_seconds
+            self.bytes += delivery.payload_bytes
+            match delivery.message:
+                case RoundReply(round=number) as reply if number == self._task.round:
+                    return reply
+                case RoundReply(round=number) if number < self._task.round:
+                    late = f"{sender}'s reply to round {number} came in round {self._task.round} and is dropped"
+                    yield from report(Refused(sender, late))
+                case ClientReady(digest):
+                    held[sender] = digest
+                    return None
+                case None if not delivery.unreadable:
+                    if left:
+                        del held[sender]
+                    return None
+                case other:
+                    what = delivery.unreadable or f"it sent {type(other).__name__}"
+                    raise RemoteProtocolError(f"{sender} owes a reply to round {self._task.round}: {what}")
+        raise RemoteProtocolError(f"{sender} sent {MESSAGES_PER_REPLY} messages and no reply")
+
+    def _add(self, sender: PartyId, reply: RoundReply) -> None:
+        if reply.rows:  # else it has lost its backbone, and gets it next time
+            self.mean.add(self._side.trained_by(sender, reply, self._received, self._bits), reply.rows)
+        self.answered += 1
+
+
+PROTOCOL = Protocol("rounds", {Role.AGGREGATOR: aggregator, Role.CLIENT: client})

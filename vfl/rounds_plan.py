@@ -1,0 +1,52 @@
+"""What a job of rounds will do, as far as it follows from its specification without building the network."""
+
+import math
+
+from vfl.plan import Plan, RevealLine
+from vfl.rounds_spec import RoundsSpec
+from vfl.routes import routes_of
+from vfl.schedule import batch_sizes
+from vfl.terms import PartyId, Role
+
+
+def plan(spec: RoundsSpec, me: PartyId, rows: int) -> Plan:
+    """Steps are rounds; `rows` are this party's own training rows, 0 at the aggregator."""
+    own = rows if spec.role_of(me) is Role.CLIENT else 0
+    return Plan(
+        rows=own,
+        training_rows=own,
+        test_rows=0 if own else rows,
+        steps=spec.rounds.rounds,
+        smallest_batch=min(batch_sizes(own, spec.train.batch_rows)) if own else 0,
+        opened_per_step=0,
+        minimum_batch=0,
+        rho=0.0,
+        values_per_key=0,
+        weight_noise=0.0,
+        guards_deviating_label_party=False,
+        payload_bytes={},
+        reveals=_reveals(spec),
+    )
+
+
+def _reveals(spec: RoundsSpec) -> tuple[RevealLine, ...]:
+    """How many messages of each kind each client sends or gets at most; how many values follows from the network."""
+    rounds = spec.rounds
+    share = math.ceil(rounds.rounds * spec.cohort / len(spec.roster.clients))
+    lines = []
+    for route in routes_of(spec):
+        reveals, kind = route.message.reveals, route.message.kind()
+        for client in spec.roster.clients:
+            ends = {Role.CLIENT: client, Role.AGGREGATOR: spec.roster.aggregator}
+            lines.append(
+                RevealLine(
+                    message=kind,
+                    sender=ends[route.sender],
+                    receiver=ends[route.receiver],
+                    learns=reveals.learns,
+                    grain=reveals.grain.value,
+                    values=share if kind in {"RoundTask", "RoundReply"} else 1,
+                    protection=reveals.protection,
+                )
+            )
+    return tuple(lines)

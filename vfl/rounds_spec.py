@@ -1,0 +1,247 @@
+"""The agreement of a job of horizontal rounds: an aggregator and clients whose rows carry labels (methods.md 1).
+
+What cannot work is refused when it is built: `vfl.clashes` compares what its settings need and hide.
+"""
+
+from typing import Literal
+
+from vfl import clashes
+from vfl.errors import NotAvailable
+from vfl.network_names import block_names
+from vfl.rounds_terms import (
+    BackboneDecoder,
+    CompressedSync,
+    Rounds,
+    RoundsData,
+    RoundsModel,
+    RoundsRoster,
+    RoundsTrain,
+)
+from vfl.terms import (
+    Brought,
+    Job,
+    PartyId,
+    Role,
+    Section,
+    canonical,
+    check_job,
+    check_optimiser,
+    digest_of,
+    require,
+)
+
+PARTS = ("compressed_sync", "backbone_decoder")
+"""In the default order of their adjustments: what is carried back comes last (R0.2)."""
+
+LABELLED = ("test", "validation", "first")
+
+
+class RoundsSpec(Section, frozen=True, kw_only=True):
+    """The whole agreement of a job of rounds. Raises SpecError, SpecConflict or NotAvailable when built."""
+
+    spec_version: Literal[1] = 1
+    job: Job
+    roster: RoundsRoster
+    data: dict[PartyId, RoundsData]
+    model: RoundsModel
+    train: RoundsTrain
+    rounds: Rounds
+
+    def __post_init__(self) -> None:
+        require(self.job.protocol == "rounds", "job.protocol is rounds for a roster of an aggregator and clients")
+        require(bool(self.roster.clients), "roster.clients names nobody")
+        check_job(self.job, self.parties)
+        require(self.job.task != "multiclass" or self.job.classes >= 3, "job.classes is missing: rounds must know it")
+        self._check_data()
+        self._check_model()
+        self._check_rounds()
+        clashes.check(self.rounds, self._facts())
+        if self.rounds.secure_sum:
+            raise NotAvailable("rounds.secure_sum is not available yet", fix="Set secure_sum = false.")
+        if self.rounds.privacy.epsilon > 0:
+            raise NotAvailable("rounds.privacy.epsilon is not available yet", fix="Set epsilon = 0.")
+        if not self.data.get(self.roster.aggregator, RoundsData()).test:
+            raise NotAvailable(
+                "a job without test rows at the aggregator is not available yet",
+                fix=f"Register held-out rows there and name them: [data.{self.roster.aggregator}] test.",
+            )
+
+    def _check_data(self) -> None:
+        hub = self.roster.aggregator
+        require(
+            set(self.data) | {hub} == set(self.parties),
+            f"[data.*] must name every client of the roster and nobody outside it: {', '.join(self.parties)}",
+        )
+        for party, brought in self.data.items():
+            others = (brought.test, brought.validation, brought.public, brought.first)
+            if party == hub:
+                require(not brought.dataset, f"data.{party}.dataset is a client's; the aggregator names test ...")
+            else:
+                require(bool(brought.dataset), f"data.{party}.dataset is missing: a client brings rows")
+                require(not any(others), f"data.{party}: test, validation, public and first are the aggregator's")
+
+    def _check_model(self) -> None:
+        model = self.model
+        low, high = model.input_range
+        require(low < high, "model.input_range: the first number is below the second")
+        require(bool(model.label), "model.label names no column")
+        require(model.label not in model.columns, "model.label is among model.columns")
+        require(len(set(model.columns)) == len(model.columns), "model.columns names a column twice")
+        require(all(size >= 1 for size in model.input_shape), "model.input_shape: every size is at least 1")
+        require(all(width >= 1 for width in model.hidden), "model.hidden: a block has at least one neuron")
+        require(
+            not model.columns or len(model.columns) == self.inputs,
+            f"model.columns names {len(model.columns)} columns, input_shape holds {self.inputs}",
+        )
+        require(model.first_epochs >= 1, "model.first_epochs must be at least 1")
+        first = self.data.get(self.roster.aggregator, RoundsData()).first
+        require(not (model.first_model and first), "model.first_model and the aggregator's first rows: name one")
+        require(self.train.batch_rows >= 1, "train.batch_rows must be at least 1")
+        require(0.0 <= self.train.proximal < float("inf"), "train.proximal must not be negative")
+        check_optimiser(self.train.optimiser)
+
+    def _check_rounds(self) -> None:
+        rounds, clients = self.rounds, len(self.roster.clients)
+        require(rounds.rounds >= 1, "rounds.rounds must be at least 1")
+        require(rounds.local_epochs >= 1, "rounds.local_epochs must be at least 1")
+        require(0 <= rounds.clients_per_round <= clients, f"rounds.clients_per_round: the roster has {clients} clients")
+        require(
+            1 <= rounds.min_clients <= self.cohort,
+            f"rounds.min_clients is {rounds.min_clients}, a cohort has {self.cohort} clients",
+        )
+        require(0.0 < rounds.quorum <= 1.0, "rounds.quorum must lie in (0, 1]")
+        require(rounds.deadline_seconds > 0, "rounds.deadline_seconds must be positive")
+        require(0.0 < rounds.rate_decay <= 1.0, "rounds.rate_decay must lie in (0, 1]")
+        require(rounds.reply_norm_limit >= 0, "rounds.reply_norm_limit must not be negative")
+        server = rounds.server_optimiser
+        require(server.rate > 0, "rounds.server_optimiser.rate must be positive")
+        require(0.0 <= server.momentum < 1.0, "rounds.server_optimiser.momentum must lie in [0, 1)")
+        require(server.name == "momentum" or not server.momentum, "rounds.server_optimiser.momentum is for momentum")
+        require(server.name != "average" or server.rate == 1.0, "rounds.server_optimiser.rate is for momentum and adam")
+        stop = rounds.stop
+        require(min(stop.target, stop.plateau, stop.gain, stop.gigabytes) >= 0, "rounds.stop: no number is negative")
+        require(len(set(rounds.parts)) == len(rounds.parts), "rounds.parts names a part twice")
+        for part in rounds.parts:
+            require(part in PARTS, f"rounds.parts: {part!r} is no part; there are {', '.join(PARTS)}")
+        for part in PARTS:
+            given = getattr(rounds, part) is not None
+            require(not given or part in rounds.parts, f"[rounds.{part}] is set, but rounds.parts does not name it")
+
+    def _facts(self) -> clashes.Facts:
+        model = self.model
+        return clashes.Facts(
+            cohort=self.cohort,
+            batch_norm=model.norm == "batch",
+            public_rows=bool(self.data.get(self.roster.aggregator, RoundsData()).public),
+            blocks=block_names(model.network, model.hidden),
+            hidden=model.hidden,
+            client_optimiser=self.train.optimiser,
+        )
+
+    @property
+    def backbone_decoder(self) -> BackboneDecoder | None:
+        """The part's terms where it is on, with its defaults where its table is left out."""
+        return (self.rounds.backbone_decoder or BackboneDecoder()) if "backbone_decoder" in self.rounds.parts else None
+
+    @property
+    def compressed_sync(self) -> CompressedSync | None:
+        return (self.rounds.compressed_sync or CompressedSync()) if "compressed_sync" in self.rounds.parts else None
+
+    @property
+    def inputs(self) -> int:
+        """Columns of one row."""
+        product = 1
+        for size in self.model.input_shape:
+            product *= size
+        return product
+
+    @property
+    def outputs(self) -> int:
+        """Width of the last layer: one score per class, two of a binary job, one of a regression."""
+        return {"binary": 2, "multiclass": self.job.classes, "regression": 1}[self.job.task]
+
+    @property
+    def cohort(self) -> int:
+        """Clients of one round."""
+        return self.rounds.clients_per_round or len(self.roster.clients)
+
+    @property
+    def entry(self) -> str:
+        """The protocol that runs this job: a key of `vfl.protocols.PROTOCOLS` and `vfl.routes.ROUTES`."""
+        return "rounds"
+
+    @property
+    def parties(self) -> tuple[PartyId, ...]:
+        return (self.roster.aggregator, *self.roster.clients)
+
+    def role_of(self, party: PartyId) -> Role:
+        return Role.AGGREGATOR if party == self.roster.aggregator else Role.CLIENT
+
+    def peers_of(self, party: PartyId) -> tuple[PartyId, ...]:
+        """Whom a party exchanges messages with: pairwise links between aggregator and clients."""
+        return self.roster.clients if party == self.roster.aggregator else (self.roster.aggregator,)
+
+    @property
+    def coordinator(self) -> PartyId:
+        """Who proposes the job and relays the shares of its seed."""
+        return self.roster.aggregator
+
+    @property
+    def indispensable(self) -> frozenset[PartyId]:
+        """The parties without which the job cannot go on: a client may leave and come back."""
+        return frozenset({self.roster.aggregator})
+
+    @property
+    def least_parties(self) -> int:
+        """With how many parties it may begin."""
+        return 1 + self.rounds.min_clients
+
+    @property
+    def private_bottom(self) -> bool:
+        """Whether a party's own bottom module is part of the model."""
+        return False
+
+    @property
+    def checkpoints(self) -> int:
+        """How many states a role reports: one per round."""
+        return self.rounds.rounds
+
+    @property
+    def exposure(self) -> str:
+        """What an acceptance must name: the aggregator reads each client's update."""
+        return "updates"
+
+    def brings(self, party: PartyId) -> dict[str, Brought]:
+        """The tables of one party, by their use."""
+        given = self.data.get(party, RoundsData())
+        named = {
+            "rows": given.dataset,
+            "test": given.test,
+            "validation": given.validation,
+            "public": given.public,
+            "first": given.first,
+        }
+        return {
+            use: Brought(
+                dataset=dataset,
+                columns=self.model.columns,
+                every_column=not self.model.columns,
+                label=self.model.label if use in {"rows", *LABELLED} else "",
+                label_ignored=self.model.label,
+                some_classes=True,
+                width=self.inputs,
+            )
+            for use, dataset in named.items()
+            if dataset
+        }
+
+    def steps_on(self, rows: int) -> int:
+        """About how many steps one client with so many rows takes, chosen in every round."""
+        return max(1, rows // self.train.batch_rows) * self.rounds.rounds * self.rounds.local_epochs
+
+    def encoded(self) -> bytes:
+        return canonical(self)
+
+    def digest(self) -> bytes:
+        """SHA-256 of the canonical bytes, 32 bytes."""
+        return digest_of(self)

@@ -1,0 +1,159 @@
+"""Settings of horizontal rounds and of each part a round can be made of: no torch (methods.md 1 to 5)."""
+
+from typing import Literal
+
+import msgspec
+
+from vfl.terms import Optimiser, PartyId, Section
+
+
+class RoundsRoster(Section, frozen=True, kw_only=True):
+    aggregator: PartyId
+    clients: tuple[PartyId, ...]
+
+
+class RoundsData(Section, frozen=True, kw_only=True):
+    """Registered data sets: `dataset` at a client, the others at the aggregator and all optional."""
+
+    dataset: str = ""
+    test: str = ""
+    """Held-out rows of global test accuracy (R0.9)."""
+    validation: str = ""
+    """Rows that choose between ways to carry back (R1.6)."""
+    public: str = ""
+    """Rows without labels, for alignment and distillation."""
+    first: str = ""
+    """Labelled rows on which the aggregator trains the first model before round 1."""
+
+
+class RoundsModel(Section, frozen=True, kw_only=True):
+    """The network all parties train, and how a row becomes its input."""
+
+    network: Literal["mlp", "small_cnn"]
+    hidden: tuple[int, ...] = ()
+    """Widths of the hidden blocks; empty takes the network's own."""
+    norm: Literal["none", "batch", "group"] = "none"
+    input_shape: tuple[int, ...]
+    input_range: tuple[float, float] = (0.0, 1.0)
+    """Public range of every input: rows are clipped to it and mapped to [0, 1]."""
+    label: str
+    """Name of the label column at every party."""
+    columns: tuple[str, ...] = ()
+    """Input columns; empty takes all but id and label, in the order of the file."""
+    first_model: str = ""
+    """Digest of a model in the aggregator's registry to start from; empty starts from fresh weights."""
+    first_epochs: int = 10
+    """Epochs on the aggregator's `first` rows."""
+
+
+class RoundsTrain(Section, frozen=True, kw_only=True):
+    batch_rows: int
+    optimiser: Optimiser = Optimiser()
+    """Of the clients; momentum starts anew each round (R3.7)."""
+    proximal: float = 0.0
+    """FedProx: mu of mu/2 times the squared distance from the received weights (Li et al. 2020)."""
+
+
+class Stop(Section, frozen=True, kw_only=True):
+    """The first condition to hold ends the job; 0 switches one off (R0.6)."""
+
+    target: float = 0.0
+    """Global test accuracy reached."""
+    plateau: int = 0
+    """So many evaluations without a gain of more than `gain`."""
+    gain: float = 0.0
+    gigabytes: float = 0.0
+    """Payload sent by all parties together, 10^9 bytes."""
+
+
+class ServerOptimiser(Section, frozen=True, kw_only=True):
+    """What the aggregator does with the mean: takes it, or steps towards it (Reddi et al. 2021)."""
+
+    name: Literal["average", "momentum", "adam"] = "average"
+    rate: float = 1.0
+    momentum: float = 0.0
+
+
+class Privacy(Section, frozen=True, kw_only=True):
+    epsilon: float = 0.0
+    delta: float = 1e-6
+
+
+class BackboneDecoder(Section, frozen=True, kw_only=True):
+    """The aggregator derives a second model; only its decoder travels after a client's first round."""
+
+    cut: str = ""
+    """The block after which the decoder starts."""
+    derive: Literal["identity", "student", "layers", "prune", "quantise", "low_rank"] = "student"
+    student_hidden: tuple[int, ...] = ()
+    """Widths of the student's blocks; empty takes a quarter of the first model's."""
+    layers: int = 1
+    """How many of the blocks of equal width `layers` keeps."""
+    share: float = 0.1
+    """Share of weights that `prune` keeps."""
+    bits: int = 4
+    """Bits per weight of `quantise`."""
+    rank: int = 16
+    """Rank of `low_rank`."""
+    translator: bool = True
+    """A linear map behind the second backbone, fitted on public rows."""
+    align_epochs: int = 20
+    align_rate: float = 1e-3
+    carry_back: Literal["copy", "delta", "distil", "best"] = "best"
+    delta_scale: float = 1.0
+    distil_epochs: int = 20
+    preserve: bool = False
+    """A client keeps the received decoder rows of classes it has no rows of."""
+    debias: bool = False
+    """The mean over classes is taken off the last layer's weight rows."""
+
+
+class CompressedSync(Section, frozen=True, kw_only=True):
+    """Parameters at rest and on the wire as packed codes."""
+
+    codec: Literal["auto", "none", "half", "uniform", "block", "rotation", "sparse", "grid"] = "auto"
+    stored_bits: int = 4
+    reply: Literal["difference", "parameters"] = "difference"
+    reply_bits: int = 4
+    feedback: bool = True
+    storage: Literal["model", "layers"] = "model"
+    rounding: Literal["stochastic", "nearest"] = "stochastic"
+    """Of storage `layers`, after every step."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """Of arithmetic and of what is not compressed."""
+    tensor_bits: dict[str, int] = msgspec.field(default_factory=dict)
+    """Bits of single tensors, by name."""
+    backbone_bits: int = 8
+    keep_optimiser: bool = False
+    """Momentum is kept between rounds, at 8 bits per value."""
+    bits_from: Literal["terms", "link", "budget"] = "terms"
+    """Who says how many bits a reply has: these terms, the measured link, or `stop.gigabytes`."""
+    link_seconds: float = 1.0
+    """With `link`: how long one reply may travel."""
+    word_bits: int = 0
+    """Of codec `grid`: width of a word of the sum; 0 takes the smallest that fits."""
+
+
+class Rounds(Section, frozen=True, kw_only=True):
+    rounds: int
+    local_epochs: int = 1
+    clients_per_round: int = 0
+    """0 is all."""
+    min_clients: int = 3
+    """Fewer replies, and the round is repeated; three times at most."""
+    quorum: float = 0.8
+    """Share of the cohort that must have replied when the deadline passes; before it all are awaited."""
+    deadline_seconds: float = 600.0
+    rate_decay: float = 1.0
+    """The clients' rate is multiplied by it after every round."""
+    stop: Stop = Stop()
+    server_optimiser: ServerOptimiser = ServerOptimiser()
+    reply_norm_limit: float = 0.0
+    """A reply farther than this from what was sent is refused by name; 0 is off."""
+    secure_sum: bool = False
+    privacy: Privacy = Privacy()
+    allow: tuple[str, ...] = ()
+    """Refusals waived by name, for ablations; the report prints them."""
+    parts: tuple[str, ...] = ()
+    backbone_decoder: BackboneDecoder | None = None
+    compressed_sync: CompressedSync | None = None
