@@ -1,0 +1,113 @@
+"""The table of one part of horizontal rounds, beside what it must be compared with (methods.md 7).
+
+    python benchmarks/rounds.py --part backbone_decoder|compressed_sync [--mnist] [--quick] [--seeds 3] [--format json]
+
+Accuracy is the global test accuracy of the aggregator's model, mean of the last five rounds; mean and standard
+deviation (n - 1) over seeds. For one seed all rows share the held-out rows, what each client holds, the first weights
+and the cohorts. Bytes are those of encoded messages, the final model's among them; steps are gradient steps of all
+clients together. `--mnist` adds the 10,000 pictures in ../shared/data/mnist, and says so where they are missing.
+"""
+
+import argparse
+import importlib
+import json
+import os
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import torch
+from federation import Dataset, Row, load
+
+PARTS = ("backbone_decoder", "compressed_sync")
+LAST = 5
+"""Rounds whose mean is the accuracy of a run."""
+
+Setting = Callable[[Dataset, int, bool], Mapping[str, Row]]
+"""(data set, seed, quick) -> rows."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--part", choices=PARTS, required=True)
+    parser.add_argument("--mnist", action="store_true", help="also on MNIST's 10,000 pictures")
+    parser.add_argument("--quick", action="store_true", help="one seed")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--format", choices=("text", "json"), default="text")
+    arguments = parser.parse_args()
+    settings: dict[str, Setting] = importlib.import_module(f"rounds_{arguments.part}").SETTINGS
+    seeds = 1 if arguments.quick else arguments.seeds
+    start, results = time.perf_counter(), dict[str, dict[str, Any]]()
+    for name, setting in settings.items():
+        dataset = _dataset(name, mnist=arguments.mnist)
+        if dataset is None:
+            continue
+        runs = []
+        for seed in range(seeds):
+            runs.append(setting(dataset, seed, arguments.quick))
+            print(f"{name} on {dataset.name}, seed {seed}: {time.perf_counter() - start:.0f} s", file=sys.stderr)
+        results[name] = {row: _over_seeds([one[row] for one in runs]) for row in runs[0]}
+    if arguments.format == "json":
+        print(json.dumps(results, indent=2))
+        return
+    for name, rows in results.items():
+        _print(f"{arguments.part}, {name}, {seeds} seeds, global test accuracy", rows)
+    machine = f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}, one thread"
+    print(f"{machine}, {time.perf_counter() - start:.0f} s in all")
+
+
+def _dataset(setting: str, *, mnist: bool) -> Dataset | None:
+    """A setting called as a data set runs on it; any other on the larger one that was asked for and is there."""
+    if setting == "digits" or not (mnist or setting == "mnist"):
+        return load("digits")
+    if not mnist:
+        return None
+    found = load("mnist")
+    if found is None:
+        print("mnist is skipped: its two files are not in ../shared/data/mnist", file=sys.stderr)
+    return found if found is not None or setting == "mnist" else load("digits")
+
+
+def _over_seeds(rows: list[Row]) -> dict[str, Any]:
+    accuracies = [statistics.fmean(row["accuracy_by_round"][-LAST:]) for row in rows]
+    over: dict[str, Any] = {
+        "accuracy_mean": statistics.fmean(accuracies),
+        "accuracy_std": _deviation(accuracies),
+        "accuracy_by_round": _by_round([row["accuracy_by_round"] for row in rows]),
+    }
+    for key in ("bytes_up", "bytes_down", "client_steps"):
+        over[key] = statistics.fmean(row[key] for row in rows)
+    if kept := [row["kept"] for row in rows if "kept" in row]:
+        over["kept"] = {way: statistics.fmean(one[way] for one in kept) for way in kept[0]}
+    if stored := [row["stored_by_round"] for row in rows if "stored_by_round" in row]:
+        last = [statistics.fmean(one[-LAST:]) for one in stored]
+        over |= {"stored_mean": statistics.fmean(last), "stored_std": _deviation(last)}
+    return over
+
+
+def _by_round(runs: list[list[float]]) -> list[float]:
+    return [statistics.fmean(of_round) for of_round in zip(*runs, strict=False)]
+
+
+def _deviation(values: list[float]) -> float:
+    return statistics.stdev(values) if len(values) > 1 else 0.0
+
+
+def _print(title: str, rows: dict[str, dict[str, Any]]) -> None:
+    print(title)
+    print(f"  {'':<24}{'accuracy':>18}{'MB up':>12}{'MB down':>12}{'steps':>10}")
+    for name, row in rows.items():
+        accuracy = f"{row['accuracy_mean']:.4f} ± {row['accuracy_std']:.4f}"
+        size = f"{row['bytes_up'] / 1e6:>12.3f}{row['bytes_down'] / 1e6:>12.3f}{row['client_steps']:>10.0f}"
+        stored = f"  stored copy {row['stored_mean']:.4f}" if "stored_mean" in row else ""
+        kept = "".join(f"  {way} keeps {share:.1%}" for way, share in row.get("kept", {}).items())
+        print(f"  {name:<24}{accuracy:>18}{size}{stored}{kept}")
+
+
+if __name__ == "__main__":
+    main()
