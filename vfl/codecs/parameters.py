@@ -143,9 +143,7 @@ class MessageError:
 
 
 def message_error(
-    tensors: Mapping[str, Floats],
-    decoded: Mapping[str, Floats],
-    format: Format,
+    tensors: Mapping[str, NDArray[Any]], decoded: Mapping[str, NDArray[Any]], format: Format
 ) -> MessageError:
     """What was encoded against what was decoded."""
     lost: dict[str, float] = {}
