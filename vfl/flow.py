@@ -12,7 +12,7 @@ from typing import Generic, NamedTuple, TypeAlias, TypeVar
 
 from vfl.errors import DeadlockError, RemoteProtocolError
 from vfl.messages import Message, decode, encode
-from vfl.reports import Fact
+from vfl.reports import Fact, without_state
 from vfl.terms import PartyId
 
 M = TypeVar("M", bound=Message)
@@ -110,7 +110,8 @@ class Sent(NamedTuple):
     receiver: PartyId
     kind: str
     payload_bytes: int
-    message: Message
+    message: Message | None
+    """None where a transcript keeps sizes only."""
 
 
 @dataclass
@@ -125,16 +126,23 @@ class Together(Generic[R]):
         return "\n".join(f"{s.sender} -> {s.receiver}: {s.kind} ({s.payload_bytes} bytes)" for s in self.transcript)
 
 
-def run_together(roles: Mapping[PartyId, Flow[R]]) -> Together[R]:
+_Queues: TypeAlias = dict[tuple[PartyId, PartyId], deque[Delivery]]
+"""What has arrived and is not read yet, by sender and receiver."""
+
+
+def run_together(roles: Mapping[PartyId, Flow[R]], *, keep_messages: bool = True) -> Together[R]:
     """Run roles in one thread, each as far as it can go in turn, until all have returned.
 
-    Messages are encoded and decoded on the way, as between processes. There is no clock: the time a role gave for a
-    message is up when no role can go on otherwise. Raises DeadlockError when every unfinished role waits without one;
-    an exception of a role passes through unchanged.
+    Messages are encoded and decoded on the way, as between processes. Time stands still while a role can go on; when none
+    can, it passes to the end of the shortest wait that a role gave. Raises DeadlockError when every unfinished role waits without one;
+    an exception of a role passes through unchanged. With `keep_messages` false a transcript keeps kinds and sizes and
+    reports no states, so that a message is freed once it is read.
     """
     together: Together[R] = Together(reports={party: [] for party in roles})
-    queues: dict[tuple[PartyId, PartyId], deque[Sent]] = {}
+    queues: _Queues = {}
     waiting: dict[PartyId, Receive | None] = dict.fromkeys(roles)
+    since: dict[PartyId, float] = dict.fromkeys(roles, 0.0)
+    now = 0.0
 
     def advance(party: PartyId, *, time_is_up: bool = False) -> bool:
         """Run one role until it waits or returns; False if it could not move."""
@@ -142,14 +150,14 @@ def run_together(roles: Mapping[PartyId, Flow[R]]) -> Together[R]:
         if awaited is not None:
             queue = queues.get((awaited.frm, party))
             if queue:
-                sent = queue.popleft()
-                answer = Delivery(sent.message, sent.payload_bytes)
-            elif time_is_up and awaited.seconds is not None:
-                answer = Delivery(None, waited_seconds=awaited.seconds)
+                answer = queue.popleft()._replace(waited_seconds=now - since[party])
+            elif time_is_up:
+                answer = Delivery(None, waited_seconds=now - since[party])
             else:
                 return False
         try:
-            waiting[party] = _run(party, roles[party], answer, queues, together)
+            waiting[party] = _run(party, roles[party], answer, queues, together, keep_messages=keep_messages)
+            since[party] = now
         except StopIteration as stop:
             together.results[party] = stop.value
             del waiting[party]
@@ -157,9 +165,15 @@ def run_together(roles: Mapping[PartyId, Flow[R]]) -> Together[R]:
 
     while waiting:
         moved = [advance(party) for party in list(waiting)]
-        if not any(moved) and not any(advance(party, time_is_up=True) for party in list(waiting)):
+        if any(moved):
+            continue
+        ends = {p: since[p] + at.seconds for p, at in waiting.items() if at is not None and at.seconds is not None}
+        if not ends:
             lines = ", ".join(f"{party} waits for {at.frm}" for party, at in waiting.items() if at is not None)
             raise DeadlockError(f"no role can go on: {lines}")
+        first = min(ends, key=ends.__getitem__)
+        now = ends[first]
+        advance(first, time_is_up=True)
     return together
 
 
@@ -167,8 +181,10 @@ def _run(
     party: PartyId,
     role: Flow[R],
     answer: Delivery | None,
-    queues: dict[tuple[PartyId, PartyId], deque[Sent]],
+    queues: _Queues,
     together: Together[R],
+    *,
+    keep_messages: bool,
 ) -> Receive:
     """Perform a role's effects until it waits; returns for what."""
     while True:
@@ -177,11 +193,12 @@ def _run(
         match effect:
             case Send(to, message):
                 body = encode(message)
-                arrived = Sent(party, to, message.kind(), len(body), decode(message.kind(), body))
-                queues.setdefault((party, to), deque()).append(arrived)
-                together.transcript.append(arrived)
+                arrived = decode(message.kind(), body)
+                queues.setdefault((party, to), deque()).append(Delivery(arrived, len(body)))
+                kept = arrived if keep_messages else None
+                together.transcript.append(Sent(party, to, message.kind(), len(body), kept))
                 answer = Delivery(None, len(body))
             case Report(fact):
-                together.reports[party].append(fact)
+                together.reports[party].append(fact if keep_messages else without_state(fact))
             case Receive():
                 return effect

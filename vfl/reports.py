@@ -47,6 +47,11 @@ class Progress(msgspec.Struct, frozen=True, tag=True):
 Fact: TypeAlias = StepDone | EpochDone | RoundDone | Refused | Progress
 
 
+def without_state(fact: Fact) -> Fact:
+    """The same without the model in it, for whoever keeps many."""
+    return msgspec.structs.replace(fact, state=b"") if isinstance(fact, EpochDone | RoundDone) else fact
+
+
 class Outcome(msgspec.Struct, frozen=True):
     """What a role returns: its own half of the model and what it alone may know of how good it is."""
 

@@ -5,7 +5,7 @@ import pytest
 from vfl.errors import DeadlockError, RemoteProtocolError
 from vfl.flow import gather, receive, report, run_together, send
 from vfl.messages import RowsDigest, StepApplied
-from vfl.reports import Progress
+from vfl.reports import Progress, RoundDone
 
 
 def sender(to, *messages):
@@ -60,3 +60,15 @@ def test_a_deadlock_says_who_waits_for_whom():
 
     with pytest.raises(DeadlockError, match="a waits for b, b waits for a"):
         run_together({"a": waits("b"), "b": waits("a")})
+
+
+def test_sizes_are_kept_without_messages_and_states_where_these_would_fill_the_memory():
+    def receiver():
+        yield from receive(StepApplied, "a")
+        yield from report(RoundDone(1, 1, b"a model", {"loss": 0.5}))
+
+    together = run_together({"b": receiver(), "a": sender("b", StepApplied(1))}, keep_messages=False)
+    assert [(sent.kind, sent.payload_bytes, sent.message) for sent in together.transcript] == [
+        ("StepApplied", 24, None)
+    ]
+    assert together.reports["b"] == [RoundDone(1, 1, b"", {"loss": 0.5})]
