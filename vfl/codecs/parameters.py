@@ -9,15 +9,16 @@ then the tensors in the order of the mapping. Names do not travel: the order of 
 import hashlib
 import math
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vfl.codecs import CODECS
-from vfl.codecs.codec import Body, Floats, InvalidBody, exactly, received, sendable
+from vfl.codecs.codec import Body, Floats, InvalidBody, exactly
 
 MAGIC = b"VFP1"
 HEADER = struct.Struct("<4s16s?I16s")
@@ -48,10 +49,13 @@ class Format:
     bits: int | Mapping[str, int]
     """For every compressed tensor, or by tensor name: then a weight that is not named stays at full precision."""
     unbiased: bool
+    rest: str = "none"
+    """What is not compressed is written as fp32 (`none`) or as bf16 (`half`)."""
 
     def __post_init__(self) -> None:
-        if self.codec not in CODECS:
-            raise ValueError(f"no codec is called {self.codec!r}; there are {', '.join(CODECS)}")
+        for codec, known in ((self.codec, tuple(CODECS)), (self.rest, ("none", "half"))):
+            if codec not in known:
+                raise ValueError(f"no codec is called {codec!r}; there are {', '.join(known)}")
         widths = CODECS[self.codec].widths
         for bits in self.bits.values() if isinstance(self.bits, Mapping) else (self.bits,):
             if bits not in widths:
@@ -80,45 +84,55 @@ def encode_parameters(tensors: Mapping[str, NDArray[Any]], format: Format, seed:
 
     Raises Diverged if a value is not finite.
     """
+    return encode_each(tensors.values(), shapes(tensors), format, seed)
+
+
+def encode_each(tensors: Iterable[NDArray[Any]], like: Mapping[str, Shape], format: Format, seed: bytes) -> bytes:
+    """The same for tensors that are made one after the other, in the order of `like`."""
     own = hashlib.sha256(seed).digest()[:16]
-    plan = list(_plan(shapes(tensors), format))
+    plan = list(_plan(like, format))
     parts = [
         HEADER.pack(MAGIC, format.codec.encode(), format.unbiased, len(plan), own),
         np.array([bits for *_, bits in plan], BITS).tobytes(),
     ]
-    codec = CODECS[format.codec]
-    for index, ((name, shape, bits), tensor) in enumerate(zip(plan, tensors.values(), strict=True)):
+    for index, ((name, shape, bits), tensor) in enumerate(zip(plan, tensors, strict=True)):
         values = np.ascontiguousarray(tensor).reshape(-1)
         if isinstance(shape, Integers):
             parts.append(values.astype("<i8", copy=False).tobytes())
         elif values.dtype != np.float32:
             raise TypeError(f"{name} is {values.dtype}; parameters are float32 or int64")
-        elif bits:
-            parts.append(codec.encode(values, bits, _seed(own, index), unbiased=format.unbiased))
         else:
-            parts.append(sendable(values).astype("<f4", copy=False).tobytes())
+            codec = CODECS[format.codec if bits else format.rest]
+            parts.append(codec.encode(values, bits, _seed(own, index), unbiased=format.unbiased))
     return b"".join(parts)
 
 
 def decode_parameters(body: Body, like: Mapping[str, Shape], format: Format) -> dict[str, NDArray[Any]]:
     """The tensors, shaped like `like`. Raises InvalidBody if they were not written in this format."""
+    return {name: read() for name, read in readers(body, like, format).items()}
+
+
+def readers(body: Body, like: Mapping[str, Shape], format: Format) -> dict[str, Callable[[], NDArray[Any]]]:
+    """A function for each tensor that decodes it alone. This raises InvalidBody, and so may each of them."""
     exactly(body, expected_bytes(like, format))
     content, plan = memoryview(body), list(_plan(like, format))
     own = _check_header(content, plan, format)
-    codec, start = CODECS[format.codec], _header_bytes(like)
-    tensors: dict[str, NDArray[Any]] = {}
+    start, reading = _header_bytes(like), dict[str, Callable[[], NDArray[Any]]]()
     for index, (name, shape, bits) in enumerate(plan):
-        end = start + _tensor_bytes(shape, bits, format)
-        part = content[start:end]
-        if isinstance(shape, Integers):
-            tensors[name] = np.frombuffer(part, "<i8").astype(np.int64).reshape(shape.shape)
-        elif bits:
-            tensors[name] = codec.decode(part, math.prod(shape), bits, _seed(own, index)).reshape(shape)
-        else:
-            values = received(np.frombuffer(part, "<f4"), f"values of {name}")
-            tensors[name] = values.astype(np.float32).reshape(shape)
-        start = end
-    return tensors
+        part = content[start : start + _tensor_bytes(shape, bits, format)]
+        reading[name] = partial(_read, part, name, shape, bits, format, _seed(own, index))
+        start += len(part)
+    return reading
+
+
+def _read(part: memoryview, name: str, shape: Shape, bits: int, format: Format, seed: bytes) -> NDArray[Any]:
+    if isinstance(shape, Integers):
+        return np.frombuffer(part, "<i8").astype(np.int64).reshape(shape.shape)
+    codec = CODECS[format.codec if bits else format.rest]
+    try:
+        return codec.decode(part, math.prod(shape), bits, seed).reshape(shape)
+    except InvalidBody as error:
+        raise InvalidBody(f"{name}: {error}") from error
 
 
 @dataclass(frozen=True)
@@ -179,8 +193,7 @@ def _plan(like: Mapping[str, Shape], format: Format) -> Iterator[tuple[str, Shap
 def _tensor_bytes(shape: Shape, bits: int, format: Format) -> int:
     if isinstance(shape, Integers):
         return 8 * math.prod(shape.shape)
-    count = math.prod(shape)
-    return CODECS[format.codec].body_bytes(count, bits) if bits else 4 * count
+    return CODECS[format.codec if bits else format.rest].body_bytes(math.prod(shape), bits)
 
 
 def _header_bytes(like: Mapping[str, Shape]) -> int:

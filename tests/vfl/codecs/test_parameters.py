@@ -13,10 +13,13 @@ from vfl.codecs.choice import bits_for_budget, bits_for_link
 from vfl.codecs.parameters import (
     Format,
     Integers,
+    bits_of,
     decode_parameters,
+    encode_each,
     encode_parameters,
     expected_bytes,
     message_error,
+    readers,
     shapes,
 )
 from vfl.errors import Diverged
@@ -108,6 +111,22 @@ def test_parameters_that_are_not_finite_are_not_sent(name: str) -> None:
         encode_parameters(spoiled, FOUR_BITS, b"seed")
 
 
+def test_tensors_can_be_made_and_read_one_at_a_time() -> None:
+    assert encode_each(iter(MODEL.values()), LIKE, FOUR_BITS, b"seed") == BODY
+    reading = readers(BODY, LIKE, FOUR_BITS)
+    for name, tensor in decode_parameters(BODY, LIKE, FOUR_BITS).items():
+        np.testing.assert_array_equal(reading[name](), tensor)
+
+
+def test_what_is_not_compressed_can_travel_as_bf16() -> None:
+    form = Format("rotation", 4, unbiased=False, rest="half")
+    body = encode_parameters(MODEL, form, b"seed")
+    left = [n for n, shape in LIKE.items() if not isinstance(shape, Integers) and not bits_of(n, shape, form)]
+    assert len(BODY) - len(body) == sum(2 * MODEL[name].size for name in left)
+    decoded = decode_parameters(body, LIKE, form)
+    assert all(np.allclose(decoded[name], MODEL[name], rtol=2**-8) for name in left)
+
+
 # -- what a receiver refuses
 
 
@@ -122,7 +141,7 @@ def test_parameters_that_are_not_finite_are_not_sent(name: str) -> None:
         (encode_parameters(MODEL, Format("rotation", 4, unbiased=False), b"seed"), "other scale"),
         (BODY[:21] + b"\x08" + BODY[22:], "8 tensors where 7 belong"),
         (BODY[:41] + b"\x03" + BODY[42:], "3 bits for first.weight where 4 were agreed"),
-        (BODY[:-4] + np.array(np.nan, "<f4").tobytes(), "values of scale of the body are not finite"),
+        (BODY[:-4] + np.array(np.nan, "<f4").tobytes(), "scale: values of the body are not finite"),
         (BODY[:55] + np.array(np.inf, "<f4").tobytes() + BODY[59:], "scales of the body are not finite"),
     ],
 )
