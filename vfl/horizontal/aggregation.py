@@ -49,7 +49,9 @@ class Aggregation:
         for places in self._places.values():
             if places.derive is not None:
                 self.travelling = places.derive(self.travelling.module)
-        self.parameters = _under("model/", saved) or parameters_of(self.travelling.module)
+        self.parameters = parameters_of(self.travelling.module)
+        if saved:  # safetensors gives tensors out in another order than the model's
+            self.parameters = {name: saved[f"model/{name}"] for name in self.parameters}
         made = [places.carrier(self.travelling) for places in self._places.values() if places.carrier is not None]
         self.carrier = made[0] if made else raw_carrier(self.parameters)
         trained = [name for name, _ in self.travelling.module.named_parameters()]
@@ -247,5 +249,5 @@ def save_parameters(parameters: Parameters) -> bytes:
 
 
 def _under(prefix: str, saved: Parameters) -> Parameters:
-    """The tensors of one owner, in the order they were given out."""
+    """The tensors of one owner."""
     return {name.removeprefix(prefix): values for name, values in saved.items() if name.startswith(prefix)}

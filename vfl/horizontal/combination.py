@@ -18,11 +18,13 @@ class WeightedMean:
         self._mean_of = {statistics.variance: statistics.mean for statistics in pooled}
         self._sums: Parameters = {}
         self._variances: Parameters = {}
+        self._order: list[str] = []
         self.rows = 0
         self.replies = 0
 
     def add(self, parameters: Parameters, rows: int) -> None:
         """One client's parameters, weighted by its rows. The order of calls is the order of addition."""
+        self._order = list(parameters)
         for name, mean in self._mean_of.items():  # before the sums of the means take this client in
             self._variances[name] = self._pooled(name, mean, parameters, rows)
         for name, values in parameters.items():
@@ -35,12 +37,14 @@ class WeightedMean:
         self.replies += 1
 
     def mean(self) -> Parameters:
-        """sum n_k w_k / n', variances of the pooled rows, the maximum of integer buffers; float32 again."""
-        means = {
-            name: (values / self.rows).float() if values.is_floating_point() else values
-            for name, values in self._sums.items()
-        }
-        return means | {name: values.float() for name, values in self._variances.items()}
+        """sum n_k w_k / n', variances of the pooled rows, the maximum of integer buffers; float32, in their order."""
+        return {name: self._mean_of_one(name) for name in self._order}
+
+    def _mean_of_one(self, name: str) -> torch.Tensor:
+        if name in self._variances:
+            return self._variances[name].float()
+        total = self._sums[name]
+        return (total / self.rows).float() if total.is_floating_point() else total
 
     def _pooled(self, variance: str, mean: str, parameters: Parameters, rows: int) -> torch.Tensor:
         """Variance of the rows so far together with this client's (Chan et al. 1979); the first one's is kept exact."""
