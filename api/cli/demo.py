@@ -161,7 +161,8 @@ def _run_in(place: "Place", table: "DividedTable", agreement: "Agreement", seed:
     from api.cli.job import ended  # noqa: PLC0415
     from api.cli.progress import Progress  # noqa: PLC0415
     from api.demo.folder import finish  # noqa: PLC0415
-    from api.demo.run import Demonstration, JobEnded, run  # noqa: PLC0415
+    from api.demo.job import JobEnded  # noqa: PLC0415
+    from api.demo.run import Demonstration, run  # noqa: PLC0415
 
     folder = place.folder
     try:

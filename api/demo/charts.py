@@ -29,23 +29,43 @@ def loss_curve(points: Sequence[EpochPoint], name: str) -> str:
     return _svg(figure, f"{name} after each epoch, on training and on held-out rows")
 
 
-def metric_curve(points: Sequence[EpochPoint], name: str, references: Sequence[tuple[str, float]]) -> str:
-    """The metric on held-out rows after each epoch, and models to compare with as level lines."""
+def metric_curve(
+    values: Sequence[float | None],
+    name: str,
+    references: Sequence[tuple[str, float]],
+    *,
+    along: str = "epoch",
+    curve: str = "this run",
+) -> str:
+    """The metric on held-out rows after each epoch or round, and models to compare with as level lines."""
     figure, axes = _figure(3.4, 2.9)
-    epochs = [point.epoch for point in points]
-    for (label, value), dashes in zip(references, ((4, 2), (1, 2)), strict=False):
+    for (label, value), dashes in zip(references, ((4, 2), (1, 2), (6, 1)), strict=False):
         axes.axhline(value, color=QUIET, linewidth=1, dashes=dashes, label=label)
-    _curve(axes, epochs, [point.held_out_metric for point in points], SECOND, "this run")
+    _curve(axes, list(range(1, len(values) + 1)), values, SECOND, curve, along=along)
     axes.set_title(name, loc="left", fontsize=10, color=INK, pad=8)
     _legend(axes)
-    return _svg(figure, f"{name} on held-out rows after each epoch")
+    return _svg(figure, f"{name} on held-out rows after each {along}")
 
 
-def bytes_by_kind(lines: Sequence[tuple[str, str, int]]) -> str:
-    """One bar per (sender, kind, bytes), largest first, on a logarithmic axis."""
+def bytes_by_round(sent: Sequence[int], received: Sequence[int]) -> str:
+    """What the aggregator sent in each round, and what its clients answered on top of it."""
+    figure, axes = _figure(3.4, 2.9)
+    rounds = range(1, len(sent) + 1)
+    axes.bar(rounds, sent, color=SECOND, width=0.72, label="sent by the aggregator")
+    axes.bar(rounds, received, bottom=sent, color=FIRST, width=0.72, label="sent by the clients")
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: readable_bytes(int(value))))
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    axes.set_xlabel("round", fontsize=9, color=QUIET)
+    axes.set_title("Bytes", loc="left", fontsize=10, color=INK, pad=8)
+    _legend(axes, left=0.19)
+    return _svg(figure, "bytes sent in each round")
+
+
+def bytes_by_kind(lines: Sequence[tuple[str, str, int]], first: str) -> str:
+    """One bar per (sender, kind, bytes), largest first, on a logarithmic axis; `first` is one of the two senders."""
     ordered = sorted(lines, key=lambda line: line[2])
     figure, axes = _figure(7.0, 0.5 + 0.3 * len(ordered))
-    colours = [FIRST if sender.startswith("feature") else SECOND for sender, _, _ in ordered]
+    colours = [FIRST if sender == first else SECOND for sender, _, _ in ordered]
     axes.barh(range(len(ordered)), [size for _, _, size in ordered], color=colours, height=0.62)
     axes.set_xscale("log")
     smallest, largest = (max(1, ordered[position][2]) for position in (0, -1))
@@ -86,7 +106,14 @@ def _figure(width: float, height: float) -> tuple[Figure, Axes]:
 
 
 def _curve(
-    axes: Axes, epochs: list[int], values: Sequence[float | None], colour: str, label: str, *, dashed: bool = False
+    axes: Axes,
+    epochs: list[int],
+    values: Sequence[float | None],
+    colour: str,
+    label: str,
+    *,
+    dashed: bool = False,
+    along: str = "epoch",
 ) -> None:
     axes.plot(
         epochs,
@@ -99,12 +126,12 @@ def _curve(
         label=label,
     )
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-    axes.set_xlabel("epoch", fontsize=9, color=QUIET)
+    axes.set_xlabel(along, fontsize=9, color=QUIET)
 
 
-def _legend(axes: Axes) -> None:
+def _legend(axes: Axes, left: float = 0.14) -> None:
     """Below the plot, so that it never covers a curve; two plots beside each other keep one height."""
-    axes.figure.subplots_adjust(left=0.14, right=0.98, top=0.9, bottom=0.34)
+    axes.figure.subplots_adjust(left=left, right=0.98, top=0.9, bottom=0.34)
     axes.legend(
         frameon=False,
         fontsize=9,

@@ -5,10 +5,12 @@ import fcntl
 import itertools
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import polars as pl
 
 from api.demo.agreement import Agreement
 from api.demo.errors import DemoExists
@@ -35,13 +37,27 @@ class Place:
     """Where the leftovers of an unfinished demonstration went."""
 
 
+@dataclass(frozen=True)
+class PartyFolder:
+    """What stands in one party's folder before its server starts."""
+
+    name: str
+    peers: tuple[str, ...]
+    files: Mapping[str, pl.DataFrame]
+    """Its tables by the name of the data set; each becomes a CSV file."""
+    id: str
+    """The column of ids of each table."""
+    acceptance: Mapping[str, Any]
+    """[acceptance] beside peers and the seed."""
+
+
 @contextlib.contextmanager
-def taken(output: Path | None, name: str) -> Iterator[Place]:
+def taken(output: Path | None, name: str, parties: Sequence[str] = (LABEL_PARTY, FEATURE_PARTY)) -> Iterator[Place]:
     """The user's folder, or the first free one under ./vfl-demo; no second demonstration enters it inside the block.
 
-    What an unfinished one left is moved to `unfinished-1` and so on: nothing is overwritten, nothing is removed. Raises
-    DemoExists when a demonstration finished or still runs there, or when something else stands in its place, and
-    StorageFailed when it cannot be made.
+    What an unfinished one of these parties left is moved to `unfinished-1` and so on: nothing is overwritten, nothing
+    is removed. Raises DemoExists when a demonstration finished or still runs there, or when something else stands in
+    its place, and StorageFailed when it cannot be made.
     """
     if output and output.exists() and not output.is_dir():
         raise DemoExists(f"{output} is a file", safe=UNTOUCHED, fix="Name a folder with --output.")
@@ -55,7 +71,7 @@ def taken(output: Path | None, name: str) -> Iterator[Place]:
     with _locked(folder, folder):
         if (folder / RESULT).exists():
             raise DemoExists(f"a finished demonstration stands in {folder}", safe=UNTOUCHED, fix=ANOTHER)
-        yield Place(folder, _set_aside(folder))
+        yield Place(folder, _set_aside(folder, parties))
 
 
 def finish(folder: Path, envelope: Any) -> None:
@@ -93,9 +109,9 @@ def _locked(path: Path, folder: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _set_aside(folder: Path) -> Path | None:
+def _set_aside(folder: Path, parties: Sequence[str]) -> Path | None:
     """Move away what is in the way; answers where it is now."""
-    names = (LABEL_PARTY, FEATURE_PARTY, SPECIFICATION, REPORT, PROCESSES)
+    names = (*parties, SPECIFICATION, REPORT, PROCESSES)
     leftovers = [path for path in (folder / name for name in names) if path.exists()]
     for party in leftovers:
         # The servers outlive a command that was killed, and nobody's own party is ours to move.
@@ -122,15 +138,23 @@ def private_seed(seed: int, party: str) -> str:
 def write_parties(
     folder: Path, table: DividedTable, agreement: Agreement, seed: int, ports: Mapping[str, tuple[int, int]]
 ) -> None:
-    """Both party folders, each with only its own file. `ports` are (operator, peer) by party."""
+    """Both folders of a vertical job, each with only its own file. `ports` are (operator, peer) by party."""
     frames = {LABEL_PARTY: table.label_file, FEATURE_PARTY: table.feature_file}
     for party, peer in ((LABEL_PARTY, FEATURE_PARTY), (FEATURE_PARTY, LABEL_PARTY)):
-        operator_port, peer_port = ports[party]
-        settings = init_party(folder / party, party, operator_port=operator_port, peer_port=peer_port)
-        frames[party].write_csv(folder / party / DATA_FILE)
-        (folder / party / DATA_FILE).chmod(0o600)
-        write_text(settings, _settings(party, peer, table.id, agreement, private_seed(seed, party), ports))
+        own = PartyFolder(party, (peer,), {DATASET: frames[party]}, table.id, agreement.acceptance)
+        write_party(folder, own, seed, ports)
     write_text(folder / SPECIFICATION, agreement.text)
+
+
+def write_party(folder: Path, party: PartyFolder, seed: int, ports: Mapping[str, tuple[int, int]]) -> None:
+    """A party's folder under this one: settings, token and its own files."""
+    operator_port, peer_port = ports[party.name]
+    own = folder / party.name
+    settings = init_party(own, party.name, operator_port=operator_port, peer_port=peer_port)
+    for dataset, frame in party.files.items():
+        frame.write_csv(own / f"{dataset}.csv")
+        (own / f"{dataset}.csv").chmod(0o600)
+    write_text(settings, _settings(party, private_seed(seed, party.name), ports))
 
 
 def write_text(path: Path, text: str) -> None:
@@ -146,34 +170,17 @@ def write_json(path: Path, data: Any) -> None:
     write_text(path, json.dumps(data, indent=2, ensure_ascii=False) + "\n")
 
 
-def _settings(
-    party: str,
-    peer: str,
-    id_column: str,
-    agreement: Agreement,
-    private_seed: str,
-    ports: Mapping[str, tuple[int, int]],
-) -> str:
+def _settings(party: PartyFolder, private_seed: str, ports: Mapping[str, tuple[int, int]]) -> str:
     def toml(value: Any) -> str:
         return json.dumps(value, ensure_ascii=False)
 
-    operator_port, peer_port = ports[party]
-    acceptance = {"peers": [peer], **agreement.acceptance, "private_seed": private_seed}
-    lines = [
-        f"name = {toml(party)}",
-        "",
-        "[server]",
-        f"operator_port = {operator_port}",
-        f"peer_port = {peer_port}",
-        "",
-        f"[peers.{peer}]",
-        f'url = "http://127.0.0.1:{ports[peer][1]}"',
-        "",
-        f"[datasets.{DATASET}]",
-        f"path = {toml(DATA_FILE)}",
-        f"id = {toml(id_column)}",
-        "",
-        "[acceptance]",
-        *(f"{key} = {toml(value)}" for key, value in acceptance.items()),
-    ]
+    operator_port, peer_port = ports[party.name]
+    acceptance = {"peers": party.peers, **party.acceptance, "private_seed": private_seed}
+    lines = [f"name = {toml(party.name)}", "", "[server]", f"operator_port = {operator_port}"]
+    lines += [f"peer_port = {peer_port}"]
+    for peer in party.peers:
+        lines += ["", f"[peers.{peer}]", f'url = "http://127.0.0.1:{ports[peer][1]}"']
+    for dataset in party.files:
+        lines += ["", f"[datasets.{dataset}]", f"path = {toml(f'{dataset}.csv')}", f"id = {toml(party.id)}"]
+    lines += ["", "[acceptance]", *(f"{key} = {toml(value)}" for key, value in acceptance.items())]
     return "\n".join(lines) + "\n"

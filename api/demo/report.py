@@ -50,11 +50,6 @@ def render(result: JsonObject, specification: str) -> str:
     """The page, from a result and the job's TOML text."""
     key, scores = metric_of(result)
     points = [EpochPoint(**point) for point in result["curves"]]
-    environment = Environment(
-        loader=PackageLoader("api.demo", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
-        lstrip_blocks=True,
-    )  # fmt: skip
-    environment.filters["bytes"] = readable_bytes
     references = [
         (name, score)
         for name, score in (
@@ -70,18 +65,30 @@ def render(result: JsonObject, specification: str) -> str:
         "score": readable_score(scores["federated"], 3),
         "rows": metric_rows(result),
         "loss_chart": loss_curve(points, LOSS_NAMES[result["task"]]),
-        "metric_chart": metric_curve(points, _capital(METRIC_NAMES[key]), references),
-        "bytes_chart": bytes_by_kind(_traffic(result)),
+        "metric_chart": metric_curve(
+            [point.held_out_metric for point in points], _capital(METRIC_NAMES[key]), references
+        ),
+        "bytes_chart": bytes_by_kind(traffic(result), first="feature_party"),
         "seen": [
             (party, [line for line in result["reveals"] if line["receiver"] == party]) for party in _parties(result)
         ],
         "summary": _summary(result, METRIC_NAMES[key], scores),
         "specification": specification,
     }
-    return environment.get_template("report.html").render(context)
+    return page("report.html", context)
 
 
-def _traffic(result: JsonObject) -> list[tuple[str, str, int]]:
+def page(template: str, context: dict[str, Any]) -> str:
+    """A template of this package, filled in."""
+    environment = Environment(
+        loader=PackageLoader("api.demo", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+        lstrip_blocks=True,
+    )  # fmt: skip
+    environment.filters["bytes"] = readable_bytes
+    return environment.get_template(template).render(context)
+
+
+def traffic(result: JsonObject) -> list[tuple[str, str, int]]:
     """(party, kind, bytes); what servers say to each other around the job counts as one kind."""
     sizes: Counter[tuple[str, str]] = Counter()
     for line in result["messages"]:

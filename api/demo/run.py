@@ -4,17 +4,17 @@ import hashlib
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
-from api.client import FINAL_STATES, JsonObject, RequestRefused, ServerProblem
+from api.client import JsonObject
 from api.demo.agreement import DEADLINE_SECONDS, Agreement
 from api.demo.baselines import JoinedRows, compare
 from api.demo.curves import curves
-from api.demo.errors import DemoError, JobOverdue
+from api.demo.errors import DemoError
 from api.demo.folder import DATA_FILE, REPORT, private_seed, write_parties, write_text
+from api.demo.job import Watcher, follow
 from api.demo.report import render
 from api.demo.result import result_data
-from api.demo.servers import Servers, free_ports, workers
+from api.demo.servers import Servers, free_ports
 from api.demo.tables import DATASET, FEATURE_PARTY, LABEL_PARTY, DividedTable
 from parties.datasets import load
 from parties.negotiation import joint_seed
@@ -22,30 +22,6 @@ from parties.settings import DatasetSettings
 from vfl.metrics import METRIC
 
 PARTIES = (LABEL_PARTY, FEATURE_PARTY)
-LOOK_SECONDS = 0.2
-PEER_SECONDS = 30.0
-"""How long the feature party may take to notice that the job is over."""
-
-
-class Watcher(Protocol):
-    """Who is told how far the demonstration is."""
-
-    def phase(self, text: str) -> None:
-        """What happens now."""
-
-    def line(self, text: str) -> None:
-        """Something worth keeping in view."""
-
-    def job(self, job: JsonObject) -> None:
-        """The running job, as its label party tells it."""
-
-
-class JobEnded(Exception):
-    """The job did not finish; `job` says why."""
-
-    def __init__(self, job: JsonObject) -> None:
-        super().__init__(job["state"])
-        self.job = job
 
 
 @dataclass(frozen=True)
@@ -71,9 +47,7 @@ def run(demonstration: Demonstration, watcher: Watcher) -> JsonObject:
     with Servers(folder, ports) as servers:
         job_id = servers.client(LABEL_PARTY).submit(agreement.text)["id"]
         watcher.phase("the parties agree on the job")
-        jobs, most_processes = _follow(servers, job_id, watcher)
-    if jobs[LABEL_PARTY]["state"] != "done":
-        raise JobEnded(jobs[LABEL_PARTY])
+        jobs, most_processes = follow(servers, PARTIES, job_id, DEADLINE_SECONDS, watcher)
     watcher.phase("comparing with models trained in clear")
     rows = _joined_rows(demonstration)
     metric = METRIC[agreement.spec.job.task]
@@ -84,43 +58,6 @@ def run(demonstration: Demonstration, watcher: Watcher) -> JsonObject:
     watcher.phase("writing the report")
     write_text(folder / REPORT, render(result, agreement.text))
     return result
-
-
-def _follow(servers: Servers, job_id: str, watcher: Watcher) -> tuple[dict[str, JsonObject], int]:
-    """Both sides' views of the job once both are done with it, and how many processes ran at most."""
-    deadline = time.monotonic() + DEADLINE_SECONDS
-    ended = None
-    processes = 0
-    while True:
-        try:
-            jobs = _look(servers, job_id)
-        except ServerProblem:
-            servers.check()
-            raise
-        running = workers(jobs)
-        servers.write_processes(running)
-        processes = max(processes, len(PARTIES) + sum(1 for pid in running.values() if pid))
-        watcher.job(jobs[LABEL_PARTY])
-        now = time.monotonic()
-        if jobs[LABEL_PARTY]["state"] in FINAL_STATES:
-            ended = ended or now
-            both = all(jobs.get(party, {}).get("state") in FINAL_STATES for party in PARTIES)
-            if both or jobs[LABEL_PARTY]["state"] != "done" or now - ended > PEER_SECONDS:
-                return jobs, processes
-        if now > deadline:
-            raise JobOverdue(f"the job is not done after {DEADLINE_SECONDS} s", fix="See the servers' logs.")
-        time.sleep(LOOK_SECONDS)
-
-
-def _look(servers: Servers, job_id: str) -> dict[str, JsonObject]:
-    jobs = {LABEL_PARTY: servers.client(LABEL_PARTY).job(job_id)}
-    try:
-        jobs[FEATURE_PARTY] = servers.client(FEATURE_PARTY).job(job_id)
-    except RequestRefused as problem:
-        # The proposal may still be on its way, or never have left.
-        if problem.status != 404:
-            raise
-    return jobs
 
 
 def _joined_rows(demonstration: Demonstration) -> JoinedRows:
