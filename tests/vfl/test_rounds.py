@@ -99,9 +99,9 @@ def test_every_client_keeps_the_model_the_aggregator_keeps_chosen_or_not():
     job = spec(clients=4, rounds=1, per_round=1)
     together = run(job)
     assert len({outcome.state for outcome in together.results.values()}) == 1
-    published = [line for line in together.transcript if isinstance(line.message, Published)]
-    assert {line.receiver for line in published} == set(job.roster.clients)
-    assert len({line.message.model_digest for line in published}) == 1
+    published = {line.receiver: m for line in together.transcript if isinstance(m := line.message, Published)}
+    assert published.keys() == set(job.roster.clients)
+    assert len({message.model_digest for message in published.values()}) == 1
 
 
 def test_messages_go_by_the_listed_routes_and_hold_no_row():
