@@ -86,7 +86,7 @@ class _Cells(NamedTuple):
 def _cells(bits: int) -> _Cells:
     table = centroids(bits)
     boundaries = (table[1:] + table[:-1]) / 2
-    reach = max(float(boundaries[-1]), 1.0)
+    reach = max(float(boundaries[-1]), 4.0)  # nearly all values: cutting an index at the ends costs time
     per_unit = (CELLS / 2 - 1) / reach  # both ends of the grid lie beyond the last boundary
     middles = (np.arange(CELLS) + 0.5 - CELLS / 2) / per_unit
     codes = np.searchsorted(boundaries, middles).astype(np.uint8)

@@ -1,5 +1,7 @@
 """The codecs beside rotation: what each promises, and that layer-wise storage does not stall (methods.md 4.6, 5)."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -50,6 +52,17 @@ def test_rounding_at_random_has_the_right_mean(name: str) -> None:
     ]
     spread = np.mean([squared(each - values) for each in decoded])
     assert squared(np.mean(decoded, axis=0) - values) == pytest.approx(spread / messages, rel=0.15)
+
+
+def test_the_page_states_the_errors_that_the_codecs_state() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "codecs.md").read_text("utf-8")
+    for bits in range(1, 9):
+        least, unbiased, on_grid = (
+            f"{CODECS[name].stated_error(bits, scale):.4g}"
+            for name, scale in (("rotation", False), ("rotation", True), ("grid", True))
+        )
+        assert f"| {bits} | {least} | {unbiased} |\n" in page
+        assert f"| {bits} | {on_grid} |\n" in page
 
 
 def test_half_keeps_eight_significant_bits() -> None:
