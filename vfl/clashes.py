@@ -23,7 +23,8 @@ class Facts:
     public_rows: bool
     blocks: tuple[str, ...]
     """Names of the network's blocks; the last cannot be cut behind."""
-    hidden: tuple[int, ...]
+    widths: tuple[int, ...]
+    """Of those blocks, but for the last."""
     client_optimiser: Optimiser
 
 
@@ -81,13 +82,13 @@ CLASHES = (
         "X8",
         ('carry_back = "distil"', "no public rows"),
         "there are no rows on which to distil",
-        'Name rows without labels under the aggregator\'s [data] public, or use carry_back = "copy".',
+        'Name rows without labels under the aggregator\'s [data] public, or use carry_back = "copy" or "delta".',
     ),
     _clash(
         "X8",
         ("carry_back by copy or delta", "decoders of different shape"),
         "nothing of the trained decoder fits the first model's",
-        'Set translator = true, or carry_back = "distil".',
+        "",
     ),
     _clash("X9", ("the model is not cut at a named block",), "the decoder must be the blocks behind a named one", ""),
     _clash(
@@ -121,7 +122,7 @@ def check(rounds: Rounds, facts: Facts) -> None:
             )
     for clash in CLASHES:
         if clash.facts <= holds.keys() and clash.name not in rounds.allow:
-            ways_out = clash.ways_out or next(holds[fact] for fact in clash.facts)
+            ways_out = clash.ways_out or next(holds[fact] for fact in clash.facts if holds[fact])
             raise SpecConflict(
                 f"job specification: {clash.name}: {' with '.join(sorted(clash.facts))}: {clash.why}", fix=ways_out
             )
@@ -179,8 +180,10 @@ def _of_backbone(terms: BackboneDecoder, facts: Facts) -> dict[str, str]:
     cuts = facts.blocks[:-1]
     if terms.cut not in cuts:
         found["the model is not cut at a named block"] = f"Set cut to one of {', '.join(cuts)}."
-    elif terms.derive == "student" and not terms.translator and terms.student_hidden and facts.hidden:
-        at = cuts.index(terms.cut)
-        if at >= len(facts.hidden) or terms.student_hidden[-1] != facts.hidden[at]:
-            found["decoders of different shape"] = ""
+    elif terms.derive == "student" and not terms.translator:
+        width = facts.widths[cuts.index(terms.cut)]
+        if terms.student_hidden[-1:] != (width,):
+            found["decoders of different shape"] = (
+                f'Set translator = true, end student_hidden with {width}, or set carry_back = "distil" or "best".'
+            )
     return found

@@ -38,3 +38,15 @@ def block_names(network: str, hidden: tuple[int, ...]) -> tuple[str, ...]:
 def cut_names(network: str, hidden: tuple[int, ...]) -> tuple[str, ...]:
     """Blocks after which a decoder may start: all but the last, which would leave none."""
     return block_names(network, hidden)[:-1]
+
+
+def width_after(network: str, hidden: tuple[int, ...], block: str) -> int:
+    """Neurons or channels that a block other than the head gives."""
+    return widths_of(network, hidden)[block_names(network, hidden).index(block)]
+
+
+def square_blocks(network: str, hidden: tuple[int, ...]) -> tuple[str, ...]:
+    """Blocks as wide as the one before: they map a space into itself and may be left out (R1.1 `layers`)."""
+    names, widths = block_names(network, hidden), widths_of(network, hidden)
+    equal = [name for name, before, width in zip(names[1:], widths, widths[1:], strict=False) if before == width]
+    return tuple(name for name in equal if network != "small_cnn" or name != "features")

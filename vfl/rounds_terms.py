@@ -86,20 +86,24 @@ class BackboneDecoder(Section, frozen=True, kw_only=True):
     """The block after which the decoder starts."""
     derive: Literal["identity", "student", "layers", "prune", "quantise", "low_rank"] = "student"
     student_hidden: tuple[int, ...] = ()
-    """Widths of the student's blocks; empty takes a quarter of the first model's."""
+    """Widths of the student's blocks up to the cut; empty narrows the first model's to an eighth of its parameters."""
     layers: int = 1
-    """How many of the blocks of equal width `layers` keeps."""
+    """How many of the blocks as wide as the one before `layers` keeps."""
     share: float = 0.1
     """Share of weights that `prune` keeps."""
     bits: int = 4
-    """Bits per weight of `quantise`."""
+    """Bits per weight of `quantise`, 2 to 8."""
     rank: int = 16
     """Rank of `low_rank`."""
     translator: bool = True
-    """A linear map behind the second backbone, fitted on public rows."""
+    """A linear map behind the second backbone, fitted on public rows, where widths differ or it helps."""
     align_epochs: int = 20
+    """On the public rows; 0 leaves the second backbone as it was derived, but for the translator."""
     align_rate: float = 1e-3
     carry_back: Literal["copy", "delta", "distil", "best"] = "best"
+    """`best` keeps what does best on the aggregator's validation rows, the old decoder included."""
+    carry_each_round: bool = False
+    """The first model's accuracy is measured after every round too, as if it were carried back then."""
     delta_scale: float = 1.0
     distil_epochs: int = 20
     preserve: bool = False

@@ -138,6 +138,8 @@ class ClientPlaces:
     """See Work."""
     finish: Callable[[Published], Parameters] | None = None
     """The published message -> the parameters this client keeps."""
+    complete: Callable[[Parameters], Parameters] | None = None
+    """Those parameters -> with what this client holds beside what travels."""
     stored: Callable[[], bytes] | None = None
     """What this client holds between rounds; what it received, where this is empty."""
 
@@ -157,5 +159,11 @@ def parts_of(spec: RoundsSpec) -> tuple[Part, ...]:
     return tuple(PARTS[name]() for name in names)
 
 
-PARTS: dict[str, Callable[[], Part]] = {}
+def _backbone_decoder() -> Part:
+    from vfl.horizontal.backbone_decoder import PART  # noqa: PLC0415
+
+    return PART
+
+
+PARTS: dict[str, Callable[[], Part]] = {"backbone_decoder": _backbone_decoder}
 """Functions that import on demand: the only registry of parts."""

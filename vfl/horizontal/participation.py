@@ -84,6 +84,9 @@ class Participation:
             raise RemoteProtocolError("the published model is another than its message names")
         try:
             parameters = self._published(published)
+            for places in self._places:
+                if places.complete is not None:
+                    parameters = places.complete(parameters)
         except InvalidBody as error:
             raise RemoteProtocolError(f"the published model cannot be read: {error}") from error
         return Outcome(state=save_parameters(parameters), series={"loss": self._losses})
