@@ -116,22 +116,31 @@ class CompressedSync(Section, frozen=True, kw_only=True):
     """Parameters at rest and on the wire as packed codes."""
 
     codec: Literal["auto", "none", "half", "uniform", "block", "rotation", "sparse", "grid"] = "auto"
+    """Of what is sent both ways; `auto` is rotation, `sparse` is of replies only."""
     stored_bits: int = 4
+    """Of what clients receive and keep, 1 to 8."""
     reply: Literal["difference", "parameters"] = "difference"
+    """What a client answers: what its training changed, or all its parameters, then at `stored_bits`."""
     reply_bits: int = 4
+    """Of a difference, 1 to 8."""
     feedback: bool = True
+    """The aggregator adds what compression dropped to what it sends next."""
     storage: Literal["model", "layers"] = "model"
+    """What a client decompresses: the model while it trains, or one layer at a time."""
     rounding: Literal["stochastic", "nearest"] = "stochastic"
     """Of storage `layers`, after every step."""
     precision: Literal["fp32", "bf16"] = "fp32"
-    """Of arithmetic and of what is not compressed."""
+    """Of the products of training, and of what is not compressed."""
     tensor_bits: dict[str, int] = msgspec.field(default_factory=dict)
-    """Bits of single tensors, by name."""
+    """Bits of single tensors by name, instead of `stored_bits` and `reply_bits`."""
+    kept_share: float = 0.1
+    """Share of values that codec `sparse` sends, the largest."""
     backbone_bits: int = 8
+    """Of a backbone, which is sent once."""
     keep_optimiser: bool = False
-    """Momentum is kept between rounds, at 8 bits per value."""
+    """Momentum is kept between steps and rounds, at 8 bits per value."""
     bits_from: Literal["terms", "link", "budget"] = "terms"
-    """Who says how many bits a reply has: these terms, the measured link, or `stop.gigabytes`."""
+    """Who says how many bits a reply has: these terms, the measured link, or what `stop.gigabytes` leaves."""
     link_seconds: float = 1.0
     """With `link`: how long one reply may travel."""
     word_bits: int = 0

@@ -157,20 +157,29 @@ class MessageError:
 
 
 def message_error(
-    tensors: Mapping[str, NDArray[Any]], decoded: Mapping[str, NDArray[Any]], format: Format
+    tensors: Mapping[str, NDArray[Any]],
+    decoded: Mapping[str, NDArray[Any]],
+    format: Format,
 ) -> MessageError:
     """What was encoded against what was decoded."""
+    like = shapes(tensors)
+    coded = (name for name, shape in like.items() if bits_of(name, shape, format))
+    return error_of(((name, tensors[name], decoded[name]) for name in coded), like, format)
+
+
+def error_of(
+    messages: Iterable[tuple[str, NDArray[Any], NDArray[Any]]], like: Mapping[str, Shape], format: Format
+) -> MessageError:
+    """The same of (name, encoded, decoded) of compressed tensors, one after the other."""
     lost: dict[str, float] = {}
     norms: dict[str, float] = {}
     promised = 0.0
     stated_everywhere = True
-    for name, _, bits in _plan(shapes(tensors), format):
-        if bits:
-            norms[name] = _squared_norm(tensors[name])
-            lost[name] = _squared_norm(decoded[name] - tensors[name])
-            stated = CODECS[format.codec].stated_error(bits, format.unbiased)
-            stated_everywhere &= stated is not None
-            promised += norms[name] * (stated or 0.0)
+    for name, encoded, decoded in messages:
+        norms[name], lost[name] = _squared_norm(encoded), _squared_norm(decoded - encoded)
+        stated = CODECS[format.codec].stated_error(bits_of(name, like[name], format), format.unbiased)
+        stated_everywhere &= stated is not None
+        promised += norms[name] * (stated or 0.0)
     total = sum(norms.values())
     return MessageError(
         sum(lost.values()) / total if total else 0.0,

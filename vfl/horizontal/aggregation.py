@@ -143,9 +143,12 @@ class Aggregation:
 
     # The end
 
-    def published(self, held: bytes) -> Published:
-        body = self.carrier.broadcast(self.round, self.parameters)
-        message = Published(round=self.round, parameters=body, model_digest=digest(body))
+    def final(self) -> Published:
+        """What is published, encoded once: all clients get the same."""
+        body = self.carrier.broadcast(self.round + 1, self.parameters)  # as the next round would have had it
+        return Published(round=self.round, parameters=body, model_digest=digest(body))
+
+    def published_to(self, held: bytes, message: Published) -> Published:
         for places in self._places.values():
             if places.publish is not None:
                 message = places.publish(held, message)

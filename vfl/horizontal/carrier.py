@@ -1,8 +1,10 @@
 """Parameters as they travel and are digested where no part says otherwise: raw values, nothing kept, nothing lost."""
 
 import hashlib
+from collections.abc import Callable
 
 import msgspec
+import torch
 from torch import nn
 
 from vfl.codecs.parameters import Format, Shape, decode_parameters, encode_parameters, shapes
@@ -45,8 +47,15 @@ def raw_update(body: bytes, work: Work) -> Updated:
     return Updated(write(parameters_of(module)), loss)
 
 
-def fit(module: nn.Sequential, received: Parameters, work: Work) -> float:
-    """E local epochs in place, and what a part amends; returns the loss."""
+def fit(
+    module: nn.Sequential,
+    received: Parameters,
+    work: Work,
+    *,
+    steps: torch.optim.Optimizer | None = None,
+    on_step: Callable[[int], None] | None = None,
+) -> float:
+    """E local epochs in place, and what a part amends; returns the loss. See `train` for `steps` and `on_step`."""
     spec, examples = work.spec, work.examples
     labels = examples.labels
     if labels is None:
@@ -63,8 +72,11 @@ def fit(module: nn.Sequential, received: Parameters, work: Work) -> float:
         proximal=spec.train.proximal,
         anchor=received,
         weights=examples.weights,
+        steps=steps,
+        on_step=on_step,
     )
-    work.amend(module, received)
+    if work.amend is not None:
+        work.amend(module, received)
     return loss
 
 

@@ -17,10 +17,14 @@ and takes back when it is made; what follows from that it computes again (R0.7).
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
-from vfl.messages import Published, RoundTask
+from vfl.codecs.parameters import Shape
+from vfl.horizontal.combination import WeightedMean
+from vfl.messages import Message, Published, RoundTask
 from vfl.models.networks import Parameters
 from vfl.rounds_spec import RoundsSpec
 from vfl.setup import Setup
@@ -68,7 +72,7 @@ class Work:
     seed: bytes = field(repr=False)
     """Of this client, this round: batches, dropout, stochastic rounding."""
     reply_bits: int = 0
-    amend: Callable[[nn.Sequential, Parameters], None] = lambda _module, _received: None
+    amend: Callable[[nn.Sequential, Parameters], None] | None = None
     """Called once after training with the module and what was received, before the reply is encoded."""
 
 
@@ -77,6 +81,8 @@ class Updated:
     reply: bytes
     """Body of the reply's parameters."""
     loss: float
+    measures: dict[str, float] = field(default_factory=dict)
+    """Of this round, for the client's own report."""
 
 
 @dataclass(frozen=True)
@@ -107,11 +113,30 @@ class Carrier:
 
 
 @dataclass(frozen=True)
+class Question:
+    """Whole numbers that clients are asked for; only their sum over the clients is ever read."""
+
+    purpose: str
+    words: int
+    """How many numbers each client gives."""
+    numbers: tuple[float, ...] = ()
+    """What a client needs to know to answer; public."""
+
+
+@dataclass(frozen=True)
 class AggregatorPlaces:
     derive: Callable[[nn.Sequential], Travelling] | None = None
     carrier: Callable[[Travelling], Carrier] | None = None
     dispatch: Callable[[PartyId, bytes, RoundTask], RoundTask] | None = None
     """(client, digest of the backbone it last named, task) -> task."""
+    handed_out: Callable[[], Message] | None = None
+    """What each client is given once, before its first task."""
+    question: Callable[[int], Question | None] | None = None
+    """(round) -> what the clients that replied are asked; round 0 asks all, before the first round."""
+    learn: Callable[[int, NDArray[np.uint64]], None] | None = None
+    """(round, the sums that answer it)."""
+    enter: Callable[[int, Travelling, Parameters, WeightedMean], None] | None = None
+    """(round, what travels, its parameters before the round, the replies' mean so far): may add to the mean."""
     adjust: Callable[[int, Travelling, Parameters, Parameters], Parameters] | None = None
     """(round, what travels, its parameters before the round, their mean) -> parameters. May load into the module."""
     publish: Callable[[bytes, Published], Published] | None = None
@@ -132,16 +157,22 @@ class ClientPlaces:
     """Digest of the backbone this client holds."""
     trained: Callable[[nn.Sequential], nn.Sequential] | None = None
     """The whole network -> the module that is trained, sent and averaged."""
+    take: Callable[[Message], None] | None = None
+    """What the aggregator has handed out. Raises InvalidData."""
+    answer: Callable[[Question, Examples], NDArray[np.uint64]] | None = None
+    """This client's numbers for a pooled sum."""
     prepare: Callable[[RoundTask, Examples], Examples] | None = None
     update: Callable[[bytes, Work], Updated] | None = None
     amend: Callable[[nn.Sequential, Parameters], None] | None = None
     """See Work."""
-    finish: Callable[[Published], Parameters] | None = None
-    """The published message -> the parameters this client keeps."""
+    read: Callable[[bytes, dict[str, Shape]], Parameters] | None = None
+    """(published parameters, what they must hold) -> the parameters this client keeps. Raises InvalidBody."""
     complete: Callable[[Parameters], Parameters] | None = None
     """Those parameters -> with what this client holds beside what travels."""
     stored: Callable[[], bytes] | None = None
     """What this client holds between rounds; what it received, where this is empty."""
+    notes: Callable[[], tuple[str, ...]] = tuple
+    """For the client's own report."""
 
 
 @dataclass(frozen=True)
@@ -159,11 +190,17 @@ def parts_of(spec: RoundsSpec) -> tuple[Part, ...]:
     return tuple(PARTS[name]() for name in names)
 
 
+def _compressed_sync() -> Part:
+    from vfl.horizontal.compressed_sync import PART  # noqa: PLC0415
+
+    return PART
+
+
 def _backbone_decoder() -> Part:
     from vfl.horizontal.backbone_decoder import PART  # noqa: PLC0415
 
     return PART
 
 
-PARTS: dict[str, Callable[[], Part]] = {"backbone_decoder": _backbone_decoder}
+PARTS: dict[str, Callable[[], Part]] = {"compressed_sync": _compressed_sync, "backbone_decoder": _backbone_decoder}
 """Functions that import on demand: the only registry of parts."""

@@ -27,7 +27,9 @@ class Participation:
         updates = [places.update for places in self._places if places.update is not None]
         self._update: Callable[[bytes, Work], Updated] = updates[0] if updates else raw_update
         self._stored = b""
-        self._losses: list[float] = []
+        self.measures: dict[str, float] = {}
+        """Of the last round it trained in."""
+        self._series: dict[str, list[float]] = {}
 
     def held(self) -> bytes:
         """Digest of the backbone this client holds."""
@@ -58,14 +60,16 @@ class Participation:
             rate=task.rate,
             seed=derived(self._setup.private_seed, self._setup.me, task.round),
             reply_bits=task.reply_bits,
-            amend=amend,
+            amend=amend if amendments else None,
         )
         try:
             updated = self._update(task.parameters, work)
         except InvalidBody as error:
             raise RemoteProtocolError(f"the model of round {task.round} cannot be read: {error}") from error
         self._stored = task.parameters
-        self._losses.append(updated.loss)
+        self.measures = {"loss": updated.loss} | updated.measures
+        for name, value in self.measures.items():
+            self._series.setdefault(name, []).append(value)
         return RoundReply(
             round=task.round,
             parameters=updated.reply,
@@ -89,13 +93,13 @@ class Participation:
                     parameters = places.complete(parameters)
         except InvalidBody as error:
             raise RemoteProtocolError(f"the published model cannot be read: {error}") from error
-        return Outcome(state=save_parameters(parameters), series={"loss": self._losses})
+        notes = [note for places in self._places for note in places.notes()]
+        return Outcome(state=save_parameters(parameters), series=self._series, notes=notes)
 
     def _published(self, message: Published) -> Parameters:
-        for places in self._places:
-            if places.finish is not None:
-                return places.finish(message)
-        return read(message.parameters, like(parameters_of(self._build())))
+        expected = like(parameters_of(self._build()))
+        reading = [places.read for places in self._places if places.read is not None]
+        return reading[0](message.parameters, expected) if reading else read(message.parameters, expected)
 
     def _receive(self, message: RoundTask | Published) -> bool:
         return all(places.receive is None or places.receive(message) for places in self._places)

@@ -52,21 +52,23 @@ def train(
     proximal: float = 0.0,
     anchor: Parameters | None = None,
     weights: torch.Tensor | None = None,
+    steps: torch.optim.Optimizer | None = None,
     on_step: Callable[[int], None] | None = None,
 ) -> float:
     """Train the module in place and return the mean loss of the rows as they were met, without the proximal term.
 
     Inputs are (rows, ...), labels (rows,) whole numbers, (rows, classes) probabilities, or numbers for a regression.
     Batches follow from `seed` alone, and the result from the arguments: on one kind of processor, bit for bit.
-    The optimiser starts afresh (R3.7). `proximal` mu adds mu/2 ||w - anchor||^2 over trained parameters (FedProx, Li et
-    al. 2020); at 0 it is absent. `weights` (rows,) weigh rows in each batch's mean. `on_step` is told each step done,
-    from 1. Raises ImpossibleJob where batches are too small, Diverged where the loss is no longer a number.
+    The optimiser starts afresh (R3.7), unless `steps` is given, which goes on where it stands. `proximal` mu adds mu/2
+    ||w - anchor||^2 over trained parameters (FedProx, Li et al. 2020); at 0 it is absent. `weights` (rows,) weigh rows
+    in each batch's mean. `on_step` is told each step done, from 1. Raises ImpossibleJob where batches are too small,
+    Diverged where the loss is no longer a number.
     """
     _check_batches(module, len(inputs), batch_rows)
     trained = {name: p for name, p in module.named_parameters() if p.requires_grad}
     if proximal and anchor is None:
         raise ValueError("a proximal term needs the parameters to stay close to")
-    steps = make_optimiser(list(trained.values()), optimiser)
+    steps = steps or make_optimiser(list(trained.values()), optimiser)
     module.train()
     total = 0.0
     for batch in batches(seed, np.arange(len(inputs)), epochs, batch_rows):

@@ -63,8 +63,9 @@ def aggregator(setup: Setup[RoundsSpec]) -> Flow[Outcome]:
                 safe=f"The state after round {side.round} is kept." if side.round else "Nothing was stored.",
             )
         yield from report(side.close_round(collected.mean, sent, collected.bytes, collected.slowest))  # 6
+    final = side.final()
     for client in spec.roster.clients:
-        yield from send(client, side.published(held.get(client, b"")))  # 7
+        yield from send(client, side.published_to(held.get(client, b""), final))  # 7
     return side.outcome()
 
 
@@ -77,7 +78,7 @@ def client(setup: Setup[RoundsSpec]) -> Flow[Outcome]:
             return side.keep(message)  # 8
         reply = side.reply_to(message)  # 3
         yield from send(hub, reply)  # 4
-        yield from report(RoundDone(message.round, setup.spec.rounds.rounds, side.stored(), {"loss": reply.loss}))
+        yield from report(RoundDone(message.round, setup.spec.rounds.rounds, side.stored(), side.measures))
 
 
 def _await_clients(spec: RoundsSpec, held: dict[PartyId, bytes], seconds: float) -> Flow[None]:
