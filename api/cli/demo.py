@@ -1,8 +1,9 @@
-"""`vfl demo`: two real party servers on this machine, one job between them, and a report."""
+"""`vfl demo`: real party servers on this machine, one job between them, and a report."""
 
 import enum
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,10 +14,8 @@ from api.cli.output import Exit, Failure, Format, FormatOption, QuietOption, env
 from vfl.errors import JobError
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
-
-    from api.demo.agreement import Agreement
     from api.demo.folder import Place
+    from api.demo.job import Watcher
     from api.demo.tables import DividedTable
 
 
@@ -57,7 +56,26 @@ class Task(enum.StrEnum):
     REGRESSION = "regression"
 
 
+class Mode(enum.StrEnum):
+    """Which part of horizontal rounds is shown, each on digits."""
+
+    BACKBONE_DECODER = "backbone-decoder"
+    COMPRESSED_SYNC = "compressed-sync"
+
+
 OWN = "Your own tables"
+ROUNDS = "An aggregator and three clients"
+
+
+@dataclass(frozen=True)
+class _Planned:
+    """A demonstration that can start."""
+
+    name: str
+    parties: tuple[str, ...]
+    lowered: Iterable[str]
+    """Lines about the floors that are lowered for it."""
+    run: "Callable[[Path, Watcher], dict[str, Any]]"
 
 
 def demo(
@@ -65,11 +83,16 @@ def demo(
         Dataset | None,
         typer.Option(metavar="NAME", help="breast-cancer (default), digits or diabetes, divided between two parties."),
     ] = None,
-    scheme: Annotated[Scheme, typer.Option(help="Encrypted, or in clear for comparison.")] = Scheme.CKKS,
+    scheme: Annotated[
+        Scheme | None, typer.Option(help="Encrypted (ckks, default), or in clear for comparison.")
+    ] = None,
     layout: Annotated[
-        Layout, typer.Option(help="The feature party's columns as they are, or what its own network makes of them.")
-    ] = Layout.FEATURES,
-    top: Annotated[Top, typer.Option(help="The label party's model: linear, or with hidden neurons.")] = Top.LINEAR,
+        Layout | None,
+        typer.Option(help="The feature party's columns as they are (default), or what its own network makes of them."),
+    ] = None,
+    top: Annotated[
+        Top | None, typer.Option(help="The label party's model: linear (default), or with hidden neurons.")
+    ] = None,
     epochs: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="Passes over the rows (default: by table).")
     ] = None,
@@ -98,32 +121,62 @@ def demo(
             rich_help_panel=OWN,
         ),
     ] = None,
+    mode: Annotated[
+        Mode | None,
+        typer.Option(
+            help="Horizontal rounds on digits: a second model whose decoder travels, or parameters in 4 bits.",
+            rich_help_panel=ROUNDS,
+        ),
+    ] = None,
+    rounds: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Rounds (default: by mode).", rich_help_panel=ROUNDS)
+    ] = None,
     output: FormatOption = Format.TEXT,
     quiet: QuietOption = False,  # noqa: FBT002 - a flag of the command line
 ) -> None:
-    """Train one model between two party servers on this machine, and report it.
+    """Train one model between party servers on this machine, and report it.
 
-    Each party is a server process of its own, with its own folder and only its own file.
+    Two parties that hold different columns of the same rows, or with --mode an aggregator and three clients that hold
+    different rows. Each is a server process of its own, with its own folder and only its own files.
     """
+    from api.cli.demo_screen import rounds_screen, training_screen  # noqa: PLC0415 - as all below
+
     own = {"--label-file": label_file, "--feature-file": feature_file, "--id": id_column, "--label": label}
-    _check_arguments(dataset, own, task)
-    if label_file and feature_file and id_column and label:
-        from api.demo.own_tables import own_tables  # noqa: PLC0415 - polars and scikit-learn, after the arguments
-
-        table = own_tables(label_file, feature_file, id_column, label, task.value if task else None)
+    if mode:
+        columns = {"--scheme": scheme, "--layout": layout, "--top": top, "--epochs": epochs, "--task": task}
+        _check_mode(mode, dataset, columns | own)
+        planned, screen = _planned_rounds(mode, rounds, seed), rounds_screen
     else:
-        from api.demo.tables import BUNDLED  # noqa: PLC0415
-
-        table = BUNDLED[(dataset or Dataset.BREAST_CANCER).value]()
-    from api.demo.agreement import agree  # noqa: PLC0415 - after the arguments are right
-
-    agreement = agree(table, scheme=scheme.value, epochs=epochs, seed=seed, layout=layout.value, top=top.value)
-    data = _run(table, agreement, seed, output_folder, quiet=quiet)
-    result(output, data, lambda: _shown(data))
+        _check_arguments(dataset, own, task, rounds)
+        table = _table(dataset, label_file, feature_file, id_column, label, task)
+        planned = _planned_training(table, seed, epochs=epochs, scheme=scheme, layout=layout, top=top)
+        screen = training_screen
+    data = _run(planned, output_folder, quiet=quiet)
+    result(output, data, lambda: screen(data))
 
 
-def _check_arguments(dataset: Dataset | None, own: dict[str, Any], task: Task | None) -> None:
+def _check_mode(mode: Mode, dataset: Dataset | None, others: dict[str, Any]) -> None:
+    foreign = next((name for name, value in others.items() if value), "")
+    if dataset not in {None, Dataset.DIGITS}:
+        foreign = f"--dataset {dataset}"
+    if foreign:
+        raise Failure(
+            Exit.ARGUMENTS,
+            "invalid_arguments",
+            f"{foreign} does not go with --mode {mode}, which deals the rows of digits to an aggregator and clients",
+            fix="Leave one of the two out; --rounds, --seed, --output, --format and --quiet go with every mode.",
+        )
+
+
+def _check_arguments(dataset: Dataset | None, own: dict[str, Any], task: Task | None, rounds: int | None) -> None:
     given = [name for name, value in own.items() if value]
+    if rounds:
+        raise Failure(
+            Exit.ARGUMENTS,
+            "invalid_arguments",
+            "--rounds is for --mode",
+            fix=f"Give --epochs, or --mode {' or '.join(Mode)}.",
+        )
     if dataset and given:
         raise Failure(
             Exit.ARGUMENTS, "invalid_arguments", f"--dataset and {given[0]} exclude each other", fix="Give one."
@@ -140,29 +193,86 @@ def _check_arguments(dataset: Dataset | None, own: dict[str, Any], task: Task | 
         raise Failure(Exit.ARGUMENTS, "invalid_arguments", "--task is for own tables", fix="Leave it out.")
 
 
-def _run(
-    table: "DividedTable", agreement: "Agreement", seed: int, output_folder: Path | None, *, quiet: bool
-) -> dict[str, Any]:
+def _table(
+    dataset: Dataset | None,
+    label_file: Path | None,
+    feature_file: Path | None,
+    id_column: str | None,
+    label: str | None,
+    task: Task | None,
+) -> "DividedTable":
+    if label_file and feature_file and id_column and label:
+        from api.demo.own_tables import own_tables  # noqa: PLC0415 - polars and scikit-learn, after the arguments
+
+        return own_tables(label_file, feature_file, id_column, label, task.value if task else None)
+    from api.demo.tables import BUNDLED  # noqa: PLC0415
+
+    return BUNDLED[(dataset or Dataset.BREAST_CANCER).value]()
+
+
+def _planned_training(
+    table: "DividedTable",
+    seed: int,
+    *,
+    epochs: int | None,
+    scheme: Scheme | None,
+    layout: Layout | None,
+    top: Top | None,
+) -> _Planned:
+    from api.demo.agreement import agree  # noqa: PLC0415 - after the arguments are right
+    from api.demo.run import PARTIES, Demonstration, run  # noqa: PLC0415
+
+    agreement = agree(
+        table,
+        scheme=(scheme or Scheme.CKKS).value,
+        epochs=epochs,
+        seed=seed,
+        layout=(layout or Layout.FEATURES).value,
+        top=(top or Top.LINEAR).value,
+    )
+    return _Planned(
+        table.name,
+        PARTIES,
+        [f"floor lowered in both party.toml: {floor}" for floor in agreement.floors],
+        lambda folder, watcher: run(Demonstration(table, agreement, seed, folder), watcher),
+    )
+
+
+def _planned_rounds(mode: Mode, rounds: int | None, seed: int) -> _Planned:
+    from api.demo.rounds.agreement import agree_on_rounds  # noqa: PLC0415 - after the arguments are right
+    from api.demo.rounds.modes import MODES  # noqa: PLC0415
+    from api.demo.rounds.run import RoundsDemonstration, run_rounds  # noqa: PLC0415
+    from api.demo.rounds.tables import PARTIES  # noqa: PLC0415
+
+    agreement = agree_on_rounds(MODES[mode.value], rounds=rounds, seed=seed)
+    return _Planned(
+        mode.value,
+        PARTIES,
+        map(str, agreement.floors),
+        lambda folder, watcher: run_rounds(RoundsDemonstration(agreement, seed, folder), watcher),
+    )
+
+
+def _run(planned: _Planned, output_folder: Path | None, *, quiet: bool) -> dict[str, Any]:
     from api.demo.folder import taken  # noqa: PLC0415 - after the arguments are right
 
     # Whatever ends this command ends the processes it started, like Ctrl-C.
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler)
-    with taken(output_folder, table.name) as place:
+    with taken(output_folder, planned.name, planned.parties) as place:
         try:
-            return _run_in(place, table, agreement, seed, quiet=quiet)
+            return _run_in(place, planned, quiet=quiet)
         except KeyboardInterrupt:
             note(f"interrupted; all processes of the demonstration have ended. Its folder is {place.folder}")
             raise typer.Exit(Exit.INTERRUPTED) from None
 
 
-def _run_in(place: "Place", table: "DividedTable", agreement: "Agreement", seed: int, *, quiet: bool) -> dict[str, Any]:
+def _run_in(place: "Place", planned: _Planned, *, quiet: bool) -> dict[str, Any]:
     from api.cli.connection import translated  # noqa: PLC0415 - as above
     from api.cli.job import ended  # noqa: PLC0415
     from api.cli.progress import Progress  # noqa: PLC0415
     from api.demo.folder import finish  # noqa: PLC0415
     from api.demo.job import JobEnded  # noqa: PLC0415
-    from api.demo.run import Demonstration, run  # noqa: PLC0415
 
     folder = place.folder
     try:
@@ -170,9 +280,9 @@ def _run_in(place: "Place", table: "DividedTable", agreement: "Agreement", seed:
             progress.line(f"folder {folder}")
             if place.set_aside:
                 progress.line(f"an unfinished demonstration was here; its files are in {place.set_aside}")
-            for floor in agreement.floors:
-                progress.line(f"floor lowered in both party.toml: {floor}")
-            data = run(Demonstration(table, agreement, seed, folder), progress)
+            for line in planned.lowered:
+                progress.line(line)
+            data = planned.run(folder, progress)
         finish(folder, envelope(data))
     except JobEnded as end:
         raise _keep(folder, ended(end.job)) from end
@@ -186,48 +296,6 @@ def _run_in(place: "Place", table: "DividedTable", agreement: "Agreement", seed:
 
 def _keep(folder: Path, failure: Failure) -> Failure:
     """The failure, saying where the logs are."""
-    kept = f"The folder {folder} is kept, with the logs of both parties."
+    kept = f"The folder {folder} is kept, with the logs of all parties."
     failure.safe = f"{failure.safe} {kept}".strip()
     return failure
-
-
-def _shown(data: dict[str, Any]) -> "RenderableType":
-    from rich.console import Group  # noqa: PLC0415 - only for text
-    from rich.table import Table  # noqa: PLC0415
-
-    from api.demo.report import METRIC_NAMES, metric_of, metric_rows  # noqa: PLC0415
-
-    over = " over embeddings" if data["layout"] == "embeddings" else ""
-    model = f"scheme {data['scheme']}, {data['top']} model{over}, {data['epochs']} epochs"
-    head = f"{data['dataset']}: {data['rows']:,} rows, {model}"
-    key, _ = metric_of(data)
-    scores = Table("model", box=None, pad_edge=False)
-    scores.add_column(METRIC_NAMES[key], justify="right")
-    for name, value in metric_rows(data):
-        scores.add_row(name, value)
-    facts = Table(box=None, pad_edge=False, show_header=False)
-    facts.add_column()
-    facts.add_column(overflow="fold")
-    shown = ""
-    for name, value in _facts(data):
-        facts.add_row("" if name == shown else name, value)
-        shown = name
-    return Group(head, "", scores, "", facts)
-
-
-def _facts(data: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    from api.demo.charts import readable_bytes  # noqa: PLC0415
-
-    seconds, sent = data["seconds"], data["bytes"]
-    speed = f"{data['samples_per_second']:,.0f} samples per second"
-    yield "time", f"{seconds['total']:.1f} s, training {seconds['training']:.1f} s, {speed}"
-    theirs, ours = (readable_bytes(sent[party]) for party in ("feature_party_sent", "label_party_sent"))
-    yield "sent", f"feature party {theirs}, label party {ours}"
-    for line in data["reveals"]:
-        if line["values"] and line["grain"] != "whole table":
-            yield "revealed", f"to {line['receiver']}: {line['values']:,} values, {line['learns']}"
-    for floor in data["lowered_floors"]:
-        yield "lowered", f"{floor['name']} from {floor['usual']:g} to {floor['lowered']:g}"
-    for text in data["not_protected"]:
-        yield "not protected", text
-    yield "report", f"{data['folder']}/report.html"

@@ -1,0 +1,87 @@
+"""What `vfl demo` prints for people: a head line, a table of models, and the facts worth knowing."""
+
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+
+def training_screen(data: dict[str, Any]) -> "RenderableType":
+    """Of a label party and a feature party."""
+    from api.demo.report import METRIC_NAMES, metric_of, metric_rows  # noqa: PLC0415 - only for text
+
+    over = " over embeddings" if data["layout"] == "embeddings" else ""
+    model = f"scheme {data['scheme']}, {data['top']} model{over}, {data['epochs']} epochs"
+    head = f"{data['dataset']}: {data['rows']:,} rows, {model}"
+    key, _ = metric_of(data)
+    return _screen(head, METRIC_NAMES[key], metric_rows(data), _training_facts(data))
+
+
+def rounds_screen(data: dict[str, Any]) -> "RenderableType":
+    """Of an aggregator and its clients."""
+    from api.demo.rounds.report import accuracy_rows  # noqa: PLC0415
+
+    head = f"{data['dataset']}, {data['mode']}: {data['rows']:,} rows at 4 parties, {data['rounds']} rounds"
+    scores = [(name, f"{value:.4f}") for name, value in accuracy_rows(data)]
+    return _screen(head, "accuracy", scores, _rounds_facts(data))
+
+
+def _screen(
+    head: str, metric: str, scores: Iterable[tuple[str, str]], facts: Iterable[tuple[str, str]]
+) -> "RenderableType":
+    from rich.console import Group  # noqa: PLC0415
+    from rich.table import Table  # noqa: PLC0415
+
+    models = Table("model", box=None, pad_edge=False)
+    models.add_column(metric, justify="right")
+    for name, value in scores:
+        models.add_row(name, value)
+    below = Table(box=None, pad_edge=False, show_header=False)
+    below.add_column()
+    below.add_column(overflow="fold")
+    shown = ""
+    for name, value in facts:
+        below.add_row("" if name == shown else name, value)
+        shown = name
+    return Group(head, "", models, "", below)
+
+
+def _training_facts(data: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    from api.demo.charts import readable_bytes  # noqa: PLC0415
+
+    seconds, sent = data["seconds"], data["bytes"]
+    speed = f"{data['samples_per_second']:,.0f} samples per second"
+    yield "time", f"{seconds['total']:.1f} s, training {seconds['training']:.1f} s, {speed}"
+    theirs, ours = (readable_bytes(sent[party]) for party in ("feature_party_sent", "label_party_sent"))
+    yield "sent", f"feature party {theirs}, label party {ours}"
+    for line in data["reveals"]:
+        if line["values"] and line["grain"] != "whole table":
+            yield "revealed", f"to {line['receiver']}: {line['values']:,} values, {line['learns']}"
+    for floor in data["lowered_floors"]:
+        yield "lowered", f"{floor['name']} from {floor['usual']:g} to {floor['lowered']:g}"
+    yield from _last_facts(data)
+
+
+def _rounds_facts(data: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    from api.demo.charts import readable_bytes  # noqa: PLC0415
+    from api.demo.rounds.report import revealed, saving  # noqa: PLC0415
+
+    seconds, sent = data["seconds"], data["bytes"]
+    yield "time", f"{seconds['total']:.1f} s, training {seconds['training']:.1f} s, {data['processes']} processes"
+    ours, theirs = (readable_bytes(sent[side]) for side in ("aggregator_sent", "clients_sent"))
+    yield "sent", f"aggregator {ours}, clients {theirs}, in the last round {readable_bytes(sent['per_round'][-1])}"
+    whole = readable_bytes(sent["whole_model"])
+    yield "", f"{saving(data)} times less than the whole model at full precision ({whole})"
+    for line in revealed(data):
+        if line["grain"] != "nothing":
+            yield "revealed", f"to {line['receiver']}: {line['values']:,} messages, {line['learns']}"
+    for floor in data["lowered_floors"]:
+        yield "lowered", f"{floor['party']}: {floor['name']} from {floor['usual']:g} to {floor['lowered']:g}"
+    yield from _last_facts(data)
+
+
+def _last_facts(data: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    for text in data["not_protected"]:
+        yield "not protected", text
+    yield "report", f"{data['folder']}/report.html"

@@ -1,0 +1,114 @@
+"""The job an aggregator and its clients run in a demonstration, and what each one's policy says to it."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from api.demo.agreement import MINIMUM_ROWS
+from api.demo.folder import PartyFolder
+from api.demo.rounds.modes import Mode
+from api.demo.rounds.tables import (
+    AGGREGATOR,
+    BRIGHTEST,
+    CLIENTS,
+    DIGITS,
+    ID,
+    LABEL,
+    ROWS,
+    SIDE,
+    DealtTable,
+    deal_digits,
+)
+from parties.negotiation import joint_seed
+from vfl.job import read_spec_as
+from vfl.rounds_spec import RoundsSpec
+
+DEADLINE_SECONDS = 3600
+ROUND_SECONDS = 120
+
+
+@dataclass(frozen=True)
+class LoweredFloor:
+    """A rule one party loosens for this job."""
+
+    party: str
+    name: str
+    usual: int
+    lowered: int
+
+    def __str__(self) -> str:
+        return f"floor lowered in {self.party}'s party.toml: {self.name} {self.usual} -> {self.lowered}"
+
+
+@dataclass(frozen=True)
+class RoundsAgreement:
+    """The specification as text and as parsed, who brings which rows, and the floors they lower for it."""
+
+    mode: Mode
+    text: str
+    spec: RoundsSpec
+    table: DealtTable
+    floors: tuple[LoweredFloor, ...]
+
+    def folder_of(self, party: str) -> PartyFolder:
+        """The aggregator knows every client, a client the aggregator alone."""
+        lowered = {floor.name: floor.lowered for floor in self.floors if floor.party == party}
+        acceptance: dict[str, Any] = {
+            "datasets": list(self.table.files[party]),
+            "schemes": [self.spec.exposure],
+            "fixed_seed": True,
+            **lowered,
+        }
+        return PartyFolder(party, self.spec.peers_of(party), self.table.files[party], ID, acceptance)
+
+
+def agree_on_rounds(mode: Mode, *, rounds: int | None, seed: int) -> RoundsAgreement:
+    """The job of a mode; rows are dealt from the seed too. Raises what a specification can raise."""
+    mode = replace(mode, rounds=rounds or mode.rounds)
+    text = _text(mode, seed)
+    spec = read_spec_as(RoundsSpec, text)
+    table = deal_digits(joint_seed(spec, {}), mode.shares, mode.known)
+    rows = {client: table.files[client][ROWS].height for client in CLIENTS}
+    floors = tuple(
+        LoweredFloor(client, "minimum_rows", MINIMUM_ROWS, own) for client, own in rows.items() if own < MINIMUM_ROWS
+    )
+    return RoundsAgreement(mode, text, spec, table, floors)
+
+
+def _text(mode: Mode, seed: int) -> str:
+    clients = ", ".join(f'"{client}"' for client in CLIENTS)
+    lines = [
+        "spec_version = 1",
+        "[job]",
+        f'name = "demo-{mode.name}"',
+        'protocol = "rounds"',
+        'task = "multiclass"',
+        f"classes = {DIGITS}",
+        'purpose = "demonstration on one machine"',
+        f"seed = {seed}",
+        f"deadline_seconds = {DEADLINE_SECONDS}",
+        "[roster]",
+        f'aggregator = "{AGGREGATOR}"',
+        f"clients = [{clients}]",
+        f"[data.{AGGREGATOR}]",
+        *(f'{use} = "{use}"' for use in mode.shares),
+        *(line for client in CLIENTS for line in (f"[data.{client}]", f'dataset = "{ROWS}"')),
+        "[model]",
+        f'network = "{mode.network}"',
+        f"input_shape = [1, {SIDE}, {SIDE}]",
+        f"input_range = [0.0, {BRIGHTEST}.0]",
+        f'label = "{LABEL}"',
+        *([f"first_epochs = {mode.first_epochs}"] if "first" in mode.shares else []),
+        "[train]",
+        f"batch_rows = {mode.batch_rows}",
+        f'optimiser = {{ name = "sgd", rate = {mode.rate} }}',
+        "[rounds]",
+        f"rounds = {mode.rounds}",
+        f"local_epochs = {mode.local_epochs}",
+        *([f"rate_decay = {mode.rate_decay}"] if mode.rate_decay != 1 else []),
+        "min_clients = 2",
+        f"deadline_seconds = {ROUND_SECONDS}",
+        f'parts = ["{mode.part}"]',
+        f"[rounds.{mode.part}]",
+        *mode.settings,
+    ]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,87 @@
+"""`report.html` of a demonstration of rounds: what it reached, what travelled, and what each side could see."""
+
+from typing import Any
+
+from api.client import JsonObject
+from api.demo.charts import bytes_by_kind, bytes_by_round, metric_curve, readable_bytes
+from api.demo.report import page, traffic
+from api.demo.rounds.modes import MODES
+from api.demo.rounds.tables import AGGREGATOR
+
+CLIENTS = "clients"
+
+
+def accuracy_rows(result: JsonObject) -> list[tuple[str, float]]:
+    """What each accuracy belongs to, as a person reads it."""
+    names = {
+        "federated": MODES[result["mode"]].trained,
+        "first_model_before": "aggregator's model, before",
+        "second_model_after": "second model, which the clients keep",
+        "client_alone": "each client alone, mean",
+        "centralised": "all clients' rows in one place",
+    }
+    return [(name, result["accuracy"][key]) for key, name in names.items() if key in result["accuracy"]]
+
+
+def revealed(result: JsonObject) -> list[JsonObject]:
+    """The reveal table with one line for all clients: what the aggregator reads of each, and each of the aggregator."""
+    lines: dict[tuple[str, bool], JsonObject] = {}
+    for line in result["reveals"]:
+        key = line["message"], line["receiver"] == AGGREGATOR
+        if key not in lines:
+            lines[key] = line | {"receiver": AGGREGATOR if key[1] else CLIENTS, "values": 0}
+        lines[key]["values"] += line["values"]
+    return sorted(lines.values(), key=lambda line: line["receiver"] != AGGREGATOR)
+
+
+def saving(result: JsonObject) -> str:
+    """How many times less than the whole model at full precision travelled."""
+    sent = result["bytes"]
+    whole, ours = sent["whole_model"], sent["aggregator_sent"] + sent["clients_sent"]
+    return f"{whole / ours:.1f}"
+
+
+def render(result: JsonObject, specification: str) -> str:
+    """The page, from a result and the job's TOML text."""
+    curves, scores = result["curves"], result["accuracy"]
+    references = [
+        ("all clients' rows in one place", scores["centralised"]),
+        ("each client alone", scores["client_alone"]),
+    ]
+    if "first_model_before" in scores:
+        references.append(("before the rounds", scores["first_model_before"]))
+    context: dict[str, Any] = {
+        "result": result,
+        "title": f"Digits, {result['mode']}",
+        "metric": "accuracy",
+        "score": f"{scores['federated']:.3f}",
+        "rows": [(name, f"{value:.4f}") for name, value in accuracy_rows(result)],
+        "story": MODES[result["mode"]].story,
+        "summary": _summary(result),
+        "accuracy_chart": metric_curve(
+            [point["accuracy"] for point in curves], "Accuracy", references, along="round", curve="this run"
+        ),
+        "round_chart": bytes_by_round(
+            [point["aggregator_sent"] for point in curves], [point["clients_sent"] for point in curves]
+        ),
+        "bytes_chart": bytes_by_kind(traffic(result), first=CLIENTS),
+        "whole_model": readable_bytes(result["bytes"]["whole_model"]),
+        "saving": saving(result),
+        "seen": [
+            (receiver, [line for line in revealed(result) if line["receiver"] == receiver])
+            for receiver in (AGGREGATOR, CLIENTS)
+        ],
+        "specification": specification,
+    }
+    return page("rounds/report.html", context)
+
+
+def _summary(result: JsonObject) -> str:
+    scores = {name: f"{value:.3f}" for name, value in result["accuracy"].items()}
+    before = f", against {scores['first_model_before']} before" if "first_model_before" in scores else ""
+    return (
+        f"An aggregator and three clients trained for {result['rounds']} rounds; no row left its owner. On test rows "
+        f"nobody trained on the model reaches accuracy {scores['federated']}{before}. A client alone reaches "
+        f"{scores['client_alone']} on average, the same network with all clients' rows in one place "
+        f"{scores['centralised']}."
+    )

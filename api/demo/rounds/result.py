@@ -1,0 +1,128 @@
+"""The result of a demonstration of rounds as data: what `result.json` and `--format json` hold."""
+
+import os
+import platform
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict
+from importlib.metadata import version
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from api.client import JsonObject
+from api.demo.rounds.tables import AGGREGATOR, CLIENTS, LABEL, PARTIES
+
+if TYPE_CHECKING:
+    from api.demo.rounds.run import RoundsDemonstration
+
+
+def rounds_result(
+    demonstration: "RoundsDemonstration",
+    jobs: Mapping[str, JsonObject],
+    compared: Mapping[str, float],
+    whole_model: int,
+    processes: int,
+    seconds: float,
+) -> JsonObject:
+    """From every party's view of the finished job; the fields are listed in docs/cli.md."""
+    agreement, hub = demonstration.agreement, jobs[AGGREGATOR]
+    mode, spec, series = agreement.mode, agreement.spec, hub["series"]
+    sent, received = series["bytes_sent"], series["bytes_received"]
+    return {
+        "mode": mode.name,
+        "dataset": agreement.table.name,
+        "rows": agreement.table.rows,
+        "rounds": len(series["accuracy"]),
+        "local_epochs": spec.rounds.local_epochs,
+        "network": spec.model.network,
+        "seed": demonstration.seed,
+        "accuracy": {"federated": hub["metrics"][mode.federated], **compared, **_models(hub["metrics"])},
+        "bytes": {
+            "aggregator_sent": _sent(hub),
+            "clients_sent": sum(_sent(jobs[client]) for client in CLIENTS),
+            "per_round": [round(out + back) for out, back in zip(sent, received, strict=True)],
+            "whole_model": whole_model,
+        },
+        "seconds": {"total": round(seconds, 3), "training": round(hub["seconds"]["training"], 3)},
+        "messages": _messages(jobs),
+        "reveals": hub["reveals"],
+        "model_digest": {party: jobs[party]["model_digest"] for party in PARTIES},
+        "processes": processes,
+        "curves": [
+            {"round": number, "accuracy": accuracy, "aggregator_sent": round(out), "clients_sent": round(back)}
+            for number, (accuracy, out, back) in enumerate(
+                zip(series[mode.by_round], sent, received, strict=True), start=1
+            )
+        ],
+        "holdings": [
+            _holding(party, dataset, frame)
+            for party in PARTIES
+            for dataset, frame in agreement.table.files[party].items()
+        ],
+        "notes": hub["notes"],
+        "lowered_floors": [asdict(floor) for floor in agreement.floors],
+        "not_protected": not_protected(agreement.mode.part),
+        "machine": {
+            "system": f"{platform.system()} {platform.machine()}",
+            "processors": os.cpu_count(),
+            "python": platform.python_version(),
+            **{package: version(package) for package in ("torch", "numpy")},
+        },
+        "job": hub["id"],
+        "folder": str(demonstration.folder),
+    }
+
+
+def not_protected(part: str) -> list[str]:
+    """What this run does not hide or guard, in plain sentences."""
+    lines = ["Every client read the shared model, and what can be inferred from it about the others' rows."]
+    lines.append(
+        "The aggregator read each client's trained parameters in every round, one client at a time: rows can be "
+        "inferred from them, and sending fewer bits or a smaller part of the model is no protection."
+    )
+    if part == "backbone_decoder":
+        lines.append("Every client holds the second model whole and keeps it: it can use it after the job and alone.")
+    lines.append(
+        "Nothing tells honest rows from poisoned ones. reply_norm_limit is off here; where it is on it bounds how far "
+        "one reply can move the model, not where to. One organisation behind several clients counts as several."
+    )
+    lines.append(
+        "All parties stand on one machine with a fixed seed, and their messages are not signed: it shows the protocol, "
+        "it does not keep organisations apart."
+    )
+    return lines
+
+
+def _models(metrics: Mapping[str, float]) -> dict[str, float]:
+    """Of backbone-decoder: both models before the rounds, and the second one after them."""
+    names = ("first_model_before", "second_model_before", "second_model_after")
+    return {name: metrics[name] for name in names if name in metrics}
+
+
+def _messages(jobs: Mapping[str, JsonObject]) -> list[JsonObject]:
+    counted: Counter[tuple[str, str]] = Counter()
+    payload: Counter[tuple[str, str]] = Counter()
+    for party in PARTIES:
+        for line in jobs[party]["traffic"]:
+            if line["direction"] == "sent":
+                key = ("aggregator" if party == AGGREGATOR else "clients", line["kind"])
+                counted[key] += line["messages"]
+                payload[key] += line["payload_bytes"]
+    return [
+        {"party": sender, "kind": kind, "messages": counted[sender, kind], "payload_bytes": payload[sender, kind]}
+        for sender, kind in counted
+    ]
+
+
+def _sent(job: JsonObject) -> int:
+    return sum(int(line["payload_bytes"]) for line in job["traffic"] if line["direction"] == "sent")
+
+
+def _holding(party: str, dataset: str, frame: pl.DataFrame) -> JsonObject:
+    """How many rows of which digits; public rows carry no digit."""
+    counts = [0] * 10
+    if LABEL in frame.columns:
+        for digit in frame[LABEL].to_list():
+            counts[digit] += 1
+    return {"party": party, "use": dataset, "rows": frame.height, "digits": counts if LABEL in frame.columns else None}

@@ -1,0 +1,50 @@
+"""One demonstration of rounds from dealt rows to a result: folders, servers, the job, comparisons, report."""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from api.client import JsonObject
+from api.demo.folder import REPORT, SPECIFICATION, write_party, write_text
+from api.demo.job import Watcher, follow
+from api.demo.rounds.agreement import DEADLINE_SECONDS, RoundsAgreement
+from api.demo.rounds.baselines import compare, whole_model_bytes
+from api.demo.rounds.report import render
+from api.demo.rounds.result import rounds_result
+from api.demo.rounds.tables import AGGREGATOR, PARTIES
+from api.demo.servers import Servers, free_ports
+
+
+@dataclass(frozen=True)
+class RoundsDemonstration:
+    """What was agreed, and where it is kept."""
+
+    agreement: RoundsAgreement
+    seed: int
+    folder: Path
+
+
+def run_rounds(demonstration: RoundsDemonstration, watcher: Watcher) -> JsonObject:
+    """Run it all and leave the report in the folder; answers the result.
+
+    Raises JobEnded when the job fails, DemoError when a server does. Whatever happens, no process is left.
+    """
+    started = time.monotonic()
+    folder, agreement = demonstration.folder, demonstration.agreement
+    ports = free_ports(PARTIES)
+    for party in PARTIES:
+        write_party(folder, agreement.folder_of(party), demonstration.seed, ports)
+    write_text(folder / SPECIFICATION, agreement.text)
+    watcher.phase(f"starting {len(PARTIES)} party servers")
+    with Servers(folder, ports) as servers:
+        job_id = servers.client(AGGREGATOR).submit(agreement.text)["id"]
+        watcher.phase("the parties agree on the job")
+        jobs, most_processes = follow(servers, PARTIES, job_id, DEADLINE_SECONDS, watcher)
+    watcher.phase("training the same network without a federation")
+    compared = compare(agreement.spec, folder)
+    whole_model = whole_model_bytes(agreement.spec)
+    seconds = time.monotonic() - started
+    result = rounds_result(demonstration, jobs, compared, whole_model, most_processes, seconds)
+    watcher.phase("writing the report")
+    write_text(folder / REPORT, render(result, agreement.text))
+    return result
