@@ -15,3 +15,15 @@ class OutOfRange(CryptoError):
 
 class KeyUsedUp(CryptoError):
     """A key has opened as many values as its preset allows."""
+
+
+class InvalidKey(CryptoError):
+    """A public key is not one: wrong length, a point of small order, or the same as another's."""
+
+
+class InvalidShare(CryptoError):
+    """A share of a secret is not one, or shares do not belong together."""
+
+
+class InvalidBox(CryptoError):
+    """A sealed box was not made for this receiver in this place, or was changed on its way."""
