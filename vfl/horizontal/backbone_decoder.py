@@ -26,7 +26,7 @@ from vfl.horizontal import second_backbone as second
 from vfl.horizontal.aggregation import SCORE, measured, network_of
 from vfl.horizontal.carrier import digest, write
 from vfl.horizontal.carry_back import Decoders, Rows, carried, rules_of
-from vfl.horizontal.derivation import derive, held_out_error
+from vfl.horizontal.derivation import SecondModel, derive
 from vfl.horizontal.part import AggregatorPlaces, ClientPlaces, Examples, Finished, Part, Travelling
 from vfl.horizontal.rows import derived, examples_of
 from vfl.horizontal.second_model_report import Scores, count_parameters, kept_parameters, multiply_adds, sizes_note
@@ -82,13 +82,8 @@ class _Deriving:
             module = network_of(self._spec, bytes(32))
             load_parameters(module, {name: saved[f"first/{name}"] for name in parameters_of(module)})
         self._first: ModelSplit = cut(module, self._terms.cut)
-        if saved:
-            self._body = saved["backbone"].numpy().tobytes()
-            decoder = second.blank_decoder(self._spec, module)
-            load_parameters(decoder, {name: saved[f"decoder/{name}"] for name in parameters_of(decoder)})
-        else:
-            made = derive(self._spec, self._first, self._public, self._seed)
-            self._body, decoder = made.body, made.decoder
+        made = self._taken_back(saved) if saved else derive(self._spec, self._first, self._public, self._seed)
+        self._body, self._alignment_error, decoder = made.body, made.alignment_error, made.decoder
         self._digest, self._started = digest(self._body), parameters_of(decoder)
         self._backbone = second.rebuild(self._spec, self._body)
         return Travelling(decoder, _Embedding(self._backbone))
@@ -96,8 +91,16 @@ class _Deriving:
     def saved(self) -> Parameters:
         """Both models as they were before round 1; all else follows from them, or travels."""
         body = torch.from_numpy(np.frombuffer(self._body, np.uint8).copy())
+        error = [] if self._alignment_error is None else [self._alignment_error]
         first = {f"first/{name}": values for name, values in parameters_of(self._first.whole()).items()}
-        return first | {f"decoder/{name}": values for name, values in self._started.items()} | {"backbone": body}
+        decoder = {f"decoder/{name}": values for name, values in self._started.items()}
+        return first | decoder | {"backbone": body, "alignment_error": torch.tensor(error, dtype=torch.float64)}
+
+    def _taken_back(self, saved: Parameters) -> SecondModel:
+        decoder = second.blank_decoder(self._spec, deepcopy(self._first.whole()))
+        load_parameters(decoder, {name: saved[f"decoder/{name}"] for name in parameters_of(decoder)})
+        error = saved["alignment_error"].tolist()
+        return SecondModel(saved["backbone"].numpy().tobytes(), decoder, error[0] if error else None)
 
     # Every round
 
@@ -205,9 +208,11 @@ class _Deriving:
             "second_backbone_multiply_adds": float(multiply_adds(self._backbone, shape)),
             "decoder_parameters": float(count_parameters(travelling.module)),
         }
-        if self._public is not None:
-            error = held_out_error(self._backbone, first, self._public, self._seed)
-            sizes |= {"first_backbone_alignment_error": 0.0, "second_backbone_alignment_error": error}
+        if self._alignment_error is not None:
+            sizes |= {
+                "first_backbone_alignment_error": 0.0,
+                "second_backbone_alignment_error": self._alignment_error,
+            }
         return sizes
 
 

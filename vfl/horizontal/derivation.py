@@ -36,6 +36,8 @@ class SecondModel:
     """Of the backbone, as clients are sent it."""
     decoder: nn.Sequential
     """As it starts."""
+    alignment_error: float | None
+    """On public rows that nothing was fitted on; None without public rows."""
 
 
 @dataclass(frozen=True)
@@ -67,16 +69,15 @@ def derive(spec: RoundsSpec, first: ModelSplit, public: torch.Tensor | None, see
     backbone.eval()
     if rows is not None and terms.derive != "identity":
         translator = _fitted(spec, backbone, rows, needed=wider)
-    if second.narrow_decoder(spec):
-        return SecondModel(second.joined(body, b""), _behind(spec, first, translator))
     tail = second.write_translator(spec, translator, derived(seed, "translator"))
-    return SecondModel(second.joined(body, tail), deepcopy(first.decoder))
-
-
-def held_out_error(backbone: nn.Sequential, first: nn.Sequential, public: torch.Tensor, seed: bytes) -> float:
-    """L of a second backbone, translator included, on the public rows nothing was fitted on."""
-    rows = _public(first, public, seed)
-    return alignment_error(features(backbone, rows.held_out), rows.held_out_wanted)
+    whole = second.joined(body, tail)
+    error = None
+    if rows is not None:
+        given = features(second.rebuild(spec, whole), rows.held_out)
+        error = alignment_error(given, rows.held_out_wanted)
+    if second.narrow_decoder(spec):
+        return SecondModel(second.joined(body, b""), _behind(spec, first, translator), error)
+    return SecondModel(whole, deepcopy(first.decoder), error)
 
 
 # Weights before alignment
