@@ -3,10 +3,12 @@
 import hashlib
 import json
 import math
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors.torch import load, save
 from torch import nn
 
@@ -14,10 +16,10 @@ from vfl.codecs import InvalidBody
 from vfl.errors import RemoteProtocolError
 from vfl.horizontal.carrier import digest, raw_carrier
 from vfl.horizontal.combination import Stepper, WeightedMean
-from vfl.horizontal.part import AggregatorPlaces, Examples, Finished, Travelling, parts_of
+from vfl.horizontal.part import AggregatorPlaces, Examples, Finished, Question, Travelling, parts_of
 from vfl.horizontal.rows import derived, examples_of
 from vfl.horizontal.stopping import reason_to_stop
-from vfl.messages import Published, RoundReply, RoundTask
+from vfl.messages import Message, Published, RoundReply, RoundTask
 from vfl.models.local_training import evaluate, train
 from vfl.models.networks import (
     Parameters,
@@ -82,6 +84,20 @@ class Aggregation:
                 task = places.dispatch(client, held, task)
         return task
 
+    def handed_out(self) -> Iterator[Message]:
+        """What a client that has just come gets before its first task."""
+        for places in self._places.values():
+            if places.handed_out is not None:
+                yield places.handed_out()
+
+    def questions(self, round_number: int) -> Iterator[tuple[Question, Callable[[int, NDArray[np.uint64]], None]]]:
+        """What the clients are asked for, and who learns the sum."""
+        for places in self._places.values():
+            if places.question is not None and places.learn is not None:
+                question = places.question(round_number)
+                if question is not None:
+                    yield question, places.learn
+
     def mean(self) -> WeightedMean:
         return WeightedMean(norm_statistics_names(self.parameters))
 
@@ -107,6 +123,9 @@ class Aggregation:
     def close_round(self, mean: WeightedMean, sent: int, received: int, slowest_seconds: float) -> RoundDone:
         """The mean becomes the next parameters; answers the round's report."""
         self.round += 1
+        for places in self._places.values():
+            if places.enter is not None:
+                places.enter(self.round, self.travelling, self.parameters, mean)
         before, after = self.parameters, self._stepper.step(self.parameters, mean.mean())
         for places in self._places.values():
             if places.adjust is not None:

@@ -2,15 +2,17 @@
 
 from collections.abc import Callable
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import nn
 
 from vfl.codecs import InvalidBody
 from vfl.errors import RemoteProtocolError
 from vfl.horizontal.aggregation import network_of, save_parameters
 from vfl.horizontal.carrier import digest, like, raw_update, read
-from vfl.horizontal.part import ClientPlaces, Updated, Work, parts_of
+from vfl.horizontal.part import ClientPlaces, Question, Updated, Work, parts_of
 from vfl.horizontal.rows import derived, examples_of
-from vfl.messages import Published, RoundReply, RoundTask
+from vfl.messages import Message, Published, RoundReply, RoundTask
 from vfl.models.networks import Parameters, parameters_of
 from vfl.reports import Outcome
 from vfl.rounds_spec import RoundsSpec
@@ -77,6 +79,21 @@ class Participation:
             loss=updated.loss,
             backbone_digest=self.held(),
         )
+
+    def take(self, message: Message) -> None:
+        """What the aggregator hands out once. Raises RemoteProtocolError where nobody here wants it."""
+        takers = [places.take for places in self._places if places.take is not None]
+        if not takers:
+            raise RemoteProtocolError(f"the aggregator handed out {message.kind()}, which this job has no use for")
+        for take in takers:
+            take(message)
+
+    def answer(self, question: Question) -> NDArray[np.uint64]:
+        """This client's numbers for a pooled sum. Raises RemoteProtocolError where nobody here has an answer."""
+        for places in self._places:
+            if places.answer is not None:
+                return places.answer(question, self._examples)
+        raise RemoteProtocolError(f"the aggregator asks for {question.purpose!r}, which this job does not pool")
 
     def stored(self) -> bytes:
         """What this client holds between rounds, as it was received or as a part keeps it."""

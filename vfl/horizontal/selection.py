@@ -1,13 +1,13 @@
 """Which clients take part in a round (R0.4): drawn from (job seed, round), the same for whoever knows them."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Container, Sequence
 
 from vfl.schedule import permutation
 from vfl.terms import PartyId
 
 
 def cohort(
-    seed: bytes, round_number: int, roster: Sequence[PartyId], present: Collection[PartyId], size: int
+    seed: bytes, round_number: int, roster: Sequence[PartyId], present: Container[PartyId], size: int
 ) -> list[PartyId]:
     """The first `size` clients of a permutation of the roster that are there, in the order of the roster.
 

@@ -25,6 +25,7 @@ from vfl.flow import Flow, await_next, receive_either, report, send
 from vfl.horizontal.aggregation import Aggregation
 from vfl.horizontal.combination import WeightedMean
 from vfl.horizontal.participation import Participation
+from vfl.horizontal.presence import Presence
 from vfl.horizontal.selection import cohort
 from vfl.messages import ClientReady, Published, RoundReply, RoundTask
 from vfl.protocols import Protocol
@@ -41,19 +42,22 @@ MESSAGES_PER_REPLY = 64
 
 def aggregator(setup: Setup[RoundsSpec]) -> Flow[Outcome]:
     spec, rounds = setup.spec, setup.spec.rounds
-    side, held = Aggregation(setup), dict[PartyId, bytes]()  # 0; held: the clients that are there
-    yield from _await_clients(spec, held, rounds.deadline_seconds)
+    side, present = Aggregation(setup), Presence()  # 0
+    yield from _await_clients(spec, present, rounds.deadline_seconds)
     while not side.over:
         body = side.carrier.broadcast(side.round + 1, side.parameters)
         bits = side.carrier.reply_bits(side.round + 1)
         for _ in range(TRIES):
-            yield from _await_clients(spec, held, 0.0)
-            chosen = cohort(setup.joint_seed, side.round + 1, spec.roster.clients, held, spec.cohort)  # 1
+            yield from _await_clients(spec, present, 0.0)
+            chosen = cohort(setup.joint_seed, side.round + 1, spec.roster.clients, present, spec.cohort)  # 1
             task, sent = side.task(body, bits), 0
             for client in chosen:
-                sent += yield from send(client, side.task_for(client, held[client], task))  # 2
+                if present.just_came(client):
+                    for message in side.handed_out():
+                        sent += yield from send(client, message)
+                sent += yield from send(client, side.task_for(client, present.held_by(client), task))  # 2
             collected = _Collected(side, task, bits)
-            yield from collected.gather(chosen, held)  # 5
+            yield from collected.gather(chosen, present)  # 5
             if collected.enough(chosen):
                 break
         else:
@@ -65,7 +69,7 @@ def aggregator(setup: Setup[RoundsSpec]) -> Flow[Outcome]:
         yield from report(side.close_round(collected.mean, sent, collected.bytes, collected.slowest))  # 6
     final = side.final()
     for client in spec.roster.clients:
-        yield from send(client, side.published_to(held.get(client, b""), final))  # 7
+        yield from send(client, side.published_to(present.held_by(client), final))  # 7
     return side.outcome()
 
 
@@ -81,14 +85,14 @@ def client(setup: Setup[RoundsSpec]) -> Flow[Outcome]:
         yield from report(RoundDone(message.round, setup.spec.rounds.rounds, side.stored(), side.measures))
 
 
-def _await_clients(spec: RoundsSpec, held: dict[PartyId, bytes], seconds: float) -> Flow[None]:
+def _await_clients(spec: RoundsSpec, present: Presence, seconds: float) -> Flow[None]:
     """Who is not there yet, or was lost, is there once it says so; all together are awaited so long at most."""
     for absent in spec.roster.clients:
-        if absent not in held:
+        if absent not in present:
             delivery = yield from await_next(absent, seconds)
             seconds = max(0.0, seconds - delivery.waited_seconds)
             if isinstance(delivery.message, ClientReady):
-                held[absent] = delivery.message.backbone_digest
+                present.welcome(absent, delivery.message.backbone_digest)
 
 
 class _Collected:
@@ -102,12 +106,12 @@ class _Collected:
         self.answered = self.bytes = 0
         self.slowest = 0.0
 
-    def gather(self, chosen: list[PartyId], held: dict[PartyId, bytes]) -> Flow[None]:
+    def gather(self, chosen: list[PartyId], present: Presence) -> Flow[None]:
         for sender in chosen:
             try:
-                reply = yield from self._reply_of(sender, held)
+                reply = yield from self._reply_of(sender, present)
                 if reply is not None:
-                    held[sender] = reply.backbone_digest
+                    present.answered(sender, reply.backbone_digest)
                     self._add(sender, reply)
             except RemoteProtocolError as error:  # the culprit is left out, the round goes on
                 self.answered += 1
@@ -117,7 +121,7 @@ class _Collected:
         rounds = self._side.spec.rounds
         return self.mean.replies >= rounds.min_clients and self.answered >= math.ceil(rounds.quorum * len(chosen))
 
-    def _reply_of(self, sender: PartyId, held: dict[PartyId, bytes]) -> Flow[RoundReply | None]:
+    def _reply_of(self, sender: PartyId, present: Presence) -> Flow[RoundReply | None]:
         """This round's reply, or None where the client is late, lost, or has come back without it."""
         for _ in range(MESSAGES_PER_REPLY):
             delivery = yield from await_next(sender, self._seconds)
@@ -132,11 +136,11 @@ class _Collected:
                     late = f"{sender}'s reply to round {number} came in round {self._task.round} and is dropped"
                     yield from report(Refused(sender, late))
                 case ClientReady(digest):
-                    held[sender] = digest
+                    present.welcome(sender, digest)
                     return None
                 case None if not delivery.unreadable:
                     if left:
-                        del held[sender]
+                        present.lose(sender)
                     return None
                 case other:
                     what = delivery.unreadable or f"it sent {type(other).__name__}"
