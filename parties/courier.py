@@ -8,7 +8,7 @@ from collections.abc import Callable
 import msgspec
 
 from parties.channel import ENVELOPES_LIMIT, UNREADABLE, WIRE_VERSION, Envelope
-from parties.errors import PeerMisnamed, PeerUnreachable, PeerWireVersion, TooManyJobs
+from parties.errors import JobOver, PeerMisnamed, PeerUnreachable, PeerWireVersion, StaleAttempt, TooManyJobs
 from parties.mailbox import LIMIT_BYTES
 from parties.transport import Transport, TransportFailedError
 from vfl.errors import JobError, PeerAborted, PeerTimeout, RemoteProtocolError
@@ -48,8 +48,9 @@ class Courier:
         peer: PartyId,
         transport: Transport,
         patience_seconds: float,
-        on_failure: Callable[[str, JobError], None],
+        on_failure: Callable[[str, int | None, JobError], None],
     ) -> None:
+        """`on_failure` hears of a job, the attempt it was in if that matters, and what went wrong."""
         self._peer, self._transport, self._patience, self._on_failure = peer, transport, patience_seconds, on_failure
         self._outbox: deque[Envelope] = deque()
         self._held = 0
@@ -83,10 +84,20 @@ class Courier:
             self._held += sum(envelope.size for envelope in envelopes)
             self._changed.notify_all()
 
+    def put_again(self, envelopes: list[Envelope]) -> None:
+        """Those of them that no longer lie here."""
+        with self._changed:
+            waiting = {id(envelope) for envelope in self._outbox}
+            self.put([envelope for envelope in envelopes if id(envelope) not in waiting])
+
+    @property
+    def has_room(self) -> bool:
+        return self._held < LIMIT_BYTES
+
     def wait_for_room(self) -> None:
         """Wait while the peer has 64 MiB to receive."""
         with self._changed:
-            self._changed.wait_for(lambda: self._held < LIMIT_BYTES or self._closing)
+            self._changed.wait_for(lambda: self.has_room or self._closing)
 
     def watch(self, job: str) -> None:
         """While a job runs the peer must stay within reach, also when we only wait for it."""
@@ -118,7 +129,7 @@ class Courier:
             self._deliver(batch)
 
     def _next_batch(self) -> list[Envelope] | None:
-        """The oldest envelopes of one job; none for a heartbeat; None when closed and empty."""
+        """The oldest envelopes of one attempt; none for a heartbeat; None when closed and empty."""
         with self._changed:
             while not self._outbox:
                 if self._closing:
@@ -128,10 +139,11 @@ class Courier:
                     and self._watched
                 ):
                     return []
-            job = self._outbox[0].header.job
+            first = self._outbox[0].header
             batch: list[Envelope] = []
             for envelope in self._outbox:
-                if len(batch) == ENVELOPES_LIMIT or envelope.header.job != job:
+                same = (envelope.header.job, envelope.header.attempt) == (first.job, first.attempt)
+                if len(batch) == ENVELOPES_LIMIT or not same:
                     break
                 batch.append(envelope)
             return batch
@@ -168,7 +180,7 @@ class Courier:
         header = batch[0].header
         received = {(receipt.job, receipt.attempt): receipt.next for receipt in reply.receipts}
         if reply.code == "sequence_gap" and reply.expected is not None:
-            received[header.job, batch[-1].header.attempt] = reply.expected
+            received[header.job, header.attempt] = reply.expected
         with self._changed:
             before = len(self._outbox)
             if status == 202:
@@ -178,8 +190,8 @@ class Courier:
             self._keep(lambda e: e.header.sequence >= received.get((e.header.job, e.header.attempt), 0))
             if reply.code == "sequence_gap" and len(self._outbox) < before:
                 return
-        self._on_failure(header.job, self._refusal(reply))
         self._take_off(batch)
+        self._on_failure(header.job, header.attempt, self._refusal(reply))
 
     def _take_off(self, batch: list[Envelope]) -> None:
         """A refused envelope is never tried again."""
@@ -197,6 +209,10 @@ class Courier:
             return TooManyJobs(f"{self._peer} takes no further job of ours now: {reply.detail[:DETAIL_LIMIT]}")
         if reply.code == "no_such_job":
             return PeerAborted(f"{self._peer} does not run this job (any more)")
+        if reply.code == JobOver.code:
+            return JobOver(f"{self._peer} cannot take this party back: {reply.detail[:DETAIL_LIMIT]}")
+        if reply.code == StaleAttempt.code:
+            return StaleAttempt(f"{self._peer} has begun another attempt: {reply.detail[:DETAIL_LIMIT]}")
         return RemoteProtocolError(f"{self._peer} refused an envelope of this job: {reply.code}: {reply.detail}"[:500])
 
     def _check_version(self, version: int) -> None:
@@ -209,7 +225,7 @@ class Courier:
         self._take_off(batch)
         text = f"{self._peer} stopped answering for {self._patience:g} s: {trouble}"
         for job in jobs:
-            self._on_failure(job, PeerTimeout(text))
+            self._on_failure(job, None, PeerTimeout(text))
 
     def _wants(self, batch: list[Envelope]) -> bool:
         if not batch:

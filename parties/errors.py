@@ -64,10 +64,25 @@ class PartyInUse(JobError):
 
 
 class NotTheCoordinator(JobError):
-    """Only the label party of a job proposes it."""
+    """Only the coordinator of a job proposes it: the label party, or the aggregator."""
 
     code = "not_the_coordinator"
-    fix = "Submit the job at the label party's server."
+    fix = "Submit the job at that party's server."
+
+
+class TooFewParties(JobError):
+    """Fewer parties agreed to a job, or in time, than it needs to begin."""
+
+    code = "too_few_parties"
+    fix = "See why the others refused or did not answer, then submit the job again."
+
+
+class UnknownModel(JobError):
+    """The specification starts from a model that this party's registry does not hold."""
+
+    code = "unknown_model"
+    safe = "Nothing was sent."
+    fix = "`vfl job show` of the job that trained it names its model_digest."
 
 
 class PolicyRefused(JobError):
@@ -283,6 +298,21 @@ class TooManyJobs(EnvelopeRefused):
     code = "too_many_jobs"
     status = 409
     fix = "Wait until a job with this peer has ended, then submit it again; `server.jobs_per_peer` is the peer's bound."
+
+
+class JobOver(EnvelopeRefused):
+    """A party comes back to a job, or agrees to one, that has ended or goes on without it."""
+
+    code = "job_over"
+    status = 422
+    fix = "Submit a new job to train with this party again."
+
+
+class TooManyJoins(EnvelopeRefused):
+    """A peer comes back to a job too often; the same bytes may be tried later."""
+
+    code = "too_many_joins"
+    status = 429
 
 
 class StaleAttempt(EnvelopeRefused):

@@ -1,15 +1,17 @@
 """What this party's operator sees of one job: events, the last step, and what travelled. Cheap while the job runs."""
 
 import logging
+import math
 import threading
 import time
+from collections.abc import Mapping
 from typing import Any
 
-from parties.errors import StorageFailed
+from parties.errors import StorageFailed, printable
 from parties.registry import Registry
-from parties.store import Count, Store
+from parties.store import Count, Job, Store
 from vfl.errors import LocalProtocolError
-from vfl.reports import EpochDone, Fact, Progress, StepDone
+from vfl.reports import EpochDone, Fact, Outcome, Progress, Refused, RoundDone, StepDone
 from vfl.terms import PartyId
 
 STEP_EVENT_SECONDS = 0.1
@@ -23,11 +25,14 @@ _LOG = logging.getLogger("parties")
 class Journal:
     """Counters live in memory and reach the database a few times a second, with the role's facts."""
 
-    def __init__(self, job: str, store: Store, registry: Registry) -> None:
-        self._job, self._store, self._registry = job, store, registry
-        self._counts: dict[tuple[str, str, str], Count] = {}
+    def __init__(self, job: Job, store: Store, registry: Registry) -> None:
+        """A job that was taken up again counts on from where it is stored."""
+        self._job, self._store, self._registry = job.id, store, registry
+        self._counts = {
+            (line.direction, line.peer, line.kind): Count(line.messages, line.payload_bytes) for line in job.traffic
+        }
         self._counting = threading.Lock()
-        self._step = self._epoch = 0
+        self._step, self._epoch = job.step, job.epoch
         self._step_stored_at = self._traffic_stored_at = 0.0
 
     def sent(self, peer: PartyId, kind: str, payload_bytes: int) -> None:
@@ -53,6 +58,18 @@ class Journal:
                 self._registry.keep_epoch(self._job, epoch, state)
                 text, data = f"epoch {epoch} of {epochs} done", {"epoch": epoch, "epochs": epochs}
                 self._store.record(self._job, "epoch", text, data, epoch=epoch, step=self._step)
+            case RoundDone(number, rounds, state, measures):
+                # A party takes part in some rounds only, and twice in one that is repeated.
+                if number < self._epoch:
+                    raise LocalProtocolError(f"the role reports round {number} after round {self._epoch}")
+                self._epoch = self._step = number
+                self._registry.keep_round(self._job, number, state)
+                text = f"round {number} of {rounds} done"
+                measured: dict[str, Any] = {"round": number, "rounds": rounds, "measures": finite(measures)}
+                self._store.record(self._job, "round", text, measured, epoch=number, step=number)
+            case Refused(peer, text):
+                text = printable(text[:TEXT_LIMIT])
+                self._store.record(self._job, "refused", f"{peer} was left out: {text}", {"peer": peer})
             case Progress(text):
                 self._store.record(self._job, "progress", text[:TEXT_LIMIT])
         if clock - self._traffic_stored_at >= TRAFFIC_SECONDS:
@@ -62,6 +79,11 @@ class Journal:
     def record(self, kind: str, text: str, data: dict[str, Any] | None = None, **values: Any) -> None:
         """An event with the columns of the job that change with it."""
         self._store.record(self._job, kind, text, data, **values)
+
+    def pause(self, kind: str, text: str, data: dict[str, Any], **values: Any) -> None:
+        """An event after which nothing may come for long: the counters are stored with it."""
+        self._keep_traffic()
+        self.record(kind, text, data, **values)
 
     def close(self, kind: str, text: str, data: dict[str, Any] | None, values: dict[str, Any]) -> None:
         """The last event, with the last counters before it.
@@ -87,3 +109,22 @@ class Journal:
         with self._counting:
             counts = {key: Count(count.messages, count.payload_bytes) for key, count in self._counts.items()}
         self._store.keep_traffic(self._job, counts)
+
+
+def result_of(outcome: Outcome) -> dict[str, Any]:
+    """What a role returned, beside its state, as it is stored and shown."""
+    return {
+        "metrics": {name: value for name, value in finite(outcome.metrics).items() if value is not None},
+        "operations": outcome.operations,
+        "series": {name: [_finite(value) for value in values] for name, values in outcome.series.items()},
+        "notes": [printable(note) for note in outcome.notes],
+    }
+
+
+def finite(measures: Mapping[str, float]) -> dict[str, float | None]:
+    """As JSON can hold them."""
+    return {name: _finite(value) for name, value in measures.items()}
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None

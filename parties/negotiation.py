@@ -1,16 +1,22 @@
 """What parties say around a job; what they learn from each other stands in `vfl.messages`.
 
-    label party                                  feature party
+    coordinator                                  another party
     Proposal(spec, commitment to its share) -->  own policy and table
                                             <--  Acceptance(share) or Refusal(reason)
-    Begin(all shares)                       -->  opens the commitment; both sides derive the joint seed
+    Begin(shares)                           -->  opens the commitment; all sides derive the joint seed
                        ... the job's own messages, both ways ...
     Finish                                  <->  the role returned and its result is stored
     Abort(reason)                           <->  envelope 0 of the next attempt: it needs nothing of a broken one
 
-Proposal to Refusal are attempt 0; Begin is envelope 0 of attempt 1. The label party commits to its share of the joint
-seed before it sees the feature party's, and the feature party sees that share only after it gave its own, so neither
-chooses the batches (trust.md 8). With several feature parties the label party relays their shares.
+    where the job can do without the other party:
+    Lapse(reason)                           <->  envelope 0 of the next attempt: this one is over, it may join again
+                                            <--  Join(share), envelope 0 of the attempt after
+    Begin(shares)                           -->  its role starts afresh in that attempt
+
+Proposal to Refusal are attempt 0; Begin comes first in attempt 1, or answers Join. The coordinator commits to its share
+of the joint seed before it sees another, and the others see that share only after they gave their own, so nobody
+chooses the seed alone (trust.md 8). A party the job can do without may have answered too late for its share to enter;
+it cannot tell a coordinator that was impatient from one that left it out on purpose.
 """
 
 import enum
@@ -20,7 +26,7 @@ from typing import NamedTuple, TypeAlias
 
 import msgspec
 
-from parties.channel import UNREADABLE
+from parties.channel import UNREADABLE, Header
 from parties.errors import Failure, printable
 from vfl.errors import RemoteProtocolError
 from vfl.job import JobSpec
@@ -57,6 +63,19 @@ class Refusal(Control, frozen=True):
 
 class Begin(Control, frozen=True):
     shares: dict[PartyId, bytes]
+    """Of the parties that had agreed when the run began: the same for all, whenever they come."""
+
+
+class Lapse(Control, frozen=True):
+    """The receiver was out of reach too long, or the sender had to leave; nobody is at fault."""
+
+    code: str
+    message: str
+
+
+class Join(Control, frozen=True):
+    share: bytes
+    """As in Acceptance, which may never have arrived."""
 
 
 class Finish(Control, frozen=True):
@@ -69,7 +88,7 @@ class Abort(Control, frozen=True):
 
 
 NEGOTIATION, RUN = 0, 1
-"""Attempt numbers: there is one run of a job so far."""
+"""Attempt numbers: a run is 1, or more at a link over which a party came back."""
 
 
 class Side(enum.Enum):
@@ -80,11 +99,14 @@ class Side(enum.Enum):
 
 
 class ControlRoute(NamedTuple):
-    """Who may send a control message, and in which attempt; None is any."""
+    """Who may send a control message, and in which attempts; None is any."""
 
     control: type[Control]
     sender: Side | None
     attempt: int | None
+    """NEGOTIATION or RUN, which stands for all that follow."""
+    replaceable: bool = False
+    """Only between parties one of which the job can do without."""
 
 
 CONTROLS: dict[str, ControlRoute] = {
@@ -94,7 +116,12 @@ CONTROLS: dict[str, ControlRoute] = {
     "Begin": ControlRoute(Begin, Side.COORDINATOR, RUN),
     "Finish": ControlRoute(Finish, None, RUN),
     "Abort": ControlRoute(Abort, None, None),
+    "Lapse": ControlRoute(Lapse, None, RUN, replaceable=True),
+    "Join": ControlRoute(Join, Side.OTHER, RUN, replaceable=True),
 }
+
+OPENERS = frozenset({"Begin", "Abort", "Lapse", "Join"})
+"""What may come first in an attempt."""
 
 Body: TypeAlias = bytes | memoryview
 
@@ -112,6 +139,15 @@ def decode_control(kind: str, body: Body) -> Control:
     return control
 
 
+class Agreement(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a party drew for a job and was promised; with it a party that was away takes the job up again."""
+
+    share: bytes
+    commitment: bytes
+    """To the coordinator's share."""
+    private_seed: bytes
+
+
 def job_id(spec_digest: bytes, commitment: bytes) -> str:
     """The same at every party: the specification, and the commitment of this proposal of it."""
     return f"{spec_digest.hex()[:16]}-{commitment.hex()[:8]}"
@@ -121,20 +157,35 @@ def commitment_to(share: bytes) -> bytes:
     return hashlib.sha256(b"vfl seed commitment" + share).digest()
 
 
+def may_send(spec: JobSpec, header: Header, receiver: PartyId) -> bool:
+    """Whether a control message of this kind may come from its sender, in this attempt."""
+    control = CONTROLS[header.kind]
+    side = Side.COORDINATOR if header.sender == spec.coordinator else Side.OTHER
+    attempt = min(header.attempt, RUN)
+    return (
+        control.sender in {None, side}
+        and control.attempt in {None, attempt}
+        and header.parts == 1
+        and not (control.replaceable and {header.sender, receiver} <= spec.indispensable)
+    )
+
+
 def check_shares(shares: dict[PartyId, bytes], spec: JobSpec, commitment: bytes, me: PartyId, own: bytes) -> None:
-    """A feature party's view of Begin. Raises RemoteProtocolError when the label party changed its mind."""
-    coordinator = spec.coordinator
-    if set(shares) != set(spec.parties) or {len(share) for share in shares.values()} != {SHARE_BYTES}:
-        raise RemoteProtocolError(f"{coordinator} began the job without a share of the seed from every party")
-    if shares[me] != own or commitment_to(shares[coordinator]) != commitment:
+    """Another party's view of Begin. Raises RemoteProtocolError when the coordinator changed its mind."""
+    coordinator, given = spec.coordinator, set(shares)
+    known = spec.indispensable <= given <= set(spec.parties) and len(given) >= spec.least_parties
+    if not known or {len(share) for share in shares.values()} != {SHARE_BYTES}:
+        raise RemoteProtocolError(f"{coordinator} began the job without a share of the seed from every party it needs")
+    if shares.get(me, own) != own or commitment_to(shares[coordinator]) != commitment:
         raise RemoteProtocolError(f"{coordinator} opened another share of the seed than it had committed to")
 
 
 def joint_seed(spec: JobSpec, shares: dict[PartyId, bytes]) -> bytes:
-    """32 bytes that no party chose alone, or the seed both policies let the specification fix."""
+    """32 bytes that no party chose alone, or the seed all policies let the specification fix."""
     if isinstance(spec.job.seed, int):
         return hashlib.sha256(f"vfl fixed seed {spec.job.seed}".encode()).digest()
-    return hashlib.sha256(b"vfl joint seed" + b"".join(shares[party] for party in spec.parties)).digest()
+    given = [shares[party] for party in spec.parties if party in shares]
+    return hashlib.sha256(b"vfl joint seed" + b"".join(given)).digest()
 
 
 def failure_at(peer: PartyId, did: str, code: str, message: str, fix: str = "") -> Failure:

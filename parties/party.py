@@ -34,6 +34,7 @@ from parties.errors import (
     NoSuchJob,
     NotTheCoordinator,
     PartyInUse,
+    PeerUnreachable,
     ServerRestarted,
     StorageFailed,
     TooManyJobs,
@@ -45,6 +46,7 @@ from parties.errors import (
 from parties.negotiation import (
     SHARE_BYTES,
     Abort,
+    Agreement,
     Proposal,
     commitment_to,
     decode_control,
@@ -102,8 +104,8 @@ class Party:
     def submit(self, text: str, idempotency_key: str | None = None) -> Job:
         """Check a job against this party's own table and policy, then propose it to every peer.
 
-        Raises SpecError, ImpossibleJob, InvalidData, PolicyRefused, NotTheCoordinator, UnknownPeer, PeerUnreachable,
-        PeerWireVersion, IdempotencyKeyReused or StorageFailed; then nothing was stored or sent.
+        Raises SpecError, ImpossibleJob, InvalidData, PolicyRefused, NotTheCoordinator, UnknownPeer, UnknownModel,
+        PeerUnreachable, PeerWireVersion, IdempotencyKeyReused or StorageFailed; then nothing was stored or sent.
         """
         digest = hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()
         with self._submitting:
@@ -119,13 +121,14 @@ class Party:
                 spec = msgspec.structs.replace(
                     spec, job=msgspec.structs.replace(spec.job, classes=datasets.classes_of(tables["rows"]))
                 )
+            first_model = self._registry.model(spec.first_model) if spec.first_model else b""
             plan, lowered = self._plan(spec, tables)
-            for peer in spec.peers_of(self.name):
-                self._couriers[peer].check()
+            self._check_peers(spec)
             share = secrets.token_bytes(SHARE_BYTES)
-            job = self._new_job(job_id(spec.digest(), commitment_to(share)), spec, plan, lowered)
-            supervisor = self._supervise(job, spec, share, idempotency_key, digest)
-            supervisor.propose(tables, self._private_seed())
+            agreement = Agreement(share, commitment_to(share), self._private_seed())
+            job = self._new_job(job_id(spec.digest(), agreement.commitment), spec, plan, lowered)
+            supervisor = self._supervise(job, spec, agreement, idempotency_key, digest)
+            supervisor.propose(tables, first_model)
             return self.job(supervisor.job)
 
     def job(self, job: str) -> Job:
@@ -172,7 +175,7 @@ class Party:
         return self._answer(202, receipts)
 
     def close(self) -> None:
-        """End every running job on all sides, and every worker."""
+        """End every worker, and on all sides every running job that needs this party."""
         stopped = Failure.of(ServerRestarted(f"the server of {self.name} was stopped"), self.name)
         for supervisor in self._all():
             supervisor.close(stopped, WORKER_FAREWELL_SECONDS)
@@ -215,29 +218,32 @@ class Party:
         if job_id(header.job_digest, proposal.commitment) != header.job:
             raise UnreadableBody("the job's id does not follow from the proposal")
         job = self._new_job(header.job, spec, None, [])
-        supervisor = self._supervise(job, spec, secrets.token_bytes(SHARE_BYTES))
-        threading.Thread(
-            target=supervisor.guard, args=(lambda: self._judge(supervisor, spec, proposal),), daemon=True
-        ).start()
+        agreement = Agreement(secrets.token_bytes(SHARE_BYTES), proposal.commitment, self._private_seed())
+        supervisor = self._supervise(job, spec, agreement)
+        threading.Thread(target=supervisor.guard, args=(lambda: self._judge(supervisor),), daemon=True).start()
         return supervisor
 
-    def _judge(self, supervisor: Supervisor, spec: JobSpec, proposal: Proposal) -> None:
-        """The same questions the label party asked itself, with this party's own table and policy."""
+    def _judge(self, supervisor: Supervisor) -> None:
         try:
-            if planner.resolve(spec) != spec:
-                raise ImpossibleJob("the proposal leaves its preset or cap per key open")
-            policy.check_agreement(spec, self.name, self.settings.acceptance)
-            with self._judging:
-                tables = datasets.load(self.folder, self.settings.datasets, spec, self.name)
-                plan, lowered = self._plan(spec, tables)
+            tables = self._bring(supervisor.job, supervisor.spec)
         except JobError as error:
             supervisor.refuse(error)
             return
-        job = self._new_job(supervisor.job, spec, plan, lowered)
+        supervisor.accept(tables)
+
+    def _bring(self, job: str, spec: JobSpec) -> dict[str, datasets.Table]:
+        """The same questions the coordinator asked itself, with this party's own tables and policy. Raises JobError."""
+        if planner.resolve(spec) != spec:
+            raise ImpossibleJob("the proposal leaves its preset or cap per key open")
+        policy.check_agreement(spec, self.name, self.settings.acceptance)
+        with self._judging:
+            tables = datasets.load(self.folder, self.settings.datasets, spec, self.name)
+            plan, lowered = self._plan(spec, tables)
+        found = self._new_job(job, spec, plan, lowered)
         self._store.update(
-            supervisor.job, steps=job.steps, plan=job.plan, reveals=job.reveals, lowered_floors=job.lowered_floors
+            job, steps=found.steps, plan=found.plan, reveals=found.reveals, lowered_floors=found.lowered_floors
         )
-        supervisor.accept(tables, self._private_seed(), proposal)
+        return tables
 
     def _admit(self, peer: PartyId) -> None:
         """Raises TooManyJobs before anything is made of a proposal."""
@@ -255,20 +261,27 @@ class Party:
         return plan, policy.check_plan(plan, self.name, self.settings.acceptance)
 
     def _supervise(
-        self, job: Job, spec: JobSpec, share: bytes, idempotency_key: str | None = None, digest: str = ""
+        self, job: Job, spec: JobSpec, agreement: Agreement, idempotency_key: str | None = None, digest: str = ""
     ) -> Supervisor:
         """The job is stored before anybody may speak of it. Raises StorageFailed."""
+        supervisor = self._supervisor(job, spec, agreement)
+        # A job that needs this party does not outlive its server, and what is drawn for it is not written down.
+        kept = None if self.name in spec.indispensable else msgspec.msgpack.encode(agreement)
+        self._store.add(job, spec.encoded(), kept, idempotency_key, digest)
+        self._keep(supervisor)
+        return supervisor
+
+    def _supervisor(self, job: Job, spec: JobSpec, agreement: Agreement) -> Supervisor:
         bottom = str(self.folder / self.settings.bottom.module) if self.settings.bottom else ""
-        supervisor = Supervisor(
-            job.id, spec, self.name, share, bottom, self._couriers, self._store, self._registry, self.folder
-        )
-        self._store.add(job, spec.encoded(), idempotency_key, digest)
+        bring = partial(self._bring, job.id, spec)
+        return Supervisor(job, spec, agreement, bottom, self._couriers, self._store, self._registry, self.folder, bring)
+
+    def _keep(self, supervisor: Supervisor) -> None:
         with self._lock:
             ended = [known for known, other in self._supervisors.items() if other.over]
             for known in ended[:-ENDED_JOBS]:
                 del self._supervisors[known]
-            self._supervisors[job.id] = supervisor
-        return supervisor
+            self._supervisors[supervisor.job] = supervisor
 
     def _all(self) -> list[Supervisor]:
         with self._lock:
@@ -281,6 +294,17 @@ class Party:
         for peer in spec.peers_of(self.name):
             if peer not in self._couriers:
                 raise UnknownPeer(f"{self.name} has no peer {peer!r}", fix=f"Add [peers.{peer}] to party.toml.")
+
+    def _check_peers(self, spec: JobSpec) -> None:
+        """Ask each peer whether it is there; so many the job can do without may be away."""
+        spare = len(spec.parties) - spec.least_parties
+        for peer in spec.peers_of(self.name):
+            try:
+                self._couriers[peer].check()
+            except PeerUnreachable:
+                spare -= 1
+                if spare < 0 or peer in spec.indispensable:
+                    raise
 
     def _new_job(self, job: str, spec: JobSpec, plan: Plan | None, lowered: list[str]) -> Job:
         numbers = {} if plan is None else asdict(plan)
@@ -307,17 +331,17 @@ class Party:
         fixed = self.settings.acceptance.private_seed
         return hashlib.sha256(f"vfl private seed {fixed}".encode()).digest() if fixed else secrets.token_bytes(32)
 
-    def _lose_peer(self, peer: PartyId, job: str, error: JobError) -> None:
+    def _lose_peer(self, peer: PartyId, job: str, attempt: int | None, error: JobError) -> None:
         """A courier gave up."""
         supervisor = self._supervisors.get(job)
         if supervisor is not None:
-            supervisor.fail(Failure.of(error, peer))
+            supervisor.lose(peer, attempt, error)
 
     def _recover(self) -> None:
-        """Jobs that ran when the last server process ended have failed; their peers are told."""
+        """Of the jobs that ran when the last server process ended those that need this party have failed."""
         failure = Failure.of(ServerRestarted(f"the server of {self.name} restarted"), self.name)
         for job in self._store.jobs():
-            if job.over:
+            if job.over or self._resume(job):
                 continue
             error: dict[str, Any] = msgspec.to_builtins(failure)
             self._store.record(
@@ -336,6 +360,16 @@ class Party:
                 if peer in self._couriers:
                     lane = Outgoing(job.id, bytes.fromhex(job.spec_digest), job.attempt + 1, self.name, peer)
                     self._couriers[peer].put(lane.seal("Abort", abort))
+
+    def _resume(self, job: Job) -> bool:
+        """Take up a job that went on without this party."""
+        encoded, kept = self._store.agreed(job.id)
+        if kept is None or not set(job.peers) <= self._couriers.keys():
+            return False
+        supervisor = self._supervisor(job, decode_spec(encoded), msgspec.msgpack.decode(kept, type=Agreement))
+        self._keep(supervisor)
+        supervisor.resume()
+        return True
 
     def _answer(
         self,

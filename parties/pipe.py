@@ -53,6 +53,18 @@ class Delivered(Frame, frozen=True):
     body: memoryview
 
 
+class Left(Frame, frozen=True):
+    """To the worker: a peer the job can do without is away; whoever waits for it is answered at once."""
+
+    peer: PartyId
+
+
+class Returned(Frame, frozen=True):
+    """To the worker: that peer starts afresh; what it had said before is dropped."""
+
+    peer: PartyId
+
+
 class Sent(Frame, frozen=True):
     """From the worker: a message for a peer, encoded."""
 
@@ -82,7 +94,9 @@ class Failed(Frame, frozen=True):
     fix: str
 
 
-ToWorker: TypeAlias = Start | Delivered
+News: TypeAlias = Delivered | Left | Returned
+"""What reaches a running worker."""
+ToWorker: TypeAlias = Start | News
 FromWorker: TypeAlias = Sent | Stated | Finished | Failed
 
 F = TypeVar("F")

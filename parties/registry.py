@@ -1,6 +1,7 @@
-"""This party's half of each model on its own disk: safetensors bytes, a manifest beside them, one state per epoch.
+"""This party's half of each model on its own disk: safetensors bytes, a manifest beside them, states as it trains.
 
 models/<job>/epochs/epoch-0001.safetensors   as each epoch ends
+models/<job>/rounds/round-000001             the last rounds this party took part in, as its role holds them
 models/<job>/model.safetensors               when the role has returned
 models/<job>/manifest.json                   when every party is done; a model without one does not count
 """
@@ -15,9 +16,12 @@ from typing import Any
 
 import safetensors
 
-from parties.errors import StorageFailed
+from parties.errors import StorageFailed, UnknownModel
 from parties.settings import write_private
 from vfl.errors import LocalProtocolError
+
+ROUNDS_KEPT = 3
+CHECKPOINTS = ("epochs", "rounds")
 
 
 class Registry:
@@ -32,6 +36,14 @@ class Registry:
         weights_digest(state)
         return self._write(self._folder / job / "epochs" / f"epoch-{epoch:04}.safetensors", state)
 
+    def keep_round(self, job: str, number: int, state: bytes) -> None:
+        """The newest states only: there are as many as rounds. Raises StorageFailed."""
+        folder = self._folder / job / "rounds"
+        self._write(folder / f"round-{number:06}", state)
+        with contextlib.suppress(OSError):
+            for old in sorted(folder.glob("round-*"))[:-ROUNDS_KEPT]:
+                old.unlink()
+
     def keep_model(self, job: str, state: bytes) -> str:
         """Write this party's half and answer its weights digest. Raises as `keep_epoch`."""
         digest = weights_digest(state)
@@ -43,13 +55,23 @@ class Registry:
         text = json.dumps(manifest, indent=2, sort_keys=True)
         self._write(self._folder / job / "manifest.json", f"{text}\n".encode())
 
+    def model(self, digest: str) -> bytes:
+        """A finished model by its weights digest. Raises UnknownModel."""
+        for manifest in self._folder.glob("*/manifest.json"):
+            with contextlib.suppress(OSError, ValueError, LocalProtocolError):
+                if json.loads(manifest.read_text())["model_digest"] == digest:
+                    state = self.model_path(manifest.parent.name).read_bytes()
+                    if weights_digest(state) == digest:
+                        return state
+        raise UnknownModel(f"model.first_model: this party's registry holds no model {digest!r}")
+
     def discard(self, job: str) -> bool:
         """Drop the final model of a job that failed; answers whether states of its epochs stay, as checkpoints.
 
         On a disk that takes no change the model may stay too; without its manifest it does not count.
         """
         folder = self._folder / job
-        kept = (folder / "epochs").is_dir()
+        kept = any((folder / name).is_dir() for name in CHECKPOINTS)
         with contextlib.suppress(OSError):
             (folder / "manifest.json").unlink(missing_ok=True)
             self.model_path(job).unlink(missing_ok=True)

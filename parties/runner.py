@@ -1,30 +1,104 @@
-"""Drives one role: the only place where its effects meet the world, which for a worker is its pipe."""
+"""Drives one role: the only place where its effects meet the world, which for a worker is its pipe and a clock."""
 
+import threading
+import time
+from collections import deque
+from collections.abc import Collection
 from typing import TypeVar
 
-from parties.mailbox import Mailbox
+from parties.mailbox import LIMIT_BYTES
 from parties.pipe import Delivered, FrameWriter, Sent, Stated
+from vfl.errors import RemoteProtocolError
 from vfl.flow import Delivery, Flow, Receive, Report, Send
-from vfl.messages import decode, encode
+from vfl.messages import Message, decode, encode
 from vfl.terms import PartyId
 
 R = TypeVar("R")
 
+FEW_MESSAGES, MOST_MESSAGES = 4, 64
+"""Of a peer the job can do without so many may lie unread: few of any size, more while they are small."""
+
+
+class _Inbox:
+    """What one peer has sent and the role has not taken yet."""
+
+    def __init__(self) -> None:
+        self.unread: deque[Delivered] = deque()
+        self.held_bytes = 0
+        self.away = False
+        self.flooded = False
+
+    @property
+    def full(self) -> bool:
+        return self.held_bytes >= LIMIT_BYTES
+
 
 class Inboxes:
-    """What peers have sent and the role has not taken yet, one queue per peer."""
+    """One queue per peer; filled by the thread that reads the pipe, taken from by the role's."""
 
-    def __init__(self, peers: tuple[PartyId, ...]) -> None:
-        self._boxes: dict[PartyId, Mailbox[Delivered]] = {peer: Mailbox() for peer in peers}
+    def __init__(self, peers: Collection[PartyId], indispensable: Collection[PartyId]) -> None:
+        self._boxes = {peer: _Inbox() for peer in peers}
+        self._indispensable = frozenset(indispensable)
+        self._changed = threading.Condition()
 
     def put(self, delivered: Delivered) -> None:
-        """Waits while that peer's queue is full: the pipe then fills, and the peer's server is told to slow down."""
-        box = self._boxes[delivered.sender]
-        box.wait_for_room()
-        box.put(delivered, len(delivered.body))
+        """A full queue of an indispensable peer is waited for: the pipe then fills, and that peer is slowed down.
 
-    def take(self, peer: PartyId) -> Delivered | None:
-        return self._boxes[peer].take()
+        Another peer must not slow the rest: what it sends beyond its queue is dropped, and the role is told.
+        """
+        box = self._boxes[delivered.sender]
+        with self._changed:
+            if delivered.sender in self._indispensable:
+                self._changed.wait_for(lambda: not box.full)
+            elif len(box.unread) >= (FEW_MESSAGES if box.full else MOST_MESSAGES):
+                box.flooded = True
+                return
+            box.unread.append(delivered)
+            box.held_bytes += len(delivered.body)
+            self._changed.notify_all()
+
+    def leave(self, peer: PartyId) -> None:
+        """What it sent before is still taken; then nobody waits for it."""
+        with self._changed:
+            self._boxes[peer].away = True
+            self._changed.notify_all()
+
+    def start_afresh(self, peer: PartyId) -> None:
+        with self._changed:
+            self._boxes[peer] = _Inbox()
+            self._changed.notify_all()
+
+    def is_away(self, peer: PartyId) -> bool:
+        return self._boxes[peer].away
+
+    def take(self, peer: PartyId, seconds: float | None) -> Delivery:
+        """The peer's next message, waited for. Raises RemoteProtocolError for an unreadable one if no time is set."""
+        began = time.monotonic()
+        with self._changed:
+            box = self._boxes[peer]  # one that starts afresh meanwhile had nothing to take
+            in_time = self._changed.wait_for(
+                lambda: box.unread or box.away or box.flooded or self._boxes[peer] is not box, seconds
+            )
+            delivered = box.unread.popleft() if box.unread else None
+            flooded = box.flooded and delivered is None
+            if delivered is not None:
+                box.held_bytes -= len(delivered.body)
+            box.flooded = box.flooded and not flooded
+            self._changed.notify_all()
+        waited = time.monotonic() - began
+        if not in_time and seconds is not None:
+            waited = max(waited, seconds)
+        message: Message | None = None
+        unreadable = f"{peer} sent more than was asked of it" if flooded else ""
+        if delivered is not None:
+            try:
+                message = decode(delivered.kind, bytes(delivered.body))
+            except RemoteProtocolError as error:
+                unreadable = str(error)
+        if unreadable and seconds is None:
+            raise RemoteProtocolError(unreadable)
+        size = 0 if delivered is None else len(delivered.body)
+        return Delivery(message, size, waited, unreadable)
 
 
 def run(role: Flow[R], inboxes: Inboxes, pipe: FrameWriter) -> R:
@@ -36,16 +110,19 @@ def run(role: Flow[R], inboxes: Inboxes, pipe: FrameWriter) -> R:
             answer = None
             match effect:
                 case Send(to, message):
-                    pipe.write(Sent(to, message.kind(), memoryview(encode(message))))
+                    answer = Delivery(None, 0 if inboxes.is_away(to) else _send(to, message, pipe))
                 case Report(fact):
                     pipe.write(Stated(fact))
-                case Receive(frm):
-                    delivered = inboxes.take(frm)
-                    if delivered is None:
-                        raise BrokenPipeError
-                    answer = Delivery(decode(delivered.kind, bytes(delivered.body)))
+                case Receive(frm, seconds):
+                    answer = inboxes.take(frm, seconds)
     except StopIteration as stop:
         result: R = stop.value
         return result
     finally:
         role.close()
+
+
+def _send(to: PartyId, message: Message, pipe: FrameWriter) -> int:
+    body = encode(message)
+    pipe.write(Sent(to, message.kind(), memoryview(body)))
+    return len(body)

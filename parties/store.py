@@ -32,6 +32,7 @@ _JOBS = sql.Table(
     sql.Column("peers", sql.JSON, nullable=False),
     sql.Column("spec", sql.LargeBinary, nullable=False),
     sql.Column("spec_digest", sql.String, nullable=False),
+    sql.Column("agreement", sql.LargeBinary),
     sql.Column("attempt", sql.Integer, nullable=False),
     sql.Column("created_at", sql.String, nullable=False),
     sql.Column("started_at", sql.String),
@@ -45,6 +46,8 @@ _JOBS = sql.Table(
     sql.Column("error", sql.JSON(none_as_null=True)),
     sql.Column("metrics", sql.JSON, nullable=False),
     sql.Column("operations", sql.JSON, nullable=False),
+    sql.Column("series", sql.JSON, nullable=False),
+    sql.Column("notes", sql.JSON, nullable=False),
     sql.Column("reveals", sql.JSON, nullable=False),
     sql.Column("plan", sql.JSON, nullable=False),
     sql.Column("model_digest", sql.String),
@@ -118,6 +121,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     error: dict[str, str] | None = None
     metrics: dict[str, float] = {}
     operations: dict[str, int] = {}
+    series: dict[str, list[float | None]] = {}
+    notes: list[str] = []
     traffic: list[Traffic] = []
     reveals: list[dict[str, Any]] = []
     plan: dict[str, Any] = {}
@@ -156,14 +161,26 @@ class Store:
         with self._writing() as connection:
             _METADATA.create_all(connection)
 
-    def add(self, job: Job, spec: bytes, idempotency_key: str | None = None, idempotency_digest: str = "") -> None:
+    def add(
+        self,
+        job: Job,
+        spec: bytes,
+        agreement: bytes | None = None,
+        idempotency_key: str | None = None,
+        idempotency_digest: str = "",
+    ) -> None:
+        """`agreement` is what it takes to go on with the job after this server was away; never shown."""
         values = msgspec.structs.asdict(job)
         values.pop("traffic")
         values.pop("seconds")
         with self._writing() as connection:
             connection.execute(
                 _JOBS.insert().values(
-                    **values, spec=spec, idempotency_key=idempotency_key, idempotency_digest=idempotency_digest
+                    **values,
+                    spec=spec,
+                    agreement=agreement,
+                    idempotency_key=idempotency_key,
+                    idempotency_digest=idempotency_digest,
                 )
             )
 
@@ -204,10 +221,12 @@ class Store:
             rows = connection.execute(_JOBS.select().order_by(_JOBS.c.created_at.desc(), _JOBS.c.id)).mappings().all()
             return [_job(connection, row) for row in rows]
 
-    def spec(self, job: str) -> bytes:
+    def agreed(self, job: str) -> tuple[bytes, bytes | None]:
+        """(specification, agreement) of a job."""
         with self._engine.connect() as connection:
-            spec: bytes = connection.execute(sql.select(_JOBS.c.spec).where(_JOBS.c.id == job)).scalar_one()
-            return spec
+            query = sql.select(_JOBS.c.spec, _JOBS.c.agreement).where(_JOBS.c.id == job)
+            row = connection.execute(query).one()
+            return row[0], row[1]
 
     def job_of_key(self, idempotency_key: str) -> tuple[str, str] | None:
         """(job, digest of what was submitted) under an idempotency key."""
@@ -258,6 +277,10 @@ class Store:
 
 def now() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def seconds_since(time: str) -> float:
+    return _between(time, now()) or 0.0
 
 
 def _job(connection: sql.Connection, row: sql.RowMapping) -> Job:

@@ -15,7 +15,18 @@ from typing import Any
 
 import numpy as np
 
-from parties.pipe import Failed, Finished, FrameReader, FrameWriter, RawTable, Start, ToWorker
+from parties.pipe import (
+    Delivered,
+    Failed,
+    Finished,
+    FrameReader,
+    FrameWriter,
+    Left,
+    RawTable,
+    Returned,
+    Start,
+    ToWorker,
+)
 from parties.runner import Inboxes, run
 from vfl.errors import InvalidBottom, JobError
 from vfl.job import decode_spec
@@ -58,7 +69,7 @@ def _work(start: Start, reader: FrameReader[ToWorker], writer: FrameWriter) -> F
             bottom,
             first_model=start.first_model,
         )
-        inboxes = Inboxes(spec.peers_of(start.me))
+        inboxes = Inboxes(spec.peers_of(start.me), spec.indispensable)
         threading.Thread(target=_receive, args=(reader, inboxes), daemon=True).start()
         role = PROTOCOLS[spec.entry]().roles[spec.role_of(start.me)](setup)
         return Finished(run(role, inboxes, writer))
@@ -107,10 +118,15 @@ def _take_pipe() -> tuple[int, int]:
 
 def _receive(reader: FrameReader[ToWorker], inboxes: Inboxes) -> None:
     while True:
-        frame = reader.read()
-        if frame is None or isinstance(frame, Start):
-            os._exit(PIPE_CLOSED)
-        inboxes.put(frame)
+        match reader.read():
+            case Delivered() as delivered:
+                inboxes.put(delivered)
+            case Left(peer):
+                inboxes.leave(peer)
+            case Returned(peer):
+                inboxes.start_afresh(peer)
+            case _:
+                os._exit(PIPE_CLOSED)
 
 
 def _exit_when_closed(descriptor: int) -> None:

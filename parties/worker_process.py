@@ -12,7 +12,7 @@ import msgspec
 
 from parties.errors import StorageFailed, WorkerVanished
 from parties.mailbox import Mailbox
-from parties.pipe import Delivered, FrameReader, FrameWriter, FromWorker, Start
+from parties.pipe import FrameReader, FrameWriter, FromWorker, News, Start
 
 _SINGLE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
 
@@ -26,7 +26,7 @@ class WorkerProcess:
     def __init__(
         self,
         start: Start,
-        inbox: Mailbox[Delivered],
+        inbox: Mailbox[News],
         log: Path,
         on_frame: Callable[[FromWorker], None],
         on_end: Callable[[str], None],
@@ -54,8 +54,8 @@ class WorkerProcess:
             try:
                 writer.write(start)
                 del start
-                while (delivered := self._inbox.take()) is not None:
-                    writer.write(delivered)
+                while (news := self._inbox.take()) is not None:
+                    writer.write(news)
             except OSError:
                 return  # the worker is gone; the listener says how
 

@@ -209,6 +209,16 @@ class TrainingSpec(Section, frozen=True, kw_only=True):
         return len(self.parties)
 
     @property
+    def gathering_seconds(self) -> float:
+        """How long parties the job can do without are waited for: there are none."""
+        return float(self.job.deadline_seconds)
+
+    @property
+    def first_model(self) -> str:
+        """Digest of a registered model the coordinator brings; empty for none."""
+        return ""
+
+    @property
     def private_bottom(self) -> bool:
         """Whether a party's own bottom module is part of the model."""
         return self.model.bottom is not None and self.model.bottom.kind == "private"

@@ -55,6 +55,8 @@ class JobBody(BaseModel):
     error: ErrorBody | None
     metrics: dict[str, float]
     operations: dict[str, int]
+    series: dict[str, list[float | None]]
+    notes: list[str]
     traffic: list[TrafficBody]
     reveals: list[dict[str, Any]]
     plan: dict[str, Any]

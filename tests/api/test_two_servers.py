@@ -170,7 +170,7 @@ def test_a_killed_worker_fails_its_job_on_both_sides_and_the_servers_go_on(
         assert (ended["state"], ended["error"]["code"]) == ("failed", "worker_vanished")
         assert ended["error"]["side"] == parties[side].name
         assert (party.folder / "models" / job["id"] / "epochs" / "epoch-0001.safetensors").is_file()
-        assert ended["error"]["safe"] == "No model was stored; the states of the finished epochs are kept."
+        assert ended["error"]["safe"] == "No model was stored; the states it had reached are kept."
         assert not (party.folder / "models" / job["id"] / "model.safetensors").exists()
 
 

@@ -49,7 +49,7 @@ class Failures:
         self.errors: list[tuple[str, JobError]] = []
         self.came = threading.Event()
 
-    def __call__(self, job: str, error: JobError) -> None:
+    def __call__(self, job: str, _attempt: int | None, error: JobError) -> None:
         self.errors.append((job, error))
         self.came.set()
 

@@ -23,14 +23,12 @@ def change(folder: Path, statement: str) -> None:
 
 def test_an_end_that_cannot_be_stored_is_tried_again_until_it_is(tmp_path: Path) -> None:
     store = Store(tmp_path)
-    store.add(
-        Job(id="job", name="n", state="running", role="label", party="a", peers=[], spec_digest="", created_at=now()),
-        b"spec",
-    )
+    job = Job(id="job", name="n", state="running", role="label", party="a", peers=[], spec_digest="", created_at=now())
+    store.add(job, b"spec")
     change(tmp_path, "ALTER TABLE events RENAME TO elsewhere")
     with pytest.raises(StorageFailed, match="cannot be written"):
         store.record("job", "progress", "news")
-    Journal("job", store, Registry(tmp_path)).close("failed", "no room", None, {"state": "failed"})
+    Journal(job, store, Registry(tmp_path)).close("failed", "no room", None, {"state": "failed"})
     found = store.job("job")
     assert found is not None
     assert found.state == "running"

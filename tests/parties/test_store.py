@@ -14,7 +14,7 @@ LONG_SECONDS = 20.0
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[Store]:
     opened = Store(tmp_path)
-    opened.add(a_job(), b"spec", "key", "digest")
+    opened.add(a_job(), b"spec", None, "key", "digest")
     yield opened
     opened.close()
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from parties.mailbox import Mailbox
-from parties.pipe import Delivered, Failed, FrameReader, FrameWriter, FromWorker, RawTable, Start
+from parties.pipe import Delivered, Failed, FrameReader, FrameWriter, FromWorker, News, RawTable, Start
 from parties.worker import load_bottom
 from parties.worker_process import WorkerProcess
 from vfl.errors import InvalidBottom
@@ -34,7 +34,7 @@ NOTHING = Start(b"not a spec", "bank", {"rows": RawTable(1, b"\0" * 8, None, b""
 def start_worker(log: Path) -> tuple[WorkerProcess, list[FromWorker], list[str]]:
     frames: list[FromWorker] = []
     ends: list[str] = []
-    worker = WorkerProcess(NOTHING, Mailbox[Delivered](), log, frames.append, ends.append)
+    worker = WorkerProcess(NOTHING, Mailbox[News](), log, frames.append, ends.append)
     return worker, frames, ends
 
 
@@ -71,7 +71,7 @@ def test_a_waiting_worker_has_no_environment_leaves_no_core_and_ends_with_its_pi
     start = Start(
         spec.encoded(), "bank", {"rows": RawTable(8, b"", bytes(64), bytes(32))}, b"", bytes(32), bytes(32), ""
     )
-    inbox: Mailbox[Delivered] = Mailbox()
+    inbox: Mailbox[News] = Mailbox()
     waits, ended = threading.Event(), threading.Event()
     worker = WorkerProcess(start, inbox, tmp_path / "job.log", lambda _frame: waits.set(), lambda _how: ended.set())
     assert waits.wait(BOUND), (tmp_path / "job.log").read_text()

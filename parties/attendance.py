@@ -1,0 +1,133 @@
+"""The side of a party that was asked to a job: it answers, begins when told, and comes back if the job did without."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from parties.datasets import Table
+from parties.errors import Failure, StaleAttempt
+from parties.links import Link, Presence
+from parties.negotiation import Acceptance, Begin, Control, Join, Lapse, Refusal, check_shares, failure_at
+from vfl.errors import JobError, PeerTimeout, RemoteProtocolError
+from vfl.terms import PartyId
+
+if TYPE_CHECKING:
+    from parties.supervisor import Supervisor
+
+FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.5, 30.0
+"""Before it comes back: twice as long each time."""
+
+
+class Attendance:
+    """Its methods run under the supervisor's lock.
+
+    `bring` loads this party's tables anew. Raises JobError where they or its policy no longer fit the job.
+    """
+
+    def __init__(self, job: "Supervisor", bring: Callable[[], dict[str, Table]]) -> None:
+        self._job, self._bring = job, bring
+        (self._link,) = job.links.values()
+        self._pause = FIRST_PAUSE_SECONDS
+
+    def accept(self) -> None:
+        job = self._job
+        job.journal.record("accepted", f"{job.me} accepted the job")
+        self._link.presence = Presence.AGREED
+        job.knock(self._link, Acceptance(job.agreement.share))
+
+    def refuse(self, failure: Failure) -> None:
+        """It tells why, and no value of its table."""
+        told = failure.told()
+        self._job.say(self._link, Refusal(told.code, told.message, told.fix))
+
+    def resume(self) -> None:
+        """The server was away."""
+        self._link.leave(Presence.AWAY)
+        self._job.attend(self._join)
+
+    def obey(self, link: Link, attempt: int, control: Control) -> None:
+        job = self._job
+        match control:
+            case Begin(shares) if link.presence is Presence.AGREED and attempt == link.next_run:
+                check_shares(shares, job.spec, job.agreement.commitment, job.me, job.agreement.share)
+                job.attend(lambda: job.begin(shares))
+            case Lapse(code, message):
+                self.lapse(link, failure_at(link.peer, "let go of", code, message))
+            case _:
+                raise RemoteProtocolError(f"{link.peer} sent {control.kind} out of turn")
+
+    def begin(self, _shares: dict[PartyId, bytes]) -> None:
+        self._link.begin(self._link.next_run)
+
+    def lose(self, link: Link, error: JobError) -> None:
+        """The courier gave up on the coordinator, or the coordinator refused what it was sent."""
+        silent, ahead = isinstance(error, PeerTimeout), isinstance(error, StaleAttempt)
+        failure = Failure.of(error, link.peer)
+        if self._needed or not (silent or ahead):
+            self.lack(link, failure)
+        elif link.presence is Presence.AGREED and silent:
+            link.knock_again()
+        elif link.presence in {Presence.AGREED, Presence.LIVE}:
+            self._come_back(failure)
+
+    def lapse(self, link: Link, failure: Failure) -> None:
+        if link.presence is Presence.LIVE:
+            self._come_back(failure)
+
+    def lack(self, link: Link, failure: Failure, *, knows: bool = False) -> None:
+        """Without the coordinator there is no job."""
+        self._job.fail(failure, link.peer if knows else None)
+
+    def lose_worker(self, failure: Failure) -> None:
+        if self._needed:
+            self._job.fail(failure)
+        else:
+            self._come_back(failure)
+
+    def step_out(self, failure: Failure) -> bool:
+        """The server stops; answers whether the job may be taken up when it is back."""
+        if self._needed or self._job.outcome is not None:
+            return False
+        self._leave(failure)
+        return True
+
+    def wait_no_longer(self) -> None:
+        """The coordinator is waited for until the job's deadline."""
+
+    def dismiss(self) -> None:
+        """There is nobody to send home."""
+
+    @property
+    def _needed(self) -> bool:
+        return self._job.me in self._job.spec.indispensable
+
+    def _come_back(self, failure: Failure) -> None:
+        if self._job.outcome is not None:
+            self._job.fail(failure)
+            return
+        self._leave(failure)
+        self._job.later(self._pause, lambda: self._job.attend(self._join))
+        self._pause = min(2 * self._pause, LONGEST_PAUSE_SECONDS)
+
+    def _leave(self, failure: Failure) -> None:
+        job, link, told = self._job, self._link, failure.told()
+        link.leave(Presence.AWAY)
+        job.end_run()
+        text = f"{job.me} is away: {failure.message}"
+        job.journal.pause(
+            "left", text, {"peer": job.me, "code": failure.code}, attempt=link.newest + 1, worker_pid=None
+        )
+        job.say(link, Lapse(told.code, told.message), link.newest + 1)
+
+    def _join(self) -> None:
+        """Ask to be taken back, until that is answered or the job's time is up. Takes the lock after reading tables."""
+        job, link = self._job, self._link
+        tables = self._bring()
+        with job.lock:
+            if job.over or link.presence is not Presence.AWAY:
+                return
+            attempt = link.newest + 1
+            job.journal.record("joining", f"{job.me} asks {link.peer} to be taken back", attempt=attempt)
+            link.leave(Presence.AGREED)
+            job.tables = tables
+            link.courier.watch(job.job)
+            job.knock(link, Join(job.agreement.share), attempt)

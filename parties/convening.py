@@ -1,0 +1,166 @@
+"""The coordinator's side of a job: it gathers parties, begins, lets go who leaves and takes back who returns."""
+
+from typing import TYPE_CHECKING
+
+from parties.errors import Failure, JobOver, StaleAttempt, TooFewParties
+from parties.links import Link, Presence
+from parties.negotiation import (
+    SHARE_BYTES,
+    Acceptance,
+    Begin,
+    Control,
+    Join,
+    Lapse,
+    Proposal,
+    Refusal,
+    failure_at,
+)
+from vfl.errors import JobError, PeerTimeout, RemoteProtocolError
+from vfl.terms import PartyId
+
+if TYPE_CHECKING:
+    from parties.supervisor import Supervisor
+
+NOT_HERE = (Presence.ASKED, Presence.AGREED, Presence.AWAY)
+
+
+class Convening:
+    """Its methods run under the supervisor's lock."""
+
+    def __init__(self, job: "Supervisor") -> None:
+        self._job = job
+        self._shares = {job.me: job.agreement.share}
+        self._begun: dict[PartyId, bytes] = {}
+        self._impatient = False
+
+    def propose(self) -> None:
+        job = self._job
+        if not job.needs_all:
+            job.later(job.spec.gathering_seconds, self._gather_no_longer)
+        for link in job.links.values():
+            job.knock(link, Proposal(job.spec.encoded(), job.agreement.commitment))
+
+    def obey(self, link: Link, _attempt: int, control: Control) -> None:
+        match control:
+            case Acceptance(share) if link.presence is Presence.ASKED and len(share) == SHARE_BYTES:
+                self._agree(link, share)
+            case Refusal(code, message, fix) if link.presence is Presence.ASKED:
+                self.lack(link, failure_at(link.peer, "refused", code, message, fix), knows=True)
+            case Lapse(code, message):
+                self.lapse(link, failure_at(link.peer, "left", code, message))
+            case Join(share) if len(share) == SHARE_BYTES:
+                link.leave(Presence.ASKED)
+                link.courier.watch(self._job.job)
+                self._agree(link, share)
+            case _:
+                raise RemoteProtocolError(f"{link.peer} sent {control.kind} out of turn")
+
+    def begin(self, shares: dict[PartyId, bytes]) -> None:
+        """The role starts: whoever agreed is told, and of the others it knows that they are not there."""
+        self._begun = shares
+        for link in self._job.links.values():
+            if link.presence is Presence.AGREED:
+                self._begin(link)
+            else:
+                self._job.run.tell_left(link.peer)
+
+    def lose(self, link: Link, error: JobError) -> None:
+        """A courier gave up on a peer, or the peer refused what it was sent."""
+        silent, ahead = isinstance(error, PeerTimeout), isinstance(error, StaleAttempt)
+        failure = Failure.of(error, link.peer)
+        if link.peer in self._job.spec.indispensable or not (silent or ahead):
+            self.lack(link, failure)
+        elif link.presence is Presence.LIVE and not link.finished:
+            self.lapse(link, failure)
+        elif link.presence in {Presence.ASKED, Presence.AWAY} and silent:
+            link.knock_again()  # else it has been away and is about to join
+
+    def lapse(self, link: Link, failure: Failure) -> None:
+        """The run of a peer ends early; it may join again."""
+        if link.presence not in {Presence.LIVE, Presence.AGREED}:
+            return
+        told = failure.told()
+        self._leave(link, Presence.AWAY, failure, attempt=max(self._job.newest, link.newest + 1))
+        self._job.knock(link, Lapse(told.code, told.message), link.newest + 1)
+        self._go_on()
+
+    def lack(self, link: Link, failure: Failure, *, knows: bool = False) -> None:
+        """A peer is out for good: the job goes on where it can do without."""
+        if link.peer in self._job.spec.indispensable:
+            self._job.fail(failure, link.peer if knows else None)
+        elif link.presence is not Presence.GONE:
+            self._leave(link, Presence.GONE, failure)
+            if not knows:
+                self._job.abort(link, failure)
+            self._go_on()
+
+    def lose_worker(self, failure: Failure) -> None:
+        self._job.fail(failure)
+
+    def step_out(self, _failure: Failure) -> bool:
+        """A job does not outlive the coordinator's server."""
+        return False
+
+    def wait_no_longer(self) -> None:
+        """What the job can do without has had its time to finish too."""
+        for link in self._job.links.values():
+            link.finished = link.finished or link.peer not in self._job.spec.indispensable
+
+    def dismiss(self) -> None:
+        """The job is done: who was not there any more, or not yet, need not come."""
+        for link in self._job.links.values():
+            if link.presence in NOT_HERE:
+                link.leave(Presence.GONE)
+                self._job.abort(link, Failure(JobOver.code, f"the job is over at {self._job.me}"))
+
+    def _agree(self, link: Link, share: bytes) -> None:
+        """A peer agrees to the job: in time, too late for its share to matter, or once more."""
+        job = self._job
+        known = link.peer in self._shares
+        self._shares.setdefault(link.peer, share)
+        link.presence = Presence.AGREED
+        kind, text = ("joined", "is back") if known else ("accepted", "accepted the job")
+        # The attempt is stored before anything is sent in it.
+        job.journal.record(kind, f"{link.peer} {text}", {"peer": link.peer}, attempt=job.newest)
+        if self._begun:
+            self._begin(link)
+        else:
+            self._gather()
+
+    def _begin(self, link: Link) -> None:
+        link.begin(link.next_run)
+        self._job.say(link, Begin(self._begun))
+        self._job.run.tell_returned(link.peer)
+
+    def _leave(self, link: Link, presence: Presence, failure: Failure, **values: int) -> None:
+        link.leave(presence)
+        self._job.run.tell_left(link.peer)
+        data = {"peer": link.peer, "code": failure.code}
+        self._job.journal.record("left", failure.message, data, **values)
+
+    def _go_on(self) -> None:
+        """Somebody is missing now: that may be enough to end, or too few to begin."""
+        if self._begun:
+            self._job.finish_together()
+        else:
+            self._gather()
+
+    def _gather(self) -> None:
+        """Begin when everybody has answered, or time is up, and enough have agreed."""
+        job = self._job
+        if self._begun or job.over:
+            return
+        here = [link.presence for link in job.links.values()]
+        agreed = {job.me} | {link.peer for link in job.links.values() if link.presence is Presence.AGREED}
+        possible = len(agreed) + here.count(Presence.ASKED) + here.count(Presence.AWAY)
+        least = job.spec.least_parties
+        if possible < least or (self._impatient and len(agreed) < least):
+            text = f"{len(agreed)} of {len(job.spec.parties)} parties agreed to the job in time, it needs {least}"
+            job.fail(Failure.of(TooFewParties(text), job.me))
+        elif len(agreed) >= least and (self._impatient or Presence.ASKED not in here):
+            shares = {party: share for party, share in self._shares.items() if party in agreed}
+            job.attend(lambda: job.begin(shares))
+
+    def _gather_no_longer(self) -> None:
+        self._impatient = True
+        self._gather()
