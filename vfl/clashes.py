@@ -12,6 +12,7 @@ from vfl.terms import Optimiser
 
 WAIVABLE = frozenset({"X4", "X5"})
 LARGEST_WORD_BITS = 32
+CODECS_WITHOUT_BITS = frozenset({"none", "half"})
 
 
 @dataclass(frozen=True)
@@ -142,35 +143,43 @@ def _holding(rounds: Rounds, facts: Facts) -> dict[str, str]:
     if not facts.public_rows:
         found["no public rows"] = ""
     if "compressed_sync" in rounds.parts:
-        found |= _of_compression(rounds.compressed_sync or CompressedSync(), facts)
+        found |= _of_compression(rounds.compressed_sync or CompressedSync(), facts, secure_sum=rounds.secure_sum)
     if "backbone_decoder" in rounds.parts:
         found |= _of_backbone(rounds.backbone_decoder or BackboneDecoder(), facts)
     return found
 
 
-def _of_compression(terms: CompressedSync, facts: Facts) -> dict[str, str]:
+def _of_compression(terms: CompressedSync, facts: Facts, *, secure_sum: bool) -> dict[str, str]:
     found: dict[str, str] = {f'reply = "{terms.reply}"': "", f'storage = "{terms.storage}"': ""}
     if terms.codec not in {"auto", "grid"}:
         found["a codec other than grid"] = ""
-    if min(terms.stored_bits, terms.reply_bits) < 3:
-        found["fewer than 3 bits"] = ""
     if not terms.feedback:
         found["feedback = false"] = ""
-    if terms.stored_bits < 5:
-        found["stored_bits below 5"] = ""
+    if terms.codec not in CODECS_WITHOUT_BITS:
+        stored = min([terms.stored_bits, *terms.tensor_bits.values()])
+        if min(stored, terms.reply_bits) < 3:
+            found["fewer than 3 bits"] = ""
+        if stored < 5:
+            found["stored_bits below 5"] = ""
     if terms.rounding == "nearest":
         found['rounding = "nearest"'] = ""
     optimiser = facts.client_optimiser
     if optimiser.name != "sgd" or (optimiser.momentum and not terms.keep_optimiser):
         found["an optimiser with state at full precision"] = ""
-    carry = (facts.cohort - 1).bit_length()
-    word = terms.word_bits or LARGEST_WORD_BITS
-    if terms.reply_bits + carry > word:
-        found["words of the grid's sum too narrow"] = (
-            f"A word of {word} bits holds {1 << max(0, word - terms.reply_bits)} clients at {terms.reply_bits} bits, "
-            f"or {max(0, word - carry)} bits for {facts.cohort} clients."
-        )
+    if terms.codec == "grid" or (terms.codec == "auto" and secure_sum):
+        found |= _of_grid(terms, facts.cohort)
     return found
+
+
+def _of_grid(terms: CompressedSync, cohort: int) -> dict[str, str]:
+    bits, word = max([terms.reply_bits, *terms.tensor_bits.values()]), terms.word_bits or LARGEST_WORD_BITS
+    carry = (cohort - 1).bit_length()
+    if bits + carry <= word:
+        return {}
+    ways = [f"at most {1 << (word - bits)} clients per round at {bits} bits"] if word >= bits else []
+    ways += [f"at most {word - carry} bits for {cohort} clients"] if word > carry else []
+    ways += [f"word_bits = {bits + carry}"] if bits + carry <= LARGEST_WORD_BITS else []
+    return {"words of the grid's sum too narrow": f"Choose {', or '.join(ways)}; word_bits = 0 takes what fits."}
 
 
 def _of_backbone(terms: BackboneDecoder, facts: Facts) -> dict[str, str]:

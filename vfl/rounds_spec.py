@@ -35,6 +35,9 @@ PARTS = ("compressed_sync", "backbone_decoder")
 
 LABELLED = ("test", "validation", "first")
 
+SCALABLE = ("auto", "rotation", "uniform", "block", "grid")
+"""Codecs of 1 to 8 bits."""
+
 
 class RoundsSpec(Section, frozen=True, kw_only=True):
     """The whole agreement of a job of rounds. Raises SpecError, SpecConflict or NotAvailable when built."""
@@ -55,6 +58,7 @@ class RoundsSpec(Section, frozen=True, kw_only=True):
         self._check_data()
         self._check_model()
         self._check_rounds()
+        self._check_compressed_sync()
         clashes.check(self.rounds, self._facts())
         self._check_backbone_decoder()
         if self.rounds.secure_sum:
@@ -127,6 +131,39 @@ class RoundsSpec(Section, frozen=True, kw_only=True):
         for part in PARTS:
             given = getattr(rounds, part) is not None
             require(not given or part in rounds.parts, f"[rounds.{part}] is set, but rounds.parts does not name it")
+
+    def _check_compressed_sync(self) -> None:
+        terms = self.compressed_sync
+        if terms is None:
+            return
+        table, optimiser = "rounds.compressed_sync", self.train.optimiser
+        widths = {
+            "stored_bits": terms.stored_bits,
+            "reply_bits": terms.reply_bits,
+            "backbone_bits": terms.backbone_bits,
+            **{f"tensor_bits of {name}": bits for name, bits in terms.tensor_bits.items()},
+        }
+        for name, bits in widths.items():
+            require(1 <= bits <= 8, f"{table}.{name} must be 1 to 8, not {bits}")
+        require(0.0 < terms.kept_share <= 1.0, f"{table}.kept_share must lie in (0, 1]")
+        require(0.0 < terms.link_seconds < float("inf"), f"{table}.link_seconds must be positive")
+        require(0 <= terms.word_bits <= clashes.LARGEST_WORD_BITS, f"{table}.word_bits must be 0 to 32")
+        require(
+            terms.codec != "sparse" or terms.reply == "difference",
+            f'{table}.codec = "sparse" sends the largest changes: set reply = "difference"',
+        )
+        require(
+            not terms.keep_optimiser or (optimiser.name == "sgd" and optimiser.momentum > 0),
+            f"{table}.keep_optimiser keeps the momentum of sgd, and train.optimiser has none",
+        )
+        require(
+            terms.bits_from == "terms" or (terms.reply == "difference" and terms.codec in SCALABLE),
+            f"{table}.bits_from = {terms.bits_from!r} needs differences in a codec with bits: {', '.join(SCALABLE)}",
+        )
+        require(
+            terms.bits_from != "budget" or self.rounds.stop.gigabytes > 0,
+            f'{table}.bits_from = "budget" spends rounds.stop.gigabytes, which is not set',
+        )
 
     def _check_backbone_decoder(self) -> None:
         terms, model = self.backbone_decoder, self.model
