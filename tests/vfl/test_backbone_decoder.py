@@ -3,6 +3,7 @@
 import hashlib
 import itertools
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -28,7 +29,7 @@ from vfl.setup import Setup, Table
 ALL_TABLES = ("test", "validation", "public", "first")
 
 
-def job(clients: int = 3, rounds: int = 3, *, terms: str = 'derive = "student"', cut: str = "features", **more):
+def job(clients: int = 3, rounds: int = 3, *, terms: str = 'derive = "student"', cut: str = "features", **more: Any):
     more = {"parts": ["backbone_decoder"], "tables": ALL_TABLES, "hidden": (48, 24)} | more
     table = f'[rounds.backbone_decoder]\ncut = "{cut}"\nstudent_hidden = [16]\nalign_epochs = 5\n{terms}\n'
     return spec(clients, rounds, **more | {"extra": more.get("extra", "") + "\n" + table})
@@ -41,7 +42,8 @@ def tasks_to(together, name: str) -> list[RoundTask]:
 
 
 def backbone_of(together) -> bytes:
-    return next(m.backbone for line in together.transcript if (m := line.message) and getattr(m, "backbone", b""))
+    found: list[bytes] = [getattr(line.message, "backbone", b"") for line in together.transcript]
+    return next(body for body in found if body)
 
 
 def windows(blob: bytes, width: int = 64) -> set[bytes]:
@@ -81,7 +83,7 @@ def test_a_later_round_carries_the_decoder_and_a_header_of_fixed_size():
 
 
 def test_rounds_in_which_all_hold_the_backbone_carry_a_twentieth_of_whole_model_averaging():
-    wide = {"hidden": (256, 128), "tables": ("test", "public"), "rounds": 2}
+    wide: dict[str, Any] = {"hidden": (256, 128), "tables": ("test", "public"), "rounds": 2}
     ours, whole = run(job(**wide)), run(spec(**wide))
     for direction in ("bytes_sent", "bytes_received"):
         assert ours.results[HUB].series[direction][1] <= 0.05 * whole.results[HUB].series[direction][1]
@@ -111,8 +113,13 @@ def test_what_a_client_keeps_is_the_second_model_it_trained():
     decoder = cut(first_model(given[HUB]), "features").decoder
     load_parameters(decoder, {name: state[name] for name in parameters_of(decoder)})
     tests = examples_of(job(), given[HUB].tables["test"], "test")
+    assert tests.labels is not None
     found = evaluate(decoder, features(backbone, tests.inputs), tests.labels, regression=False)
     assert together.results[HUB].metrics["second_model_after"] == found.correct / found.rows
+
+
+def replies(together) -> list[float]:
+    return [fact.measures["replies"] for fact in together.reports[HUB] if isinstance(fact, RoundDone)]
 
 
 # Clients that come late, leave, or lose what they held
@@ -159,7 +166,7 @@ def test_only_a_late_joiner_and_a_client_that_comes_back_empty_are_sent_the_back
     flows["c0"] = late_by(given["c0"], 601)
     flows["c1"] = back_after(given["c1"], 1, 2)
     together = run_together(flows)
-    assert [fact.measures["replies"] for fact in together.reports[HUB]] == [1, 3, 3, 3, 3]
+    assert replies(together) == [1, 3, 3, 3, 3]
     assert rounds_with_backbone(together, "c2") == [1]
     assert rounds_with_backbone(together, "c0") == [2]
     assert rounds_with_backbone(together, "c1") == [1, 2]
@@ -171,7 +178,7 @@ def test_a_client_that_lost_its_backbone_says_so_and_is_sent_it_next_time():
     flows["c1"] = forgetful(given["c1"], 2)
     together = run_together(flows)
     assert rounds_with_backbone(together, "c1") == [1, 4]
-    assert [fact.measures["replies"] for fact in together.reports[HUB]] == [3, 3, 2, 3]
+    assert replies(together) == [3, 3, 2, 3]
     empty = [m for line in together.transcript if isinstance(m := line.message, RoundReply) and not m.rows]
     assert [(reply.round, reply.parameters, reply.backbone_digest) for reply in empty] == [(3, b"", b"")]
     assert together.results["c1"].state == together.results["c0"].state
@@ -215,6 +222,7 @@ def test_identity_and_copy_are_decoder_only_averaging_bit_for_bit(cut_at, norm):
         mean = WeightedMean(norm_statistics_names(weights))
         for name in this.roster.clients:
             rows = examples_of(this, given[name].table, "training")
+            assert rows.labels is not None
             load_parameters(decoder, weights)
             train(
                 decoder,
@@ -352,6 +360,7 @@ def test_a_student_without_translator_trains_a_decoder_of_its_own_width_and_is_d
 
 def only_classes(setup: Setup[RoundsSpec], classes: set[int]) -> Setup[RoundsSpec]:
     table = setup.table
+    assert table.labels is not None
     rows = np.isin(table.labels, list(classes))
     return replace(setup, tables={"rows": Table(table.ids_digest, table.columns[rows], table.labels[rows])})
 

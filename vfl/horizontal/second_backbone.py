@@ -7,6 +7,7 @@ Under compressed-sync the tensors of a body are encoded with `backbone_bits`; pa
 
 from collections import OrderedDict
 from copy import deepcopy
+from itertools import pairwise
 
 import torch
 from torch import nn
@@ -73,12 +74,19 @@ def student_widths(spec: RoundsSpec) -> tuple[int, ...]:
         return terms.student_hidden
     names = block_names(model.network, model.hidden)
     first = widths_of(model.network, model.hidden)[: names.index(terms.cut) + 1]
-    most, divisor = _parameters(spec, first) * LARGEST_SHARE, 1
-    while True:
-        divisor += 1
+    narrowed = first
+    for divisor in range(2, max(first) + 1):
         widths = tuple(max(1, width // divisor) for width in first)
-        if max(widths) == 1 or _parameters(spec, widths) + (widths[-1] + 1) * first[-1] <= most:
-            return widths
+        if model.network == "small_cnn" and _equal_neighbours(widths) != _equal_neighbours(first):
+            continue  # pictures would be halved elsewhere
+        narrowed = widths
+        if _parameters(spec, widths) + (widths[-1] + 1) * first[-1] <= _parameters(spec, first) * LARGEST_SHARE:
+            break
+    return narrowed
+
+
+def _equal_neighbours(widths: tuple[int, ...]) -> list[bool]:
+    return [one == other for one, other in pairwise(widths)]
 
 
 def blank_student(spec: RoundsSpec, seed: bytes = bytes(32)) -> nn.Sequential:
