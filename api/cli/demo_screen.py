@@ -3,6 +3,8 @@
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from api.sizes import readable_bytes
+
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
@@ -48,8 +50,6 @@ def _screen(
 
 
 def _training_facts(data: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    from api.demo.charts import readable_bytes  # noqa: PLC0415
-
     seconds, sent = data["seconds"], data["bytes"]
     speed = f"{data['samples_per_second']:,.0f} samples per second"
     yield "time", f"{seconds['total']:.1f} s, training {seconds['training']:.1f} s, {speed}"
@@ -64,7 +64,6 @@ def _training_facts(data: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _rounds_facts(data: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    from api.demo.charts import readable_bytes  # noqa: PLC0415
     from api.demo.rounds.report import revealed, saving  # noqa: PLC0415
 
     seconds, sent = data["seconds"], data["bytes"]

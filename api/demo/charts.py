@@ -10,12 +10,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from api.demo.curves import EpochPoint
+from api.sizes import readable_bytes
 
 # Stand-ins that no plot would use otherwise; each becomes a CSS variable of the page.
 INK, QUIET, LINE, FIRST, SECOND = "#010101", "#020202", "#030303", "#040404", "#050505"
 VARIABLES = {INK: "--ink", QUIET: "--quiet", LINE: "--line", FIRST: "--first", SECOND: "--second"}
-
-BYTES = ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
 
 
 def loss_curve(points: Sequence[EpochPoint], name: str) -> str:
@@ -83,14 +82,6 @@ def bytes_by_kind(lines: Sequence[tuple[str, str, int]], first: str) -> str:
     axes.minorticks_off()
     figure.subplots_adjust(left=0.2, right=0.98, top=0.99, bottom=0.32 / (0.5 + 0.3 * len(ordered)))
     return _svg(figure, "bytes sent by kind of message")
-
-
-def readable_bytes(count: int) -> str:
-    """12345678 as 12.3 MB."""
-    for unit, name in BYTES:
-        if count >= unit:
-            return f"{count / unit:.3g} {name}" if count < 999.5 * unit else f"{count / unit:.0f} {name}"
-    return f"{count} B"
 
 
 def _figure(width: float, height: float) -> tuple[Figure, Axes]:

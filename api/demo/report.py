@@ -6,9 +6,10 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from api.client import JsonObject
-from api.demo.charts import bytes_by_kind, loss_curve, metric_curve, readable_bytes
+from api.demo.charts import bytes_by_kind, loss_curve, metric_curve
 from api.demo.curves import EpochPoint
 from api.demo.tables import LABEL_PARTY
+from api.sizes import readable_bytes
 from vfl.messages import MESSAGES
 
 METRIC_NAMES = {"auc": "AUC", "accuracy": "accuracy", "r2": "R²"}

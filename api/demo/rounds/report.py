@@ -3,10 +3,11 @@
 from typing import Any
 
 from api.client import JsonObject
-from api.demo.charts import bytes_by_kind, bytes_by_round, metric_curve, readable_bytes
+from api.demo.charts import bytes_by_kind, bytes_by_round, metric_curve
 from api.demo.report import page, traffic
 from api.demo.rounds.modes import MODES
 from api.demo.rounds.tables import AGGREGATOR
+from api.sizes import readable_bytes
 
 CLIENTS = "clients"
 
