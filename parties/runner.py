@@ -76,8 +76,8 @@ class Inboxes:
         began = time.monotonic()
         with self._changed:
             box = self._boxes[peer]  # one that starts afresh meanwhile had nothing to take
-            in_time = self._changed.wait_for(
-                lambda: box.unread or box.away or box.flooded or self._boxes[peer] is not box, seconds
+            in_time = self._changed.wait_for(  # a queue that is emptied below would say no
+                lambda: bool(box.unread) or box.away or box.flooded or self._boxes[peer] is not box, seconds
             )
             delivered = box.unread.popleft() if box.unread else None
             flooded = box.flooded and delivered is None
