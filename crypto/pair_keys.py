@@ -17,6 +17,8 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from crypto.errors import InvalidKey
 
 KEY_BYTES = 32
+_PROBE = X25519PrivateKey.from_private_bytes(bytes(KEY_BYTES))
+"""No secret: every scalar is a multiple of 8, so any one finds the points of small order."""
 
 
 class PublicPair(NamedTuple):
@@ -53,7 +55,7 @@ def public_key(private: bytes) -> bytes:
 
 def refuse_unusable(public: bytes) -> None:
     """Raises InvalidKey for a wrong length and for points of small order, whose secret anybody knows."""
-    _exchange(bytes(KEY_BYTES), public)  # every scalar is a multiple of 8: any one finds them
+    _exchange(_PROBE, public)
 
 
 def key_list(terms: bytes, keys: Mapping[str, PublicPair]) -> KeyList:
@@ -94,13 +96,14 @@ def _framed(parts: Iterable[bytes]) -> bytes:
 
 
 def _derive(private: bytes, public: bytes, keys: KeyList, purpose: tuple[bytes, ...]) -> bytes:
-    return HKDF(SHA256(), KEY_BYTES, salt=keys.digest, info=_framed(purpose)).derive(_exchange(private, public))
+    return HKDF(SHA256(), KEY_BYTES, salt=keys.digest, info=_framed(purpose)).derive(
+        _exchange(X25519PrivateKey.from_private_bytes(private), public)
+    )
 
 
-def _exchange(private: bytes, public: bytes) -> bytes:
+def _exchange(private: X25519PrivateKey, public: bytes) -> bytes:
     try:
-        peer = X25519PublicKey.from_public_bytes(public)
-        return X25519PrivateKey.from_private_bytes(private).exchange(peer)
-    except ValueError as error:  # the second line's: the secret would be zero
+        return private.exchange(X25519PublicKey.from_public_bytes(public))
+    except ValueError as error:  # of `exchange`: the secret would be zero
         length = f"its key has {len(public)} bytes, {KEY_BYTES} are due"
         raise InvalidKey("its key is a point of small order" if len(public) == KEY_BYTES else length) from error

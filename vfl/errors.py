@@ -54,6 +54,13 @@ class TooFewReplies(JobError):
     fix = "See the job's events for who was late, lost or refused; raise rounds.deadline_seconds or lower min_clients."
 
 
+class SecureSumFailed(JobError):
+    """A secure sum could not be opened; nothing was learned of any client's vector."""
+
+    code = "secure_sum_failed"
+    fix = "See the job's events for who was late, lost or refused; the round can be repeated, with fresh keys."
+
+
 class RowsDiffer(JobError):
     """The two sides do not hold the same rows in the same order."""
 

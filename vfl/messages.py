@@ -216,6 +216,84 @@ class Published(Message, frozen=True, tag=True):
     backbone_digest: bytes = b""
 
 
+class SumTask(Message, frozen=True, tag=True):
+    """Secure sums: the aggregator asks for one client's part of a sum."""
+
+    reveals = Reveals("that such a sum is taken", Grain.NOTHING)
+    sum: int
+    """Numbers the job's sums; all messages of a sum carry it."""
+    round: int
+    purpose: str
+    """What is summed: updates, class counts, evaluation."""
+    numbers: tuple[float, ...] = ()
+    """Public: what a client needs to know to answer."""
+
+
+class PairKey(Message, frozen=True, tag=True):
+    """Secure sums: one client's X25519 public keys, fresh for this sum."""
+
+    reveals = Reveals("nothing: public keys that are used once", Grain.NOTHING)
+    sum: int
+    masking: bytes
+    sealing: bytes
+
+
+class PairKeys(Message, frozen=True, tag=True):
+    """Secure sums: the keys of all who answered, (client, masking, sealing) each; its order gives each its place."""
+
+    reveals = Reveals(
+        "who takes part in this sum",
+        Grain.NOTHING,
+        "keys are not signed: an aggregator that swaps them can read single vectors",
+    )
+    sum: int
+    keys: tuple[tuple[str, bytes, bytes], ...]
+
+
+class SealedShares(Message, frozen=True, tag=True):
+    """Secure sums: shares of a client's masking key and self-mask seed; up to each peer, then down from each peer."""
+
+    reveals = Reveals(
+        "to the aggregator nothing; to its holder one share of each peer's secrets, which says nothing",
+        Grain.NOTHING,
+        "Shamir's secret sharing, below the threshold; X25519, ChaCha20-Poly1305",
+    )
+    sum: int
+    boxes: tuple[tuple[str, bytes], ...]
+    """By the other client's name."""
+    digests: bytes = b""
+    """Up only: of each member's two shares, by which the aggregator knows a forged share."""
+
+
+class MaskedReply(Message, frozen=True, tag=True):
+    """Secure sums: one client's words modulo 2^W under all its masks, W / 8 bytes each, little-endian."""
+
+    reveals = Reveals("nothing by itself: uniform words", Grain.NOTHING, "pairwise masks and a self mask, ChaCha20")
+    sum: int
+    words: bytes
+
+
+class UnmaskTask(Message, frozen=True, tag=True):
+    """Secure sums: whose masked words have come, and so will be in the sum."""
+
+    reveals = Reveals("which clients dropped out of this sum", Grain.NOTHING)
+    sum: int
+    arrived: tuple[str, ...]
+
+
+class UnmaskShares(Message, frozen=True, tag=True):
+    """Secure sums: shares of the self-mask seeds of those in the sum, and of the masking keys of the others."""
+
+    reveals = Reveals(
+        "with those of the threshold, the sum over the clients in it; nothing more of a single one",
+        Grain.MODEL,
+        "a client gives one kind of share for each peer, never both",
+    )
+    sum: int
+    self_masks: tuple[tuple[str, bytes], ...]
+    masking_keys: tuple[tuple[str, bytes], ...]
+
+
 MESSAGES: dict[str, type[Message]] = {
     message.kind(): message
     for message in (
@@ -236,6 +314,13 @@ MESSAGES: dict[str, type[Message]] = {
         RoundTask,
         RoundReply,
         Published,
+        SumTask,
+        PairKey,
+        PairKeys,
+        SealedShares,
+        MaskedReply,
+        UnmaskTask,
+        UnmaskShares,
     )
 }
 

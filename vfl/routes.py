@@ -15,16 +15,23 @@ from vfl.messages import (
     EncryptedEvaluation,
     EvaluationRows,
     MaskedGradient,
+    MaskedReply,
     MaskedScores,
     Message,
     OpenedGradient,
     OpenedScores,
+    PairKey,
+    PairKeys,
     PublicKeys,
     Published,
     RoundReply,
     RoundTask,
     RowsDigest,
+    SealedShares,
     StepApplied,
+    SumTask,
+    UnmaskShares,
+    UnmaskTask,
 )
 from vfl.rounds_spec import RoundsSpec
 from vfl.terms import PartyId, Role
@@ -69,7 +76,18 @@ ROUTES: dict[str, tuple[Route, ...]] = {
         Route(C, A, RoundReply),
         Route(A, C, Published),
     ),
+    "secure_sum": (
+        Route(A, C, SumTask),
+        Route(C, A, PairKey),
+        Route(A, C, PairKeys),
+        Route(C, A, SealedShares),
+        Route(A, C, SealedShares),
+        Route(C, A, MaskedReply),
+        Route(A, C, UnmaskTask),
+        Route(C, A, UnmaskShares),
+    ),
 }
+"""By protocol; `secure_sum` is a sub-flow, and its messages belong to jobs of rounds that ask for it."""
 
 
 ONLY_EMBEDDINGS: frozenset[type[Message]] = frozenset({CutGradient, EncryptedError})
@@ -79,9 +97,14 @@ ONLY_EMBEDDINGS: frozenset[type[Message]] = frozenset({CutGradient, EncryptedErr
 def routes_of(spec: JobSpec) -> tuple[Route, ...]:
     """The routes of one job: those of its protocol that its layout uses."""
     if isinstance(spec, RoundsSpec):
-        return ROUTES[spec.entry]
+        return _with_secure_sums(ROUTES[spec.entry]) if spec.rounds.secure_sum else ROUTES[spec.entry]
     unused = ONLY_EMBEDDINGS if spec.model.layout == "features" else frozenset({StepApplied})
     return tuple(route for route in ROUTES[spec.entry] if route.message not in unused)
+
+
+def _with_secure_sums(routes: tuple[Route, ...]) -> tuple[Route, ...]:
+    """A client's values leave as MaskedReply and in no other message."""
+    return tuple(route for route in routes if route.message is not RoundReply) + ROUTES["secure_sum"]
 
 
 def allowed(spec: JobSpec, sender: PartyId, receiver: PartyId, kind: str) -> bool:

@@ -1,0 +1,467 @@
+"""Who deviates in a secure sum: clients are refused by name, aggregators get no help, colluders below the threshold and
+the aggregator learn what the sum says and no more. Each attack is also run where it must succeed."""
+
+import itertools
+import secrets
+
+import msgspec
+import numpy as np
+import pytest
+from sum_federation import HUB, SECONDS, changing, client, hub, names, plain_sum, run, terms, vectors
+
+from crypto.errors import InvalidShare
+from crypto.masking import add_mask, modulo, pack, subtract_mask, unpack
+from crypto.pair_keys import fresh_private_key, mask_seed, public_key
+from crypto.secret_sharing import SHARE_BYTES, secret_of, shares_of
+from vfl.errors import RemoteProtocolError, SecureSumFailed
+from vfl.flow import receive, run_together, send
+from vfl.messages import MaskedReply, Message, PairKey, PairKeys, SealedShares, SumTask, UnmaskShares, UnmaskTask
+from vfl.protocols.secure_sum import sum_of
+from vfl.reports import Refused
+from vfl.sums.collection import Collection
+from vfl.sums.member import Member
+from vfl.sums.terms import BOX_BYTES, Attendance
+
+SMALL_ORDER = (325606250916557431795983626356110631294008115727848805560023387167927233504).to_bytes(32, "little")
+OTHER_KEY = public_key(fresh_private_key())
+replace = msgspec.structs.replace
+
+
+def refusals(together, party=HUB):
+    return [fact for fact in together.reports[party] if isinstance(fact, Refused)]
+
+
+def only(kind, **changes):
+    """Change this kind of message: each field by a function of its value."""
+    return lambda message: (
+        replace(message, **{name: change(getattr(message, name)) for name, change in changes.items()})
+        if isinstance(message, kind)
+        else message
+    )
+
+
+def first_changed(change):
+    return lambda pairs: ((pairs[0][0], change(pairs[0][1])), *pairs[1:])
+
+
+def flipped(content):
+    return bytes([content[0] ^ 1]) + content[1:]
+
+
+# -- a client that deviates: refused by name, and the sum of the others is exact
+
+
+CHEATS = {
+    "small order": (only(PairKey, masking=lambda _: SMALL_ORDER), "small order", 0),
+    "zero key": (only(PairKey, sealing=lambda _: bytes(32)), "small order", 0),
+    "short key": (only(PairKey, sealing=lambda key: key[:31]), "31 bytes", 0),
+    "equal keys": (lambda m: replace(m, sealing=m.masking) if isinstance(m, PairKey) else m, "sent a key twice", 0),
+    "box missing": (only(SealedShares, boxes=lambda boxes: boxes[1:]), "each of its peers", 1),
+    "box for a stranger": (only(SealedShares, boxes=lambda b: (("c9", b[0][1]), *b[1:])), "each of its peers", 1),
+    "box for itself": (only(SealedShares, boxes=lambda b: (*b, ("c1", b[0][1]))), "each of its peers", 1),
+    "two boxes for one": (only(SealedShares, boxes=lambda b: (*b, b[0])), "two entries for c0", 1),
+    "short box": (only(SealedShares, boxes=first_changed(lambda box: box[1:])), f"{BOX_BYTES} bytes", 1),
+    "no digests": (only(SealedShares, digests=lambda _: b""), "digests of two shares", 1),
+    "one word less": (only(MaskedReply, words=lambda words: words[:-2]), "98 bytes of masked words, 100", 2),
+    "one word more": (only(MaskedReply, words=lambda words: words + bytes(2)), "102 bytes of masked words", 2),
+    "no words": (only(MaskedReply, words=lambda _: b""), "0 bytes of masked words", 2),
+    "forged share": (only(UnmaskShares, self_masks=first_changed(flipped)), "that was not dealt", 3),
+    "short share": (only(UnmaskShares, self_masks=first_changed(lambda s: s[:-1])), "that was not dealt", 3),
+    "shares exchanged": (
+        only(UnmaskShares, self_masks=lambda p: ((p[0][0], p[1][1]), (p[1][0], p[0][1]), *p[2:])),
+        "that was not dealt",
+        3,
+    ),
+    "share twice": (only(UnmaskShares, self_masks=lambda pairs: (*pairs, pairs[0])), "two entries for c1", 3),
+    "share of a stranger": (only(UnmaskShares, self_masks=lambda p: (*p, ("c9", p[0][1]))), "not asked for", 3),
+    "share of the other kind": (
+        only(UnmaskShares, masking_keys=lambda _: (("c0", bytes(SHARE_BYTES)),)),
+        "masking key of a client not asked for",
+        3,
+    ),
+    "wrong number": (lambda m: replace(m, sum=2), "owes PairKey of sum 1", 0),
+    "wrong kind": (lambda m: MaskedReply(1, b"") if isinstance(m, SealedShares) else m, "owes SealedShares", 1),
+}
+
+
+@pytest.mark.parametrize("cheat", CHEATS)
+def test_what_no_honest_client_sends_is_refused_by_name_and_the_rest_is_summed_exactly(cheat):
+    change, why, step = CHEATS[cheat]
+    agreed, seen = terms(5), Attendance()
+    given = vectors(agreed)
+    together = run(agreed, given, change={"c1": change}, seen=seen)
+    assert seen.faulty == {"c1"}
+    (refused,) = refusals(together)
+    assert refused.peer == "c1"
+    assert refused.text.startswith("c1")
+    assert why in refused.text
+    expected = tuple(me for me in agreed.roster if me != "c1" or step == 3)
+    assert together.results[HUB].contributors == expected
+    assert np.array_equal(together.results[HUB].words, plain_sum(agreed, given, expected))
+
+
+def recorded(together, sender, kind):
+    return next(s.message for s in together.transcript if (s.sender, s.kind) == (sender, kind.kind()))
+
+
+def test_shares_replayed_from_an_earlier_sum_are_refused_by_name():
+    agreed = terms(5)
+    given = vectors(agreed)
+    old = recorded(run(agreed, given), "c1", UnmaskShares)
+    together = run(
+        agreed, given, change={"c1": lambda m: replace(old, sum=2) if isinstance(m, UnmaskShares) else m}, number=2
+    )
+    assert refusals(together) == [Refused("c1", "c1 sent a share of c1's self mask that was not dealt")]
+    assert np.array_equal(together.results[HUB].words, plain_sum(agreed, given, agreed.roster))
+
+
+def test_boxes_replayed_from_an_earlier_sum_open_nowhere_and_the_sum_fails_naming_their_dealer():
+    agreed = terms(7)
+    given = vectors(agreed)
+    old = recorded(run(agreed, given), "c1", SealedShares)
+    with pytest.raises(SecureSumFailed, match="c1 dealt shares of its self mask of which 1 open, 4 are needed"):
+        run(agreed, given, change={"c1": only(SealedShares, boxes=lambda _: old.boxes)}, number=2)
+
+
+def test_a_key_that_another_client_sent_is_refused():
+    agreed = terms(5)
+    given = vectors(agreed)
+    copied: dict[str, Message] = {}
+
+    def learn(message):
+        copied.setdefault("key", message)
+        return message
+
+    def copy(message):
+        return copied["key"] if isinstance(message, PairKey) else message
+
+    together = run(agreed, given, change={"c0": learn, "c1": copy})
+    assert refusals(together) == [Refused("c1", "c1 sent a key twice, or one that another client sent")]
+
+
+def test_a_share_of_another_holder_is_not_accepted_as_ones_own():
+    """Two holders exchange what they hold: each share is a true one, at the wrong place."""
+    agreed = terms(6)
+    given = vectors(agreed)
+    copied: dict[str, Message] = {}
+
+    def learn(message):
+        copied[message.kind()] = message
+        return message
+
+    def copy(message):
+        return copied["UnmaskShares"] if isinstance(message, UnmaskShares) else message
+
+    together = run(agreed, given, change={"c0": learn, "c1": copy})
+    assert [(r.peer, "not dealt" in r.text) for r in refusals(together)] == [("c1", True)]
+    assert np.array_equal(together.results[HUB].words, plain_sum(agreed, given, agreed.roster))
+
+
+def test_one_box_that_does_not_open_costs_one_share_and_not_the_sum():
+    agreed = terms(5)
+    given = vectors(agreed)
+    together = run(agreed, given, change={"c1": only(SealedShares, boxes=first_changed(flipped))})
+    assert [r.peer for r in refusals(together, "c0")] == ["c1"]
+    assert "the box does not open" in refusals(together, "c0")[0].text
+    assert not refusals(together)
+    assert np.array_equal(together.results[HUB].words, plain_sum(agreed, given, agreed.roster))
+
+
+def test_a_client_that_deals_shares_of_a_wrong_key_and_drops_out_is_named():
+    agreed = terms(5)
+    given = vectors(agreed)
+
+    class Liar(Member):
+        def deal(self, message):
+            own, self._masking = self._masking, fresh_private_key()
+            dealt = super().deal(message)
+            self._masking = own
+            return dealt
+
+    def liar():
+        task = yield from receive(SumTask, HUB)
+        member = Liar(agreed, task, "c1", HUB)
+        yield from send(HUB, member.key())
+        yield from send(HUB, member.deal((yield from receive(PairKeys, HUB))))
+
+    roles = {me: liar() if me == "c1" else client(agreed, me, given[me]) for me in agreed.roster}
+    seen = Attendance()
+    with pytest.raises(SecureSumFailed, match="c1 dropped out, and had dealt shares of another key than its own"):
+        run_together({HUB: hub(agreed, 1, seen), **roles})
+    assert seen.faulty == {"c1"}
+
+
+def test_a_client_that_floods_is_left_out():
+    agreed = terms(4)
+    given = vectors(agreed)
+
+    def flood():
+        task = yield from receive(SumTask, HUB)
+        for _ in range(64):
+            yield from send(HUB, PairKey(task.sum - 1, b"", b""))
+
+    roles = {me: flood() if me == "c0" else client(agreed, me, given[me]) for me in agreed.roster}
+    together = run_together({HUB: hub(agreed), **roles})
+    assert refusals(together)[-1] == Refused("c0", "c0 sent 64 messages and no PairKey")
+    assert together.results[HUB].contributors == agreed.roster[1:]
+
+
+# -- an aggregator that deviates: what a client does not do for it
+
+
+class Group:
+    """All members of one sum, driven by hand: an aggregator that may ask anything of any of them."""
+
+    def __init__(self, agreed, given, number=1):
+        self.agreed, self.given = agreed, given
+        task = SumTask(number, agreed.round, agreed.purpose)
+        self.members = {me: Member(agreed, task, me, HUB) for me in agreed.roster}
+        self.side = Collection(agreed, number, Attendance())
+        for me, member in self.members.items():
+            self.side.take_key(me, member.key())
+        self.keys = self.side.keys()
+
+    def deal(self):
+        self.dealt = {me: member.deal(self.keys) for me, member in self.members.items()}
+        for me, sent in self.dealt.items():
+            self.side.take_boxes(me, sent)
+        return self
+
+    def mask(self):
+        self.masked = {me: member.mask(self.side.boxes_for(me), self.given[me]) for me, member in self.members.items()}
+        return self
+
+
+def group(clients=5, **fields):
+    agreed = terms(clients, **fields)
+    return Group(agreed, vectors(agreed))
+
+
+LISTS = {
+    "own key changed": (lambda keys: (("c0", OTHER_KEY, keys[0][2]), *keys[1:]), "as this client's that it did not"),
+    "itself left out": (lambda keys: keys[1:], "as this client's that it did not"),
+    "a client twice": (lambda keys: (*keys, keys[1]), "a client twice"),
+    "a stranger": (lambda keys: (*keys[1:], ("x", OTHER_KEY, keys[0][2])), "outside the roster"),
+    "too few": (lambda keys: keys[:2], "lists 2 clients, which do not go with a threshold of 3"),
+    "small order": (lambda keys: (*keys[:4], ("c4", SMALL_ORDER, keys[4][2])), "c4: its key is a point of small order"),
+    "equal keys": (lambda keys: (*keys[:4], ("c4", keys[3][1], keys[4][2])), "c4: its key is also c3's"),
+    "short key": (lambda keys: (*keys[:4], ("c4", b"short", keys[4][2])), "c4: its key has 5 bytes"),
+}
+
+
+@pytest.mark.parametrize("name", LISTS)
+def test_a_client_deals_no_shares_on_a_list_no_honest_aggregator_sends(name):
+    change, why = LISTS[name]
+    given = group()
+    with pytest.raises(RemoteProtocolError, match=why) as caught:
+        given.members["c0"].deal(replace(given.keys, keys=change(given.keys.keys)))
+    assert str(caught.value).startswith("hub, in secure sum 1, ")
+
+
+def test_a_client_deals_no_shares_where_the_threshold_is_no_majority():
+    agreed = terms(6, threshold=4)
+    small = msgspec.structs.replace(Group(agreed, vectors(agreed)).keys)
+    lax = Member(terms(6, threshold=3), SumTask(1, agreed.round, agreed.purpose), "c0", HUB)
+    keys = ((("c0", *lax._public)), *small.keys[1:])
+    with pytest.raises(RemoteProtocolError, match="lists 6 clients, which do not go with a threshold of 3"):
+        lax.deal(PairKeys(1, keys))
+
+
+BOXES = {
+    "too few": (lambda boxes: boxes[:1], "goes on with 2 clients, 3 are agreed"),
+    "of itself": (lambda boxes: (*boxes, ("c0", boxes[0][1])), "no peer in this sum"),
+    "of a stranger": (lambda boxes: (*boxes, ("x", boxes[0][1])), "no peer in this sum"),
+    "one twice": (lambda boxes: (*boxes, boxes[0]), "two entries for c1"),
+    "exchanged": (
+        lambda b: tuple((name, box) for (name, _), (_, box) in zip(b, (*b[1:], b[0]), strict=True)),
+        "4 boxes of shares of which 0 open",
+    ),
+    "forged": (
+        lambda b: tuple((name, secrets.token_bytes(BOX_BYTES)) for name, _ in b),
+        "4 boxes of shares of which 0 open",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BOXES)
+def test_a_client_masks_nothing_on_boxes_no_honest_aggregator_passes_on(name):
+    change, why = BOXES[name]
+    given = group().deal()
+    sent = given.side.boxes_for("c0")
+    with pytest.raises(RemoteProtocolError, match=why):
+        given.members["c0"].mask(replace(sent, boxes=change(sent.boxes)), given.given["c0"])
+
+
+ARRIVED = {
+    "too few": (("c0", "c1"), "would open a sum over 2 clients, 3 are agreed"),
+    "without the one that is asked": (("c1", "c2", "c3", "c4"), "this client's words did not come"),
+    "a stranger": (("c0", "c1", "c2", "x"), "no part in this sum"),
+    "one twice": (("c0", "c1", "c1"), "names a client twice"),
+    "nobody": ((), "this client's words did not come"),
+}
+
+
+@pytest.mark.parametrize("name", ARRIVED)
+def test_a_client_gives_no_shares_for_a_sum_no_honest_aggregator_opens(name):
+    arrived, why = ARRIVED[name]
+    with pytest.raises(RemoteProtocolError, match=why):
+        group().deal().mask().members["c0"].unmask(UnmaskTask(1, arrived))
+
+
+def test_a_client_gives_shares_once_and_never_both_kinds_for_one_client():
+    member = group().deal().mask().members["c0"]
+    shares = member.unmask(UnmaskTask(1, ("c0", "c1", "c2")))
+    assert [name for name, _ in shares.self_masks] == ["c0", "c1", "c2"]
+    assert [name for name, _ in shares.masking_keys] == ["c3", "c4"]
+    with pytest.raises(RemoteProtocolError, match="asks for shares a second time"):
+        member.unmask(UnmaskTask(1, ("c0", "c3", "c4")))
+
+
+def test_who_is_shown_another_list_opens_no_box_of_the_others():
+    """Equivocation: c0 sees c4 under another key than the rest does."""
+    given = group()
+    other = replace(given.keys, keys=(*given.keys.keys[:4], ("c4", OTHER_KEY, given.keys.keys[4][2])))
+    dealt = {me: member.deal(other if me == "c0" else given.keys) for me, member in given.members.items()}
+    boxes = tuple((me, dict(sent.boxes)["c0"]) for me, sent in dealt.items() if me != "c0")
+    with pytest.raises(RemoteProtocolError, match="of which 0 open"):
+        given.members["c0"].mask(SealedShares(1, boxes), given.given["c0"])
+
+
+def test_who_is_asked_with_other_numbers_opens_no_box_of_the_others():
+    """A question with other public numbers for one client is another sum: nothing of it can be opened."""
+    agreed = terms(5)
+    given = vectors(agreed)
+
+    first = iter([(0.5,), (), (), (), ()])
+    asking = changing(sum_of(agreed, 1, agreed.roster, SECONDS), only(SumTask, numbers=lambda _: next(first)))
+    roles = {me: client(agreed, me, given[me]) for me in agreed.roster}
+    with pytest.raises(RemoteProtocolError, match="4 boxes of shares of which 0 open"):
+        run_together({HUB: asking, **roles})
+
+
+@pytest.mark.parametrize("clients", [5, 6, 7])
+def test_two_stories_about_who_came_never_bring_both_kinds_of_share_of_one_client(clients):
+    """Every way to tell some that the victim dropped out and the others that it came: one kind stays too few."""
+    victim = "c0"
+    others = names(clients)[1:]
+    for size in range(clients):
+        given = group(clients).deal().mask()
+        told_gone, told_came = others[:size], others[size:]
+        answers = [given.members[me].unmask(UnmaskTask(1, others)) for me in told_gone]
+        answers += [given.members[me].unmask(UnmaskTask(1, names(clients))) for me in (victim, *told_came)]
+        keys = sum(victim in dict(answer.masking_keys) for answer in answers)
+        seeds = sum(victim in dict(answer.self_masks) for answer in answers)
+        assert keys + seeds == clients
+        assert min(keys, seeds) < given.agreed.threshold
+
+
+# -- what can be learned
+
+
+def attack(given, colluders, leaked=()):
+    """All the aggregator and `colluders` can do: returns, by honest client, what is left of its words under masks.
+
+    `leaked` are honest clients that gave the aggregator both kinds of share, against the rules.
+    """
+    agreed, key_list = given.agreed, given.side._keys
+    arrived = UnmaskTask(1, agreed.roster)
+    pools: dict[str, dict[str, dict[int, bytes]]] = {kind: {me: {} for me in agreed.roster} for kind in ("seed", "key")}
+    for holder, member in given.members.items():
+        place = key_list.place(holder)
+        for owner, shares in member._held.items():
+            pools["seed"][owner][place] = shares[:SHARE_BYTES]
+            if holder in colluders or holder in leaked:
+                pools["key"][owner][place] = shares[SHARE_BYTES:]
+        member.unmask(arrived)
+    left = {}
+    for victim in (me for me in agreed.roster if me not in colluders):
+        words = unpack(given.masked[victim].words, agreed.word_bits).copy()
+        subtract_mask(words, secret_of(dict(list(pools["seed"][victim].items())[: agreed.threshold])))
+        known = {me: given.members[me]._masking for me in colluders}
+        try:
+            guess = secret_of(dict(list(pools["key"][victim].items())[: agreed.threshold]))
+        except InvalidShare:
+            guess = None
+        if guess is not None and public_key(guess) == key_list.keys[victim].masking:
+            known = dict.fromkeys((me for me in agreed.roster if me != victim), guess)
+        for peer, private in known.items():
+            own = (victim, peer) if private is guess else (peer, victim)
+            seed = mask_seed(private, key_list, *own)
+            first = key_list.place(victim) < key_list.place(peer)
+            (subtract_mask if first else add_mask)(words, seed)
+        left[victim] = modulo(words, agreed.word_bits)
+    return left
+
+
+def test_colluders_below_the_threshold_with_the_aggregator_learn_the_sum_of_the_honest_and_no_vector():
+    """21 clients, threshold 11, ten of them with the aggregator: what is left of an honest vector is uniform."""
+    agreed = terms(21, words=4096)
+    same = {me: np.full(agreed.words, 12345, np.uint64) for me in agreed.roster}
+    left = attack(Group(agreed, same).deal().mask(), colluders=agreed.roster[:10])
+    assert len(left) == 11
+    for words in left.values():
+        assert is_uniform(words.astype("<u2"))
+    for one, other in itertools.combinations(left.values(), 2):
+        assert np.mean(one == other) < 0.01
+    assert np.array_equal(modulo(sum(left.values()), agreed.word_bits), np.full(agreed.words, 11 * 12345 % 2**16))
+
+
+def test_the_attack_reads_every_vector_once_a_threshold_of_holders_gives_both_kinds():
+    """The control: one honest holder that breaks the rule lifts ten colluders to the threshold of eleven."""
+    agreed = terms(21, words=64)
+    given = vectors(agreed)
+    left = attack(Group(agreed, given).deal().mask(), colluders=agreed.roster[:10], leaked=agreed.roster[10:11])
+    assert all(np.array_equal(words, given[me]) for me, words in left.items())
+
+
+def is_uniform(words):
+    """Chi-square of the bytes against 6 standard deviations."""
+    counts = np.bincount(words.view(np.uint8), minlength=256)
+    chi_square = float(np.sum((counts - counts.mean()) ** 2) / counts.mean())
+    return abs(chi_square - 255) < 6 * np.sqrt(2 * 255)
+
+
+def test_a_transcript_holds_no_piece_of_a_vector_and_only_uniform_words():
+    agreed = terms(4, words=8192)
+    given = {me: np.full(agreed.words, number, np.uint64) for number, me in enumerate(agreed.roster)}
+    together = run(agreed, given)
+    for sent in together.transcript:
+        if isinstance(sent.message, MaskedReply):
+            words = np.frombuffer(sent.message.words, "<u2")
+            assert is_uniform(words)
+            assert pack(given[sent.sender][:8], agreed.word_bits) not in sent.message.words
+
+
+def test_a_transcript_without_the_last_step_says_as_little_about_one_input_as_about_another():
+    """What the aggregator holds of one client before shares come: correlated with none of two opposite inputs."""
+    agreed = terms(4, words=1 << 14)
+    low, high = np.zeros(agreed.words, np.uint64), np.full(agreed.words, 2**15, np.uint64)
+    half = np.random.default_rng(1).permutation(np.concatenate([low[::2], high[::2]]))
+    given = Group(agreed, dict.fromkeys(agreed.roster, half)).deal().mask()
+    for masked in given.masked.values():
+        words = np.frombuffer(masked.words, "<u2").astype(float)
+        assert abs(np.corrcoef(words, half.astype(float))[0, 1]) < 6 / np.sqrt(agreed.words)
+
+
+def test_shares_below_the_threshold_fit_a_masking_key_no_better_than_random_ones():
+    private, holders, threshold = fresh_private_key(), 21, 11
+    shares = dict(enumerate(shares_of(private, holders, threshold), 1))
+    for places in itertools.islice(itertools.combinations(range(1, holders + 1), threshold - 1), 50):
+        assert secret_of({place: shares[place] for place in places}) != private
+    assert secret_of({place: shares[place] for place in range(5, 5 + threshold)}) == private
+
+
+# -- what it does not stop, until keys are signed with the parties' identities
+
+
+def test_an_aggregator_that_swaps_the_keys_of_all_peers_reads_a_vector():
+    """docs/protocols/secure_sum.md says so: the victim's peers are all played by the aggregator."""
+    agreed = terms(5)
+    victim, given = "c0", vectors(agreed)
+    zero = np.zeros(agreed.words, np.uint64)
+    played = Group(agreed, {me: given[me] if me == victim else zero for me in agreed.roster}).deal().mask()
+    for me in agreed.roster:
+        played.side.take_words(me, played.masked[me])
+    for me in agreed.roster:
+        played.side.take_shares(me, played.members[me].unmask(played.side.arrived()))
+    assert np.array_equal(played.side.opened().words, given[victim])

@@ -1,0 +1,96 @@
+"""Secure sums for tests: an aggregator and clients in one thread, with clients that vanish or change what they send."""
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crypto.masking import modulo
+from vfl.flow import Flow, Send, Together, receive, run_together, send
+from vfl.messages import Message, Published, SumTask
+from vfl.protocols.secure_sum import contribute, sum_of
+from vfl.sums.terms import Attendance, SumResult, SumTerms, majority
+
+HUB = "hub"
+SECONDS = 60.0
+Vector = NDArray[np.uint64]
+Change = Callable[[Message], Message]
+
+
+def names(clients: int) -> tuple[str, ...]:
+    return tuple(f"c{number}" for number in range(clients))
+
+
+def terms(clients: int = 5, words: int = 50, word_bits: int = 16, threshold: int = 0) -> SumTerms:
+    job = hashlib.sha256(b"specification").digest()
+    return SumTerms(job, 3, "updates", names(clients), words, word_bits, threshold or majority(clients))
+
+
+def vectors(agreed: SumTerms, seed: int = 0) -> dict[str, Vector]:
+    """Words over the whole range, so that sums wrap."""
+    generator = np.random.default_rng(seed)
+    return {
+        client: modulo(generator.integers(0, 2**64 - 1, agreed.words, np.uint64, endpoint=True), agreed.word_bits)
+        for client in agreed.roster
+    }
+
+
+def plain_sum(agreed: SumTerms, given: Mapping[str, Vector], contributors: Sequence[str]) -> Vector:
+    """In Python's integers, as the reference."""
+    total = sum(given[client].astype(object) for client in contributors) % 2**agreed.word_bits
+    return np.asarray(total, dtype=np.uint64)
+
+
+def client(agreed: SumTerms, me: str, words: Vector, sums: int = 1) -> Flow[Message | None]:
+    """Gives the same words to so many sums."""
+    over: Message | None = None
+    for _ in range(sums):
+        task = over if isinstance(over, SumTask) else (yield from receive(SumTask, HUB))
+        over = yield from contribute(agreed, task, words, me, HUB)
+    return over
+
+
+def hub(agreed: SumTerms, number: int = 1, seen: Attendance | None = None) -> Flow[SumResult]:
+    """Takes one sum and then ends the job, for those that were left out as well."""
+    result = yield from sum_of(agreed, number, agreed.roster, SECONDS, seen)
+    for each in agreed.roster:
+        yield from send(each, Published(agreed.round, b"", b""))
+    return result
+
+
+def vanishing(flow: Flow[Any], after: int) -> Flow[Any]:
+    """The same role, gone for ever after so many messages."""
+    return changing(flow, lambda message: message, after)
+
+
+def changing(flow: Flow[Any], change: Change, after: int = 1 << 30) -> Flow[Any]:
+    """The same role with every message it sends changed."""
+    sent, answer = 0, None
+    while sent < after:
+        try:
+            effect = flow.send(answer)
+        except StopIteration as stop:
+            return stop.value
+        if isinstance(effect, Send):
+            effect, sent = Send(effect.to, change(effect.message)), sent + 1
+        answer = yield effect
+    return None
+
+
+def run(
+    agreed: SumTerms,
+    given: Mapping[str, Vector],
+    *,
+    vanish: Mapping[str, int] | None = None,
+    change: Mapping[str, Change] | None = None,
+    seen: Attendance | None = None,
+    number: int = 1,
+) -> Together[Any]:
+    """One sum. `vanish` says after how many of its four messages a client goes, `change` how it changes them."""
+    roles: dict[str, Flow[Any]] = {HUB: hub(agreed, number, seen)}
+    for me in agreed.roster:
+        flow = client(agreed, me, given[me])
+        roles[me] = changing(flow, (change or {}).get(me, lambda message: message), (vanish or {}).get(me, 1 << 30))
+    return run_together(roles)
