@@ -64,7 +64,7 @@ def _training_facts(data: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _rounds_facts(data: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    from api.demo.rounds.report import revealed, saving  # noqa: PLC0415
+    from api.demo.rounds.report import kept, revealed, saving  # noqa: PLC0415
 
     seconds, sent = data["seconds"], data["bytes"]
     yield "time", f"{seconds['total']:.1f} s, training {seconds['training']:.1f} s, {data['processes']} processes"
@@ -72,6 +72,8 @@ def _rounds_facts(data: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield "sent", f"aggregator {ours}, clients {theirs}, in the last round {readable_bytes(sent['per_round'][-1])}"
     whole = readable_bytes(sent["whole_model"])
     yield "", f"{saving(data)} times less than the whole model at full precision ({whole})"
+    if kept(data):
+        yield "stored", f"{kept(data)} of parameters at each client between rounds"
     for line in revealed(data):
         if line["grain"] != "nothing":
             yield "revealed", f"to {line['receiver']}: {line['values']:,} messages, {line['learns']}"

@@ -11,6 +11,9 @@ LINE_SECONDS = 30.0
 STEPS_BEFORE_ESTIMATE = 20
 """Fewer steps say little about the time left (product.md 5)."""
 
+ROUND_ROLES = frozenset({"aggregator", "client"})
+"""Parties whose steps are rounds."""
+
 
 class Progress:
     """Shows the state of one job, and lines about it. Silent when `quiet`."""
@@ -69,9 +72,10 @@ class Progress:
             return
         now = time.monotonic()
         self._started = self._started or now
-        text = (
-            f"step {step} of {steps}, {job['epoch']} of {job['epochs']} epochs done{self._time_left(step, steps, now)}"
-        )
+        done = f"step {step} of {steps}, {job['epoch']} of {job['epochs']} epochs done"
+        if job.get("role") in ROUND_ROLES:
+            done = f"round {step} of {steps}"
+        text = f"{done}{self._time_left(step, steps, now)}"
         if self._bar:
             if self._task is None:
                 self._task = self._bar.add_task("training", total=steps, text=text)

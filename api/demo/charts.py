@@ -38,7 +38,7 @@ def metric_curve(
 ) -> str:
     """The metric on held-out rows after each epoch or round, and models to compare with as level lines."""
     figure, axes = _figure(3.4, 2.9)
-    for (label, value), dashes in zip(references, ((4, 2), (1, 2), (6, 1)), strict=False):
+    for (label, value), dashes in zip(references, ((4, 2), (1, 2)), strict=False):
         axes.axhline(value, color=QUIET, linewidth=1, dashes=dashes, label=label)
     _curve(axes, list(range(1, len(values) + 1)), values, SECOND, curve, along=along)
     axes.set_title(name, loc="left", fontsize=10, color=INK, pad=8)

@@ -50,9 +50,10 @@ class RoundsAgreement:
     floors: tuple[LoweredFloor, ...]
 
     def folder_of(self, party: str) -> PartyFolder:
-        """The aggregator knows every client, a client the aggregator alone."""
+        """A client is told no address but the aggregator's, and agrees to train beside the other clients."""
         lowered = {floor.name: floor.lowered for floor in self.floors if floor.party == party}
         acceptance: dict[str, Any] = {
+            "peers": [other for other in self.spec.parties if other != party],
             "datasets": list(self.table.files[party]),
             "schemes": [self.spec.exposure],
             "fixed_seed": True,

@@ -42,15 +42,22 @@ def saving(result: JsonObject) -> str:
     return f"{whole / ours:.1f}"
 
 
+def kept(result: JsonObject) -> str:
+    """What compression leaves of a client's parameters between rounds; empty where nothing is compressed."""
+    sizes = [result["metrics"].get(f"parameter_bytes_{how}") for how in ("stored", "at_full_precision")]
+    if None in sizes:
+        return ""
+    return f"{readable_bytes(round(sizes[0]))} of {readable_bytes(round(sizes[1]))}"
+
+
 def render(result: JsonObject, specification: str) -> str:
     """The page, from a result and the job's TOML text."""
     curves, scores = result["curves"], result["accuracy"]
+    before = scores.get("first_model_before")
     references = [
         ("all clients' rows in one place", scores["centralised"]),
-        ("each client alone", scores["client_alone"]),
+        ("before the rounds", before) if before is not None else ("each client alone", scores["client_alone"]),
     ]
-    if "first_model_before" in scores:
-        references.append(("before the rounds", scores["first_model_before"]))
     context: dict[str, Any] = {
         "result": result,
         "title": f"Digits, {result['mode']}",
@@ -68,6 +75,7 @@ def render(result: JsonObject, specification: str) -> str:
         "bytes_chart": bytes_by_kind(traffic(result), first=CLIENTS),
         "whole_model": readable_bytes(result["bytes"]["whole_model"]),
         "saving": saving(result),
+        "kept": kept(result),
         "seen": [
             (receiver, [line for line in revealed(result) if line["receiver"] == receiver])
             for receiver in (AGGREGATOR, CLIENTS)

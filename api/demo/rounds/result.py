@@ -44,6 +44,7 @@ def rounds_result(
             "per_round": [round(out + back) for out, back in zip(sent, received, strict=True)],
             "whole_model": whole_model,
         },
+        "metrics": hub["metrics"],
         "seconds": {"total": round(seconds, 3), "training": round(hub["seconds"]["training"], 3)},
         "messages": _messages(jobs),
         "reveals": hub["reveals"],
