@@ -142,7 +142,7 @@ class Run:
 def run(given: Mapping[str, Setup[RoundsSpec]]) -> Run:
     """All roles of one job, in this process: the code that runs between processes."""
     roles = {party: PROTOCOL.roles[setup.spec.role_of(party)](setup) for party, setup in given.items()}
-    together = run_together(roles)
+    together = run_together(roles, keep_messages=False)
     outcome = together.results[HUB]
     up = sum(sent.payload_bytes for sent in together.transcript if sent.receiver == HUB)
     steps = sum(

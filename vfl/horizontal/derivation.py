@@ -26,7 +26,7 @@ from vfl.schedule import held_out
 HELD_OUT = 0.2
 """Share of the public rows on which alignment is measured, and on which nothing is fitted."""
 FEWEST_PUBLIC_ROWS = 10
-HELPS = 0.01
+HELPS = 0.05
 """A translator that is not needed stays if it lowers the alignment error by so much."""
 
 
