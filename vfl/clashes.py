@@ -7,10 +7,10 @@ clash, and says why and what to do. A few are kept for ablations and can be waiv
 from dataclasses import dataclass
 
 from vfl.errors import SpecConflict
-from vfl.rounds_terms import BackboneDecoder, CompressedSync, Rounds
+from vfl.rounds_terms import BackboneDecoder, CompressedSync, ModelInversion, Rounds, SharedData
 from vfl.terms import Optimiser
 
-WAIVABLE = frozenset({"X4", "X5"})
+WAIVABLE = frozenset({"X4", "X5", "undo"})
 LARGEST_WORD_BITS = 32
 CODECS_WITHOUT_BITS = frozenset({"none", "half"})
 
@@ -21,7 +21,9 @@ class Facts:
 
     cohort: int
     batch_norm: bool
+    regression: bool
     public_rows: bool
+    shared_rows: bool
     blocks: tuple[str, ...]
     """Names of the network's blocks; the last cannot be cut behind."""
     widths: tuple[int, ...]
@@ -43,10 +45,28 @@ def _clash(name: str, facts: tuple[str, ...], why: str, ways_out: str) -> Clash:
 
 CLASHES = (
     _clash(
+        "X1",
+        ("model_inversion at the aggregator", "secure_sum = true"),
+        "inverting needs each client's own model, and the masked sum hides it",
+        'Set where = "clients", or secure_sum = false.',
+    ),
+    _clash(
         "X2",
         ("secure_sum = true", "a codec other than grid"),
         "masked words add only on one grid that all clients share",
         'Set codec = "grid" (or "auto", which picks it), or secure_sum = false.',
+    ),
+    _clash(
+        "X2",
+        ("secure_sum = true", 'storage = "layers"'),
+        "a sum takes each client's whole difference at once, at full precision",
+        'Set storage = "model", or secure_sum = false.',
+    ),
+    _clash(
+        "norm",
+        ("secure_sum = true", "reply_norm_limit > 0"),
+        "nobody sees a single reply, so none can be measured",
+        "Set reply_norm_limit = 0 (clients cut their own differences), or secure_sum = false.",
     ),
     _clash("X3", ("words of the grid's sum too narrow",), "the sum of the cohort's codes would wrap", ""),
     _clash(
@@ -74,6 +94,18 @@ CLASHES = (
         "Use sgd without momentum, or keep_optimiser = true, which keeps momentum at 8 bits.",
     ),
     _clash(
+        "X6",
+        ("model_inversion", "a regression"),
+        "there are no classes to balance",
+        "Leave the part out.",
+    ),
+    _clash(
+        "X7",
+        ('model_inversion with space = "inputs"', "backbone_decoder"),
+        "the frozen backbone's statistics describe the aggregator's rows, not the clients'",
+        'Set space = "features".',
+    ),
+    _clash(
         "X8",
         ('derive = "student"', "no public rows"),
         "there are no rows on which a student can be aligned",
@@ -92,6 +124,18 @@ CLASHES = (
         "",
     ),
     _clash("X9", ("the model is not cut at a named block",), "the decoder must be the blocks behind a named one", ""),
+    _clash(
+        "X10",
+        ("shared_data", "no shared rows"),
+        "there are no rows on which to adjust the mean",
+        "Name labelled rows under the aggregator's [data] shared, or leave the part out.",
+    ),
+    _clash(
+        "undo",
+        ("shared_data", "undo = false"),
+        "shared rows with wrong labels would then pull the model down, unseen",
+        'Set undo = true; for an ablation, allow = ["undo"].',
+    ),
     _clash(
         "X11",
         ("privacy.epsilon > 0", 'reply = "parameters"'),
@@ -131,19 +175,25 @@ def check(rounds: Rounds, facts: Facts) -> None:
 
 def _holding(rounds: Rounds, facts: Facts) -> dict[str, str]:
     """The facts of a job; the value is a way out that depends on its numbers."""
-    found: dict[str, str] = {}
-    if rounds.secure_sum:
-        found["secure_sum = true"] = ""
-    if rounds.privacy.epsilon > 0:
-        found["privacy.epsilon > 0"] = ""
-    if facts.batch_norm:
-        found['norm = "batch"'] = ""
-    if facts.cohort < 3:
-        found["fewer than 3 clients per sum"] = ""
-    if not facts.public_rows:
-        found["no public rows"] = ""
+    adjusted = "shared_data" in rounds.parts
+    facts_and_truth = {
+        "secure_sum = true": rounds.secure_sum,
+        "reply_norm_limit > 0": rounds.reply_norm_limit > 0,
+        "privacy.epsilon > 0": rounds.privacy.epsilon > 0,
+        'norm = "batch"': facts.batch_norm,
+        "fewer than 3 clients per sum": facts.cohort < 3,
+        "no public rows": not facts.public_rows,
+        "a regression": facts.regression,
+        "backbone_decoder": "backbone_decoder" in rounds.parts,
+        "shared_data": adjusted,
+        "no shared rows": not facts.shared_rows,
+        "undo = false": adjusted and not (rounds.shared_data or SharedData()).undo,
+    }
+    found = {fact: "" for fact, holds in facts_and_truth.items() if holds}
     if "compressed_sync" in rounds.parts:
         found |= _of_compression(rounds.compressed_sync or CompressedSync(), facts, secure_sum=rounds.secure_sum)
+    if "model_inversion" in rounds.parts:
+        found |= _of_inversion(rounds.model_inversion or ModelInversion())
     if "backbone_decoder" in rounds.parts:
         found |= _of_backbone(rounds.backbone_decoder or BackboneDecoder(), facts)
     return found
@@ -180,6 +230,15 @@ def _of_grid(terms: CompressedSync, cohort: int) -> dict[str, str]:
     ways += [f"at most {word - carry} bits for {cohort} clients"] if word > carry else []
     ways += [f"word_bits = {bits + carry}"] if bits + carry <= LARGEST_WORD_BITS else []
     return {"words of the grid's sum too narrow": f"Choose {', or '.join(ways)}; word_bits = 0 takes what fits."}
+
+
+def _of_inversion(terms: ModelInversion) -> dict[str, str]:
+    if terms.where == "none":  # as if the part were absent
+        return {}
+    found = {"model_inversion": "", f'model_inversion with space = "{terms.space}"': ""}
+    if terms.where != "clients":
+        found["model_inversion at the aggregator"] = ""
+    return found
 
 
 def _of_backbone(terms: BackboneDecoder, facts: Facts) -> dict[str, str]:

@@ -16,7 +16,6 @@ from vfl.reports import Fact, without_state
 from vfl.terms import PartyId
 
 M = TypeVar("M", bound=Message)
-N = TypeVar("N", bound=Message)
 R = TypeVar("R")
 
 
@@ -76,13 +75,14 @@ def receive(kind: type[M], frm: PartyId, step: int | None = None) -> Flow[M]:
     return message
 
 
-def receive_either(one: type[M], other: type[N], frm: PartyId) -> Flow[M | N]:
-    """The peer's next message, which must be of one of two kinds. Raises RemoteProtocolError for anything else."""
+def receive_any(kinds: tuple[type[M], ...], frm: PartyId) -> Flow[M]:
+    """The peer's next message, which must be of one of these kinds. Raises RemoteProtocolError for anything else."""
     delivery = yield Receive(frm)
     message = delivery.message if delivery is not None else None
-    if isinstance(message, one | other):
+    if isinstance(message, kinds):
         return message
-    raise RemoteProtocolError(f"{frm} sent {type(message).__name__} where {one.__name__} was due")
+    due = " or ".join(kind.__name__ for kind in kinds)
+    raise RemoteProtocolError(f"{frm} sent {type(message).__name__} where {due} was due")
 
 
 def await_next(frm: PartyId, seconds: float) -> Flow[Delivery]:
@@ -133,10 +133,10 @@ _Queues: TypeAlias = dict[tuple[PartyId, PartyId], deque[Delivery]]
 def run_together(roles: Mapping[PartyId, Flow[R]], *, keep_messages: bool = True) -> Together[R]:
     """Run roles in one thread, each as far as it can go in turn, until all have returned.
 
-    Messages are encoded and decoded on the way, as between processes. Time stands still while a role can go on; when none
-    can, it passes to the end of the shortest wait that a role gave. Raises DeadlockError when every unfinished role waits without one;
-    an exception of a role passes through unchanged. With `keep_messages` false a transcript keeps kinds and sizes and
-    reports no states, so that a message is freed once it is read.
+    Messages are encoded and decoded on the way, as between processes. Time stands still while a role can go on; when
+    none can, it passes to the end of the shortest wait that a role gave. Raises DeadlockError when every unfinished
+    role waits without one; an exception of a role passes through unchanged. With `keep_messages` false a transcript
+    keeps kinds and sizes and reports no states, so that a message is freed once it is read.
     """
     together: Together[R] = Together(reports={party: [] for party in roles})
     queues: _Queues = {}

@@ -205,6 +205,27 @@ class RoundReply(Message, frozen=True, tag=True):
     backbone_digest: bytes = b""
 
 
+class EvaluationTask(Message, frozen=True, tag=True):
+    """Rounds without test rows at the aggregator: the round's model, to be measured on clients' test rows. The answer
+    is a secure sum."""
+
+    reveals = Reveals("the shared model after the round", Grain.MODEL, "none: all clients share it")
+    round: int
+    model_digest: bytes
+    parameters: bytes
+
+
+class SharedRows(Message, frozen=True, tag=True):
+    """Rounds, rule `share`: the aggregator's shared rows, to each client once."""
+
+    reveals = Reveals("the aggregator's shared rows and their labels", Grain.ROW, "none: its party.toml allows it")
+    rows: int
+    inputs: bytes
+    """float32 in [0, 1], rows x columns."""
+    labels: bytes
+    """float32, rows."""
+
+
 class Published(Message, frozen=True, tag=True):
     """Rounds: the final model, to every client, chosen or not."""
 
@@ -314,6 +335,8 @@ MESSAGES: dict[str, type[Message]] = {
         RoundTask,
         RoundReply,
         Published,
+        SharedRows,
+        EvaluationTask,
         SumTask,
         PairKey,
         PairKeys,

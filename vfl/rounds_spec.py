@@ -11,11 +11,13 @@ from vfl.network_names import block_names, square_blocks, widths_of
 from vfl.rounds_terms import (
     BackboneDecoder,
     CompressedSync,
+    ModelInversion,
     Rounds,
     RoundsData,
     RoundsModel,
     RoundsRoster,
     RoundsTrain,
+    SharedData,
 )
 from vfl.terms import (
     Brought,
@@ -30,10 +32,10 @@ from vfl.terms import (
     require,
 )
 
-PARTS = ("compressed_sync", "backbone_decoder")
+PARTS = ("compressed_sync", "model_inversion", "shared_data", "backbone_decoder")
 """In the default order of their adjustments: what is carried back comes last (R0.2)."""
 
-LABELLED = ("test", "validation", "first")
+LABELLED = ("test", "validation", "shared", "first")
 
 SCALABLE = ("auto", "rotation", "uniform", "block", "grid")
 """Codecs of 1 to 8 bits."""
@@ -59,17 +61,14 @@ class RoundsSpec(Section, frozen=True, kw_only=True):
         self._check_model()
         self._check_rounds()
         self._check_compressed_sync()
+        self._check_shared_data()
+        self._check_model_inversion()
         clashes.check(self.rounds, self._facts())
         self._check_backbone_decoder()
-        if self.rounds.secure_sum:
-            raise NotAvailable("rounds.secure_sum is not available yet", fix="Set secure_sum = false.")
         if self.rounds.privacy.epsilon > 0:
             raise NotAvailable("rounds.privacy.epsilon is not available yet", fix="Set epsilon = 0.")
-        if not self.data.get(self.roster.aggregator, RoundsData()).test:
-            raise NotAvailable(
-                "a job without test rows at the aggregator is not available yet",
-                fix=f"Register held-out rows there and name them: [data.{self.roster.aggregator}] test.",
-            )
+        if self.evaluates_at_clients:
+            self._check_evaluation()
 
     def _check_data(self) -> None:
         hub = self.roster.aggregator
@@ -78,12 +77,28 @@ class RoundsSpec(Section, frozen=True, kw_only=True):
             f"[data.*] must name every client of the roster and nobody outside it: {', '.join(self.parties)}",
         )
         for party, brought in self.data.items():
-            others = (brought.test, brought.validation, brought.public, brought.first)
+            others = (brought.validation, brought.public, brought.shared, brought.first)
             if party == hub:
                 require(not brought.dataset, f"data.{party}.dataset is a client's; the aggregator names test ...")
             else:
                 require(bool(brought.dataset), f"data.{party}.dataset is missing: a client brings rows")
-                require(not any(others), f"data.{party}: test, validation, public and first are the aggregator's")
+                require(
+                    not any(others), f"data.{party} names tables of the aggregator: a client brings dataset and test"
+                )
+
+    def _check_evaluation(self) -> None:
+        """Without test rows at the aggregator the clients' are summed (R0.9)."""
+        hub = self.roster.aggregator
+        require(
+            all(self.data[client].test for client in self.roster.clients),
+            f"no test rows: name them once, [data.{hub}] test, or at every client, and only sums over clients are read",
+        )
+        require(self.cohort >= 3, "without test rows at the aggregator at least three clients are chosen per round")
+        if "backbone_decoder" in self.rounds.parts:
+            raise NotAvailable(
+                "backbone_decoder without test rows at the aggregator is not available yet",
+                fix=f"Register held-out rows there and name them: [data.{hub}] test.",
+            )
 
     def _check_model(self) -> None:
         model = self.model
@@ -165,6 +180,46 @@ class RoundsSpec(Section, frozen=True, kw_only=True):
             f'{table}.bits_from = "budget" spends rounds.stop.gigabytes, which is not set',
         )
 
+    def _check_shared_data(self) -> None:
+        terms = self.shared_data
+        if terms is None:
+            return
+        table = "rounds.shared_data"
+        require(terms.epochs >= 1, f"{table}.epochs must be at least 1")
+        require(terms.batch_rows >= 1, f"{table}.batch_rows must be at least 1")
+        require(0.0 < terms.scale < float("inf"), f"{table}.scale must be positive")
+        require(0.0 < terms.decay <= 1.0, f"{table}.decay must lie in (0, 1]")
+        require(0.0 < terms.hold_out < 1.0, f"{table}.hold_out must lie between 0 and 1")
+        require(0.0 <= terms.step <= 1.0, f"{table}.step must lie in [0, 1]")
+        require(0.0 <= terms.momentum < 1.0, f"{table}.momentum must lie in [0, 1)")
+        estimated = terms.counts == "estimate"
+        require(
+            not estimated or (terms.divergence == "cohort" and self.job.task != "regression"),
+            f'{table}.counts = "estimate" is for divergence = "cohort" and for classes',
+        )
+
+    def _check_model_inversion(self) -> None:
+        terms = self.model_inversion
+        if terms is None:
+            return
+        table, cuts = "rounds.model_inversion", block_names(self.model.network, self.model.hidden)[:-1]
+        require(0.0 < terms.balance <= 1.0, f"{table}.balance must lie in (0, 1]")
+        require(terms.rows_per_class >= 1, f"{table}.rows_per_class must be at least 1")
+        require(0.0 <= terms.max_ratio < float("inf"), f"{table}.max_ratio must not be negative")
+        require(0.0 < terms.weight <= 1.0, f"{table}.weight must lie in (0, 1]")
+        require(terms.server_rows >= 1, f"{table}.server_rows must be at least 1")
+        require(terms.server_epochs >= 1, f"{table}.server_epochs must be at least 1")
+        require(0.0 < terms.server_rate < float("inf"), f"{table}.server_rate must be positive")
+        require(terms.warm_up >= 1, f"{table}.warm_up must be at least 1: rounds count from 1")
+        require(terms.refresh >= 1, f"{table}.refresh must be at least 1")
+        require(0.0 <= terms.confidence < 1.0, f"{table}.confidence must lie in [0, 1)")
+        require(min(terms.steps, terms.server_steps) >= 0, f"{table}: steps and server_steps must not be negative")
+        require(0.0 <= terms.statistics < float("inf"), f"{table}.statistics must not be negative")
+        require(0.0 <= terms.leak_rows <= 0.5, f"{table}.leak_rows must lie in [0, 0.5]")
+        require(
+            terms.space == "inputs" or terms.cut in cuts, f"{table}.cut: {terms.cut!r} is none of {', '.join(cuts)}"
+        )
+
     def _check_backbone_decoder(self) -> None:
         terms, model = self.backbone_decoder, self.model
         if terms is None:
@@ -206,6 +261,8 @@ class RoundsSpec(Section, frozen=True, kw_only=True):
         return clashes.Facts(
             cohort=self.cohort,
             batch_norm=model.norm == "batch",
+            regression=self.job.task == "regression",
+            shared_rows=bool(self.data.get(self.roster.aggregator, RoundsData()).shared),
             public_rows=bool(self.data.get(self.roster.aggregator, RoundsData()).public),
             blocks=block_names(model.network, model.hidden),
             widths=widths_of(model.network, model.hidden),
@@ -220,6 +277,29 @@ class RoundsSpec(Section, frozen=True, kw_only=True):
     @property
     def compressed_sync(self) -> CompressedSync | None:
         return (self.rounds.compressed_sync or CompressedSync()) if "compressed_sync" in self.rounds.parts else None
+
+    @property
+    def model_inversion(self) -> ModelInversion | None:
+        return (self.rounds.model_inversion or ModelInversion()) if "model_inversion" in self.rounds.parts else None
+
+    @property
+    def shared_data(self) -> SharedData | None:
+        return (self.rounds.shared_data or SharedData()) if "shared_data" in self.rounds.parts else None
+
+    @property
+    def evaluates_at_clients(self) -> bool:
+        """Whether the aggregator has no test rows, and models are measured on the clients'."""
+        return not self.data.get(self.roster.aggregator, RoundsData()).test
+
+    @property
+    def pools(self) -> bool:
+        """Whether clients are asked for numbers of which only sums are read."""
+        shared = self.shared_data
+        return (
+            self.rounds.secure_sum
+            or self.evaluates_at_clients
+            or (shared is not None and shared.rule == "feddu" and shared.counts == "pooled")
+        )
 
     @property
     def inputs(self) -> int:
@@ -292,8 +372,8 @@ class RoundsSpec(Section, frozen=True, kw_only=True):
 
     @property
     def exposure(self) -> str:
-        """What an acceptance must name: the aggregator reads each client's update."""
-        return "updates"
+        """What an acceptance must name: the aggregator reads each client's update, or sums of them only."""
+        return "sums" if self.rounds.secure_sum else "updates"
 
     def brings(self, party: PartyId) -> dict[str, Brought]:
         """The tables of one party, by their use."""
@@ -303,6 +383,7 @@ class RoundsSpec(Section, frozen=True, kw_only=True):
             "test": given.test,
             "validation": given.validation,
             "public": given.public,
+            "shared": given.shared,
             "first": given.first,
         }
         return {
@@ -314,6 +395,7 @@ class RoundsSpec(Section, frozen=True, kw_only=True):
                 label_ignored=self.model.label,
                 some_classes=True,
                 width=self.inputs,
+                leaves=use == "shared" and self.shared_data is not None and self.shared_data.rule == "share",
             )
             for use, dataset in named.items()
             if dataset

@@ -22,6 +22,8 @@ class RoundsData(Section, frozen=True, kw_only=True):
     """Rows that choose between ways to carry back (R1.6)."""
     public: str = ""
     """Rows without labels, for alignment and distillation."""
+    shared: str = ""
+    """Labelled rows on which each round's mean is adjusted."""
     first: str = ""
     """Labelled rows on which the aggregator trains the first model before round 1."""
 
@@ -147,6 +149,79 @@ class CompressedSync(Section, frozen=True, kw_only=True):
     """Of codec `grid`: width of a word of the sum; 0 takes the smallest that fits."""
 
 
+class SharedData(Section, frozen=True, kw_only=True):
+    """Each round's mean is adjusted on rows the aggregator holds and all agreed to."""
+
+    rule: Literal["none", "fixed", "feddu", "hybrid", "share"] = "feddu"
+    """`share` hands the rows to the clients once: the aggregator's party.toml must allow that."""
+    scale: float = 1.0
+    """C of the rule feddu."""
+    decay: float = 0.999
+    """Of feddu's step, by round."""
+    epochs: int = 5
+    """On the shared rows, each round."""
+    batch_rows: int = 10
+    hold_out: float = 0.2
+    """Share of the shared rows on which the step is judged and never trained."""
+    step: float = 1.0
+    """Of the rule fixed: 0 keeps the mean, 1 takes the copy trained on shared rows."""
+    divergence: Literal["cohort", "clients"] = "cohort"
+    """`cohort` is the published rule, 0 where every client is chosen; `clients` takes the mean over its clients."""
+    counts: Literal["pooled", "estimate"] = "pooled"
+    """Class counts by secure sum, or estimated from the mean model's answers on the shared rows."""
+    undo: bool = True
+    """A step that harms, or rows whose labels teach nothing, are left out."""
+    momentum: float = 0.0
+    """FedDUM's, on the mean and on the step; 0 is off."""
+
+
+class ModelInversion(Section, frozen=True, kw_only=True):
+    """Rows are found again in models, and balance what clients lack and what the aggregator never sees."""
+
+    where: Literal["none", "clients", "aggregator", "both"] = "both"
+    """Clients invert what they receive and train on it beside their own rows; the aggregator inverts each reply and
+    trains the mean on all it finds."""
+    kind: Literal["inputs", "generator"] = "inputs"
+    """Rows are sought one by one, or by a generator that is trained to give them."""
+    space: Literal["inputs", "features"] = "inputs"
+    """Rows of the job, or what stands behind a backbone."""
+    cut: str = "features"
+    """Of space `features` without backbone_decoder: the block behind which rows are sought."""
+    classes: Literal["scarce", "all"] = "scarce"
+    """At clients: those of which it has fewer rows than `balance` asks for, or all."""
+    balance: float = 1.0
+    """Rows of every class a client trains on, as a share of its largest class."""
+    rows_per_class: int = 32
+    """Distinct rows that a client finds of a class; more are drawn from them."""
+    max_ratio: float = 0.0
+    """At most so many inverted rows for each of its own; 0 sets no limit."""
+    weight: float = 0.5
+    """Of an inverted row in a client's loss; its own weigh 1."""
+    server_rows: int = 64
+    """That the aggregator finds in each client's model."""
+    server_epochs: int = 1
+    server_rate: float = 0.1
+    """Of the aggregator's training, as a share of the clients' rate."""
+    labels: Literal["hard", "soft"] = "hard"
+    """At the aggregator: what each row was asked to be, or what the clients' models say together."""
+    warm_up: int = 3
+    """No inversion before this round: an untrained model holds noise."""
+    refresh: int = 5
+    """After so many rounds rows are found anew; 1 is every round."""
+    confidence: float = 0.9
+    """A row is kept if the model gives its label at least this probability."""
+    steps: int = 0
+    """Of the search at clients; 0 takes 200, of a generator 100 for each batch."""
+    server_steps: int = 0
+    """At the aggregator; 0 takes 100."""
+    statistics: float = 1.0
+    """Weight of the distance of statistics."""
+    leak_meter: bool = True
+    """Each client measures at the end how near found rows come to its own."""
+    leak_rows: float = 0.0
+    """Share of its own rows that a client never trains on, to measure a membership attack on the rest."""
+
+
 class Rounds(Section, frozen=True, kw_only=True):
     rounds: int
     local_epochs: int = 1
@@ -170,3 +245,5 @@ class Rounds(Section, frozen=True, kw_only=True):
     parts: tuple[str, ...] = ()
     backbone_decoder: BackboneDecoder | None = None
     compressed_sync: CompressedSync | None = None
+    shared_data: SharedData | None = None
+    model_inversion: ModelInversion | None = None

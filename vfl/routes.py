@@ -14,6 +14,7 @@ from vfl.messages import (
     EncryptedError,
     EncryptedEvaluation,
     EvaluationRows,
+    EvaluationTask,
     MaskedGradient,
     MaskedReply,
     MaskedScores,
@@ -28,6 +29,7 @@ from vfl.messages import (
     RoundTask,
     RowsDigest,
     SealedShares,
+    SharedRows,
     StepApplied,
     SumTask,
     UnmaskShares,
@@ -75,6 +77,8 @@ ROUTES: dict[str, tuple[Route, ...]] = {
         Route(A, C, RoundTask),
         Route(C, A, RoundReply),
         Route(A, C, Published),
+        Route(A, C, SharedRows),
+        Route(A, C, EvaluationTask),
     ),
     "secure_sum": (
         Route(A, C, SumTask),
@@ -97,14 +101,20 @@ ONLY_EMBEDDINGS: frozenset[type[Message]] = frozenset({CutGradient, EncryptedErr
 def routes_of(spec: JobSpec) -> tuple[Route, ...]:
     """The routes of one job: those of its protocol that its layout uses."""
     if isinstance(spec, RoundsSpec):
-        return _with_secure_sums(ROUTES[spec.entry]) if spec.rounds.secure_sum else ROUTES[spec.entry]
+        return _of_rounds(spec)
     unused = ONLY_EMBEDDINGS if spec.model.layout == "features" else frozenset({StepApplied})
     return tuple(route for route in ROUTES[spec.entry] if route.message not in unused)
 
 
-def _with_secure_sums(routes: tuple[Route, ...]) -> tuple[Route, ...]:
-    """A client's values leave as MaskedReply and in no other message."""
-    return tuple(route for route in routes if route.message is not RoundReply) + ROUTES["secure_sum"]
+def _of_rounds(spec: RoundsSpec) -> tuple[Route, ...]:
+    """Under secure sums a client's parameters leave as MaskedReply and in no other message."""
+    unused: set[type[Message]] = {RoundReply} if spec.rounds.secure_sum else set()
+    if spec.shared_data is None or spec.shared_data.rule != "share":
+        unused.add(SharedRows)
+    if not spec.evaluates_at_clients:
+        unused.add(EvaluationTask)
+    routes = ROUTES["rounds"] + (ROUTES["secure_sum"] if spec.pools else ())
+    return tuple(route for route in routes if route.message not in unused)
 
 
 def allowed(spec: JobSpec, sender: PartyId, receiver: PartyId, kind: str) -> bool:

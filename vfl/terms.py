@@ -53,6 +53,8 @@ class Brought(Section, frozen=True, kw_only=True):
     """Rows of some classes may be missing here: a peer may have them."""
     width: int = 0
     """How many columns there must be; 0 leaves it open."""
+    leaves: bool = False
+    """The rows themselves are handed to peers."""
     label_at_peer: str = ""
     """A column that must not be in this party's file, because it is a peer's label."""
 

@@ -4,6 +4,7 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import astuple, replace
 from typing import Any
 
 import numpy as np
@@ -14,12 +15,13 @@ from torch import nn
 
 from vfl.codecs import InvalidBody
 from vfl.errors import RemoteProtocolError
-from vfl.horizontal.carrier import digest, raw_carrier
+from vfl.horizontal.carrier import digest, raw_carrier, write
 from vfl.horizontal.combination import Stepper, WeightedMean
 from vfl.horizontal.part import AggregatorPlaces, Examples, Finished, Question, Travelling, parts_of
 from vfl.horizontal.rows import derived, examples_of
 from vfl.horizontal.stopping import reason_to_stop
-from vfl.messages import Message, Published, RoundReply, RoundTask
+from vfl.horizontal.summed_updates import Reach
+from vfl.messages import EvaluationTask, Message, Published, RoundReply, RoundTask
 from vfl.models.local_training import evaluate, train
 from vfl.models.networks import (
     Parameters,
@@ -41,7 +43,7 @@ class Aggregation:
     """The aggregator's side without its messages. Continues where `setup.saved` was given out."""
 
     def __init__(self, setup: Setup[RoundsSpec]) -> None:
-        self._setup, self.spec = setup, setup.spec
+        self._setup, self.spec, self.seed = setup, setup.spec, setup.joint_seed
         saved = load(setup.saved) if setup.saved else {}
         self._tests = {use: examples_of(self.spec, table, use) for use, table in setup.tables.items() if use == "test"}
         self._places: dict[str, AggregatorPlaces] = {
@@ -51,6 +53,9 @@ class Aggregation:
         for places in self._places.values():
             if places.derive is not None:
                 self.travelling = places.derive(self.travelling.module)
+        for places in self._places.values():
+            if places.observe is not None:
+                self.travelling = replace(self.travelling, module=places.observe(self.travelling.module))
         self.parameters = parameters_of(self.travelling.module)
         if saved:  # safetensors gives tensors out in another order than the model's
             self.parameters = {name: saved[f"model/{name}"] for name in self.parameters}
@@ -64,6 +69,10 @@ class Aggregation:
         self.rows_of: dict[PartyId, int] = numbers.get("rows_of", {})
         """What each client first said it has: it may not say more later to weigh more."""
         self.stopped: str = numbers.get("stopped", "")
+        self._sums: int = numbers.get("sums", 0)
+        reach = numbers.get("reach")
+        self.reach: Reach | None = Reach(*reach) if reach else None
+        """Of secure sums of updates; measured by the round before."""
 
     # A round
 
@@ -98,8 +107,14 @@ class Aggregation:
                 if question is not None:
                     yield question, places.learn
 
+    def next_sum(self) -> int:
+        """The number of the next secure sum: larger than all before."""
+        self._sums += 1
+        return self._sums
+
     def mean(self) -> WeightedMean:
-        return WeightedMean(norm_statistics_names(self.parameters))
+        keep = any(places.keeps_replies for places in self._places.values())
+        return WeightedMean(norm_statistics_names(self.parameters), keep=keep)
 
     def trained_by(self, client: PartyId, reply: RoundReply, received: Parameters, reply_bits: int) -> Parameters:
         """A reply's parameters. Raises RemoteProtocolError, naming the client, for anything that must not enter."""
@@ -120,8 +135,8 @@ class Aggregation:
             )
         return trained
 
-    def close_round(self, mean: WeightedMean, sent: int, received: int, slowest_seconds: float) -> RoundDone:
-        """The mean becomes the next parameters; answers the round's report."""
+    def combine(self, mean: WeightedMean) -> None:
+        """The mean, adjusted, becomes the next parameters."""
         self.round += 1
         for places in self._places.values():
             if places.enter is not None:
@@ -132,7 +147,12 @@ class Aggregation:
                 after = places.adjust(self.round, self.travelling, before, after)
         self.parameters = after
         load_parameters(self.travelling.module, after)
-        measures = self.evaluated() | {
+
+    def close_round(
+        self, mean: WeightedMean, found: dict[str, float], sent: int, received: int, slowest_seconds: float
+    ) -> RoundDone:
+        """The round's report; `found` is the score and loss of its model."""
+        measures = found | {
             "replies": float(mean.replies),
             "rows": float(mean.rows),
             "bytes_sent": float(sent),
@@ -145,7 +165,7 @@ class Aggregation:
         for name, value in measures.items():
             self.series.setdefault(name, []).append(value)
         spent = sum(self.series["bytes_sent"]) + sum(self.series["bytes_received"])
-        self.stopped = reason_to_stop(self.spec.rounds.stop, self.series[SCORE[self.spec.job.task]], spent)
+        self.stopped = reason_to_stop(self.spec.rounds.stop, self.series.get(SCORE[self.spec.job.task], []), spent)
         return RoundDone(self.round, self.spec.rounds.rounds, self.saved(), measures)
 
     def count_steps(self, rows: int) -> int:
@@ -156,9 +176,14 @@ class Aggregation:
     def over(self) -> bool:
         return bool(self.stopped) or self.round >= self.spec.rounds.rounds
 
-    def evaluated(self) -> dict[str, float]:
-        """Of the parameters in the module: score and loss on the aggregator's test rows (R0.9)."""
-        return measured(self.spec, self.travelling, self._tests["test"])
+    def evaluated(self) -> dict[str, float] | None:
+        """Of the parameters in the module: score and loss on the aggregator's test rows, where it has some (R0.9)."""
+        return measured(self.spec, self.travelling, self._tests["test"]) if "test" in self._tests else None
+
+    def evaluation_task(self) -> EvaluationTask:
+        """The round's model as it is, for clients to measure."""
+        body = write(self.parameters)
+        return EvaluationTask(round=self.round, model_digest=digest(body), parameters=body)
 
     # The end
 
@@ -180,7 +205,7 @@ class Aggregation:
                 last = places.finish(self.travelling, self.parameters)
                 finished = Finished(last.parameters, finished.metrics | last.metrics, finished.notes + last.notes)
         score = SCORE[self.spec.job.task]
-        metrics = {name: values[-1] for name, values in self.series.items() if name in {score, "loss"}}
+        metrics = {name: values[-1] for name, values in self.series.items() if name in {score, "loss"} and values}
         waived = [f"refusal {name} is waived by rounds.allow" for name in self.spec.rounds.allow]
         ended = [f"ended after round {self.round}: {self.stopped}"] if self.stopped else []
         return Outcome(
@@ -193,6 +218,7 @@ class Aggregation:
     def saved(self) -> bytes:
         """All that the next round needs, safetensors."""
         numbers = {"round": self.round, "series": self.series, "rows_of": self.rows_of, "stopped": self.stopped}
+        numbers["sums"], numbers["reach"] = self._sums, astuple(self.reach) if self.reach else None
         tensors = {f"model/{name}": values for name, values in self.parameters.items()}
         tensors |= {f"optimiser/{name}": values for name, values in self._stepper.saved().items()}
         for part, places in self._places.items():

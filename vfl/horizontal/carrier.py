@@ -57,11 +57,12 @@ def fit(
 ) -> float:
     """E local epochs in place, and what a part amends; returns the loss. See `train` for `steps` and `on_step`."""
     spec, examples = work.spec, work.examples
+    trained, examples = (module, examples) if work.augment is None else work.augment(module, examples)
     labels = examples.labels
     if labels is None:
         raise ValueError("a client's rows carry labels")
     loss = train(
-        module,
+        trained,
         examples.inputs,
         labels,
         epochs=work.epochs,

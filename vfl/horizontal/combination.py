@@ -12,9 +12,12 @@ ADAM_SECOND_MOMENTUM, ADAM_EPSILON = 0.99, 1e-3
 
 
 class WeightedMean:
-    """Running sums over the replies of a round, float64: never more than one client's model beside them (R0.3)."""
+    """Running sums over the replies of a round, float64: by themselves never more than one client's model (R0.3)."""
 
-    def __init__(self, pooled: Collection[NormStatistics]) -> None:
+    def __init__(self, pooled: Collection[NormStatistics], *, keep: bool = False) -> None:
+        self._keep = keep
+        self.singles: list[tuple[Parameters, int]] = []
+        """Parameters and rows of each client, where a part must look at them."""
         self._mean_of = {statistics.variance: statistics.mean for statistics in pooled}
         self._sums: Parameters = {}
         self._variances: Parameters = {}
@@ -25,6 +28,8 @@ class WeightedMean:
     def add(self, parameters: Parameters, rows: int) -> None:
         """One client's parameters, weighted by its rows. The order of calls is the order of addition."""
         self._order = list(parameters)
+        if self._keep:
+            self.singles.append((parameters, rows))
         for name, mean in self._mean_of.items():  # before the sums of the means take this client in
             self._variances[name] = self._pooled(name, mean, parameters, rows)
         for name, values in parameters.items():

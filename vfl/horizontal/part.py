@@ -4,7 +4,8 @@
     broadcast  aggregator, per round parameters -> the body all chosen clients get
     dispatch   aggregator, per client and task: what only some clients need
     receive    client, per task      can it train? then, what it trains
-    prepare    client, per task      its rows -> the rows it trains on
+    prepare    client, per task      its rows -> as the module reads them
+    augment    client, per task      its rows, and the model it received -> the rows it trains on
     update     client, per task      body -> trained -> body of the reply
     read       aggregator, per reply body -> parameters
     adjust     aggregator, per round mean -> next parameters
@@ -72,6 +73,9 @@ class Work:
     seed: bytes = field(repr=False)
     """Of this client, this round: batches, dropout, stochastic rounding."""
     reply_bits: int = 0
+    augment: Callable[[nn.Sequential, Examples], tuple[nn.Sequential, Examples]] | None = None
+    """Called once before training, with the module that holds what was received: the module to train, which shares its
+    weights, and on which rows."""
     amend: Callable[[nn.Sequential, Parameters], None] | None = None
     """Called once after training with the module and what was received, before the reply is encoded."""
 
@@ -127,6 +131,10 @@ class Question:
 class AggregatorPlaces:
     derive: Callable[[nn.Sequential], Travelling] | None = None
     carrier: Callable[[Travelling], Carrier] | None = None
+    observe: Callable[[nn.Sequential], nn.Sequential] | None = None
+    """What travels -> the same module, that also keeps statistics of what its layers read."""
+    keeps_replies: bool = False
+    """It looks at each client's parameters when it enters: the mean keeps them until the round ends."""
     dispatch: Callable[[PartyId, bytes, RoundTask], RoundTask] | None = None
     """(client, digest of the backbone it last named, task) -> task."""
     handed_out: Callable[[], Message] | None = None
@@ -157,11 +165,15 @@ class ClientPlaces:
     """Digest of the backbone this client holds."""
     trained: Callable[[nn.Sequential], nn.Sequential] | None = None
     """The whole network -> the module that is trained, sent and averaged."""
+    observe: Callable[[nn.Sequential], nn.Sequential] | None = None
+    """As the aggregator's."""
     take: Callable[[Message], None] | None = None
     """What the aggregator has handed out. Raises InvalidData."""
-    answer: Callable[[Question, Examples], NDArray[np.uint64]] | None = None
-    """This client's numbers for a pooled sum."""
+    answer: Callable[[str, tuple[float, ...], Examples], NDArray[np.uint64] | None] | None = None
+    """(purpose, numbers of the question, own rows) -> this client's numbers; None: not asked of this part."""
     prepare: Callable[[RoundTask, Examples], Examples] | None = None
+    augment: Callable[[int, nn.Sequential, Examples], tuple[nn.Sequential, Examples]] | None = None
+    """(round, ...): see Work."""
     update: Callable[[bytes, Work], Updated] | None = None
     amend: Callable[[nn.Sequential, Parameters], None] | None = None
     """See Work."""
@@ -171,6 +183,12 @@ class ClientPlaces:
     """Those parameters -> with what this client holds beside what travels."""
     stored: Callable[[], bytes] | None = None
     """What this client holds between rounds; what it received, where this is empty."""
+    memory: Callable[[], bytes] | None = None
+    """What this part must remember beside that; it comes back as `setup.saved`."""
+    measures: Callable[[], dict[str, float]] = dict
+    """Of the round it has just trained in, for the client's own report."""
+    conclude: Callable[[nn.Sequential], dict[str, float]] | None = None
+    """The published model, as it travels -> metrics for the client's own report."""
     notes: Callable[[], tuple[str, ...]] = tuple
     """For the client's own report."""
 
@@ -182,6 +200,8 @@ class Part:
     name: str
     aggregator: Callable[[Setup[RoundsSpec], Mapping[str, torch.Tensor]], AggregatorPlaces]
     client: Callable[[Setup[RoundsSpec]], ClientPlaces]
+    remembers: Callable[[RoundsSpec], bool] = lambda _: False
+    """Whether its client's side has a memory."""
 
 
 def parts_of(spec: RoundsSpec) -> tuple[Part, ...]:
@@ -202,5 +222,22 @@ def _backbone_decoder() -> Part:
     return PART
 
 
-PARTS: dict[str, Callable[[], Part]] = {"compressed_sync": _compressed_sync, "backbone_decoder": _backbone_decoder}
+def _model_inversion() -> Part:
+    from vfl.horizontal.model_inversion import PART  # noqa: PLC0415
+
+    return PART
+
+
+def _shared_data() -> Part:
+    from vfl.horizontal.shared_data import PART  # noqa: PLC0415
+
+    return PART
+
+
+PARTS: dict[str, Callable[[], Part]] = {
+    "model_inversion": _model_inversion,
+    "shared_data": _shared_data,
+    "compressed_sync": _compressed_sync,
+    "backbone_decoder": _backbone_decoder,
+}
 """Functions that import on demand: the only registry of parts."""

@@ -8,7 +8,7 @@ def reason_to_stop(stop: Stop, accuracies: list[float], payload_bytes: float) ->
 
     `accuracies` are global test accuracies by round, `payload_bytes` what all parties have sent so far.
     """
-    if stop.target and accuracies[-1] >= stop.target:
+    if stop.target and accuracies and accuracies[-1] >= stop.target:
         return f"target accuracy {stop.target:g} reached"
     if stop.plateau and len(accuracies) > stop.plateau:
         best_before = max(accuracies[: -stop.plateau])

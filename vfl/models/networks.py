@@ -163,16 +163,24 @@ def parameters_of(module: nn.Module) -> Parameters:
     return {name: tensor.detach().clone() for name, tensor in module.state_dict().items()}
 
 
+OBSERVED = "observed_running_"
+"""In the names of statistics that are kept beside a model: it answers the same without them."""
+
+
 def load_parameters(module: nn.Module, parameters: Parameters) -> None:
-    """Overwrite the module's state in place. Raises ValueError, naming a tensor, unless names and shapes are equal."""
+    """Overwrite the module's state in place. Raises ValueError, naming a tensor, unless names and shapes are equal.
+
+    Observed statistics may be missing on either side.
+    """
     here, given = shapes_of(module), {name: tuple(tensor.shape) for name, tensor in parameters.items()}
     for name in sorted(here.keys() | given.keys()):
-        if here.get(name) != given.get(name):
+        spare = OBSERVED in name and not (name in here and name in given)
+        if here.get(name) != given.get(name) and not spare:
             raise ValueError(
                 f"parameters do not fit the model: {name} is {here.get(name, 'absent')} in the model "
                 f"and {given.get(name, 'absent')} in the parameters"
             )
-    module.load_state_dict(parameters)
+    module.load_state_dict({name: tensor for name, tensor in parameters.items() if name in here}, strict=False)
 
 
 def shapes_of(module: nn.Module) -> dict[str, tuple[int, ...]]:

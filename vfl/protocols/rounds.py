@@ -20,20 +20,26 @@ can be inferred. Clients learn the shared model. Poisoning within `reply_norm_li
 
 import math
 
-from vfl.errors import RemoteProtocolError, TooFewReplies
-from vfl.flow import Flow, await_next, receive_either, report, send
+from vfl.errors import LocalProtocolError, RemoteProtocolError, SecureSumFailed, TooFewReplies
+from vfl.flow import Flow, await_next, receive_any, report, send
 from vfl.horizontal.aggregation import Aggregation
 from vfl.horizontal.combination import WeightedMean
 from vfl.horizontal.participation import Participation
+from vfl.horizontal.pooling import EVALUATION, EVALUATION_WORDS, evaluation_of, pooled
 from vfl.horizontal.presence import Presence
+from vfl.horizontal.rows import derived
 from vfl.horizontal.selection import cohort
-from vfl.messages import ClientReady, Published, RoundReply, RoundTask
+from vfl.horizontal.summed_updates import ROWS_PURPOSE, UpdateSums, first_reach, next_reach
+from vfl.messages import ClientReady, EvaluationTask, Message, Published, RoundReply, RoundTask, SharedRows, SumTask
 from vfl.protocols import Protocol
-from vfl.reports import Outcome, Refused, RoundDone
+from vfl.protocols.secure_sum import contribute, sum_of
+from vfl.reports import Outcome, Progress, Refused, RoundDone
 from vfl.rounds_spec import RoundsSpec
 from vfl.setup import Setup
+from vfl.sums.terms import Attendance, SumResult, SumTerms
 from vfl.terms import PartyId, Role
 
+TO_CLIENT = (RoundTask, SumTask, SharedRows, EvaluationTask, Published)
 TRIES = 3
 """How often a round is tried (R0.4)."""
 MESSAGES_PER_REPLY = 64
@@ -44,6 +50,8 @@ def aggregator(setup: Setup[RoundsSpec]) -> Flow[Outcome]:
     spec, rounds = setup.spec, setup.spec.rounds
     side, present = Aggregation(setup), Presence()  # 0
     yield from _await_clients(spec, present, rounds.deadline_seconds)
+    if not side.round:
+        yield from _pool(side, 0, [client for client in spec.roster.clients if client in present], present)
     while not side.over:
         body = side.carrier.broadcast(side.round + 1, side.parameters)
         bits = side.carrier.reply_bits(side.round + 1)
@@ -57,7 +65,7 @@ def aggregator(setup: Setup[RoundsSpec]) -> Flow[Outcome]:
                         sent += yield from send(client, message)
                 sent += yield from send(client, side.task_for(client, present.held_by(client), task))  # 2
             collected = _Collected(side, task, bits)
-            yield from collected.gather(chosen, present)  # 5
+            yield from collected.sum(chosen, present) if rounds.secure_sum else collected.gather(chosen, present)  # 5
             if collected.enough(chosen):
                 break
         else:
@@ -66,7 +74,10 @@ def aggregator(setup: Setup[RoundsSpec]) -> Flow[Outcome]:
                 f"{rounds.min_clients} are needed",
                 safe=f"The state after round {side.round} is kept." if side.round else "Nothing was stored.",
             )
-        yield from report(side.close_round(collected.mean, sent, collected.bytes, collected.slowest))  # 6
+        yield from _pool(side, side.round + 1, collected.replied, present)
+        side.combine(collected.mean)  # 6
+        found = side.evaluated() or (yield from _evaluate(side, collected.replied, present))
+        yield from report(side.close_round(collected.mean, found, sent, collected.bytes, collected.slowest))
     final = side.final()
     for client in spec.roster.clients:
         yield from send(client, side.published_to(present.held_by(client), final))  # 7
@@ -76,13 +87,73 @@ def aggregator(setup: Setup[RoundsSpec]) -> Flow[Outcome]:
 def client(setup: Setup[RoundsSpec]) -> Flow[Outcome]:
     hub, side = setup.only(Role.AGGREGATOR), Participation(setup)
     yield from send(hub, ClientReady(side.held()))
+    message: Message | None = None
     while True:
-        message = yield from receive_either(RoundTask, Published, hub)
-        if isinstance(message, Published):
-            return side.keep(message)  # 8
-        reply = side.reply_to(message)  # 3
-        yield from send(hub, reply)  # 4
-        yield from report(RoundDone(message.round, setup.spec.rounds.rounds, side.stored(), side.measures))
+        if message is None:
+            message = yield from receive_any(TO_CLIENT, hub)
+        match message:
+            case RoundTask() if side.spec.rounds.secure_sum:
+                side.train_for_sum(message)  # 3; 4 follows as a sum
+                yield from report(RoundDone(message.round, side.spec.rounds.rounds, side.stored(), side.measures))
+                message = None
+            case RoundTask():
+                reply = side.reply_to(message)  # 3
+                yield from send(hub, reply)  # 4
+                yield from report(RoundDone(message.round, side.spec.rounds.rounds, side.stored(), side.measures))
+                message = None
+            case SumTask():
+                terms, words = side.answer(message)
+                message = yield from contribute(terms, message, words, setup.me, hub)
+            case EvaluationTask():
+                side.measure(message)
+                message = None
+            case Published():
+                return side.keep(message)  # 8
+            case handed_out:
+                side.take(handed_out)
+                message = None
+
+
+def _pool(side: Aggregation, number: int, clients: list[PartyId], present: Presence) -> Flow[None]:
+    """What parts ask these clients, by secure sums: nobody's own numbers are read."""
+    if side.spec.rounds.secure_sum and not number:
+        result = yield from _sum(side, pooled(side.spec, 0, ROWS_PURPOSE, 1), clients, present, Attendance())
+        side.reach = first_reach(side.parameters, int(result.words[0]) / len(result.contributors))
+    for question, learn in side.questions(number):
+        terms = pooled(side.spec, number, question.purpose, question.words, question.numbers)
+        try:
+            result = yield from _sum(side, terms, clients, present, Attendance())
+            learn(number, result.words)
+        except SecureSumFailed as error:
+            if not number:  # nothing has been trained yet; a round can do without
+                raise
+            yield from report(Progress(f"{question.purpose} of round {number} are not known: {error}"))
+
+
+def _evaluate(side: Aggregation, clients: list[PartyId], present: Presence) -> Flow[dict[str, float]]:
+    """The round's model on the test rows of its clients, where the aggregator has none (R0.9)."""
+    task = side.evaluation_task()
+    for client in clients:
+        yield from send(client, task)
+    terms = pooled(side.spec, side.round, EVALUATION, EVALUATION_WORDS)
+    try:
+        result = yield from _sum(side, terms, clients, present, Attendance())
+    except SecureSumFailed as error:
+        yield from report(Progress(f"round {side.round} is not measured: {error}"))
+        return {}
+    return evaluation_of(side.spec, result.words)
+
+
+def _sum(
+    side: Aggregation, terms: SumTerms, clients: list[PartyId], present: Presence, seen: Attendance
+) -> Flow[SumResult]:
+    try:
+        return (yield from sum_of(terms, side.next_sum(), clients, side.spec.rounds.deadline_seconds, seen))
+    finally:
+        for client in seen.left:
+            present.lose(client)
+        for client, ready in seen.back.items():
+            present.welcome(client, ready.backbone_digest)
 
 
 def _await_clients(spec: RoundsSpec, present: Presence, seconds: float) -> Flow[None]:
@@ -104,6 +175,7 @@ class _Collected:
         self._seconds = side.spec.rounds.deadline_seconds
         self.mean: WeightedMean = side.mean()
         self.answered = self.bytes = 0
+        self.replied: list[PartyId] = []
         self.slowest = 0.0
 
     def gather(self, chosen: list[PartyId], present: Presence) -> Flow[None]:
@@ -116,6 +188,29 @@ class _Collected:
             except RemoteProtocolError as error:  # the culprit is left out, the round goes on
                 self.answered += 1
                 yield from report(Refused(sender, str(error)))
+
+    def sum(self, chosen: list[PartyId], present: Presence) -> Flow[None]:
+        """The same where only the sum of the replies is read, and enters the mean as one."""
+        side, reach, seen = self._side, self._side.reach, Attendance()
+        if reach is None:
+            raise LocalProtocolError("a secure round has no measure yet")
+        layout = UpdateSums(side.spec, self._received)
+        seed = derived(side.seed, "grid", self._task.round)
+        try:
+            result = yield from _sum(side, layout.terms(self._task.round, reach), chosen, present, seen)
+        except SecureSumFailed as error:
+            yield from report(Progress(str(error)))
+            return
+        finally:
+            self.bytes, self.slowest = seen.payload_bytes, seen.seconds
+        summed = layout.read(result.words, len(result.contributors), self._received, reach, seed)
+        if summed is None:
+            yield from report(Progress(f"the sum of round {self._task.round} names no rows: somebody spoilt it"))
+            return
+        side.reach = next_reach(reach, summed.mean_norm)
+        self.mean.add(summed.parameters, summed.rows)
+        self.mean.replies = self.answered = len(result.contributors)
+        self.replied = list(result.contributors)
 
     def enough(self, chosen: list[PartyId]) -> bool:
         rounds = self._side.spec.rounds
@@ -150,6 +245,7 @@ class _Collected:
     def _add(self, sender: PartyId, reply: RoundReply) -> None:
         if reply.rows:  # else it has lost its backbone, and gets it next time
             self.mean.add(self._side.trained_by(sender, reply, self._received, self._bits), reply.rows)
+            self.replied.append(sender)
         self.answered += 1
 
 
