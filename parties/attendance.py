@@ -51,12 +51,13 @@ class Attendance:
                 check_shares(shares, job.spec, job.agreement.commitment, job.me, job.agreement.share)
                 job.attend(lambda: job.begin(shares))
             case Lapse(code, message):
-                self.lapse(link, failure_at(link.peer, "let go of", code, message))
+                if self._waits_or_runs and attempt > link.attempt:  # else this party has left already
+                    self._come_back(failure_at(link.peer, "let go of", code, message))
             case _:
                 raise RemoteProtocolError(f"{link.peer} sent {control.kind} out of turn")
 
     def begin(self, _shares: dict[PartyId, bytes]) -> None:
-        self._link.begin(self._link.next_run)
+        self._link.begin(None)
 
     def lose(self, link: Link, error: JobError) -> None:
         """The courier gave up on the coordinator, or the coordinator refused what it was sent."""
@@ -66,11 +67,7 @@ class Attendance:
             self.lack(link, failure)
         elif link.presence is Presence.AGREED and silent:
             link.knock_again()
-        elif link.presence in {Presence.AGREED, Presence.LIVE}:
-            self._come_back(failure)
-
-    def lapse(self, link: Link, failure: Failure) -> None:
-        if link.presence is Presence.LIVE:
+        elif self._waits_or_runs:
             self._come_back(failure)
 
     def lack(self, link: Link, failure: Failure, *, knows: bool = False) -> None:
@@ -100,13 +97,17 @@ class Attendance:
     def _needed(self) -> bool:
         return self._job.me in self._job.spec.indispensable
 
+    @property
+    def _waits_or_runs(self) -> bool:
+        return self._link.presence in {Presence.AGREED, Presence.LIVE}
+
     def _come_back(self, failure: Failure) -> None:
         if self._job.outcome is not None:
             self._job.fail(failure)
-            return
-        self._leave(failure)
-        self._job.later(self._pause, lambda: self._job.attend(self._join))
-        self._pause = min(2 * self._pause, LONGEST_PAUSE_SECONDS)
+        elif self._link.presence is not Presence.AWAY:
+            self._leave(failure)
+            self._job.later(self._pause, lambda: self._job.attend(self._join))
+            self._pause = min(2 * self._pause, LONGEST_PAUSE_SECONDS)
 
     def _leave(self, failure: Failure) -> None:
         job, link, told = self._job, self._link, failure.told()

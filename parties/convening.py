@@ -47,7 +47,7 @@ class Convening:
             case Refusal(code, message, fix) if link.presence is Presence.ASKED:
                 self.lack(link, failure_at(link.peer, "refused", code, message, fix), knows=True)
             case Lapse(code, message):
-                self.lapse(link, failure_at(link.peer, "left", code, message))
+                self._lapse(link, failure_at(link.peer, "left", code, message))
             case Join(share) if len(share) == SHARE_BYTES:
                 link.leave(Presence.ASKED)
                 link.courier.watch(self._job.job)
@@ -71,18 +71,9 @@ class Convening:
         if link.peer in self._job.spec.indispensable or not (silent or ahead):
             self.lack(link, failure)
         elif link.presence is Presence.LIVE and not link.finished:
-            self.lapse(link, failure)
+            self._lapse(link, failure)
         elif link.presence in {Presence.ASKED, Presence.AWAY} and silent:
             link.knock_again()  # else it has been away and is about to join
-
-    def lapse(self, link: Link, failure: Failure) -> None:
-        """The run of a peer ends early; it may join again."""
-        if link.presence not in {Presence.LIVE, Presence.AGREED}:
-            return
-        told = failure.told()
-        self._leave(link, Presence.AWAY, failure, attempt=max(self._job.newest, link.newest + 1))
-        self._job.knock(link, Lapse(told.code, told.message), link.newest + 1)
-        self._go_on()
 
     def lack(self, link: Link, failure: Failure, *, knows: bool = False) -> None:
         """A peer is out for good: the job goes on where it can do without."""
@@ -113,6 +104,15 @@ class Convening:
                 link.leave(Presence.GONE)
                 self._job.abort(link, Failure(JobOver.code, f"the job is over at {self._job.me}"))
 
+    def _lapse(self, link: Link, failure: Failure) -> None:
+        """The run of a peer ends early; it may join again."""
+        if link.presence not in {Presence.LIVE, Presence.AGREED}:
+            return
+        told = failure.told()
+        self._leave(link, Presence.AWAY, failure, attempt=max(self._job.newest, link.newest + 1))
+        self._job.knock(link, Lapse(told.code, told.message), link.newest + 1)
+        self._go_on()
+
     def _agree(self, link: Link, share: bytes) -> None:
         """A peer agrees to the job: in time, too late for its share to matter, or once more."""
         job = self._job
@@ -128,8 +128,8 @@ class Convening:
             self._gather()
 
     def _begin(self, link: Link) -> None:
-        link.begin(link.next_run)
-        self._job.say(link, Begin(self._begun))
+        word = Begin(self._begun)
+        self._job.journal.sent(link.peer, word.kind, link.begin(word))
         self._job.run.tell_returned(link.peer)
 
     def _leave(self, link: Link, presence: Presence, failure: Failure, **values: int) -> None:

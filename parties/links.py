@@ -56,7 +56,8 @@ class Link:
         """The highest attempt this link has seen, in either direction."""
         self.receiving = threading.Lock()
         self._lock = threading.Lock()
-        self._attempt = attempt
+        self.attempt = attempt
+        """The one this party speaks in."""
         self._outgoing = self._lane(attempt)
         self._incoming: dict[int, Incoming] = {}
         self._knock: list[Envelope] = []
@@ -130,11 +131,15 @@ class Link:
 
     # Where the peer stands
 
-    def begin(self, attempt: int) -> None:
-        """Its run begins, in the attempt it was agreed in."""
+    def begin(self, word: Control | None) -> int:
+        """Its run begins, in the attempt it was agreed in, with this word before any message of the role."""
+        body = b"" if word is None else encode_control(word)
         with self._lock:
-            self._renew(attempt)
-            self.presence, self.begun, self.finished = Presence.LIVE, attempt, False
+            self._renew(max(RUN, self.newest))
+            if word is not None:
+                self._seal(word, body, None)
+            self.presence, self.begun, self.finished = Presence.LIVE, self.attempt, False
+        return len(body)
 
     def is_running(self, attempt: int) -> bool:
         return self.presence is Presence.LIVE and attempt == self.begun
@@ -158,8 +163,8 @@ class Link:
         return envelopes
 
     def _renew(self, attempt: int) -> None:
-        if attempt != self._attempt:
-            self._attempt, self._outgoing = attempt, self._lane(attempt)
+        if attempt != self.attempt:
+            self.attempt, self._outgoing = attempt, self._lane(attempt)
             self.newest = max(self.newest, attempt)
 
     def _lane(self, attempt: int) -> Outgoing:

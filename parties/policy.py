@@ -11,9 +11,10 @@ FLOOR = Acceptance()
 
 def check_agreement(spec: JobSpec, me: PartyId, acceptance: Acceptance) -> None:
     """The rules that need no table. Raises PolicyRefused; a peer reads it, so it lists nobody and nothing else."""
-    for party in spec.parties:
-        if party not in {me, *acceptance.peers}:
-            _refuse(me, "peers", f"{party!r} is not in it", f'add "{party}" to it')
+    # Others of the roster learn nothing from us that such a peer could not hand on to anybody.
+    for peer in spec.peers_of(me):
+        if peer not in acceptance.peers:
+            _refuse(me, "peers", f"{peer!r} is not in it", f'add "{peer}" to it')
     for brought in spec.brings(me).values():
         if brought.dataset not in acceptance.datasets:
             _refuse(me, "datasets", f"{brought.dataset!r} is not in it", f'add "{brought.dataset}" to it')

@@ -98,7 +98,7 @@ class Run:
         if to in job.spec.indispensable:
             link.courier.wait_for_room()
         elif not link.courier.has_room:  # one slow peer must not hold up the others
-            job.lapse(link, PeerTimeout(f"{to} has not received yet what was sent to it before"))
+            job.lose(to, None, PeerTimeout(f"{to} has not received yet what was sent to it before"))
         if link.send(kind, body, lambda: self._counts):
             job.journal.sent(to, kind, len(body))
 

@@ -81,6 +81,7 @@ class Acceptance(Table):
     columns: tuple[str, ...] = ()
     """Columns that a job may bring in as inputs; empty = every column of the data sets above, labels included."""
     schemes: tuple[str, ...] = ("ckks",)
+    """What may leave this party: ciphertexts, training in clear (`none`), trained parameters (`updates`)."""
     fixed_seed: bool = False
     minimum_rows: int = Field(default=1000, ge=2)
     minimum_batch_rows: int = Field(default=0, ge=0)
@@ -228,7 +229,7 @@ peer_port = {peer_port}       # other parties
 peers = []
 datasets = []
 columns = []                # inputs a job may ask for; empty = every column, labels included
-schemes = ["ckks"]         # "none" must be allowed by name
+schemes = ["ckks"]         # "none" and "updates" must be allowed by name
 fixed_seed = false
 minimum_rows = 1000
 minimum_batch_rows = 0     # 0 = what the number of opened values asks for

@@ -233,10 +233,6 @@ class Supervisor:
     def lose_worker(self, error: JobError) -> None:
         self.guard(lambda: self._side.lose_worker(Failure.of(error, self.me)))
 
-    def lapse(self, link: Link, error: JobError) -> None:
-        with self.lock:
-            self._side.lapse(link, Failure.of(error, link.peer))
-
     def keep(self, outcome: Outcome) -> None:
         """The role returned: store its half first, so that a full disk is told before anybody says Finish."""
         digest = self._registry.keep_model(self.job, outcome.state)

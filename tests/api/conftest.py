@@ -122,7 +122,7 @@ def make_party(folder: Path, name: str, ports: list[int], peers: dict[str, str],
     for key, value in {
         "peers": list(peers),
         "datasets": list(datasets),
-        "schemes": ["ckks", "none"],
+        "schemes": ["ckks", "none", "updates"],
         "fixed_seed": True,
         "minimum_rows": 100,
         "private_seed": f"{name} 0",

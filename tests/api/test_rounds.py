@@ -1,0 +1,223 @@
+"""An aggregator and three clients on real servers: clients may leave, stay away and come back, and the job goes on."""
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+AGGREGATOR, CLIENTS = "aggregator", ("client-a", "client-b", "client-c")
+TEST_ROWS, CLIENT_ROWS = 150, 120
+MANY = 100_000
+
+Json = dict[str, Any]
+Parties = dict[str, Any]
+
+
+def spec(
+    rounds: int, deadline_seconds: float = 60.0, min_clients: int = 2, quorum: float = 0.6, first_model: str = ""
+) -> str:
+    data = "".join(f'[data.{client}]\ndataset = "rows"\n' for client in CLIENTS)
+    return f"""\
+[job]
+name = "digits"
+protocol = "rounds"
+task = "multiclass"
+classes = 10
+seed = 0
+[roster]
+aggregator = "{AGGREGATOR}"
+clients = {list(CLIENTS)}
+[data.{AGGREGATOR}]
+test = "test"
+{data}
+[model]
+network = "mlp"
+hidden = [16]
+input_shape = [64]
+input_range = [0.0, 16.0]
+label = "digit"
+first_model = "{first_model}"
+[train]
+batch_rows = 20
+optimiser = {{ rate = 0.3 }}
+[rounds]
+rounds = {rounds}
+min_clients = {min_clients}
+quorum = {quorum}
+deadline_seconds = {deadline_seconds}
+""".replace("'", '"')
+
+
+def write_digits(path: Path, first: int, rows: int) -> None:
+    from sklearn.datasets import load_digits
+
+    data = load_digits()
+    lines = ["id," + ",".join(f"p{pixel}" for pixel in range(64)) + ",digit"]
+    lines += [
+        ",".join([f"r{row}", *(f"{pixel:g}" for pixel in data.data[row]), str(data.target[row])])
+        for row in range(first, first + rows)
+    ]
+    path.write_text("\n".join(lines) + "\n")
+
+
+@pytest.fixture(scope="module")
+def parties(tmp_path_factory: pytest.TempPathFactory, new_party: Callable[..., Any]) -> Iterator[Parties]:
+    """By name, running; every party has a slice of digits."""
+    root = tmp_path_factory.mktemp("rounds")
+    hub = new_party(root / AGGREGATOR, AGGREGATOR, {}, {"test": "test.csv"})
+    made = {AGGREGATOR: hub}
+    write_digits(hub.folder / "test.csv", 0, TEST_ROWS)
+    for number, client in enumerate(CLIENTS):
+        made[client] = new_party(root / client, client, {AGGREGATOR: hub.peer}, {"rows": "rows.csv"})
+        write_digits(made[client].folder / "rows.csv", TEST_ROWS + number * CLIENT_ROWS, CLIENT_ROWS)
+    settings = (hub.folder / "party.toml").read_text().replace("peers = []", f"peers = {list(CLIENTS)}", 1)
+    settings += "".join(f'\n[peers.{client}]\nurl = "{made[client].peer}"\n' for client in CLIENTS)
+    (hub.folder / "party.toml").write_text(settings)
+    try:
+        for party in made.values():
+            party.start()
+        yield made
+    finally:
+        for party in made.values():
+            party.close()
+
+
+def events(party: Any, job: str, kind: str) -> list[Json]:
+    answer = party.call("GET", f"/v1/jobs/{job}/events").json()
+    return [event for event in answer["events"] if event["kind"] == kind]
+
+
+def rounds_after(hub: Any, job: str, number: int) -> list[Json]:
+    return [e["data"]["measures"] for e in events(hub, job, "round") if e["data"]["round"] > number]
+
+
+def wait_for_replies(hub: Any, job: str, replies: float) -> None:
+    """Until a round that is still to come had so many replies."""
+    now = hub.job(job)["epoch"]
+    hub.wait(job, lambda _found: replies in [measures["replies"] for measures in rounds_after(hub, job, now)])
+
+
+def wait_for_return(hub: Any, job: str, client: str, times: int) -> None:
+    def returned(_found: Json) -> bool:
+        return [str(event["data"]["peer"]) for event in events(hub, job, "joined")].count(client) == times
+
+    hub.wait(job, returned)
+    wait_for_replies(hub, job, len(CLIENTS))
+
+
+def cancel(party: Any, job: str) -> Json:
+    answer: Json = party.call("POST", f"/v1/jobs/{job}/cancel").json()
+    return answer
+
+
+@pytest.fixture(scope="module")
+def going(parties: Parties, done: dict[str, Json]) -> Iterator[str]:
+    """A job that starts from a registered model, would go on for hours, and does not wait long for anybody."""
+    hub = parties[AGGREGATOR]
+    job: str = hub.submit(
+        spec(MANY, deadline_seconds=2.0, min_clients=1, quorum=0.3, first_model=done[AGGREGATOR]["model_digest"])
+    )["id"]
+    wait_for_replies(hub, job, len(CLIENTS))
+    yield job
+    cancel(hub, job)
+
+
+@pytest.fixture(scope="module")
+def done(parties: Parties) -> dict[str, Json]:
+    job = parties[AGGREGATOR].submit(spec(rounds=4))["id"]
+    return {name: party.over(job) for name, party in parties.items()}
+
+
+def test_four_parties_train_one_model_to_the_end(done: dict[str, Json]) -> None:
+    assert {job["state"] for job in done.values()} == {"done"}, [job["error"] for job in done.values()]
+    assert len({job["model_digest"] for job in done.values()}) == 1
+    roles = {name: job["role"] for name, job in done.items()}
+    assert roles == {AGGREGATOR: "aggregator", **dict.fromkeys(CLIENTS, "client")}
+
+
+def test_the_result_shows_a_series_by_round(parties: Parties, done: dict[str, Json]) -> None:
+    job = done[AGGREGATOR]
+    assert job["metrics"]["accuracy"] > 0.5
+    assert job["series"]["replies"] == [3.0] * 4
+    assert len(job["series"]["accuracy"]) == 4
+    assert len(done["client-a"]["series"]["loss"]) == 4
+    told = events(parties[AGGREGATOR], job["id"], "round")
+    assert [event["data"]["round"] for event in told] == [1, 2, 3, 4]
+    assert told[-1]["data"]["measures"]["accuracy"] == job["metrics"]["accuracy"]
+
+
+def test_a_job_starts_from_a_registered_model(parties: Parties, done: dict[str, Json], going: str) -> None:
+    measures = rounds_after(parties[AGGREGATOR], going, 0)
+    assert measures[0]["accuracy"] > done[AGGREGATOR]["series"]["accuracy"][0]
+
+
+def test_an_unknown_model_is_named_before_anything_is_sent(parties: Parties) -> None:
+    answer = parties[AGGREGATOR].call("POST", "/v1/jobs", json={"spec": spec(1, first_model="00")})
+    assert (answer.status_code, answer.json()["code"]) == (422, "unknown_model")
+
+
+def test_a_killed_worker_comes_back_to_a_later_round(parties: Parties, going: str) -> None:
+    hub, client = parties[AGGREGATOR], parties["client-a"]
+    before = client.job(going)
+    os.kill(before["worker_pid"], signal.SIGKILL)
+    wait_for_return(hub, going, "client-a", 1)
+    assert {"peer": "client-a", "code": "worker_vanished"} in [e["data"] for e in events(hub, going, "left")]
+    after = client.job(going)
+    assert after["attempt"] > before["attempt"]
+    assert after["worker_pid"] not in {None, before["worker_pid"]}
+    assert {party.job(going)["state"] for party in parties.values()} == {"running"}
+
+
+def test_a_killed_server_takes_its_job_up_again(parties: Parties, going: str) -> None:
+    hub, client = parties[AGGREGATOR], parties["client-b"]
+    received = traffic(client, going)
+    client.stop(signal.SIGKILL)
+    wait_for_replies(hub, going, 2.0)
+    client.start()
+    wait_for_return(hub, going, "client-b", 1)
+    assert client.job(going)["state"] == "running"
+    assert traffic(client, going) > received
+
+
+def traffic(party: Any, job: str) -> int:
+    return sum(line["payload_bytes"] for line in party.job(job)["traffic"] if line["kind"] == "RoundTask")
+
+
+def test_a_client_whose_server_is_stopped_says_so_and_returns(parties: Parties, going: str) -> None:
+    hub, client = parties[AGGREGATOR], parties["client-c"]
+    client.stop(signal.SIGTERM)
+    hub.wait(going, lambda _found: {"peer": "client-c", "code": "server_restarted"} in left(hub, going))
+    client.start()
+    wait_for_return(hub, going, "client-c", 1)
+
+
+def left(hub: Any, job: str) -> list[Json]:
+    return [event["data"] for event in events(hub, job, "left")]
+
+
+def test_a_straggler_is_not_waited_for_past_the_deadline(parties: Parties, going: str) -> None:
+    hub, client = parties[AGGREGATOR], parties["client-a"]
+    before, worker = left(hub, going), client.job(going)["worker_pid"]
+    os.kill(worker, signal.SIGSTOP)
+    try:
+        wait_for_replies(hub, going, 2.0)
+    finally:
+        os.kill(worker, signal.SIGCONT)
+    wait_for_replies(hub, going, 3.0)
+    assert left(hub, going) == before
+    assert client.job(going)["worker_pid"] == worker
+
+
+def test_who_cancels_ends_the_job_for_itself_alone_unless_it_is_the_aggregator(parties: Parties, going: str) -> None:
+    """The last test that uses this job."""
+    hub, client, others = parties[AGGREGATOR], parties["client-b"], [parties["client-a"], parties["client-c"]]
+    assert cancel(client, going)["state"] == "cancelled"
+    hub.wait(going, lambda _found: {"peer": "client-b", "code": "cancelled"} in left(hub, going))
+    wait_for_replies(hub, going, 2.0)
+    assert cancel(hub, going)["state"] == "cancelled"
+    for party in others:
+        ended = party.over(going)
+        assert (ended["state"], ended["error"]["side"]) == ("cancelled", AGGREGATOR)
