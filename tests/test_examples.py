@@ -1,5 +1,6 @@
 """The examples run, are short, and print what they promise."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -47,3 +48,14 @@ def test_a_module_of_ones_own_learns_and_its_owner_is_told_what_it_reads(scheme:
     printed = run("03_private_bottom.py", scheme)
     assert f"values of {message}: label-bearing numbers for every row and step" in printed
     assert float(printed.rsplit(maxsplit=1)[1]) > 0.97
+
+
+def test_forty_clients_learn_on_one_machine_and_four_bits_each_take_a_third_of_the_bytes() -> None:
+    def sent_and_accuracy(*arguments: str) -> tuple[int, float]:
+        printed = run("04_horizontal_simulation.py", *arguments)
+        sent = sum(int(size.replace(",", "")) for size in re.findall(r"Round\w+ ([\d,]+) bytes", printed))
+        return sent, float(printed.rsplit(maxsplit=1)[1])
+
+    (whole, accuracy), (small, compressed) = sent_and_accuracy(), sent_and_accuracy("compressed")
+    assert min(accuracy, compressed) > 0.8
+    assert small < whole / 3

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from api.cli import demo, job, party
+from api.cli import run as run_command
 from api.cli.errors import named
 from api.cli.output import Exit, Failure, Format, FormatOption, fail, flush, note, result, wanted_format
 from vfl.errors import JobError
@@ -22,6 +23,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("demo")(demo.demo)
+app.command("run")(run_command.run)
 app.add_typer(party.app, name="party")
 app.add_typer(job.app, name="job")
 

@@ -1,0 +1,154 @@
+"""`vfl run`: a job with all its parties simulated on this machine."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from api.cli.output import Exit, Failure, Format, FormatOption, QuietOption, note, result
+from api.sizes import readable_bytes
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+SpecArgument = Annotated[Path, typer.Argument(metavar="SPEC", help="Job specification, a TOML file.")]
+
+HEADINGS = f"{'round':>11} {{score:>9}} {'loss':>9} {'replies':>8} {'down':>10} {'up':>10}"
+
+
+def run(
+    spec: SpecArgument,
+    simulated: Annotated[  # noqa: FBT002 - a flag of the command line
+        bool, typer.Option("--sim", help="Simulate all parties here, as the table [simulation] says; no server.")
+    ] = False,
+    processes: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=1, help="Processes that run clients (default: simulation.processes)."),
+    ] = None,
+    output_folder: Annotated[
+        Path | None, typer.Option("--output", metavar="DIR", help="Folder for model, report and a state per round.")
+    ] = None,
+    resume: Annotated[  # noqa: FBT002
+        bool, typer.Option("--resume", help="Go on from the last round that --output holds.")
+    ] = False,
+    output: FormatOption = Format.TEXT,
+    quiet: QuietOption = False,  # noqa: FBT002
+) -> None:
+    """Run a job of rounds with many simulated clients on this machine.
+
+    The roles are those that run between servers, and the result depends on the specification alone.
+    """
+    if not simulated:
+        raise Failure(
+            Exit.ARGUMENTS,
+            "invalid_arguments",
+            "vfl run needs --sim: it simulates all parties of a job on this machine",
+            fix=f"Give --sim. Between servers the coordinator proposes a job with `vfl job submit {spec}`.",
+        )
+    if resume and output_folder is None:
+        raise Failure(
+            Exit.ARGUMENTS, "invalid_arguments", "--resume needs --output", fix="Name the folder to go on in."
+        )
+    text = specification(spec)
+    data = _run(spec, text, processes, output_folder, resume=resume, quiet=quiet)
+    result(output, data, lambda: _shown(data))
+
+
+def specification(path: Path) -> str:
+    """The text of a specification. Raises Failure where there is none."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise Failure(
+            Exit.ARGUMENTS, "file_unreadable", f"the specification {path} cannot be read", fix="Name a TOML file."
+        ) from error
+
+
+def _run(
+    spec: Path, text: str, processes: int | None, output_folder: Path | None, *, resume: bool, quiet: bool
+) -> dict[str, Any]:
+    from api.cli.progress import Progress  # noqa: PLC0415 - after the arguments are right
+    from api.simulation import Run  # noqa: PLC0415 - tables and tensors
+    from parties.federation import read_federation  # noqa: PLC0415
+
+    federation = read_federation(text)
+    with Progress(quiet=quiet) as progress:
+        lines = _Lines(progress.line, federation.spec.rounds.rounds)
+        this = Run(
+            federation,
+            processes or federation.simulation.processes,
+            text,
+            spec.parent,
+            output_folder,
+            on_round=lines.round,
+            on_refused=lambda text: progress.line(f"refused: {text}"),
+        )
+        try:
+            return this.resumed() if resume else this.fresh()
+        except KeyboardInterrupt:
+            again = f"; --resume goes on in {output_folder}" if output_folder and lines.last else ""
+            note(f"interrupted after round {lines.last}{again}" if lines.last else "interrupted before round 1 ended")
+            raise typer.Exit(Exit.INTERRUPTED) from None
+
+
+class _Lines:
+    """One line per round, under headings."""
+
+    def __init__(self, line: Any, rounds: int) -> None:
+        self._line, self._rounds = line, rounds
+        self.last = 0
+
+    def round(self, number: int, measures: Mapping[str, float]) -> None:
+        score = "accuracy" if "accuracy" in measures else "r2"
+        if not self.last:
+            self._line(HEADINGS.format(score=score))
+        self.last = number
+        sent, received = (readable_bytes(int(measures[key])) for key in ("bytes_sent", "bytes_received"))
+        self._line(
+            f"{f'{number}/{self._rounds}':>11} {measures[score]:>9.4f} {measures['loss']:>9.4f} "
+            f"{measures['replies']:>8.0f} {sent:>10} {received:>10}"
+        )
+
+
+def _shown(data: dict[str, Any]) -> "RenderableType":
+    from rich.console import Group  # noqa: PLC0415 - only for text
+    from rich.table import Table  # noqa: PLC0415
+
+    rows = data["rows"]
+    head = (
+        f"{data['name']}: {data['clients']:,} clients with {rows['fewest']:,} to {rows['most']:,} rows, "
+        f"{data['rounds']:,} rounds of {data['cohort']:,} clients"
+    )
+    facts = Table(box=None, pad_edge=False, show_header=False)
+    facts.add_column()
+    facts.add_column(overflow="fold")
+    shown = ""
+    for name, value in _facts(data):
+        facts.add_row("" if name == shown else name, value)
+        shown = name
+    return Group(head, "", facts)
+
+
+def _facts(data: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    for name, value in data["metrics"].items():
+        held = f" on {data['rows']['test']:,} held-out rows" if name in {"accuracy", "r2"} else ""
+        yield name.replace("_", " "), f"{value:.4f}{held}"
+    sent = data["bytes"]
+    yield "sent", f"aggregator {readable_bytes(sent['down'])}, clients {readable_bytes(sent['up'])}"
+    kinds: dict[tuple[str, str], list[int]] = {}
+    for line in sent["by_round"]:
+        total = kinds.setdefault((line["kind"], line["direction"]), [0, 0])
+        total[0] += line["messages"]
+        total[1] += line["bytes"]
+    for (kind, direction), (messages, size) in kinds.items():
+        yield "sent", f"{kind} {direction}: {messages:,} messages, {readable_bytes(size)}"
+    processes = "1 process" if data["processes"] == 1 else f"{data['processes']} processes"
+    yield "time", f"{data['seconds']:.1f} s, clients in {processes}"
+    for refusal in data["refused"]:
+        yield "refused", refusal["text"]
+    for text in data["notes"]:
+        yield "note", text
+    yield "model", f"SHA-256 {data['model_digest'][:16]}"
+    if data["folder"]:
+        yield "folder", data["folder"]

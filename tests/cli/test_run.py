@@ -1,0 +1,190 @@
+"""`vfl run --sim` as a person and a script meet it: lines per round, a folder, a report, and going on after an end."""
+
+import json
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.numpy import load_file
+
+Run = Callable[..., tuple[int, str, str]]
+
+SPEC = """
+job = { name = "digits", protocol = "rounds", task = "multiclass", classes = 10 }
+train = { batch_rows = 16, optimiser = { rate = 0.1 } }
+[simulation]
+dataset = "digits"
+clients = 12
+partition = { kind = "shards", per_client = 2 }
+[model]
+network = "mlp"
+hidden = [16]
+input_shape = [64]
+input_range = [0.0, 16.0]
+label = "digit"
+[rounds]
+rounds = 3
+clients_per_round = 4
+"""
+
+COMPRESSED = SPEC + 'parts = ["compressed_sync"]\n'
+
+
+@pytest.fixture
+def spec(tmp_path: Path) -> Path:
+    path = tmp_path / "digits.toml"
+    path.write_text(SPEC)
+    return path
+
+
+def answer(out: str) -> Any:
+    return json.loads(out)["data"]
+
+
+def test_a_run_prints_a_line_per_round_and_a_summary_in_eighty_columns(run: Run, spec: Path) -> None:
+    code, out, err = run("run", spec, "--sim")
+    assert code == 0
+    assert [line.split()[0] for line in err.splitlines()] == ["round", "1/3", "2/3", "3/3"]
+    assert out.startswith("digits: 12 clients with 119 to 120 rows, 3 rounds of 4 clients\n")
+    assert "held-out rows" in out
+    assert "RoundTask down: 12 messages" in out
+    assert max(len(line) for line in (out + err).splitlines()) <= 80
+
+
+def test_quiet_leaves_the_result_alone(run: Run, spec: Path) -> None:
+    code, out, err = run("run", spec, "--sim", "--quiet")
+    assert (code, err) == (0, "")
+    assert out
+
+
+def test_the_json_says_what_was_run_what_came_of_it_and_what_it_cost(run: Run, spec: Path) -> None:
+    code, out, _ = run("run", spec, "--sim", "--format", "json", "--quiet")
+    data = answer(out)
+    assert code == 0
+    assert (data["clients"], data["cohort"], data["rounds"], data["parts"]) == (12, 4, 3, [])
+    assert data["rows"] == {"clients": 1438, "fewest": 119, "most": 120, "test": 359}
+    assert len(data["series"]["accuracy"]) == 3
+    assert data["metrics"]["accuracy"] == data["series"]["accuracy"][-1]
+    lines = data["bytes"]["by_round"]
+    assert [(line["round"], line["kind"]) for line in lines if line["direction"] == "down"] == [
+        (1, "RoundTask"),
+        (2, "RoundTask"),
+        (3, "Published"),
+        (3, "RoundTask"),
+    ]
+    sent = {line["round"]: line["bytes"] for line in lines if line["kind"] == "RoundTask"}
+    assert list(sent.values()) == data["series"]["bytes_sent"]
+    assert data["bytes"]["up"] == sum(line["bytes"] for line in lines if line["direction"] == "up")
+    assert data["folder"] is None
+
+
+def test_the_result_is_that_of_the_specification_and_not_of_the_number_of_processes(run: Run, spec: Path) -> None:
+    one = answer(run("run", spec, "--sim", "--format", "json", "--quiet")[1])
+    two = answer(run("run", spec, "--sim", "--format", "json", "--quiet", "--processes", "2")[1])
+    assert two.pop("processes") == 2
+    assert {k: v for k, v in one.items() if k not in {"processes", "seconds"}} == {
+        k: v for k, v in two.items() if k != "seconds"
+    }
+
+
+def test_the_folder_holds_model_report_specification_and_a_state_per_round(run: Run, spec: Path) -> None:
+    folder = spec.parent / "out"
+    data = answer(run("run", spec, "--sim", "--output", folder, "--format", "json", "--quiet")[1])
+    assert json.loads((folder / "report.json").read_text()) == data
+    assert (folder / "job.toml").read_text() == SPEC
+    assert load_file(folder / "model.safetensors")["head.weight"].shape == (10, 16)
+    assert sorted(path.name for path in (folder / "state").iterdir()) == [
+        f"round-000{number}.safetensors" for number in (1, 2, 3)
+    ]
+
+
+def interrupted(folder: Path, after: int) -> None:
+    """Leave what a run leaves that ends after this round."""
+    for number in (1, 2, 3):
+        if number > after:
+            (folder / "state" / f"round-000{number}.safetensors").unlink()
+    progress = json.loads((folder / "progress.json").read_text())
+    progress["round"] = after
+    progress["lines"] = [line for line in progress["lines"] if line["round"] <= after]
+    (folder / "progress.json").write_text(json.dumps(progress))
+    (folder / "model.safetensors").unlink()
+    (folder / "report.json").unlink()
+
+
+@pytest.mark.parametrize("text", [SPEC, COMPRESSED], ids=["averaging", "compressed"])
+def test_a_resumed_run_equals_the_uninterrupted_one(run: Run, spec: Path, text: str) -> None:
+    spec.write_text(text)
+    whole = answer(run("run", spec, "--sim", "--output", "whole", "--format", "json", "--quiet")[1])
+    shutil.copytree("whole", "part")
+    interrupted(Path("part"), after=1)
+    code, out, err = run("run", spec, "--sim", "--output", "part", "--resume", "--format", "json")
+    assert code == 0
+    assert [line.split()[0] for line in err.splitlines()] == ["round", "2/3", "3/3"]
+    assert Path("part/model.safetensors").read_bytes() == Path("whole/model.safetensors").read_bytes()
+    differs = {"seconds", "folder"}
+    assert {k: v for k, v in answer(out).items() if k not in differs} == {
+        k: v for k, v in whole.items() if k not in differs
+    }
+
+
+def test_ctrl_c_says_how_to_go_on(run: Run, spec: Path) -> None:
+    spec.write_text(SPEC.replace("rounds = 3", "rounds = 60"))
+    command = [sys.executable, "-m", "api.cli.main", "run", str(spec), "--sim", "--output", "out"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as process:
+        assert process.stderr is not None
+        next(line for line in process.stderr if "2/60" in line)
+        process.send_signal(signal.SIGINT)
+        *_, said = process.stderr
+    assert process.returncode == 130
+    assert re.fullmatch(r"interrupted after round \d+; --resume goes on in out\n", said)
+    whole = answer(run("run", spec, "--sim", "--format", "json", "--quiet")[1])
+    code, out, _ = run("run", spec, "--sim", "--output", "out", "--resume", "--format", "json", "--quiet")
+    assert code == 0
+    assert answer(out)["model_digest"] == whole["model_digest"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "text"),
+    [
+        ((), "invalid_arguments", "vfl job submit"),
+        (("--sim", "--resume"), "invalid_arguments", "--resume needs --output"),
+        (("--sim", "--output", "."), "simulation_exists", "is not empty"),
+        (("--sim", "--output", "new", "--resume"), "simulation_exists", "no round is finished"),
+    ],
+)
+def test_what_cannot_be_run_says_why_and_what_to_do(
+    run: Run, spec: Path, arguments: tuple[str, ...], code: str, text: str
+) -> None:
+    exit_code, out, _ = run("run", spec, *arguments, "--format", "json")
+    failure = json.loads(out)
+    assert (exit_code, failure["error_code"]) == (4, code)
+    assert text in f"{failure['message']} {failure['hint']}"
+    assert failure["hint"]
+
+
+def test_states_of_another_specification_are_not_gone_on_from(run: Run, spec: Path) -> None:
+    run("run", spec, "--sim", "--output", "out", "--quiet")
+    spec.write_text(SPEC.replace("rate = 0.1", "rate = 0.2"))
+    code, out, _ = run("run", spec, "--sim", "--output", "out", "--resume", "--format", "json")
+    assert (code, json.loads(out)["error_code"]) == (4, "simulation_exists")
+
+
+def test_a_specification_between_servers_is_not_simulated(run: Run, spec: Path) -> None:
+    spec.write_text(SPEC.replace("[simulation]", "[simulations]"))
+    code, out, _ = run("run", spec, "--sim", "--format", "json")
+    assert (code, json.loads(out)["error_code"]) == (4, "invalid_spec")
+    assert "no table [simulation]" in json.loads(out)["message"]
+    assert run("run", "none.toml", "--sim")[0] == 4
+
+
+def test_the_fields_of_a_report_are_documented(run: Run, spec: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "cli.md").read_text()
+    table = page.partition("## A simulation")[2].partition("\n## ")[0]
+    documented = [name for row in re.findall(r"^\| (`.*?) \|", table, re.MULTILINE) for name in row.split("`")[1::2]]
+    assert set(documented) == answer(run("run", spec, "--sim", "--format", "json", "--quiet")[1]).keys()
