@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from api.cli.check import check
 from api.cli.connection import PartyOption, ServerOption, TokenFileOption, connected
 from api.cli.output import (
     Exit,
@@ -28,7 +29,8 @@ if TYPE_CHECKING:
 
     from api.client import Client
 
-app = typer.Typer(help="Submit, list, show, watch and cancel jobs at a party's server.", no_args_is_help=True)
+app = typer.Typer(help="Check, submit, list, show, watch and cancel jobs at a party's server.", no_args_is_help=True)
+app.command("check")(check)
 
 JobArgument = Annotated[str, typer.Argument(metavar="JOB", help="The job's id.")]
 

@@ -16,8 +16,8 @@ from api.cli.output import Format, FormatOption
 Run = Callable[..., tuple[int, str, str]]
 
 ENVELOPE = {"schema_version", "status", "data", "error_code", "message", "hint", "docs"}
-COMMANDS = ("", "demo", "version", "party", "party init", "party serve", "job", *(
-    f"job {verb}" for verb in ("submit", "list", "show", "watch", "cancel")
+COMMANDS = ("", "demo", "run", "version", "party", "party init", "party serve", "job", *(
+    f"job {verb}" for verb in ("check", "submit", "list", "show", "watch", "cancel")
 ))  # fmt: skip
 NOT_NEEDED_FOR_HELP = {
     "httpx",

@@ -1,0 +1,110 @@
+"""`vfl job check`: what a specification would do, refuse or warn about, without a peer and without a server."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated
+
+import msgspec
+import typer
+
+from api.cli.output import Format, FormatOption, result
+from api.cli.run import SpecArgument, specification
+from api.sizes import readable_bytes
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from parties.job_check import Forecast, JobCheck, Side
+
+SHOWN_PARTIES = 4
+
+
+def check(
+    spec: SpecArgument,
+    rows: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=1, help="Rows of the parties' tables, on which values and bytes depend."),
+    ] = None,
+    output: FormatOption = Format.TEXT,
+) -> None:
+    """Print what a job would do, refuse or warn about. Nothing is sent, no table is read."""
+    text = specification(spec)
+    from parties.federation import is_simulation, read_federation  # noqa: PLC0415 - after the arguments are right
+    from parties.job_check import check as look  # noqa: PLC0415
+    from vfl.job import read_spec  # noqa: PLC0415
+
+    found = look(read_federation(text).spec if is_simulation(text) else read_spec(text), rows)
+    result(output, msgspec.to_builtins(found), lambda: _shown(found))
+
+
+def _shown(found: "JobCheck") -> "RenderableType":
+    from rich.console import Group  # noqa: PLC0415 - only for text
+    from rich.table import Table  # noqa: PLC0415
+
+    facts = Table(box=None, pad_edge=False, show_header=False)
+    facts.add_column(no_wrap=True)
+    facts.add_column(overflow="fold")
+    shown = ""
+    for name, value in _facts(found):
+        facts.add_row("" if name == shown else name, value)
+        shown = name
+    learned = Table("who", "learns from", box=None, pad_edge=False)
+    learned.add_column("messages" if found.cohort else "values", justify="right")
+    learned.add_column("what")
+    for line in found.learned:
+        values = "needs --rows" if line.values is None else f"{line.values:,}"
+        learned.add_row(line.receiver, line.message, values, line.learns)
+    end = "Nothing in the specification is refused. Tables, and rules of the parties' own, were not looked at."
+    return Group(f"{found.name}: {found.task}, protocol {found.protocol}", "", facts, "", learned, "", end)
+
+
+def _facts(found: "JobCheck") -> Iterator[tuple[str, str]]:
+    for side in found.sides:
+        yield from _side(side)
+    if found.cohort is not None:
+        yield "rounds", f"{found.steps:,} at most, {found.cohort:,} clients in each"
+        yield "parts", ", ".join(found.parts) or "none: federated averaging"
+    elif found.steps is not None:
+        yield "steps", f"{found.steps:,} on {found.rows:,} rows"
+    if found.forecast is not None:
+        yield from _forecast(found.forecast)
+    yield from _payload(found)
+    for text in found.waived:
+        yield "waived", f"refusal {text}, by rounds.allow"
+    for text in found.must_accept:
+        yield "must accept", text
+    for text in found.warnings:
+        yield "warning", text
+
+
+def _side(side: "Side") -> Iterator[tuple[str, str]]:
+    names = ", ".join(side.parties[:SHOWN_PARTIES])
+    more = f" and {len(side.parties) - SHOWN_PARTIES:,} more" if len(side.parties) > SHOWN_PARTIES else ""
+    yield f"{side.role} party" if side.role in {"label", "feature"} else side.role, f"{names}{more}"
+    yield "  brings", ", ".join(side.brings)
+    yield "  sends", ", ".join(side.sends)
+
+
+def _forecast(forecast: "Forecast") -> Iterator[tuple[str, str]]:
+    plain = forecast.without_parts
+    yield "network", f"{forecast.parameters:,} trained values"
+    once = f", and once {readable_bytes(forecast.backbone)} of backbone" if forecast.backbone else ""
+    yield "a task", f"{readable_bytes(forecast.task)}{once}; {_bare(forecast.task, plain['task'])}"
+    yield "a reply", f"{readable_bytes(forecast.reply)}; {_bare(forecast.reply, plain['reply'])}"
+    yield "at the end", f"{readable_bytes(forecast.published)} to every client"
+    yield "kept", f"{readable_bytes(forecast.stored)} at a client between rounds"
+    yield (
+        "whole job",
+        (f"at most: aggregator sends {readable_bytes(forecast.down)}, clients send {readable_bytes(forecast.up)}"),
+    )
+
+
+def _bare(size: int, plain: int) -> str:
+    if size == plain:
+        return "as federated averaging"
+    return f"federated averaging {readable_bytes(plain)}, {plain / size:.1f} times as much"
+
+
+def _payload(found: "JobCheck") -> Iterator[tuple[str, str]]:
+    for kind, size in (found.payload_bytes or {}).items():
+        if size:
+            yield "whole job", f"{kind}: {readable_bytes(size)}"

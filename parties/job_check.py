@@ -1,0 +1,246 @@
+"""What a job would do, refuse or warn about, told from its specification alone: no peer, no server, no table.
+
+What cannot work is refused when the specification is read, with the same error as between servers. This module says
+what a job that can work means for each side.
+"""
+
+import math
+from typing import Any
+
+import msgspec
+
+from parties.errors import PolicyRefused
+from parties.policy import FLOOR, check_plan
+from vfl import planner
+from vfl.job import JobSpec
+from vfl.messages import Grain
+from vfl.plan import Plan
+from vfl.rounds_spec import RoundsSpec
+from vfl.routes import routes_of
+from vfl.terms import PartyId, Role
+from vfl.training_spec import TrainingSpec
+
+NEARLY_ALL = 0.9
+"""A part that leaves more of the bytes than this saves next to nothing."""
+DECODER_SHARE = 0.05
+"""Of federated averaging's bytes: what later rounds of a backbone that stays may send at most (methods.md 2.6)."""
+
+
+class Side(msgspec.Struct, frozen=True):
+    """What the parties of one role bring and send."""
+
+    role: str
+    parties: tuple[PartyId, ...]
+    brings: tuple[str, ...]
+    """Uses of its tables."""
+    sends: tuple[str, ...]
+    """Kinds of messages."""
+
+
+class Learned(msgspec.Struct, frozen=True):
+    """One kind of message, and what its receiver can read out of it."""
+
+    message: str
+    sender: str
+    """A role."""
+    receiver: str
+    learns: str
+    grain: str
+    protection: str
+    values: int | None = None
+    """How many a pair of parties exchanges in the whole job: of rounds messages, else numbers, which need rows."""
+
+
+class Forecast(msgspec.Struct, frozen=True):
+    """Sizes of a job of rounds, payload bytes; totals are of all clients, should every round run."""
+
+    parameters: int
+    first_task: int
+    task: int
+    reply: int
+    published: int
+    stored: int
+    backbone: int
+    without_parts: dict[str, int]
+    """Task and reply if the same job had no parts."""
+    down: int
+    up: int
+
+
+class JobCheck(msgspec.Struct, frozen=True):
+    """The answer of `vfl job check`."""
+
+    name: str
+    protocol: str
+    task: str
+    digest: str
+    rows: int | None
+    sides: tuple[Side, ...]
+    learned: tuple[Learned, ...]
+    steps: int | None
+    """Batches of the whole training, or rounds."""
+    cohort: int | None
+    parts: tuple[str, ...]
+    forecast: Forecast | None
+    """Of rounds."""
+    payload_bytes: dict[str, int] | None
+    """Of a training whose number of rows is known, by kind of message."""
+    must_accept: tuple[str, ...]
+    """What a party's [acceptance] has to say, beyond its defaults, for the job to begin."""
+    waived: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+
+def check(spec: JobSpec, rows: int | None = None) -> JobCheck:
+    """`rows` are what the feature and label party share, or what each client has. Raises ImpossibleJob."""
+    spec = planner.resolve(spec)
+    # How often a message of rounds is sent does not depend on rows.
+    plans = _plans(spec, rows or 0) if rows or isinstance(spec, RoundsSpec) else {}
+    forecast = _forecast(spec) if isinstance(spec, RoundsSpec) else None
+    plan = next(iter(plans.values()), None)
+    rounds = spec if isinstance(spec, RoundsSpec) else None
+    return JobCheck(
+        name=spec.job.name,
+        protocol=spec.job.protocol,
+        task=spec.job.task,
+        digest=spec.digest().hex(),
+        rows=rows,
+        sides=_sides(spec),
+        learned=_learned(spec, plan),
+        steps=rounds.rounds.rounds if rounds else plan.steps if plan else None,
+        cohort=rounds.cohort if rounds else None,
+        parts=rounds.rounds.parts if rounds else (),
+        forecast=forecast,
+        payload_bytes=plan.payload_bytes if plan and not rounds else None,
+        must_accept=tuple(_must_accept(spec, plans)),
+        waived=rounds.rounds.allow if rounds else (),
+        warnings=tuple(_warnings(spec, plan, forecast)),
+    )
+
+
+def _plans(spec: JobSpec, rows: int) -> dict[PartyId, Plan]:
+    """One per role: parties of one role plan alike."""
+    one_each = {spec.role_of(party): party for party in reversed(spec.parties)}
+    return {party: planner.plan(spec, party, rows) for role, party in one_each.items() if role is not Role.AGGREGATOR}
+
+
+def _sides(spec: JobSpec) -> tuple[Side, ...]:
+    roles = dict.fromkeys(spec.role_of(party) for party in spec.parties)
+    return tuple(
+        Side(
+            role=role.value,
+            parties=(of_role := tuple(party for party in spec.parties if spec.role_of(party) is role)),
+            brings=tuple(spec.brings(of_role[0])),
+            sends=tuple(dict.fromkeys(r.message.kind() for r in routes_of(spec) if r.sender is role)),
+        )
+        for role in roles
+    )
+
+
+def _learned(spec: JobSpec, plan: Plan | None) -> tuple[Learned, ...]:
+    values = {line.message: line.values for line in plan.reveals} if plan else {}
+    found = []
+    for route in routes_of(spec):
+        reveals, kind = route.message.reveals, route.message.kind()
+        if reveals.grain is not Grain.NOTHING:
+            ends = (route.sender.value, route.receiver.value)
+            found.append(
+                Learned(kind, *ends, reveals.learns, reveals.grain.value, reveals.protection, values.get(kind))
+            )
+    return tuple(found)
+
+
+def _forecast(spec: RoundsSpec) -> Forecast:
+    from vfl.rehearsal import parameters_in, rehearse, without_parts  # noqa: PLC0415 - torch, for rounds only
+
+    sizes = rehearse(spec)
+    plain = rehearse(without_parts(spec)) if spec.rounds.parts else sizes
+    tasks, clients = spec.cohort * spec.rounds.rounds, len(spec.roster.clients)
+    return Forecast(
+        parameters=parameters_in(spec),
+        **msgspec.structs.asdict(sizes),
+        backbone=sizes.backbone,
+        without_parts={"task": plain.task, "reply": plain.reply},
+        down=tasks * sizes.task + min(tasks, clients) * sizes.backbone + clients * sizes.published,
+        up=tasks * sizes.reply,
+    )
+
+
+def _must_accept(spec: JobSpec, plans: dict[PartyId, Plan]) -> Any:
+    if spec.exposure not in FLOOR.schemes:
+        yield f'acceptance.schemes of every party: "{spec.exposure}"'
+    if isinstance(spec.job.seed, int):
+        yield f"acceptance.fixed_seed of every party: true, as job.seed is {spec.job.seed}"
+    for party, plan in plans.items():
+        try:
+            check_plan(plan, party, FLOOR)
+        except PolicyRefused as refusal:
+            yield f"{refusal.fix.rstrip('.')} ({str(refusal).partition(': ')[2]})"
+
+
+def _warnings(spec: JobSpec, plan: Plan | None, forecast: Forecast | None) -> Any:
+    if isinstance(spec, TrainingSpec):
+        yield from _of_training(spec, plan)
+    elif forecast is not None:
+        yield from _of_rounds(spec)
+        yield from _of_parts(spec, forecast)
+        yield from _of_sizes(spec, forecast)
+
+
+def _of_training(spec: TrainingSpec, plan: Plan | None) -> Any:
+    if spec.encryption.scheme == "none":
+        yield "nothing is encrypted: every embedding is read by the label party"
+    if spec.protection is not None and spec.protection.cut_noise.method == "none":
+        yield "errors go back without noise: the feature party can infer labels from them"
+    if plan is not None and spec.encryption.scheme == "ckks" and not plan.guards_deviating_label_party:
+        yield "nothing is claimed against a label party that breaks the protocol, as a key opens so many values"
+
+
+def _of_rounds(spec: RoundsSpec) -> Any:
+    rounds, clients = spec.rounds, len(spec.roster.clients)
+    never = clients * (1 - spec.cohort / clients) ** rounds.rounds
+    if never >= 1:
+        yield (
+            f"about {never:.0f} of {clients} clients are never chosen in {rounds.rounds} rounds of {spec.cohort}; "
+            "they get the final model"
+        )
+    if rounds.min_clients == spec.cohort:
+        yield f"min_clients is the whole cohort of {spec.cohort}: one late or refused reply repeats the round"
+    if rounds.rounds * rounds.deadline_seconds > spec.job.deadline_seconds:
+        yield (
+            f"{rounds.rounds} rounds of up to {rounds.deadline_seconds:g} s may take longer than "
+            f"job.deadline_seconds = {spec.job.deadline_seconds}"
+        )
+    if not rounds.reply_norm_limit:
+        yield "reply_norm_limit is off: a reply scaled up on purpose enters the mean"
+    if spec.model.norm == "batch" and spec.train.batch_rows < 2:
+        yield "batches of one row with batch normalisation: every client's training fails"
+
+
+def _of_parts(spec: RoundsSpec, forecast: Forecast) -> Any:
+    sent, plain = forecast.task + forecast.reply, sum(forecast.without_parts.values())
+    backbone, held = spec.backbone_decoder, spec.brings(spec.roster.aggregator)
+    if backbone is not None:
+        if not spec.model.first_model and "first" not in held:
+            yield "the first model has fresh weights: a backbone made from it has learned nothing"
+        if backbone.carry_back == "best" and "validation" not in held:
+            yield "carry_back = best without validation rows: nothing says whether the old first model was better"
+        if spec.compressed_sync is None and sent > DECODER_SHARE * plain:
+            yield (
+                f"after a client's first round {sent / plain:.0%} of federated averaging's bytes still travel: "
+                "cut later for a smaller decoder"
+            )
+    elif spec.compressed_sync is not None and sent > NEARLY_ALL * plain:
+        yield (
+            f"compressed_sync leaves {sent / plain:.0%} of the bytes: tensors of fewer than 1,024 values travel "
+            "as they are"
+        )
+
+
+def _of_sizes(spec: RoundsSpec, forecast: Forecast) -> Any:
+    limit = spec.rounds.stop.gigabytes * 1e9
+    per_round = spec.cohort * (forecast.task + forecast.reply)
+    first = min(spec.cohort * spec.rounds.rounds, len(spec.roster.clients)) * forecast.backbone
+    if limit and first + spec.rounds.rounds * per_round > limit:
+        ends = max(1, math.ceil((limit - first) / per_round))
+        yield f"stop.gigabytes ends the job after about {ends} of {spec.rounds.rounds} rounds"

@@ -1,0 +1,114 @@
+"""`vfl job check` as a person and a script meet it: no server, eighty columns, refusals with their code and exit 4."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+Run = Callable[..., tuple[int, str, str]]
+
+SPEC = """
+job = {{ name = "digits", protocol = "rounds", task = "multiclass", classes = 10 }}
+roster = {{ aggregator = "hub", clients = ["north", "south", "west"] }}
+train = {{ batch_rows = 16 }}
+[data]
+hub = {{ test = "held-out", public = "unlabelled", first = "old" }}
+north = {{ dataset = "digits" }}
+south = {{ dataset = "digits" }}
+west = {{ dataset = "digits" }}
+[model]
+network = "mlp"
+input_shape = [64]
+label = "digit"
+[rounds]
+rounds = 30
+min_clients = 2
+{rounds}
+"""
+
+BOTH = """
+parts = ["compressed_sync", "backbone_decoder"]
+[rounds.backbone_decoder]
+cut = "features"
+"""
+
+
+@pytest.fixture
+def spec(tmp_path: Path) -> Callable[[str], Path]:
+    def write(rounds: str = "") -> Path:
+        path = tmp_path / "job.toml"
+        path.write_text(SPEC.format(rounds=rounds))
+        return path
+
+    return write
+
+
+def test_it_tells_sides_sizes_and_warnings_in_eighty_columns(run: Run, spec: Callable[..., Path]) -> None:
+    code, out, err = run("job", "check", spec(BOTH))
+    assert (code, err) == (0, "")
+    assert out.startswith("digits: multiclass, protocol rounds\n")
+    words = " ".join(out.split())
+    assert "client north, south, west" in words
+    assert "of backbone; federated averaging" in words
+    assert 'must accept acceptance.schemes of every party: "updates"' in words
+    assert "carry_back = best without validation rows" in words
+    assert max(len(line) for line in out.splitlines()) <= 80
+
+
+def test_the_json_is_one_envelope(run: Run, spec: Callable[..., Path]) -> None:
+    code, out, err = run("job", "check", spec(), "--format", "json")
+    answer = json.loads(out)
+    assert (code, err, answer["status"]) == (0, "", "ok")
+    data = answer["data"]
+    assert data["forecast"]["parameters"] == 64 * 64 + 64 + 64 * 32 + 32 + 32 * 10 + 10
+    assert [side["role"] for side in data["sides"]] == ["aggregator", "client"]
+
+
+@pytest.mark.parametrize(
+    ("rounds", "code", "text"),
+    [
+        ('secure_sum = true\nparts = ["compressed_sync"]\n[rounds.compressed_sync]\ncodec = "rotation"',
+         "spec_conflict", "X2"),
+        ('parts = ["compressed_sync"]\n[rounds.compressed_sync]\nfeedback = false', "spec_conflict", "X4"),
+        ('parts = ["backbone_decoder"]', "spec_conflict", "X9"),
+        ('parts = ["shared_rows"]', "invalid_spec", "is no part"),
+        ("round = 3", "invalid_spec", "unknown field"),
+    ],
+)  # fmt: skip
+def test_a_refusal_has_the_code_it_has_between_servers_and_exits_with_4(
+    run: Run, spec: Callable[..., Path], rounds: str, code: str, text: str
+) -> None:
+    exit_code, out, _ = run("job", "check", spec(rounds), "--format", "json")
+    answer = json.loads(out)
+    assert (exit_code, answer["error_code"]) == (4, code)
+    assert text in answer["message"]
+    assert answer["hint"] or code == "invalid_spec"
+    _, _, err = run("job", "check", spec(rounds))
+    assert err.endswith(f"[{code}]\n")
+
+
+def test_a_simulation_is_checked_as_the_job_it_stands_for(run: Run, tmp_path: Path) -> None:
+    head, _, rest = SPEC.format(rounds="").partition("roster =")
+    _, _, tail = rest.partition("[model]")
+    simulated = f'{head}train = {{ batch_rows = 16 }}\n[simulation]\ndataset = "digits"\nclients = 120\n[model]{tail}'
+    (tmp_path / "many.toml").write_text(simulated)
+    code, out, _ = run("job", "check", tmp_path / "many.toml")
+    assert code == 0
+    assert "client-001, client-002, client-003, client-004 and 116 more" in " ".join(out.split())
+
+
+def test_a_training_asks_for_its_number_of_rows(run: Run, tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "job_specification.md").read_text()
+    path = tmp_path / "job.toml"
+    path.write_text(page.partition("```toml\n")[2].partition("```")[0])
+    without, given = run("job", "check", path)[1], run("job", "check", path, "--rows", "30000")[1]
+    assert "needs --rows" in without
+    assert "needs --rows" not in given
+    assert "EncryptedEmbedding: " in given
+    assert max(len(line) for line in (without + given).splitlines()) <= 80
+
+
+def test_a_file_that_is_missing_is_named(run: Run) -> None:
+    code, out, _ = run("job", "check", "none.toml", "--format", "json")
+    assert (code, json.loads(out)["error_code"]) == (4, "file_unreadable")
