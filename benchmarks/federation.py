@@ -126,6 +126,11 @@ class Row(TypedDict):
     """Gradient steps of all clients together."""
     kept: NotRequired[dict[str, float]]
     """By carry-back: share of the gain of decoder averaging on the first model that it keeps."""
+    client_std: NotRequired[float]
+    """Of the final model's accuracy over clients, each on the test rows of its own classes."""
+    client_worst: NotRequired[float]
+    rounds_to_fedavg_final: NotRequired[int]
+    """The first round as good as averaging in its last five; 0 if none is."""
     stored_by_round: NotRequired[list[float]]
     """Global test accuracy of the compressed copy that clients store."""
 

@@ -1,6 +1,6 @@
 """The table of one part of horizontal rounds, beside what it must be compared with (methods.md 7).
 
-    python benchmarks/rounds.py --part backbone_decoder|compressed_sync [--mnist] [--quick] [--seeds 3] [--format json]
+    python benchmarks/rounds.py --part PART [--mnist] [--quick] [--seeds 3] [--format json]
 
 Accuracy is the global test accuracy of the aggregator's model, mean of the last five rounds; mean and standard
 deviation (n - 1) over seeds. For one seed all rows share the held-out rows, what each client holds, the first weights
@@ -24,7 +24,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import torch
 from federation import Dataset, Row, load
 
-PARTS = ("backbone_decoder", "compressed_sync")
+PARTS = ("backbone_decoder", "compressed_sync", "shared_data")
 LAST = 5
 """Rounds whose mean is the accuracy of a run."""
 
@@ -80,8 +80,10 @@ def _over_seeds(rows: list[Row]) -> dict[str, Any]:
         "accuracy_std": _deviation(accuracies),
         "accuracy_by_round": _by_round([row["accuracy_by_round"] for row in rows]),
     }
-    for key in ("bytes_up", "bytes_down", "client_steps"):
-        over[key] = statistics.fmean(row[key] for row in rows)
+    numbers: list[dict[str, Any]] = [dict(row) for row in rows]
+    for key in ("bytes_up", "bytes_down", "client_steps", "client_std", "client_worst", "rounds_to_fedavg_final"):
+        if key in numbers[0]:
+            over[key] = statistics.fmean(row[key] for row in numbers)
     if kept := [row["kept"] for row in rows if "kept" in row]:
         over["kept"] = {way: statistics.fmean(one[way] for one in kept) for way in kept[0]}
     if stored := [row["stored_by_round"] for row in rows if "stored_by_round" in row]:
@@ -106,7 +108,8 @@ def _print(title: str, rows: dict[str, dict[str, Any]]) -> None:
         size = f"{row['bytes_up'] / 1e6:>12.3f}{row['bytes_down'] / 1e6:>12.3f}{row['client_steps']:>10.0f}"
         stored = f"  stored copy {row['stored_mean']:.4f}" if "stored_mean" in row else ""
         kept = "".join(f"  {way} keeps {share:.1%}" for way, share in row.get("kept", {}).items())
-        print(f"  {name:<24}{accuracy:>18}{size}{stored}{kept}")
+        clients = f"  clients ± {row['client_std']:.3f}, worst {row['client_worst']:.3f}" if "client_std" in row else ""
+        print(f"  {name:<24}{accuracy:>18}{size}{stored}{kept}{clients}")
 
 
 if __name__ == "__main__":
