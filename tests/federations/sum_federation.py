@@ -11,6 +11,8 @@ from crypto.masking import modulo
 from vfl.flow import Flow, Send, Together, receive, run_together, send
 from vfl.messages import Message, Published, SumTask
 from vfl.protocols.secure_sum import contribute, sum_of
+from vfl.sums.collection import Collection
+from vfl.sums.member import Member
 from vfl.sums.terms import Attendance, SumResult, SumTerms, majority
 
 HUB = "hub"
@@ -94,3 +96,31 @@ def run(
         flow = client(agreed, me, given[me])
         roles[me] = changing(flow, (change or {}).get(me, lambda message: message), (vanish or {}).get(me, 1 << 30))
     return run_together(roles)
+
+
+class Group:
+    """All members of one sum, driven by hand: an aggregator that may ask anything of any of them."""
+
+    def __init__(self, agreed: SumTerms, given: Mapping[str, Vector], number: int = 1) -> None:
+        self.agreed, self.given = agreed, given
+        task = SumTask(number, agreed.round, agreed.purpose)
+        self.members = {me: Member(agreed, task, me, HUB) for me in agreed.roster}
+        self.side = Collection(agreed, number, Attendance())
+        for me, member in self.members.items():
+            self.side.take_key(me, member.key())
+        self.keys = self.side.keys()
+
+    def deal(self) -> "Group":
+        self.dealt = {me: member.deal(self.keys) for me, member in self.members.items()}
+        for me, sent in self.dealt.items():
+            self.side.take_boxes(me, sent)
+        return self
+
+    def mask(self) -> "Group":
+        self.masked = {me: member.mask(self.side.boxes_for(me), self.given[me]) for me, member in self.members.items()}
+        return self
+
+
+def group(clients: int = 5) -> Group:
+    agreed = terms(clients)
+    return Group(agreed, vectors(agreed))

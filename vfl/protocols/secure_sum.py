@@ -25,10 +25,8 @@ Who learns what, and what an aggregator that deviates could do: docs/protocols/s
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final, TypeVar
 
-import numpy as np
-from numpy.typing import NDArray
-
 from crypto.errors import CryptoError
+from crypto.masking import Words
 from vfl.errors import RemoteProtocolError
 from vfl.flow import Flow, Receive, await_next, report, send
 from vfl.messages import (
@@ -87,9 +85,7 @@ def sum_of(
     return side.opened()  # 8
 
 
-def contribute(
-    terms: SumTerms, task: SumTask, words: NDArray[np.uint64], me: PartyId, hub: PartyId
-) -> Flow[Message | None]:
+def contribute(terms: SumTerms, task: SumTask, words: Words, me: PartyId, hub: PartyId) -> Flow[Message | None]:
     """A client's side, once it has got `task`: give `words`, taken modulo 2^W, to the sum.
 
     Returns None when its part is done, or the message by which the aggregator has gone on without it.

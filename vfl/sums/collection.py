@@ -29,7 +29,9 @@ class Collection:
         self._terms, self._number, self._seen = terms, number, seen
         self._pairs: dict[PartyId, PublicPair] = {}
         self._keys: KeyList
-        self._dealt: dict[PartyId, SealedShares] = {}
+        self._dealt: dict[PartyId, dict[PartyId, bytes]] = {}
+        """By dealer, its boxes by holder."""
+        self._digests: dict[PartyId, bytes] = {}
         self._arrived: list[PartyId] = []
         self._total: Words = np.zeros(terms.words, machine_word(terms.word_bits))
         self._shares: dict[tuple[bytes, PartyId], dict[int, bytes]] = {}
@@ -56,11 +58,11 @@ class Collection:
             raise RemoteProtocolError(f"{client} sent a box of shares that does not have {BOX_BYTES} bytes")
         if len(message.digests) != 2 * DIGEST_BYTES * len(members):
             raise RemoteProtocolError(f"{client} did not send the digests of two shares for each member")
-        self._dealt[client] = message
+        self._dealt[client], self._digests[client] = boxes, message.digests
 
     def boxes_for(self, client: PartyId) -> SealedShares:
         """One box from each other client that dealt."""
-        boxes = ((dealer, dict(sent.boxes)[client]) for dealer, sent in self._dealt.items() if dealer != client)
+        boxes = ((dealer, sealed[client]) for dealer, sealed in self._dealt.items() if dealer != client)
         return SealedShares(self._number, tuple(boxes))
 
     def take_words(self, client: PartyId, message: MaskedReply) -> None:
@@ -110,7 +112,7 @@ class Collection:
 
     def _digest(self, owner: PartyId, kind: bytes, holder: PartyId) -> bytes:
         start = DIGEST_BYTES * (2 * (self._keys.place(holder) - 1) + (kind == MASKING_KEY))
-        return self._dealt[owner].digests[start : start + DIGEST_BYTES]
+        return self._digests[owner][start : start + DIGEST_BYTES]
 
     def _secret(self, kind: bytes, owner: PartyId) -> bytes:
         shares = self._shares.get((kind, owner), {})

@@ -5,11 +5,8 @@ Every method is called once, in this order; a request that an honest aggregator 
 
 from dataclasses import replace
 
-import numpy as np
-from numpy.typing import NDArray
-
 from crypto.errors import InvalidBox, InvalidKey
-from crypto.masking import add_mask, machine_word, pack, subtract_mask
+from crypto.masking import Words, add_mask, machine_word, pack, subtract_mask
 from crypto.pair_keys import KeyList, PublicPair, fresh_private_key, mask_seed, public_key, sealing_key
 from crypto.sealing import seal, unseal
 from crypto.secret_sharing import SHARE_BYTES, shares_of
@@ -55,7 +52,7 @@ class Member:
                 boxes.append((member, seal(key, one + other)))
         return SealedShares(self._number, tuple(boxes), digests)
 
-    def mask(self, message: SealedShares, words: NDArray[np.uint64]) -> MaskedReply:
+    def mask(self, message: SealedShares, words: Words) -> MaskedReply:
         """This client's words modulo 2^W under its own mask and one with each member whose box came."""
         if words.shape != (self._terms.words,):
             raise ValueError(f"{words.shape} words where {self._terms.words} are agreed")
