@@ -4,7 +4,7 @@ from parties.errors import PolicyRefused
 from parties.settings import Acceptance
 from vfl.job import JobSpec
 from vfl.plan import Plan
-from vfl.terms import PartyId
+from vfl.terms import Brought, PartyId
 
 FLOOR = Acceptance()
 
@@ -16,13 +16,7 @@ def check_agreement(spec: JobSpec, me: PartyId, acceptance: Acceptance) -> None:
         if peer not in acceptance.peers:
             _refuse(me, "peers", f"{peer!r} is not in it", f'add "{peer}" to it')
     for brought in spec.brings(me).values():
-        if brought.dataset not in acceptance.datasets:
-            _refuse(me, "datasets", f"{brought.dataset!r} is not in it", f'add "{brought.dataset}" to it')
-        if acceptance.columns and brought.every_column:
-            _refuse(me, "columns", "the job takes every column", "name the columns in model.columns, or empty it")
-        for column in brought.columns:
-            if acceptance.columns and column not in acceptance.columns:
-                _refuse(me, "columns", f"{column!r} is not in it", f'add "{column}" to it')
+        _check_table(brought, me, acceptance)
     scheme = spec.exposure
     if scheme not in acceptance.schemes:
         _refuse(me, "schemes", f"{scheme!r} is not in it", f'add "{scheme}" to it')
@@ -30,6 +24,19 @@ def check_agreement(spec: JobSpec, me: PartyId, acceptance: Acceptance) -> None:
         _refuse(
             me, "fixed_seed", f"job.seed is {spec.job.seed}, chosen by one side", "set it to true, or use seed = joint"
         )
+
+
+def _check_table(brought: Brought, me: PartyId, acceptance: Acceptance) -> None:
+    if brought.dataset not in acceptance.datasets:
+        _refuse(me, "datasets", f"{brought.dataset!r} is not in it", f'add "{brought.dataset}" to it')
+    if brought.leaves and brought.dataset not in acceptance.handed_out:
+        text = f"the job hands the rows of {brought.dataset!r} to its peers"
+        _refuse(me, "handed_out", text, f'add "{brought.dataset}" to it, or propose another rule')
+    if acceptance.columns and brought.every_column:
+        _refuse(me, "columns", "the job takes every column", "name the columns in model.columns, or empty it")
+    for column in brought.columns:
+        if acceptance.columns and column not in acceptance.columns:
+            _refuse(me, "columns", f"{column!r} is not in it", f'add "{column}" to it')
 
 
 def check_plan(plan: Plan, me: PartyId, acceptance: Acceptance) -> list[str]:

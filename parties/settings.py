@@ -81,7 +81,10 @@ class Acceptance(Table):
     columns: tuple[str, ...] = ()
     """Columns that a job may bring in as inputs; empty = every column of the data sets above, labels included."""
     schemes: tuple[str, ...] = ("ckks",)
-    """What may leave this party: ciphertexts, training in clear (`none`), trained parameters (`updates`)."""
+    """What may leave this party: ciphertexts, training in clear (`none`), trained parameters (`updates`), sums of
+    them (`sums`)."""
+    handed_out: tuple[str, ...] = ()
+    """Data sets whose rows themselves may be handed to every peer of a job."""
     fixed_seed: bool = False
     minimum_rows: int = Field(default=1000, ge=2)
     minimum_batch_rows: int = Field(default=0, ge=0)
@@ -229,7 +232,8 @@ peer_port = {peer_port}       # other parties
 peers = []
 datasets = []
 columns = []                # inputs a job may ask for; empty = every column, labels included
-schemes = ["ckks"]         # "none" and "updates" must be allowed by name
+schemes = ["ckks"]         # "none", "updates" and "sums" must be allowed by name
+handed_out = []            # data sets whose rows may go to every peer of a job
 fixed_seed = false
 minimum_rows = 1000
 minimum_batch_rows = 0     # 0 = what the number of opened values asks for

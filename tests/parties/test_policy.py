@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+import rounds_federation as rounds
 
 from parties.errors import PolicyRefused
 from parties.policy import check_agreement, check_plan
@@ -53,6 +54,28 @@ def test_a_column_that_was_not_granted_is_refused_so_that_no_peer_can_ask_for_a_
     with pytest.raises(PolicyRefused, match=r"acceptance\.columns: 'b' is not in it"):
         check_agreement(spec(), "telco", Acceptance(**granted))
     check_agreement(spec(), "telco", Acceptance(**(granted | {"columns": ("a", "b")})))
+
+
+def test_rows_themselves_leave_only_where_the_data_set_is_named_for_it() -> None:
+    job = rounds.spec(parts=["shared_data"], tables=("test", "shared"), extra='[rounds.shared_data]\nrule = "share"')
+    agreed = Acceptance(
+        peers=job.roster.clients,
+        datasets=("test-rows", "shared-rows"),
+        schemes=("updates",),
+        handed_out=("shared-rows",),
+    )
+    check_agreement(job, rounds.HUB, agreed)
+    with pytest.raises(PolicyRefused, match=r"acceptance\.handed_out: the job hands the rows of 'shared-rows'"):
+        check_agreement(job, rounds.HUB, agreed.model_copy(update={"handed_out": ()}))
+
+
+def test_a_job_whose_updates_are_read_is_not_one_of_sums() -> None:
+    client: dict[str, Any] = {"peers": (rounds.HUB,), "datasets": ("rows",)}
+    job, summed = rounds.spec(clients=4), rounds.spec(clients=4, extra="secure_sum = true")
+    check_agreement(job, "c0", Acceptance(**client, schemes=("updates",)))
+    check_agreement(summed, "c0", Acceptance(**client, schemes=("sums",)))
+    with pytest.raises(PolicyRefused, match=r"acceptance\.schemes: 'updates' is not in it"):
+        check_agreement(job, "c0", Acceptance(**client, schemes=("sums",)))
 
 
 def test_a_default_policy_lowers_no_floor() -> None:
