@@ -52,19 +52,20 @@ class Learned(msgspec.Struct, frozen=True):
 
 
 class Forecast(msgspec.Struct, frozen=True):
-    """Sizes of a job of rounds, payload bytes; totals are of all clients, should every round run."""
+    """Sizes of a job of rounds in payload bytes: of one client, and of all together should every round run."""
 
     parameters: int
-    first_task: int
-    task: int
-    reply: int
+    down: int
+    """To a client, each round it is chosen."""
+    up: int
+    once_down: int
+    once_up: int
     published: int
     stored: int
-    backbone: int
     without_parts: dict[str, int]
-    """Task and reply if the same job had no parts."""
-    down: int
-    up: int
+    """`down` and `up` if the same job were federated averaging."""
+    total_down: int
+    total_up: int
 
 
 class JobCheck(msgspec.Struct, frozen=True):
@@ -154,15 +155,15 @@ def _forecast(spec: RoundsSpec) -> Forecast:
     from vfl.rehearsal import parameters_in, rehearse, without_parts  # noqa: PLC0415 - torch, for rounds only
 
     sizes = rehearse(spec)
-    plain = rehearse(without_parts(spec)) if spec.rounds.parts else sizes
+    plain = rehearse(without_parts(spec)) if spec.rounds.parts or spec.rounds.secure_sum else sizes
     tasks, clients = spec.cohort * spec.rounds.rounds, len(spec.roster.clients)
+    once = min(tasks, clients)
     return Forecast(
         parameters=parameters_in(spec),
         **msgspec.structs.asdict(sizes),
-        backbone=sizes.backbone,
-        without_parts={"task": plain.task, "reply": plain.reply},
-        down=tasks * sizes.task + min(tasks, clients) * sizes.backbone + clients * sizes.published,
-        up=tasks * sizes.reply,
+        without_parts={"down": plain.down, "up": plain.up},
+        total_down=tasks * sizes.down + once * sizes.once_down + clients * sizes.published,
+        total_up=tasks * sizes.up + once * sizes.once_up,
     )
 
 
@@ -184,6 +185,7 @@ def _warnings(spec: JobSpec, plan: Plan | None, forecast: Forecast | None) -> An
     elif forecast is not None:
         yield from _of_rounds(spec)
         yield from _of_parts(spec, forecast)
+        yield from _of_shared_data(spec)
         yield from _of_sizes(spec, forecast)
 
 
@@ -211,14 +213,14 @@ def _of_rounds(spec: RoundsSpec) -> Any:
             f"{rounds.rounds} rounds of up to {rounds.deadline_seconds:g} s may take longer than "
             f"job.deadline_seconds = {spec.job.deadline_seconds}"
         )
-    if not rounds.reply_norm_limit:
+    if not rounds.reply_norm_limit and not rounds.secure_sum:
         yield "reply_norm_limit is off: a reply scaled up on purpose enters the mean"
     if spec.model.norm == "batch" and spec.train.batch_rows < 2:
         yield "batches of one row with batch normalisation: every client's training fails"
 
 
 def _of_parts(spec: RoundsSpec, forecast: Forecast) -> Any:
-    sent, plain = forecast.task + forecast.reply, sum(forecast.without_parts.values())
+    sent, plain = forecast.down + forecast.up, sum(forecast.without_parts.values())
     backbone, held = spec.backbone_decoder, spec.brings(spec.roster.aggregator)
     if backbone is not None:
         if not spec.model.first_model and "first" not in held:
@@ -237,10 +239,21 @@ def _of_parts(spec: RoundsSpec, forecast: Forecast) -> Any:
         )
 
 
+def _of_shared_data(spec: RoundsSpec) -> Any:
+    shared, everybody = spec.shared_data, spec.cohort == len(spec.roster.clients)
+    if shared is not None and shared.rule == "feddu" and shared.divergence == "cohort" and everybody:
+        yield (
+            'rule = "feddu" never acts where every client is chosen in every round: its weight is then 0; set '
+            'divergence = "clients", or choose fewer'
+        )
+    if shared is not None and shared.rule == "share":
+        yield "the aggregator's shared rows, with their labels, go to every client"
+
+
 def _of_sizes(spec: RoundsSpec, forecast: Forecast) -> Any:
     limit = spec.rounds.stop.gigabytes * 1e9
-    per_round = spec.cohort * (forecast.task + forecast.reply)
-    first = min(spec.cohort * spec.rounds.rounds, len(spec.roster.clients)) * forecast.backbone
+    per_round = spec.cohort * (forecast.down + forecast.up)
+    first = min(spec.cohort * spec.rounds.rounds, len(spec.roster.clients)) * (forecast.once_down + forecast.once_up)
     if limit and first + spec.rounds.rounds * per_round > limit:
         ends = max(1, math.ceil((limit - first) / per_round))
         yield f"stop.gigabytes ends the job after about {ends} of {spec.rounds.rounds} rounds"
