@@ -1,6 +1,6 @@
 """Nothing keeps a model at full precision that need not: clients between rounds and steps, the aggregator ever."""
 
-from collections.abc import Iterator
+from collections.abc import Generator
 
 import numpy as np
 import pytest
@@ -60,7 +60,7 @@ def test_between_rounds_a_client_keeps_nothing_of_the_model_but_codes(terms):
 
 
 def test_the_census_finds_what_a_suspended_role_holds():
-    def role() -> Iterator[int]:
+    def role() -> Generator[int, None, None]:
         held = {"array": np.zeros((48, 64), np.float32), "module": torch.nn.Linear(48, 40)}
         yield len(held)
 
@@ -114,7 +114,8 @@ def test_the_aggregator_holds_as_many_models_for_nine_clients_as_for_three(parts
                 try:
                     effect = flow.send(answer)
                 except StopIteration as stop:
-                    return stop.value
+                    outcome: Outcome = stop.value
+                    return outcome
                 waits += isinstance(effect, Receive)
                 if isinstance(effect, Receive) and waits == 2 * clients:
                     counted.append([size for size in alive() if size in {FIRST, SECOND, 2 * FIRST, 2 * SECOND}])

@@ -157,8 +157,10 @@ def _aggregator(setup: Setup[RoundsSpec], saved: Mapping[str, torch.Tensor]) -> 
 
 
 def _client(setup: Setup[RoundsSpec]) -> ClientPlaces:
-    side = CompressedTraining(setup, _terms(setup))
-    return ClientPlaces(update=side.update, read=side.published, stored=side.stored, notes=side.notes)
+    terms = _terms(setup)
+    side = CompressedTraining(setup, terms)
+    memory = side.memory if terms.keep_optimiser else None
+    return ClientPlaces(update=side.update, read=side.published, memory=memory, notes=side.notes)
 
 
 def _terms(setup: Setup[RoundsSpec]) -> CompressedSync:
@@ -168,4 +170,9 @@ def _terms(setup: Setup[RoundsSpec]) -> CompressedSync:
     return terms
 
 
-PART = Part("compressed_sync", _aggregator, _client)
+def _remembers(spec: RoundsSpec) -> bool:
+    """Whether a client remembers anything beside the codes it holds."""
+    return spec.compressed_sync is not None and spec.compressed_sync.keep_optimiser
+
+
+PART = Part("compressed_sync", _aggregator, _client, _remembers)

@@ -33,13 +33,6 @@ LAYER_CODECS = ("none", "half", "uniform")
 """Codecs a weight is held in while it is trained where the job names them; it is `block` otherwise."""
 
 
-class Kept(msgspec.Struct, frozen=True):
-    """What a client holds between rounds where momentum goes on."""
-
-    parameters: bytes
-    momenta: Momenta
-
-
 @dataclass(frozen=True)
 class Trained:
     """What training made of the model; each tensor is computed when it is asked for."""
@@ -54,9 +47,8 @@ class Trained:
 class CompressedTraining:
     def __init__(self, setup: Setup[RoundsSpec], terms: CompressedSync) -> None:
         self._terms = terms
-        kept = msgspec.msgpack.decode(setup.saved, type=Kept) if setup.saved and terms.keep_optimiser else None
-        self._body = kept.parameters if kept else b""
-        self._momenta: Momenta = kept.momenta if kept else {}
+        kept = setup.saved if terms.keep_optimiser else b""
+        self._momenta: Momenta = msgspec.msgpack.decode(kept, type=Momenta) if kept else {}
         self._doubtful: dict[int, float] = {}
 
     def update(self, body: bytes, work: Work) -> Updated:
@@ -71,7 +63,6 @@ class CompressedTraining:
         trained = train(module, body, stored_format(terms, shapes), work, terms, self._momenta)
         if terms.keep_optimiser:
             self._momenta = trained.momenta
-        self._body = body
         reply, error = _encoded(trained, shapes, reply_format(terms, shapes, work.reply_bits), terms, work)
         measures = {"reply_error": error.measured}
         if error.factor is not None:
@@ -83,11 +74,9 @@ class CompressedTraining:
     def published(self, body: bytes, shapes: Mapping[str, Shape]) -> Parameters:
         return read(body, dict(shapes), stored_format(self._terms, shapes))
 
-    def stored(self) -> bytes:
-        """Between rounds: the codes as they were received (R3.1, R3.4), and momentum where it is kept (R3.7)."""
-        if not self._terms.keep_optimiser:
-            return self._body
-        return msgspec.msgpack.encode(Kept(self._body, self._momenta))
+    def memory(self) -> bytes:
+        """Momentum that is kept (R3.7), beside the codes as they were received (R3.1, R3.4)."""
+        return msgspec.msgpack.encode(self._momenta)
 
     def notes(self) -> tuple[str, ...]:
         return tuple(
@@ -146,14 +135,19 @@ def train_in_layers(
         for name in compressed_names(shapes, stored)
         if name in learnt
     }
+    alone = replace(work, amend=None)
+    if work.augment is not None:  # a part that looks at what was received gets all of it, before the first step
+        load_parameters(module, {name: reading[name]() for name in reading})
+        augmented = work.augment(module, work.examples)
+        alone = replace(alone, augment=lambda _module, _rows: augmented)
     with packed(module, weights, packing.products), _products(terms):
         rest = {name: reading[name]() for name in shapes if name not in weights}
         load_parameters(module, rest)
         steps = _optimiser(module, work, momenta)
-        loss = fit(module, rest, replace(work, amend=None), steps=steps, on_step=on_step)
+        loss = fit(module, rest, alone, steps=steps, on_step=on_step)
     kept = _packed_momenta(module, steps, work) if terms.keep_optimiser else {}
     kept |= {name: weight.momentum for name, weight in weights.items() if weight.momentum}
-    if work.amend is not None:  # a part that looks at the whole model gets one, after the last step
+    if work.amend is not None:  # and so does one that looks at what was trained, after the last step
         restore(module, weights)
         work.amend(module, {name: reading[name]() for name in reading})
         weights = {}

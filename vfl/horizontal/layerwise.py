@@ -69,7 +69,7 @@ class PackedWeight:
         """One step of the optimiser. Raises Diverged where a value is no longer finite."""
         self._held.data = self.value()
         if self._packing.proximal:
-            gradient = gradient + self._packing.proximal * (self._held.data - self._received())
+            gradient = gradient.add(self._held.data - self._received(), alpha=self._packing.proximal)
         self._held.grad = gradient
         state = self._steps.state[self._held]
         if self.momentum:
