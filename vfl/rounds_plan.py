@@ -4,9 +4,12 @@ import math
 
 from vfl.plan import Plan, RevealLine
 from vfl.rounds_spec import RoundsSpec
-from vfl.routes import routes_of
+from vfl.routes import ROUTES, routes_of
 from vfl.schedule import batch_sizes
 from vfl.terms import PartyId, Role
+
+
+PER_ROUND = {"RoundTask", "RoundReply", "EvaluationTask"}
 
 
 def plan(spec: RoundsSpec, me: PartyId, rows: int) -> Plan:
@@ -33,6 +36,9 @@ def _reveals(spec: RoundsSpec) -> tuple[RevealLine, ...]:
     """How many messages of each kind each client sends or gets at most; how many values follows from the network."""
     rounds = spec.rounds
     share = math.ceil(rounds.rounds * spec.cohort / len(spec.roster.clients))
+    shared = spec.shared_data
+    asks = shared is not None and shared.rule == "feddu" and shared.counts == "pooled"
+    sums = share * (spec.rounds.secure_sum + asks + spec.evaluates_at_clients) + spec.rounds.secure_sum + asks
     lines = []
     for route in routes_of(spec):
         reveals, kind = route.message.reveals, route.message.kind()
@@ -45,7 +51,7 @@ def _reveals(spec: RoundsSpec) -> tuple[RevealLine, ...]:
                     receiver=ends[route.receiver],
                     learns=reveals.learns,
                     grain=reveals.grain.value,
-                    values=share if kind in {"RoundTask", "RoundReply"} else 1,
+                    values=sums if route in ROUTES["secure_sum"] else share if kind in PER_ROUND else 1,
                     protection=reveals.protection,
                 )
             )

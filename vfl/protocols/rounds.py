@@ -150,7 +150,7 @@ def _sum(
     try:
         return (yield from sum_of(terms, side.next_sum(), clients, side.spec.rounds.deadline_seconds, seen))
     finally:
-        for client in seen.left:
+        for client in seen.left | seen.faulty:  # who breaks a sum is in none until it comes anew
             present.lose(client)
         for client, ready in seen.back.items():
             present.welcome(client, ready.backbone_digest)
