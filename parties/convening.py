@@ -47,7 +47,7 @@ class Convening:
             case Refusal(code, message, fix) if link.presence is Presence.ASKED:
                 self.lack(link, failure_at(link.peer, "refused", code, message, fix), knows=True)
             case Lapse(code, message):
-                self._lapse(link, failure_at(link.peer, "left", code, message))
+                self._lapse(link, failure_at(link.peer, "left", code, message), knows=True)
             case Join(share) if len(share) == SHARE_BYTES:
                 link.leave(Presence.ASKED)
                 link.courier.watch(self._job.job)
@@ -104,13 +104,14 @@ class Convening:
                 link.leave(Presence.GONE)
                 self._job.abort(link, Failure(JobOver.code, f"the job is over at {self._job.me}"))
 
-    def _lapse(self, link: Link, failure: Failure) -> None:
+    def _lapse(self, link: Link, failure: Failure, *, knows: bool = False) -> None:
         """The run of a peer ends early; it may join again."""
         if link.presence not in {Presence.LIVE, Presence.AGREED}:
             return
-        told = failure.told()
-        self._leave(link, Presence.AWAY, failure, attempt=max(self._job.newest, link.newest + 1))
-        self._job.knock(link, Lapse(told.code, told.message), link.newest + 1)
+        told, attempt = failure.told(), link.newest + 1
+        self._leave(link, Presence.AWAY, failure, attempt=max(self._job.newest, attempt))
+        if not knows:
+            self._job.knock(link, Lapse(told.code, told.message), attempt)
         self._go_on()
 
     def _agree(self, link: Link, share: bytes) -> None:

@@ -80,6 +80,10 @@ class Journal:
         """An event with the columns of the job that change with it."""
         self._store.record(self._job, kind, text, data, **values)
 
+    def update(self, **values: Any) -> None:
+        """Columns of the job that no event tells of."""
+        self._store.update(self._job, **values)
+
     def pause(self, kind: str, text: str, data: dict[str, Any], **values: Any) -> None:
         """An event after which nothing may come for long: the counters are stored with it."""
         self._keep_traffic()

@@ -35,6 +35,7 @@ from parties.journal import Journal, result_of
 from parties.links import Link, Presence
 from parties.negotiation import (
     CONTROLS,
+    RUN,
     Abort,
     Agreement,
     Control,
@@ -215,15 +216,15 @@ class Supervisor:
         with self.lock:
             if self.over or self.run is not run or self.tables is not tables:  # a second Begin may have been faster
                 return
-            self._side.begin(shares)
-            pid = run.start(given)
-            self.tables, self._first_model = None, b""
-            values: dict[str, Any] = {"state": "running", "attempt": self.newest, "worker_pid": pid}
+            # The attempt is stored before anything is sent in it.
+            values: dict[str, Any] = {"state": "running", "attempt": max(RUN, self.newest)}
             if self._started:
                 self.journal.record("joined", f"{self.me} is back", {"peer": self.me}, **values)
             else:
-                self._started = True
                 self.journal.record("started", "training started", started_at=now(), **values)
+            self._started, self.tables, self._first_model = True, None, b""
+            self._side.begin(shares)
+            self.journal.update(worker_pid=run.start(given))
 
     def end_run(self) -> None:
         """Another may begin later."""

@@ -1,0 +1,230 @@
+"""An aggregator's party whose clients the test plays: who is waited for, let go, taken back, and kept out."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from played_peers import CLIENTS, HUB, PlayedPeer, ended, happened, party, spec, text
+
+from parties.errors import PeerUnreachable
+from parties.links import JOINS, SKIPPED_ATTEMPTS
+from parties.negotiation import Abort, Acceptance, Begin, Finish, Join, Lapse, Proposal, Refusal, check_shares
+from parties.party import Party
+from vfl.messages import ClientReady, encode
+
+PATIENCE_SECONDS = 0.4
+Clients = tuple[PlayedPeer, PlayedPeer, PlayedPeer]
+
+
+@pytest.fixture
+def clients(tmp_path: Path) -> Iterator[Clients]:
+    ada, bob, cyd = (PlayedPeer(name) for name in CLIENTS)
+    hub = party(tmp_path / HUB, HUB, (ada, bob, cyd), PATIENCE_SECONDS)
+    yield ada, bob, cyd
+    for job in hub.jobs():
+        hub.cancel(job.id)
+    hub.close()
+
+
+@pytest.fixture
+def hub(clients: Clients) -> Party:
+    return clients[0].party
+
+
+@pytest.fixture
+def running(hub: Party, clients: Clients) -> str:
+    """A job all three clients have begun."""
+    job = hub.submit(text()).id
+    for client in clients:
+        client.hear(job, Proposal)
+        assert client.say(job, Acceptance(client.share)) == ""
+    for client in clients:
+        client.hear(job, Begin)
+    happened(hub, job, "started")
+    return job
+
+
+def leave(client: PlayedPeer, job: str) -> None:
+    assert client.say(job, Lapse("worker_vanished", "its worker died"), 2) == ""
+
+
+def test_it_begins_with_everybody_who_agreed(hub: Party, clients: Clients) -> None:
+    ada, bob, cyd = clients
+    job = hub.submit(text()).id
+    assert cyd.say(job, Refusal("policy_refused", "no", "")) == ""
+    for client in (ada, bob):
+        client.say(job, Acceptance(client.share))
+    for client in (ada, bob):
+        begin, attempt = client.hear(job, Begin)
+        assert set(begin.shares) == {HUB, "ada", "bob"}
+        assert begin.shares[client.name] == client.share
+        assert attempt == 1
+    assert happened(hub, job, "left")[0].data == {"peer": "cyd", "code": "policy_refused"}
+    assert happened(hub, job, "started")
+
+
+def test_it_does_not_begin_with_fewer_than_it_needs(hub: Party, clients: Clients) -> None:
+    ada, bob, cyd = clients
+    job = hub.submit(text()).id
+    ada.say(job, Acceptance(ada.share))
+    for client in (bob, cyd):
+        client.say(job, Refusal("policy_refused", "no", ""))
+    error = ended(hub, job).error
+    assert error is not None
+    assert (error["code"], error["side"]) == ("too_few_parties", HUB)
+    assert "2 of 4 parties agreed" in error["message"]
+    assert ada.hear(job, Abort)[0].code == "too_few_parties"
+
+
+def test_it_does_not_wait_for_the_silent_and_takes_them_later(hub: Party, clients: Clients) -> None:
+    ada, bob, cyd = clients
+    job = hub.submit(text(gathering=0.3)).id
+    proposal, _ = cyd.hear(job, Proposal)
+    for client in (ada, bob):
+        client.say(job, Acceptance(client.share))
+    shares = ada.hear(job, Begin)[0].shares
+    assert "cyd" not in shares
+    assert cyd.say(job, Acceptance(cyd.share)) == ""
+    late, attempt = cyd.hear(job, Begin)
+    assert (late.shares, attempt) == (shares, 1)
+    check_shares(late.shares, spec(), proposal.commitment, "cyd", cyd.share)
+
+
+def test_when_too_few_answer_in_time_the_job_fails(hub: Party, clients: Clients) -> None:
+    job = hub.submit(text(gathering=0.1)).id
+    clients[0].say(job, Acceptance(clients[0].share))
+    error = ended(hub, job).error
+    assert error is not None
+    assert error["code"] == "too_few_parties"
+
+
+def test_a_client_that_is_away_is_asked_when_it_is_back(hub: Party, clients: Clients) -> None:
+    cyd = clients[2]
+    cyd.out_of_reach = True
+    job = hub.submit(text()).id
+    silence = PATIENCE_SECONDS * 3
+    assert not hub.events(job, 0, silence)
+    cyd.out_of_reach = False
+    assert cyd.hear(job, Proposal)[1] == 0
+
+
+def test_a_job_is_not_proposed_when_too_many_are_away(hub: Party, clients: Clients) -> None:
+    clients[1].out_of_reach = clients[2].out_of_reach = True
+    with pytest.raises(PeerUnreachable):
+        hub.submit(text())
+    assert hub.jobs() == []
+
+
+def test_a_client_that_aborts_is_out_and_the_job_goes_on(hub: Party, clients: Clients, running: str) -> None:
+    ada = clients[0]
+    assert ada.say(running, Abort("diverged", "too large"), 2) == ""
+    assert happened(hub, running, "left")[0].data == {"peer": "ada", "code": "diverged"}
+    assert ada.say(running, Join(ada.share), 3) == "job_over"
+    assert hub.job(running).state == "running"
+
+
+def test_a_client_that_contradicts_itself_is_out_and_told(hub: Party, clients: Clients, running: str) -> None:
+    ada = clients[0]
+    assert ada.say(running, Acceptance(b"another".ljust(32))) == "equivocation"
+    assert ada.hear(running, Abort)[0].code == "equivocation"
+    assert hub.job(running).state == "running"
+
+
+def test_a_client_that_speaks_out_of_turn_is_out(hub: Party, clients: Clients, running: str) -> None:
+    ada = clients[0]
+    assert ada.say(running, Join(b"short"), 2) == ""
+    assert ada.hear(running, Abort)[0].code == "remote_protocol_error"
+    assert hub.job(running).state == "running"
+
+
+def test_a_client_that_leaves_and_joins_starts_afresh(hub: Party, clients: Clients, running: str) -> None:
+    ada, bob, _ = clients
+    shares = ada.hear(running, Begin)[0].shares
+    leave(ada, running)
+    assert happened(hub, running, "left")[0].data == {"peer": "ada", "code": "worker_vanished"}
+    assert ada.say(running, Join(ada.share), 3) == ""
+    assert ada.hear(running, Begin, attempt=3)[0].shares == shares
+    assert happened(hub, running, "joined")[0].data == {"peer": "ada"}
+    assert hub.job(running).attempt == 3
+    old = ada.lane(running, 1).seal("ClientReady", encode(ClientReady()))
+    assert ada.send(old) == "stale_attempt"
+    assert ("Begin", 2) not in bob.heard(running)
+
+
+def test_a_client_may_join_without_a_farewell(clients: Clients, running: str) -> None:
+    ada = clients[0]
+    assert ada.say(running, Join(ada.share), 2) == ""
+    ada.hear(running, Begin, attempt=2)
+
+
+def test_a_client_out_of_reach_is_let_go_and_told_when_it_is_back(hub: Party, clients: Clients, running: str) -> None:
+    ada = clients[0]
+    ada.out_of_reach = True
+    assert happened(hub, running, "left")[0].data == {"peer": "ada", "code": "peer_timeout"}
+    ada.out_of_reach = False
+    assert ada.hear(running, Lapse)[1] == 2
+    assert ada.say(running, Join(ada.share), 3) == ""
+    ada.hear(running, Begin, attempt=3)
+
+
+def test_a_lapse_and_a_join_may_cross(hub: Party, clients: Clients, running: str) -> None:
+    """The client was away too, and counted to the same number."""
+    ada = clients[0]
+    ada.out_of_reach = True
+    happened(hub, running, "left")
+    assert ada.say(running, Join(ada.share), 2) == ""
+    ada.out_of_reach = False
+    ada.hear(running, Begin, attempt=2)
+    assert hub.job(running).state == "running"
+
+
+def test_a_client_that_had_not_answered_may_join_as_well(hub: Party, clients: Clients) -> None:
+    ada, bob, cyd = clients
+    job = hub.submit(text()).id
+    assert cyd.say(job, Join(cyd.share), 4) == ""
+    for client in (ada, bob):
+        client.say(job, Acceptance(client.share))
+    begin, attempt = cyd.hear(job, Begin)
+    assert (begin.shares["cyd"], attempt) == (cyd.share, 4)
+
+
+@pytest.mark.parametrize("attempt", [1, 3 + SKIPPED_ATTEMPTS])
+def test_a_join_of_an_old_attempt_or_far_ahead_is_refused(
+    hub: Party, clients: Clients, running: str, attempt: int
+) -> None:
+    ada = clients[0]
+    leave(ada, running)
+    assert ada.say(running, Join(ada.share), attempt) == "stale_attempt"
+    assert hub.job(running).state == "running"
+
+
+def test_who_joins_too_often_has_to_wait(hub: Party, clients: Clients, running: str) -> None:
+    ada = clients[0]
+    codes = [ada.say(running, Join(ada.share), attempt) for attempt in range(2, JOINS + 4)]
+    assert codes == [""] * JOINS + ["too_many_joins"] * 2
+    assert hub.job(running).state == "running"
+
+
+def test_nobody_joins_in_anothers_name(hub: Party, clients: Clients, running: str) -> None:
+    stranger = PlayedPeer("eve")
+    stranger.party = hub
+    assert stranger.say(running, Join(stranger.share), 2) == "unknown_sender"
+    assert hub.job(running).state == "running"
+
+
+def test_a_join_to_a_job_that_is_over_is_told_so(hub: Party, clients: Clients, running: str) -> None:
+    leave(clients[0], running)
+    hub.cancel(running)
+    assert clients[0].say(running, Join(clients[0].share), 3) == "job_over"
+
+
+def test_only_who_is_there_has_to_finish(hub: Party, clients: Clients, running: str) -> None:
+    """A client's role may return first; that ends nothing."""
+    ada = clients[0]
+    assert ada.say(running, Finish(), 1) == ""
+    assert hub.job(running).state == "running"
+
+
+def test_a_client_does_not_begin_the_job(hub: Party, clients: Clients, running: str) -> None:
+    assert clients[0].say(running, Begin({}), 2) == "illegal_route"
+    assert hub.job(running).state == "running"
