@@ -1,6 +1,6 @@
 """The table of one part of horizontal rounds, beside what it must be compared with (methods.md 7).
 
-    python benchmarks/rounds.py --part PART [--mnist] [--quick] [--seeds 3] [--format json]
+    python benchmarks/rounds.py --part PART [--mnist] [--quick] [--seeds 3] [--format json] [--html FILE]
 
 Accuracy is the global test accuracy of the aggregator's model, mean of the last five rounds; mean and standard
 deviation (n - 1) over seeds. For one seed all rows share the held-out rows, what each client holds, the first weights
@@ -17,10 +17,12 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import rounds_report
 import torch
 from federation import Dataset, Row, load
 
@@ -39,6 +41,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="one seed")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--format", choices=("text", "json"), default="text")
+    parser.add_argument("--html", type=Path, help="also write a page with plots")
     arguments = parser.parse_args()
     settings: dict[str, Setting] = importlib.import_module(f"rounds_{arguments.part}").SETTINGS
     seeds = 1 if arguments.quick else arguments.seeds
@@ -52,12 +55,14 @@ def main() -> None:
             runs.append(setting(dataset, seed, arguments.quick))
             print(f"{name} on {dataset.name}, seed {seed}: {time.perf_counter() - start:.0f} s", file=sys.stderr)
         results[name] = {row: _over_seeds([one[row] for one in runs]) for row in runs[0]}
+    machine = f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}, one thread"
+    if arguments.html:
+        rounds_report.write(arguments.html, f"{arguments.part}: {seeds} seeds", machine, results)
     if arguments.format == "json":
         print(json.dumps(results, indent=2))
         return
     for name, rows in results.items():
         _print(f"{arguments.part}, {name}, {seeds} seeds, global test accuracy", rows)
-    machine = f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}, one thread"
     print(f"{machine}, {time.perf_counter() - start:.0f} s in all")
 
 
