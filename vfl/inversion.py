@@ -13,6 +13,7 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal, NamedTuple
 
 import torch
@@ -20,7 +21,7 @@ from torch import nn
 from torch.nn import functional
 
 from vfl.models.local_training import features, one_thread
-from vfl.models.networks import build
+from vfl.models.networks import OBSERVED, build
 
 MOMENTUM = 0.1
 """Of observed statistics, as of batch normalisation."""
@@ -119,15 +120,15 @@ def invert(
 def observe(module: nn.Sequential, *, first: bool) -> nn.Sequential:
     """The same module, whose layers also keep mean and variance of what they read, as batch normalisation does (R2.4).
 
-    Buffers `<layer>.running_mean` and `.running_var` join its state, travel with it, and are pooled as those of norms
+    Buffers `<layer>.observed_running_mean` and `_var` join its state, travel with it, and are pooled as those of norms
     are. `first` observes the first layer too: for a decoder, which reads features. The first layer of a whole network
     reads rows, and the mean of a client's rows is nothing it should send.
     """
     for position, layer in enumerate(_weighted(module)):
         if position or first:
             width = layer.in_features if isinstance(layer, nn.Linear) else layer.in_channels
-            layer.register_buffer("running_mean", torch.zeros(width))
-            layer.register_buffer("running_var", torch.ones(width))
+            layer.register_buffer(f"{OBSERVED}mean", torch.zeros(width))
+            layer.register_buffer(f"{OBSERVED}var", torch.ones(width))
             layer.register_forward_pre_hook(_keep_statistics)
     return module
 
@@ -139,8 +140,8 @@ def _weighted(module: nn.Module) -> Iterator[nn.Linear | nn.Conv2d]:
 def _keep_statistics(layer: nn.Module, read: tuple[torch.Tensor, ...]) -> None:
     if layer.training:
         mean, variance = _statistics(read[0].detach())
-        layer.get_buffer("running_mean").lerp_(mean, MOMENTUM)
-        layer.get_buffer("running_var").lerp_(variance, MOMENTUM)
+        layer.get_buffer(f"{OBSERVED}mean").lerp_(mean, MOMENTUM)
+        layer.get_buffer(f"{OBSERVED}var").lerp_(variance, MOMENTUM)
 
 
 def _statistics(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -158,14 +159,18 @@ def _distances(module: nn.Module) -> Iterator[list[torch.Tensor]]:
     """
     found: list[torch.Tensor] = []
 
-    def measure(layer: nn.Module, read: tuple[torch.Tensor, ...]) -> None:
+    def measure(kept: str, layer: nn.Module, read: tuple[torch.Tensor, ...]) -> None:
         mean, variance = _statistics(read[0])
-        running = layer.get_buffer("running_var")
-        away = (mean - layer.get_buffer("running_mean")).norm() / running.sum().sqrt().clamp_min(1e-6)
+        running = layer.get_buffer(f"{kept}var")
+        away = (mean - layer.get_buffer(f"{kept}mean")).norm() / running.sum().sqrt().clamp_min(1e-6)
         found.append(away + (variance - running).norm() / running.norm().clamp_min(1e-6))
 
-    layers = [layer for layer in module.modules() if "running_mean" in dict(layer.named_buffers(recurse=False))]
-    hooks = [layer.register_forward_pre_hook(measure) for layer in layers]
+    hooks = [
+        layer.register_forward_pre_hook(partial(measure, name.removesuffix("mean")))
+        for layer in module.modules()
+        for name, _ in layer.named_buffers(recurse=False)
+        if name.endswith("running_mean")
+    ]
     try:
         yield found
     finally:
@@ -216,9 +221,9 @@ def _noise(module: nn.Module, space: Space, rows: int, draws: torch.Generator) -
         return space.low + (space.high - space.low) * torch.rand(rows, *space.shape, generator=draws)
     noise = torch.randn(rows, *space.shape, generator=draws)
     first = dict(next(_weighted(module)).named_buffers(recurse=False))
-    if "running_mean" in first and len(first["running_mean"]) == space.shape[0]:
+    if len(first.get(f"{OBSERVED}mean", ())) == space.shape[0]:
         by_channel = (-1, *[1] * (len(space.shape) - 1))
-        deviation, mean = first["running_var"].sqrt(), first["running_mean"]
+        deviation, mean = first[f"{OBSERVED}var"].sqrt(), first[f"{OBSERVED}mean"]
         noise = noise * deviation.reshape(by_channel) + mean.reshape(by_channel)
     return noise.clamp(space.low, space.high)
 

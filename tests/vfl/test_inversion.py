@@ -150,11 +150,14 @@ def test_observers_stand_in_for_norms(digits):
     inputs, labels = digits
     module = observe(network("mlp", "none", hidden=(32, 16)), first=False)
     names = [name for name, _ in norm_statistics_names(parameters_of(module))]
-    assert names == ["features.linear.running_mean", "head.running_mean"]  # and nothing that reads rows
+    assert names == [
+        "features.linear.observed_running_mean",
+        "head.observed_running_mean",
+    ]  # and nothing that reads rows
 
     fitted(module, inputs[TRAINING], labels[TRAINING])
     hidden = cut(module, "hidden1").backbone(inputs[TRAINING]).detach()
-    observed = module.get_buffer("features.linear.running_mean")
+    observed = module.get_buffer("features.linear.observed_running_mean")
     assert torch.allclose(observed, hidden.mean(0), rtol=0.3, atol=0.05)
     assert invert(module, each(10), Space((64,)), Search(), b"seed").share_kept >= 0.9
 

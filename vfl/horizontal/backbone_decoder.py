@@ -151,6 +151,7 @@ class _Deriving:
 
     def _carry_back(self, travelling: Travelling, trained: Parameters) -> _CarriedBack:
         old = parameters_of(self._first.decoder)
+        trained = {name: trained[name] for name in self._started}  # without statistics that are kept beside them
         compared = self._terms.carry_back == "best" and "validation" in self._embedded
         found = carried(
             rules_of(self._terms, public=self._public is not None, validation=compared),

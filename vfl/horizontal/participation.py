@@ -125,12 +125,15 @@ class Participation:
             rate=task.rate,
             seed=derived(self._setup.private_seed, self._setup.me, task.round),
             reply_bits=task.reply_bits,
+            augment=self._augmenting(task.round),
             amend=amend if amendments else None,
         )
 
     def _note(self, task: RoundTask, measures: dict[str, float]) -> None:
         self._stored, self.measures = task.parameters, measures
-        for name, value in measures.items():
+        for places in self._places:
+            self.measures = self.measures | places.measures()
+        for name, value in self.measures.items():
             self._series.setdefault(name, []).append(value)
 
     def take(self, message: Message) -> None:

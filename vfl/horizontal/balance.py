@@ -1,0 +1,60 @@
+"""How many inverted rows of each class a client adds to its own, and drawing them (methods.md 3.2)."""
+
+import math
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from vfl.inversion import Inverted, Space
+from vfl.rounds_terms import ModelInversion
+from vfl.schedule import philox
+
+NOISE = 0.01
+"""Deviation of what is added to a drawn row of a table, as a share of its values' deviation."""
+
+
+def missing(counts: list[int], terms: ModelInversion) -> list[int]:
+    """Rows wanted of each class. `all` wants `rows_per_class` of the largest class too, and so many more of all."""
+    target = math.ceil(terms.balance * max(counts))
+    if terms.classes == "all":
+        target = max(target, *counts) + terms.rows_per_class
+    wanted = [max(0, target - count) for count in counts]
+    limit = terms.max_ratio * sum(counts)
+    if limit and sum(wanted) > limit:
+        wanted = [math.floor(rows * limit / sum(wanted)) for rows in wanted]
+    return wanted
+
+
+def entropy(counts: list[int]) -> float:
+    """Of the classes' shares, as a share of the largest there is: 1 where every class has as many rows."""
+    shares = np.array([count for count in counts if count]) / max(1, sum(counts))
+    return float(-(shares * np.log(shares)).sum() / math.log(len(counts))) + 0.0
+
+
+def drawn(pool: Inverted, wanted: list[int], space: Space, seed: bytes) -> tuple[torch.Tensor, torch.Tensor]:
+    """So many rows of each class, with replacement, each moved a little; none of a class the pool has no row of."""
+    draws = np.random.Generator(philox(seed, "drawn rows"))
+    chosen = [np.zeros(0, np.int64)]
+    for label, rows in enumerate(wanted):
+        of_class = np.flatnonzero(pool.labels.numpy() == label)
+        if rows and len(of_class):
+            chosen.append(draws.choice(of_class, rows))
+    at = torch.from_numpy(np.concatenate(chosen))
+    return _moved(pool.inputs[at], space, draws), pool.labels[at]
+
+
+def _moved(rows: torch.Tensor, space: Space, draws: np.random.Generator) -> torch.Tensor:
+    """Pictures by one pixel at most in each direction, other rows by a little noise."""
+    if not len(rows):
+        return rows
+    if not space.pictures:
+        noise = torch.from_numpy(draws.standard_normal(rows.shape).astype(np.float32))
+        return (rows + NOISE * rows.std(unbiased=False) * noise).clamp(space.low, space.high)
+    height, width = space.shape[1:]
+    wide = functional.pad(rows, (1, 1, 1, 1), mode="replicate")
+    down, across = torch.from_numpy(draws.integers(0, 3, (2, len(rows), 1, 1)))
+    row = (down + torch.arange(height)[:, None])[:, None]
+    column = (across + torch.arange(width))[:, None]
+    picture = torch.arange(len(rows))[:, None, None, None]
+    return wide[picture, torch.arange(space.shape[0])[:, None, None], row, column]
