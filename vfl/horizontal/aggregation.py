@@ -128,6 +128,8 @@ class Aggregation:
             raise RemoteProtocolError(f"{client}'s parameters cannot be read: {error}") from error
         if not all(bool(torch.isfinite(values).all()) for values in trained.values() if values.is_floating_point()):
             raise RemoteProtocolError(f"{client} replied with numbers that are not finite")
+        if any(bool((trained[pooled.variance] < 0).any()) for pooled in norm_statistics_names(trained)):
+            raise RemoteProtocolError(f"{client} replied with a variance below zero")
         limit = self.spec.rounds.reply_norm_limit
         if limit and (norm := distance(trained, received)) > limit:
             raise RemoteProtocolError(
