@@ -27,8 +27,8 @@ COMPRESSED = Format("rotation", 4, unbiased=True)
 Forge = Callable[[RoundReply, RoundsSpec], Message]
 
 
-def job(parts: tuple[str, ...], norm: str = "none", rounds: int = 2) -> RoundsSpec:
-    extra = f"quorum = 0.6\nreply_norm_limit = {LIMIT}"
+def job(parts: tuple[str, ...], norm: str = "none", rounds: int = 2, limit: float = LIMIT) -> RoundsSpec:
+    extra = f"quorum = 0.6\nreply_norm_limit = {limit}"
     return spec(4, rounds, parts=parts, extra=extra, hidden=HIDDEN, norm=norm)
 
 
@@ -184,7 +184,7 @@ def test_a_variance_below_zero_is_refused():
         sent["features.norm.running_var"] -= 2.0
         return replaced(reply, parameters=write(sent))
 
-    together = run_with(forge, job((), norm="batch"))
+    together = run_with(forge, job((), norm="batch", limit=0.0))
     assert "variance below zero" in refusals(together)[0].text
     assert together.results[HUB].series["replies"] == [3.0, 3.0]
 
