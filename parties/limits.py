@@ -14,41 +14,31 @@ from vfl.errors import ImpossibleJob, SpecError
 from vfl.job import JobSpec, read_spec
 
 SPEC_BYTES = CONTROL_LIMIT - (1 << 10)
-"""A proposal is one control message; the rest of it is the commitment and what the label party fills in."""
+"""A proposal is one control message; the rest of it is the commitment and what its coordinator fills in."""
 WORD_LETTERS, PURPOSE_LETTERS = 200, 2000
 STEPS = 1_000_000
 NUMBERS = {
-    "train.epochs": 100_000,
-    "train.batch_rows": 1 << 31,
-    "job.classes": 1000,
-    "job.deadline_seconds": 366 * 86_400,
-    "job.seed": (1 << 63) - 1,
-    "encryption.values_per_key": 1 << 31,
-    "train.optimiser.rate": 1_000_000,
-    "train.optimiser.weight_decay": 1_000_000,
-    "protection.cut_noise.scale": 1_000_000,
-    "model.top.hidden": 2048,
-    "model.bottom.hidden": 2048,
-    "model.bottom.out": 2048,
-    "model.hidden": 2048,
-    "model.input_shape": 4096,
-    "rounds.backbone_decoder.student_hidden": 2048,
-    "rounds.rounds": 100_000,
-    "rounds.local_epochs": 1000,
-    "rounds.backbone_decoder.align_epochs": 1000,
-    "rounds.backbone_decoder.distil_epochs": 1000,
-    "model.first_epochs": 1000,
+    "epochs": 100_000,
+    "rounds": 100_000,
+    "local_epochs": 1000,
+    "first_epochs": 1000,
+    "align_epochs": 1000,
+    "distil_epochs": 1000,
+    "classes": 1000,
+    "deadline_seconds": 366 * 86_400,
+    "seed": (1 << 63) - 1,
+    "rate": 1_000_000,
+    "weight_decay": 1_000_000,
+    "scale": 1_000_000,
+    "hidden": 2048,
+    "student_hidden": 2048,
+    "out": 2048,
+    "input_shape": 4096,
 }
-"""Of a network's layers the widths: a peer chooses them, and our worker holds the weights."""
+"""By the last word of a key. Of layers the widths: a peer chooses them, and our worker holds the weights."""
 LARGEST = 1 << 31
 """Of every other number."""
-WIDTHS = {
-    "model.top.hidden",
-    "model.bottom.hidden",
-    "model.hidden",
-    "model.input_shape",
-    "rounds.backbone_decoder.student_hidden",
-}
+WIDTHS = {"hidden", "student_hidden", "input_shape"}
 LAYERS = 8
 INVISIBLE = {"Cc", "Cf", "Cs"}
 """Unicode categories of control and format characters and of half surrogate pairs: they can redraw a terminal."""
@@ -73,10 +63,10 @@ def check_limits(spec: JobSpec) -> None:
             case bool():
                 pass
             case int() | float():
-                most = NUMBERS.get(key, LARGEST)
+                most = NUMBERS.get(key.rpartition(".")[2], LARGEST)
                 if not -most <= value <= most:
                     raise SpecError(f"job specification: {key} is {_short(value)}; {most} is the most it can be")
-            case tuple() if key in WIDTHS and len(value) > LAYERS:
+            case tuple() if key.rpartition(".")[2] in WIDTHS and len(value) > LAYERS:
                 raise SpecError(f"job specification: {key} has {len(value)} layers; {LAYERS} is the most")
     size = len(spec.encoded())
     if size > SPEC_BYTES:

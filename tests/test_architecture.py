@@ -1,5 +1,6 @@
 """The shape of the house: which way the arrows point, what is never imported, and what no file may be called."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -59,6 +60,12 @@ def test_the_command_line_loads_neither_tensors_nor_ciphertexts() -> None:
 
 def test_the_worker_process_has_no_network_and_no_database() -> None:
     assert loaded_by("parties.worker").isdisjoint({"httpx", "fastapi", "uvicorn", "sqlalchemy", "sqlite3"})
+
+
+def test_a_party_does_not_know_what_kind_of_job_it_runs() -> None:
+    """Architecture.md 6: the test of the abstraction."""
+    for path in (ROOT / "parties").rglob("*.py"):
+        assert not re.search("vertical|horizontal", path.read_text("utf-8"), re.IGNORECASE), path
 
 
 def test_every_message_says_what_it_reveals() -> None:

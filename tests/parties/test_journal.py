@@ -1,16 +1,21 @@
-"""The end of a job reaches the database, also when there is no room for it at first."""
+"""What a role reports reaches the database; the end of a job also when there is no room for it at first."""
 
+import math
 import sqlite3
 import threading
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from parties.errors import StorageFailed
-from parties.journal import Journal
+from parties.journal import Journal, result_of
 from parties.registry import Registry
-from parties.store import DATABASE_FILE, Job, Store, now
+from parties.store import DATABASE_FILE, Job, Store, Traffic, now
+from vfl.errors import LocalProtocolError
+from vfl.reports import Outcome, Refused, RoundDone
 
 BOUND_SECONDS = 20.0
 
@@ -21,25 +26,93 @@ def change(folder: Path, statement: str) -> None:
         connection.execute(statement)
 
 
-def test_an_end_that_cannot_be_stored_is_tried_again_until_it_is(tmp_path: Path) -> None:
-    store = Store(tmp_path)
-    job = Job(id="job", name="n", state="running", role="label", party="a", peers=[], spec_digest="", created_at=now())
-    store.add(job, b"spec")
+def a_job(**values: Any) -> Job:
+    return Job(
+        id="job",
+        name="n",
+        state="running",
+        role="client",
+        party="a",
+        peers=["b"],
+        spec_digest="",
+        created_at=now(),
+        **values,
+    )
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    opened = Store(tmp_path)
+    opened.add(a_job(), b"spec")
+    yield opened
+    opened.close()
+
+
+def stored(store: Store) -> Job:
+    found = store.job("job")
+    assert found is not None
+    return found
+
+
+def test_a_round_is_an_event_with_its_measures(tmp_path: Path, store: Store) -> None:
+    journal = Journal(a_job(), store, Registry(tmp_path))
+    journal.note(RoundDone(3, 10, b"state", {"accuracy": 0.5, "norm": math.inf}))
+    (event,) = store.events("job", 0, 0)
+    assert (event.kind, event.text) == ("round", "round 3 of 10 done")
+    assert event.data == {"round": 3, "rounds": 10, "measures": {"accuracy": 0.5, "norm": None}}
+    assert (stored(store).epoch, stored(store).step) == (3, 3)
+    assert (tmp_path / "models" / "job" / "rounds" / "round-000003").read_bytes() == b"state"
+
+
+def test_a_round_may_be_left_out_or_repeated_but_not_undone(tmp_path: Path, store: Store) -> None:
+    journal = Journal(a_job(), store, Registry(tmp_path))
+    for number in (2, 5, 5):
+        journal.note(RoundDone(number, 10, b""))
+    with pytest.raises(LocalProtocolError, match="reports round 4 after round 5"):
+        journal.note(RoundDone(4, 10, b""))
+
+
+def test_who_was_refused_is_an_event_a_terminal_can_show(tmp_path: Path, store: Store) -> None:
+    Journal(a_job(), store, Registry(tmp_path)).note(Refused("b", "weights \x1b[31m are not finite"))
+    (event,) = store.events("job", 0, 0)
+    assert (event.kind, event.data) == ("refused", {"peer": "b"})
+    assert event.text == "b was left out: weights  [31m are not finite"
+
+
+def test_a_job_that_is_taken_up_again_counts_on(tmp_path: Path, store: Store) -> None:
+    first = Journal(a_job(), store, Registry(tmp_path))
+    first.received("b", "RoundTask", 100)
+    first.note(RoundDone(4, 10, b""))
+    first.pause("left", "a is away", {"peer": "a"})
+    second = Journal(stored(store), store, Registry(tmp_path))
+    second.received("b", "RoundTask", 11)
+    second.pause("left", "a is away", {"peer": "a"})
+    assert stored(store).traffic == [Traffic("received", "b", "RoundTask", 2, 111)]
+    with pytest.raises(LocalProtocolError):
+        second.note(RoundDone(3, 10, b""))
+
+
+def test_a_result_shows_numbers_that_json_can_hold() -> None:
+    outcome = Outcome(b"", {"auc": math.nan, "r2": 0.5}, {}, {"loss": [1.0, math.inf]}, ["kept\x07"])
+    assert result_of(outcome) == {
+        "metrics": {"r2": 0.5},
+        "operations": {},
+        "series": {"loss": [1.0, None]},
+        "notes": ["kept "],
+    }
+
+
+def test_an_end_that_cannot_be_stored_is_tried_again_until_it_is(tmp_path: Path, store: Store) -> None:
     change(tmp_path, "ALTER TABLE events RENAME TO elsewhere")
     with pytest.raises(StorageFailed, match="cannot be written"):
         store.record("job", "progress", "news")
-    Journal(job, store, Registry(tmp_path)).close("failed", "no room", None, {"state": "failed"})
-    found = store.job("job")
-    assert found is not None
-    assert found.state == "running"
+    Journal(a_job(), store, Registry(tmp_path)).close("failed", "no room", None, {"state": "failed"})
+    assert stored(store).state == "running"
     change(tmp_path, "ALTER TABLE elsewhere RENAME TO events")
     reader = threading.Thread(target=lambda: store.events("job", 0, BOUND_SECONDS), daemon=True)
     reader.start()
     reader.join(BOUND_SECONDS)
-    found = store.job("job")
-    assert found is not None
-    assert found.state == "failed"
-    store.close()
+    assert stored(store).state == "failed"
 
 
 def test_a_damaged_database_is_named(tmp_path: Path) -> None:

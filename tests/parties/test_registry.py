@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 from safetensors.numpy import save
 
-from parties.errors import StorageFailed
+from parties.errors import StorageFailed, UnknownModel
 from parties.registry import Registry, weights_digest
 from vfl.errors import LocalProtocolError
 
@@ -75,3 +75,30 @@ def test_a_folder_that_takes_no_files_is_named(tmp_path: Path) -> None:
     (tmp_path / "models").write_text("in the way")
     with pytest.raises(StorageFailed, match="cannot be written"):
         Registry(tmp_path).keep_model("job", save(WEIGHTS))
+
+
+def test_of_many_rounds_the_newest_states_are_kept_as_they_are(tmp_path: Path) -> None:
+    registry = Registry(tmp_path)
+    for number in range(1, 12):
+        registry.keep_round("job", number, b"packed %d" % number)
+    kept = {path.name: path.read_bytes() for path in (tmp_path / "models" / "job" / "rounds").iterdir()}
+    assert kept == {f"round-{number:06}": b"packed %d" % number for number in (9, 10, 11)}
+    assert registry.discard("job"), "they stay as checkpoints of a job that failed"
+
+
+def test_a_model_is_found_by_its_digest_once_its_job_is_done(tmp_path: Path) -> None:
+    registry, state = Registry(tmp_path), save(WEIGHTS)
+    digest = registry.keep_model("job", state)
+    with pytest.raises(UnknownModel, match=digest):
+        registry.model(digest)
+    registry.seal("job", {"model_digest": digest})
+    assert registry.model(digest) == state
+
+
+def test_a_model_that_was_changed_on_disk_is_unknown(tmp_path: Path) -> None:
+    registry = Registry(tmp_path)
+    digest = registry.keep_model("job", save(WEIGHTS))
+    registry.seal("job", {"model_digest": digest})
+    registry.model_path("job").write_bytes(save({"a": WEIGHTS["b"]}))
+    with pytest.raises(UnknownModel):
+        registry.model(digest)
