@@ -43,13 +43,12 @@ class PartyFolder:
 
     name: str
     peers: tuple[str, ...]
-    """Whose addresses it has."""
     files: Mapping[str, pl.DataFrame]
     """Its tables by the name of the data set; each becomes a CSV file."""
     id: str
     """The column of ids of each table."""
     acceptance: Mapping[str, Any]
-    """[acceptance] but for the seed; its own `peers` where they are more than those above."""
+    """[acceptance] beside peers and the seed."""
 
 
 @contextlib.contextmanager

@@ -50,10 +50,9 @@ class RoundsAgreement:
     floors: tuple[LoweredFloor, ...]
 
     def folder_of(self, party: str) -> PartyFolder:
-        """A client is told no address but the aggregator's, and agrees to train beside the other clients."""
+        """A client knows the aggregator alone."""
         lowered = {floor.name: floor.lowered for floor in self.floors if floor.party == party}
         acceptance: dict[str, Any] = {
-            "peers": [other for other in self.spec.parties if other != party],
             "datasets": list(self.table.files[party]),
             "schemes": [self.spec.exposure],
             "fixed_seed": True,

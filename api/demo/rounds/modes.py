@@ -43,14 +43,14 @@ MODES: dict[str, Mode] = {
         shares={"test": 0.2, "validation": 0.05, "public": 0.15, "first": 0.25},
         story=(
             "The aggregator has a model that knows the digits 0 to 4 only. It derives a smaller second model from it "
-            "and sends its backbone to each client once. The clients, each with about half of the ten digits, train "
+            "and sends its backbone to each client once. The clients, each without some of the ten digits, train "
             "nothing but the decoder behind it, and only decoders travel. The trained decoder is carried back into the "
             "aggregator's own model."
         ),
         trained="aggregator's model, after the rounds",
         federated="first_model_after",
         by_round="first_model_accuracy",
-        rounds=20,
+        rounds=15,
         local_epochs=2,
         known=5,
         rate_decay=0.95,
@@ -61,7 +61,7 @@ MODES: dict[str, Mode] = {
         settings=("stored_bits = 4", "reply_bits = 4"),
         shares={"test": 0.2},
         story=(
-            "Three clients, each with about half of the ten digits, train one network. Between rounds each keeps it in "
+            "Three clients, each without some of the ten digits, train one network. Between rounds each keeps it in "
             "4 bits per weight, and in 4 bits per weight the changes travel, both ways, at their real packed size."
         ),
         trained="aggregator and clients, 4 bits per weight",

@@ -22,7 +22,7 @@ PUBLIC = "public"
 FIRST = "first"
 DIGITS, SIDE, BRIGHTEST = 10, 8, 16
 SHARDS = 4
-"""Runs of one or two digits that each client is dealt: about half of the ten, so that none can tell them all."""
+"""Runs of one or two digits that each client is dealt, so that none has all ten."""
 
 
 @dataclass(frozen=True)
