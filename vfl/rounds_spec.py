@@ -7,7 +7,7 @@ from typing import Literal
 
 from vfl import clashes
 from vfl.errors import NotAvailable
-from vfl.network_names import block_names, square_blocks, widths_of
+from vfl.network_names import block_names, widths_of
 from vfl.rounds_terms import (
     BackboneDecoder,
     CompressedSync,
@@ -64,7 +64,8 @@ class RoundsSpec(Section, frozen=True, kw_only=True):
         self._check_shared_data()
         self._check_model_inversion()
         clashes.check(self.rounds, self._facts())
-        self._check_backbone_decoder()
+        if self.backbone_decoder is not None:
+            self.backbone_decoder.check(self.model, self.job.task)
         if self.rounds.privacy.epsilon > 0:
             raise NotAvailable("rounds.privacy.epsilon is not available yet", fix="Set epsilon = 0.")
         if self.evaluates_at_clients:
@@ -218,42 +219,6 @@ class RoundsSpec(Section, frozen=True, kw_only=True):
         require(0.0 <= terms.leak_rows <= 0.5, f"{table}.leak_rows must lie in [0, 0.5]")
         require(
             terms.space == "inputs" or terms.cut in cuts, f"{table}.cut: {terms.cut!r} is none of {', '.join(cuts)}"
-        )
-
-    def _check_backbone_decoder(self) -> None:
-        terms, model = self.backbone_decoder, self.model
-        if terms is None:
-            return
-        table, names = "rounds.backbone_decoder", block_names(model.network, model.hidden)
-        behind = names.index(terms.cut) + 1
-        require(all(width >= 1 for width in terms.student_hidden), f"{table}.student_hidden: every width is at least 1")
-        if model.network == "small_cnn" and terms.derive == "student":
-            given = len(terms.student_hidden)
-            require(
-                terms.cut == "features" or given in {0, behind},
-                f"{table}.student_hidden gives {given} widths; a student cut after {terms.cut!r} has {behind}",
-            )
-            require(given != 1 or terms.cut != "features", f"{table}.student_hidden: give the stem and the features")
-            require(
-                terms.translator or terms.cut == "features",
-                f'{table}.translator = false needs cut = "features" in a small_cnn',
-            )
-        if terms.derive == "layers":
-            most = len([name for name in square_blocks(model.network, model.hidden) if name in names[:behind]])
-            require(
-                1 <= terms.layers <= most,
-                f"{table}.layers is {terms.layers}, and {most} blocks up to the cut are as wide as the one before",
-            )
-        require(0.0 < terms.share <= 1.0, f"{table}.share must lie in (0, 1]")
-        require(2 <= terms.bits <= 8, f"{table}.bits must be 2 to 8")
-        require(terms.rank >= 1, f"{table}.rank must be at least 1")
-        require(terms.align_epochs >= 0, f"{table}.align_epochs must not be negative")
-        require(terms.distil_epochs >= 1, f"{table}.distil_epochs must be at least 1")
-        require(0.0 < terms.align_rate < float("inf"), f"{table}.align_rate must be positive")
-        require(0.0 < terms.delta_scale < float("inf"), f"{table}.delta_scale must be positive")
-        require(
-            self.job.task != "regression" or not (terms.preserve or terms.debias),
-            f"{table}: preserve and debias are about classes, and a regression has none",
         )
 
     def _facts(self) -> clashes.Facts:

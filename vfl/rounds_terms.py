@@ -4,7 +4,8 @@ from typing import Literal
 
 import msgspec
 
-from vfl.terms import Optimiser, PartyId, Section
+from vfl.network_names import block_names, square_blocks
+from vfl.terms import Optimiser, PartyId, Section, require
 
 
 class RoundsRoster(Section, frozen=True, kw_only=True):
@@ -112,6 +113,40 @@ class BackboneDecoder(Section, frozen=True, kw_only=True):
     """A client keeps the received decoder rows of classes it has no rows of."""
     debias: bool = False
     """The mean over classes is taken off the last layer's weight rows."""
+
+    def check(self, model: RoundsModel, task: str) -> None:
+        """Raises SpecError for what cannot be derived from this network, which is cut at one of its blocks."""
+        table, names = "rounds.backbone_decoder", block_names(model.network, model.hidden)
+        behind = names.index(self.cut) + 1
+        require(all(width >= 1 for width in self.student_hidden), f"{table}.student_hidden: every width is at least 1")
+        if model.network == "small_cnn" and self.derive == "student":
+            given = len(self.student_hidden)
+            require(
+                self.cut == "features" or given in {0, behind},
+                f"{table}.student_hidden gives {given} widths; a student cut after {self.cut!r} has {behind}",
+            )
+            require(given != 1 or self.cut != "features", f"{table}.student_hidden: give the stem and the features")
+            require(
+                self.translator or self.cut == "features",
+                f'{table}.translator = false needs cut = "features" in a small_cnn',
+            )
+        if self.derive == "layers":
+            most = len([name for name in square_blocks(model.network, model.hidden) if name in names[:behind]])
+            require(
+                1 <= self.layers <= most,
+                f"{table}.layers is {self.layers}, and {most} blocks up to the cut are as wide as the one before",
+            )
+        require(0.0 < self.share <= 1.0, f"{table}.share must lie in (0, 1]")
+        require(2 <= self.bits <= 8, f"{table}.bits must be 2 to 8")
+        require(self.rank >= 1, f"{table}.rank must be at least 1")
+        require(self.align_epochs >= 0, f"{table}.align_epochs must not be negative")
+        require(self.distil_epochs >= 1, f"{table}.distil_epochs must be at least 1")
+        require(0.0 < self.align_rate < float("inf"), f"{table}.align_rate must be positive")
+        require(0.0 < self.delta_scale < float("inf"), f"{table}.delta_scale must be positive")
+        require(
+            task != "regression" or not (self.preserve or self.debias),
+            f"{table}: preserve and debias are about classes, and a regression has none",
+        )
 
 
 class CompressedSync(Section, frozen=True, kw_only=True):
