@@ -35,7 +35,7 @@ app.command("check")(check)
 JobArgument = Annotated[str, typer.Argument(metavar="JOB", help="The job's id.")]
 
 EVENTS_PER_SECOND = 10
-SHOWN_AS_PROGRESS = frozenset({"step", "epoch"})
+SHOWN_AS_PROGRESS = frozenset({"step", "epoch", "round"})
 LOOK_SECONDS = 1.0
 """Pause between two looks at a running job."""
 
@@ -243,13 +243,20 @@ def _details(job: dict[str, Any]) -> "RenderableType":
 
 
 def _facts(job: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    from api.cli.progress import how_far  # noqa: PLC0415 - only for text
+
     yield "job", job["id"]
     yield "name", job["name"]
     yield "state", job["state"]
     yield "party", f"{job['party']} ({job['role']} party), with {', '.join(job['peers'])}"
     if job["steps"]:
-        yield "step", f"{job['step']} of {job['steps']}, {job['epoch']} of {job['epochs']} epochs done"
+        yield "progress", how_far(job)
     yield from ((name, f"{value:.4f}") for name, value in job["metrics"].items())
+    for name, values in job["series"].items():
+        known = [value for value in values if value is not None]
+        if len(known) > 1:
+            yield f"{name} by round", f"{known[0]:,.6g} to {known[-1]:,.6g} over {len(values)}"
+    yield from (("note", note) for note in job["notes"])
     yield from ((f"{name} time", f"{value:.1f} s") for name, value in job["seconds"].items() if value is not None)
     yield from (("lowered floor", str(floor)) for floor in job["lowered_floors"])
     if job["model_path"]:

@@ -72,10 +72,7 @@ class Progress:
             return
         now = time.monotonic()
         self._started = self._started or now
-        done = f"step {step} of {steps}, {job['epoch']} of {job['epochs']} epochs done"
-        if job.get("role") in ROUND_ROLES:
-            done = f"round {step} of {steps}"
-        text = f"{done}{self._time_left(step, steps, now)}"
+        text = f"{how_far(job)}{self._time_left(step, steps, now)}"
         if self._bar:
             if self._task is None:
                 self._task = self._bar.add_task("training", total=steps, text=text)
@@ -90,3 +87,10 @@ class Progress:
         if step < STEPS_BEFORE_ESTIMATE or step >= steps or now <= self._started:
             return ""
         return f", {(now - self._started) / step * (steps - step):.0f} s left"
+
+
+def how_far(job: dict[str, Any]) -> str:
+    """The job's own count of what is behind it."""
+    if job.get("role") in ROUND_ROLES:
+        return f"round {job['step']} of {job['steps']}"
+    return f"step {job['step']} of {job['steps']}, {job['epoch']} of {job['epochs']} epochs done"

@@ -161,3 +161,35 @@ def test_ctrl_c_only_detaches_from_a_job(run: Run, folder: Path, specification: 
 
     assert data(run("job", "show", job, *party, "--format", "json")[1])["state"] in {"proposed", "running"}
     assert run("job", "cancel", job, *party)[0] == 0
+
+
+def test_a_job_of_rounds_shows_its_series_and_notes() -> None:
+    import msgspec
+    from rich.console import Console
+
+    from api.cli.job import _details
+    from parties.store import Job, now
+
+    job = Job(
+        id="job",
+        name="digits",
+        state="done",
+        role="aggregator",
+        party="hub",
+        peers=["ada", "bob"],
+        spec_digest="00",
+        created_at=now(),
+        step=4,
+        steps=4,
+        epoch=4,
+        epochs=4,
+        series={"accuracy": [0.25, None, 0.5, 0.75], "rate": [0.1]},
+        notes=["refusal X4 is waived by rounds.allow"],
+    )
+    console = Console(width=80)
+    with console.capture() as shown:
+        console.print(_details(msgspec.to_builtins(job)))
+    lines = [" ".join(line.split()) for line in shown.get().splitlines()]
+    assert "progress round 4 of 4" in lines
+    assert "accuracy by round 0.25 to 0.75 over 4" in lines
+    assert "note refusal X4 is waived by rounds.allow" in lines
