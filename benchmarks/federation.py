@@ -133,6 +133,10 @@ class Row(TypedDict):
     """The first round as good as averaging in its last five; 0 if none is."""
     stored_by_round: NotRequired[list[float]]
     """Global test accuracy of the compressed copy that clients store."""
+    parameter_bytes: NotRequired[int]
+    """What a client keeps of the model between rounds."""
+    seconds_to_target: NotRequired[dict[str, float]]
+    """By Mbit/s of a client's link."""
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ clients together. `--mnist` adds the 10,000 pictures in ../shared/data/mnist, an
 import argparse
 import importlib
 import json
+import math
 import os
 import platform
 import statistics
@@ -86,11 +87,22 @@ def _over_seeds(rows: list[Row]) -> dict[str, Any]:
         "accuracy_by_round": _by_round([row["accuracy_by_round"] for row in rows]),
     }
     numbers: list[dict[str, Any]] = [dict(row) for row in rows]
-    for key in ("bytes_up", "bytes_down", "client_steps", "client_std", "client_worst", "rounds_to_fedavg_final"):
+    for key in (
+        "bytes_up",
+        "bytes_down",
+        "client_steps",
+        "client_std",
+        "client_worst",
+        "rounds_to_fedavg_final",
+        "parameter_bytes",
+    ):
         if key in numbers[0]:
             over[key] = statistics.fmean(row[key] for row in numbers)
     if kept := [row["kept"] for row in rows if "kept" in row]:
         over["kept"] = {way: statistics.fmean(one[way] for one in kept) for way in kept[0]}
+    if seconds := [row["seconds_to_target"] for row in rows if "seconds_to_target" in row]:
+        reached = {speed: [one[speed] for one in seconds] for speed in seconds[0]}
+        over["seconds_to_target"] = {speed: _mean_if_reached(values) for speed, values in reached.items()}
     if stored := [row["stored_by_round"] for row in rows if "stored_by_round" in row]:
         last = [statistics.fmean(one[-LAST:]) for one in stored]
         over |= {"stored_mean": statistics.fmean(last), "stored_std": _deviation(last)}
@@ -99,6 +111,10 @@ def _over_seeds(rows: list[Row]) -> dict[str, Any]:
 
 def _by_round(runs: list[list[float]]) -> list[float]:
     return [statistics.fmean(of_round) for of_round in zip(*runs, strict=False)]
+
+
+def _mean_if_reached(values: list[float]) -> float | None:
+    return statistics.fmean(values) if all(math.isfinite(value) for value in values) else None
 
 
 def _deviation(values: list[float]) -> float:
@@ -114,7 +130,12 @@ def _print(title: str, rows: dict[str, dict[str, Any]]) -> None:
         stored = f"  stored copy {row['stored_mean']:.4f}" if "stored_mean" in row else ""
         kept = "".join(f"  {way} keeps {share:.1%}" for way, share in row.get("kept", {}).items())
         clients = f"  clients ± {row['client_std']:.3f}, worst {row['client_worst']:.3f}" if "client_std" in row else ""
-        print(f"  {name:<24}{accuracy:>18}{size}{stored}{kept}{clients}")
+        memory = f"  {row['parameter_bytes'] / 1e3:.1f} kB kept" if "parameter_bytes" in row else ""
+        seconds = "".join(
+            f"  {value:.1f} s at {speed} Mbit/s" if value is not None else ""
+            for speed, value in row.get("seconds_to_target", {}).items()
+        )
+        print(f"  {name:<24}{accuracy:>18}{size}{stored}{memory}{seconds}{kept}{clients}")
 
 
 if __name__ == "__main__":
