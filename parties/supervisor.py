@@ -291,7 +291,8 @@ class Supervisor:
         text = f"{self.spec.job.name} is done" if failure is None else failure.message
         # Only the code is logged: a message about a table may show its owner a value.
         _LOG.info("job %s: %s %s", self.job, state, "" if failure is None else f"{failure.code} at {failure.side}")
-        self.journal.close(state, text, error, values | {"state": state, "error": error, "finished_at": now()})
+        values |= {"state": state, "error": error, "finished_at": now(), "agreement": None}
+        self.journal.close(state, text, error, values)
 
     def close(self, failure: Failure, timeout_seconds: float) -> None:
         """The server stops."""

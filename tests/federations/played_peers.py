@@ -18,6 +18,7 @@ from parties.settings import Acceptance, DatasetSettings, PartySettings, ServerS
 from parties.store import Event, Job
 from parties.transport import Answer, TransportFailedError
 from vfl.job import read_spec_as
+from vfl.messages import Message, decode
 from vfl.rounds_spec import RoundsSpec
 
 HUB, CLIENTS = "hub", ("ada", "bob", "cyd")
@@ -44,16 +45,17 @@ label = "y"
 [train]
 batch_rows = 10
 [rounds]
-rounds = 5
+rounds = {rounds}
 min_clients = 2
 deadline_seconds = {gathering}
 """
 
 C = TypeVar("C", bound=Control)
+M = TypeVar("M", bound=Message)
 
 
-def text(gathering: float = 600.0, deadline: int = 3600) -> str:
-    return SPEC.format(gathering=gathering, deadline=deadline)
+def text(gathering: float = 600.0, deadline: int = 3600, rounds: int = 5) -> str:
+    return SPEC.format(gathering=gathering, deadline=deadline, rounds=rounds)
 
 
 def spec() -> RoundsSpec:
@@ -86,22 +88,30 @@ class PlayedPeer:
         """Nothing is held open."""
 
     def hear(self, job: str, kind: type[C], attempt: int | None = None) -> tuple[C, int]:
-        """(what it was told, in which attempt), waited for."""
+        """(what it was told about the job, in which attempt), waited for."""
+        envelope = self._await(job, kind.__name__, attempt)
+        control = decode_control(envelope.header.kind, envelope.body)
+        assert isinstance(control, kind)
+        return control, envelope.header.attempt
 
+    def receive(self, job: str, kind: type[M]) -> M:
+        """A message of the other side's role, waited for."""
+        message = decode(kind.__name__, self._await(job, kind.__name__, None).body)
+        assert isinstance(message, kind)
+        return message
+
+    def _await(self, job: str, kind: str, attempt: int | None) -> Envelope:
         def found() -> list[Envelope]:
             return [
                 envelope
                 for envelope in self._heard
-                if (envelope.header.job, envelope.header.kind) == (job, kind.__name__)
+                if (envelope.header.job, envelope.header.kind) == (job, kind)
                 and attempt in {None, envelope.header.attempt}
             ]
 
         with self._changed:
-            assert self._changed.wait_for(found, BOUND_SECONDS), f"{self.name} heard no {kind.__name__}"
-            envelope = found()[-1]
-        control = decode_control(envelope.header.kind, envelope.body)
-        assert isinstance(control, kind)
-        return control, envelope.header.attempt
+            assert self._changed.wait_for(found, BOUND_SECONDS), f"{self.name} heard no {kind}"
+            return found()[-1]
 
     def heard(self, job: str) -> list[tuple[str, int]]:
         """(kind, attempt) of all control messages so far."""

@@ -2,7 +2,9 @@
 
 import os
 import signal
+import sqlite3
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import msgspec
@@ -23,7 +25,7 @@ from parties.negotiation import (
     job_id,
 )
 from parties.party import Party
-from parties.store import Job
+from parties.store import DATABASE_FILE, Job
 from vfl.job import read_spec
 
 ADA = CLIENTS[0]
@@ -226,7 +228,20 @@ def test_the_aggregator_cannot_join(ada: Party, hub: PlayedPeer, running: str) -
     assert ada.job(running).state == "running"
 
 
-def test_what_it_drew_for_a_job_is_not_shown(ada: Party, hub: PlayedPeer, running: str) -> None:
+def test_what_it_drew_for_a_job_is_not_shown_and_forgotten_in_the_end(
+    ada: Party, hub: PlayedPeer, running: str
+) -> None:
     shown = msgspec.json.encode(ada.job(running))
     assert b"agreement" not in shown
     assert b"private_seed" not in shown
+    drawn = shares(hub, running)[ADA]
+    assert drawn in kept(ada, running)
+    ada.cancel(running)
+    assert kept(ada, running) == b""
+
+
+def kept(party: Party, job: str) -> bytes:
+    """What lies in its database beside the specification."""
+    with closing(sqlite3.connect(party.folder / DATABASE_FILE)) as connection:
+        (found,) = connection.execute("SELECT agreement FROM jobs WHERE id = ?", (job,)).fetchone()
+    return found or b""

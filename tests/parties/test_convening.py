@@ -8,9 +8,20 @@ from played_peers import CLIENTS, HUB, PlayedPeer, ended, happened, party, spec,
 
 from parties.errors import PeerUnreachable
 from parties.links import JOINS, SKIPPED_ATTEMPTS
-from parties.negotiation import Abort, Acceptance, Begin, Finish, Join, Lapse, Proposal, Refusal, check_shares
+from parties.negotiation import (
+    Abort,
+    Acceptance,
+    Begin,
+    Finish,
+    Join,
+    Lapse,
+    Proposal,
+    Refusal,
+    check_shares,
+    encode_control,
+)
 from parties.party import Party
-from vfl.messages import ClientReady, encode
+from vfl.messages import ClientReady, RoundReply, RoundTask, encode
 
 PATIENCE_SECONDS = 0.4
 Clients = tuple[PlayedPeer, PlayedPeer, PlayedPeer]
@@ -218,11 +229,30 @@ def test_a_join_to_a_job_that_is_over_is_told_so(hub: Party, clients: Clients, r
     assert clients[0].say(running, Join(clients[0].share), 3) == "job_over"
 
 
-def test_only_who_is_there_has_to_finish(hub: Party, clients: Clients, running: str) -> None:
-    """A client's role may return first; that ends nothing."""
-    ada = clients[0]
-    assert ada.say(running, Finish(), 1) == ""
-    assert hub.job(running).state == "running"
+def test_the_job_is_done_without_who_is_away_and_they_are_told(hub: Party, clients: Clients) -> None:
+    """Two clients send back what they get, the third has left: the one worker of this test is the aggregator's."""
+    ada, bob, cyd = clients
+    job = hub.submit(text(rounds=1)).id
+    for client in clients:
+        client.hear(job, Proposal)
+        client.say(job, Acceptance(client.share))
+    for client in clients:
+        client.hear(job, Begin)
+    leave(cyd, job)
+    lanes = {client: client.lane(job, 1) for client in (ada, bob)}
+    for client, lane in lanes.items():
+        assert client.send(lane.seal("ClientReady", encode(ClientReady()))) == ""
+    for client, lane in lanes.items():
+        task = client.receive(job, RoundTask)
+        reply = RoundReply(round=1, parameters=task.parameters, rows=10, loss=0.5)
+        assert client.send(lane.seal("RoundReply", encode(reply))) == ""
+    for client in lanes:
+        client.hear(job, Finish)
+    assert hub.job(job).state == "running"
+    for client, lane in lanes.items():
+        assert client.send(lane.seal("Finish", encode_control(Finish()))) == ""
+    assert ended(hub, job).state == "done"
+    assert cyd.hear(job, Abort)[0].code == "job_over"
 
 
 def test_a_client_does_not_begin_the_job(hub: Party, clients: Clients, running: str) -> None:

@@ -1,5 +1,6 @@
 """Neither party chooses the joint seed alone, and a peer's words are bounded before they are shown."""
 
+import played_peers
 import pytest
 
 from parties.negotiation import check_shares, commitment_to, decode_control, failure_at, job_id, joint_seed
@@ -69,3 +70,23 @@ def test_a_peers_reason_is_shown_without_control_characters_and_never_at_length(
     assert "\x1b" not in failure.message
     assert len(failure.message) < 1100
     assert failure.side == "telco"
+
+
+def test_the_seed_of_a_job_that_began_without_somebody_is_of_the_shares_it_carries() -> None:
+    job = played_peers.spec()
+    shares = {party: party.encode().ljust(32) for party in job.parties}
+    some = {party: share for party, share in shares.items() if party != "cyd"}
+    assert joint_seed(job, some) != joint_seed(job, shares)
+    assert joint_seed(job, some) == joint_seed(job, dict(reversed(some.items())))
+
+
+@pytest.mark.parametrize("absent", [(), ("cyd",), ("ada",)])
+def test_who_the_job_can_do_without_begins_with_enough_shares(absent: tuple[str, ...]) -> None:
+    job = played_peers.spec()
+    given = {party: THEIRS for party in job.parties if party not in absent}
+    check_shares(given, job, commitment_to(THEIRS), "cyd", THEIRS)
+    for missing in ("hub", "ada" if "cyd" in absent else "bob"):
+        fewer = {party: share for party, share in given.items() if party != missing}
+        if len(fewer) < job.least_parties or missing == "hub":
+            with pytest.raises(RemoteProtocolError, match="every party it needs"):
+                check_shares(fewer, job, commitment_to(THEIRS), "cyd", THEIRS)
