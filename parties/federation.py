@@ -22,7 +22,7 @@ from vfl.errors import ImpossibleJob, SpecError
 from vfl.job import spec_of
 from vfl.partition import FEWEST_ROWS, Rows, dirichlet, even, quantity_skew, shards
 from vfl.rounds_spec import RoundsSpec
-from vfl.schedule import permutation
+from vfl.schedule import held_out, permutation
 from vfl.setup import Setup, Table
 from vfl.terms import PartyId, Section, require
 
@@ -58,7 +58,10 @@ class Simulation(Section, frozen=True, kw_only=True):
     """Shares of the rows that the aggregator holds, drawn before the rest is dealt."""
     validation: float = 0.0
     public: float = 0.0
+    shared: float = 0.0
     first: float = 0.0
+    test_at: Literal["aggregator", "clients"] = "aggregator"
+    """Who holds test rows; at clients, each holds out that share of its own, and only sums are read (R0.9)."""
     seed: int = 0
     """Fixes all draws, so that a simulation can be repeated."""
     processes: int = 1
@@ -66,8 +69,10 @@ class Simulation(Section, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         require(1 <= self.clients <= MOST_CLIENTS, f"simulation.clients must lie in 1 to {MOST_CLIENTS}")
         require(self.fewest_rows >= 1, "simulation.fewest_rows must be at least 1")
-        require(min(self.shares.values()) >= 0, "simulation: no share of rows is negative")
-        require(0 < sum(self.shares.values()) < 1, "simulation: the aggregator's shares together lie between 0 and 1")
+        shares = (self.test, self.validation, self.public, self.shared, self.first)
+        require(min(shares) >= 0, "simulation: no share of rows is negative")
+        require(sum(shares) < 1, "simulation: the shares together leave no rows to clients")
+        require(self.test > 0, "simulation.test must be above 0: without test rows nothing is known of the model")
         require(self.processes >= 1, "simulation.processes must be at least 1")
         require(
             (self.dataset == "pictures") == bool(self.rows), "simulation.rows is needed for pictures, and only there"
@@ -75,7 +80,10 @@ class Simulation(Section, frozen=True, kw_only=True):
 
     @property
     def shares(self) -> dict[str, float]:
-        return {"test": self.test, "validation": self.validation, "public": self.public, "first": self.first}
+        """What the aggregator holds, by use."""
+        test = {"test": self.test} if self.test_at == "aggregator" else {}
+        others = {"validation": self.validation, "public": self.public, "shared": self.shared, "first": self.first}
+        return {use: share for use, share in (test | others).items() if share}
 
 
 class Federation(NamedTuple):
@@ -121,9 +129,8 @@ def read_federation(text: str) -> Federation:
     digits = len(str(simulation.clients))
     names = [f"client-{number:0{digits}}" for number in range(1, simulation.clients + 1)]
     document["roster"] = {"aggregator": hub, "clients": names}
-    document["data"] = {name: {"dataset": "rows"} for name in names} | {
-        hub: {use: use for use, share in simulation.shares.items() if share}
-    }
+    own = {"dataset": "rows"} | ({"test": "test"} if simulation.test_at == "clients" else {})
+    document["data"] = {hub: {use: use for use in simulation.shares}} | dict.fromkeys(names, own)
     spec = spec_of(document)
     if not isinstance(spec, RoundsSpec):
         raise SpecError(
@@ -151,14 +158,18 @@ def _dealt(spec: RoundsSpec, simulation: Simulation, whole: Whole) -> dict[Party
     order, start = permutation(_seed(simulation.seed, "shares"), "shares", len(whole.labels)), 0
     held: dict[str, Table] = {}
     for use, share in simulation.shares.items():
-        if share:
-            rows = np.sort(order[start : start + max(1, round(share * len(order)))])
-            held[use] = _table(whole, rows, labelled=use != "public")
-            start += len(rows)
+        rows = np.sort(order[start : start + max(1, round(share * len(order)))])
+        held[use] = _table(whole, rows, labelled=use != "public")
+        start += len(rows)
     left = np.sort(order[start:])
-    dealt = _partition(simulation, whole.labels[left])
-    own = {client: {"rows": _table(whole, left[rows])} for client, rows in zip(spec.roster.clients, dealt, strict=True)}
-    return {spec.roster.aggregator: held, **own}
+    dealt = {spec.roster.aggregator: held}
+    for client, own in zip(spec.roster.clients, _partition(simulation, whole.labels[left]), strict=True):
+        if simulation.test_at == "clients":
+            trained, tested = held_out(_seed(simulation.seed, client), len(own), simulation.test)
+            dealt[client] = {"rows": _table(whole, left[own[trained]]), "test": _table(whole, left[own[tested]])}
+        else:
+            dealt[client] = {"rows": _table(whole, left[own])}
+    return dealt
 
 
 def _partition(simulation: Simulation, labels: NDArray[np.float64]) -> Rows:

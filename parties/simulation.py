@@ -39,7 +39,7 @@ class Travelled(NamedTuple):
     """One message, without its body."""
 
     round: int
-    """0 before the first."""
+    """The newest round that any message has named until then; 0 before the first."""
     sender: PartyId
     receiver: PartyId
     kind: str
@@ -104,6 +104,7 @@ class _Simulation:
         self._owed = dict.fromkeys(hosts, 1)  # each is started
         self._letters: dict[PartyId, deque[Letter]] = {client: deque() for client in hosts}
         self._states: dict[bytes, bytes] = {}
+        self._round = 0
         self._simulated = Simulated(reports={party: [] for party in (hub.me, *hosts)})
 
     def run(self) -> Simulated:
@@ -170,8 +171,8 @@ class _Simulation:
         self._simulated.reports[party].append(without_state(fact))
 
     def _travelled(self, sender: PartyId, receiver: PartyId, message: Any, payload_bytes: int) -> None:
-        line = Travelled(getattr(message, "round", 0), sender, receiver, message.kind(), payload_bytes)
-        self._simulated.traffic.append(line)
+        self._round = max(self._round, getattr(message, "round", 0))
+        self._simulated.traffic.append(Travelled(self._round, sender, receiver, message.kind(), payload_bytes))
 
 
 def _raised(failure: Failure) -> JobError:

@@ -1,19 +1,19 @@
 """How many bytes a job of rounds will send, found by running two of its rounds on a few made-up rows.
 
 The roles are the real ones, with every part, so there is no second description of what travels. How large a message
-is depends on the network and on the terms, never on the data (R0.8): a handful of rows and one epoch tell.
+is depends on the network and on the terms, not on the data: a handful of rows and one epoch tell.
 """
 
-from collections import defaultdict
 from typing import Any
 
 import msgspec
 import numpy as np
 
-from vfl.flow import Together, run_together
+from vfl.flow import run_together
 from vfl.horizontal.aggregation import network_of
+from vfl.messages import Published
 from vfl.protocols.rounds import PROTOCOL
-from vfl.reports import Outcome, RoundDone
+from vfl.reports import RoundDone
 from vfl.rounds_spec import RoundsSpec
 from vfl.rounds_terms import Stop
 from vfl.schedule import philox
@@ -21,6 +21,8 @@ from vfl.setup import Setup, Table
 from vfl.terms import PartyId, Role
 
 CLIENTS = 3
+MOST_CLIENTS = 30
+"""Of a rehearsal with secure sums; more peers are not rehearsed."""
 ROUNDS = 2
 FEWEST_ROWS = 32
 RATE = 1e-6
@@ -29,22 +31,18 @@ SEED = bytes(32)
 
 
 class Sizes(msgspec.Struct, frozen=True):
-    """Of one client, payload bytes."""
+    """Payload bytes of one client, on average."""
 
-    first_task: int
-    """To it, the first time it is chosen."""
-    task: int
-    """To it, every other time."""
-    reply: int
+    down: int
+    """To it, each round it is chosen."""
+    up: int
+    once_down: int
+    """To it, once: a backbone, rows, keys of a first sum."""
+    once_up: int
     published: int
     """To it, at the end."""
     stored: int
     """What it holds between rounds."""
-
-    @property
-    def backbone(self) -> int:
-        """What is sent once per client."""
-        return max(0, self.first_task - self.task)
 
 
 def parameters_in(spec: RoundsSpec) -> int:
@@ -57,15 +55,25 @@ def rehearse(spec: RoundsSpec) -> Sizes:
     small = _small(spec)
     roles = {party: PROTOCOL.roles[small.role_of(party)](_setup(small, party)) for party in small.parties}
     together = run_together(roles)
-    hub, client = small.roster.aggregator, small.roster.clients[0]
-    down, up = _sizes(together, hub, client), _sizes(together, client, hub)
-    stored = [len(fact.state) for fact in together.reports[client] if isinstance(fact, RoundDone)]
+    hub, clients = small.roster.aggregator, small.roster.clients
+    down, up, published = [0] * (ROUNDS + 1), [0] * (ROUNDS + 1), 0
+    number = 0
+    for sent in together.transcript:
+        number = max(number, getattr(sent.message, "round", 0))
+        if isinstance(sent.message, Published):
+            published += sent.payload_bytes
+        elif sent.sender == hub:
+            down[number] += sent.payload_bytes
+        else:
+            up[number] += sent.payload_bytes
+    stored = [len(fact.state) for client in clients for fact in together.reports[client] if isinstance(fact, RoundDone)]
     return Sizes(
-        first_task=down["RoundTask"][0],
-        task=down["RoundTask"][-1],
-        reply=up["RoundReply"][-1],
-        published=down["Published"][-1],
-        stored=stored[-1],
+        down=down[-1] // len(clients),
+        up=up[-1] // len(clients),
+        once_down=(down[0] + max(0, down[1] - down[-1])) // len(clients),
+        once_up=(up[0] + max(0, up[1] - up[-1])) // len(clients),
+        published=published // len(clients),
+        stored=max(stored),
     )
 
 
@@ -75,18 +83,11 @@ def without_parts(spec: RoundsSpec) -> RoundsSpec:
     return msgspec.structs.replace(spec, rounds=msgspec.structs.replace(spec.rounds, parts=(), **bare))
 
 
-def _sizes(together: Together[Outcome], sender: PartyId, receiver: PartyId) -> dict[str, list[int]]:
-    found = defaultdict[str, list[int]](list)
-    for sent in together.transcript:
-        if (sent.sender, sent.receiver) == (sender, receiver):
-            found[sent.kind].append(sent.payload_bytes)
-    return found
-
-
 def _small(spec: RoundsSpec) -> RoundsSpec:
     """The same job with few clients, two rounds and one epoch of everything."""
     replace = msgspec.structs.replace
-    clients = spec.roster.clients[:CLIENTS]
+    # What a client says in a secure sum grows with the number of its peers.
+    clients = spec.roster.clients[: min(spec.cohort, MOST_CLIENTS) if spec.rounds.secure_sum else CLIENTS]
     optimiser = replace(spec.train.optimiser, rate=RATE)
     backbone = spec.rounds.backbone_decoder
     if backbone is not None:
@@ -102,7 +103,8 @@ def _small(spec: RoundsSpec) -> RoundsSpec:
             rounds=ROUNDS,
             local_epochs=1,
             clients_per_round=0,
-            min_clients=1,
+            min_clients=min(spec.rounds.min_clients, len(clients)),
+            deadline_seconds=1.0,
             stop=Stop(gigabytes=spec.rounds.stop.gigabytes),
             reply_norm_limit=0.0,
             backbone_decoder=backbone,

@@ -87,21 +87,18 @@ def _side(side: "Side") -> Iterator[tuple[str, str]]:
 def _forecast(forecast: "Forecast") -> Iterator[tuple[str, str]]:
     plain = forecast.without_parts
     yield "network", f"{forecast.parameters:,} trained values"
-    once = f", and once {readable_bytes(forecast.backbone)} of backbone" if forecast.backbone else ""
-    yield "a task", f"{readable_bytes(forecast.task)}{once}; {_bare(forecast.task, plain['task'])}"
-    yield "a reply", f"{readable_bytes(forecast.reply)}; {_bare(forecast.reply, plain['reply'])}"
+    yield "each round", f"{_compared(forecast.down, plain['down'])} to a client of its cohort"
+    yield "each round", f"{_compared(forecast.up, plain['up'])} from it"
+    yield "once", f"{readable_bytes(forecast.once_down)} to a client, {readable_bytes(forecast.once_up)} from it"
     yield "at the end", f"{readable_bytes(forecast.published)} to every client"
     yield "kept", f"{readable_bytes(forecast.stored)} at a client between rounds"
-    yield (
-        "whole job",
-        (f"at most: aggregator sends {readable_bytes(forecast.down)}, clients send {readable_bytes(forecast.up)}"),
-    )
+    down, up = readable_bytes(forecast.total_down), readable_bytes(forecast.total_up)
+    yield "whole job", f"at most: aggregator sends {down}, clients send {up}"
 
 
-def _bare(size: int, plain: int) -> str:
-    if size == plain:
-        return "as federated averaging"
-    return f"federated averaging {readable_bytes(plain)}, {plain / size:.1f} times as much"
+def _compared(size: int, plain: int) -> str:
+    """With how much plain federated averaging would send."""
+    return readable_bytes(size) if size == plain else f"{readable_bytes(size)} (averaging {readable_bytes(plain)})"
 
 
 def _payload(found: "JobCheck") -> Iterator[tuple[str, str]]:

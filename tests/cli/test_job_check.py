@@ -50,7 +50,7 @@ def test_it_tells_sides_sizes_and_warnings_in_eighty_columns(run: Run, spec: Cal
     assert out.startswith("digits: multiclass, protocol rounds\n")
     words = " ".join(out.split())
     assert "client north, south, west" in words
-    assert "of backbone; federated averaging" in words
+    assert "kB (averaging " in words
     assert 'must accept acceptance.schemes of every party: "updates"' in words
     assert "carry_back = best without validation rows" in words
     assert max(len(line) for line in out.splitlines()) <= 80

@@ -26,7 +26,7 @@ first_epochs = 1
 [rounds]
 rounds = 5
 clients_per_round = 4
-reply_norm_limit = 1e6
+reply_norm_limit = {limit}
 {rounds}
 """
 
@@ -43,9 +43,9 @@ carry_back = "distil"
 HELD = "first = 0.1\npublic = 0.1"
 
 
-def federation(rounds="", *, shares="", network="mlp", hidden="[64, 32]", norm="none", shape="[64]"):
+def federation(rounds="", *, shares="", network="mlp", hidden="[64, 32]", norm="none", shape="[64]", limit="1e6"):
     return read_federation(
-        ROUNDS.format(rounds=rounds, shares=shares, network=network, hidden=hidden, norm=norm, shape=shape)
+        ROUNDS.format(rounds=rounds, shares=shares, network=network, hidden=hidden, norm=norm, shape=shape, limit=limit)
     )
 
 
@@ -82,9 +82,10 @@ def training(*, scheme="ckks", batch=4096, seed=""):
         {"rounds": COMPRESSED},
         {"rounds": BACKBONE.format(other=""), "shares": HELD},
         {"rounds": BACKBONE.format(other=', "compressed_sync"'), "shares": HELD},
+        {"rounds": "secure_sum = true\n" + COMPRESSED, "shares": 'test_at = "clients"', "limit": "0.0"},
         {"network": "small_cnn", "hidden": "[8, 8, 16]", "shape": "[1, 8, 8]", "norm": "batch"},
     ],
-    ids=["averaging", "compressed", "backbone", "both", "pictures"],
+    ids=["averaging", "compressed", "backbone", "both", "sums", "pictures"],
 )
 def test_the_sizes_it_tells_come_true(given, tmp_path):
     told = federation(**given)
@@ -93,19 +94,21 @@ def test_the_sizes_it_tells_come_true(given, tmp_path):
     traffic = simulate(setups(told, tmp_path)).traffic
     hub = told.spec.roster.aggregator
     down = sum(line.payload_bytes for line in traffic if line.sender == hub)
-    up = sum(line.payload_bytes for line in traffic if line.kind == "RoundReply")
-    assert up == pytest.approx(forecast.up, rel=0.01)
-    assert down == pytest.approx(forecast.down, rel=0.15 if forecast.backbone else 0.01)
-    assert down <= forecast.down + 100
+    up = sum(line.payload_bytes for line in traffic if line.sender != hub)
+    assert up == pytest.approx(forecast.total_up, rel=0.05 if "secure_sum" in str(given) else 0.01)
+    assert down == pytest.approx(forecast.total_down, rel=0.15 if "backbone" in str(given) else 0.01)
 
 
 def test_it_tells_what_parts_save_and_what_is_sent_once():
     forecast = check(federation(BACKBONE.format(other=""), shares=HELD).spec).forecast
     assert forecast is not None
     assert forecast.parameters == 64 * 64 + 64 + 64 * 32 + 32 + 32 * 10 + 10
-    assert forecast.without_parts["task"] > 4 * forecast.parameters
-    assert forecast.task < forecast.without_parts["task"] / 10
-    assert forecast.backbone == forecast.first_task - forecast.task > 0
+    assert forecast.without_parts["down"] > 4 * forecast.parameters
+    assert forecast.down < forecast.without_parts["down"] / 10
+    assert forecast.once_down > forecast.down
+    plain = check(federation().spec).forecast
+    assert plain is not None
+    assert plain.once_down == 0
 
 
 def test_it_tells_the_role_of_each_party_and_what_each_message_says():
@@ -141,7 +144,7 @@ def test_what_may_surprise_is_warned_about(rounds, warning):
     text = "\n".join(
         line
         for line in ROUNDS.format(
-            rounds=rounds, shares="", network="mlp", hidden="[64, 32]", norm="none", shape="[64]"
+            rounds=rounds, shares="", network="mlp", hidden="[64, 32]", norm="none", shape="[64]", limit="1e6"
         ).splitlines()
         if not line.startswith(f"{key} = ") or line == rounds
     )

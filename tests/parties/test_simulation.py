@@ -33,7 +33,10 @@ label = "label"
 [rounds]
 rounds = 3
 clients_per_round = 3
+{rounds}
 """
+
+SUMS = 'dataset = "digits"\nclients = 4\ntest_at = "clients"'
 
 DIGITS = """
 dataset = "digits"
@@ -43,8 +46,10 @@ validation = 0.05
 """
 
 
-def federation(simulation=DIGITS, *, rate=0.1, classes=10, inputs=64, model=""):
-    return read_federation(SPEC.format(simulation=simulation, rate=rate, classes=classes, inputs=inputs, model=model))
+def federation(simulation=DIGITS, *, rate=0.1, classes=10, inputs=64, model="", rounds=""):
+    return read_federation(
+        SPEC.format(simulation=simulation, rate=rate, classes=classes, inputs=inputs, model=model, rounds=rounds)
+    )
 
 
 def given(*arguments, folder=Path(), **options):
@@ -146,6 +151,20 @@ def test_public_rows_have_no_labels():
     assert held["test"].labels is not None
 
 
+def test_clients_hold_out_test_rows_where_the_aggregator_has_none():
+    tables = given('dataset = "digits"\nclients = 5\ntest_at = "clients"')
+    assert tables.pop("aggregator").tables == {}
+    for setup in tables.values():
+        assert len(setup.tables["test"].columns) == round(0.2 * (setup.rows + len(setup.tables["test"].columns)))
+    assert sum(setup.rows + len(setup.tables["test"].columns) for setup in tables.values()) == 1797
+
+
+def test_sums_that_hide_single_replies_are_simulated_too():
+    secret = simulate(given(SUMS, rounds="secure_sum = true\nparts = ['compressed_sync']"))
+    assert not [line for line in secret.traffic if line.kind == "RoundReply"]
+    assert {line.round for line in secret.traffic if line.kind == "MaskedReply"} == {0, 1, 2, 3}
+
+
 @pytest.mark.parametrize(
     ("partition", "fewest", "most", "classes"),
     [
@@ -212,7 +231,7 @@ def test_pictures_come_from_the_seed_alone():
         ('dataset = "digits"\nclients = 300', ImpossibleJob, "cannot be dealt to 300 clients of at least 10 rows"),
         ('dataset = "digits"\nclients = 0', SpecError, "simulation.clients must lie in 1"),
         ('dataset = "digits"\nclient = 3', SpecError, "unknown field `client`"),
-        ('dataset = "digits"\nclients = 3\ntest = 1.0', SpecError, "between 0 and 1"),
+        ('dataset = "digits"\nclients = 3\ntest = 1.0', SpecError, "leave no rows to clients"),
         ('dataset = "pictures"\nclients = 3', SpecError, "simulation.rows is needed for pictures"),
         ('dataset = "pictures"\nclients = 3\nrows = 99', ImpossibleJob, "cannot be drawn in shape"),
         ('dataset = "mnist"\nclients = 3', SpecError, "no file beside the specification"),
@@ -226,7 +245,8 @@ def test_what_cannot_be_simulated_is_refused_by_name(simulation, error, text):
 def test_a_specification_that_names_clients_twice_is_refused():
     with pytest.raises(SpecError, match=r"\[simulation\] names the clients"):
         read_federation(
-            SPEC.format(simulation=DIGITS, rate=0.1, classes=10, inputs=64, model="") + '[data.c]\ndataset = "d"'
+            SPEC.format(simulation=DIGITS, rate=0.1, classes=10, inputs=64, model="", rounds="")
+            + '[data.c]\ndataset = "d"'
         )
     with pytest.raises(SpecError, match="no table"):
         read_federation("[job]\nname = 'x'\n")
@@ -235,7 +255,7 @@ def test_a_specification_that_names_clients_twice_is_refused():
 def test_clashes_are_those_of_any_job():
     with pytest.raises(SpecConflict, match="X2"):
         read_federation(
-            SPEC.format(simulation=DIGITS, rate=0.1, classes=10, inputs=64, model="")
+            SPEC.format(simulation=DIGITS, rate=0.1, classes=10, inputs=64, model="", rounds="")
             + 'secure_sum = true\nparts = ["compressed_sync"]\n[rounds.compressed_sync]\ncodec = "rotation"'
         )
 
