@@ -95,11 +95,6 @@ class RoundsSpec(Section, frozen=True, kw_only=True):
             f"no test rows: name them once, [data.{hub}] test, or at every client, and only sums over clients are read",
         )
         require(self.cohort >= 3, "without test rows at the aggregator at least three clients are chosen per round")
-        if "backbone_decoder" in self.rounds.parts:
-            raise NotAvailable(
-                "backbone_decoder without test rows at the aggregator is not available yet",
-                fix=f"Register held-out rows there and name them: [data.{hub}] test.",
-            )
 
     def _check_model(self) -> None:
         model = self.model

@@ -301,7 +301,7 @@ def test_public_rows_of_the_wrong_domain_make_best_keep_the_old_decoder_and_say_
     first = parameters_of(first_model(setups(this)[HUB]))
     assert all(torch.equal(values, first[name]) for name, values in load(outcome.state).items())
     assert outcome.metrics["first_model_gain"] == 0
-    assert any("none beats the old decoder on the validation rows" in note for note in outcome.notes)
+    assert any("no decoder beats the old one on the validation rows" in note for note in outcome.notes)
 
 
 def test_best_keeps_what_does_best_on_the_validation_rows_not_on_the_test_rows():

@@ -5,6 +5,7 @@ import statistics
 from dataclasses import replace
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 import torch
@@ -123,3 +124,38 @@ def test_every_derivation_goes_on_from_a_saved_state_beside_compressed_sync(deri
     assert continued.results[HUB].metrics == whole.results[HUB].metrics
     kept = load(whole.results[HUB].state)
     assert all(bool(torch.isfinite(values).all()) for values in kept.values())
+
+
+# Beside secure sums, and measured on the clients' rows
+
+DECODER_ONLY = 'derive = "quantise"\ncarry_back = "copy"'
+
+
+def test_beside_secure_sums_a_backbone_is_sent_once_to_whoever_trained_with_it():
+    secure, plain = job(DECODER_ONLY, extra="secure_sum = true", clients=4), job(DECODER_ONLY, clients=4)
+    together, open_to_all = run(secure), run(plain)
+    assert [bool(task.backbone) for task in messages(together, RoundTask)] == [True] * 4 + [False] * 4
+    assert not messages(together, RoundReply)
+    kept, expected = (load(one.results[HUB].state) for one in (together, open_to_all))
+    assert torch.allclose(kept["head.weight"], expected["head.weight"], atol=0.01)
+
+
+def test_without_test_rows_clients_measure_the_decoder_behind_their_backbone():
+    central, given = job(DECODER_ONLY, clients=4), setups(job(DECODER_ONLY, clients=4))
+    test = given[HUB].tables["test"]
+    assert test.labels is not None
+    names = central.roster.clients
+    data = {HUB: msgspec.structs.replace(central.data[HUB], test="")}
+    data |= {name: msgspec.structs.replace(central.data[name], test="held-out") for name in names}
+    spread = msgspec.structs.replace(central, data=data)
+    for at, name in enumerate(names):
+        part = slice(50 * at, 50 * at + 50)
+        tables = {**given[name].tables, "test": Table(bytes(32), test.columns[part], test.labels[part])}
+        given[name] = replace(given[name], spec=spread, tables=tables)
+    own = {use: table for use, table in given[HUB].tables.items() if use != "test"}
+    given[HUB] = replace(given[HUB], spec=spread, tables=own)
+    together, expected = run_together(roles(given)).results[HUB], run(central).results[HUB]
+    assert together.series["accuracy"] == pytest.approx(expected.series["accuracy"])
+    assert together.state == expected.state
+    assert "first_model_after" not in together.metrics
+    assert "the first model has the decoder that was carried back by copy" in together.notes

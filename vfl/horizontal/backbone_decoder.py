@@ -29,7 +29,14 @@ from vfl.horizontal.carry_back import Decoders, Rows, carried, rules_of
 from vfl.horizontal.derivation import SecondModel, derive
 from vfl.horizontal.part import AggregatorPlaces, ClientPlaces, Examples, Finished, Part, Travelling
 from vfl.horizontal.rows import derived, examples_of
-from vfl.horizontal.second_model_report import Scores, count_parameters, kept_parameters, multiply_adds, sizes_note
+from vfl.horizontal.second_model_report import (
+    Scores,
+    carried_note,
+    count_parameters,
+    kept_parameters,
+    multiply_adds,
+    sizes_note,
+)
 from vfl.messages import Published, RoundTask
 from vfl.models.local_training import features
 from vfl.models.networks import Parameters, load_parameters, parameters_of
@@ -113,7 +120,7 @@ class _Deriving:
     def adjust(self, _round: int, travelling: Travelling, _before: Parameters, after: Parameters) -> Parameters:
         if self._terms.debias:
             after = after | {WEIGHT: without_class_mean(after[WEIGHT])}
-        if self._terms.carry_each_round:
+        if self._terms.carry_each_round and "test" in self._embedded:
             kept = self._carry_back(travelling, after).decoder
             self._measures = {"first_model_accuracy": self._measured("test", kept)[0]}
         return after
@@ -127,26 +134,31 @@ class _Deriving:
     # The end
 
     def finish(self, travelling: Travelling, parameters: Parameters) -> Finished:
-        """The first model with the decoder it is given back, and the three-way report (2.3)."""
-        old = parameters_of(self._first.decoder)
-        carried_back = self._carry_back(travelling, parameters)
+        """The first model with the decoder it is given back, and, where there are test rows, the three-way report."""
+        carried_back, sizes = self._carry_back(travelling, parameters), self._sizes(travelling)
+        scores = self._scores(travelling, parameters, carried_back) if "test" in self._embedded else None
+        return Finished(
+            parameters=parameters_of(self._first.whole()) | carried_back.decoder,
+            metrics=sizes | (scores.metrics() if scores is not None else {}),
+            notes=(
+                sizes_note(self._terms.derive, sizes),
+                *([scores.note()] if scores is not None else []),
+                carried_note(carried_back.rule),
+            ),
+        )
+
+    def _scores(self, travelling: Travelling, trained: Parameters, carried_back: _CarriedBack) -> Scores:
         tests = examples_of(self._spec, self._setup.tables["test"], "test")
         second_model = []
-        for decoder in (self._started, parameters):
+        for decoder in (self._started, trained):
             load_parameters(travelling.module, decoder)
             second_model.append(measured(self._spec, travelling, tests)[SCORE[self._spec.job.task]])
-        scores = Scores(
-            first_before=self._measured("test", old)[0],
+        return Scores(
+            first_before=self._measured("test", parameters_of(self._first.decoder))[0],
             second_before=second_model[0],
             second_after=second_model[1],
             first_after=self._measured("test", carried_back.decoder)[0],
             by_rule={rule: self._measured("test", decoder)[0] for rule, decoder in carried_back.found.items()},
-        )
-        sizes = self._sizes(travelling)
-        return Finished(
-            parameters=parameters_of(self._first.whole()) | carried_back.decoder,
-            metrics=scores.metrics() | sizes,
-            notes=(sizes_note(self._terms.derive, sizes), scores.note(carried_back.rule)),
         )
 
     def _carry_back(self, travelling: Travelling, trained: Parameters) -> _CarriedBack:
@@ -260,6 +272,12 @@ class _Holding:
     def trained(self, module: nn.Sequential) -> nn.Sequential:
         return second.blank_decoder(self._spec, module)
 
+    def embed(self, rows: torch.Tensor) -> torch.Tensor:
+        """Rows that are measured, not trained on: not kept."""
+        if not self._digest:
+            raise RemoteProtocolError("the aggregator asks for an evaluation of a decoder without its backbone")
+        return features(self._backbone, rows)
+
     def prepare(self, _task: RoundTask, rows: Examples) -> Examples:
         return replace(rows, inputs=self._embedding(rows.inputs))
 
@@ -288,6 +306,7 @@ def _client(setup: Setup[RoundsSpec]) -> ClientPlaces:
         receive=side.receive,
         held=side.held,
         trained=side.trained,
+        embed=side.embed,
         prepare=side.prepare,
         amend=side.amend,
         complete=side.complete,

@@ -164,6 +164,9 @@ class Participation:
         if table is None or digest(task.parameters) != task.model_digest:
             raise RemoteProtocolError("the aggregator asks for an evaluation that this job does not have")
         module, rows = self._build(), examples_of(self.spec, table, "test")
+        for places in self._places:
+            if places.embed is not None:
+                rows = replace(rows, inputs=places.embed(rows.inputs))
         try:
             load_parameters(module, read(task.parameters, like(parameters_of(module))))
         except InvalidBody as error:

@@ -33,17 +33,18 @@ class Scores:
             "emulator_gap": self.first_before - self.second_before,
         } | {f"first_model_after_{rule}": score for rule, score in self.by_rule.items()}
 
-    def note(self, rule: str) -> str:
+    def note(self) -> str:
         ways = ", ".join(f"{name} {score:.3f}" for name, score in self.by_rule.items())
-        kept = (
-            f"the decoder carried back by {rule} is kept"
-            if rule
-            else "none beats the old decoder on the validation rows, so the first model stays as it was"
-        )
         return (
             f"on test rows the first model had {self.first_before:.3f} before, the second {self.second_before:.3f} "
-            f"before and {self.second_after:.3f} after, the first has {self.first_after:.3f} after ({ways}): {kept}"
+            f"before and {self.second_after:.3f} after, the first has {self.first_after:.3f} after; by rule: {ways}"
         )
+
+
+def carried_note(rule: str) -> str:
+    if not rule:
+        return "no decoder beats the old one on the validation rows: the first model stays as it was"
+    return f"the first model has the decoder that was carried back by {rule}"
 
 
 def sizes_note(derive: str, sizes: Mapping[str, float]) -> str:

@@ -211,6 +211,8 @@ class _Collected:
         self.mean.add(summed.parameters, summed.rows)
         self.mean.replies = self.answered = len(result.contributors)
         self.replied = list(result.contributors)
+        for client in result.contributors:  # it has trained, so it holds what its task named
+            present.answered(client, side.task_for(client, b"", self._task).backbone_digest)
 
     def enough(self, chosen: list[PartyId]) -> bool:
         rounds = self._side.spec.rounds
