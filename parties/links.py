@@ -79,8 +79,9 @@ class Link:
             self._incoming[header.attempt] = lane
             for old in sorted(self._incoming)[:-LANES_KEPT]:
                 del self._incoming[old]
-            with self._lock:
-                self.newest = max(self.newest, header.attempt)
+            if header.kind != Abort.__name__:  # it may count as far ahead as it likes, for nothing comes after it
+                with self._lock:
+                    self.newest = max(self.newest, header.attempt)
         return lane.expected, body
 
     def check_join(self, header: Header) -> None:

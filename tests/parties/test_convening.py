@@ -134,6 +134,14 @@ def test_a_client_that_aborts_is_out_and_the_job_goes_on(hub: Party, clients: Cl
     assert hub.job(running).state == "running"
 
 
+def test_an_aborts_number_is_nothing_to_count_on_from(hub: Party, clients: Clients, running: str) -> None:
+    ada, bob, _ = clients
+    assert ada.say(running, Abort("diverged", "too large"), 1 << 63) == ""
+    assert bob.say(running, Join(bob.share), 2) == ""
+    bob.hear(running, Begin, attempt=2)
+    assert (hub.job(running).state, hub.job(running).attempt) == ("running", 2)
+
+
 def test_a_client_that_contradicts_itself_is_out_and_told(hub: Party, clients: Clients, running: str) -> None:
     ada = clients[0]
     assert ada.say(running, Acceptance(b"another".ljust(32))) == "equivocation"
