@@ -12,8 +12,6 @@ from typing import Any, NamedTuple
 import pytest
 
 from crypto.ckks_parameters import PRESETS
-from parties.federation import Simulation, read_federation
-from parties.job_check import JobCheck
 from parties.settings import PartySettings, load
 from vfl.job import read_spec, read_spec_as
 from vfl.metrics import METRIC
@@ -45,8 +43,7 @@ def blocks(page: Path) -> Iterator[Block]:
 BLOCKS = [block for page in PAGES for block in blocks(page)]
 TOML = [block for block in BLOCKS if block.language == "toml"]
 JOBS = [block for block in TOML if "[roster]" in block.text]
-SIMULATIONS = [block for block in TOML if "[simulation]" in block.text]
-PARTIES = [block for block in TOML if block not in JOBS + SIMULATIONS]
+PARTIES = [block for block in TOML if block not in JOBS and "[simulation]" not in block.text]
 
 
 def prose(page: Path) -> str:
@@ -77,11 +74,6 @@ def names(cell: str) -> list[str]:
 @pytest.mark.parametrize("block", JOBS, ids=str)
 def test_a_job_specification_in_the_documents_is_one(block: Block) -> None:
     assert read_spec(block.text).job.name
-
-
-@pytest.mark.parametrize("block", SIMULATIONS, ids=str)
-def test_a_simulation_in_the_documents_is_one(block: Block) -> None:
-    assert read_federation(block.text).spec.job.name
 
 
 @pytest.mark.parametrize("block", PARTIES, ids=str)
@@ -220,23 +212,12 @@ def settings(section: Any, path: str = "") -> Iterator[str]:
             yield f"{path}{name}"
 
 
-KINDS = {"## A training job": TrainingSpec, "## A job of rounds": RoundsSpec}
+KINDS = [("## A training job", TrainingSpec), ("## A job of rounds", RoundsSpec)]
 
 
-def documented(kind: type[TrainingSpec] | type[RoundsSpec]) -> list[list[str]]:
-    """The rows of the tables that list the keys of one kind of job."""
-    (heading,) = (heading for heading, known in KINDS.items() if known is kind)
-    return rows("docs/job_specification.md", heading)
-
-
-@pytest.mark.parametrize("kind", KINDS.values())
-def test_the_reference_of_the_job_specification_is_complete(kind: type[TrainingSpec] | type[RoundsSpec]) -> None:
-    assert [names(row[0])[0] for row in documented(kind)] == list(fields(kind))
-
-
-def test_the_reference_of_a_simulation_is_complete() -> None:
-    keys = list(fields(Simulation))
-    assert [name for row in rows("docs/simulation.md") for name in names(row[0])][: len(keys)] == keys
+@pytest.mark.parametrize(("heading", "kind"), KINDS)
+def test_the_reference_of_the_job_specification_is_complete(heading: str, kind: Any) -> None:
+    assert [names(row[0])[0] for row in rows("docs/job_specification.md", heading)] == list(fields(kind))
 
 
 def choices(section: Any) -> Iterator[tuple[str, ...]]:
@@ -255,11 +236,9 @@ def choices(section: Any) -> Iterator[tuple[str, ...]]:
             yield tuple(dict.fromkeys(words))
 
 
-@pytest.mark.parametrize("kind", KINDS.values())
-def test_the_reference_of_the_job_specification_lists_the_words_a_key_may_take(
-    kind: type[TrainingSpec] | type[RoundsSpec],
-) -> None:
-    for row, words in zip(documented(kind), choices(kind), strict=True):
+@pytest.mark.parametrize(("heading", "kind"), KINDS)
+def test_the_reference_of_the_job_specification_lists_the_words_a_key_may_take(heading: str, kind: Any) -> None:
+    for row, words in zip(rows("docs/job_specification.md", heading), choices(kind), strict=True):
         assert set(names(row[1])) == set(words), row[0]
         if names(row[0]) == ["encryption.preset"]:
             assert names(row[3]) == ["auto", *PRESETS]
@@ -318,28 +297,20 @@ def test_every_runtime_dependency_has_a_licence_and_a_reason() -> None:
     assert all(all(row) for row in rows("docs/adr/0005-dependencies-and-licences.md"))
 
 
-def keys_returned(file: str, name: str) -> set[str]:
-    """The keys of the literal dict that a function of the demonstration answers."""
+@pytest.mark.parametrize(
+    ("heading", "file", "name", "by_task"),
+    [
+        ("## The demonstration\n", "result.py", "result_data", set(METRIC.values())),
+        ("## The demonstration of rounds\n", "rounds/result.py", "rounds_result", set()),
+    ],
+)
+def test_the_fields_of_a_demonstration_are_documented(heading: str, file: str, name: str, by_task: set[str]) -> None:
     tree = ast.parse((ROOT / "api" / "demo" / file).read_text("utf-8"))
     (function,) = (n for n in tree.body if isinstance(n, ast.FunctionDef) and n.name == name)
     (answer,) = (n.value for n in ast.walk(function) if isinstance(n, ast.Return))
     assert isinstance(answer, ast.Dict)
-    return {str(key.value) for key in answer.keys if isinstance(key, ast.Constant)}
-
-
-def test_the_fields_of_a_demonstration_are_documented() -> None:
-    written = keys_returned("result.py", "result_data") | set(METRIC.values())
-    assert {name for row in rows("docs/cli.md", "## The demonstration\n") for name in names(row[0])} == written
-
-
-def test_the_fields_of_a_demonstration_of_rounds_are_documented() -> None:
-    listed = {name for row in rows("docs/cli.md", "## The demonstration of rounds") for name in names(row[0])}
-    assert listed == keys_returned("rounds/result.py", "rounds_result")
-
-
-def test_the_fields_of_a_check_are_documented() -> None:
-    listed = [name for row in rows("docs/cli.md", "## Looking at a job") for name in names(row[0])]
-    assert listed == list(JobCheck.__struct_fields__)
+    written = {str(key.value) for key in answer.keys if isinstance(key, ast.Constant)} | by_task
+    assert {name for row in rows("docs/cli.md", heading) for name in names(row[0])} == written
 
 
 def test_the_exit_codes_in_the_documents_are_those_of_the_code() -> None:

@@ -1,6 +1,7 @@
 """`vfl job check` as a person and a script meet it: no server, eighty columns, refusals with their code and exit 4."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -112,3 +113,10 @@ def test_a_training_asks_for_its_number_of_rows(run: Run, tmp_path: Path) -> Non
 def test_a_file_that_is_missing_is_named(run: Run) -> None:
     code, out, _ = run("job", "check", "none.toml", "--format", "json")
     assert (code, json.loads(out)["error_code"]) == (4, "file_unreadable")
+
+
+def test_the_fields_of_its_answer_are_documented(run: Run, spec: Callable[..., Path]) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "cli.md").read_text()
+    table = page.partition("## Looking at a job")[2].partition("\n## ")[0]
+    documented = [name for row in re.findall(r"^\| (`.*?) \|", table, re.MULTILINE) for name in row.split("`")[1::2]]
+    assert documented == list(json.loads(run("job", "check", spec(), "--format", "json")[1])["data"])

@@ -1,6 +1,7 @@
 """Many clients on one machine: the same roles, the same result whatever the number of processes, named endings."""
 
 import os
+import re
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +11,7 @@ import polars as pl
 import pytest
 
 from parties.errors import UnknownColumn, WorkerVanished
-from parties.federation import read_federation, setups
+from parties.federation import Partition, Simulation, read_federation, setups
 from parties.pictures import pictures
 from parties.simulation import ClientProcess, simulate
 from vfl.errors import Diverged, ImpossibleJob, InvalidData, SpecConflict, SpecError
@@ -263,3 +264,20 @@ def test_clashes_are_those_of_any_job():
 def test_what_decides_the_result_is_digested_and_the_number_of_processes_is_not():
     assert federation().digest() == federation(DIGITS + "processes = 2").digest()
     assert federation().digest() != federation(DIGITS + "seed = 2").digest()
+
+
+# -- its page
+
+PAGE = (Path(__file__).parents[2] / "docs" / "simulation.md").read_text()
+
+
+def test_the_specification_on_the_page_is_one():
+    assert read_federation(PAGE.partition("```toml\n")[2].partition("```")[0]).simulation.clients == 20
+
+
+def test_the_page_lists_every_key():
+    table = PAGE.partition("| key of `[simulation]`")[2].partition("\n\n")[0]
+    documented = [name for row in re.findall(r"^\| (`.*?) \|", table, re.MULTILINE) for name in row.split("`")[1::2]]
+    partition = [f"partition.{field}" for field in Partition.__struct_fields__]
+    at = Simulation.__struct_fields__.index("partition")
+    assert documented == [*Simulation.__struct_fields__[:at], *partition, *Simulation.__struct_fields__[at + 1 :]]
