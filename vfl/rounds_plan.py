@@ -8,7 +8,6 @@ from vfl.routes import ROUTES, routes_of
 from vfl.schedule import batch_sizes
 from vfl.terms import PartyId, Role
 
-
 PER_ROUND = {"RoundTask", "RoundReply", "EvaluationTask"}
 
 

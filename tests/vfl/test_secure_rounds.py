@@ -56,6 +56,14 @@ def test_no_message_holds_a_clients_parameters_and_all_go_by_the_routes_of_the_j
     assert len(set(words)) == len(words)
 
 
+def test_reported_bytes_are_those_of_all_sums_too():
+    together = run(secure())
+    sent = [line for line in together.transcript if line.sender == HUB and line.kind != "Published"]
+    received = [line for line in together.transcript if line.receiver == HUB and line.kind != "ClientReady"]
+    assert sum(measures(together, "bytes_sent")) == sum(line.payload_bytes for line in sent)
+    assert sum(measures(together, "bytes_received")) == sum(line.payload_bytes for line in received)
+
+
 def silent_after(role: Flow[Outcome], replies: int) -> Flow[Outcome]:
     """A client whose masked words stop coming."""
     answer: Delivery | None = None

@@ -69,6 +69,8 @@ class Aggregation:
         self.rows_of: dict[PartyId, int] = numbers.get("rows_of", {})
         """What each client first said it has: it may not say more later to weigh more."""
         self.stopped: str = numbers.get("stopped", "")
+        self.sent = self.received = 0
+        """Payload bytes since the last round closed: of every try, and of sums."""
         self._sums: int = numbers.get("sums", 0)
         reach = numbers.get("reach")
         self.reach: Reach | None = Reach(*reach) if reach else None
@@ -150,10 +152,9 @@ class Aggregation:
         self.parameters = after
         load_parameters(self.travelling.module, after)
 
-    def close_round(
-        self, mean: WeightedMean, found: dict[str, float], sent: int, received: int, slowest_seconds: float
-    ) -> RoundDone:
+    def close_round(self, mean: WeightedMean, found: dict[str, float], slowest_seconds: float) -> RoundDone:
         """The round's report; `found` is the score and loss of its model."""
+        sent, received, self.sent, self.received = self.sent, self.received, 0, 0
         measures = found | {
             "replies": float(mean.replies),
             "rows": float(mean.rows),
@@ -246,9 +247,11 @@ def measured(spec: RoundsSpec, travelling: Travelling, examples: Examples) -> di
     return {SCORE[spec.job.task]: score, "loss": found.loss}
 
 
-def network_of(spec: RoundsSpec, seed: bytes) -> nn.Sequential:
-    """The network of a job with fresh weights drawn from a seed."""
-    generator = torch.Generator().manual_seed(int.from_bytes(hashlib.sha256(seed).digest()[:7], "big"))
+def network_of(spec: RoundsSpec, seed: bytes | None) -> nn.Sequential:
+    """The network of a job with fresh weights drawn from a seed; None leaves them to be loaded."""
+    generator = None
+    if seed is not None:
+        generator = torch.Generator().manual_seed(int.from_bytes(hashlib.sha256(seed).digest()[:7], "big"))
     model = spec.model
     return build(
         model.network, model.input_shape, spec.outputs, hidden=model.hidden, norm=model.norm, generator=generator

@@ -58,12 +58,12 @@ def aggregator(setup: Setup[RoundsSpec]) -> Flow[Outcome]:
         for _ in range(TRIES):
             yield from _await_clients(spec, present, 0.0)
             chosen = cohort(setup.joint_seed, side.round + 1, spec.roster.clients, present, spec.cohort)  # 1
-            task, sent = side.task(body, bits), 0
+            task = side.task(body, bits)
             for client in chosen:
                 if present.just_came(client):
                     for message in side.handed_out():
-                        sent += yield from send(client, message)
-                sent += yield from send(client, side.task_for(client, present.held_by(client), task))  # 2
+                        side.sent += yield from send(client, message)
+                side.sent += yield from send(client, side.task_for(client, present.held_by(client), task))  # 2
             collected = _Collected(side, task, bits)
             yield from collected.sum(chosen, present) if rounds.secure_sum else collected.gather(chosen, present)  # 5
             if collected.enough(chosen):
@@ -77,7 +77,7 @@ def aggregator(setup: Setup[RoundsSpec]) -> Flow[Outcome]:
         yield from _pool(side, side.round + 1, collected.replied, present)
         side.combine(collected.mean)  # 6
         found = side.evaluated() or (yield from _evaluate(side, collected.replied, present))
-        yield from report(side.close_round(collected.mean, found, sent, collected.bytes, collected.slowest))
+        yield from report(side.close_round(collected.mean, found, collected.slowest))
     final = side.final()
     for client in spec.roster.clients:
         yield from send(client, side.published_to(present.held_by(client), final))  # 7
@@ -134,7 +134,7 @@ def _evaluate(side: Aggregation, clients: list[PartyId], present: Presence) -> F
     """The round's model on the test rows of its clients, where the aggregator has none (R0.9)."""
     task = side.evaluation_task()
     for client in clients:
-        yield from send(client, task)
+        side.sent += yield from send(client, task)
     terms = pooled(side.spec, side.round, EVALUATION, EVALUATION_WORDS)
     try:
         result = yield from _sum(side, terms, clients, present, Attendance())
@@ -150,6 +150,8 @@ def _sum(
     try:
         return (yield from sum_of(terms, side.next_sum(), clients, side.spec.rounds.deadline_seconds, seen))
     finally:
+        side.sent += seen.sent_bytes
+        side.received += seen.payload_bytes
         for client in seen.left | seen.faulty:  # who breaks a sum is in none until it comes anew
             present.lose(client)
         for client, ready in seen.back.items():
@@ -174,7 +176,7 @@ class _Collected:
         self._received = side.carrier.received(task.parameters)
         self._seconds = side.spec.rounds.deadline_seconds
         self.mean: WeightedMean = side.mean()
-        self.answered = self.bytes = 0
+        self.answered = 0
         self.replied: list[PartyId] = []
         self.slowest = 0.0
 
@@ -202,7 +204,7 @@ class _Collected:
             yield from report(Progress(str(error)))
             return
         finally:
-            self.bytes, self.slowest = seen.payload_bytes, seen.seconds
+            self.slowest = seen.seconds
         summed = layout.read(result.words, len(result.contributors), self._received, reach, seed)
         if summed is None:
             yield from report(Progress(f"the sum of round {self._task.round} names no rows: somebody spoilt it"))
@@ -225,7 +227,7 @@ class _Collected:
             left = delivery.waited_seconds < self._seconds
             self._seconds = max(0.0, self._seconds - delivery.waited_seconds)
             self.slowest += delivery.waited_seconds
-            self.bytes += delivery.payload_bytes
+            self._side.received += delivery.payload_bytes
             match delivery.message:
                 case RoundReply(round=number) as reply if number == self._task.round:
                     return reply

@@ -70,17 +70,17 @@ def sum_of(
     side = Collection(terms, number, seen)
     steps = _Steps(side, terms.threshold, number, seconds, seen)
     for client in cohort:
-        yield from send(client, SumTask(number, terms.round, terms.purpose, terms.numbers))  # 0
+        seen.sent_bytes += yield from send(client, SumTask(number, terms.round, terms.purpose, terms.numbers))  # 0
     members = yield from steps.take(PairKey, cohort, side.take_key)
     keys = side.keys()
     for client in members:
-        yield from send(client, keys)  # 2
+        seen.sent_bytes += yield from send(client, keys)  # 2
     sharers = yield from steps.take(SealedShares, members, side.take_boxes)
     for client in sharers:
-        yield from send(client, side.boxes_for(client))  # 4
+        seen.sent_bytes += yield from send(client, side.boxes_for(client))  # 4
     arrived = yield from steps.take(MaskedReply, sharers, side.take_words)
     for client in arrived:
-        yield from send(client, side.arrived())  # 6
+        seen.sent_bytes += yield from send(client, side.arrived())  # 6
     yield from steps.take(UnmaskShares, arrived, side.take_shares)
     return side.opened()  # 8
 

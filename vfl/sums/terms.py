@@ -88,6 +88,7 @@ class Attendance:
     """Clients that were refused, or whose shares do not open the sum: another try does better without them."""
     payload_bytes: int = 0
     """Received."""
+    sent_bytes: int = 0
     seconds: float = 0.0
     """Waited."""
 
