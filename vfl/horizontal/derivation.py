@@ -17,7 +17,7 @@ from vfl.horizontal.alignment import alignment_error, fit_translator, train_alig
 from vfl.horizontal.backbone_packing import kept_weights
 from vfl.horizontal.rows import derived
 from vfl.models.local_training import features, one_thread
-from vfl.models.networks import load_parameters, parameters_of
+from vfl.models.networks import BatchNorm, load_parameters, parameters_of
 from vfl.models.split import ModelSplit
 from vfl.rounds_spec import RoundsSpec
 from vfl.rounds_terms import BackboneDecoder
@@ -64,12 +64,16 @@ def derive(spec: RoundsSpec, first: ModelSplit, public: torch.Tensor | None, see
     translator = second.blank_translator(spec) if wider else None
     if rows is not None and terms.derive in TRAINED:
         _train(terms, backbone, translator, rows, derived(seed, "alignment"))
+        if second.narrow_decoder(spec):
+            _rescale(backbone, rows)
     body = second.write_backbone(spec, backbone, derived(seed, "backbone"))
     second.read_backbone(spec, backbone, memoryview(body))
     backbone.eval()
     if rows is not None and terms.derive != "identity":
         translator = _fitted(spec, backbone, rows, needed=wider)
     tail = second.write_translator(spec, translator, derived(seed, "translator"))
+    if not wider and len(tail) > len(body):  # it costs more than what it corrects
+        tail = b""
     whole = second.joined(body, tail)
     error = None
     if rows is not None:
@@ -185,6 +189,18 @@ def _train(
         statistics=terms.derive == "student",
         after_step=_mask_of(terms, backbone),
     )
+
+
+def _rescale(backbone: nn.Sequential, rows: _Public) -> None:
+    """Features as large as the first one's, so that a decoder of its own learns at the same rate: a translator would
+    have seen to it. Behind the last layer is a ReLU, so they grow as its parameters do."""
+    backbone.eval()
+    given, wanted = features(backbone, rows.fitting), rows.fitting_wanted
+    scale = float((wanted.double() ** 2).sum() / (given.double() ** 2).sum().clamp_min(1e-30)) ** 0.5
+    last = [layer for layer in backbone.modules() if isinstance(layer, nn.Linear | nn.GroupNorm | BatchNorm)][-1]
+    with torch.no_grad():
+        for parameter in last.parameters():
+            parameter.mul_(scale)
 
 
 def _mask_of(terms: BackboneDecoder, backbone: nn.Sequential) -> Callable[[], None]:
