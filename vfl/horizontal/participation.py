@@ -242,7 +242,7 @@ class Participation:
 
     def _read(self, body: bytes) -> Parameters:
         """The parameters of a task or of the published model. Raises InvalidBody."""
-        expected = like(parameters_of(self._build()))
+        expected = like(dict(self._build().state_dict()))
         reading = [places.read for places in self._places if places.read is not None]
         return reading[0](body, expected) if reading else read(body, expected)
 
@@ -250,7 +250,7 @@ class Participation:
         return all(places.receive is None or places.receive(message) for places in self._places)
 
     def _build(self) -> nn.Sequential:
-        module = network_of(self.spec, bytes(32))
+        module = network_of(self.spec, None)
         for places in self._places:
             if places.trained is not None:
                 module = places.trained(module)

@@ -64,9 +64,11 @@ def build(
     *,
     hidden: tuple[int, ...],
     norm: str,
-    generator: torch.Generator,
+    generator: torch.Generator | None,
 ) -> nn.Sequential:
     """A network of `NETWORKS` for rows of `input_shape`, float32, all its first weights drawn from `generator`.
+
+    Without one its memory is taken and not written: for weights that will be loaded.
 
     `small_cnn` takes (channels, height, width); `mlp` takes any shape and flattens it. `hidden` is one width per block
     but the head, empty for the network's own. Raises ImpossibleJob.
@@ -85,7 +87,8 @@ def build(
         head = nn.Linear(widths[-1], outputs)
         module = nn.Sequential(OrderedDict(zip(names, (*blocks, head), strict=True)))
     module.to_empty(device="cpu")
-    _initialise(module, generator)
+    if generator is not None:
+        _initialise(module, generator)
     return module
 
 
