@@ -24,6 +24,7 @@ from vfl.leak_meter import membership_auc, nearness
 from vfl.messages import RoundReply, RoundTask
 from vfl.models.networks import build, load_parameters, parameters_of
 from vfl.rounds_terms import ModelInversion
+from vfl.warnings_of_rounds import warnings
 
 ROWS = 155
 QUICK = "warm_up = 2, rows_per_class = 6, steps = 15, server_steps = 15, server_rows = 20"
@@ -329,3 +330,24 @@ def test_each_client_reports_what_was_found_and_who_could_be_told_apart():
     for model in ("published", "own_rows", "with_inverted_rows"):
         assert 0 <= outcome.metrics[f"membership_auc_{model}"] <= 1
     assert sum("leak meter" in note for note in outcome.notes) == 3
+
+
+# What a job is warned of
+
+
+def test_a_job_in_which_all_clients_take_part_is_unlikely_to_gain():
+    assert any("unlikely to help" in text for text in warnings(job()))
+    assert not any("unlikely to help" in text for text in warnings(job(clients=10, per_round=3)))
+    assert any("unlikely to help" in text for text in warnings(job(clients=10, per_round=3), classes_held=8))
+    assert not any("unlikely to help" in text for text in warnings(job(), classes_held=2))
+
+
+def test_a_job_is_warned_of_who_can_find_rows():
+    assert any("aggregator inverts" in text for text in warnings(job()))
+    assert any("other clients" in text for text in warnings(job('where = "clients"')))
+    assert warnings(job('where = "none"')) == []
+    assert warnings(spec()) == []
+
+
+def test_a_job_that_ends_before_the_warm_up_is_warned():
+    assert any("never acts" in text for text in warnings(job(rounds=1)))
