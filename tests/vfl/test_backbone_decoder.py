@@ -276,6 +276,10 @@ def test_the_report_has_the_three_models_their_gains_and_the_emulator_gap():
     assert found["second_backbone_multiply_adds"] == 64 * 16 + 16 * 24
     assert found["first_backbone_multiply_adds"] == 64 * 48 + 48 * 24
     assert 0 < found["second_backbone_alignment_error"] < 0.3
+    second, decoder = found["second_backbone_parameters"], found["decoder_parameters"]
+    assert decoder == 24 * 10 + 10
+    assert found["client_bytes"] == 4 * (second + 2 * decoder)
+    assert found["whole_model_bytes"] == 8 * (found["first_backbone_parameters"] + decoder)
     assert found["second_backbone_bytes"] == len(backbone_of(run(job())))
     assert any("second backbone by student: 1,448 of 4,296 parameters" in note for note in outcome.notes)
     assert any("on test rows the first model had" in note for note in outcome.notes)

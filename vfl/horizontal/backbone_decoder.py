@@ -31,6 +31,7 @@ from vfl.horizontal.part import AggregatorPlaces, ClientPlaces, Examples, Finish
 from vfl.horizontal.rows import derived, examples_of
 from vfl.horizontal.second_model_report import (
     Scores,
+    bytes_of_training,
     carried_note,
     count_parameters,
     kept_parameters,
@@ -38,7 +39,7 @@ from vfl.horizontal.second_model_report import (
     sizes_note,
 )
 from vfl.messages import Published, RoundTask
-from vfl.models.local_training import features
+from vfl.models.local_training import features, one_thread
 from vfl.models.networks import Parameters, load_parameters, parameters_of
 from vfl.models.split import ModelSplit, cut
 from vfl.rounds_spec import RoundsSpec
@@ -86,7 +87,7 @@ class _Deriving:
         """What travels is the second decoder, behind the backbone as clients rebuild it."""
         saved = dict(self._saved)
         if saved:
-            module = network_of(self._spec, bytes(32))
+            module = network_of(self._spec, None)
             load_parameters(module, {name: saved[f"first/{name}"] for name in parameters_of(module)})
         self._first: ModelSplit = cut(module, self._terms.cut)
         made = self._taken_back(saved) if saved else derive(self._spec, self._first, self._public, self._seed)
@@ -220,6 +221,8 @@ class _Deriving:
             "first_backbone_multiply_adds": float(multiply_adds(first, shape)),
             "second_backbone_multiply_adds": float(multiply_adds(self._backbone, shape)),
             "decoder_parameters": float(count_parameters(travelling.module)),
+            "client_bytes": float(bytes_of_training(travelling.module, self._backbone)),
+            "whole_model_bytes": float(bytes_of_training(self._first.whole())),
         }
         if self._alignment_error is not None:
             sizes |= {
@@ -296,6 +299,7 @@ class _Holding:
         return parameters_of(self._backbone) | decoder
 
 
+@one_thread()
 def without_class_mean(weight: torch.Tensor) -> torch.Tensor:
     return weight - weight.mean(dim=0)
 

@@ -50,6 +50,7 @@ class _Public:
     held_out_wanted: torch.Tensor
 
 
+@one_thread()
 def derive(spec: RoundsSpec, first: ModelSplit, public: torch.Tensor | None, seed: bytes) -> SecondModel:
     """The second model of the job's terms; `first` is left as it is.
 
@@ -105,7 +106,6 @@ def _pruned(spec: RoundsSpec, first: nn.Sequential, _seed: bytes) -> nn.Sequenti
     return module
 
 
-@one_thread()
 def _low_rank(spec: RoundsSpec, first: nn.Sequential, _seed: bytes) -> nn.Sequential:
     """W = U S V' cut to its rank, the root of S in each factor; what is not factorised is taken over."""
     module = second.RESHAPED["low_rank"](first, spec)

@@ -43,7 +43,7 @@ def blank_backbone(spec: RoundsSpec) -> nn.Sequential:
     terms = terms_of(spec)
     if terms.derive == "student":
         return blank_student(spec)
-    first = cut(network_of(spec, bytes(32)), terms.cut).backbone
+    first = cut(network_of(spec, None), terms.cut).backbone
     return RESHAPED[terms.derive](first, spec) if terms.derive in RESHAPED else first
 
 
@@ -54,7 +54,7 @@ def blank_decoder(spec: RoundsSpec, whole: nn.Sequential) -> nn.Sequential:
         return cut(whole, terms.cut).decoder
     widths = list(widths_of(model.network, model.hidden))
     widths[block_names(model.network, model.hidden).index(terms.cut)] = student_widths(spec)[-1]
-    return cut(_network(spec, tuple(widths), bytes(32)), terms.cut).decoder
+    return cut(_network(spec, tuple(widths), None), terms.cut).decoder
 
 
 def narrow_decoder(spec: RoundsSpec) -> bool:
@@ -89,17 +89,17 @@ def _equal_neighbours(widths: tuple[int, ...]) -> list[bool]:
     return [one == other for one, other in pairwise(widths)]
 
 
-def blank_student(spec: RoundsSpec, seed: bytes = bytes(32)) -> nn.Sequential:
-    """With first weights from the seed."""
+def blank_student(spec: RoundsSpec, seed: bytes | None = None) -> nn.Sequential:
+    """With first weights from the seed, or with none yet."""
     widths, hidden = student_widths(spec), _whole_widths(spec, student_widths(spec))
     blocks = list(_network(spec, hidden, seed).named_children())[: len(widths)]
     return nn.Sequential(OrderedDict(blocks))
 
 
-def _network(spec: RoundsSpec, hidden: tuple[int, ...], seed: bytes) -> nn.Sequential:
+def _network(spec: RoundsSpec, hidden: tuple[int, ...], seed: bytes | None) -> nn.Sequential:
     """The network of the job with other widths."""
     model = spec.model
-    generator = torch.Generator().manual_seed(int.from_bytes(seed[:7], "big"))
+    generator = None if seed is None else torch.Generator().manual_seed(int.from_bytes(seed[:7], "big"))
     return build(model.network, model.input_shape, spec.outputs, hidden=hidden, norm=model.norm, generator=generator)
 
 

@@ -56,12 +56,18 @@ def sizes_note(derive: str, sizes: Mapping[str, float]) -> str:
     return (
         f"second backbone by {derive}: {pair('parameters')} parameters, {pair('bytes')} bytes, "
         f"{pair('multiply_adds')} multiply-adds per row, alignment error {aligned}; "
-        f"clients train {sizes['decoder_parameters']:,.0f} parameters"
+        f"clients train {sizes['decoder_parameters']:,.0f} parameters and hold {sizes['client_bytes']:,.0f} bytes of "
+        f"weights and gradients, {sizes['whole_model_bytes']:,.0f} would be the whole first model's"
     )
 
 
 def count_parameters(module: nn.Module) -> int:
     return sum(values.numel() for values in module.parameters())
+
+
+def bytes_of_training(trained: nn.Module, frozen: nn.Module | None = None) -> int:
+    """Weights in memory as float32, and a gradient for each that is trained."""
+    return 4 * (2 * count_parameters(trained) + (count_parameters(frozen) if frozen is not None else 0))
 
 
 def kept_parameters(terms: BackboneDecoder, backbone: nn.Module) -> int:
