@@ -159,3 +159,12 @@ def test_without_test_rows_clients_measure_the_decoder_behind_their_backbone():
     assert together.state == expected.state
     assert "first_model_after" not in together.metrics
     assert "the first model has the decoder that was carried back by copy" in together.notes
+
+
+def test_beside_model_inversion_the_decoder_is_carried_back_by_every_rule():
+    terms = 'derive = "student"\nstudent_hidden = [24]\nalign_epochs = 2\ncarry_each_round = true'
+    inversion = '[rounds.model_inversion]\nspace = "features"\nwarm_up = 1\nsteps = 5\nserver_steps = 5'
+    outcome = run(job(terms, others=["model_inversion"], extra=inversion, hidden=(48, 24))).results[HUB]
+    assert {f"first_model_after_{rule}" for rule in ("copy", "delta", "distil")} <= outcome.metrics.keys()
+    assert outcome.series["first_model_accuracy"][-1] == outcome.metrics["first_model_after"]
+    assert load(outcome.state)["head.weight"].shape == (10, 24)

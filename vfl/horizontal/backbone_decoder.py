@@ -94,7 +94,8 @@ class _Deriving:
         self._body, self._alignment_error, decoder = made.body, made.alignment_error, made.decoder
         self._digest, self._started = digest(self._body), parameters_of(decoder)
         self._backbone = second.rebuild(self._spec, self._body)
-        return Travelling(decoder, _Embedding(self._backbone))
+        self._second = Travelling(deepcopy(decoder), _Embedding(self._backbone))
+        return replace(self._second, module=decoder)
 
     def saved(self) -> Parameters:
         """Both models as they were before round 1; all else follows from them, or travels."""
@@ -118,26 +119,31 @@ class _Deriving:
     def publish(self, held: bytes, message: Published) -> Published:
         return msgspec.structs.replace(message, backbone=self._owed(held), backbone_digest=self._digest)
 
-    def adjust(self, _round: int, travelling: Travelling, _before: Parameters, after: Parameters) -> Parameters:
+    def adjust(self, _round: int, _travelling: Travelling, _before: Parameters, after: Parameters) -> Parameters:
         if self._terms.debias:
             after = after | {WEIGHT: without_class_mean(after[WEIGHT])}
         if self._terms.carry_each_round and "test" in self._embedded:
-            kept = self._carry_back(travelling, after).decoder
+            kept = self._carry_back(self._own(after)).decoder
             self._measures = {"first_model_accuracy": self._measured("test", kept)[0]}
         return after
 
     def measures(self) -> dict[str, float]:
         return self._measures
 
+    def _own(self, parameters: Parameters) -> Parameters:
+        """The decoder's, without statistics that another part keeps beside them."""
+        return {name: parameters[name] for name in self._started}
+
     def _owed(self, held: bytes) -> bytes:
         return b"" if held == self._digest else self._body
 
     # The end
 
-    def finish(self, travelling: Travelling, parameters: Parameters) -> Finished:
+    def finish(self, _travelling: Travelling, parameters: Parameters) -> Finished:
         """The first model with the decoder it is given back, and, where there are test rows, the three-way report."""
-        carried_back, sizes = self._carry_back(travelling, parameters), self._sizes(travelling)
-        scores = self._scores(travelling, parameters, carried_back) if "test" in self._embedded else None
+        trained = self._own(parameters)
+        carried_back, sizes = self._carry_back(trained), self._sizes()
+        scores = self._scores(trained, carried_back) if "test" in self._embedded else None
         return Finished(
             parameters=parameters_of(self._first.whole()) | carried_back.decoder,
             metrics=sizes | (scores.metrics() if scores is not None else {}),
@@ -148,12 +154,12 @@ class _Deriving:
             ),
         )
 
-    def _scores(self, travelling: Travelling, trained: Parameters, carried_back: _CarriedBack) -> Scores:
+    def _scores(self, trained: Parameters, carried_back: _CarriedBack) -> Scores:
         tests = examples_of(self._spec, self._setup.tables["test"], "test")
         second_model = []
         for decoder in (self._started, trained):
-            load_parameters(travelling.module, decoder)
-            second_model.append(measured(self._spec, travelling, tests)[SCORE[self._spec.job.task]])
+            load_parameters(self._second.module, decoder)
+            second_model.append(measured(self._spec, self._second, tests)[SCORE[self._spec.job.task]])
         return Scores(
             first_before=self._measured("test", parameters_of(self._first.decoder))[0],
             second_before=second_model[0],
@@ -162,15 +168,18 @@ class _Deriving:
             by_rule={rule: self._measured("test", decoder)[0] for rule, decoder in carried_back.found.items()},
         )
 
-    def _carry_back(self, travelling: Travelling, trained: Parameters) -> _CarriedBack:
+    def _carry_back(self, trained: Parameters) -> _CarriedBack:
         old = parameters_of(self._first.decoder)
-        trained = {name: trained[name] for name in self._started}  # without statistics that are kept beside them
         compared = self._terms.carry_back == "best" and "validation" in self._embedded
         found = carried(
             rules_of(self._terms, public=self._public is not None, validation=compared),
             self._terms,
             Decoders(
-                old, self._started, trained, lambda: deepcopy(self._first.decoder), lambda: deepcopy(travelling.module)
+                old,
+                self._started,
+                trained,
+                lambda: deepcopy(self._first.decoder),
+                lambda: deepcopy(self._second.module),
             ),
             self._public_features,
             self._seed,
@@ -210,7 +219,7 @@ class _Deriving:
             return None
         return Rows(features(self._first.backbone, self._public), features(self._backbone, self._public))
 
-    def _sizes(self, travelling: Travelling) -> dict[str, float]:
+    def _sizes(self) -> dict[str, float]:
         """R1.1: both backbones; the first one's alignment error is 0 by definition."""
         shape, first = self._spec.model.input_shape, self._first.backbone
         sizes = {
@@ -220,8 +229,8 @@ class _Deriving:
             "second_backbone_bytes": float(len(self._body)),
             "first_backbone_multiply_adds": float(multiply_adds(first, shape)),
             "second_backbone_multiply_adds": float(multiply_adds(self._backbone, shape)),
-            "decoder_parameters": float(count_parameters(travelling.module)),
-            "client_bytes": float(bytes_of_training(travelling.module, self._backbone)),
+            "decoder_parameters": float(count_parameters(self._second.module)),
+            "client_bytes": float(bytes_of_training(self._second.module, self._backbone)),
             "whole_model_bytes": float(bytes_of_training(self._first.whole())),
         }
         if self._alignment_error is not None:
