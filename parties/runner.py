@@ -25,7 +25,8 @@ class _Inbox:
     def __init__(self) -> None:
         self.unread: deque[Delivered] = deque()
         self.held_bytes = 0
-        self.away = False
+        self.away = self.told = False
+        """Whether the peer has left, and whether the role knows."""
         self.flooded = False
 
     @property
@@ -58,7 +59,10 @@ class Inboxes:
             self._changed.notify_all()
 
     def leave(self, peer: PartyId) -> None:
-        """What it sent before is still taken; then nobody waits for it."""
+        """What it sent before is still taken; then whoever waits for it is answered at once.
+
+        A role that gives time is told once that a peer has left; whoever gives it time again waits for its return.
+        """
         with self._changed:
             self._boxes[peer].away = True
             self._changed.notify_all()
@@ -75,15 +79,22 @@ class Inboxes:
         """The peer's next message, waited for. Raises RemoteProtocolError for an unreadable one if no time is set."""
         began = time.monotonic()
         with self._changed:
-            box = self._boxes[peer]  # one that starts afresh meanwhile had nothing to take
-            in_time = self._changed.wait_for(  # a queue that is emptied below would say no
-                lambda: bool(box.unread) or box.away or box.flooded or self._boxes[peer] is not box, seconds
-            )
+            box = self._boxes[peer]
+
+            def answered() -> bool:
+                left = box.away and not (box.told and bool(seconds))
+                # one that starts afresh meanwhile had nothing to take
+                return bool(box.unread) or box.flooded or left or self._boxes[peer] is not box
+
+            in_time = self._changed.wait_for(answered, seconds)
             delivered = box.unread.popleft() if box.unread else None
             flooded = box.flooded and delivered is None
             if delivered is not None:
                 box.held_bytes -= len(delivered.body)
-            box.flooded = box.flooded and not flooded
+            elif flooded:
+                box.flooded = False
+            elif box.away and seconds:
+                box.told = True
             self._changed.notify_all()
         waited = time.monotonic() - began
         if not in_time and seconds is not None:

@@ -66,13 +66,27 @@ def test_nobody_waits_for_a_peer_that_has_left(inboxes: Inboxes) -> None:
     delivery = inboxes.take(CLIENT, LONG)
     assert delivery.message is None
     assert delivery.waited_seconds < LONG
+    assert inboxes.take(CLIENT, None).message is None
+
+
+def test_who_knows_that_a_peer_has_left_can_wait_for_its_return(inboxes: Inboxes) -> None:
+    inboxes.leave(CLIENT)
+    assert inboxes.take(CLIENT, 0.0).message is None
+    assert inboxes.take(CLIENT, LONG).waited_seconds < LONG, "told once, to who gave it time"
+    assert inboxes.take(CLIENT, SHORT).waited_seconds >= SHORT
+    with taking(inboxes, CLIENT, LONG) as came:
+        inboxes.start_afresh(CLIENT)
+        inboxes.put(ready(CLIENT))
+    assert came[0].message in {None, ClientReady()}
 
 
 def test_what_a_peer_said_before_it_left_still_counts(inboxes: Inboxes) -> None:
     inboxes.put(ready(CLIENT))
     inboxes.leave(CLIENT)
     assert inboxes.take(CLIENT, LONG).message == ClientReady()
-    assert inboxes.take(CLIENT, LONG).message is None
+    delivery = inboxes.take(CLIENT, LONG)
+    assert delivery.message is None
+    assert delivery.waited_seconds < LONG
 
 
 def test_a_peer_that_returns_starts_afresh(inboxes: Inboxes) -> None:

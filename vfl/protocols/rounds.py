@@ -56,7 +56,8 @@ def aggregator(setup: Setup[RoundsSpec]) -> Flow[Outcome]:
         body = side.carrier.broadcast(side.round + 1, side.parameters)
         bits = side.carrier.reply_bits(side.round + 1)
         for _ in range(TRIES):
-            yield from _await_clients(spec, present, 0.0)
+            enough = len(present) >= rounds.min_clients
+            yield from _await_clients(spec, present, 0.0 if enough else rounds.deadline_seconds)
             chosen = cohort(setup.joint_seed, side.round + 1, spec.roster.clients, present, spec.cohort)  # 1
             task = side.task(body, bits)
             for client in chosen:
