@@ -170,6 +170,18 @@ def test_a_client_that_leaves_and_joins_starts_afresh(hub: Party, clients: Clien
     assert ("Begin", 2) not in bob.heard(running)
 
 
+def test_a_client_that_leaves_before_the_beginning_may_still_come(hub: Party, clients: Clients) -> None:
+    ada, bob, cyd = clients
+    job = hub.submit(text()).id
+    ada.say(job, Acceptance(ada.share))
+    assert ada.say(job, Lapse("server_restarted", "its server was stopped"), 1) == ""
+    for client in (bob, cyd):
+        client.say(job, Acceptance(client.share))
+    assert set(bob.hear(job, Begin)[0].shares) == {HUB, "bob", "cyd"}
+    assert ada.say(job, Join(ada.share), 2) == ""
+    assert set(ada.hear(job, Begin, attempt=2)[0].shares) == {HUB, "bob", "cyd"}
+
+
 def test_a_client_may_join_without_a_farewell(clients: Clients, running: str) -> None:
     ada = clients[0]
     assert ada.say(running, Join(ada.share), 2) == ""
