@@ -26,12 +26,13 @@ def encode(values: Floats, bits: int, seed: bytes, *, unbiased: bool) -> bytes:
     """
     rows = _in_blocks(sendable(values))
     half = _half_span(bits)
-    needed = np.abs(rows).max(axis=1, initial=0) / half
+    needed = np.maximum(rows.max(axis=1, initial=0), -rows.min(axis=1, initial=0)) / half
     unit = np.float32(2.0) ** np.frexp(needed.max(initial=np.float32(2**-100)))[1]
     steps: NDArray[np.float16] = (needed / unit).astype(np.float16)
     steps = np.where(steps * unit < needed, np.nextafter(steps, np.float16(np.inf)), steps)
     divisors: Floats = np.where(steps > 0, steps * unit, np.float32(1))
-    levels = rows / divisors[:, None] + half
+    levels = rows / divisors[:, None]
+    levels += half
     codes = rounded(levels.reshape(-1)[: len(values)], int(2 * half), seed if unbiased else None)
     return np.array(unit, "<f4").tobytes() + steps.astype("<f2", copy=False).tobytes() + pack(codes, bits)
 
@@ -42,8 +43,10 @@ def decode(body: Body, count: int, bits: int, seed: bytes) -> Floats:  # noqa: A
     end = UNIT_BYTES + STEP_BYTES * -(-count // BLOCK)
     unit = received(content[:UNIT_BYTES].view("<f4"), "unit")
     steps = received(content[UNIT_BYTES:end].view("<f2"), "scales") * unit
-    levels = unpack(content[end:], count, bits) - _half_span(bits)
-    rows: Floats = _in_blocks(levels) * steps[:, None]
+    levels: Floats = unpack(content[end:], count, bits).astype(np.float32)
+    levels -= _half_span(bits)
+    rows = _in_blocks(levels)
+    rows *= steps[:, None]
     return rows.reshape(-1)[:count]
 
 

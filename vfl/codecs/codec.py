@@ -44,16 +44,21 @@ class Codec:
 
 def sendable(values: Floats) -> Floats:
     """The values, or Diverged."""
-    if not float(np.abs(values).max(initial=0)) <= LARGEST:
+    if not _largest(values) <= LARGEST:
         raise Diverged("the parameters to send are not finite")
     return values
 
 
 def received(values: NDArray[Any], what: str) -> NDArray[Any]:
     """The values, or InvalidBody."""
-    if not float(np.abs(values).max(initial=0)) <= LARGEST:
+    if not _largest(values) <= LARGEST:
         raise InvalidBody(f"{what} of the body are not finite")
     return values
+
+
+def _largest(values: NDArray[Any]) -> float:
+    """The largest magnitude, or NaN if there is one; without an array of magnitudes."""
+    return max(float(values.max(initial=0)), -float(values.min(initial=0)))
 
 
 def exactly(body: Body, expected: int) -> Bytes:

@@ -27,6 +27,8 @@ SMALLEST_COMPRESSED = 1024
 """Smaller weights, norms and biases stay at full precision (R3.2)."""
 LARGEST_FACTOR = 1.2
 """A message whose error is further above the stated one is worth a warning (R3.9)."""
+AT_ONCE = 1 << 16
+"""Values that are measured together."""
 
 
 @dataclass(frozen=True)
@@ -189,7 +191,9 @@ def error_of(
 
 
 def _squared_norm(tensor: Floats) -> float:
-    return float(np.linalg.norm(tensor.astype(np.float64)) ** 2)
+    """In float64, and never much of it at a time."""
+    parts = np.split(tensor.reshape(-1), range(AT_ONCE, tensor.size, AT_ONCE))
+    return math.fsum(float(np.linalg.norm(part.astype(np.float64)) ** 2) for part in parts)
 
 
 def _plan(like: Mapping[str, Shape], format: Format) -> Iterator[tuple[str, Shape, int]]:

@@ -19,7 +19,7 @@ from vfl.horizontal.formats import compressed_names, reply_format, sends_differe
 from vfl.horizontal.layerwise import PackedWeight, Packing, packed, restore
 from vfl.horizontal.part import Updated, Work
 from vfl.horizontal.rows import derived
-from vfl.models.networks import Parameters, load_parameters, parameters_of
+from vfl.models.networks import Parameters, load_parameters
 from vfl.models.polynomial import make_optimiser
 from vfl.rounds_spec import RoundsSpec
 from vfl.rounds_terms import CompressedSync
@@ -94,7 +94,8 @@ def train_whole(
     steps = _optimiser(module, work, momenta)
     with _products(terms):
         loss = fit(module, received, work, steps=steps)
-    values = parameters_of(module)
+    module.zero_grad()
+    values: Parameters = dict(module.state_dict())
     return Trained(
         {name: partial(values.__getitem__, name) for name in values},
         {name: partial(torch.sub, values[name], received[name]) for name in values},
@@ -151,7 +152,8 @@ def train_in_layers(
         restore(module, weights)
         work.amend(module, {name: reading[name]() for name in reading})
         weights = {}
-    values = parameters_of(module)
+    module.zero_grad()
+    values: Parameters = dict(module.state_dict())
     return Trained(
         {name: weights[name].value if name in weights else partial(values.__getitem__, name) for name in shapes},
         {name: partial(_change, values, reading, weights, name) for name in shapes},
