@@ -261,6 +261,10 @@ class RoundsSpec(Section, frozen=True, kw_only=True):
             or (shared is not None and shared.rule == "feddu" and shared.counts == "pooled")
         )
 
+    def rate_of(self, round_number: int) -> float:
+        """The clients' rate in a round, from 1."""
+        return self.train.optimiser.rate * self.rounds.rate_decay ** (round_number - 1)
+
     @property
     def inputs(self) -> int:
         """Columns of one row."""

@@ -4,13 +4,14 @@ import hashlib
 import itertools
 from collections.abc import Callable, Iterator
 
+import msgspec
 import numpy as np
 import pytest
 import torch
 from rounds_federation import HUB, SEED, roles, run, setups, spec
 from safetensors.torch import load
 
-from vfl.errors import TooFewReplies
+from vfl.errors import RemoteProtocolError, TooFewReplies
 from vfl.flow import Delivery, Flow, Receive, Send, run_together
 from vfl.horizontal.aggregation import network_of
 from vfl.horizontal.combination import WeightedMean
@@ -353,3 +354,19 @@ def test_a_registered_model_can_be_the_first():
     task = next(line.message for line in together.transcript if isinstance(line.message, RoundTask))
     expected = np.concatenate([load(earlier)[name].numpy().ravel() for name in parameters_of(network_of(job, b""))])
     assert task.parameters.endswith(expected.tobytes())
+
+
+@pytest.mark.parametrize(
+    "changes", [{"epochs": 2}, {"rate": 1.0}, {"round": 9}, {"round": 0}, {"parameters": b"other"}], ids=str
+)
+def test_a_client_does_no_more_than_was_agreed(changes):
+    def asking(role: Flow[Outcome]) -> Flow[Outcome]:
+        answer: Delivery | None = None
+        while True:
+            effect = role.send(answer)
+            if isinstance(effect, Send) and isinstance(effect.message, RoundTask):
+                effect = Send(effect.to, msgspec.structs.replace(effect.message, **changes))
+            answer = yield effect
+
+    with pytest.raises(RemoteProtocolError):
+        with_one(spec(), HUB, asking)

@@ -84,7 +84,7 @@ class Aggregation:
             round=self.round + 1,
             model_digest=digest(body),
             parameters=body,
-            rate=self.spec.train.optimiser.rate * rounds.rate_decay**self.round,
+            rate=self.spec.rate_of(self.round + 1),
             epochs=rounds.local_epochs,
             reply_bits=reply_bits,
         )

@@ -56,6 +56,7 @@ class Participation:
         updates = [places.update for places in self._places if places.update is not None]
         self._update: Callable[[bytes, Work], Updated] = updates[0] if updates else raw_update
         self._stored = b""
+        self._tasks: dict[int, int] = {}
         self._answered: dict[tuple[int, str], int] = {}
         self._trained: _Trained | None = None
         self._evaluated: tuple[int, NDArray[np.uint64]] | None = None
@@ -104,6 +105,7 @@ class Participation:
         """The task with this client's rows; None where it lacks what it needs to train."""
         if digest(task.parameters) != task.model_digest:
             raise RemoteProtocolError(f"the task of round {task.round} holds another model than it names")
+        self._check(task)
         if not self._receive(task):
             return None
         examples = self._examples
@@ -128,6 +130,17 @@ class Participation:
             augment=self._augmenting(task.round),
             amend=amend if amendments else None,
         )
+
+    def _check(self, task: RoundTask) -> None:
+        """A task asks for what was agreed, no round more often than it is tried."""
+        rounds, asked = self.spec.rounds, self._tasks.get(task.round, 0) + 1
+        self._tasks[task.round] = asked
+        if not 1 <= task.round <= rounds.rounds or asked > TRIES:
+            raise RemoteProtocolError(f"the aggregator asks for round {task.round} of {rounds.rounds}, {asked} times")
+        if task.epochs != rounds.local_epochs or task.rate != self.spec.rate_of(task.round):
+            raise RemoteProtocolError(
+                f"the task of round {task.round} asks for {task.epochs} epochs at rate {task.rate}, which was not agreed"
+            )
 
     def _note(self, task: RoundTask, measures: dict[str, float]) -> None:
         self._stored, self.measures = task.parameters, measures

@@ -199,9 +199,7 @@ class Adjuster:
             self._labels[self._train],
             epochs=self._terms.epochs,
             batch_rows=self._terms.batch_rows,
-            optimiser=Optimiser(
-                name="sgd", rate=self._spec.train.optimiser.rate * self._spec.rounds.rate_decay ** (round_number - 1)
-            ),
+            optimiser=Optimiser(name="sgd", rate=self._spec.rate_of(round_number)),
             seed=derived(self._seed, round_number),
             regression=self._regression,
         )
