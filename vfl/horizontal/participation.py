@@ -139,7 +139,7 @@ class Participation:
             raise RemoteProtocolError(f"the aggregator asks for round {task.round} of {rounds.rounds}, {asked} times")
         if task.epochs != rounds.local_epochs or task.rate != self.spec.rate_of(task.round):
             raise RemoteProtocolError(
-                f"the task of round {task.round} asks for {task.epochs} epochs at rate {task.rate}, which was not agreed"
+                f"the task of round {task.round} asks for {task.epochs} epochs at rate {task.rate}, not as agreed"
             )
 
     def _note(self, task: RoundTask, measures: dict[str, float]) -> None:
