@@ -34,7 +34,7 @@ class Size(NamedTuple):
     rate: float
 
 
-SIZES = {"digits": Size([64, 32], 150, 360, 32, 0.1), "mnist": Size([200], 60, 2000, 32, 0.1)}
+SIZES = {"digits": Size([64, 32], 150, 360, 16, 0.1), "mnist": Size([200], 60, 2000, 50, 0.1)}
 
 Terms = dict[str, Any]
 ROWS: dict[str, Terms | None] = {
