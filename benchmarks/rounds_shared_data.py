@@ -59,9 +59,9 @@ def setting(dataset: Dataset, seed: int, quick: bool, *, scarce: bool, skewed: b
     rows = {"fedavg": one([])}
     for rule in RULES:
         rows[rule] = one(["shared_data"], {"rule": rule, "epochs": epochs, "batch_rows": batch})
-    rows["share"]["client_steps"] = round(
-        rows["share"]["client_steps"] * (1 + len(shared.labels) * clients / len(left.labels))
-    )
+        if rule == "share":
+            grown = 1 + len(shared.labels) * clients / len(left.labels)  # own and shared rows, to own rows
+            rows[rule]["client_steps"] = round(rows[rule]["client_steps"] * grown)
     rows["shared_rows_alone"] = alone(dataset, shared, test, dealt, rounds, seed)
     return with_rounds_to(rows)
 
