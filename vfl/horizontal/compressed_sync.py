@@ -19,7 +19,14 @@ from vfl.codecs.parameters import Format, MessageError, Shape, expected_bytes, m
 from vfl.horizontal.aggregation import SCORE, measured
 from vfl.horizontal.carrier import RAW, like, read, write
 from vfl.horizontal.compressed_training import CompressedTraining
-from vfl.horizontal.formats import compressed_names, reply_format, sends_difference, stored_format, values_of
+from vfl.horizontal.formats import (
+    compressed_names,
+    reply_format,
+    sends_difference,
+    stored_format,
+    values_of,
+    warnings_of,
+)
 from vfl.horizontal.part import AggregatorPlaces, Carrier, ClientPlaces, Finished, Part, Travelling
 from vfl.horizontal.reply_bits import ReplyBits, Sizes
 from vfl.horizontal.rows import derived, examples_of
@@ -40,7 +47,7 @@ class _Compression:
             name.removeprefix("residual/"): values for name, values in saved.items() if name.startswith("residual/")
         }
         self._doubtful: dict[str, float] = numbers.get("doubtful", {})
-        """By message: measured over stated error, where that is worth a warning."""
+        """By round: measured over stated error of the broadcast, where that is worth a warning."""
         self._bits = ReplyBits(setup.spec, terms, numbers.get("bits", {}))
         self._reply_bytes: list[int] = []
         self._measures: dict[str, float] = {}
@@ -79,10 +86,7 @@ class _Compression:
             "parameter_bytes_at_full_precision": float(expected_bytes(self._like, RAW)),
         }
         score = f"stored_{SCORE[self._spec.job.task]}"
-        notes = tuple(
-            f"the error of {message} is {factor:.2f} times what codec {self._stored.codec} states"
-            for message, factor in self._doubtful.items()
-        )
+        notes = warnings_of("the model sent in", self._stored, self._doubtful)
         measured_copy = {name: value for name, value in self._measures.items() if name == score}
         return Finished(parameters, measured_copy | sizes | errors, notes)
 
@@ -126,7 +130,7 @@ class _Compression:
         if self._error.factor is not None:
             found["stored_error_factor"] = self._error.factor
             if self._error.doubtful:
-                self._doubtful[f"the model sent in round {number}"] = self._error.factor
+                self._doubtful[str(number)] = self._error.factor
         return found
 
     def _read(self, body: bytes, received: Parameters, bits: int) -> Parameters:

@@ -15,7 +15,7 @@ from vfl.codecs.parameters import Format, MessageError, Shape, bits_of, encode_e
 from vfl.errors import RemoteProtocolError
 from vfl.horizontal import momentum
 from vfl.horizontal.carrier import fit, like, read
-from vfl.horizontal.formats import compressed_names, reply_format, sends_difference, stored_format
+from vfl.horizontal.formats import compressed_names, reply_format, sends_difference, stored_format, warnings_of
 from vfl.horizontal.layerwise import PackedWeight, Packing, packed, restore
 from vfl.horizontal.part import Updated, Work
 from vfl.horizontal.rows import derived
@@ -49,7 +49,8 @@ class CompressedTraining:
         self._terms = terms
         kept = setup.saved if terms.keep_optimiser else b""
         self._momenta: Momenta = msgspec.msgpack.decode(kept, type=Momenta) if kept else {}
-        self._doubtful: dict[int, float] = {}
+        self._doubtful: dict[str, float] = {}
+        self._notes: tuple[str, ...] = ()
 
     def update(self, body: bytes, work: Work) -> Updated:
         """Raises InvalidBody where what came is not what was agreed, RemoteProtocolError for other bits."""
@@ -63,12 +64,14 @@ class CompressedTraining:
         trained = train(module, body, stored_format(terms, shapes), work, terms, self._momenta)
         if terms.keep_optimiser:
             self._momenta = trained.momenta
-        reply, error = _encoded(trained, shapes, reply_format(terms, shapes, work.reply_bits), terms, work)
+        form = reply_format(terms, shapes, work.reply_bits)
+        reply, error = _encoded(trained, shapes, form, terms, work)
         measures = {"reply_error": error.measured}
         if error.factor is not None:
             measures["reply_error_factor"] = error.factor
             if error.doubtful:
-                self._doubtful[work.round] = error.factor
+                self._doubtful[str(work.round)] = error.factor
+                self._notes = warnings_of("the reply to", form, self._doubtful)
         return Updated(reply, trained.loss, measures)
 
     def published(self, body: bytes, shapes: Mapping[str, Shape]) -> Parameters:
@@ -79,10 +82,7 @@ class CompressedTraining:
         return msgspec.msgpack.encode(self._momenta)
 
     def notes(self) -> tuple[str, ...]:
-        return tuple(
-            f"the error of the reply to round {number} is {factor:.2f} times what its codec states"
-            for number, factor in self._doubtful.items()
-        )
+        return self._notes
 
 
 def train_whole(
