@@ -61,6 +61,8 @@ class Mode(enum.StrEnum):
 
     BACKBONE_DECODER = "backbone-decoder"
     COMPRESSED_SYNC = "compressed-sync"
+    MODEL_INVERSION = "model-inversion"
+    SHARED_DATA = "shared-data"
 
 
 OWN = "Your own tables"
@@ -124,7 +126,8 @@ def demo(
     mode: Annotated[
         Mode | None,
         typer.Option(
-            help="Horizontal rounds on digits: a second model whose decoder travels, or parameters in 4 bits.",
+            help="Horizontal rounds on digits: a second model whose decoder travels, parameters in 4 bits, rows found "
+            "in models, or means adjusted on shared rows.",
             rich_help_panel=ROUNDS,
         ),
     ] = None,

@@ -64,16 +64,21 @@ def _training_facts(data: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _rounds_facts(data: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    from api.demo.rounds.part_facts import part_facts  # noqa: PLC0415
     from api.demo.rounds.report import kept, revealed, saving  # noqa: PLC0415
 
     seconds, sent = data["seconds"], data["bytes"]
     yield "time", f"{seconds['total']:.1f} s, training {seconds['training']:.1f} s, {data['processes']} processes"
     ours, theirs = (readable_bytes(sent[side]) for side in ("aggregator_sent", "clients_sent"))
     yield "sent", f"aggregator {ours}, clients {theirs}, in the last round {readable_bytes(sent['per_round'][-1])}"
-    whole = readable_bytes(sent["whole_model"])
-    yield "", f"{saving(data)} times less than the whole model at full precision ({whole})"
+    whole, less = readable_bytes(sent["whole_model"]), saving(data)
+    yield (
+        "",
+        f"{less + ' times less than' if less else 'as much as averaging'} the whole model at full precision ({whole})",
+    )
     if kept(data):
         yield "stored", f"{kept(data)} of parameters at each client between rounds"
+    yield from part_facts(data)
     for line in revealed(data):
         if line["grain"] != "nothing":
             yield "revealed", f"to {line['receiver']}: {line['values']:,} messages, {line['learns']}"

@@ -35,11 +35,16 @@ def metric_curve(
     *,
     along: str = "epoch",
     curve: str = "this run",
+    beside: tuple[str, Sequence[float]] = ("", ()),
 ) -> str:
-    """The metric on held-out rows after each epoch or round, and models to compare with as level lines."""
+    """The metric on held-out rows after each epoch or round, others as level lines, and a run beside it."""
     figure, axes = _figure(3.4, 2.9)
     for (label, value), dashes in zip(references, ((4, 2), (1, 2)), strict=False):
         axes.axhline(value, color=QUIET, linewidth=1, dashes=dashes, label=label)
+    name_beside, values_beside = beside
+    if values_beside:
+        rounds = list(range(1, len(values_beside) + 1))
+        _curve(axes, rounds, values_beside, FIRST, name_beside, dashed=True, along=along)
     _curve(axes, list(range(1, len(values) + 1)), values, SECOND, curve, along=along)
     axes.set_title(name, loc="left", fontsize=10, color=INK, pad=8)
     _legend(axes)

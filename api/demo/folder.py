@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import hashlib
 import itertools
 import json
 import os
@@ -133,6 +134,11 @@ def _set_aside(folder: Path, parties: Sequence[str]) -> Path | None:
 def private_seed(seed: int, party: str) -> str:
     """What a party of the demonstration draws its private seed from: fixed, so that a run can be repeated."""
     return f"{DEMO_SEED}{seed} {party}"
+
+
+def drawn_seed(seed: int, party: str) -> bytes:
+    """The private seed a party makes of it."""
+    return hashlib.sha256(f"vfl private seed {private_seed(seed, party)}".encode()).digest()
 
 
 def write_parties(

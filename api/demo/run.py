@@ -1,6 +1,5 @@
 """One demonstration from two tables to a result: folders, servers, the job, comparisons, report."""
 
-import hashlib
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,7 @@ from api.demo.agreement import DEADLINE_SECONDS, Agreement
 from api.demo.baselines import JoinedRows, compare
 from api.demo.curves import curves
 from api.demo.errors import DemoError
-from api.demo.folder import DATA_FILE, REPORT, private_seed, write_parties, write_text
+from api.demo.folder import DATA_FILE, REPORT, drawn_seed, write_parties, write_text
 from api.demo.job import Watcher, follow
 from api.demo.report import render
 from api.demo.result import result_data
@@ -73,10 +72,5 @@ def _joined_rows(demonstration: Demonstration) -> JoinedRows:
         features=loaded[FEATURE_PARTY].columns,
         labels=labels,
         joint_seed=joint_seed(spec, {}),
-        private_seeds={party: _private_seed(private_seed(demonstration.seed, party)) for party in PARTIES},
+        private_seeds={party: drawn_seed(demonstration.seed, party) for party in PARTIES},
     )
-
-
-def _private_seed(fixed: str) -> bytes:
-    """As a party turns acceptance.private_seed into its private seed."""
-    return hashlib.sha256(f"vfl private seed {fixed}".encode()).digest()

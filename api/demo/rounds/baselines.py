@@ -1,36 +1,73 @@
-"""What the federated model is compared with: the same network without the federation, on the same rows."""
+"""What the federated model is compared with: the same network without the federation or the part, on the same rows."""
 
 from collections.abc import Iterable
 from pathlib import Path
 from statistics import fmean
 
+import msgspec
 import numpy as np
 
 from api.demo.errors import DemoError
+from api.demo.folder import drawn_seed
 from api.demo.rounds.tables import AGGREGATOR, CLIENTS, ID, ROWS
 from parties.datasets import load
 from parties.negotiation import joint_seed
 from parties.settings import DatasetSettings
+from vfl.flow import run_together
 from vfl.horizontal.aggregation import network_of
 from vfl.horizontal.carrier import write
 from vfl.horizontal.rows import derived, examples_of
 from vfl.models.local_training import evaluate, train
 from vfl.models.networks import parameters_of
+from vfl.protocols.rounds import aggregator, client
+from vfl.reports import Outcome
 from vfl.rounds_spec import RoundsSpec
-from vfl.setup import Table
+from vfl.setup import Setup, Table
 
 
 def compare(spec: RoundsSpec, folder: Path) -> dict[str, float]:
     """Accuracy on the aggregator's test rows of a model from each client's rows alone (mean), and from all of theirs.
 
-    Each takes as many epochs as the rounds and starts from the same fresh weights.
+    Each takes as many epochs as the rounds and starts from the same fresh weights. With shared-data also of one from
+    the shared rows, which takes all epochs that the aggregator may take on them.
     """
     rows = {client: _table(spec, folder, client, ROWS) for client in CLIENTS}
     test = _table(spec, folder, AGGREGATOR, "test")
-    return {
+    found = {
         "client_alone": fmean(_accuracy(spec, [rows[client]], test, client) for client in CLIENTS),
         "centralised": _accuracy(spec, rows.values(), test, "all clients"),
     }
+    shared = spec.shared_data
+    if shared is not None:
+        as_there = msgspec.structs.replace(
+            spec,
+            train=msgspec.structs.replace(spec.train, batch_rows=shared.batch_rows),
+            rounds=msgspec.structs.replace(spec.rounds, local_epochs=shared.epochs),
+        )
+        own = _table(spec, folder, AGGREGATOR, "shared")
+        found["shared_rows_alone"] = _accuracy(as_there, [own], test, "shared rows")
+    return found
+
+
+def averaged(spec: RoundsSpec, folder: Path, seed: int) -> list[float]:
+    """Accuracy by round of plain averaging: the same job with the same draws on the same rows, without its parts."""
+    rounds, inversion = spec.rounds, spec.model_inversion
+    if inversion is None:
+        plain = msgspec.structs.replace(rounds, parts=(), shared_data=None)
+    else:  # it never acts, and holds out the same rows for its leak meter
+        never = msgspec.structs.replace(inversion, warm_up=rounds.rounds + 1, leak_meter=False)
+        plain = msgspec.structs.replace(rounds, model_inversion=never)
+    return in_one_process(msgspec.structs.replace(spec, rounds=plain), folder, seed).series["accuracy"]
+
+
+def in_one_process(spec: RoundsSpec, folder: Path, seed: int) -> Outcome:
+    """The job as the servers run it, all roles in this process; answers what the aggregator is left with."""
+    roles = {}
+    for party in spec.parties:
+        tables = {use: _table(spec, folder, party, use) for use in spec.brings(party)}
+        setup = Setup(spec, party, tables, joint_seed(spec, {}), drawn_seed(seed, party))
+        roles[party] = aggregator(setup) if party == AGGREGATOR else client(setup)
+    return run_together(roles, keep_messages=False).results[AGGREGATOR]
 
 
 def whole_model_bytes(spec: RoundsSpec) -> int:

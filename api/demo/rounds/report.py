@@ -6,16 +6,21 @@ from api.client import JsonObject
 from api.demo.charts import bytes_by_kind, bytes_by_round, metric_curve
 from api.demo.report import page, traffic
 from api.demo.rounds.modes import MODES
+from api.demo.rounds.part_facts import part_facts
 from api.demo.rounds.tables import AGGREGATOR
 from api.sizes import readable_bytes
 
 CLIENTS = "clients"
+NOTHING_SAVED = 1.1
+"""Up to so many times more is no saving."""
 
 
 def accuracy_rows(result: JsonObject) -> list[tuple[str, float]]:
     """What each accuracy belongs to, as a person reads it."""
     names = {
         "federated": MODES[result["mode"]].trained,
+        "plain_averaging": "averaging, same draws, without the part",
+        "shared_rows_alone": "the shared rows alone",
         "first_model_before": "aggregator's model, before",
         "second_model_after": "second model, which the clients keep",
         "client_alone": "each client alone, mean",
@@ -36,10 +41,10 @@ def revealed(result: JsonObject) -> list[JsonObject]:
 
 
 def saving(result: JsonObject) -> str:
-    """How many times less than the whole model at full precision travelled."""
+    """How many times less than the whole model at full precision travelled; empty where it is about as much."""
     sent = result["bytes"]
     whole, ours = sent["whole_model"], sent["aggregator_sent"] + sent["clients_sent"]
-    return f"{whole / ours:.1f}"
+    return f"{whole / ours:.1f}" if whole > NOTHING_SAVED * ours else ""
 
 
 def kept(result: JsonObject) -> str:
@@ -67,7 +72,12 @@ def render(result: JsonObject, specification: str) -> str:
         "story": MODES[result["mode"]].story,
         "summary": _summary(result),
         "accuracy_chart": metric_curve(
-            [point["accuracy"] for point in curves], "Accuracy", references, along="round", curve="this run"
+            [point["accuracy"] for point in curves],
+            "Accuracy",
+            references,
+            along="round",
+            curve="this run",
+            beside=("averaging", result["averaging"]),
         ),
         "round_chart": bytes_by_round(
             [point["aggregator_sent"] for point in curves], [point["clients_sent"] for point in curves]
@@ -76,6 +86,8 @@ def render(result: JsonObject, specification: str) -> str:
         "whole_model": readable_bytes(result["bytes"]["whole_model"]),
         "saving": saving(result),
         "kept": kept(result),
+        "part": part_facts(result),
+        "clients": [(client, told["notes"]) for client, told in result["part"]["clients"].items() if told["notes"]],
         "seen": [
             (receiver, [line for line in revealed(result) if line["receiver"] == receiver])
             for receiver in (AGGREGATOR, CLIENTS)
@@ -88,9 +100,10 @@ def render(result: JsonObject, specification: str) -> str:
 def _summary(result: JsonObject) -> str:
     scores = {name: f"{value:.3f}" for name, value in result["accuracy"].items()}
     before = f", against {scores['first_model_before']} before" if "first_model_before" in scores else ""
+    without = f", averaging without the part {scores['plain_averaging']}" if "plain_averaging" in scores else ""
     return (
         f"An aggregator and three clients trained for {result['rounds']} rounds; no row left its owner. On test rows "
-        f"nobody trained on the model reaches accuracy {scores['federated']}{before}. A client alone reaches "
+        f"nobody trained on the model reaches accuracy {scores['federated']}{before}{without}. A client alone reaches "
         f"{scores['client_alone']} on average, the same network with all clients' rows in one place "
         f"{scores['centralised']}."
     )

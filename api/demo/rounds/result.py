@@ -3,8 +3,8 @@
 import os
 import platform
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
@@ -17,11 +17,26 @@ if TYPE_CHECKING:
     from api.demo.rounds.run import RoundsDemonstration
 
 
+OF_EVERY_ROUND = {"accuracy", "loss", "replies", "rows", "bytes_sent", "bytes_received"}
+"""Series of every job of rounds; the others are its part's."""
+
+
+@dataclass(frozen=True)
+class Beside:
+    """What the run is compared with."""
+
+    accuracy: Mapping[str, float]
+    """Of models trained without the federation."""
+    averaging: Sequence[float]
+    """Accuracy by round of plain averaging with the same draws; empty where it was not run."""
+    whole_model: int
+    """Bytes of averaging the whole network at full precision."""
+
+
 def rounds_result(
     demonstration: "RoundsDemonstration",
     jobs: Mapping[str, JsonObject],
-    compared: Mapping[str, float],
-    whole_model: int,
+    beside: Beside,
     processes: int,
     seconds: float,
 ) -> JsonObject:
@@ -37,12 +52,17 @@ def rounds_result(
         "local_epochs": spec.rounds.local_epochs,
         "network": spec.model.network,
         "seed": demonstration.seed,
-        "accuracy": {"federated": hub["metrics"][mode.federated], **compared, **_models(hub["metrics"])},
+        "accuracy": {
+            "federated": hub["metrics"][mode.federated],
+            **({"plain_averaging": beside.averaging[-1]} if beside.averaging else {}),
+            **beside.accuracy,
+            **_models(hub["metrics"]),
+        },
         "bytes": {
             "aggregator_sent": _sent(hub),
             "clients_sent": sum(_sent(jobs[client]) for client in CLIENTS),
             "per_round": [round(out + back) for out, back in zip(sent, received, strict=True)],
-            "whole_model": whole_model,
+            "whole_model": beside.whole_model,
         },
         "metrics": hub["metrics"],
         "seconds": {"total": round(seconds, 3), "training": round(hub["seconds"]["training"], 3)},
@@ -56,6 +76,18 @@ def rounds_result(
                 zip(series[mode.by_round], sent, received, strict=True), start=1
             )
         ],
+        "averaging": list(beside.averaging),
+        "part": {
+            "by_round": _of_part(hub),
+            "clients": {
+                client: {
+                    "metrics": jobs[client]["metrics"],
+                    "by_round": _of_part(jobs[client]),
+                    "notes": jobs[client]["notes"],
+                }
+                for client in CLIENTS
+            },
+        },
         "holdings": [
             _holding(party, dataset, frame)
             for party in PARTIES
@@ -84,6 +116,11 @@ def not_protected(part: str) -> list[str]:
     )
     if part == "backbone_decoder":
         lines.append("Every client holds the second model whole and keeps it: it can use it after the job and alone.")
+    if part == "model_inversion":
+        lines.append(
+            "The aggregator finds rows in each client's model: what it finds can resemble the client's own. The leak "
+            "meter says how near, for this run; it is no bound."
+        )
     lines.append(
         "Nothing tells honest rows from poisoned ones. reply_norm_limit is off here; where it is on it bounds how far "
         "one reply can move the model, not where to. One organisation behind several clients counts as several."
@@ -99,6 +136,11 @@ def _models(metrics: Mapping[str, float]) -> dict[str, float]:
     """Of backbone-decoder: both models before the rounds, and the second one after them."""
     names = ("first_model_before", "second_model_before", "second_model_after")
     return {name: metrics[name] for name in names if name in metrics}
+
+
+def _of_part(job: JsonObject) -> dict[str, list[float]]:
+    """What the part measured, a number for each round in which it did."""
+    return {name: values for name, values in job["series"].items() if name not in OF_EVERY_ROUND}
 
 
 def _messages(jobs: Mapping[str, JsonObject]) -> list[JsonObject]:

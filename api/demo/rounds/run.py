@@ -8,9 +8,9 @@ from api.client import JsonObject
 from api.demo.folder import REPORT, SPECIFICATION, write_party, write_text
 from api.demo.job import Watcher, follow
 from api.demo.rounds.agreement import DEADLINE_SECONDS, RoundsAgreement
-from api.demo.rounds.baselines import compare, whole_model_bytes
+from api.demo.rounds.baselines import averaged, compare, whole_model_bytes
 from api.demo.rounds.report import render
-from api.demo.rounds.result import rounds_result
+from api.demo.rounds.result import Beside, rounds_result
 from api.demo.rounds.tables import AGGREGATOR, PARTIES
 from api.demo.servers import Servers, free_ports
 
@@ -42,9 +42,14 @@ def run_rounds(demonstration: RoundsDemonstration, watcher: Watcher) -> JsonObje
         jobs, most_processes = follow(servers, PARTIES, job_id, DEADLINE_SECONDS, watcher)
     watcher.phase("training the same network without a federation")
     compared = compare(agreement.spec, folder)
+    if agreement.mode.averaging:
+        watcher.phase("averaging with the same draws, without the part")
+        averaging = averaged(agreement.spec, folder, demonstration.seed)
+    else:
+        averaging = []
     whole_model = whole_model_bytes(agreement.spec)
     seconds = time.monotonic() - started
-    result = rounds_result(demonstration, jobs, compared, whole_model, most_processes, seconds)
+    result = rounds_result(demonstration, jobs, Beside(compared, averaging, whole_model), most_processes, seconds)
     watcher.phase("writing the report")
     write_text(folder / REPORT, render(result, agreement.text))
     return result
