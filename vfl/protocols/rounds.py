@@ -160,13 +160,19 @@ def _sum(
 
 
 def _await_clients(spec: RoundsSpec, present: Presence, seconds: float) -> Flow[None]:
-    """Who is not there yet, or was lost, is there once it says so; all together are awaited so long at most."""
-    for absent in spec.roster.clients:
-        if absent not in present:
-            delivery = yield from await_next(absent, seconds)
-            seconds = max(0.0, seconds - delivery.waited_seconds)
-            if isinstance(delivery.message, ClientReady):
-                present.welcome(absent, delivery.message.backbone_digest)
+    """Who is not there yet, or was lost, is there once it says so; all together are awaited so long at most.
+
+    A wait ends early where a client has left or is just coming back: too few are waited for again while there is time.
+    """
+    for _ in range(MESSAGES_PER_REPLY):
+        for absent in spec.roster.clients:
+            if absent not in present:
+                delivery = yield from await_next(absent, seconds)
+                seconds = max(0.0, seconds - delivery.waited_seconds)
+                if isinstance(delivery.message, ClientReady):
+                    present.welcome(absent, delivery.message.backbone_digest)
+        if not seconds or len(present) >= spec.rounds.min_clients:
+            return
 
 
 class _Collected:
