@@ -59,6 +59,8 @@ class Link:
         self.attempt = attempt
         """The one this party speaks in."""
         self._outgoing = self._lane(attempt)
+        self._opening: list[Envelope] = []
+        """What it said first in this attempt: without that the peer takes nothing of what follows."""
         self._incoming: dict[int, Incoming] = {}
         self._knock: list[Envelope] = []
 
@@ -133,11 +135,16 @@ class Link:
     # Where the peer stands
 
     def begin(self, word: Control | None) -> int:
-        """Its run begins, in the attempt it was agreed in, with this word before any message of the role."""
+        """Its run begins, in the attempt it was agreed in, with this word before any message of the role.
+
+        A Lapse that crossed the peer's Join has opened this attempt, and `leave` may have dropped it. Whether it
+        arrived cannot be known, so the same bytes go ahead of the word: who has them takes them for a repetition.
+        """
         body = b"" if word is None else encode_control(word)
         with self._lock:
             self._renew(max(RUN, self.newest))
             if word is not None:
+                self.courier.put_again(self._opening)
                 self._seal(word, body, None)
             self.presence, self.begun, self.finished = Presence.LIVE, self.attempt, False
         return len(body)
@@ -160,12 +167,13 @@ class Link:
         if attempt is not None:
             self._renew(attempt)
         envelopes = self._outgoing.seal(control.kind, body)
+        self._opening = self._opening or envelopes
         self.courier.put(envelopes)
         return envelopes
 
     def _renew(self, attempt: int) -> None:
         if attempt != self.attempt:
-            self.attempt, self._outgoing = attempt, self._lane(attempt)
+            self.attempt, self._outgoing, self._opening = attempt, self._lane(attempt), []
             self.newest = max(self.newest, attempt)
 
     def _lane(self, attempt: int) -> Outgoing:

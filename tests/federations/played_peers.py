@@ -122,6 +122,11 @@ class PlayedPeer:
                 if envelope.header.job == job and envelope.header.kind in CONTROLS
             ]
 
+    def envelopes(self, job: str, attempt: int) -> list[Envelope]:
+        """All of one attempt so far."""
+        with self._changed:
+            return [e for e in self._heard if (e.header.job, e.header.attempt) == (job, attempt)]
+
     def lane(self, job: str, attempt: int) -> Outgoing:
         return Outgoing(job, bytes.fromhex(self.party.job(job).spec_digest), attempt, self.name, self.party.name)
 

@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 from played_peers import CLIENTS, HUB, PlayedPeer, ended, happened, party, spec, text
 
+from parties.channel import check_body
+from parties.courier import Courier
 from parties.errors import PeerUnreachable
-from parties.links import JOINS, SKIPPED_ATTEMPTS
+from parties.links import JOINS, SKIPPED_ATTEMPTS, Link
 from parties.negotiation import (
     Abort,
     Acceptance,
@@ -207,6 +209,32 @@ def test_a_lapse_and_a_join_may_cross(hub: Party, clients: Clients, running: str
     ada.out_of_reach = False
     ada.hear(running, Begin, attempt=2)
     assert hub.job(running).state == "running"
+
+
+@pytest.mark.parametrize("arrived", [False, True], ids=["lost", "arrived"])
+@pytest.mark.parametrize("remembered", [False, True], ids=["forgotten", "remembered"])
+def test_the_begin_is_taken_after_a_join_that_crossed_a_lapse(
+    hub: Party, clients: Clients, running: str, *, arrived: bool, remembered: bool
+) -> None:
+    """Its server may have died after it took the Lapse, and be another one that knows of attempt 1 only."""
+    ada = clients[0]
+    ada.out_of_reach = True
+    happened(hub, running, "left")
+    if arrived:
+        ada.out_of_reach = False
+        ada.hear(running, Lapse, attempt=2)
+    before = ada.envelopes(running, 2)
+    assert ada.say(running, Join(ada.share), 2) == ""
+    ada.out_of_reach = False
+    ada.hear(running, Begin, attempt=2)
+    after = ada.envelopes(running, 2)[len(before) :]
+    courier = Courier(HUB, PlayedPeer(HUB), PATIENCE_SECONDS, lambda *_: None)
+    link = Link(running, after[0].header.job_digest, ada.name, HUB, courier, attempt=1)
+    sent = (before if remembered else []) + after
+    taken = [kind for kind, body in ((e.header.kind, link.receive(e, check_body)[1]) for e in sent) if body is not None]
+    courier.close()
+    assert taken == ["Lapse", "Begin"]
+    assert all(link.receive(e, check_body) == (2, None) for e in sent)  # a replay has no effect
 
 
 def test_a_client_that_had_not_answered_may_join_as_well(hub: Party, clients: Clients) -> None:
