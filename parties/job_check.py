@@ -172,6 +172,10 @@ def _must_accept(spec: JobSpec, plans: dict[PartyId, Plan]) -> Any:
         yield f'acceptance.schemes of every party: "{spec.exposure}"'
     if isinstance(spec.job.seed, int):
         yield f"acceptance.fixed_seed of every party: true, as job.seed is {spec.job.seed}"
+    for party in spec.parties:
+        for brought in spec.brings(party).values():
+            if brought.leaves:
+                yield f'acceptance.handed_out of {party}: "{brought.dataset}", as its rows go to every peer'
     for party, plan in plans.items():
         try:
             check_plan(plan, party, FLOOR)

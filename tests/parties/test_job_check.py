@@ -125,6 +125,16 @@ def test_it_tells_the_role_of_each_party_and_what_each_message_says():
     assert found.must_accept == ('acceptance.schemes of every party: "updates"',)
 
 
+def test_it_tells_which_rows_themselves_leave():
+    shared = 'parts = ["shared_data"]\n[rounds.shared_data]\nrule = "{}"'
+    told = check(federation(shared.format("share"), shares="shared = 0.1").spec)
+    (handed,) = (text for text in told.must_accept if "handed_out" in text)
+    hub = told.sides[0].parties[0]
+    assert handed.startswith(f'acceptance.handed_out of {hub}: "')
+    kept = check(federation(shared.format("feddu"), shares="shared = 0.1").spec)
+    assert not any("handed_out" in text for text in kept.must_accept)
+
+
 def test_a_job_without_anything_odd_has_no_warning():
     assert warnings() == ()
 
