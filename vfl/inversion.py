@@ -53,12 +53,12 @@ class Search:
     steps: int = 200
     """For all rows at once; of a generator, for each batch."""
     rate: float = 0.1
-    """Of Adam with betas (0.5, 0.9). It falls to 0 along a half cosine, so that the last steps settle (`inputs`)."""
+    """Of Adam with betas (0.5, 0.9). Of `inputs` it falls to 0 along a half cosine."""
     statistics: float = 1.0
     """Weight of the distance of statistics, see `_distance`."""
-    variation: float = 1e-3
+    variation: float = 1e-2
     """Weight of a picture's total variation."""
-    squares: float = 1e-5
+    squares: float = 1e-3
     """Weight of a row's squared length."""
     competition: float = 0.0
     """Of a generator: weight of KL(student || model) on rows where the two disagree, taken off the loss."""
@@ -188,27 +188,35 @@ class _Match:
     search: Search
     student: nn.Module | None
 
-    def loss(self, rows: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    def loss(self, rows: torch.Tensor, labels: torch.Tensor, looks: float = 1.0) -> torch.Tensor:
+        """`looks` weighs all that is not the label: statistics, variation, squares."""
         search = self.search
         self.distances.clear()
         scores: torch.Tensor = self.module(rows)
-        loss = functional.cross_entropy(scores, labels) + search.squares * (rows**2).sum() / len(rows)
+        unlike = search.squares * (rows**2).sum() / len(rows)
         if self.distances:
-            loss = loss + search.statistics * torch.stack(self.distances).sum()
+            unlike = unlike + search.statistics * torch.stack(self.distances).sum()
         if self.space.pictures and search.variation:
-            loss = loss + search.variation * _variation(rows)
+            unlike = unlike + search.variation * _variation(rows)
+        loss = functional.cross_entropy(scores, labels) + looks * unlike
         if self.student is not None and search.competition:
             loss = loss - search.competition * _disagreement(self.student(rows), scores)
         return loss
 
 
 def _by_optimisation(match: _Match, labels: torch.Tensor, draws: torch.Generator) -> torch.Tensor:
+    """First what rows look like, then that their label is sure: the weight of looks falls with the rate.
+
+    The mean of few rounds gives no row of its own data much confidence. Weighed alike to the end, few rows of such a
+    model pass the filter; with weak looks all do, and teach another model less.
+    """
     space, search = match.space, match.search
     rows = _noise(match.module, space, len(labels), draws).requires_grad_()
     adam = torch.optim.Adam([rows], lr=search.rate, betas=(0.5, 0.9))
     for step in range(search.steps):
-        adam.param_groups[0]["lr"] = search.rate * 0.5 * (1 + math.cos(math.pi * step / search.steps))
-        (rows.grad,) = torch.autograd.grad(match.loss(rows, labels), [rows])
+        left = 0.5 * (1 + math.cos(math.pi * step / search.steps))
+        adam.param_groups[0]["lr"] = search.rate * left
+        (rows.grad,) = torch.autograd.grad(match.loss(rows, labels, left), [rows])
         adam.step()
         with torch.no_grad():
             rows.clamp_(space.low, space.high)
