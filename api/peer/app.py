@@ -5,6 +5,7 @@ from functools import partial
 import anyio
 from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from api.errors import answer_http_error
 from api.limits import BodyLimit
@@ -25,7 +26,10 @@ def peer_app(party: Party) -> FastAPI:
 
     @app.post("/peer/v1/envelopes")
     async def envelopes(request: Request) -> Response:
-        post = await request.body()
+        try:
+            post = await request.body()
+        except ClientDisconnect:  # it tries again; nobody reads this answer
+            return Response(status_code=400)
         answer = await anyio.to_thread.run_sync(partial(party.deliver, post), limiter=limiter)
         return Response(answer.body, answer.status, media_type="application/json")
 

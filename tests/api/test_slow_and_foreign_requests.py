@@ -4,18 +4,22 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+import anyio
 import httpx
 import pytest
 import uvicorn
 from fastapi import FastAPI, Request
+from played_peers import PlayedPeer, party
 from starlette.exceptions import HTTPException
 
 from api.connections import PromptConnection
 from api.errors import answer_http_error
 from api.limits import BODIES_AT_ONCE, BodyLimit
 from api.loopback import LoopbackOnly
+from api.peer.app import peer_app
 
 BOUND_SECONDS = 20.0
 LIMIT_BYTES = 1000
@@ -82,6 +86,23 @@ def test_a_body_that_does_not_come_is_answered_and_the_connection_closed(port: i
     heard = answer_to(port, HEAD + b"\r\nbo")
     assert heard.startswith(b"HTTP/1.1 408")
     assert b"too slowly" in heard
+
+
+def test_a_peer_that_hangs_up_within_a_body_is_no_error(tmp_path: Path) -> None:
+    ada = party(tmp_path, "ada", [PlayedPeer("hub")], 1.0)
+    heard = iter([{"type": "http.request", "body": b"half", "more_body": True}, {"type": "http.disconnect"}])
+    path = "/peer/v1/envelopes"
+    scope: dict[str, Any] = {"type": "http", "http_version": "1.1", "method": "POST", "scheme": "http", "path": path}
+    scope |= {"raw_path": path.encode(), "query_string": b"", "headers": [(b"host", b"127.0.0.1")]}
+
+    async def receive() -> Any:
+        return next(heard)
+
+    async def send(_message: Any) -> None:
+        """Nobody is there to read it."""
+
+    anyio.run(peer_app(ada), scope, receive, send)
+    ada.close()
 
 
 def test_bodies_on_their_way_have_a_bound_together(port: int) -> None:
