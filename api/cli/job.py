@@ -60,8 +60,9 @@ def submit(
         ) from error
     with connected(server, token_file, party) as client:
         job = client.submit(text, idempotency_key=idempotency_key)
-    follow = _watch_command(job["id"], server, token_file, party)
-    result(output, job, lambda: f"{job['id']}\nFollow it with `{follow}`.")
+    result(output, job, lambda: str(job["id"]))
+    if output is Format.TEXT:
+        note(f"Follow it with `{_watch_command(job['id'], server, token_file, party)}`.")
 
 
 @app.command("list")
@@ -233,7 +234,8 @@ def _details(job: dict[str, Any]) -> "RenderableType":
         parts += ["", traffic]
     if job["reveals"]:
         reveals = Table("receiver", "learns from", box=None, pad_edge=False)
-        reveals.add_column("values", justify="right")
+        of_rounds = job["role"] in {"aggregator", "client"}
+        reveals.add_column("messages, at most" if of_rounds else "values", justify="right")
         reveals.add_column("what")
         for line in job["reveals"]:
             if line["values"]:

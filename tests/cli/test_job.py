@@ -104,6 +104,9 @@ def test_repeating_a_submit_with_one_key_gives_one_job(
     arguments = ("--party", folder / LABEL_PARTY, "--format", "json")
     code, out, _ = run("job", "submit", specification(epochs=3), *key, *arguments)
     assert (code, json.loads(out)["error_code"]) == (4, "idempotency_key_reused")
+    code, out, err = run("job", "submit", specification(), *key, "--party", folder / LABEL_PARTY)
+    assert (code, out.strip()) == (0, submit(run, folder, specification(), *key))
+    assert err.startswith("Follow it with `vfl job watch")
 
 
 def test_a_specification_with_a_typing_slip_names_the_nearest_key(run: Run, folder: Path, tmp_path: Path) -> None:
@@ -185,6 +188,7 @@ def test_a_job_of_rounds_shows_its_series_and_notes() -> None:
         epochs=4,
         series={"accuracy": [0.25, None, 0.5, 0.75], "rate": [0.1]},
         notes=["refusal X4 is waived by rounds.allow"],
+        reveals=[{"receiver": "aggregator", "message": "RoundReply", "values": 4, "learns": "parameters"}],
     )
     console = Console(width=80)
     with console.capture() as shown:
@@ -193,3 +197,4 @@ def test_a_job_of_rounds_shows_its_series_and_notes() -> None:
     assert "progress round 4 of 4" in lines
     assert "accuracy by round 0.25 to 0.75 over 4" in lines
     assert "note refusal X4 is waived by rounds.allow" in lines
+    assert "receiver learns from messages, at most what" in lines
