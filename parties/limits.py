@@ -19,6 +19,11 @@ WORD_LETTERS, PURPOSE_LETTERS = 200, 2000
 STEPS = 1_000_000
 NUMBERS = {
     "epochs": 100_000,
+    "rows_per_class": 1000,
+    "steps": 10_000,
+    "server_rows": 1000,
+    "server_steps": 10_000,
+    "server_epochs": 1000,
     "rounds": 100_000,
     "local_epochs": 1000,
     "first_epochs": 1000,

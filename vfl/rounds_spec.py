@@ -128,6 +128,7 @@ class RoundsSpec(Section, frozen=True, kw_only=True):
         require(0.0 < rounds.quorum <= 1.0, "rounds.quorum must lie in (0, 1]")
         require(rounds.deadline_seconds > 0, "rounds.deadline_seconds must be positive")
         require(0.0 < rounds.rate_decay <= 1.0, "rounds.rate_decay must lie in (0, 1]")
+        require(0 <= rounds.privacy.epsilon < float("inf"), "rounds.privacy.epsilon must not be negative")
         require(rounds.reply_norm_limit >= 0, "rounds.reply_norm_limit must not be negative")
         server = rounds.server_optimiser
         require(server.rate > 0, "rounds.server_optimiser.rate must be positive")

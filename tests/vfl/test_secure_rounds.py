@@ -3,14 +3,19 @@
 from dataclasses import replace
 
 import msgspec
+import numpy as np
 import pytest
 import torch
 from rounds_federation import HUB, roles, run, setups, spec
 from safetensors.torch import load
 
-from vfl.errors import NotAvailable, SpecConflict, SpecError, TooFewReplies
+from vfl.errors import NotAvailable, RemoteProtocolError, SpecConflict, SpecError, TooFewReplies
 from vfl.flow import Delivery, Flow, Send, Together, run_together
-from vfl.messages import EvaluationTask, MaskedReply, RoundReply
+from vfl.horizontal.aggregation import measured, network_of
+from vfl.horizontal.part import Examples, Travelling
+from vfl.horizontal.participation import Participation
+from vfl.horizontal.pooling import evaluation_of, evaluation_words
+from vfl.messages import EvaluationTask, MaskedReply, RoundReply, SumTask
 from vfl.reports import Outcome, RoundDone
 from vfl.rounds_spec import RoundsSpec
 from vfl.rounds_terms import RoundsData
@@ -182,3 +187,60 @@ def test_what_secure_sums_hide_cannot_be_asked_for(change, name):
 def test_noise_for_differential_privacy_is_not_there_yet():
     with pytest.raises(NotAvailable):
         spec(clients=4, extra="privacy = {epsilon = 1.0}")
+
+
+@pytest.mark.parametrize("task", ["regression", "multiclass"])
+def test_evaluations_add_up_whatever_the_size_of_labels_and_losses(task):
+    job = msgspec.structs.replace(
+        without_test_rows(),
+        job=msgspec.structs.replace(spec().job, task=task, classes=10 if task != "regression" else 0),
+    )
+    module = network_of(job, bytes(32))
+    rows = Examples(torch.rand(50, 64), torch.full((50,), 7) if task == "multiclass" else 3e5 + 1e4 * torch.rand(50))
+    total = sum((evaluation_words(job, module, rows) for _ in range(40)), start=np.zeros(16, np.uint64))
+    found, expected = evaluation_of(job, total), measured(job, Travelling(module), rows)
+    assert found == pytest.approx(expected, rel=1e-3)
+
+
+def test_a_model_that_gives_no_number_is_not_measured_and_sums_nobody_honest_could_give_are_not_believed():
+    job = without_test_rows()
+    module = network_of(job, bytes(32))
+    rows = Examples(torch.rand(5, 64), torch.zeros(5, dtype=torch.int64))
+    honest = evaluation_words(job, module, rows)
+    with torch.no_grad():
+        module.head.weight.fill_(float("nan"))
+    assert evaluation_of(job, evaluation_words(job, module, rows)) == {}
+    lying = honest.copy()
+    lying[4] += np.uint64(1 << 30)
+    assert evaluation_of(job, lying) == {}
+
+
+@pytest.mark.parametrize(
+    "asked", [SumTask(1, 1, "rows"), SumTask(1, 0, "class counts of all"), SumTask(1, 1, "updates")]
+)
+def test_a_client_answers_only_what_its_job_asks(asked):
+    side = Participation(setups(secure())["c0"])
+    with pytest.raises(RemoteProtocolError, match="out of turn"):
+        side.answer(asked)
+
+
+def test_a_sum_before_round_one_is_tried_again():
+    job = secure(clients=4, extra="quorum = 0.6")
+
+    def silent_once(role: Flow[Outcome]) -> Flow[Outcome]:
+        answer, skipped = None, False
+        try:
+            while True:
+                effect = role.send(answer)
+                if isinstance(effect, Send) and isinstance(effect.message, MaskedReply) and not skipped:
+                    skipped, answer = True, Delivery(None)
+                    continue
+                answer = yield effect
+        except StopIteration as stop:
+            outcome: Outcome = stop.value
+            return outcome
+
+    flows = roles(setups(job))
+    for name in ("c1", "c2"):
+        flows[name] = silent_once(flows[name])
+    assert measures(run_together(flows), "replies") == [4, 4]

@@ -37,6 +37,8 @@ from vfl.setup import Setup
 from vfl.terms import PartyId
 
 MOST_ROWS = 1 << 31
+LARGEST = 1e9
+"""Of a reply's numbers: beyond it squares and sums of them leave what a float32 holds."""
 
 
 class Aggregation:
@@ -137,6 +139,8 @@ class Aggregation:
             raise RemoteProtocolError(
                 f"{client}'s reply lies {norm:.3g} from what it was sent, beyond reply_norm_limit {limit:g}"
             )
+        if any(bool((values.abs() > LARGEST).any()) for values in trained.values() if values.is_floating_point()):
+            raise RemoteProtocolError(f"{client} replied with a number beyond {LARGEST:g}")
         return trained
 
     def combine(self, mean: WeightedMean) -> None:

@@ -169,8 +169,8 @@ class ClientPlaces:
     """As the aggregator's."""
     take: Callable[[Message], None] | None = None
     """What the aggregator has handed out. Raises InvalidData."""
-    answer: Callable[[str, tuple[float, ...], Examples], NDArray[np.uint64] | None] | None = None
-    """(purpose, numbers of the question, own rows) -> this client's numbers; None: not asked of this part."""
+    answer: Callable[[int, str, tuple[float, ...], Examples], NDArray[np.uint64] | None] | None = None
+    """(round, purpose, numbers of the question, own rows) -> this client's numbers; None: not asked of this part."""
     embed: Callable[[torch.Tensor], torch.Tensor] | None = None
     """Inputs of the job -> inputs of what travels, where its model is measured. Raises RemoteProtocolError."""
     prepare: Callable[[RoundTask, Examples], Examples] | None = None

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from vfl.codecs import InvalidBody
-from vfl.errors import RemoteProtocolError
+from vfl.errors import Diverged, RemoteProtocolError
 from vfl.horizontal.aggregation import network_of, save_parameters
 from vfl.horizontal.carrier import digest, fit, like, raw_update, read
 from vfl.horizontal.part import ClientPlaces, Examples, Updated, Work, parts_of
@@ -57,6 +57,7 @@ class Participation:
         self._update: Callable[[bytes, Work], Updated] = updates[0] if updates else raw_update
         self._stored = b""
         self._tasks: dict[int, int] = {}
+        self._measured: dict[int, int] = {}
         self._answered: dict[tuple[int, str], int] = {}
         self._trained: _Trained | None = None
         self._evaluated: tuple[int, NDArray[np.uint64]] | None = None
@@ -77,6 +78,9 @@ class Participation:
             updated = self._update(task.parameters, work)
         except InvalidBody as error:
             raise RemoteProtocolError(f"the model of round {task.round} cannot be read: {error}") from error
+        except Diverged:  # on what came from others: this round is lost to this client, not the job
+            self._note(task, {"diverged": 1.0})
+            return RoundReply(round=task.round, parameters=b"", rows=0, loss=0.0, backbone_digest=self.held())
         self._note(task, {"loss": updated.loss} | updated.measures)
         return RoundReply(
             round=task.round,
@@ -97,7 +101,11 @@ class Participation:
             raise RemoteProtocolError(f"the model of round {task.round} cannot be read: {error}") from error
         module = work.build()
         load_parameters(module, received)
-        loss = fit(module, received, work)
+        try:
+            loss = fit(module, received, work)
+        except Diverged:
+            self._note(task, {"diverged": 1.0})
+            return
         self._trained = _Trained(task.round, received, parameters_of(module), loss)
         self._note(task, {"loss": loss})
 
@@ -157,16 +165,17 @@ class Participation:
         for take in takers:
             take(message)
 
-    def answer(self, task: SumTask) -> tuple[SumTerms, NDArray[np.uint64]]:
-        """This client's numbers for a pooled sum, and the sum's terms.
+    def answer(self, task: SumTask) -> tuple[SumTerms, NDArray[np.uint64]] | None:
+        """This client's numbers for a pooled sum, and the sum's terms; None where it could not train this round.
 
         Raises RemoteProtocolError where nobody here has an answer, or it was given as often as a round is tried: two
         sums over nearly the same clients would show the difference.
         """
+        if task.purpose == PURPOSE and self._trained is None and self._tasks.get(task.round):
+            return None
         asked = (task.round, task.purpose)
         self._answered[asked] = self._answered.get(asked, 0) + 1
-        tries = TRIES if task.purpose == PURPOSE else 1
-        found = self._answer(task) if self._answered[asked] <= tries else None
+        found = self._answer(task) if self._answered[asked] <= TRIES else None
         if found is None or not 0 <= task.round <= self.spec.rounds.rounds:
             raise RemoteProtocolError(f"the aggregator asks for {task.purpose!r} in round {task.round}, out of turn")
         return found
@@ -174,7 +183,10 @@ class Participation:
     def measure(self, task: EvaluationTask) -> None:
         """The round's model on this client's test rows; what comes of it leaves in a sum only."""
         table = self._setup.tables.get("test")
-        if table is None or digest(task.parameters) != task.model_digest:
+        asked = self._measured.get(task.round, 0) + 1
+        self._measured[task.round] = asked
+        agreed = self.spec.evaluates_at_clients and 1 <= task.round <= self.spec.rounds.rounds and asked <= TRIES
+        if table is None or not agreed or digest(task.parameters) != task.model_digest:
             raise RemoteProtocolError("the aggregator asks for an evaluation that this job does not have")
         module, rows = self._build(), examples_of(self.spec, table, "test")
         for places in self._places:
@@ -190,13 +202,13 @@ class Participation:
         words: NDArray[np.uint64] | None = None
         if task.purpose == PURPOSE:
             return self._summand(task)
-        if task.purpose == ROWS_PURPOSE and self.spec.rounds.secure_sum:
+        if task.purpose == ROWS_PURPOSE and self.spec.rounds.secure_sum and not task.round:
             words = np.array([self._examples.rows], np.uint64)
         if task.purpose == EVALUATION and self._evaluated is not None and self._evaluated[0] == task.round:
             words = self._evaluated[1]
         for places in self._places:
             if words is None and places.answer is not None:
-                words = places.answer(task.purpose, task.numbers, self._examples)
+                words = places.answer(task.round, task.purpose, task.numbers, self._examples)
         return None if words is None else (pooled(self.spec, task.round, task.purpose, len(words)), words)
 
     def _summand(self, task: SumTask) -> tuple[SumTerms, NDArray[np.uint64]] | None:

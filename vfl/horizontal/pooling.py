@@ -1,5 +1,7 @@
 """What a pooled sum is about, known alike at both sides (methods.md 1.2, R0.9, R4.4)."""
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 from torch import nn
@@ -12,9 +14,11 @@ from vfl.sums.terms import SumTerms, majority
 
 WORD_BITS = 64
 """Room for any count of rows, and for fractions in units of 2^-20, over any cohort."""
-EVALUATION, EVALUATION_WORDS = "evaluation", 4
+EVALUATION, NUMBERS, DIGITS, DIGIT_BITS = "evaluation", 4, 4, 40
+EVALUATION_WORDS = NUMBERS * DIGITS
+"""Each of four numbers in four digits of 40 bits: a word has room for the sum of 2^24 clients' digits."""
 UNIT = 1 << 16
-"""Sums of losses and labels are summed as integers, in units of 2^-16, negative ones as two's complement."""
+"""Sums of losses and labels are whole numbers in units of 2^-16, negative ones as two's complement."""
 
 
 def pooled(spec: RoundsSpec, round_number: int, purpose: str, words: int, numbers: tuple[float, ...] = ()) -> SumTerms:
@@ -40,15 +44,28 @@ def evaluation_words(spec: RoundsSpec, module: nn.Sequential, rows: Examples) ->
     values = labels.double()
     right = float((values**2).sum()) if spec.job.task == "regression" else found.correct
     numbers = (float(rows.rows), right, found.loss * rows.rows, float(values.sum()))
-    return np.array([round(number * UNIT) for number in numbers], np.int64).view(np.uint64)
+    if not all(math.isfinite(number) for number in numbers):
+        return np.zeros(EVALUATION_WORDS, np.uint64)  # a model that gives no number is not measured here
+    digits = [(round(number * UNIT) >> (DIGIT_BITS * at)) & MASK for number in numbers for at in range(DIGITS)]
+    return np.array(digits, np.uint64)
 
 
 def evaluation_of(spec: RoundsSpec, total: NDArray[np.uint64]) -> dict[str, float]:
-    """Score and mean loss over all rows of the clients in the sum."""
-    rows, right, loss, labels = (float(number) / UNIT for number in total.view(np.int64))
-    if rows < 1:
+    """Score and mean loss over all rows of the clients in the sum; nothing where no honest clients could sum to it."""
+    rows, right, loss, labels = (_joined(total[DIGITS * at : DIGITS * (at + 1)]) / UNIT for at in range(NUMBERS))
+    if rows < 1 or loss < 0 or right < 0:
         return {}
     if spec.job.task != "regression":
-        return {"accuracy": right / rows, "loss": loss / rows}
+        return {"accuracy": right / rows, "loss": loss / rows} if right <= rows else {}
     spread = max(right / rows - (labels / rows) ** 2, 1e-12)
     return {"r2": 1 - loss / rows / spread, "loss": loss / rows}
+
+
+MASK = (1 << DIGIT_BITS) - 1
+
+
+def _joined(sums: NDArray[np.uint64]) -> int:
+    """The whole number whose digits were summed, signed."""
+    bits = DIGIT_BITS * DIGITS
+    total = sum(int(digit) << (DIGIT_BITS * at) for at, digit in enumerate(sums)) % (1 << bits)
+    return total - (1 << bits) if total >> (bits - 1) else total

@@ -9,6 +9,7 @@ class Presence:
     def __init__(self) -> None:
         self._held: dict[PartyId, bytes] = {}
         self._new: set[PartyId] = set()
+        self._barred: set[PartyId] = set()
 
     def __contains__(self, client: object) -> bool:
         return client in self._held
@@ -21,14 +22,20 @@ class Presence:
 
     def welcome(self, client: PartyId, held: bytes) -> None:
         """It is there, for the first time or again: what it was given before is gone."""
-        self._held[client] = held
-        self._new.add(client)
+        if client not in self._barred:
+            self._held[client] = held
+            self._new.add(client)
 
     def answered(self, client: PartyId, held: bytes) -> None:
         self._held[client] = held
 
     def lose(self, client: PartyId) -> None:
         self._held.pop(client, None)
+
+    def bar(self, client: PartyId) -> None:
+        """It takes part in nothing more, also if it comes back."""
+        self._barred.add(client)
+        self.lose(client)
 
     def held_by(self, client: PartyId) -> bytes:
         """Digest of the backbone it last named; empty where it holds none or is not there."""

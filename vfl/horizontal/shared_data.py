@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from vfl.errors import InvalidData, LocalProtocolError, RemoteProtocolError
+from vfl.errors import Diverged, InvalidData, LocalProtocolError, RemoteProtocolError
 from vfl.horizontal import feddu
 from vfl.horizontal.combination import WeightedMean
 from vfl.horizontal.part import AggregatorPlaces, ClientPlaces, Examples, Finished, Part, Question, Travelling
@@ -28,6 +28,8 @@ from vfl.terms import Optimiser
 
 BINS = 10
 """Quantile bins of the label of a regression (R4.7)."""
+MOST_SHARED_ROWS = 100_000
+"""That a client takes in: it trains on them in every round."""
 FRACTION = 1 << 20
 """Divergences are summed as integers, in units of 2^-20."""
 
@@ -111,7 +113,10 @@ class Adjuster:
         )
         if step <= feddu.SMALLEST_STEP:
             return mean
-        copy = self._trained_from(mean, travelling, round_number)
+        try:
+            copy = self._trained_from(mean, travelling, round_number)
+        except Diverged:  # a mean that cannot be trained on is not adjusted
+            return mean
         moved = {
             name: (1 - step) * values + step * copy[name] if values.is_floating_point() else copy[name]
             for name, values in mean.items()
@@ -244,13 +249,24 @@ class Sharer:
         self._spec = setup.spec
         self._shared: Examples | None = None
 
-    def answer(self, purpose: str, numbers: tuple[float, ...], examples: Examples) -> NDArray[np.uint64] | None:
+    def _agreed(self, round_number: int) -> set[str]:
+        """What the rule asks: the mix of all before round 1, then the cohort's."""
+        terms = terms_of(self._spec)
+        if terms.rule != "feddu" or terms.counts != "pooled":
+            return set()
+        return {COUNTS_OF_ALL} if not round_number else {_asked_each_round(terms)}
+
+    def answer(
+        self, round_number: int, purpose: str, numbers: tuple[float, ...], examples: Examples
+    ) -> NDArray[np.uint64] | None:
         """This client's part of a pooled sum; it leaves under masks only."""
         labels = examples.labels
-        if labels is None or purpose not in {COUNTS_OF_ALL, COUNTS_OF_COHORT, DIVERGENCES}:
+        if labels is None or purpose not in self._agreed(round_number):
             return None
         regression = self._spec.job.task == "regression"
         edges = numbers[: BINS - 1] if regression else ()
+        if regression and (len(edges) != BINS - 1 or not np.isfinite(edges).all()):
+            raise InvalidData("the bins of the label are no bins")
         counts = class_counts(labels, self._spec.outputs, edges)
         if purpose != DIVERGENCES:
             return counts.astype(np.uint64)
@@ -262,7 +278,7 @@ class Sharer:
 
     def take(self, message: Message) -> None:
         """Raises InvalidData where the rows do not fit the model, RemoteProtocolError where they are none."""
-        if not isinstance(message, SharedRows) or terms_of(self._spec).rule != "share":
+        if not isinstance(message, SharedRows) or terms_of(self._spec).rule != "share" or self._shared is not None:
             raise RemoteProtocolError(f"the aggregator handed out {message.kind()}, which this job has no use for")
         self._shared = examples_from(self._spec, message)
 
@@ -271,6 +287,10 @@ class Sharer:
         if shared is None or shared.labels is None or examples.labels is None:
             return examples
         return Examples(torch.cat([examples.inputs, shared.inputs]), torch.cat([examples.labels, shared.labels]))
+
+
+def _asked_each_round(terms: SharedData) -> str:
+    return COUNTS_OF_COHORT if terms.divergence == "cohort" else DIVERGENCES
 
 
 def terms_of(spec: RoundsSpec) -> SharedData:
@@ -308,6 +328,8 @@ def examples_from(spec: RoundsSpec, message: SharedRows) -> Examples:
     regression = spec.job.task == "regression"
     if not (np.isfinite(values).all() and np.isfinite(targets).all()):
         raise InvalidData("the shared rows hold numbers that are not finite")
+    if values.min() < 0 or values.max() > 1 or message.rows > MOST_SHARED_ROWS:
+        raise InvalidData(f"the shared rows lie outside the inputs' range, or are more than {MOST_SHARED_ROWS}")
     if not regression and not np.isin(targets, np.arange(spec.outputs)).all():
         raise InvalidData("the shared rows hold labels of no class of this job")
     return Examples(

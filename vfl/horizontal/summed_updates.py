@@ -24,6 +24,8 @@ PLAIN_BITS = 16
 """Of codes where no part says how many."""
 FRACTION_BITS = 16
 COUNT_BITS = 31
+LARGEST_LOSS = 1 << 30
+"""In units of the fraction: 16,384."""
 CLIP_GROWTH, CAP_GROWTH = 1.5, 4.0
 """The next C is 1.5 times the mean norm (methods.md 4.2); a client counts for four times the mean rows at most."""
 
@@ -40,7 +42,7 @@ class Reach:
 
 def reach_of(numbers: tuple[float, ...]) -> Reach | None:
     """As it came in a task; None where it is none."""
-    if len(numbers) != 2 or not all(math.isfinite(number) and number > 0 for number in numbers) or numbers[1] < 1:
+    if len(numbers) != 2 or not 1e-9 < numbers[0] < 1e9 or not 1 <= numbers[1] < 1 << 33:
         return None
     return Reach(*numbers)
 
@@ -49,11 +51,6 @@ def first_reach(parameters: Parameters, mean_rows: float) -> Reach:
     """Of the first round: nothing has been measured yet but the model and the pooled rows."""
     norm = math.sqrt(sum(float((v.double() ** 2).sum()) for v in parameters.values() if v.is_floating_point()))
     return Reach(clip=max(norm / 2, 1e-3), cap=max(1.0, math.ceil(CAP_GROWTH * mean_rows)))
-
-
-def next_reach(reach: Reach, mean_norm: float) -> Reach:
-    """A little more room than the clients have just needed."""
-    return Reach(clip=max(CLIP_GROWTH * mean_norm, 1e-6), cap=reach.cap)
 
 
 @dataclass(frozen=True)
@@ -65,6 +62,12 @@ class Summed:
     loss: float
     mean_norm: float
     """Of the clients' cut differences; the next C follows from it."""
+
+
+def next_reach(summed: Summed, clients: int) -> Reach:
+    """A little more room than the clients have just needed."""
+    cap = max(1.0, math.ceil(CAP_GROWTH * summed.rows / clients))
+    return Reach(clip=max(CLIP_GROWTH * summed.mean_norm, 1e-6), cap=cap)
 
 
 class UpdateSums:
@@ -108,7 +111,7 @@ class UpdateSums:
         scaled = (self._flat(trained) - self._flat(received)) * np.float32(rows / reach.cap)
         codes = to_codes(scaled, reach.clip, self.bits, shared_seed, own_seed)
         length = min(float(np.linalg.norm(scaled.astype(np.float64))), reach.clip) / reach.clip
-        extras = (rows, round(length * (1 << FRACTION_BITS)), min(round(loss * (1 << FRACTION_BITS)), 1 << 30))
+        extras = (rows, round(length * (1 << FRACTION_BITS)), min(round(loss * (1 << FRACTION_BITS)), LARGEST_LOSS))
         digits = [self._spread(number, count) for number, count in zip(extras, self._digits, strict=True)]
         return np.concatenate([codes.astype(np.uint64), *digits])
 
@@ -122,7 +125,7 @@ class UpdateSums:
             extras.append(self._joined(rest[:count]))
             rest = rest[count:]
         rows, length, loss = extras
-        if not 0 < rows <= clients * reach.cap:
+        if not 0 < rows <= clients * reach.cap or length > clients << FRACTION_BITS or loss > clients * LARGEST_LOSS:
             return None
         mean = from_sum(codes, clients, reach.clip, self.bits, shared_seed) * np.float32(reach.cap / rows)
         return Summed(

@@ -22,7 +22,7 @@ import math
 
 from vfl.errors import LocalProtocolError, RemoteProtocolError, SecureSumFailed, TooFewReplies
 from vfl.flow import Flow, await_next, receive_any, report, send
-from vfl.horizontal.aggregation import Aggregation
+from vfl.horizontal.aggregation import MOST_ROWS, Aggregation
 from vfl.horizontal.combination import WeightedMean
 from vfl.horizontal.participation import Participation
 from vfl.horizontal.pooling import EVALUATION, EVALUATION_WORDS, evaluation_of, pooled
@@ -103,8 +103,10 @@ def client(setup: Setup[RoundsSpec]) -> Flow[Outcome]:
                 yield from report(RoundDone(message.round, side.spec.rounds.rounds, side.stored(), side.measures))
                 message = None
             case SumTask():
-                terms, words = side.answer(message)
-                message = yield from contribute(terms, message, words, setup.me, hub)
+                answer, task, message = side.answer(message), message, None
+                if answer is not None:
+                    terms, words = answer
+                    message = yield from contribute(terms, task, words, setup.me, hub)
             case EvaluationTask():
                 side.measure(message)
                 message = None
@@ -118,16 +120,21 @@ def client(setup: Setup[RoundsSpec]) -> Flow[Outcome]:
 def _pool(side: Aggregation, number: int, clients: list[PartyId], present: Presence) -> Flow[None]:
     """What parts ask these clients, by secure sums: nobody's own numbers are read."""
     if side.spec.rounds.secure_sum and not number:
-        result = yield from _sum(side, pooled(side.spec, 0, ROWS_PURPOSE, 1), clients, present, Attendance())
-        side.reach = first_reach(side.parameters, int(result.words[0]) / len(result.contributors))
+        result = yield from _sum_before(side, pooled(side.spec, 0, ROWS_PURPOSE, 1), clients, present)
+        mean_rows = int(result.words[0]) / len(result.contributors)
+        if not 1 <= mean_rows < MOST_ROWS:
+            raise SecureSumFailed(f"the clients' rows cannot be {mean_rows:.3g} each: somebody spoilt their sum")
+        side.reach = first_reach(side.parameters, mean_rows)
     for question, learn in side.questions(number):
         terms = pooled(side.spec, number, question.purpose, question.words, question.numbers)
+        if not number:
+            result = yield from _sum_before(side, terms, clients, present)
+            learn(number, result.words)
+            continue
         try:
             result = yield from _sum(side, terms, clients, present, Attendance())
             learn(number, result.words)
-        except SecureSumFailed as error:
-            if not number:  # nothing has been trained yet; a round can do without
-                raise
+        except SecureSumFailed as error:  # a round can do without
             yield from report(Progress(f"{question.purpose} of round {number} are not known: {error}"))
 
 
@@ -145,6 +152,19 @@ def _evaluate(side: Aggregation, clients: list[PartyId], present: Presence) -> F
     return evaluation_of(side.spec, result.words)
 
 
+def _sum_before(side: Aggregation, terms: SumTerms, clients: list[PartyId], present: Presence) -> Flow[SumResult]:
+    """A sum that nothing goes on without, tried as often as a round."""
+    for tries in range(1, TRIES + 1):
+        try:
+            return (yield from _sum(side, terms, [c for c in clients if c in present], present, Attendance()))
+        except SecureSumFailed as error:
+            if tries == TRIES:
+                raise
+            yield from report(Progress(f"{terms.purpose}: {error}; it is tried again"))
+            yield from _await_clients(side.spec, present, side.spec.rounds.deadline_seconds)
+    raise LocalProtocolError("a sum was not tried")
+
+
 def _sum(
     side: Aggregation, terms: SumTerms, clients: list[PartyId], present: Presence, seen: Attendance
 ) -> Flow[SumResult]:
@@ -153,8 +173,10 @@ def _sum(
     finally:
         side.sent += seen.sent_bytes
         side.received += seen.payload_bytes
-        for client in seen.left | seen.faulty:  # who breaks a sum is in none until it comes anew
+        for client in seen.left:
             present.lose(client)
+        for client in seen.faulty:  # who breaks a sum is in no further one
+            present.bar(client)
         for client, ready in seen.back.items():
             present.welcome(client, ready.backbone_digest)
 
@@ -216,7 +238,7 @@ class _Collected:
         if summed is None:
             yield from report(Progress(f"the sum of round {self._task.round} names no rows: somebody spoilt it"))
             return
-        side.reach = next_reach(reach, summed.mean_norm)
+        side.reach = next_reach(summed, len(result.contributors))
         self.mean.add(summed.parameters, summed.rows)
         self.mean.replies = self.answered = len(result.contributors)
         self.replied = list(result.contributors)
