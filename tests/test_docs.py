@@ -17,6 +17,7 @@ from vfl.job import read_spec, read_spec_as
 from vfl.metrics import METRIC
 from vfl.rounds_spec import RoundsSpec
 from vfl.routes import ROUTES
+from vfl.terms import Role
 from vfl.training_spec import TrainingSpec
 
 ROOT = Path(__file__).parent.parent
@@ -119,15 +120,23 @@ def test_the_two_parties_and_the_job_of_getting_started_fit_together(tmp_path: P
             assert {*job.data[party.name].columns, party.datasets[job.data[party.name].dataset].id} <= set(header)
 
 
-def test_the_client_and_the_job_on_the_page_of_rounds_fit_together(tmp_path: Path) -> None:
+def test_the_parties_and_the_job_on_the_page_of_rounds_fit_together(tmp_path: Path) -> None:
     page = ROOT / "docs" / "protocols" / "rounds.md"
     (job,) = [read_spec_as(RoundsSpec, block.text) for block in JOBS if block.page == page]
-    (settings,) = [block.text for block in PARTIES if block.page == page]
-    (tmp_path / "party.toml").write_text(settings, "utf-8")
-    party = load(tmp_path)
-    assert set(job.peers_of(party.name)) == set(party.peers) == set(party.acceptance.peers)
-    assert {brought.dataset for brought in job.brings(party.name).values()} == set(party.datasets)
-    assert job.exposure in party.acceptance.schemes
+    found = {}
+    for block in PARTIES:
+        if block.page == page:
+            (tmp_path / "party.toml").write_text(block.text, "utf-8")
+            party = load(tmp_path)
+            found[party.name] = party
+            assert set(job.peers_of(party.name)) == set(party.peers) == set(party.acceptance.peers)
+            brought = {brought.dataset for brought in job.brings(party.name).values()}
+            assert brought == set(party.datasets) == set(party.acceptance.datasets)
+            assert job.exposure in party.acceptance.schemes
+    assert {job.role_of(name) for name in found} == {Role.AGGREGATOR, Role.CLIENT}
+    for party in found.values():
+        ports = {peer.url.rpartition(":")[2] for name, peer in party.peers.items() if name in found}
+        assert ports == {str(found[name].server.peer_port) for name in party.peers if name in found}
 
 
 # -- commands
