@@ -57,7 +57,7 @@ from parties.quota import Quota
 from parties.registry import Registry
 from parties.settings import PartySettings
 from parties.store import Event, Job, Store, now
-from parties.supervisor import Supervisor
+from parties.supervisor import STATES_KEPT, Supervisor
 from parties.transport import Answer, HttpTransport, Transport
 from vfl import planner
 from vfl.errors import ImpossibleJob, JobError
@@ -343,7 +343,9 @@ class Party:
         for job in self._store.jobs():
             if job.over or self._resume(job):
                 continue
-            error: dict[str, Any] = msgspec.to_builtins(failure)
+            states = self._registry.discard(job.id)
+            told = msgspec.structs.replace(failure, safe=STATES_KEPT) if states else failure
+            error: dict[str, Any] = msgspec.to_builtins(told)
             self._store.record(
                 job.id,
                 "failed",
@@ -354,7 +356,6 @@ class Party:
                 finished_at=now(),
                 worker_pid=None,
             )
-            self._registry.discard(job.id)
             abort = encode_control(Abort(failure.code, failure.message))
             for peer in job.peers:
                 if peer in self._couriers:

@@ -30,6 +30,7 @@ from parties.errors import (
     InternalError,
     JobOver,
     MailboxFull,
+    StaleAttempt,
 )
 from parties.journal import Journal, result_of
 from parties.links import Link, Presence
@@ -167,7 +168,9 @@ class Supervisor:
         if control:
             legal = may_send(self.spec, header, self.me)
         else:
-            legal = link.is_running(header.attempt) and allowed(self.spec, header.sender, self.me, header.kind)
+            legal = allowed(self.spec, header.sender, self.me, header.kind)
+            if legal and not link.is_running(header.attempt):  # its end may be on its way to the sender
+                raise StaleAttempt(f"attempt {header.attempt} does not run at {self.me}")
         if not legal:
             raise IllegalRoute(f"{header.sender} may not send {header.kind} to {self.me} in this job")
         if header.kind == "Join":
