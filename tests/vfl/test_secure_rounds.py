@@ -208,7 +208,7 @@ def test_a_model_that_gives_no_number_is_not_measured_and_sums_nobody_honest_cou
     rows = Examples(torch.rand(5, 64), torch.zeros(5, dtype=torch.int64))
     honest = evaluation_words(job, module, rows)
     with torch.no_grad():
-        module.head.weight.fill_(float("nan"))
+        dict(module.named_parameters())["head.weight"].fill_(float("nan"))
     assert evaluation_of(job, evaluation_words(job, module, rows)) == {}
     lying = honest.copy()
     lying[4] += np.uint64(1 << 30)
