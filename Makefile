@@ -16,7 +16,7 @@ demo: .venv/.ready
 	.venv/bin/vfl demo
 
 test: .venv/.ready
-	.venv/bin/pytest -q
+	.venv/bin/pytest -q -n 2 --dist loadfile
 
 check: .venv/.ready
 	.venv/bin/ruff format --check .
