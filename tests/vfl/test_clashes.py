@@ -33,6 +33,23 @@ def in_layers(optimiser: Optimiser, *, keep_optimiser: bool = False, allow: tupl
     return msgspec.structs.replace(job, train=RoundsTrain(batch_rows=32, optimiser=optimiser), rounds=rounds)
 
 
+def inverted(terms: str, rounds: str = "", parts: tuple[str, ...] = ()) -> RoundsSpec:
+    extra = f"{rounds}\n[rounds.model_inversion]\n{terms}"
+    if BACKBONE in parts:
+        extra += '\n[rounds.backbone_decoder]\ncut = "features"\nderive = "identity"\ncarry_back = "copy"'
+    return spec(4, parts=["model_inversion", *parts], extra=extra, norm="batch")
+
+
+def shared(terms: str = "", rounds: str = "", tables: tuple[str, ...] = ("test", "shared")) -> RoundsSpec:
+    return spec(4, parts=["shared_data"], extra=f"{rounds}\n[rounds.shared_data]\n{terms}", tables=tables)
+
+
+def of_numbers(parts: tuple[str, ...]) -> RoundsSpec:
+    job = spec(4)
+    numbers = msgspec.structs.replace(job.job, task="regression", classes=0)
+    return msgspec.structs.replace(job, job=numbers, rounds=msgspec.structs.replace(job.rounds, parts=parts))
+
+
 class Case(NamedTuple):
     rule: str
     clashing: tuple[str, ...]
@@ -45,6 +62,51 @@ class Case(NamedTuple):
 PRIVATE = "privacy = {epsilon = 1.0}"
 MOMENTUM = Optimiser(momentum=0.9)
 CASES = {
+    "inversion of single models under secure sums": Case(
+        "X1",
+        ("model_inversion at the aggregator", "secure_sum = true"),
+        lambda: inverted('where = "both"', "secure_sum = true"),
+        {
+            'where = "clients"': lambda: inverted('where = "clients"', "secure_sum = true"),
+            "secure_sum = false": lambda: inverted('where = "both"'),
+        },
+    ),
+    "a norm nobody can measure": Case(
+        "norm",
+        ("secure_sum = true", "reply_norm_limit > 0"),
+        lambda: spec(4, extra="secure_sum = true\nreply_norm_limit = 1.0"),
+        {
+            "reply_norm_limit = 0": lambda: spec(4, extra="secure_sum = true"),
+            "secure_sum = false": lambda: spec(4, extra="reply_norm_limit = 1.0"),
+        },
+    ),
+    "classes of a regression": Case(
+        "X6",
+        ("model_inversion", "a regression"),
+        lambda: of_numbers(("model_inversion",)),
+        {"Leave the part out": lambda: of_numbers(())},
+    ),
+    "inputs that a frozen backbone describes": Case(
+        "X7",
+        ('model_inversion with space = "inputs"', "backbone_decoder"),
+        lambda: inverted('space = "inputs"', parts=(BACKBONE,)),
+        {'space = "features"': lambda: inverted('space = "features"', parts=(BACKBONE,))},
+    ),
+    "shared-data without shared rows": Case(
+        "X10",
+        ("shared_data", "no shared rows"),
+        lambda: shared(tables=("test",)),
+        {"[data] shared": shared, "leave the part out": lambda: spec(4)},
+    ),
+    "a step that is never undone": Case(
+        "undo",
+        ("shared_data", "undo = false"),
+        lambda: shared("undo = false"),
+        {
+            "undo = true": lambda: shared("undo = true"),
+            'allow = ["undo"]': lambda: shared("undo = false", 'allow = ["undo"]'),
+        },
+    ),
     "codec rotation under secure sums": Case(
         "X2",
         ("secure_sum = true", "a codec other than grid"),
@@ -242,7 +304,7 @@ def test_a_waiver_waives_nothing_else() -> None:
 def test_nothing_but_ablations_can_be_waived(rule: str) -> None:
     with pytest.raises(SpecConflict, match=r"rounds\.allow") as refusal:
         spec(extra=f'allow = ["{rule}"]')
-    assert refusal.value.fix == "It can waive X4, X5."
+    assert refusal.value.fix == "It can waive X4, X5, undo."
 
 
 @pytest.mark.parametrize(
