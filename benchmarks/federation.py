@@ -155,7 +155,8 @@ def run(given: Mapping[str, Setup[RoundsSpec]]) -> Run:
     outcome = together.results[HUB]
     up = sum(sent.payload_bytes for sent in together.transcript if sent.receiver == HUB)
     steps = sum(
-        len(batch_sizes(setup.rows, setup.spec.train.batch_rows)) * setup.spec.rounds.local_epochs
+        len(batch_sizes(setup.rows + int(fact.measures.get("inverted_rows", 0)), setup.spec.train.batch_rows))
+        * setup.spec.rounds.local_epochs
         for party, setup in given.items()
         for fact in together.reports[party]
         if party != HUB and isinstance(fact, RoundDone)

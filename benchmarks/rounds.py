@@ -27,7 +27,7 @@ import rounds_report
 import torch
 from federation import Dataset, Row, load
 
-PARTS = ("backbone_decoder", "compressed_sync", "shared_data")
+PARTS = ("backbone_decoder", "compressed_sync", "model_inversion", "shared_data")
 LAST = 5
 """Rounds whose mean is the accuracy of a run."""
 
@@ -44,11 +44,13 @@ def main() -> None:
     parser.add_argument("--format", choices=("text", "json"), default="text")
     parser.add_argument("--html", type=Path, help="also write a page with plots")
     arguments = parser.parse_args()
-    settings: dict[str, Setting] = importlib.import_module(f"rounds_{arguments.part}").SETTINGS
+    table = importlib.import_module(f"rounds_{arguments.part}")
+    settings: dict[str, Setting] = table.SETTINGS
+    runs_on: dict[str, str] = getattr(table, "RUNS_ON", {})
     seeds = 1 if arguments.quick else arguments.seeds
     start, results = time.perf_counter(), dict[str, dict[str, Any]]()
     for name, setting in settings.items():
-        dataset = _dataset(name, mnist=arguments.mnist)
+        dataset = _dataset(runs_on.get(name, name), mnist=arguments.mnist or name in runs_on)
         if dataset is None:
             continue
         runs = []
