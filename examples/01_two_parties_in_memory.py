@@ -47,7 +47,7 @@ for party in spec.parties:
     columns = wine.data[:, [wine.feature_names.index(name) for name in spec.data[party].columns]]
     labels = wine.target.astype(np.float64) if party == spec.roster.label else None
     table = Table(ids_digest=bytes(32), columns=columns, labels=labels)
-    setup = Setup(spec, party, table, joint_seed=b"both", private_seed=party.encode(), preset=preset_of(spec))
+    setup = Setup(spec, party, {"rows": table}, joint_seed=b"both", private_seed=party.encode(), preset=preset_of(spec))
     roles[party] = PROTOCOLS[spec.entry]().roles[spec.role_of(party)](setup)
 
 together = run_together(roles)

@@ -46,7 +46,7 @@ for party in spec.parties:
     columns = cells.data[:, [cells.feature_names.tolist().index(name) for name in spec.data[party].columns]]
     labels = cells.target.astype(np.float64) if party == spec.roster.label else None
     table, seed, preset = Table(bytes(32), columns, labels), party.encode(), preset_of(spec)
-    setup = Setup(spec, party, table, joint_seed=b"both", private_seed=seed, preset=preset, bottom=bottom)
+    setup = Setup(spec, party, {"rows": table}, joint_seed=b"both", private_seed=seed, preset=preset, bottom=bottom)
     roles[party] = PROTOCOLS[spec.entry]().roles[spec.role_of(party)](setup)
 
 for line in plan(spec, len(cells.target)).reveals:

@@ -14,10 +14,11 @@ from parties.errors import UnknownColumn, WorkerVanished
 from parties.federation import Partition, Simulation, read_federation, setups
 from parties.pictures import pictures
 from parties.simulation import ClientProcess, simulate
-from vfl.errors import Diverged, ImpossibleJob, InvalidData, SpecConflict, SpecError
+from vfl.errors import ImpossibleJob, InvalidData, SpecConflict, SpecError
 from vfl.flow import run_together
 from vfl.protocols import PROTOCOLS
 from vfl.reports import RoundDone
+from vfl.setup import Table
 
 SPEC = """
 job = {{ name = "simulated", protocol = "rounds", task = "multiclass", classes = {classes} }}
@@ -112,8 +113,12 @@ def test_a_run_continued_from_a_state_equals_the_uninterrupted_one():
 
 @pytest.mark.parametrize("processes", [1, 2])
 def test_an_error_of_a_client_keeps_its_kind_and_names_the_client(processes):
-    with pytest.raises(Diverged, match=r"client-\d\d: local training diverged"):
-        simulate(given(rate=1e30), processes)
+    dealt = dict(given())
+    rows = dealt["client-02"].table
+    wrong = Table(rows.ids_digest, rows.columns, np.full(len(rows.columns), 99.0))
+    dealt["client-02"] = replace(dealt["client-02"], tables={"rows": wrong})
+    with pytest.raises(InvalidData, match="client-02: the training rows hold labels outside 0 to 9"):
+        simulate(dealt, processes)
 
 
 def test_a_process_that_dies_is_named_with_its_clients():
