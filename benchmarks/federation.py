@@ -13,6 +13,7 @@ from sklearn.datasets import load_digits
 
 from vfl.flow import run_together
 from vfl.job import spec_of
+from vfl.messages import RoundReply
 from vfl.protocols.rounds import PROTOCOL
 from vfl.reports import Outcome, RoundDone
 from vfl.rounds_spec import RoundsSpec
@@ -131,6 +132,8 @@ class Row(TypedDict):
     client_worst: NotRequired[float]
     rounds_to_fedavg_final: NotRequired[int]
     """The first round as good as averaging in its last five; 0 if none is."""
+    first_model: NotRequired[float]
+    """Accuracy of the first model after the job, where a second one may have been trained."""
     stored_by_round: NotRequired[list[float]]
     """Global test accuracy of the compressed copy that clients store."""
     parameter_bytes: NotRequired[int]
@@ -146,12 +149,14 @@ class Run:
     row: Row
     outcome: Outcome
     """The aggregator's."""
+    replies: list[RoundReply]
+    """Of all rounds, where they were kept."""
 
 
-def run(given: Mapping[str, Setup[RoundsSpec]]) -> Run:
+def run(given: Mapping[str, Setup[RoundsSpec]], *, keep_replies: bool = False) -> Run:
     """All roles of one job, in this process: the code that runs between processes."""
     roles = {party: PROTOCOL.roles[setup.spec.role_of(party)](setup) for party, setup in given.items()}
-    together = run_together(roles, keep_messages=False)
+    together = run_together(roles, keep_messages=keep_replies)
     outcome = together.results[HUB]
     up = sum(sent.payload_bytes for sent in together.transcript if sent.receiver == HUB)
     steps = sum(
@@ -167,4 +172,4 @@ def run(given: Mapping[str, Setup[RoundsSpec]]) -> Run:
         "bytes_down": sum(sent.payload_bytes for sent in together.transcript) - up,
         "client_steps": steps,
     }
-    return Run(row, outcome)
+    return Run(row, outcome, [sent.message for sent in together.transcript if isinstance(sent.message, RoundReply)])

@@ -1,6 +1,7 @@
-"""The table of one part of horizontal rounds, beside what it must be compared with (methods.md 7).
+"""The table of one part of horizontal rounds, or of all of them, beside what it is compared with (methods.md 7).
 
-    python benchmarks/rounds.py --part PART [--mnist] [--quick] [--seeds 3] [--format json] [--html FILE]
+    python benchmarks/rounds.py --part PART [--setting NAME ...] [--mnist] [--quick] [--seeds 3] [--format json]
+                                [--html FILE]
 
 Accuracy is the global test accuracy of the aggregator's model, mean of the last five rounds; mean and standard
 deviation (n - 1) over seeds. For one seed all rows share the held-out rows, what each client holds, the first weights
@@ -27,7 +28,7 @@ import rounds_report
 import torch
 from federation import Dataset, Row, load
 
-PARTS = ("backbone_decoder", "compressed_sync", "model_inversion", "shared_data")
+PARTS = ("backbone_decoder", "compressed_sync", "model_inversion", "shared_data", "together")
 LAST = 5
 """Rounds whose mean is the accuracy of a run."""
 
@@ -38,6 +39,7 @@ Setting = Callable[[Dataset, int, bool], Mapping[str, Row]]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--part", choices=PARTS, required=True)
+    parser.add_argument("--setting", nargs="+", metavar="NAME", help="only these; all of the part's by default")
     parser.add_argument("--mnist", action="store_true", help="also on MNIST's 10,000 pictures")
     parser.add_argument("--quick", action="store_true", help="one seed")
     parser.add_argument("--seeds", type=int, default=3)
@@ -49,13 +51,15 @@ def main() -> None:
     runs_on: dict[str, str] = getattr(table, "RUNS_ON", {})
     seeds = 1 if arguments.quick else arguments.seeds
     start, results = time.perf_counter(), dict[str, dict[str, Any]]()
-    for name, setting in settings.items():
+    if unknown := set(arguments.setting or ()) - set(settings):
+        parser.error(f"{arguments.part} has no setting {', '.join(sorted(unknown))}; it has {', '.join(settings)}")
+    for name in arguments.setting or settings:
         dataset = _dataset(runs_on.get(name, name), mnist=arguments.mnist or name in runs_on)
         if dataset is None:
             continue
         runs = []
         for seed in range(seeds):
-            runs.append(setting(dataset, seed, arguments.quick))
+            runs.append(settings[name](dataset, seed, arguments.quick))
             print(f"{name} on {dataset.name}, seed {seed}: {time.perf_counter() - start:.0f} s", file=sys.stderr)
         results[name] = {row: _over_seeds([one[row] for one in runs]) for row in runs[0]}
     machine = f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}, one thread"
@@ -97,6 +101,7 @@ def _over_seeds(rows: list[Row]) -> dict[str, Any]:
         "client_worst",
         "rounds_to_fedavg_final",
         "parameter_bytes",
+        "first_model",
     ):
         if key in numbers[0]:
             over[key] = statistics.fmean(row[key] for row in numbers)
@@ -124,20 +129,22 @@ def _deviation(values: list[float]) -> float:
 
 
 def _print(title: str, rows: dict[str, dict[str, Any]]) -> None:
+    width = max(map(len, rows)) + 2
     print(title)
-    print(f"  {'':<24}{'accuracy':>18}{'MB up':>12}{'MB down':>12}{'steps':>10}")
+    print(f"  {'':<{width}}{'accuracy':>18}{'MB up':>12}{'MB down':>12}{'steps':>10}")
     for name, row in rows.items():
         accuracy = f"{row['accuracy_mean']:.4f} ± {row['accuracy_std']:.4f}"
         size = f"{row['bytes_up'] / 1e6:>12.3f}{row['bytes_down'] / 1e6:>12.3f}{row['client_steps']:>10.0f}"
         stored = f"  stored copy {row['stored_mean']:.4f}" if "stored_mean" in row else ""
         kept = "".join(f"  {way} keeps {share:.1%}" for way, share in row.get("kept", {}).items())
         clients = f"  clients ± {row['client_std']:.3f}, worst {row['client_worst']:.3f}" if "client_std" in row else ""
+        first = f"  first model {row['first_model']:.4f}" if "first_model" in row else ""
         memory = f"  {row['parameter_bytes'] / 1e3:.1f} kB kept" if "parameter_bytes" in row else ""
         seconds = "".join(
             f"  {value:.1f} s at {speed} Mbit/s" if value is not None else ""
             for speed, value in row.get("seconds_to_target", {}).items()
         )
-        print(f"  {name:<24}{accuracy:>18}{size}{stored}{memory}{seconds}{kept}{clients}")
+        print(f"  {name:<{width}}{accuracy:>18}{size}{first}{stored}{memory}{seconds}{kept}{clients}")
 
 
 if __name__ == "__main__":

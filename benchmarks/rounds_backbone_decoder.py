@@ -82,11 +82,11 @@ def turned(dataset: Dataset, seed: int, quick: bool) -> dict[str, Row]:  # noqa:
     first, validation, clients, test = parted(dataset, _sizes(scale), seed)
     own = {
         "first": first.table(),
-        "validation": _turned(validation).table(),
-        "public": _turned(first).table(labelled=False),
-        "test": _turned(test).table(),
+        "validation": turned_rows(validation).table(),
+        "public": turned_rows(first).table(labelled=False),
+        "test": turned_rows(test).table(),
     }
-    return _rows(_task(scale, own, _turned(clients), first.table(labelled=False), seed), quick=quick)
+    return _rows(_task(scale, own, turned_rows(clients), first.table(labelled=False), seed), quick=quick)
 
 
 def new_classes(dataset: Dataset, seed: int, quick: bool) -> dict[str, Row]:  # noqa: FBT001
@@ -109,7 +109,7 @@ def _sizes(scale: Scale) -> tuple[int, ...]:
     return scale.first_rows, scale.validation_rows, scale.client_rows
 
 
-def _turned(pictures: Dataset) -> Dataset:
+def turned_rows(pictures: Dataset) -> Dataset:
     squares = pictures.columns.reshape(-1, *pictures.shape)
     return replace(pictures, columns=np.rot90(squares, axes=(2, 3)).reshape(pictures.columns.shape))
 

@@ -1,9 +1,15 @@
 """Rows of model-inversion (methods.md 3.7): averaging, inversion at clients, at the aggregator, at both, and controls.
 
-`one_shard`: digits, small network of convolutions, ten clients of one label shard each, three chosen per round.
-`two_class`: MNIST-10k, 784-128-64-10, each class at exactly two of ten clients, all chosen. `even`: digits, two shards,
-all chosen, where inversion is not expected to help. `one_shot`: five clients, Dirichlet 0.5, one reply each.
-`noise_rows` takes the steps of `both` with noise for rows.
+    one_shard  digits, small network of convolutions, ten clients of one label shard each, three chosen per round
+    two_class  MNIST-10k, 784-128-64-10, each class at exactly two of ten clients, all chosen
+    even       digits, two shards, all chosen: inversion is not expected to help
+    one_shot   digits, five clients, Dirichlet 0.5, one reply each; `one_shot_skewed` with Dirichlet 0.1
+    ablation   ten rounds of `one_shard`, inversion at clients with one term changed in each row
+
+Controls: `noise_rows` is `both` with noise for rows; `fedprox` averages under a proximal term; `equal_steps` averages
+with as many steps as `both` takes, by more local epochs; `real_rows` trains the mean on held-out rows of its own, which
+is an upper bound. `one_shot` adds the mean client alone and the ensemble of all. The rate of `one_shard` is the one of
+0.005 to 0.1 that is best for averaging alone, on validation rows of other draws; the others have methods.md's.
 """
 
 import hashlib
@@ -15,14 +21,20 @@ from typing import Any
 import numpy as np
 import torch
 from fairness import with_clients, with_rounds_to
-from federation import Dataset, Row, drawn, parted, run, setups, specification
+from federation import Dataset, Row, Run, drawn, parted, run, setups, specification
 from torch import nn
 
 from vfl.horizontal import model_inversion
+from vfl.horizontal.aggregation import network_of
+from vfl.horizontal.carrier import like, read
 from vfl.horizontal.inverter import Find
 from vfl.horizontal.part import PARTS
+from vfl.horizontal.rows import examples_of
 from vfl.inversion import Inverted, Search, Space, invert
+from vfl.models.local_training import features
+from vfl.models.networks import load_parameters, parameters_of
 from vfl.partition import dirichlet, shards
+from vfl.rounds_spec import RoundsSpec
 from vfl.schedule import permutation
 
 Terms = dict[str, Any]
@@ -90,13 +102,15 @@ class Plan:
     epochs: int
     chosen: int = 0
     tests: int = 360
+    real: int = 100
+    """Rows for `real_rows`, which no client has."""
     batch: int = 32
     rate: float = 0.05
 
 
 CNN = {"network": "small_cnn", "hidden": [16, 32, 64], "norm": "batch"}
 PLANS = {
-    "one_shard": Plan("one shard", CNN, 30, 10, 2, chosen=3),
+    "one_shard": Plan("one shard", CNN, 30, 10, 2, chosen=3, batch=16, rate=0.1),
     "two_class": Plan(
         "two classes",
         {"network": "mlp", "hidden": [128, 64], "norm": "batch", "input_shape": [1, 28, 28]},
@@ -104,6 +118,7 @@ PLANS = {
         10,
         5,
         tests=2000,
+        real=500,
         batch=64,
     ),
     "even": Plan("two shards", CNN, 20, 6, 5),
@@ -116,49 +131,119 @@ ROWS: dict[str, tuple[Terms, Find]] = {
     "both": ({"where": "both"}, invert),
     "noise_rows": ({"where": "both"}, noise),
 }
-ONE_SHOT: Terms = {"warm_up": 1, "server_epochs": 20, "server_rate": 1.0}
+ONE_SHOT: Terms = {"warm_up": 1, "server_epochs": 20, "server_rate": 1.0, "server_rows": 256, "statistics": 3.0}
+"""Settled on rows that no seed of the table tests on."""
+ABLATIONS: dict[str, Terms] = {
+    "clients": {},
+    "weight_0.3": {"weight": 0.3},
+    "weight_1": {"weight": 1.0},
+    "refresh_1": {"refresh": 1},
+    "refresh_10": {"refresh": 10},
+    "no_filter": {"confidence": 0.0},
+    "no_statistics": {"statistics": 0.0},
+    "all_classes": {"classes": "all"},
+    "generator": {"kind": "generator"},
+}
 
 
-def setting(_dataset: Dataset, seed: int, quick: bool, *, name: str) -> Mapping[str, Row]:  # noqa: FBT001
-    plan, dataset = PLANS[name], _dataset
-    test, rest = parted(dataset, [plan.tests], seed)
-    clients = dealt(rest, plan.dealt, seed)
-    rows = {"fedavg": job(plan, dataset, test, clients, seed, quick=quick)}
+@dataclass(frozen=True)
+class Task:
+    """A setting with one seed's draws."""
+
+    plan: Plan
+    dataset: Dataset
+    test: Dataset
+    real: Dataset
+    clients: list[Dataset]
+    seed: int
+    rounds: int
+
+    def spec(self, uses: tuple[str, ...] = ("test",), **rounds: Any) -> RoundsSpec:
+        plan = self.plan
+        own: Terms = {"local_epochs": plan.epochs} | rounds
+        train = {"batch_rows": plan.batch, "optimiser": {"name": "sgd", "rate": plan.rate}}
+        return specification(
+            self.dataset,
+            len(self.clients),
+            uses=uses,
+            model=plan.model,
+            train=train | {"proximal": own.pop("proximal", 0.0)},
+            rounds={"rounds": self.rounds, "clients_per_round": plan.chosen, **own},
+        )
+
+    def run(self, spec: RoundsSpec, *, keep_replies: bool = False) -> Run:
+        own = {"test": self.test.table(), "shared": self.real.table()}
+        given = own if spec.shared_data else {"test": own["test"]}
+        return run(setups(spec, given, self.clients, self.seed), keep_replies=keep_replies)
+
+    def row(self, spec: RoundsSpec) -> Row:
+        return with_clients(spec, self.run(spec), self.clients, self.test)
+
+    def inverting(self, terms: Terms, find: Find = invert) -> Row:
+        PARTS["model_inversion"] = partial(model_inversion.part, remembering(find))
+        return self.row(self.spec(parts=["model_inversion"], model_inversion={"leak_meter": False, **terms}))
+
+
+def task(name: str, dataset: Dataset, seed: int, *, quick: bool) -> Task:
+    plan = PLANS[name]
+    test, real, rest = parted(dataset, [plan.tests, plan.real], seed)
+    rounds = plan.quick_rounds if quick else plan.rounds
+    return Task(plan, dataset, test, real, dealt(rest, plan.dealt, seed), seed, rounds)
+
+
+def setting(dataset: Dataset, seed: int, quick: bool, *, name: str) -> Mapping[str, Row]:  # noqa: FBT001
+    this = task(name, dataset, seed, quick=quick)
+    one_shot = ONE_SHOT if this.plan.rounds == 1 else {}
+    rows = {"fedavg": this.row(this.spec())}
     for row, (terms, find) in ROWS.items():
-        given = terms | (ONE_SHOT if plan.rounds == 1 else {})
-        rows[row] = job(plan, dataset, test, clients, seed, quick=quick, terms=given, find=find)
-    if plan.rounds == 1:
-        soft = ONE_SHOT | {"where": "aggregator", "labels": "soft"}
-        rows["soft"] = job(plan, dataset, test, clients, seed, quick=quick, terms=soft)
+        rows[row] = this.inverting(terms | one_shot, find)
+    if one_shot:
+        rows["soft"] = this.inverting(one_shot | {"where": "aggregator", "labels": "soft"})
+        rows |= ensemble(this)
+    elif not quick:
+        rows |= controls(this, rows["both"]["client_steps"] / rows["fedavg"]["client_steps"])
     return with_rounds_to(rows)
 
 
-def job(
-    plan: Plan,
-    dataset: Dataset,
-    test: Dataset,
-    clients: list[Dataset],
-    seed: int,
-    *,
-    quick: bool,
-    terms: Terms | None = None,
-    find: Find = invert,
-) -> Row:
-    spec = specification(
-        dataset,
-        len(clients),
-        model=plan.model,
-        train={"batch_rows": plan.batch, "optimiser": {"name": "sgd", "rate": plan.rate}},
-        rounds={
-            "rounds": plan.quick_rounds if quick else plan.rounds,
-            "local_epochs": plan.epochs,
-            "clients_per_round": plan.chosen,
-            "parts": ["model_inversion"] if terms else [],
-            **({"model_inversion": {"leak_meter": False, **terms}} if terms else {}),
-        },
+def controls(this: Task, steps: float) -> dict[str, Row]:
+    """`steps`: of `both`, for each of averaging's."""
+    real = {"rule": "fixed", "step": 1.0, "epochs": 1, "batch_rows": this.plan.batch, "undo": False}
+    return {
+        "fedprox_0.01": this.row(this.spec(proximal=0.01)),
+        "fedprox_0.1": this.row(this.spec(proximal=0.1)),
+        "equal_steps": this.row(this.spec(local_epochs=round(this.plan.epochs * steps))),
+        "real_rows": this.row(this.spec(("test", "shared"), parts=["shared_data"], shared_data=real)),
+    }
+
+
+def ensemble(this: Task) -> dict[str, Row]:
+    """The clients' models after their one round: their mean accuracy, and that of their mean answer."""
+    spec = this.spec()
+    done, module = this.run(spec, keep_replies=True), network_of(spec, bytes(32))
+    expected, answers = like(parameters_of(module)), []
+    rows = examples_of(spec, this.test.table(), "test")
+    for reply in done.replies:
+        load_parameters(module, read(reply.parameters, expected))
+        answers.append(features(module, rows.inputs).softmax(1))
+    each = torch.stack(answers)
+    weights = torch.tensor([float(reply.rows) for reply in done.replies])
+    mean = torch.einsum("k,krc->rc", weights / weights.sum(), each)
+
+    def row(of: torch.Tensor) -> Row:
+        accuracy = (of.argmax(-1) == torch.from_numpy(this.test.labels)).double().mean().item()
+        return {**done.row, "accuracy_by_round": [accuracy]}
+
+    return {"single_client": row(each), "ensemble": row(mean)}
+
+
+def ablation(dataset: Dataset, seed: int, quick: bool) -> Mapping[str, Row]:  # noqa: FBT001
+    if quick:
+        return {}
+    this = task("one_shard", dataset, seed, quick=True)
+    rows = {"fedavg": this.row(this.spec())}
+    return with_rounds_to(
+        rows | {name: this.inverting({"where": "clients"} | terms) for name, terms in ABLATIONS.items()}
     )
-    PARTS["model_inversion"] = partial(model_inversion.part, remembering(find))
-    return with_clients(spec, run(setups(spec, {"test": test.table()}, clients, seed)), clients, test)
 
 
 RUNS_ON = {
@@ -167,7 +252,8 @@ RUNS_ON = {
     "one_shot": "digits",
     "one_shot_skewed": "digits",
     "two_class": "mnist",
+    "ablation": "digits",
 }
 SETTINGS: dict[str, Callable[[Dataset, int, bool], Mapping[str, Row]]] = {
     name: partial(setting, name=name) for name in PLANS
-}
+} | {"ablation": ablation}

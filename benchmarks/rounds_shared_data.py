@@ -1,11 +1,14 @@
 """Rows of shared-data (methods.md 5.6): every rule beside averaging and beside the shared rows alone.
 
 `balanced` shares a tenth of the clients' rows, drawn like them; `skewed` as many in a Dirichlet(0.5) mix of classes;
-`scarce_skewed` a hundredth, skewed. Clients hold two label shards each.
+`scarce_skewed` a hundredth, skewed. `permuted` and `scarce_permuted` share a tenth and a hundredth, drawn like the
+clients', under labels that were shuffled among them: rows that teach nothing. Clients hold two label shards each.
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
+from typing import Literal
 
 import numpy as np
 from fairness import with_clients, with_rounds_to
@@ -15,7 +18,8 @@ from numpy.typing import NDArray
 from vfl.partition import shards
 from vfl.schedule import permutation, philox
 
-RULES = ("feddu", "hybrid", "fixed", "share")
+RULES = ("feddu", "hybrid", "fixed")
+Drawn = Literal["balanced", "skewed", "permuted"]
 SIZES = {
     # clients, chosen per round, local epochs, batch, rounds, test rows, shared rows of a tenth and of a hundredth
     "digits": (20, 4, 2, 10, 60, 360, 130, 14),
@@ -28,12 +32,15 @@ SKEW = 0.5
 """Of the Dirichlet draw that mixes skewed shared rows."""
 
 
-def setting(dataset: Dataset, seed: int, quick: bool, *, scarce: bool, skewed: bool) -> Mapping[str, Row]:  # noqa: FBT001
+def setting(dataset: Dataset, seed: int, quick: bool, *, drawn_as: Drawn, scarce: bool = False) -> Mapping[str, Row]:  # noqa: FBT001
     clients, per_round, epochs, batch, rounds, tests, tenth, hundredth = SIZES[dataset.name]
     rounds = min(rounds, QUICK_ROUNDS) if quick else rounds
     test, rest = parted(dataset, [tests], seed)
-    chosen = shared_rows(rest, hundredth if scarce else tenth, seed, skewed=skewed)
+    chosen = shared_rows(rest, hundredth if scarce else tenth, seed, skewed=drawn_as == "skewed")
     shared = rest.rows(chosen)
+    if drawn_as == "permuted":
+        order = permutation(drawn(seed, "permuted"), "permuted", len(shared.labels))
+        shared = replace(shared, labels=shared.labels[order])
     left = rest.rows(np.setdiff1d(np.arange(len(rest.labels)), chosen))
     dealt = [left.rows(rows) for rows in shards(left.labels.astype(int), clients, 2, drawn(seed, "shards"))]
 
@@ -57,7 +64,7 @@ def setting(dataset: Dataset, seed: int, quick: bool, *, scarce: bool, skewed: b
         return with_clients(spec, run(given), dealt, test)
 
     rows = {"fedavg": one([])}
-    for rule in RULES:
+    for rule in RULES if drawn_as == "permuted" else (*RULES, "share"):
         rows[rule] = one(["shared_data"], {"rule": rule, "epochs": epochs, "batch_rows": batch})
         if rule == "share":
             grown = 1 + len(shared.labels) * clients / len(left.labels)  # own and shared rows, to own rows
@@ -90,7 +97,9 @@ def shared_rows(dataset: Dataset, count: int, seed: int, *, skewed: bool) -> NDA
 
 
 SETTINGS: dict[str, Callable[[Dataset, int, bool], Mapping[str, Row]]] = {
-    "balanced": partial(setting, scarce=False, skewed=False),
-    "skewed": partial(setting, scarce=False, skewed=True),
-    "scarce_skewed": partial(setting, scarce=True, skewed=True),
+    "balanced": partial(setting, drawn_as="balanced"),
+    "skewed": partial(setting, drawn_as="skewed"),
+    "scarce_skewed": partial(setting, drawn_as="skewed", scarce=True),
+    "permuted": partial(setting, drawn_as="permuted"),
+    "scarce_permuted": partial(setting, drawn_as="permuted", scarce=True),
 }

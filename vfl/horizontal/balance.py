@@ -12,6 +12,9 @@ from vfl.schedule import philox
 
 NOISE = 0.01
 """Deviation of what is added to a drawn row of a table, as a share of its values' deviation."""
+SIDE_PER_PIXEL = 28
+"""A picture is shifted by one pixel at most for so many of its side. A pixel of eight makes another picture: clients of
+single digits then gain 13 points less over averaging."""
 
 
 def missing(counts: list[int], terms: ModelInversion) -> list[int]:
@@ -45,15 +48,16 @@ def drawn(pool: Inverted, wanted: list[int], space: Space, seed: bytes) -> tuple
 
 
 def _moved(rows: torch.Tensor, space: Space, draws: np.random.Generator) -> torch.Tensor:
-    """Pictures by one pixel at most in each direction, other rows by a little noise."""
+    """Pictures by whole pixels in both directions where they are large enough, other rows by a little noise."""
     if not len(rows):
         return rows
-    if not space.pictures:
+    reach = min(space.shape[1:]) // SIDE_PER_PIXEL if space.pictures else 0
+    if not reach:
         noise = torch.from_numpy(draws.standard_normal(rows.shape).astype(np.float32))
         return (rows + NOISE * rows.std(unbiased=False) * noise).clamp(space.low, space.high)
     height, width = space.shape[1:]
-    wide = functional.pad(rows, (1, 1, 1, 1), mode="replicate")
-    down, across = torch.from_numpy(draws.integers(0, 3, (2, len(rows), 1, 1)))
+    wide = functional.pad(rows, (reach,) * 4, mode="replicate")
+    down, across = torch.from_numpy(draws.integers(0, 2 * reach + 1, (2, len(rows), 1, 1)))
     row = (down + torch.arange(height)[:, None])[:, None]
     column = (across + torch.arange(width))[:, None]
     picture = torch.arange(len(rows))[:, None, None, None]
