@@ -18,6 +18,7 @@ from sqlalchemy import event as sql_event
 from parties.errors import StorageFailed
 
 DATABASE_FILE = "party.db"
+ATTENDANCE_SHOWN = 100
 RUNNING = ("proposed", "running")
 
 _METADATA = sql.MetaData()
@@ -130,6 +131,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     model_path: str | None = None
     seconds: Seconds = Seconds()
     lowered_floors: list[str] = []
+    attendance: list[str] = []
+    """Who left, came back, or had something refused: the last `ATTENDANCE_SHOWN`."""
 
     @property
     def over(self) -> bool:
@@ -173,6 +176,7 @@ class Store:
         values = msgspec.structs.asdict(job)
         values.pop("traffic")
         values.pop("seconds")
+        values.pop("attendance")
         with self._writing() as connection:
             connection.execute(
                 _JOBS.insert().values(
@@ -288,8 +292,20 @@ def _job(connection: sql.Connection, row: sql.RowMapping) -> Job:
     seconds = Seconds(
         training=_between(row["started_at"], row["trained_at"]), total=_between(row["created_at"], row["finished_at"])
     )
-    fields = {name: row[name] for name in Job.__struct_fields__ if name not in {"traffic", "seconds"}}
-    return Job(**fields, traffic=[Traffic(*line[1:]) for line in traffic], seconds=seconds)
+    elsewhere = {"traffic", "seconds", "attendance"}
+    fields = {name: row[name] for name in Job.__struct_fields__ if name not in elsewhere}
+    return Job(
+        **fields,
+        traffic=[Traffic(*line[1:]) for line in traffic],
+        seconds=seconds,
+        attendance=_attendance(connection, row["id"]),
+    )
+
+
+def _attendance(connection: sql.Connection, job: str) -> list[str]:
+    told = _EVENTS.c.kind.in_(("left", "joined", "refused"))
+    query = sql.select(_EVENTS.c.text).where(_EVENTS.c.job == job, told).order_by(_EVENTS.c.number.desc())
+    return list(reversed(connection.execute(query.limit(ATTENDANCE_SHOWN)).scalars().all()))
 
 
 def _between(start: str | None, end: str | None) -> float | None:

@@ -258,6 +258,7 @@ def _facts(job: dict[str, Any]) -> Iterator[tuple[str, str]]:
         known = [value for value in values if value is not None]
         if len(known) > 1:
             yield f"{name} by round", f"{known[0]:,.6g} to {known[-1]:,.6g} over {len(values)}"
+    yield from (("attendance", sentence) for sentence in job["attendance"])
     yield from (("note", note) for note in job["notes"])
     yield from ((f"{name} time", f"{value:.1f} s") for name, value in job["seconds"].items() if value is not None)
     yield from (("lowered floor", str(floor)) for floor in job["lowered_floors"])

@@ -9,7 +9,7 @@ from api.cli.output import note, notes_console
 
 LINE_SECONDS = 30.0
 STEPS_BEFORE_ESTIMATE = 20
-"""Fewer steps say little about the time left (product.md 5)."""
+"""Fewer steps say little about the time left (product.md 5); of a job of few rounds, fewer than a tenth."""
 
 ROUND_ROLES = frozenset({"aggregator", "client"})
 """Parties whose steps are rounds."""
@@ -24,7 +24,8 @@ class Progress:
         self._task: Any = None
         self._phase = ""
         self._tenths = 0
-        self._started = 0.0
+        self._first: tuple[int, float] | None = None
+        """The step that was seen first, and when."""
         self._last_line = time.monotonic()
 
     def __enter__(self) -> Self:
@@ -71,7 +72,7 @@ class Progress:
         if self._quiet or not step or not steps:
             return
         now = time.monotonic()
-        self._started = self._started or now
+        self._first = self._first or (step, now)
         text = f"{how_far(job)}{self._time_left(step, steps, now)}"
         if self._bar:
             if self._task is None:
@@ -84,9 +85,10 @@ class Progress:
             note(f"training {100 * step // steps:3d} %: {text}")
 
     def _time_left(self, step: int, steps: int, now: float) -> str:
-        if step < STEPS_BEFORE_ESTIMATE or step >= steps or now <= self._started:
+        seen, started = self._first or (step, now)
+        if step - seen < min(STEPS_BEFORE_ESTIMATE, 1 + steps // 10) or step >= steps:
             return ""
-        return f", {(now - self._started) / step * (steps - step):.0f} s left"
+        return f", {(now - started) / (step - seen) * (steps - step):.0f} s left"
 
 
 def how_far(job: dict[str, Any]) -> str:

@@ -64,6 +64,7 @@ class JobBody(BaseModel):
     model_path: str | None
     seconds: SecondsBody
     lowered_floors: list[str]
+    attendance: list[str]
 
 
 class JobsBody(BaseModel):

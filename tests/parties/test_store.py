@@ -37,6 +37,14 @@ def test_a_job_is_read_as_it_was_written(store: Store, tmp_path: Path) -> None:
     assert {(line.direction, line.payload_bytes) for line in job.traffic} == {("sent", 20), ("received", 5)}
 
 
+def test_a_job_tells_who_left_and_came_back(store: Store) -> None:
+    for kind, text in (("left", "b stopped answering"), ("round", "round 1"), ("joined", "b is back")):
+        store.record("job", kind, text)
+    job = store.job("job")
+    assert job is not None
+    assert job.attendance == ["b stopped answering", "b is back"]
+
+
 def test_a_key_leads_to_its_job(store: Store) -> None:
     assert store.job_of_key("key") == ("job", "digest")
     assert store.job_of_key("other") is None
