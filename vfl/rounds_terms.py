@@ -238,7 +238,7 @@ class ModelInversion(Section, frozen=True, kw_only=True):
     server_rate: float = 0.1
     """Of the aggregator's training, as a share of the clients' rate."""
     labels: Literal["hard", "soft"] = "hard"
-    """At the aggregator: what each row was asked to be, or what the clients' models say together."""
+    """At the aggregator: what each row was asked to be, or what the model in which it was found answers."""
     warm_up: int = 3
     """No inversion before this round: an untrained model holds noise."""
     refresh: int = 5

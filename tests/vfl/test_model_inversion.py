@@ -14,6 +14,7 @@ from sklearn.datasets import load_digits
 
 from vfl.errors import SpecConflict, SpecError
 from vfl.flow import run_together
+from vfl.horizontal import retraining
 from vfl.horizontal.balance import drawn, entropy, missing
 from vfl.horizontal.carrier import like, read
 from vfl.horizontal.entering import Entering, marked
@@ -22,12 +23,13 @@ from vfl.horizontal.part import PARTS
 from vfl.inversion import Inverted, Space, invert
 from vfl.leak_meter import membership_auc, nearness
 from vfl.messages import RoundReply, RoundTask
+from vfl.models.local_training import features, train
 from vfl.models.networks import build, load_parameters, parameters_of
 from vfl.rounds_terms import ModelInversion
 from vfl.warnings_of_rounds import warnings
 
 ROWS = 155
-QUICK = "warm_up = 2, rows_per_class = 6, steps = 15, server_steps = 15, server_rows = 20"
+QUICK = "warm_up = 2, rows_per_class = 6, steps = 40, server_steps = 15, server_rows = 20"
 
 
 def job(terms: str = "", **settings):
@@ -187,6 +189,37 @@ def test_the_aggregator_inverts_each_reply_and_not_their_mean(monkeypatch):
     for reply, parameters in zip(replies, inverted, strict=True):
         sent = read(reply.parameters, like(parameters))
         assert all(torch.equal(values, parameters[name]) for name, values in sent.items())
+
+
+def test_a_client_seeks_rows_of_all_classes_as_the_statistics_are_of_all(monkeypatch):
+    sought = []
+
+    def noted(module, labels, space, search, seed, student):
+        sought.append(torch.bincount(labels).tolist())
+        return invert(module, labels, space, search, seed, student)
+
+    monkeypatch.setitem(PARTS, "model_inversion", lambda: part(noted))
+    run(job('where = "clients"', clients=1, rounds=2))
+    assert sought == [[6] * 10]
+
+
+def test_a_soft_label_is_the_answer_of_the_model_in_which_the_row_was_found(monkeypatch):
+    answers, trained = [], []
+
+    def noted(module, labels, space, search, seed, student):
+        found = invert(module, labels, space, search, seed, student)
+        answers.append(features(module, found.filtered().inputs).softmax(1))
+        return found
+
+    def watched(module, inputs, labels, **settings):
+        trained.append(labels)
+        return train(module, inputs, labels, **settings)
+
+    monkeypatch.setitem(PARTS, "model_inversion", lambda: part(noted))
+    monkeypatch.setattr(retraining, "train", watched)
+    run(job('where = "aggregator", labels = "soft"', rounds=2))
+    assert len(answers) == 3
+    torch.testing.assert_close(trained[0], torch.cat(answers))
 
 
 def test_rows_are_found_anew_after_so_many_rounds(monkeypatch):

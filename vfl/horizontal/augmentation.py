@@ -81,13 +81,15 @@ class Augmentation:
         return counts
 
     def _refreshed(self, number: int, module: nn.Sequential, space: Space, wanted: list[int]) -> bool:
-        """A pool that is young enough (R2.5); False where too little passes the filter (3.5.6)."""
+        """A pool that is young enough (R2.5); False where too little passes the filter (3.5.6).
+
+        Rows of all classes are sought, as the model's statistics are of all, and those of the wanted ones are kept.
+        """
         if not self._pool.round or number - self._pool.round >= self._terms.refresh:
-            labels = torch.tensor([label for label, rows in enumerate(wanted) if rows]).repeat_interleave(
-                self._terms.rows_per_class
-            )
+            labels = torch.arange(len(wanted)).repeat_interleave(self._terms.rows_per_class)
             part, seed = self._inverter.inverted_part(module), derived(self._seed, "inversion", number)
             found = self._inverter.find(part, labels, space, self._inverter.at_client(), seed, None)
+            found = Inverted(*(values[torch.tensor(wanted)[found.labels] > 0] for values in found))
             kept, skipped = found.filtered(), self._pool.skipped
             if found.share_kept < FEWEST_KEPT:
                 self._pool = _Pool(share_kept=found.share_kept, skipped=(*skipped, number))

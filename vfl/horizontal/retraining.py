@@ -87,8 +87,8 @@ class Retraining:
     ) -> Examples:
         """All rows; a row of class c from client k weighs k's share of class c, as the models answer (R2.6).
 
-        That share is k's mean probability of c over all rows, of the sum over clients. Soft labels are the models'
-        answers themselves, weighted by their rows.
+        That share is k's mean probability of c over all rows, of the sum over clients. A soft label is the answer of
+        the model in which the row was found (ADR 0010).
         """
         inputs, labels = torch.cat([one.inputs for one in found]), torch.cat([one.labels for one in found])
         if not len(labels):
@@ -100,10 +100,8 @@ class Retraining:
         each = torch.stack(answers)
         share = each.mean(1) / each.mean(1).sum(0)
         owner = torch.repeat_interleave(torch.arange(len(found)), torch.tensor([len(one.labels) for one in found]))
-        if self._terms.labels == "soft":
-            rows = torch.tensor([float(rows) for _, rows in singles])
-            return Examples(inputs, torch.einsum("k,krc->rc", rows / rows.sum(), each))
-        return Examples(inputs, labels, share[owner, labels])
+        answered = each[owner, torch.arange(len(labels))] if self._terms.labels == "soft" else labels
+        return Examples(inputs, answered, share[owner, labels])
 
     def _train(self, part: nn.Sequential, union: Examples, number: int) -> None:
         rounds, settings = self._spec.rounds, self._spec.train
