@@ -92,13 +92,13 @@ def _load(folder: Path, datasets: dict[str, DatasetSettings], spec: JobSpec, me:
             f"the job asks {me} to train on {registered.id!r}, the id column of its data set {brought.dataset!r}",
             fix=f"Leave {registered.id!r} out of data.{me}: an id names a row and says nothing about it.",
         )
+    wanted = (registered.id, *asked, *labelled)
+    _check_columns(known, wanted, path, me)
     if brought.width and len(asked) != brought.width:
         raise WrongWidth(
             f"{path.name} of {me} has {len(asked)} input columns, the job's model takes {brought.width}",
             fix="Name the input columns in model.columns, or correct model.input_shape.",
         )
-    wanted = (registered.id, *asked, *labelled)
-    _check_columns(known, wanted, path, me)
     with _reading(f"{path.name} of {me}"):
         rows = frame.select(list(dict.fromkeys(wanted))).collect()
     if rows.height < MINIMUM_ROWS:

@@ -208,10 +208,12 @@ def test_a_file_beside_the_specification_is_dealt(tmp_path, name):
 
 def test_a_file_that_does_not_fit_the_job_is_refused_as_between_servers(tmp_path):
     (tmp_path / "rows.csv").write_text("id,a\n1,2\n2,3\n")
-    with pytest.raises(InvalidData):
+    for inputs in (1, 2):  # a mistyped label is told as that, whatever the width
+        with pytest.raises(UnknownColumn, match="no column 'label'"):
+            given('dataset = "rows.csv"\nclients = 3', classes=3, inputs=inputs, folder=tmp_path)
+    (tmp_path / "rows.csv").write_text("id,a,label\n1,2,0\n2,3,1\n")
+    with pytest.raises(InvalidData, match="has 1 input columns"):
         given('dataset = "rows.csv"\nclients = 3', classes=3, inputs=2, folder=tmp_path)
-    with pytest.raises(UnknownColumn, match="no column 'label'"):
-        given('dataset = "rows.csv"\nclients = 3', classes=3, inputs=1, folder=tmp_path)
 
 
 def test_columns_of_a_bundled_table_are_chosen_by_name():

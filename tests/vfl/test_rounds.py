@@ -370,3 +370,13 @@ def test_a_client_does_no_more_than_was_agreed(changes):
 
     with pytest.raises(RemoteProtocolError):
         with_one(spec(), HUB, asking)
+
+
+def test_values_outside_the_public_range_are_told_of():
+    given = setups(spec())
+    given["c1"].table.columns[:, :4] = 40.0
+    together = run_together(roles(given))
+    assert together.results["c1"].notes == [
+        "6.25% of the values of rows lie outside model.input_range, 0 to 16, and were clipped to it"
+    ]
+    assert together.results["c0"].notes == []

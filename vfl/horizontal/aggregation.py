@@ -18,7 +18,7 @@ from vfl.errors import RemoteProtocolError
 from vfl.horizontal.carrier import digest, raw_carrier, write
 from vfl.horizontal.combination import Stepper, WeightedMean
 from vfl.horizontal.part import AggregatorPlaces, Examples, Finished, Question, Travelling, parts_of
-from vfl.horizontal.rows import derived, examples_of
+from vfl.horizontal.rows import clipped, derived, examples_of
 from vfl.horizontal.stopping import reason_to_stop
 from vfl.horizontal.summed_updates import Reach
 from vfl.messages import EvaluationTask, Message, Published, RoundReply, RoundTask
@@ -219,7 +219,7 @@ class Aggregation:
             state=save_parameters(finished.parameters),
             metrics=metrics | finished.metrics,
             series=self.series,
-            notes=[*waived, *ended, *finished.notes],
+            notes=[*waived, *ended, *clipped(self.spec, self._setup.tables), *finished.notes],
         )
 
     def saved(self) -> bytes:

@@ -15,7 +15,7 @@ from vfl.horizontal.aggregation import network_of, save_parameters
 from vfl.horizontal.carrier import digest, fit, like, raw_update, read
 from vfl.horizontal.part import ClientPlaces, Examples, Updated, Work, parts_of
 from vfl.horizontal.pooling import EVALUATION, evaluation_words, pooled
-from vfl.horizontal.rows import derived, examples_of
+from vfl.horizontal.rows import clipped, derived, examples_of
 from vfl.horizontal.summed_updates import PURPOSE, ROWS_PURPOSE, UpdateSums, reach_of
 from vfl.messages import EvaluationTask, Message, Published, RoundReply, RoundTask, SumTask
 from vfl.models.networks import Parameters, load_parameters, parameters_of
@@ -247,7 +247,8 @@ class Participation:
                     parameters = places.complete(parameters)
         except InvalidBody as error:
             raise RemoteProtocolError(f"the published model cannot be read: {error}") from error
-        notes = [note for places in self._places for note in places.notes()]
+        notes = clipped(self.spec, self._setup.tables)
+        notes += [note for places in self._places for note in places.notes()]
         return Outcome(state=save_parameters(parameters), metrics=metrics, series=self._series, notes=notes)
 
     def _concluded(self, parameters: Parameters) -> dict[str, float]:

@@ -1,6 +1,7 @@
 """A party's table as rows a network can be fed."""
 
 import hashlib
+from collections.abc import Mapping
 
 import numpy as np
 import torch
@@ -32,6 +33,17 @@ def examples_of(spec: RoundsSpec, table: Table, use: str) -> Examples:
     if len(labels) and not (labels.min() >= 0 and labels.max() < spec.outputs):
         raise InvalidData(f"the {use} rows hold labels outside 0 to {spec.outputs - 1}")
     return Examples(inputs, torch.from_numpy(labels))
+
+
+def clipped(spec: RoundsSpec, tables: Mapping[str, Table]) -> list[str]:
+    """A sentence for each table with values outside the public range: a model is told less than its rows hold."""
+    low, high = spec.model.input_range
+    outside = {use: float(((table.columns < low) | (table.columns > high)).mean()) for use, table in tables.items()}
+    return [
+        f"{share:.2%} of the values of {use} lie outside model.input_range, {low:g} to {high:g}, and were clipped to it"
+        for use, share in outside.items()
+        if share
+    ]
 
 
 def derived(seed: bytes, *purpose: object) -> bytes:
