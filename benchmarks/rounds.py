@@ -61,6 +61,8 @@ def main() -> None:
         for seed in range(seeds):
             runs.append(settings[name](dataset, seed, arguments.quick))
             print(f"{name} on {dataset.name}, seed {seed}: {time.perf_counter() - start:.0f} s", file=sys.stderr)
+        if not runs[0]:  # --quick leaves it out
+            continue
         results[name] = {row: _over_seeds([one[row] for one in runs]) for row in runs[0]}
     machine = f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}, one thread"
     if arguments.html:

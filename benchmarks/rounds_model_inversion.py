@@ -14,7 +14,7 @@ is an upper bound. `one_shot` adds the mean client alone and the ensemble of all
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -97,6 +97,7 @@ class Plan:
     model: Mapping[str, Any]
     rounds: int
     quick_rounds: int
+    """0 leaves the setting out of --quick."""
     epochs: int
     chosen: int = 0
     tests: int = 360
@@ -108,21 +109,21 @@ class Plan:
 
 CNN = {"network": "small_cnn", "hidden": [16, 32, 64], "norm": "batch"}
 PLANS = {
-    "one_shard": Plan("one shard", CNN, 30, 10, 2, chosen=3, batch=16, rate=0.1),
+    "one_shard": Plan("one shard", CNN, 30, 5, 2, chosen=3, batch=16, rate=0.1),
     "two_class": Plan(
         "two classes",
         {"network": "mlp", "hidden": [128, 64], "norm": "batch", "input_shape": [1, 28, 28]},
         20,
-        10,
+        5,
         5,
         tests=2000,
         real=500,
         batch=64,
     ),
-    "even": Plan("two shards", CNN, 20, 6, 5),
-    "mild": Plan("dirichlet 1", CNN, 20, 6, 5),
+    "even": Plan("two shards", CNN, 20, 0, 5),
+    "mild": Plan("dirichlet 1", CNN, 20, 0, 5),
     "one_shot": Plan("dirichlet 0.5", CNN, 1, 1, 20),
-    "one_shot_skewed": Plan("dirichlet 0.1", CNN, 1, 1, 20),
+    "one_shot_skewed": Plan("dirichlet 0.1", CNN, 1, 0, 20),
 }
 ROWS: dict[str, tuple[Terms, Find]] = {
     "clients": ({"where": "clients"}, invert),
@@ -191,6 +192,8 @@ def task(name: str, dataset: Dataset, seed: int, *, quick: bool) -> Task:
 
 
 def setting(dataset: Dataset, seed: int, quick: bool, *, name: str) -> Mapping[str, Row]:  # noqa: FBT001
+    if quick and not PLANS[name].quick_rounds:
+        return {}
     this = task(name, dataset, seed, quick=quick)
     one_shot = ONE_SHOT if this.plan.rounds == 1 else {}
     rows = {"fedavg": this.row(this.spec())}
@@ -238,7 +241,7 @@ def ensemble(this: Task) -> dict[str, Row]:
 def ablation(dataset: Dataset, seed: int, quick: bool) -> Mapping[str, Row]:  # noqa: FBT001
     if quick:
         return {}
-    this = task("one_shard", dataset, seed, quick=True)
+    this = replace(task("one_shard", dataset, seed, quick=quick), rounds=10)
     rows = {"fedavg": this.row(this.spec())}
     return with_rounds_to(
         rows | {name: this.inverting({"where": "clients"} | terms) for name, terms in ABLATIONS.items()}

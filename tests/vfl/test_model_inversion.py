@@ -91,30 +91,13 @@ def test_rows_are_drawn_by_class_and_a_class_without_rows_stays_without():
     assert labels.tolist() == [0, 0, 0, 2, 2]
 
 
-def test_drawn_rows_of_a_table_move_a_little_and_stay_in_range():
+def test_drawn_rows_move_a_little_and_stay_in_range():
     found = pool(0)
     inputs, _ = drawn(found, [200], Space((4,)), b"seed")
     apart = (inputs - found.inputs).abs()
     assert 0 < apart.max() < 0.05
     assert inputs.min() >= 0
     assert inputs.max() <= 1
-
-
-def test_a_drawn_picture_of_few_pixels_stays_where_it_is():
-    picture = torch.rand(1, 1, 8, 8)
-    found = Inverted(picture, torch.tensor([0]), torch.ones(1, dtype=torch.bool))
-    inputs, _ = drawn(found, [20], Space((1, 8, 8)), b"seed")
-    assert 0 < (inputs - picture).abs().max() < 0.05
-
-
-def test_drawn_pictures_are_shifted_by_one_pixel_at_most():
-    picture = torch.zeros(1, 1, 28, 28)
-    picture[0, 0, 2, 2] = 1
-    found = Inverted(picture, torch.tensor([0]), torch.ones(1, dtype=torch.bool))
-    inputs, _ = drawn(found, [300], Space((1, 28, 28)), b"seed")
-    dots = {tuple(torch.nonzero(one[0])[0].tolist()) for one in inputs}
-    assert dots == {(row, column) for row in (1, 2, 3) for column in (1, 2, 3)}
-    assert all(one.sum() == 1 for one in inputs)
 
 
 def test_marked_rows_enter_where_they_belong_and_come_out_in_order():

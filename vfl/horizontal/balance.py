@@ -4,17 +4,13 @@ import math
 
 import numpy as np
 import torch
-from torch.nn import functional
 
 from vfl.inversion import Inverted, Space
 from vfl.rounds_terms import ModelInversion
 from vfl.schedule import philox
 
 NOISE = 0.01
-"""Deviation of what is added to a drawn row of a table, as a share of its values' deviation."""
-SIDE_PER_PIXEL = 28
-"""A picture is shifted by one pixel at most for so many of its side. A pixel of eight makes another picture: clients of
-single digits then gain 13 points less over averaging."""
+"""Deviation of what is added to a drawn row, as a share of all values' deviation."""
 
 
 def missing(counts: list[int], terms: ModelInversion) -> list[int]:
@@ -48,17 +44,8 @@ def drawn(pool: Inverted, wanted: list[int], space: Space, seed: bytes) -> tuple
 
 
 def _moved(rows: torch.Tensor, space: Space, draws: np.random.Generator) -> torch.Tensor:
-    """Pictures by whole pixels in both directions where they are large enough, other rows by a little noise."""
+    """By a little noise. Shifted by a pixel, a found picture is one the model was never asked for (ADR 0010)."""
     if not len(rows):
         return rows
-    reach = min(space.shape[1:]) // SIDE_PER_PIXEL if space.pictures else 0
-    if not reach:
-        noise = torch.from_numpy(draws.standard_normal(rows.shape).astype(np.float32))
-        return (rows + NOISE * rows.std(unbiased=False) * noise).clamp(space.low, space.high)
-    height, width = space.shape[1:]
-    wide = functional.pad(rows, (reach,) * 4, mode="replicate")
-    down, across = torch.from_numpy(draws.integers(0, 2 * reach + 1, (2, len(rows), 1, 1)))
-    row = (down + torch.arange(height)[:, None])[:, None]
-    column = (across + torch.arange(width))[:, None]
-    picture = torch.arange(len(rows))[:, None, None, None]
-    return wide[picture, torch.arange(space.shape[0])[:, None, None], row, column]
+    noise = torch.from_numpy(draws.standard_normal(rows.shape).astype(np.float32))
+    return (rows + NOISE * rows.std(unbiased=False) * noise).clamp(space.low, space.high)
