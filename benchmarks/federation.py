@@ -2,6 +2,7 @@
 
 import gzip
 import hashlib
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -132,6 +133,8 @@ class Row(TypedDict):
     client_worst: NotRequired[float]
     rounds_to_fedavg_final: NotRequired[int]
     """The first round as good as averaging in its last five; 0 if none is."""
+    label_entropy: NotRequired[float]
+    """Of the classes a client trained on, own rows and found ones, as a share of the largest there is."""
     first_model: NotRequired[float]
     """Accuracy of the first model after the job, where a second one may have been trained."""
     stored_by_round: NotRequired[list[float]]
@@ -172,4 +175,12 @@ def run(given: Mapping[str, Setup[RoundsSpec]], *, keep_replies: bool = False) -
         "bytes_down": sum(sent.payload_bytes for sent in together.transcript) - up,
         "client_steps": steps,
     }
+    evened = [
+        fact.measures["entropy_after"]
+        for party in given
+        for fact in together.reports[party]
+        if party != HUB and isinstance(fact, RoundDone) and fact.measures.get("inverted_rows")
+    ]
+    if evened:
+        row["label_entropy"] = statistics.fmean(evened)
     return Run(row, outcome, [sent.message for sent in together.transcript if isinstance(sent.message, RoundReply)])

@@ -104,6 +104,7 @@ def _over_seeds(rows: list[Row]) -> dict[str, Any]:
         "rounds_to_fedavg_final",
         "parameter_bytes",
         "first_model",
+        "label_entropy",
     ):
         if key in numbers[0]:
             over[key] = statistics.fmean(row[key] for row in numbers)
@@ -140,13 +141,14 @@ def _print(title: str, rows: dict[str, dict[str, Any]]) -> None:
         stored = f"  stored copy {row['stored_mean']:.4f}" if "stored_mean" in row else ""
         kept = "".join(f"  {way} keeps {share:.1%}" for way, share in row.get("kept", {}).items())
         clients = f"  clients ± {row['client_std']:.3f}, worst {row['client_worst']:.3f}" if "client_std" in row else ""
+        entropy = f"  label entropy {row['label_entropy']:.3f}" if "label_entropy" in row else ""
         first = f"  first model {row['first_model']:.4f}" if "first_model" in row else ""
         memory = f"  {row['parameter_bytes'] / 1e3:.1f} kB kept" if "parameter_bytes" in row else ""
         seconds = "".join(
             f"  {value:.1f} s at {speed} Mbit/s" if value is not None else ""
             for speed, value in row.get("seconds_to_target", {}).items()
         )
-        print(f"  {name:<{width}}{accuracy:>18}{size}{first}{stored}{memory}{seconds}{kept}{clients}")
+        print(f"  {name:<{width}}{accuracy:>18}{size}{first}{entropy}{stored}{memory}{seconds}{kept}{clients}")
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@
     two_class  MNIST-10k, 784-128-64-10, each class at exactly two of ten clients, all chosen
     even       digits, two shards, all chosen; `mild` with Dirichlet 1, where averaging works and has little to gain
     one_shot   digits, five clients, Dirichlet 0.5, one reply each; `one_shot_skewed` with Dirichlet 0.1
+    student    digits: a network trained on found rows alone, and the one in which they were found
     ablation   ten rounds of `one_shard`, inversion at clients with one term changed in each row
 
 Controls: `noise_rows` is `both` with noise for rows; `fedprox` averages under a proximal term; `equal_steps` averages
@@ -27,15 +28,16 @@ from torch import nn
 from vfl.horizontal import model_inversion
 from vfl.horizontal.aggregation import network_of
 from vfl.horizontal.carrier import like, read
-from vfl.horizontal.inverter import Find
+from vfl.horizontal.inverter import Find, labels_of
 from vfl.horizontal.part import PARTS
 from vfl.horizontal.rows import examples_of
 from vfl.inversion import Inverted, Search, Space, invert
-from vfl.models.local_training import features
+from vfl.models.local_training import features, train
 from vfl.models.networks import load_parameters, parameters_of
 from vfl.partition import dirichlet, shards
 from vfl.rounds_spec import RoundsSpec
 from vfl.schedule import permutation
+from vfl.terms import Optimiser
 
 Terms = dict[str, Any]
 
@@ -238,6 +240,42 @@ def ensemble(this: Task) -> dict[str, Row]:
     return {"single_client": row(each), "ensemble": row(mean)}
 
 
+def student(dataset: Dataset, seed: int, _quick: bool) -> Mapping[str, Row]:  # noqa: FBT001
+    """A network trained on found rows alone, beside the one they were found in, and one trained on noise."""
+    test, rest = (parted(dataset, [PLANS["one_shard"].tests], seed)[part] for part in (0, 1))
+    spec = specification(dataset, 1, model=CNN, train={"batch_rows": 16}, rounds={"rounds": 1})
+    tests, own = (examples_of(spec, rows.table(), "test") for rows in (test, rest))
+
+    def trained(who: str, inputs: torch.Tensor, labels: torch.Tensor) -> nn.Sequential:
+        module = network_of(spec, drawn(seed, who))
+        train(
+            module,
+            inputs,
+            labels,
+            epochs=20,
+            batch_rows=16,
+            optimiser=Optimiser(rate=0.1),
+            seed=drawn(seed, "batches"),
+            regression=False,
+        )
+        return module
+
+    def row(module: nn.Sequential) -> Row:
+        answers = features(module, tests.inputs).argmax(1)
+        accuracy = (answers == torch.from_numpy(test.labels)).double().mean().item()
+        return {"accuracy_by_round": [accuracy], "bytes_up": 0, "bytes_down": 0, "client_steps": 0}
+
+    teacher = trained("teacher", own.inputs, labels_of(own))
+    labels, space = torch.arange(10).repeat_interleave(64), Space(dataset.shape)
+    found = invert(teacher, labels, space, Search(), drawn(seed, "found")).filtered()
+    of_noise = noise(teacher, labels, space, Search(), drawn(seed, "found"), None)
+    return {
+        "teacher": row(teacher),
+        "student": row(trained("student", found.inputs, found.labels)),
+        "student_of_noise": row(trained("student", of_noise.inputs, of_noise.labels)),
+    }
+
+
 def ablation(dataset: Dataset, seed: int, quick: bool) -> Mapping[str, Row]:  # noqa: FBT001
     if quick:
         return {}
@@ -255,8 +293,9 @@ RUNS_ON = {
     "one_shot": "digits",
     "one_shot_skewed": "digits",
     "two_class": "mnist",
+    "student": "digits",
     "ablation": "digits",
 }
 SETTINGS: dict[str, Callable[[Dataset, int, bool], Mapping[str, Row]]] = {
     name: partial(setting, name=name) for name in PLANS
-} | {"ablation": ablation}
+} | {"student": student, "ablation": ablation}
