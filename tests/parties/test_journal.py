@@ -103,12 +103,12 @@ def test_a_result_shows_numbers_that_json_can_hold() -> None:
 
 
 def test_an_end_that_cannot_be_stored_is_tried_again_until_it_is(tmp_path: Path, store: Store) -> None:
-    change(tmp_path, "ALTER TABLE events RENAME TO elsewhere")
+    change(tmp_path, "ALTER TABLE events RENAME COLUMN data TO elsewhere")
     with pytest.raises(StorageFailed, match="cannot be written"):
         store.record("job", "progress", "news")
     Journal(a_job(), store, Registry(tmp_path)).close("failed", "no room", None, {"state": "failed"})
     assert stored(store).state == "running"
-    change(tmp_path, "ALTER TABLE elsewhere RENAME TO events")
+    change(tmp_path, "ALTER TABLE events RENAME COLUMN elsewhere TO data")
     reader = threading.Thread(target=lambda: store.events("job", 0, BOUND_SECONDS), daemon=True)
     reader.start()
     reader.join(BOUND_SECONDS)
