@@ -2,7 +2,8 @@
 
 `balanced` shares a tenth of the clients' rows, drawn like them; `skewed` as many in a Dirichlet(0.5) mix of classes;
 `scarce_skewed` a hundredth, skewed. `permuted` and `scarce_permuted` share a tenth and a hundredth, drawn like the
-clients', under labels that were shuffled among them: rows that teach nothing. Clients hold two label shards each.
+clients', under labels that were shuffled among them: rows that teach nothing. `ablation` is feddu on skewed rows, one
+term changed in each row. Clients hold two label shards each.
 """
 
 from collections.abc import Callable, Mapping
@@ -20,6 +21,15 @@ from vfl.schedule import permutation, philox
 
 RULES = ("feddu", "hybrid", "fixed")
 Drawn = Literal["balanced", "skewed", "permuted"]
+ABLATIONS: dict[str, dict[str, object]] = {
+    "feddu": {},
+    "scale_3": {"scale": 3.0},
+    "no_decay": {"decay": 1.0},
+    "hold_out_5": {"hold_out": 0.05},
+    "clients_divergence": {"divergence": "clients"},
+    "estimated_counts": {"counts": "estimate"},
+    "momentum": {"momentum": 0.9},
+}
 SIZES = {
     # clients, chosen per round, local epochs, batch, rounds, test rows, shared rows of a tenth and of a hundredth
     "digits": (20, 4, 2, 10, 60, 360, 130, 14),
@@ -32,7 +42,17 @@ SKEW = 0.5
 """Of the Dirichlet draw that mixes skewed shared rows."""
 
 
-def setting(dataset: Dataset, seed: int, quick: bool, *, drawn_as: Drawn, scarce: bool = False) -> Mapping[str, Row]:  # noqa: FBT001
+def setting(
+    dataset: Dataset,
+    seed: int,
+    quick: bool,  # noqa: FBT001
+    *,
+    drawn_as: Drawn,
+    scarce: bool = False,
+    ablation: bool = False,
+) -> Mapping[str, Row]:
+    if ablation and quick:
+        return {}
     clients, per_round, epochs, batch, rounds, tests, tenth, hundredth = SIZES[dataset.name]
     rounds = min(rounds, QUICK_ROUNDS) if quick else rounds
     test, rest = parted(dataset, [tests], seed)
@@ -43,6 +63,8 @@ def setting(dataset: Dataset, seed: int, quick: bool, *, drawn_as: Drawn, scarce
         shared = replace(shared, labels=shared.labels[order])
     left = rest.rows(np.setdiff1d(np.arange(len(rest.labels)), chosen))
     dealt = [left.rows(rows) for rows in shards(left.labels.astype(int), clients, 2, drawn(seed, "shards"))]
+
+    usual: dict[str, object] = {"epochs": epochs, "batch_rows": batch}
 
     def one(parts: list[str], terms: dict[str, object] | None = None) -> Row:
         spec = specification(
@@ -57,18 +79,24 @@ def setting(dataset: Dataset, seed: int, quick: bool, *, drawn_as: Drawn, scarce
                 "clients_per_round": per_round,
                 "rate_decay": DECAY,
                 "parts": parts,
-                **({"shared_data": terms} if terms else {}),
+                "allow": ["undo"] if terms and terms.get("undo") is False else [],
+                **({"shared_data": usual | terms} if terms is not None else {}),
             },
         )
         given = setups(spec, {"test": test.table(), "shared": shared.table()}, dealt, seed)
         return with_clients(spec, run(given), dealt, test)
 
     rows = {"fedavg": one([])}
-    for rule in RULES if drawn_as == "permuted" else (*RULES, "share"):
-        rows[rule] = one(["shared_data"], {"rule": rule, "epochs": epochs, "batch_rows": batch})
-        if rule == "share":
-            grown = 1 + len(shared.labels) * clients / len(left.labels)  # own and shared rows, to own rows
-            rows[rule]["client_steps"] = round(rows[rule]["client_steps"] * grown)
+    if ablation:
+        return with_rounds_to(rows | {name: one(["shared_data"], terms) for name, terms in ABLATIONS.items()})
+    for rule in RULES:
+        rows[rule] = one(["shared_data"], {"rule": rule})
+    if drawn_as == "permuted":
+        rows["feddu_no_undo"] = one(["shared_data"], {"undo": False})
+    else:
+        rows["share"] = one(["shared_data"], {"rule": "share"})
+        grown = 1 + len(shared.labels) * clients / len(left.labels)  # own and shared rows, to own rows
+        rows["share"]["client_steps"] = round(rows["share"]["client_steps"] * grown)
     rows["shared_rows_alone"] = alone(dataset, shared, test, dealt, rounds, seed)
     return with_rounds_to(rows)
 
@@ -102,4 +130,5 @@ SETTINGS: dict[str, Callable[[Dataset, int, bool], Mapping[str, Row]]] = {
     "scarce_skewed": partial(setting, drawn_as="skewed", scarce=True),
     "permuted": partial(setting, drawn_as="permuted"),
     "scarce_permuted": partial(setting, drawn_as="permuted", scarce=True),
+    "ablation": partial(setting, drawn_as="skewed", ablation=True),
 }
