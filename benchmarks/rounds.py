@@ -54,7 +54,8 @@ def main() -> None:
     if unknown := set(arguments.setting or ()) - set(settings):
         parser.error(f"{arguments.part} has no setting {', '.join(sorted(unknown))}; it has {', '.join(settings)}")
     for name in arguments.setting or settings:
-        dataset = _dataset(runs_on.get(name, name), mnist=arguments.mnist or name in runs_on)
+        by_name = name in runs_on or (bool(arguments.setting) and name == "mnist")
+        dataset = _dataset(runs_on.get(name, name), mnist=arguments.mnist or by_name)
         if dataset is None:
             continue
         runs = []
