@@ -234,15 +234,19 @@ def ensemble(this: Task) -> dict[str, Row]:
     mean = torch.einsum("k,krc->rc", weights / weights.sum(), each)
 
     def row(of: torch.Tensor) -> Row:
-        accuracy = (of.argmax(-1) == torch.from_numpy(this.test.labels)).double().mean().item()
-        return {**done.row, "accuracy_by_round": [accuracy]}
+        return {**done.row, "accuracy_by_round": [right(of, this.test)]}
 
     return {"single_client": row(each), "ensemble": row(mean)}
 
 
+def right(scores: torch.Tensor, test: Dataset) -> float:
+    """Accuracy of scores (..., rows, classes)."""
+    return (scores.argmax(-1) == torch.from_numpy(test.labels)).double().mean().item()
+
+
 def student(dataset: Dataset, seed: int, _quick: bool) -> Mapping[str, Row]:  # noqa: FBT001
     """A network trained on found rows alone, beside the one they were found in, and one trained on noise."""
-    test, rest = (parted(dataset, [PLANS["one_shard"].tests], seed)[part] for part in (0, 1))
+    test, rest = parted(dataset, [PLANS["one_shard"].tests], seed)
     spec = specification(dataset, 1, model=CNN, train={"batch_rows": 16}, rounds={"rounds": 1})
     tests, own = (examples_of(spec, rows.table(), "test") for rows in (test, rest))
 
@@ -261,8 +265,7 @@ def student(dataset: Dataset, seed: int, _quick: bool) -> Mapping[str, Row]:  # 
         return module
 
     def row(module: nn.Sequential) -> Row:
-        answers = features(module, tests.inputs).argmax(1)
-        accuracy = (answers == torch.from_numpy(test.labels)).double().mean().item()
+        accuracy = right(features(module, tests.inputs), test)
         return {"accuracy_by_round": [accuracy], "bytes_up": 0, "bytes_down": 0, "client_steps": 0}
 
     teacher = trained("teacher", own.inputs, labels_of(own))
