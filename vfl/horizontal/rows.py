@@ -38,11 +38,12 @@ def examples_of(spec: RoundsSpec, table: Table, use: str) -> Examples:
 def clipped(spec: RoundsSpec, tables: Mapping[str, Table]) -> list[str]:
     """A sentence for each table with values outside the public range: a model is told less than its rows hold."""
     low, high = spec.model.input_range
-    outside = {use: float(((table.columns < low) | (table.columns > high)).mean()) for use, table in tables.items()}
+    outside = {use: int(((table.columns < low) | (table.columns > high)).sum()) for use, table in tables.items()}
     return [
-        f"{share:.2%} of the values of {use} lie outside model.input_range, {low:g} to {high:g}, and were clipped to it"
-        for use, share in outside.items()
-        if share
+        f"{count:,} of {tables[use].columns.size:,} values of {use} lie outside model.input_range, "
+        f"{low:g} to {high:g}, and were clipped to it"
+        for use, count in outside.items()
+        if count
     ]
 
 
