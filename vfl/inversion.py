@@ -148,7 +148,7 @@ def _statistics(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Mean and variance by channel, over rows and, of pictures, over their pixels."""
     over = [axis for axis in range(rows.dim()) if axis != 1]
     mean = rows.mean(over, keepdim=True)
-    return mean.flatten(), (rows - mean).square().mean(over)  # twice as fast as torch's variance
+    return mean.flatten(), (rows - mean).square().mean(over)  # torch's variance took a quarter of a search
 
 
 @contextmanager

@@ -89,7 +89,8 @@ class Augmentation:
             labels = torch.arange(len(wanted)).repeat_interleave(self._terms.rows_per_class)
             part, seed = self._inverter.inverted_part(module), derived(self._seed, "inversion", number)
             found = self._inverter.find(part, labels, space, self._inverter.at_client(), seed, None)
-            found = Inverted(*(values[torch.tensor(wanted)[found.labels] > 0] for values in found))
+            of_wanted = torch.tensor(wanted)[found.labels] > 0
+            found = Inverted(*(values[of_wanted] for values in found))
             kept, skipped = found.filtered(), self._pool.skipped
             if found.share_kept < FEWEST_KEPT:
                 self._pool = _Pool(share_kept=found.share_kept, skipped=(*skipped, number))
