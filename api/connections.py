@@ -1,13 +1,48 @@
-"""How long a connection may stay open without saying what it wants: uvicorn alone waits for ever."""
+"""Who may stay connected to a port, and for how long without saying what it wants: uvicorn alone waits for ever."""
 
 import asyncio
+import time
 from typing import Any
 
 import h11
+from starlette.responses import Response
 from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from api.errors import problem_body
+from api.request_log import RefusalLog
 
 HEAD_SECONDS = 10.0
 HEAD_BYTES = 16 << 10
+CONNECTIONS, FROM_ONE_ADDRESS = 256, 64
+
+
+class Places:
+    """The connections of one port: so many in all, and so many from one address.
+
+    Where there are too many the one gives way that has kept the server waiting longest. A connection over which our
+    operator or the peer of a job was served gives way after all strangers; one whose answer is being made never does.
+    """
+
+    def __init__(self, in_all: int = CONNECTIONS, from_one_address: int = FROM_ONE_ADDRESS) -> None:
+        self._in_all, self._from_one_address = in_all, from_one_address
+        self._held: set[PromptConnection] = set()
+
+    def take(self, new: "PromptConnection") -> bool:
+        """Whether the new connection has a place now."""
+        neighbours = {held for held in self._held if held.address == new.address}
+        for crowd, most in ((neighbours, self._from_one_address), (self._held, self._in_all)):
+            if len(crowd) >= most:
+                waiting = [held for held in crowd if held.is_waiting]
+                if not waiting:
+                    return False
+                last = min(waiting, key=lambda held: (held.is_trusted, held.waiting_since))
+                last.give_way()
+                self._held.discard(last)
+        self._held.add(new)
+        return True
+
+    def leave(self, connection: "PromptConnection") -> None:
+        self._held.discard(connection)
 
 
 class PromptConnection(H11Protocol):
@@ -19,13 +54,31 @@ class PromptConnection(H11Protocol):
 
     head_seconds = HEAD_SECONDS
 
-    def __init__(self, *arguments: Any, **options: Any) -> None:
+    def __init__(self, *arguments: Any, places: Places, log: RefusalLog, **options: Any) -> None:
         super().__init__(*arguments, **options)
+        self._places, self._log = places, log
         self._head_due: asyncio.TimerHandle | None = None
+        self.address = ""
+        self.waiting_since = time.monotonic()
+        self.is_trusted = False
+
+    def trust(self) -> None:
+        """Somebody we know speaks here: our operator, or the peer of a job."""
+        self.is_trusted = True
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether the server waits for the other end: for a request, or for the rest of one."""
+        return self.cycle is None or self.cycle.response_complete or self.cycle.more_body
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)  # type: ignore[arg-type]
-        self._await_head()
+        self.address = self.client[0] if self.client else ""
+        if self._places.take(self):
+            self._await_head()
+        else:
+            self._log.unreadable(self.address, "a connection was refused: too many are busy")
+            self._close_with(problem_body(503, "http_error", "too many connections are busy; try again"))
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
@@ -34,9 +87,37 @@ class PromptConnection(H11Protocol):
         else:
             self._stop_waiting()
 
+    def handle_events(self) -> None:
+        super().handle_events()
+        if self.cycle is not None:
+            self.cycle.scope["state"]["connection"] = self  # before the request's task has run
+
+    def on_response_complete(self) -> None:
+        self.waiting_since = time.monotonic()
+        super().on_response_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        del msg  # uvicorn's words
+        self._log.unreadable(self.address, "bytes that are no HTTP request")
+        if self.cycle is not None and self.cycle.response_started and not self.cycle.response_complete:
+            self.transport.close()  # in the middle of an answer there is nothing left to say
+            return
+        self._close_with(problem_body(400, "http_error", "this is no HTTP request"))
+
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_waiting()
+        self._places.leave(self)
         super().connection_lost(exc)
+
+    def give_way(self) -> None:
+        self._stop_waiting()
+        self.transport.abort()
+
+    def _close_with(self, answer: Response) -> None:
+        head = f"HTTP/1.1 {answer.status_code} \r\n".encode()
+        lines = [name + b": " + value + b"\r\n" for name, value in answer.raw_headers]
+        self.transport.write(b"".join([head, *lines, b"connection: close\r\n\r\n", bytes(answer.body)]))
+        self.transport.close()
 
     def _await_head(self) -> None:
         if self._head_due is None:

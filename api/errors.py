@@ -1,11 +1,11 @@
 """Domain errors as problem+json (RFC 9457), with the code, the hint and what is safe (product.md 14)."""
 
-import secrets
 from typing import Any
 
 from fastapi import Request
 from fastapi.responses import JSONResponse
 
+from api.request_log import current_request
 from parties.errors import InternalError, printable
 from vfl.errors import JobError
 
@@ -44,6 +44,8 @@ def problem(error: JobError) -> JSONResponse:
 
 
 def problem_body(status: int, code: str, detail: str, hint: str = "", safe: str = "") -> JSONResponse:
+    request = current_request()
+    request.refusal = code
     body = {
         "type": f"urn:vfl:problem:{code}",
         "title": code.replace("_", " "),
@@ -52,7 +54,7 @@ def problem_body(status: int, code: str, detail: str, hint: str = "", safe: str 
         "code": code,
         "hint": printable(hint),
         "safe": safe,
-        "request_id": secrets.token_hex(8),
+        "request_id": request.id,
     }
     return JSONResponse(body, status, media_type="application/problem+json")
 
@@ -69,7 +71,7 @@ async def answer_bad_request(_request: Request, error: Exception) -> JSONRespons
 
 
 async def answer_bug(_request: Request, _error: Exception) -> JSONResponse:
-    """The server's log has the traceback; the answer has nothing of it."""
+    """The server's log has the traceback; the answer has nothing of it but the id to look for."""
     return problem(InternalError("a bug in this party's server"))
 
 

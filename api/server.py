@@ -7,21 +7,24 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import uvicorn
-from fastapi import FastAPI
+from starlette.types import ASGIApp
 
-from api.connections import HEAD_BYTES, PromptConnection
+from api.connections import HEAD_BYTES, Places, PromptConnection
 from api.operator.app import operator_app
 from api.peer.app import peer_app
+from api.request_log import RefusalLog, RequestIds, RequestInLine
 from parties.errors import PortInUse
 from parties.party import Party
 from parties.settings import ServerSettings, load, token_hash
 from parties.transport import KEEP_ALIVE_SECONDS
 
-CONNECTIONS = 64
+LOG_LINE = "%(asctime)s %(levelname)s %(message)s%(request)s"
 FAREWELL_SECONDS = 3
 
 
@@ -41,37 +44,22 @@ def serve(folder: Path) -> None:
     settings = load(folder)
     operator_token_hash = token_hash(folder)
     os.umask(0o077)
-    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s")
+    handler = logging.StreamHandler(sys.stderr)
+    handler.addFilter(RequestInLine())
+    logging.basicConfig(level=logging.INFO, handlers=[handler], format=LOG_LINE)
     logging.getLogger("httpx").setLevel(logging.WARNING)
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(_listen(settings.server, name)) for name in ("operator_port", "peer_port")]
         party = Party(folder, settings)
         try:
-            asyncio.run(_serve(party, [operator_app(party, operator_token_hash), peer_app(party)], sockets))
+            apps = {"operator port": operator_app(party, operator_token_hash), "peer port": peer_app(party)}
+            asyncio.run(_serve(party, apps, sockets))
         finally:
             party.close()
 
 
-async def _serve(party: Party, apps: list[FastAPI], sockets: list[socket.socket]) -> None:
-    servers = [
-        _Server(
-            uvicorn.Config(
-                app,
-                http=PromptConnection,
-                h11_max_incomplete_event_size=HEAD_BYTES,
-                log_config=None,
-                access_log=False,
-                log_level="warning",
-                lifespan="off",
-                ws="none",
-                server_header=False,
-                limit_concurrency=CONNECTIONS,
-                timeout_keep_alive=int(KEEP_ALIVE_SECONDS) + 30,
-                timeout_graceful_shutdown=FAREWELL_SECONDS,
-            )
-        )
-        for app in apps
-    ]
+async def _serve(party: Party, apps: Mapping[str, ASGIApp], sockets: list[socket.socket]) -> None:
+    servers = [_server(port, app) for port, app in apps.items()]
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -91,9 +79,31 @@ async def _serve(party: Party, apps: list[FastAPI], sockets: list[socket.socket]
     stopping.cancel()
 
 
+def _server(port: str, app: ASGIApp) -> "_Server":
+    log = RefusalLog(port)
+    connection: Any = partial(PromptConnection, places=Places(), log=log)
+    return _Server(
+        uvicorn.Config(
+            RequestIds(app, log),
+            http=connection,
+            h11_max_incomplete_event_size=HEAD_BYTES,
+            log_config=None,
+            access_log=False,
+            log_level="error",  # its warnings are ours, in our words and bounded
+            lifespan="off",
+            ws="none",
+            server_header=False,
+            proxy_headers=False,  # who connects is who it is
+            timeout_keep_alive=int(KEEP_ALIVE_SECONDS) + 30,
+            timeout_graceful_shutdown=FAREWELL_SECONDS,
+        )
+    )
+
+
 def _listen(server: ServerSettings, name: str) -> socket.socket:
     port: int = getattr(server, name)
-    listener = socket.socket()
+    # Named TCP, or asyncio does not know it for TCP and leaves Nagle's algorithm on: 40 ms for every answer.
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((server.host, port))

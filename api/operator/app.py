@@ -1,7 +1,5 @@
 """The control API: jobs, their events, health and version. Every route but health asks for the operator's token."""
 
-import hashlib
-import hmac
 from collections.abc import Callable
 from functools import partial
 from importlib.metadata import version
@@ -9,14 +7,15 @@ from typing import Annotated, Any, TypeVar
 
 import anyio
 import msgspec
-from fastapi import APIRouter, Depends, FastAPI, Header, Query, Response
+from fastapi import APIRouter, FastAPI, Header, Query, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
-from api.errors import Unauthorised, answer_bad_request, answer_bug, answer_http_error, answer_job_error
+from api.errors import answer_bad_request, answer_bug, answer_http_error, answer_job_error
 from api.limits import BodyLimit
 from api.loopback import LoopbackOnly
 from api.operator.schemas import EventsBody, HealthBody, JobBody, JobsBody, Submission, VersionBody
+from api.operator.token import TokenRequired
 from parties.channel import WIRE_VERSION
 from parties.party import Party
 from vfl.errors import JobError
@@ -25,7 +24,8 @@ BODY_LIMIT = 1 << 20
 LONGEST_WAIT_SECONDS = 25.0
 LAST_EVENT = (1 << 63) - 1
 """What the database can count to."""
-REQUESTS_AT_ONCE, WATCHERS_AT_ONCE = 8, 32
+SUBMITS_AT_ONCE, READS_AT_ONCE, CANCELS_AT_ONCE, WATCHERS_AT_ONCE = 4, 8, 8, 32
+"""Threads of their own each: a submit waits for peers, and nobody who looks or cancels may wait for it."""
 DISTRIBUTION = "vertical-federated-learning"
 
 R = TypeVar("R")
@@ -42,22 +42,17 @@ def operator_app(party: Party, token_hash: bytes) -> FastAPI:
         openapi_url=None,
     )
     app.add_middleware(BodyLimit, limit_bytes=BODY_LIMIT)
+    app.add_middleware(TokenRequired, party=party.name, token_hash=token_hash)
     app.add_middleware(LoopbackOnly)
     app.add_exception_handler(JobError, answer_job_error)
     app.add_exception_handler(RequestValidationError, answer_bad_request)
     app.add_exception_handler(HTTPException, answer_http_error)
     app.add_exception_handler(Exception, answer_bug)
 
-    async def authorised(authorization: Annotated[str, Header()] = "") -> None:
-        scheme, _, token = authorization.partition(" ")
-        given = hashlib.sha256(token.strip().encode()).digest()
-        if not hmac.compare_digest(given, token_hash) or scheme.lower() != "bearer":
-            raise Unauthorised(f"the token for {party.name} is missing or wrong")
-
     app.include_router(_health(party))
-    app.include_router(_jobs(party), prefix="/v1", dependencies=[Depends(authorised)])
+    app.include_router(_jobs(party), prefix="/v1")
 
-    @app.get("/openapi.json", include_in_schema=False, dependencies=[Depends(authorised)])
+    @app.get("/openapi.json", include_in_schema=False)
     async def description() -> dict[str, Any]:
         return app.openapi()
 
@@ -76,11 +71,11 @@ def _health(party: Party) -> APIRouter:
 
 def _jobs(party: Party) -> APIRouter:
     router = APIRouter()
-    requests = anyio.CapacityLimiter(REQUESTS_AT_ONCE)
-    # Whoever waits for events holds a thread of its own kind, so that waiting never keeps a request or a peer out.
-    watchers = anyio.CapacityLimiter(WATCHERS_AT_ONCE)
+    submits, reads, cancels, watchers = map(
+        anyio.CapacityLimiter, (SUBMITS_AT_ONCE, READS_AT_ONCE, CANCELS_AT_ONCE, WATCHERS_AT_ONCE)
+    )
 
-    async def off_loop(task: Callable[[], R], limiter: anyio.CapacityLimiter = requests) -> R:
+    async def off_loop(task: Callable[[], R], limiter: anyio.CapacityLimiter = reads) -> R:
         return await anyio.to_thread.run_sync(task, limiter=limiter)
 
     @router.get("/version")
@@ -91,7 +86,7 @@ def _jobs(party: Party) -> APIRouter:
     async def submit(
         submission: Submission, response: Response, idempotency_key: Annotated[str | None, Header()] = None
     ) -> Any:
-        job = await off_loop(partial(party.submit, submission.spec, idempotency_key))
+        job = await off_loop(partial(party.submit, submission.spec, idempotency_key), submits)
         response.headers["location"] = f"/v1/jobs/{job.id}"
         return msgspec.to_builtins(job)
 
@@ -116,6 +111,6 @@ def _jobs(party: Party) -> APIRouter:
 
     @router.post("/jobs/{job}/cancel", response_model=JobBody)
     async def cancel(job: str) -> Any:
-        return msgspec.to_builtins(await off_loop(partial(party.cancel, job)))
+        return msgspec.to_builtins(await off_loop(partial(party.cancel, job), cancels))
 
     return router

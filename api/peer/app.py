@@ -3,6 +3,7 @@
 from functools import partial
 
 import anyio
+import msgspec
 from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
@@ -10,7 +11,9 @@ from starlette.requests import ClientDisconnect
 from api.errors import answer_http_error
 from api.limits import BodyLimit
 from api.loopback import LoopbackOnly
+from api.request_log import current_request
 from parties.channel import POST_LIMIT, WIRE_VERSION
+from parties.courier import Reply
 from parties.party import Party
 
 REQUESTS_AT_ONCE = 8
@@ -31,6 +34,10 @@ def peer_app(party: Party) -> FastAPI:
         except ClientDisconnect:  # it tries again; nobody reads this answer
             return Response(status_code=400)
         answer = await anyio.to_thread.run_sync(partial(party.deliver, post), limiter=limiter)
+        reply = msgspec.json.decode(answer.body, type=Reply)
+        current_request().refusal = reply.code
+        if reply.receipts and not reply.code and (connection := getattr(request.state, "connection", None)) is not None:
+            connection.trust()
         return Response(answer.body, answer.status, media_type="application/json")
 
     @app.get("/peer/v1/hello")

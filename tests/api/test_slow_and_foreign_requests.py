@@ -4,6 +4,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,12 @@ from fastapi import FastAPI, Request
 from played_peers import PlayedPeer, party
 from starlette.exceptions import HTTPException
 
-from api.connections import PromptConnection
+from api.connections import Places, PromptConnection
 from api.errors import answer_http_error
 from api.limits import BODIES_AT_ONCE, BodyLimit
 from api.loopback import LoopbackOnly
 from api.peer.app import peer_app
+from api.request_log import RefusalLog
 
 BOUND_SECONDS = 20.0
 LIMIT_BYTES = 1000
@@ -45,7 +47,8 @@ def app() -> FastAPI:
 @pytest.fixture(scope="module")
 def port() -> Iterator[int]:
     listener = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(app(), http=Hasty, lifespan="off", log_config=None))
+    connection: Any = partial(Hasty, places=Places(), log=RefusalLog("test port"))
+    server = uvicorn.Server(uvicorn.Config(app(), http=connection, lifespan="off", log_config=None))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()
     while not server.started:
