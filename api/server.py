@@ -21,6 +21,7 @@ from api.peer.app import peer_app
 from api.request_log import RefusalLog, RequestIds, RequestInLine
 from parties.errors import PortInUse
 from parties.party import Party
+from parties.processes import close_memory
 from parties.settings import ServerSettings, load, token_hash
 from parties.transport import KEEP_ALIVE_SECONDS
 
@@ -41,6 +42,7 @@ def serve(folder: Path) -> None:
 
     Raises SettingsError, PortInUse or PartyInUse before anything is started.
     """
+    close_memory()  # it will hold rows and the seeds of this party's draws
     settings = load(folder)
     operator_token_hash = token_hash(folder)
     os.umask(0o077)

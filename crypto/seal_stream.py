@@ -30,7 +30,10 @@ _BLAKE2XB = 1
 
 
 class _MemoryFile:
-    """One anonymous file of this process; created at first use, never on a disk."""
+    """One anonymous file of this process; created at first use, never on a disk, empty whenever it is not in use.
+
+    Secret keys pass through it, and whoever may open this process's files reads what it holds.
+    """
 
     def __init__(self) -> None:
         self._descriptor = -1
@@ -38,17 +41,23 @@ class _MemoryFile:
     def _open(self) -> str:
         if self._descriptor < 0:
             self._descriptor = os.memfd_create("ckks")
-        os.ftruncate(self._descriptor, 0)
         return f"/proc/self/fd/{self._descriptor}"
 
     def save(self, thing: Any) -> bytes:
-        thing.save(self._open())
-        return os.pread(self._descriptor, os.fstat(self._descriptor).st_size, 0)
+        path = self._open()
+        try:
+            thing.save(path)
+            return os.pread(self._descriptor, os.fstat(self._descriptor).st_size, 0)
+        finally:
+            os.ftruncate(self._descriptor, 0)
 
     def load(self, thing: T, context: Any, data: bytes) -> T:
         path = self._open()
-        os.pwrite(self._descriptor, data, 0)
-        thing.load(context, path)  # type: ignore[attr-defined]
+        try:
+            os.pwrite(self._descriptor, data, 0)
+            thing.load(context, path)  # type: ignore[attr-defined]
+        finally:
+            os.ftruncate(self._descriptor, 0)
         return thing
 
 

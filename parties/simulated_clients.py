@@ -16,6 +16,7 @@ import numpy as np
 
 from parties.errors import Failure
 from parties.pipe import Frame, FrameReader, FrameWriter, RawTable
+from parties.processes import exit_at_hang_up
 from vfl.errors import JobError
 from vfl.flow import Delivery, Flow, Receive, Report, Send
 from vfl.job import decode_spec
@@ -146,6 +147,7 @@ def main() -> None:
     # A stray print must not get into a frame.
     incoming, outgoing = os.dup(0), os.dup(1)
     os.dup2(2, 1)
+    exit_at_hang_up(incoming)
     frames: SimpleQueue[ToClients | None] = SimpleQueue()
     reader: FrameReader[ToClients] = FrameReader(incoming, ToClients)
     threading.Thread(target=pump, args=(reader, frames), daemon=True).start()

@@ -3,10 +3,10 @@
 The aggregator's role runs here. Each client's role runs in this process, or in one of several spawned ones, which get
 its tables through their pipe. A message is handed on at once and the answer is awaited where the aggregator waits for
 it, so all processes work while it collects. Each role sees the same messages in the same order whatever the number of
-processes, and torch computes on one thread everywhere: results are the same bit for bit (methods.md R0.5).
+processes, and all compute on one thread with the same numeric variables: results are the same bit for bit (methods.md
+R0.5).
 """
 
-import os
 import subprocess
 import sys
 import threading
@@ -22,6 +22,7 @@ from threadpoolctl import threadpool_limits
 
 from parties.errors import Failure, WorkerVanished
 from parties.pipe import FrameReader, FrameWriter
+from parties.processes import computing_environment
 from parties.simulated_clients import Answer, Clients, Given, Letter, begin_with, pump, role_of
 from vfl import errors
 from vfl.errors import DeadlockError, JobError
@@ -32,7 +33,6 @@ from vfl.setup import Setup
 from vfl.terms import PartyId
 
 END_SECONDS = 10.0
-_SINGLE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
 
 
 class Travelled(NamedTuple):
@@ -219,7 +219,7 @@ class ClientProcess:
                 [sys.executable, "-P", "-m", "parties.simulated_clients"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
-                env={"PATH": os.environ.get("PATH", os.defpath), "LANG": "C.UTF-8"} | _SINGLE_THREAD,
+                env=computing_environment(),
                 start_new_session=True,  # Ctrl-C reaches the parent, which ends its processes
                 bufsize=0,
             )

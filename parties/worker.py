@@ -5,9 +5,7 @@ it exits at once, wherever its role stands.
 """
 
 import os
-import resource
 import runpy
-import select
 import threading
 import traceback
 from collections.abc import Callable
@@ -27,6 +25,7 @@ from parties.pipe import (
     Start,
     ToWorker,
 )
+from parties.processes import PARENT_ENDED, close_memory, exit_at_hang_up
 from parties.runner import Inboxes, run
 from vfl.errors import InvalidBottom, JobError
 from vfl.job import decode_spec
@@ -34,24 +33,21 @@ from vfl.planner import preset_of
 from vfl.protocols import PROTOCOLS
 from vfl.setup import Setup, Table
 
-PIPE_CLOSED = 3
-"""Exit code when the server went away."""
-
 
 def main() -> None:
     os.umask(0o077)
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core dump would hold rows and the secret key
+    close_memory()  # it will hold rows and the secret key
     incoming, outgoing = _take_pipe()
-    threading.Thread(target=_exit_when_closed, args=(incoming,), daemon=True).start()
+    exit_at_hang_up(incoming)
     reader: FrameReader[ToWorker] = FrameReader(incoming, ToWorker)
     writer = FrameWriter(outgoing)
     start = reader.read()
     if not isinstance(start, Start):
-        os._exit(PIPE_CLOSED)
+        os._exit(PARENT_ENDED)
     try:
         writer.write(_work(start, reader, writer))
     except OSError:
-        os._exit(PIPE_CLOSED)
+        os._exit(PARENT_ENDED)
 
 
 def _work(start: Start, reader: FrameReader[ToWorker], writer: FrameWriter) -> Finished | Failed:
@@ -126,15 +122,7 @@ def _receive(reader: FrameReader[ToWorker], inboxes: Inboxes) -> None:
             case Returned(peer):
                 inboxes.start_afresh(peer)
             case _:
-                os._exit(PIPE_CLOSED)
-
-
-def _exit_when_closed(descriptor: int) -> None:
-    """Seen even while queues are full or the role computes: a hang-up needs no reading."""
-    hang_up = select.poll()
-    hang_up.register(descriptor, 0)
-    hang_up.poll()
-    os._exit(PIPE_CLOSED)
+                os._exit(PARENT_ENDED)
 
 
 if __name__ == "__main__":

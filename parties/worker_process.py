@@ -13,8 +13,7 @@ import msgspec
 from parties.errors import StorageFailed, WorkerVanished
 from parties.mailbox import Mailbox
 from parties.pipe import FrameReader, FrameWriter, FromWorker, News, Start
-
-_SINGLE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+from parties.processes import computing_environment
 
 
 class WorkerProcess:
@@ -88,8 +87,7 @@ def _spawn(log: IO[bytes]) -> subprocess.Popen[bytes]:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,
-            # Nothing of the server's environment: it may hold tokens, proxies, or other jobs' settings.
-            env={"PATH": os.environ.get("PATH", os.defpath), "LANG": "C.UTF-8"} | _SINGLE_THREAD,
+            env=computing_environment(),
             start_new_session=True,  # Ctrl-C reaches the server, which ends its workers
             bufsize=0,
         )

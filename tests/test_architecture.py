@@ -92,3 +92,14 @@ def test_a_file_is_one_noun_and_fits_in_a_head(path: Path) -> None:
 def test_every_module_says_what_it_is_for(path: Path) -> None:
     first = path.read_text(encoding="utf-8").lstrip()
     assert first.startswith(('"""', 'r"""'))
+
+
+def test_neither_make_setup_nor_the_image_installs_the_extra_under_the_gpl() -> None:
+    installs = [
+        line
+        for name in ("Makefile", "docker/Dockerfile")
+        for line in (ROOT / name).read_text("utf-8").splitlines()
+        if "pip install" in line
+    ]
+    assert len(installs) == 2
+    assert not [line for line in installs if "paillier" in line]

@@ -92,10 +92,10 @@ class Servers:
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     process.wait(STOP_SECONDS)
             for process in self._processes.values():
-                # Each server leads a process group of its own, and its workers are in it.
-                with contextlib.suppress(ProcessLookupError, PermissionError):
-                    os.killpg(process.pid, signal.SIGKILL)
+                process.kill()  # one that is gone already is not harmed; its workers end with their pipe
                 process.wait()
+                if process.stdin is not None:
+                    process.stdin.close()
             (self._folder / PROCESSES).unlink(missing_ok=True)
 
     def _await_ready(self) -> None:
@@ -141,8 +141,8 @@ def _start(party_folder: Path) -> subprocess.Popen[bytes]:
     environment["PYTHONUNBUFFERED"] = "1"
     with os.fdopen(os.open(party_folder / LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "ab") as log:
         return subprocess.Popen(  # noqa: S603 - our own program and a folder we made
-            [sys.executable, "-m", "api.cli.main", "party", "serve", str(party_folder)],
-            stdin=subprocess.DEVNULL,
+            [sys.executable, "-m", "api.demo.server_process", str(party_folder)],
+            stdin=subprocess.PIPE,  # held open as long as this process lives, and the server with it
             stdout=log,
             stderr=log,
             env=environment,

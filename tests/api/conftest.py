@@ -19,7 +19,27 @@ from parties.settings import TOKEN_FILE, init_party
 
 READY_SECONDS = 30.0
 JOB_SECONDS = 60.0
-SERVE = "import sys, pathlib; from api.server import serve; serve(pathlib.Path(sys.argv[1]))"
+SERVE = """
+import pathlib, signal, sys
+from api.server import serve
+
+folder = pathlib.Path(sys.argv[1])
+
+def tell_what_is_loaded(*_):
+    (folder / "maps.part").write_text(pathlib.Path("/proc/self/maps").read_text())
+    (folder / "maps.part").rename(folder / "maps")
+
+signal.signal(signal.SIGUSR1, tell_what_is_loaded)
+serve(folder)
+"""
+ORDINARY = """
+import ctypes, os, sys
+
+for capability in range(64):
+    getattr(ctypes.CDLL(None), "prctl", lambda *_: None)(24, capability, 0, 0, 0)  # PR_CAPBSET_DROP
+os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
+"""
+"""Started with this before its arguments, Python runs without root's powers even where the tests are run by root."""
 LABEL, FEATURE = "label-party", "feature-party"
 
 Json = dict[str, Any]
@@ -51,7 +71,7 @@ class Server:
     def start(self) -> "Server":
         with (self.folder / "server.log").open("a") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-c", SERVE, str(self.folder)],
+                [sys.executable, "-c", ORDINARY, "-c", SERVE, str(self.folder)],
                 stdout=subprocess.PIPE,
                 stderr=log,
                 text=True,
@@ -202,6 +222,12 @@ def parties(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, 
     finally:
         for server in servers:
             server.close()
+
+
+@pytest.fixture(scope="session")
+def ordinary() -> list[str]:
+    """The interpreter as an ordinary user of this account starts it; its arguments come after."""
+    return [sys.executable, "-c", ORDINARY]
 
 
 @pytest.fixture(scope="session")

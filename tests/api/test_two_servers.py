@@ -108,8 +108,53 @@ def test_neither_server_process_has_loaded_torch_or_an_encryption_library(
     parties: Parties, done: list[dict[str, Any]]
 ) -> None:
     for party in parties:
-        loaded = Path(f"/proc/{party.process.pid}/maps").read_text()
+        party.process.send_signal(signal.SIGUSR1)
+        deadline = time.monotonic() + 30
+        while not (party.folder / "maps").exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        loaded = (party.folder / "maps").read_text()
+        assert "python" in loaded
         assert not re.search(r"torch|tenseal|sealapi|gmpy2", loaded)
+
+
+OPEN_OTHERS = """
+import os, subprocess, sys
+
+def opened(process):
+    for name in ("mem", "environ", *(f"fd/{number}" for number in range(64))):
+        try:
+            os.close(os.open(f"/proc/{process}/{name}", os.O_RDONLY | os.O_NONBLOCK))
+        except OSError:
+            continue
+        print(process, name)
+
+unprotected = subprocess.Popen(["sleep", "60"])
+opened(unprotected.pid)
+unprotected.kill()
+print("-")
+for process in sys.argv[1:]:
+    opened(process)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="needs Linux: /proc")
+def test_another_process_of_the_same_user_opens_neither_memory_nor_files_of_servers_and_workers(
+    parties: Parties, job_spec: Spec, ordinary: list[str]
+) -> None:
+    """The attack opens both of a process that does nothing against it, and nothing of ours."""
+    job = parties[0].submit(job_spec(**LONG))
+    pids = [party.wait(job["id"], trains)["worker_pid"] for party in parties]
+    pids += [party.process.pid for party in parties]
+    attack = subprocess.run(
+        [*ordinary, "-c", OPEN_OTHERS, *map(str, pids)], capture_output=True, text=True, timeout=60, check=True
+    )
+    parties[0].call("POST", f"/v1/jobs/{job['id']}/cancel")
+    for party in parties:
+        party.over(job["id"])
+    unprotected, ours = attack.stdout.split("-\n")
+    if not {"mem", "fd/1"} <= {line.split()[1] for line in unprotected.splitlines()}:
+        pytest.skip("this system shows no process's memory to another one: there is nothing to protect")
+    assert ours == ""
 
 
 def test_importing_the_server_loads_no_role() -> None:

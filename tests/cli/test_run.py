@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -147,6 +148,26 @@ def test_ctrl_c_says_how_to_go_on(run: Run, spec: Path) -> None:
     code, out, _ = run("run", spec, "--sim", "--output", "out", "--resume", "--format", "json", "--quiet")
     assert code == 0
     assert answer(out)["model_digest"] == whole["model_digest"]
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs Linux: /proc")
+def test_a_killed_run_takes_the_processes_of_its_clients_with_it(spec: Path, tmp_path: Path) -> None:
+    spec.write_text(SPEC.replace("rounds = 3", "rounds = 2000"))
+    command = [sys.executable, "-m", "api.cli.main", "run", str(spec), "--sim", "--processes", "2"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as process:
+        assert process.stderr is not None
+        next(line for line in process.stderr if "2/2000" in line)
+        clients = children(process.pid)
+        process.kill()
+    deadline = time.monotonic() + 30
+    while (left := [pid for pid in clients if Path(f"/proc/{pid}").exists()]) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert (len(clients), left) == (2, [])
+
+
+def children(parent: int) -> list[int]:
+    threads = Path(f"/proc/{parent}/task").glob("*/children")
+    return [int(pid) for path in threads for pid in path.read_text().split()]
 
 
 @pytest.mark.parametrize(

@@ -2,12 +2,15 @@
 
 import copy
 import itertools
+import os
 import pickle  # noqa: TID251 - to show that a key refuses it
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from tenseal import sealapi
 
+from crypto import seal_stream
 from crypto.ciphertexts import seeded_bytes
 from crypto.ckks import CkksPrivateKey, Masked, PublicMaterial, fill, repeats, score_groups
 from crypto.ckks_evaluator import CkksPublicKey, EncryptedSums
@@ -265,3 +268,12 @@ def test_a_score_picked_from_its_slot_carries_no_more_ciphertext_noise_than_its_
         runs.append(mask.remove(private.open(masked, groups_for(rows))))
     np.testing.assert_allclose(runs[0], top.scores(columns, own)[:, 0], atol=1e-3)
     assert np.std(runs, axis=0).mean() * 2.0**preset.sum_scale < 2.0 ** PRESETS["ckks-mlp"].noise / 2**10
+
+
+def test_the_file_that_secret_keys_pass_through_is_empty_whenever_it_is_not_in_use() -> None:
+    key = CkksPrivateKey(PRESETS["ckks-linear"], 64)
+    assert key.public_material(0).public
+    assert os.fstat(seal_stream._MEMORY._descriptor).st_size == 0
+    with pytest.raises(RuntimeError):
+        seal_stream.load(sealapi.SecretKey(), key._contexts.data.seal, b"not a stream")
+    assert os.fstat(seal_stream._MEMORY._descriptor).st_size == 0

@@ -1,6 +1,7 @@
 """The demonstration as a user runs it: a command in a folder of its own."""
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -32,9 +33,9 @@ class Ended:
 
 @pytest.fixture(scope="session")
 def demo() -> Callable[..., Ended]:
-    """Run `vfl demo --format json` with these arguments and this folder as --output."""
+    """Run `vfl demo --format json` with these arguments and this folder as --output, and these variables set."""
 
-    def demo(folder: Path, *arguments: str) -> Ended:
+    def demo(folder: Path, *arguments: str, **environment: str) -> Ended:
         command = [
             sys.executable,
             "-m",
@@ -46,7 +47,14 @@ def demo() -> Callable[..., Ended]:
             "json",
             *arguments,
         ]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=DEMO_SECONDS, check=False)
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            timeout=DEMO_SECONDS,
+            check=False,
+            env=dict(os.environ) | environment,
+        )
         return Ended(folder, done.returncode, json.loads(done.stdout), done.stderr)
 
     return demo

@@ -156,6 +156,19 @@ def test_an_interrupt_ends_every_process_and_names_the_folder(tmp_path: Path, nu
     assert (folder / "label-party" / "rows.csv").exists()
 
 
+def test_a_killed_demonstration_takes_servers_and_workers_with_it(tmp_path: Path) -> None:
+    folder = tmp_path / "killed"
+    command = [sys.executable, "-m", "api.cli.main", "demo", "--scheme", "none", "--epochs", "20000"]
+    running = subprocess.Popen([*command, "--output", str(folder)], stderr=subprocess.DEVNULL)
+    pids = four_processes(folder / "processes.json")
+    running.kill()
+    running.wait()
+    deadline = time.monotonic() + WAIT_SECONDS
+    while (left := [pid for pid in pids if alive(pid)]) and time.monotonic() < deadline:
+        time.sleep(LOOK_SECONDS)
+    assert not left
+
+
 def test_a_server_that_dies_is_named_with_the_end_of_its_log(tmp_path: Path) -> None:
     folder = tmp_path / "killed"
     command = [

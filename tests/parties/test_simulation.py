@@ -133,6 +133,18 @@ def test_a_process_that_dies_is_named_with_its_clients():
             list(iter(lambda: process.answer("client-02"), None))
 
 
+def test_of_the_environment_simulated_clients_have_the_numeric_variables_alone(monkeypatch):
+    monkeypatch.setenv("OPENBLAS_CORETYPE", "Haswell")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "canary")
+    clients = [setup for party, setup in given().items() if party != "aggregator"]
+    with ClientProcess() as process:
+        process.begin(clients[:1])
+        assert process.answer("client-01").letters
+        seen = Path(f"/proc/{process.pid}/environ").read_bytes().split(b"\0")
+    assert b"OPENBLAS_CORETYPE=Haswell" in seen
+    assert not any(b"canary" in line for line in seen)
+
+
 # -- what is simulated
 
 

@@ -1,5 +1,6 @@
 """The worker process: nothing but its pipe, nothing of the server's environment, gone when the pipe closes."""
 
+import json
 import os
 import re
 import subprocess
@@ -11,6 +12,7 @@ import pytest
 
 from parties.mailbox import Mailbox
 from parties.pipe import Delivered, Failed, FrameReader, FrameWriter, FromWorker, News, RawTable, Start
+from parties.processes import NUMERIC_VARIABLES
 from parties.worker import load_bottom
 from parties.worker_process import WorkerProcess
 from vfl.errors import InvalidBottom
@@ -62,11 +64,7 @@ def test_a_specification_that_cannot_be_read_is_a_named_failure(tmp_path: Path) 
     assert (tmp_path / "logs" / "job.log").stat().st_mode & 0o777 == 0o600
 
 
-@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="needs /proc")
-def test_a_waiting_worker_has_no_environment_leaves_no_core_and_ends_with_its_pipe(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("VFL_CANARY", "secret")
+def test_a_waiting_worker_leaves_no_core_and_ends_with_its_pipe(tmp_path: Path) -> None:
     spec = resolve(read_spec_as(TrainingSpec, SPEC))
     start = Start(
         spec.encoded(), "bank", {"rows": RawTable(8, b"", bytes(64), bytes(32))}, b"", bytes(32), bytes(32), ""
@@ -75,12 +73,42 @@ def test_a_waiting_worker_has_no_environment_leaves_no_core_and_ends_with_its_pi
     waits, ended = threading.Event(), threading.Event()
     worker = WorkerProcess(start, inbox, tmp_path / "job.log", lambda _frame: waits.set(), lambda _how: ended.set())
     assert waits.wait(BOUND), (tmp_path / "job.log").read_text()
-    process = Path(f"/proc/{worker.pid}")
-    assert b"CANARY" not in (process / "environ").read_bytes()
-    limits = (process / "limits").read_text()
-    assert re.search(r"Max core file size +0 +0 ", limits)
+    limits = Path(f"/proc/{worker.pid}/limits")
+    assert not limits.exists() or re.search(r"Max core file size +0 +0 ", limits.read_text())
     inbox.close()  # as when the server goes away: the pipe to the worker closes
     assert ended.wait(BOUND)
+
+
+def test_of_its_servers_environment_a_worker_has_the_numeric_variables_alone_and_one_thread(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("VFL_CANARY", "HTTPS_PROXY", "OPENBLAS_VERBOSE", *NUMERIC_VARIABLES):
+        monkeypatch.setenv(name, "")
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    (tmp_path / "bottom.py").write_text("import json, os\nprint(json.dumps(dict(os.environ)))\n")
+    layout = 'model = {layout = "embeddings", bottom = {kind = "private", out = 2}, top = {kind = "linear"}}'
+    noise = 'protection = {cut_noise = {method = "none"}}'
+    spec = resolve(read_spec_as(TrainingSpec, f"{layout}\n{noise}\n{SPEC}"))
+    module = f"{tmp_path / 'bottom.py'}:build"
+    start = Start(spec.encoded(), "telco", {"rows": RawTable(1, bytes(8), None, b"")}, b"", b"", b"", module)
+    worker = WorkerProcess(start, Mailbox(), tmp_path / "job.log", lambda _frame: None, lambda _how: None)
+    worker.wait(BOUND)  # the module has no function: the job ends
+    seen = json.loads((tmp_path / "job.log").read_text().splitlines()[0])
+    assert set(NUMERIC_VARIABLES) < seen.keys()
+    ours = {"PATH", "LANG", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"}
+    threads = {"BLIS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"}
+    assert seen.keys() - set(NUMERIC_VARIABLES) - {"LC_CTYPE"} == ours | threads
+    assert seen["OMP_NUM_THREADS"] == "1"
+
+
+def test_every_numeric_variable_that_reaches_a_worker_is_documented() -> None:
+    section = (
+        (Path(__file__).parents[2] / "docs/party_settings.md")
+        .read_text("utf-8")
+        .split("## What workers see of the environment")[1]
+    )
+    listed = section.split("**Where")[0]
+    assert tuple(re.findall(r"`([A-Z_0-9]+)`", listed)) == NUMERIC_VARIABLES
 
 
 def test_a_worker_exits_when_its_pipe_closes() -> None:

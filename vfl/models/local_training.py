@@ -58,7 +58,8 @@ def train(
     """Train the module in place and return the mean loss of the rows as they were met, without the proximal term.
 
     Inputs are (rows, ...), labels (rows,) whole numbers, (rows, classes) probabilities, or numbers for a regression.
-    Batches follow from `seed` alone, and the result from the arguments: on one kind of processor, bit for bit.
+    Batches follow from `seed` alone, and the result from the arguments: on one kind of processor, with the same
+    libraries and numeric variables in the environment, bit for bit.
     The optimiser starts afresh (R3.7), unless `steps` is given, which goes on where it stands. `proximal` mu adds mu/2
     ||w - anchor||^2 over trained parameters (FedProx, Li et al. 2020); at 0 it is absent. `weights` (rows,) weigh rows
     in each batch's mean. `on_step` is told each step done, from 1. Raises ImpossibleJob where batches are too small,

@@ -1,0 +1,93 @@
+"""What the processes of a party share: their environment, memory closed to others, an end with whoever started them."""
+
+import ctypes
+import os
+import resource
+import select
+import threading
+from collections.abc import Callable
+from typing import Final
+
+NUMERIC_VARIABLES: Final = (
+    # For which processor OpenBLAS, BLIS and MKL compute, and in which blocks: it decides the order of sums, so the
+    # last bits of a result. Who sets one may have to: on some processors a library's own choice computes wrongly.
+    "OPENBLAS_CORETYPE",
+    "OPENBLAS_L2_SIZE",
+    "OPENBLAS_BLOCK_FACTOR",
+    "GOTO_BLOCK_FACTOR",
+    "BLIS_ARCH_TYPE",
+    "BLIS_MODEL_TYPE",
+    "MKL_CBWR",
+    "MKL_DEBUG_CPU_TYPE",
+    "MKL_ENABLE_INSTRUCTIONS",
+    # The same for numpy's and torch's own loops, and for the oneDNN inside torch, under both of its names.
+    "NPY_DISABLE_CPU_FEATURES",
+    "NPY_ENABLE_CPU_FEATURES",
+    "ATEN_CPU_CAPABILITY",
+    "ONEDNN_CPU_ISA_HINTS",
+    "ONEDNN_DEFAULT_FPMATH_MODE",
+    "ONEDNN_MAX_CPU_ISA",
+    "DNNL_CPU_ISA_HINTS",
+    "DNNL_DEFAULT_FPMATH_MODE",
+    "DNNL_MAX_CPU_ISA",
+    # The same for the C library's exp and log.
+    "GLIBC_TUNABLES",
+    # The order of sums over threads; whether a second copy of Intel's OpenMP in one process ends that process.
+    "KMP_DETERMINISTIC_REDUCTION",
+    "KMP_DUPLICATE_LIB_OK",
+)
+"""The only variables of its own environment that a process passes on to one that computes for it."""
+
+_ONE_THREAD: Final = dict.fromkeys(
+    (
+        "OMP_NUM_THREADS",
+        "OPENBLAS_NUM_THREADS",
+        "MKL_NUM_THREADS",
+        "BLIS_NUM_THREADS",
+        "VECLIB_MAXIMUM_THREADS",
+    ),
+    "1",
+)
+"""Processes share the cores, and on more threads the order of sums would change with the machine's load."""
+
+PARENT_ENDED: Final = 3
+"""Exit code of a process whose pipe has closed."""
+_PR_SET_DUMPABLE: Final = 4
+
+
+def computing_environment() -> dict[str, str]:
+    """For a process that computes; nothing else of ours: it may hold tokens, proxies, or other jobs' settings."""
+    numeric = {name: os.environ[name] for name in NUMERIC_VARIABLES if name in os.environ}
+    return {"PATH": os.environ.get("PATH", os.defpath), "LANG": "C.UTF-8"} | numeric | _ONE_THREAD
+
+
+def close_memory() -> None:
+    """From here on no other process of the same user reads this one's memory or opens its files, and it leaves no core.
+
+    Linux only; elsewhere it is left to the system. Raises OSError where a sandbox forbids it.
+    """
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    prctl = getattr(ctypes.CDLL(None, use_errno=True), "prctl", None)
+    if prctl is not None and prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"this process's memory cannot be closed to others: {os.strerror(number)}")
+
+
+def at_hang_up(descriptor: int, then: Callable[[], object]) -> None:
+    """Do something once the other end of this pipe is gone, however its process ended, and whatever this one does.
+
+    A hang-up needs no reading: it is seen even while what the pipe holds is not read.
+    """
+
+    def watch() -> None:
+        hang_up = select.poll()
+        hang_up.register(descriptor, 0)
+        hang_up.poll()
+        then()
+
+    threading.Thread(target=watch, name="parent", daemon=True).start()
+
+
+def exit_at_hang_up(descriptor: int) -> None:
+    """End this process at once when the one that started it has ended."""
+    at_hang_up(descriptor, lambda: os._exit(PARENT_ENDED))
