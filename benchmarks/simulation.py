@@ -2,7 +2,7 @@
 
     .venv/bin/python benchmarks/simulation.py [--clients 300] [--rounds 20] [--processes 2] [--format json]
 
-Runs `vfl run --sim` on a specification it writes, and adds up the memory of the command and its processes, shared pages
+Runs `vfl run` on a specification it writes, and adds up the memory of the command and its processes, shared pages
 counted once, five times a second. Linux only.
 """
 
@@ -56,7 +56,7 @@ def measured(clients: int, rounds: int, processes: int) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         spec = Path(folder) / "pictures.toml"
         spec.write_text(SPEC.format(rows=ROWS_PER_CLIENT * clients, clients=clients, rounds=rounds))
-        command = [sys.executable, "-m", "api.cli.main", "run", str(spec), "--sim", "--processes", str(processes)]
+        command = [sys.executable, "-m", "api.cli.main", "run", str(spec), "--processes", str(processes)]
         started, peak = time.monotonic(), 0
         with subprocess.Popen([*command, "--output", f"{folder}/out"], stdout=subprocess.DEVNULL) as process:
             while process.poll() is None:

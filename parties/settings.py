@@ -1,13 +1,16 @@
 """One party's settings: VFL_* in the environment, over party.toml in its folder, over defaults."""
 
+import contextlib
 import difflib
 import hashlib
 import os
 import re
 import secrets
+import socket
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
@@ -16,6 +19,11 @@ from parties.errors import SettingsError
 from vfl.terms import PARTY_ID, PartyId
 
 LOOPBACK = "127.0.0.1"
+OPERATOR_PORT, PEER_PORT = 7101, 7102
+PAIRS_OF_PORTS = 100
+"""How many pairs a new party tries, one hundred apart: 7101 and 7102, 7201 and 7202, ..."""
+ONCE = "Each table stands once in the file: write the keys of both under one heading."
+PREFIX, NO_SETTINGS = "VFL_", frozenset({"VFL_DEBUG"})
 TOKEN_FILE, TOKEN_HASH_FILE, SETTINGS_FILE = "operator.token", "operator.token.sha256", "party.toml"
 
 
@@ -27,8 +35,8 @@ class Table(BaseModel):
 
 class ServerSettings(Table):
     host: str = LOOPBACK
-    operator_port: int = Field(default=7101, ge=1, le=65535)
-    peer_port: int = Field(default=7102, ge=1, le=65535)
+    operator_port: int = Field(default=OPERATOR_PORT, ge=1, le=65535)
+    peer_port: int = Field(default=PEER_PORT, ge=1, le=65535)
     peer_timeout_seconds: float = Field(default=30.0, gt=0)
     """How long a peer may be out of reach while a job runs."""
     jobs_per_peer: int = Field(default=16, ge=1)
@@ -93,7 +101,7 @@ class Acceptance(Table):
 
 
 class PartySettings(BaseSettings):
-    model_config = SettingsConfigDict(env_prefix="VFL_", env_nested_delimiter="__", extra="forbid", frozen=True)
+    model_config = SettingsConfigDict(env_prefix=PREFIX, env_nested_delimiter="__", extra="forbid", frozen=True)
 
     name: PartyId
     server: ServerSettings = ServerSettings()
@@ -127,13 +135,14 @@ def load(folder: Path) -> PartySettings:
     """The settings of the party in this folder. Raises SettingsError, naming the key and the nearest known one."""
     path = folder / SETTINGS_FILE
     try:
-        document = tomllib.loads(path.read_text())
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise SettingsError(
             f"there is no {SETTINGS_FILE} in {folder}", fix=f"Run `vfl party init {folder} --name NAME`."
         ) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{path} is not TOML: {error}") from error
+        raise SettingsError(f"{path} is not TOML: {error}", fix=ONCE if "declare" in str(error) else "") from error
+    _check_environment()
     try:
         settings = PartySettings(**document)
     except ValidationError as error:
@@ -145,12 +154,17 @@ def load(folder: Path) -> PartySettings:
     return settings
 
 
-def init_party(folder: Path, name: str, *, operator_port: int = 7101, peer_port: int = 7102) -> Path:
+def init_party(folder: Path, name: str, *, operator_port: int | None = None, peer_port: int | None = None) -> Path:
     """Make a party's folder (0700) with party.toml and the operator's token (256 bit, 0600); answers party.toml's path.
 
-    The server keeps only the token's hash, in a file of its own. Raises SettingsError when a party is already there, or
-    the folder cannot be made.
+    Ports that are not named are the first pair that no party beside this folder has and no process uses. The server
+    keeps only the token's hash, in a file of its own. Raises SettingsError when a party is already there, the folder
+    cannot be made or both ports are one.
     """
+    free = free_ports(folder.absolute().parent) if operator_port is None or peer_port is None else (0, 0)
+    operator_port, peer_port = operator_port or free[0], peer_port or free[1]
+    if operator_port == peer_port:
+        raise SettingsError(f"both ports of {name} would be {peer_port}", fix="Name another one.")
     if PARTY_ID.fullmatch(name) is None:
         raise SettingsError(f"{name!r} is not a party name", fix="Use lower-case letters, digits and hyphens.")
     path = folder / SETTINGS_FILE
@@ -170,6 +184,30 @@ def init_party(folder: Path, name: str, *, operator_port: int = 7101, peer_port:
     write_private(folder / TOKEN_HASH_FILE, f"{hashlib.sha256(token.encode()).hexdigest()}\n".encode())
     write_private(path, _TEMPLATE.format(name=name, operator_port=operator_port, peer_port=peer_port).encode())
     return path
+
+
+def free_ports(parent: Path) -> tuple[int, int]:
+    """(operator, peer). Raises SettingsError when no pair is free."""
+    taken = set()
+    for path in parent.glob(f"*/{SETTINGS_FILE}"):
+        with contextlib.suppress(OSError, ValueError):
+            server = ServerSettings(**tomllib.loads(path.read_text(encoding="utf-8")).get("server", {}))
+            taken |= {server.operator_port, server.peer_port}
+    for number in range(PAIRS_OF_PORTS):
+        pair = (OPERATOR_PORT + 100 * number, PEER_PORT + 100 * number)
+        if taken.isdisjoint(pair) and not any(map(_in_use, pair)):
+            return pair
+    raise SettingsError("no pair of ports is free here", fix="Name two with --operator-port and --peer-port.")
+
+
+def _in_use(port: int) -> bool:
+    with socket.socket() as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((LOOPBACK, port))
+        except OSError:
+            return True
+    return False
 
 
 def token_hash(folder: Path) -> bytes:
@@ -198,6 +236,42 @@ def write_private(path: Path, data: bytes) -> None:
         raise
 
 
+def _check_environment() -> None:
+    """Raises SettingsError for a variable that begins like a setting and is none: it would have no effect."""
+    known = {key.upper() for key in _environment_keys(PartySettings)}
+    for variable in sorted(os.environ):
+        name = variable.upper()
+        if not name.startswith(PREFIX) or name in NO_SETTINGS:
+            continue
+        words = name.removeprefix(PREFIX).split("__")
+        if words[0] in {"PEERS", "DATASETS"} and len(words) > 1:
+            words[1] = "<NAME>"
+        if (key := "__".join(words)) not in known:
+            near = difflib.get_close_matches(key, known, n=1)
+            raise SettingsError(
+                f"the environment variable {variable} names no setting",
+                fix=f"Did you mean `{PREFIX}{near[0]}`?"
+                if near
+                else "Remove it: names that begin with VFL_ are settings.",
+            )
+
+
+def _environment_keys(table: type[BaseModel], before: str = "") -> Iterator[str]:
+    """Every setting as a variable names it, tables as a whole too; a peer or data set of any name as <name>."""
+    for name, field in table.model_fields.items():
+        yield f"{before}{name}"
+        inner = [kind for kind in (field.annotation, *get_args(field.annotation)) if _is_table(kind)]
+        if inner and get_origin(field.annotation) is dict:
+            yield f"{before}{name}__<name>"
+            yield from _environment_keys(inner[0], f"{before}{name}__<name>__")
+        elif inner:
+            yield from _environment_keys(inner[0], f"{before}{name}__")
+
+
+def _is_table(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, Table)
+
+
 def _readable(path: Path, error: ValidationError) -> SettingsError:
     first: Any = error.errors()[0]
     at = ".".join(str(part) for part in first["loc"])
@@ -221,22 +295,24 @@ name = "{name}"
 operator_port = {operator_port}   # this organisation's people and pipelines
 peer_port = {peer_port}       # other parties
 
-# [peers.feature-party]
+# Below, at the end of this file, stand the peers, the data sets and what this party agrees to, such as:
+#
+# [peers.telco]
 # url = "http://127.0.0.1:7202"
-
-# [datasets.patients]
-# path = "patients.csv"    # CSV or Parquet, relative to this folder
-# id = "id"
-
-[acceptance]               # what this party agrees to without asking; anything else is refused, naming the rule
-peers = []
-datasets = []
-columns = []                # inputs a job may ask for; empty = every column, labels included
-schemes = ["ckks"]         # "none", "updates" and "sums" must be allowed by name
-handed_out = []            # data sets whose rows may go to every peer of a job
-fixed_seed = false
-minimum_rows = 1000
-minimum_batch_rows = 0     # 0 = what the number of opened values asks for
-maximum_rho = 0.05
-private_seed = ""          # empty = drawn for each job
+#
+# [datasets.customers]
+# path = "customers.csv"     # CSV or Parquet, relative to this folder
+# id = "customer"
+#
+# [acceptance]               # without it every job is refused; what is not written keeps the value shown here
+# peers = []
+# datasets = []
+# columns = []               # inputs a job may ask for; empty = every column, labels included
+# schemes = ["ckks"]         # "none", "updates" and "sums" must be allowed by name
+# handed_out = []            # data sets whose rows may go to every peer of a job
+# fixed_seed = false
+# minimum_rows = 1000
+# minimum_batch_rows = 0     # 0 = what the number of opened values asks for
+# maximum_rho = 0.05
+# private_seed = ""          # empty = drawn for each job
 """

@@ -8,6 +8,7 @@ import typer
 
 from api.cli.output import Format, FormatOption, result
 from api.cli.run import SpecArgument, specification
+from api.cli.text import Facts
 from api.sizes import readable_bytes
 
 if TYPE_CHECKING:
@@ -40,13 +41,6 @@ def _shown(found: "JobCheck") -> "RenderableType":
     from rich.console import Group  # noqa: PLC0415 - only for text
     from rich.table import Table  # noqa: PLC0415
 
-    facts = Table(box=None, pad_edge=False, show_header=False)
-    facts.add_column(no_wrap=True)
-    facts.add_column(overflow="fold")
-    shown = ""
-    for name, value in _facts(found):
-        facts.add_row("" if name == shown else name, value)
-        shown = name
     learned = Table("who", "learns from", box=None, pad_edge=False)
     learned.add_column("messages" if found.cohort else "values", justify="right")
     learned.add_column("what")
@@ -54,7 +48,9 @@ def _shown(found: "JobCheck") -> "RenderableType":
         values = "needs --rows" if line.values is None else f"{line.values:,}"
         learned.add_row(line.receiver, line.message, values, line.learns)
     end = "Nothing in the specification is refused. Tables, and rules of the parties' own, were not looked at."
-    return Group(f"{found.name}: {found.task}, protocol {found.protocol}", "", facts, "", learned, "", end)
+    return Group(
+        f"{found.name}: {found.task}, protocol {found.protocol}", "", Facts(_facts(found)), "", learned, "", end
+    )
 
 
 def _facts(found: "JobCheck") -> Iterator[tuple[str, str]]:

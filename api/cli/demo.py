@@ -126,8 +126,10 @@ def demo(
     mode: Annotated[
         Mode | None,
         typer.Option(
-            help="Horizontal rounds on digits: a second model whose decoder travels, parameters in 4 bits, rows found "
-            "in models, or means adjusted on shared rows.",
+            metavar="MODE",
+            help="Horizontal rounds on digits: backbone-decoder (a second model whose decoder travels), "
+            "compressed-sync (parameters in 4 bits), model-inversion (rows found in models) or "
+            "shared-data (means adjusted on shared rows).",
             rich_help_panel=ROUNDS,
         ),
     ] = None,

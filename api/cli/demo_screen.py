@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from api.cli.text import Facts
 from api.sizes import readable_bytes
 
 if TYPE_CHECKING:
@@ -39,14 +40,7 @@ def _screen(
     models.add_column(metric, justify="right")
     for name, value in scores:
         models.add_row(name, value)
-    below = Table(box=None, pad_edge=False, show_header=False)
-    below.add_column()
-    below.add_column(overflow="fold")
-    shown = ""
-    for name, value in facts:
-        below.add_row("" if name == shown else name, value)
-        shown = name
-    return Group(head, "", models, "", below)
+    return Group(head, "", models, "", Facts(facts))
 
 
 def _training_facts(data: dict[str, Any]) -> Iterator[tuple[str, str]]:

@@ -1,6 +1,5 @@
 """`vfl job`: propose a job to the peer, look at it, follow it, stop it."""
 
-import json
 import shlex
 import time
 from collections.abc import Iterator
@@ -21,8 +20,10 @@ from api.cli.output import (
     StreamFormat,
     StreamFormatOption,
     note,
+    print_json,
     result,
 )
+from api.cli.text import Facts
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -185,7 +186,7 @@ def _print_event(event: dict[str, Any], printed: float) -> float:
         if event["kind"] in SHOWN_AS_PROGRESS:
             return printed
         time.sleep(wait)
-    print(json.dumps(event, ensure_ascii=False), flush=True)  # noqa: T201
+    print_json(event)
     return time.monotonic()
 
 
@@ -218,12 +219,7 @@ def _details(job: dict[str, Any]) -> "RenderableType":
     from rich.console import Group  # noqa: PLC0415 - only for text
     from rich.table import Table  # noqa: PLC0415
 
-    facts = Table(box=None, pad_edge=False, show_header=False)
-    facts.add_column()
-    facts.add_column(overflow="fold")
-    for name, value in _facts(job):
-        facts.add_row(name, value)
-    parts: list[RenderableType] = [facts]
+    parts: list[RenderableType] = [Facts(_facts(job))]
     if job["traffic"]:
         traffic = Table(
             "direction", "peer", "message", "count", "bytes", box=None, pad_edge=False, title_justify="left"

@@ -1,9 +1,11 @@
 """The command line `vfl`. A file per noun; this one joins them and turns every ending into an exit code."""
 
+import inspect
 import os
 import sys
 import traceback
-from typing import Annotated
+from collections.abc import Iterator
+from typing import Annotated, Any
 
 import typer
 
@@ -11,7 +13,10 @@ from api.cli import demo, job, party
 from api.cli import run as run_command
 from api.cli.errors import named
 from api.cli.output import Exit, Failure, Format, FormatOption, fail, flush, note, result, wanted_format
+from api.cli.text import write_plainly
 from vfl.errors import JobError
+
+HELP_OPTIONS = ["-h", "--help"]
 
 app = typer.Typer(
     name="vfl",
@@ -20,7 +25,7 @@ app = typer.Typer(
     "4 arguments or specification, 5 internal error, 130 interrupted.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings={"help_option_names": HELP_OPTIONS},
 )
 app.command("demo")(demo.demo)
 app.command("run")(run_command.run)
@@ -37,13 +42,30 @@ def version(output: FormatOption = Format.TEXT) -> None:
     result(output, data, lambda: f"vfl {data['version']} (Python {data['python']})")
 
 
+def _print_version(wanted: bool) -> None:  # noqa: FBT001 - typer calls it
+    if wanted:
+        version()
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    _version: Annotated[  # noqa: FBT002 - a flag of the command line
+        bool,
+        typer.Option("--version", help="Print the installed version.", callback=_print_version, is_eager=True),
+    ] = False,
+) -> None:
+    """Options before the command's name."""
+
+
 def main(arguments: Annotated[list[str] | None, "without the program's name"] = None) -> None:
     """Run one command and exit with its code; an unexpected exception is one sentence and exit 5."""
     given = sys.argv[1:] if arguments is None else arguments
+    write_plainly(sys.stdout)
     output = wanted_format(given)
     code: object = Exit.OK
     try:
-        code = app(given, prog_name="vfl", standalone_mode=False)
+        code = _command_line()(given, prog_name="vfl", standalone_mode=False)
     except Failure as failure:
         fail(failure, output)
     except JobError as error:
@@ -65,6 +87,26 @@ def main(arguments: Annotated[list[str] | None, "without the program's name"] = 
         fail(Failure(Exit.INTERNAL, "internal_error", text, fix=hint), output)
     flush()
     sys.exit(code if isinstance(code, int) else Exit.OK)
+
+
+def _command_line() -> Any:
+    """All commands. In their help a flag has no value beside it, and a paragraph fills the width of the terminal."""
+    from typer.main import get_command  # noqa: PLC0415 - typer's own entry is the same
+
+    found = get_command(app)
+    for command in _all_commands(found):
+        paragraphs = inspect.cleandoc(command.help or "").split("\n\n")
+        command.help = "\n\n".join(" ".join(text.split()) for text in paragraphs)
+        for parameter in command.get_params(typer.Context(command, help_option_names=HELP_OPTIONS)):
+            if getattr(parameter, "is_flag", False):
+                parameter.metavar = ""
+    return found
+
+
+def _all_commands(command: Any) -> Iterator[Any]:
+    yield command
+    for inner in getattr(command, "commands", {}).values():
+        yield from _all_commands(inner)
 
 
 def _usage(error: typer.TyperException) -> str:

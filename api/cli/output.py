@@ -86,11 +86,21 @@ def result(output: Format | StreamFormat, data: Any, shown: "Callable[[], Render
             if isinstance(renderable, str):
                 print(renderable)  # noqa: T201 - as it is: a command to copy must not be wrapped
             else:
-                results_console().print(renderable)
+                results_console().print(renderable, crop=False)
         case "json":
-            print(json.dumps(envelope(data), indent=2, ensure_ascii=False))  # noqa: T201
+            print_json(envelope(data), indent=2)
         case _:
-            print(json.dumps(envelope(data), ensure_ascii=False), flush=True)  # noqa: T201
+            print_json(envelope(data))
+
+
+def print_json(value: Any, indent: int | None = None) -> None:
+    """On stdout; letters its encoding cannot write become the escapes of JSON, so that the value stays the same."""
+    text = json.dumps(value, indent=indent, ensure_ascii=False)
+    try:
+        text.encode(sys.stdout.encoding)
+    except UnicodeEncodeError:
+        text = json.dumps(value, indent=indent)
+    print(text, flush=True)  # noqa: T201
 
 
 def fail(failure: Failure, output: str) -> NoReturn:
@@ -98,8 +108,7 @@ def fail(failure: Failure, output: str) -> NoReturn:
     if output == "text":
         note(f"error: {sentences(str(failure))}", *filter(None, (failure.safe, failure.fix, f"[{failure.code}]")))
     else:
-        indent = 2 if output == "json" else None
-        print(json.dumps(envelope(failure.data, failure), indent=indent, ensure_ascii=False))  # noqa: T201
+        print_json(envelope(failure.data, failure), indent=2 if output == "json" else None)
     flush()
     sys.exit(failure.exit_code)
 

@@ -15,18 +15,35 @@ def init(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder to make the party in.")],
     name: Annotated[str, typer.Option("--name", metavar="NAME", help="Lower-case letters, digits and hyphens.")],
     operator_port: Annotated[
-        int, typer.Option(metavar="PORT", min=1, max=65535, help="For this organisation's people and pipelines.")
-    ] = 7101,
-    peer_port: Annotated[int, typer.Option(metavar="PORT", min=1, max=65535, help="For other parties.")] = 7102,
+        int | None,
+        typer.Option(
+            metavar="PORT",
+            min=1,
+            max=65535,
+            help="For this organisation's people and pipelines (default: 7101, or 7201 and so on where it is taken).",
+        ),
+    ] = None,
+    peer_port: Annotated[
+        int | None,
+        typer.Option(
+            metavar="PORT",
+            min=1,
+            max=65535,
+            help="For other parties (default: 7102, or 7202 and so on where it is taken).",
+        ),
+    ] = None,
     output: FormatOption = Format.TEXT,
 ) -> None:
     """Write party.toml and the operator token of a new party."""
-    from parties.settings import TOKEN_FILE, init_party  # noqa: PLC0415 - pydantic, which help can do without
+    from parties.settings import TOKEN_FILE, init_party, load  # noqa: PLC0415 - pydantic, which help can do without
 
     settings = init_party(folder, name, operator_port=operator_port, peer_port=peer_port)
-    data = {"name": name, "settings": str(settings), "token_file": str(folder / TOKEN_FILE)}
+    server = load(folder).server
+    ports = {"operator_port": server.operator_port, "peer_port": server.peer_port}
+    data = {"name": name, "settings": str(settings), "token_file": str(folder / TOKEN_FILE), **ports}
     text = (
         f"{settings}\n{folder / TOKEN_FILE}\n"
+        f"Its ports: {server.operator_port} for its operator, {server.peer_port} for its peers.\n"
         f"Name peers and data sets in party.toml, then start the server with `vfl party serve {folder}`."
     )
     result(output, data, lambda: text)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from api.cli.output import Exit, Failure, Format, FormatOption, QuietOption, note, result
+from api.cli.text import Facts
 from api.sizes import readable_bytes
 
 if TYPE_CHECKING:
@@ -19,9 +20,6 @@ HEADINGS = f"{'round':>11} {{score:>9}} {'loss':>9} {'replies':>8} {'down':>10} 
 
 def run(
     spec: SpecArgument,
-    simulated: Annotated[  # noqa: FBT002 - a flag of the command line
-        bool, typer.Option("--sim", help="Simulate all parties here, as the table [simulation] says; no server.")
-    ] = False,
     processes: Annotated[
         int | None,
         typer.Option(metavar="N", min=1, help="Processes that run clients (default: simulation.processes)."),
@@ -29,7 +27,7 @@ def run(
     output_folder: Annotated[
         Path | None, typer.Option("--output", metavar="DIR", help="Folder for model, report and a state per round.")
     ] = None,
-    resume: Annotated[  # noqa: FBT002
+    resume: Annotated[  # noqa: FBT002 - a flag of the command line
         bool, typer.Option("--resume", help="Go on from the last round that --output holds.")
     ] = False,
     output: FormatOption = Format.TEXT,
@@ -37,15 +35,9 @@ def run(
 ) -> None:
     """Run a job of rounds with many simulated clients on this machine.
 
-    The roles are those that run between servers, and the result depends on the specification alone.
+    The table simulation of the specification says how many; no server is needed. The roles are those that run between
+    servers, and the result depends on the specification alone.
     """
-    if not simulated:
-        raise Failure(
-            Exit.ARGUMENTS,
-            "invalid_arguments",
-            "vfl run needs --sim: it simulates all parties of a job on this machine",
-            fix=f"Give --sim. Between servers the coordinator proposes a job with `vfl job submit {spec}`.",
-        )
     if resume and output_folder is None:
         raise Failure(
             Exit.ARGUMENTS, "invalid_arguments", "--resume needs --output", fix="Name the folder to go on in."
@@ -113,21 +105,13 @@ class _Lines:
 
 def _shown(data: dict[str, Any]) -> "RenderableType":
     from rich.console import Group  # noqa: PLC0415 - only for text
-    from rich.table import Table  # noqa: PLC0415
 
     rows = data["rows"]
     head = (
         f"{data['name']}: {data['clients']:,} clients with {rows['fewest']:,} to {rows['most']:,} rows, "
         f"{data['rounds']:,} rounds of {data['cohort']:,} clients"
     )
-    facts = Table(box=None, pad_edge=False, show_header=False)
-    facts.add_column()
-    facts.add_column(overflow="fold")
-    shown = ""
-    for name, value in _facts(data):
-        facts.add_row("" if name == shown else name, value)
-        shown = name
-    return Group(head, "", facts)
+    return Group(head, "", Facts(_facts(data)))
 
 
 def _facts(data: dict[str, Any]) -> Iterator[tuple[str, str]]:

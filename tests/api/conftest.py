@@ -138,16 +138,16 @@ def free_ports(count: int) -> list[int]:
 def make_party(folder: Path, name: str, ports: list[int], peers: dict[str, str], datasets: dict[str, str]) -> Server:
     """A folder as `vfl party init` leaves it, then filled in as its operator would."""
     path = init_party(folder, name, operator_port=ports[0], peer_port=ports[1])
-    text = path.read_text()
-    for key, value in {
+    acceptance = {
         "peers": list(peers),
         "datasets": list(datasets),
         "schemes": ["ckks", "none", "updates"],
         "fixed_seed": True,
         "minimum_rows": 100,
         "private_seed": f"{name} 0",
-    }.items():
-        text = re.sub(rf"^{key} = .*$", f"{key} = {json.dumps(value)}", text, flags=re.MULTILINE)
+    }
+    text = path.read_text()
+    text += "\n[acceptance]\n" + "".join(f"{key} = {json.dumps(value)}\n" for key, value in acceptance.items())
     text += "".join(f'\n[peers.{peer}]\nurl = "{url}"\n' for peer, url in peers.items())
     text += "".join(f'\n[datasets.{data}]\npath = "{file}"\nid = "id"\n' for data, file in datasets.items())
     text = text.replace("[server]", "[server]\npeer_timeout_seconds = 8")

@@ -40,7 +40,15 @@ def test_every_command_explains_itself_in_eighty_columns(
     code, out, err = run(*command.split(), "--help")
     assert (code, err) == (0, "")
     assert "Usage: vfl" in out
+    assert "<bool>" not in out
     assert max(len(line) for line in out.splitlines()) <= 80
+
+
+def test_a_sentence_of_help_runs_on_to_the_width_of_the_terminal(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    lines = [line.strip() for line in run("demo", "--help")[1].splitlines()]
+    filled = lines.index("Two parties that hold different columns of the same rows, or with --mode an")
+    assert lines[filled + 1].startswith("aggregator and three clients that hold different rows. Each is")
 
 
 def test_help_loads_nothing_that_takes_time() -> None:
@@ -52,6 +60,13 @@ def test_help_loads_nothing_that_takes_time() -> None:
         [sys.executable, "-c", script], capture_output=True, text=True, timeout=PROCESS_SECONDS, check=True
     )
     assert NOT_NEEDED_FOR_HELP.isdisjoint(done.stderr.split())
+
+
+def test_the_version_is_an_option_too_and_python_runs_the_package(run: Run) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "vfl", "--version"], capture_output=True, text=True, timeout=PROCESS_SECONDS, check=True
+    )
+    assert done.stdout == run("--version")[1] == run("version")[1]
 
 
 def test_the_version_is_text_or_an_envelope(run: Run) -> None:
@@ -138,6 +153,7 @@ def test_a_party_is_made_once_with_a_token_only_its_owner_can_read(run: Run, tmp
     code, out, _ = run("party", "init", folder, "--name", "bank", "--format", "json")
     data = json.loads(out)["data"]
     assert code == 0
+    assert 0 < data.pop("operator_port") < data.pop("peer_port")
     assert data == {"name": "bank", "settings": f"{folder}/party.toml", "token_file": f"{folder}/operator.token"}
     assert (folder / "operator.token").stat().st_mode & 0o777 == 0o600
     before = (folder / "operator.token").read_bytes()

@@ -81,7 +81,9 @@ def test_a_job_is_submitted_watched_to_its_end_and_shown_on_both_sides(
     code, out, err = run("job", "show", job, "--party", folder / LABEL_PARTY)
     assert (code, err) == (0, "")
     assert "Embedding" in out
-    assert max(len(line) for line in out.splitlines()) <= 80
+    path = str(folder / LABEL_PARTY / "models" / job / "model.safetensors")
+    assert max(len(line) for line in out.splitlines() if path not in line) <= 80
+    assert [line.split(maxsplit=1) for line in out.splitlines() if path in line] == [["model", path]]
     assert job in run("job", "list", "--party", folder / LABEL_PARTY)[1]
 
 

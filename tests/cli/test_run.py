@@ -1,4 +1,4 @@
-"""`vfl run --sim` as a person and a script meet it: lines per round, a folder, a report, and going on after an end."""
+"""`vfl run` as a person and a script meet it: lines per round, a folder, a report, and going on after an end."""
 
 import json
 import re
@@ -49,7 +49,7 @@ def answer(out: str) -> Any:
 
 
 def test_a_run_prints_a_line_per_round_and_a_summary_in_eighty_columns(run: Run, spec: Path) -> None:
-    code, out, err = run("run", spec, "--sim")
+    code, out, err = run("run", spec)
     assert code == 0
     assert [line.split()[0] for line in err.splitlines()] == ["round", "1/3", "2/3", "3/3"]
     assert out.startswith("digits: 12 clients with 119 to 120 rows, 3 rounds of 4 clients\n")
@@ -59,13 +59,13 @@ def test_a_run_prints_a_line_per_round_and_a_summary_in_eighty_columns(run: Run,
 
 
 def test_quiet_leaves_the_result_alone(run: Run, spec: Path) -> None:
-    code, out, err = run("run", spec, "--sim", "--quiet")
+    code, out, err = run("run", spec, "--quiet")
     assert (code, err) == (0, "")
     assert out
 
 
 def test_the_json_says_what_was_run_what_came_of_it_and_what_it_cost(run: Run, spec: Path) -> None:
-    code, out, _ = run("run", spec, "--sim", "--format", "json", "--quiet")
+    code, out, _ = run("run", spec, "--format", "json", "--quiet")
     data = answer(out)
     assert code == 0
     assert (data["clients"], data["cohort"], data["rounds"], data["parts"]) == (12, 4, 3, [])
@@ -86,8 +86,8 @@ def test_the_json_says_what_was_run_what_came_of_it_and_what_it_cost(run: Run, s
 
 
 def test_the_result_is_that_of_the_specification_and_not_of_the_number_of_processes(run: Run, spec: Path) -> None:
-    one = answer(run("run", spec, "--sim", "--format", "json", "--quiet")[1])
-    two = answer(run("run", spec, "--sim", "--format", "json", "--quiet", "--processes", "2")[1])
+    one = answer(run("run", spec, "--format", "json", "--quiet")[1])
+    two = answer(run("run", spec, "--format", "json", "--quiet", "--processes", "2")[1])
     assert two.pop("processes") == 2
     assert {k: v for k, v in one.items() if k not in {"processes", "seconds"}} == {
         k: v for k, v in two.items() if k != "seconds"
@@ -96,7 +96,7 @@ def test_the_result_is_that_of_the_specification_and_not_of_the_number_of_proces
 
 def test_the_folder_holds_model_report_specification_and_a_state_per_round(run: Run, spec: Path) -> None:
     folder = spec.parent / "out"
-    data = answer(run("run", spec, "--sim", "--output", folder, "--format", "json", "--quiet")[1])
+    data = answer(run("run", spec, "--output", folder, "--format", "json", "--quiet")[1])
     assert json.loads((folder / "report.json").read_text()) == data
     assert (folder / "job.toml").read_text() == SPEC
     assert load_file(folder / "model.safetensors")["head.weight"].shape == (10, 16)
@@ -121,10 +121,10 @@ def interrupted(folder: Path, after: int) -> None:
 @pytest.mark.parametrize("text", [SPEC, COMPRESSED], ids=["averaging", "compressed"])
 def test_a_resumed_run_equals_the_uninterrupted_one(run: Run, spec: Path, text: str) -> None:
     spec.write_text(text)
-    whole = answer(run("run", spec, "--sim", "--output", "whole", "--format", "json", "--quiet")[1])
+    whole = answer(run("run", spec, "--output", "whole", "--format", "json", "--quiet")[1])
     shutil.copytree("whole", "part")
     interrupted(Path("part"), after=1)
-    code, out, err = run("run", spec, "--sim", "--output", "part", "--resume", "--format", "json")
+    code, out, err = run("run", spec, "--output", "part", "--resume", "--format", "json")
     assert code == 0
     assert [line.split()[0] for line in err.splitlines()] == ["round", "2/3", "3/3"]
     assert Path("part/model.safetensors").read_bytes() == Path("whole/model.safetensors").read_bytes()
@@ -136,7 +136,7 @@ def test_a_resumed_run_equals_the_uninterrupted_one(run: Run, spec: Path, text: 
 
 def test_ctrl_c_says_how_to_go_on(run: Run, spec: Path) -> None:
     spec.write_text(SPEC.replace("rounds = 3", "rounds = 60"))
-    command = [sys.executable, "-m", "api.cli.main", "run", str(spec), "--sim", "--output", "out"]
+    command = [sys.executable, "-m", "api.cli.main", "run", str(spec), "--output", "out"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as process:
         assert process.stderr is not None
         next(line for line in process.stderr if "2/60" in line)
@@ -144,8 +144,8 @@ def test_ctrl_c_says_how_to_go_on(run: Run, spec: Path) -> None:
         *_, said = process.stderr
     assert process.returncode == 130
     assert re.fullmatch(r"interrupted after round \d+; --resume goes on in out\n", said)
-    whole = answer(run("run", spec, "--sim", "--format", "json", "--quiet")[1])
-    code, out, _ = run("run", spec, "--sim", "--output", "out", "--resume", "--format", "json", "--quiet")
+    whole = answer(run("run", spec, "--format", "json", "--quiet")[1])
+    code, out, _ = run("run", spec, "--output", "out", "--resume", "--format", "json", "--quiet")
     assert code == 0
     assert answer(out)["model_digest"] == whole["model_digest"]
 
@@ -173,10 +173,9 @@ def children(parent: int) -> list[int]:
 @pytest.mark.parametrize(
     ("arguments", "code", "text"),
     [
-        ((), "invalid_arguments", "vfl job submit"),
-        (("--sim", "--resume"), "invalid_arguments", "--resume needs --output"),
-        (("--sim", "--output", "."), "simulation_exists", "is not empty"),
-        (("--sim", "--output", "new", "--resume"), "simulation_exists", "no round is finished"),
+        (("--resume",), "invalid_arguments", "--resume needs --output"),
+        (("--output", "."), "simulation_exists", "is not empty"),
+        (("--output", "new", "--resume"), "simulation_exists", "no round is finished"),
     ],
 )
 def test_what_cannot_be_run_says_why_and_what_to_do(
@@ -190,22 +189,22 @@ def test_what_cannot_be_run_says_why_and_what_to_do(
 
 
 def test_states_of_another_specification_are_not_gone_on_from(run: Run, spec: Path) -> None:
-    run("run", spec, "--sim", "--output", "out", "--quiet")
+    run("run", spec, "--output", "out", "--quiet")
     spec.write_text(SPEC.replace("rate = 0.1", "rate = 0.2"))
-    code, out, _ = run("run", spec, "--sim", "--output", "out", "--resume", "--format", "json")
+    code, out, _ = run("run", spec, "--output", "out", "--resume", "--format", "json")
     assert (code, json.loads(out)["error_code"]) == (4, "simulation_exists")
 
 
 def test_a_specification_between_servers_is_not_simulated(run: Run, spec: Path) -> None:
     spec.write_text(SPEC.replace("[simulation]", "[simulations]"))
-    code, out, _ = run("run", spec, "--sim", "--format", "json")
+    code, out, _ = run("run", spec, "--format", "json")
     assert (code, json.loads(out)["error_code"]) == (4, "invalid_spec")
     assert "no table [simulation]" in json.loads(out)["message"]
-    assert run("run", "none.toml", "--sim")[0] == 4
+    assert run("run", "none.toml")[0] == 4
 
 
 def test_the_fields_of_a_report_are_documented(run: Run, spec: Path) -> None:
     page = (Path(__file__).parents[2] / "docs" / "cli.md").read_text()
     table = page.partition("## A simulation")[2].partition("\n## ")[0]
     documented = [name for row in re.findall(r"^\| (`.*?) \|", table, re.MULTILINE) for name in row.split("`")[1::2]]
-    assert set(documented) == answer(run("run", spec, "--sim", "--format", "json", "--quiet")[1]).keys()
+    assert set(documented) == answer(run("run", spec, "--format", "json", "--quiet")[1]).keys()

@@ -19,6 +19,8 @@ ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "getting_started.md").read_text("utf-8")
 VFL = str(Path(sys.executable).with_name("vfl"))
 ROWS = 1200
+PORTS = {"bank": ("7101", "7102"), "telco": ("7201", "7202")}
+"""Those the page reckons with."""
 SECONDS = 120
 
 
@@ -73,14 +75,18 @@ def serving(folder: Path, party: str) -> Iterator[None]:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Both parties' folders after sections 1 and 2: made by the page's commands, with the page's settings."""
+    """Both parties' folders after sections 1 and 2: made by the page's commands, with its settings at the end."""
     ports = dict(zip(("7101", "7102", "7201", "7202"), map(str, free_ports(4)), strict=True))
     draws = np.random.default_rng(0).normal(size=(ROWS, 5))
     defaults = (draws[:, 0] - draws[:, 2] + draws[:, 4] > 0).astype(int)
     for party, file, columns in (("bank", "bank.csv", (0, 1)), ("telco", "telco.csv", (2, 3))):
-        vfl(tmp_path, f"vfl party init {party} --name {party}")
-        settings = re.sub("7[12]0[12]", lambda port: ports[port[0]], block("toml", f'name = "{party}"\n\n[server]'))
-        (tmp_path / party / "party.toml").write_text(settings, "utf-8")
+        made = vfl(tmp_path, f"vfl party init {party} --name {party}")
+        path, peer = tmp_path / party / "party.toml", "telco" if party == "bank" else "bank"
+        own = path.read_text("utf-8")
+        for name, port in zip(("operator_port", "peer_port"), PORTS[party], strict=True):
+            own = own.replace(f"{name} = {made[name]}", f"{name} = {ports[port]}")
+        pasted = re.sub("7[12]0[12]", lambda port: ports[port[0]], block("toml", f"[peers.{peer}]"))
+        path.write_text(f"{own}\n{pasted}", "utf-8")
         header = block("csv", "income" if party == "bank" else "calls").splitlines()[0]
         lines = [
             f"c-{row:04},{draws[row, columns[0]]:.6f},{draws[row, columns[1]]:.6f}"

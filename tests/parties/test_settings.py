@@ -1,5 +1,6 @@
 """party.toml and VFL_* either make settings or an error that names the key."""
 
+import socket
 from pathlib import Path
 
 import pytest
@@ -7,10 +8,17 @@ import pytest
 from parties.errors import SettingsError
 from parties.settings import init_party, load, token_hash
 
+ACCEPTANCE = """
+[acceptance]
+minimum_rows = 1000
+private_seed = ""
+"""
+
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    init_party(tmp_path / "party", "label-party")
+    path = init_party(tmp_path / "party", "label-party", operator_port=7101, peer_port=7102)
+    path.write_text(path.read_text() + ACCEPTANCE)
     return tmp_path / "party"
 
 
@@ -41,18 +49,69 @@ def test_the_environment_wins_over_the_file(folder: Path, monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize(
+    ("variable", "fix"),
+    [
+        ("VFL_SERVER__OPERATR_PORT", "VFL_SERVER__OPERATOR_PORT"),
+        ("VFL_ACCEPTANCE__MINIMUM_ROW", "VFL_ACCEPTANCE__MINIMUM_ROWS"),
+        ("VFL_PEERS__TELCO__ULR", "VFL_PEERS__<NAME>__URL"),
+        ("VFL_SEVER__PEER_PORT", "VFL_SERVER__PEER_PORT"),
+        ("VFL_X", "Remove it"),
+    ],
+)
+def test_a_variable_that_is_no_setting_is_refused_with_the_nearest_one(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, variable: str, fix: str
+) -> None:
+    monkeypatch.setenv(variable, "7777")
+    with pytest.raises(SettingsError) as refused:
+        load(folder)
+    assert f"variable {variable} names no setting" in str(refused.value)
+    assert fix in refused.value.fix
+
+
+def test_tables_of_settings_and_what_is_no_setting_are_taken_from_the_environment(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VFL_PEERS", '{"telco": {"url": "http://127.0.0.1:7202"}}')
+    monkeypatch.setenv("VFL_DATASETS__ROWS__PATH", "rows.csv")
+    monkeypatch.setenv("vfl_datasets__rows__id", "id")
+    monkeypatch.setenv("VFL_DEBUG", "1")
+    settings = load(folder)
+    assert settings.peers["telco"].url == "http://127.0.0.1:7202"
+    assert settings.datasets["rows"].id == "id"
+
+
+def test_a_second_party_beside_the_first_gets_ports_of_its_own(tmp_path: Path) -> None:
+    for name in ("bank", "telco"):
+        init_party(tmp_path / name, name)
+    bank, telco = (load(tmp_path / name).server for name in ("bank", "telco"))
+    ports = {bank.operator_port, bank.peer_port, telco.operator_port, telco.peer_port}
+    assert len(ports) == 4
+
+
+def test_a_port_in_use_is_not_given_to_a_new_party(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        init_party(tmp_path / "first" / "bank", "bank")
+        wanted = load(tmp_path / "first" / "bank").server.peer_port
+        taken.bind(("127.0.0.1", wanted))
+        taken.listen()
+        init_party(tmp_path / "second" / "bank", "bank")
+        assert load(tmp_path / "second" / "bank").server.peer_port != wanted
+
+
+@pytest.mark.parametrize(
     ("old", "new", "told", "fix"),
     [
         ("peer_port", "peer_prot", "unknown key `server.peer_prot`", "Did you mean `peer_port`?"),
-        ("[acceptance]", "[accept]", "unknown key `accept`", "Did you mean `acceptance`?"),
+        ("\n[acceptance]", "\n[accept]", "unknown key `accept`", "Did you mean `acceptance`?"),
         ("minimum_rows = 1000", "minimum_rows = 'many'", "acceptance.minimum_rows", ""),
         ("[server]", '[server]\nhost = "0.0.0.0"', "only 127.0.0.1 is possible", ""),
         ('name = "label-party"', 'name = "Label Party"', "lower-case letters", ""),
         ("peer_port = 7102", "peer_port = 7101", "are the same", ""),
         ("peer_port = 7102", "peer_port = 70000", "server.peer_port", ""),
         ("[server]", "[server", "is not TOML", ""),
-        ("# [peers.feature-party]", '[peers.telco]\nurl = "ftp://x"', "must look like http://", ""),
-        ("# [peers.feature-party]", '[peers.label-party]\nurl = "http://x:1"', "is this party itself", ""),
+        ("\n[acceptance]", "\n[server]\n[acceptance]", "is not TOML", "Each table stands once"),
+        ("\n[acceptance]", '\n[peers.telco]\nurl = "ftp://x"\n[acceptance]', "must look like http://", ""),
+        ("\n[acceptance]", '\n[peers.label-party]\nurl = "http://x:1"\n[acceptance]', "is this party itself", ""),
     ],
 )
 def test_a_wrong_key_or_value_is_named(folder: Path, old: str, new: str, told: str, fix: str) -> None:
