@@ -6,7 +6,6 @@ A cell's value stands only in the error its owner reads; `Failure.told` keeps it
 import contextlib
 import difflib
 import hashlib
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,7 +15,6 @@ from numpy.typing import NDArray
 
 from parties.errors import (
     ConstantLabel,
-    DuplicateColumns,
     DuplicateIds,
     IdAmongColumns,
     LabelInFeatureFile,
@@ -26,23 +24,22 @@ from parties.errors import (
     NonNumericCell,
     NotFinite,
     TooFewRows,
-    UnknownColumn,
     UnknownDataset,
-    UnknownFile,
     UnreadableFile,
     WrongWidth,
 )
+from parties.file_kinds import decimal_comma
+from parties.row_ids import oddities
 from parties.settings import DatasetSettings
+from parties.table_files import Rows, open_table, reading
 from vfl.job import JobSpec
 from vfl.terms import Brought, PartyId
 
 MINIMUM_ROWS = 2
 EXAMPLES = 3
 FEWEST_CLASSES = 3
-REASON_LIMIT = 300
 LARGEST = 1e100
 """Beyond it a column's variance no longer fits a float64, and standardising gives NaN."""
-PARQUET = {".parquet", ".pq"}
 TABLE_LIMIT = 3 << 30
 """Bytes of a table; it reaches the worker in one frame of at most 4 GiB."""
 
@@ -75,11 +72,11 @@ def _load(folder: Path, datasets: dict[str, DatasetSettings], spec: JobSpec, me:
         )
     registered = datasets[brought.dataset]
     path = folder / registered.path
-    frame = _open(path)
-    known = frame.collect_schema().names()
+    file = open_table(path, f"{path.name} of {me}", missing=_CORRECT_PATH)
+    known = file.names
     if brought.label_at_peer and brought.label_at_peer in known:
         raise LabelInFeatureFile(
-            f"label in the feature file: {path.name} of {me} has the column {brought.label_at_peer!r}, "
+            f"label in the feature file: {file.shown} has the column {brought.label_at_peer!r}, "
             f"which is {spec.coordinator}'s label",
             fix=f"Remove {brought.label_at_peer!r} from the file: a feature party must not hold the label.",
         )
@@ -93,23 +90,23 @@ def _load(folder: Path, datasets: dict[str, DatasetSettings], spec: JobSpec, me:
             fix=f"Leave {registered.id!r} out of data.{me}: an id names a row and says nothing about it.",
         )
     wanted = (registered.id, *asked, *labelled)
-    _check_columns(known, wanted, path, me)
+    file.check_columns(wanted)
     if brought.width and len(asked) != brought.width:
         raise WrongWidth(
-            f"{path.name} of {me} has {len(asked)} input columns, the job's model takes {brought.width}",
+            f"{file.shown} has {len(asked)} input columns, the job's model takes {brought.width}",
             fix="Name the input columns in model.columns, or correct model.input_shape.",
         )
-    with _reading(f"{path.name} of {me}"):
-        rows = frame.select(list(dict.fromkeys(wanted))).collect()
-    if rows.height < MINIMUM_ROWS:
-        raise TooFewRows(f"{path.name} of {me} has {rows.height} rows; a job needs at least {MINIMUM_ROWS}")
-    if rows.height * len(asked) * 8 > TABLE_LIMIT:
-        raise UnreadableFile(f"{path.name} of {me} has {rows.height} rows, too many for one job's worker")
-    ids = _ids(rows[registered.id], path.name)
-    columns = np.empty((rows.height, len(asked)), dtype=np.float64)
+    rows = file.rows(list(dict.fromkeys(wanted)), registered.id)
+    height = rows.frame.height
+    if height < MINIMUM_ROWS:
+        raise TooFewRows(f"{file.shown} has {height} rows; a job needs at least {MINIMUM_ROWS}")
+    if height * len(asked) * 8 > TABLE_LIMIT:
+        raise UnreadableFile(f"{file.shown} has {height} rows, too many for one job's worker")
+    ids = _ids(rows, registered.id, path.name)
+    columns = np.empty((height, len(asked)), dtype=np.float64)
     for position, column in enumerate(asked):
-        columns[:, position] = _numbers(rows[column], path.name)
-    labels = _numbers(rows[brought.label], path.name) if brought.label else None
+        columns[:, position] = _numbers(rows, column, path.name)
+    labels = _numbers(rows, brought.label, path.name) if brought.label else None
     if labels is not None:
         _check_labels(spec, labels, brought)
     return Table(ids, columns, labels)
@@ -129,66 +126,25 @@ def ids_digest(joint_seed: bytes, ids: tuple[str, ...]) -> bytes:
     return digest.digest()
 
 
-def _open(path: Path) -> pl.LazyFrame:
-    with _reading(path.name):
-        if not path.is_file():
-            raise UnknownFile(
-                f"there is no file {path}", fix="Correct [datasets] in party.toml; paths are relative to its folder."
-            )
-        if path.suffix.lower() in PARQUET:
-            frame = pl.scan_parquet(path, glob=False)
-        else:
-            # All cells as text: inference would guess ids ("007") and hide the row of a cell that is no number.
-            frame = pl.scan_csv(path, infer_schema=False, glob=False)
-        frame.collect_schema()
-    return frame
-
-
-@contextlib.contextmanager
-def _reading(file: str) -> Iterator[None]:
-    """Whatever a damaged file does to the reader, its owner reads the first line of the reason."""
-    try:
-        yield
-    # A panic of the reader is no Exception; left alone it would end the thread and not the job.
-    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:REASON_LIMIT]
-        raise UnreadableFile(
-            f"{file} cannot be read: {reason}", fix="CSV (UTF-8, with a header line) or Parquet."
-        ) from error
-
-
-def _check_columns(known: list[str], wanted: tuple[str, ...], path: Path, me: PartyId) -> None:
-    for column in wanted:
-        if column not in known:
-            near = difflib.get_close_matches(column, known, n=1)
-            raise UnknownColumn(
-                f"{path.name} of {me} has no column {column!r}",
-                fix=f"Did you mean {near[0]!r}?" if near else f"It has: {', '.join(known[:20])}.",
-            )
-        if f"{column}_duplicated_0" in known and path.suffix.lower() not in PARQUET:  # polars' name for the second
-            raise DuplicateColumns(
-                f"{path.name} of {me} has two columns {column!r}",
-                fix="Rename or remove one of them in the header line.",
-            )
-
-
-def _ids(column: pl.Series, file: str) -> tuple[str, ...]:
+def _ids(rows: Rows, name: str, file: str) -> tuple[str, ...]:
+    column = rows.frame[name]
     missing = column.is_null().arg_true()
     if len(missing):
-        raise MissingValue(f"{file}: the id column {column.name!r} is empty in data row {missing[0] + 1}")
-    with _reading(f"{file}: the id column {column.name!r}"):
+        raise MissingValue(f"{file}: the id column {column.name!r} is empty in data row {rows.numbers[missing[0]]}")
+    with reading(f"{file}: the id column {column.name!r}"):
         texts = column.cast(pl.String)
     duplicated = texts.is_duplicated()
     if duplicated.any():
-        first, second = texts.eq(texts.filter(duplicated)[0]).arg_true()[:2]
+        first, second = rows.numbers[texts.eq(texts.filter(duplicated)[0]).arg_true()[:2].to_numpy()]
         raise DuplicateIds(
-            f"{file}: {texts.n_unique()} ids in {len(texts)} rows; data rows {first + 1} and {second + 1} share one",
-            fix=f"Each {column.name!r} must stand in one row.",
+            f"{file}: {texts.n_unique()} ids in {len(texts)} rows; data rows {first} and {second} share one",
+            fix=f"Each {column.name!r} must stand in one row. {oddities(texts, file)}".strip(),
         )
     return tuple(texts.to_list())
 
 
-def _numbers(column: pl.Series, file: str) -> NDArray[np.float64]:
+def _numbers(rows: Rows, name: str, file: str) -> NDArray[np.float64]:
+    column = rows.frame[name]
     named = isinstance(column.dtype, pl.Categorical | pl.Enum)
     if not (named or column.dtype.is_numeric() or column.dtype in {pl.String, pl.Boolean, pl.Null}):
         raise NonNumericCell(
@@ -206,12 +162,34 @@ def _numbers(column: pl.Series, file: str) -> NDArray[np.float64]:
         (NotFinite, ~numbers.is_finite(), "is not finite", "Replace NaN and infinite values."),
         (NotFinite, numbers.abs() > LARGEST, f"is beyond {LARGEST:g}", "Bring the column to a smaller unit."),
     ):
-        rows = wrong.arg_true()
-        if len(rows):
-            first, others = rows[0], f" (and in {len(rows) - 1} more)" if len(rows) > 1 else ""
+        places = wrong.arg_true()
+        if len(places):
+            first, others = places[0], f" (and in {len(places) - 1} more)" if len(places) > 1 else ""
             value = "" if error is MissingValue else f": {column[first]!r}"
-            raise error(f"{where} {what} in data row {first + 1}{others}{value}", fix=fix)
+            what_to_do = _fix_of(column[first], everywhere=len(places) == len(column)) or fix
+            raise error(f"{where} {what} in data row {rows.numbers[first]}{others}{value}", fix=what_to_do)
     return numbers.to_numpy().astype(np.float64, copy=False)
+
+
+def _fix_of(cell: object, *, everywhere: bool) -> str:
+    """For cells that many a program writes for a number or in place of one."""
+    text = cell.strip() if isinstance(cell, str) else ""
+    if not text and everywhere:
+        return "The column is empty in every row: leave it out."
+    if decimal_comma(text):
+        return "Write numbers with a decimal point: the comma separates fields."
+    if text.lower() in _MISSING:
+        return f"{text!r} seems to stand for a missing value: fill or remove such rows at both parties."
+    if _number(text.strip("%€$£ ").replace(",", "").replace("\u00a0", "").replace(" ", "")):
+        return "Write the number alone: no unit, no percent sign, no sign between thousands."
+    return ""
+
+
+def _number(text: str) -> bool:
+    with contextlib.suppress(ValueError):
+        float(text)
+        return True
+    return False
 
 
 def _check_labels(spec: JobSpec, labels: NDArray[np.float64], brought: Brought) -> None:
@@ -253,4 +231,6 @@ def _examples(values: NDArray[np.float64]) -> str:
     return ", ".join(f"{value:g}" for value in distinct[:EXAMPLES]) + (", ..." if len(distinct) > EXAMPLES else "")
 
 
+_MISSING = {"na", "n/a", "#n/a", "null", "none", "missing", "unknown", "?", "-", "--", ".", "nil", "<na>"}
+_CORRECT_PATH = "Correct [datasets] in party.toml; paths are relative to its folder."
 _ADD_DATASET = "Add it under [datasets] in party.toml."

@@ -9,6 +9,7 @@ from parties.errors import Failure, InternalError, WorkerVanished, printable
 from parties.mailbox import Mailbox
 from parties.negotiation import joint_seed
 from parties.pipe import Delivered, Failed, Finished, FromWorker, Left, News, RawTable, Returned, Sent, Start, Stated
+from parties.row_ids import own_ids
 from parties.worker_process import WorkerProcess
 from vfl.errors import LocalProtocolError, PeerTimeout
 from vfl.routes import allowed
@@ -25,9 +26,13 @@ class Run:
         self._job = job
         self._inbox: Mailbox[News] = Mailbox()
         self._worker: WorkerProcess | None = None
+        self.about_ids = ""
+        """What this party's own ids look like, for its operator alone."""
 
     def given(self, tables: dict[str, Table], first_model: bytes, shares: dict[PartyId, bytes], bottom: str) -> Start:
         """Everything the role may know."""
+        if "rows" in tables:
+            self.about_ids = own_ids(tables["rows"].ids)
         job, seed = self._job, joint_seed(self._job.spec, shares)
         return Start(
             spec=job.spec.encoded(),

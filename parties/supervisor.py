@@ -49,7 +49,7 @@ from parties.negotiation import (
 from parties.registry import Registry
 from parties.run import Run
 from parties.store import Job, Store, now, seconds_since
-from vfl.errors import JobError, RemoteProtocolError
+from vfl.errors import JobError, RemoteProtocolError, RowsDiffer
 from vfl.job import JobSpec
 from vfl.reports import Outcome
 from vfl.routes import allowed
@@ -282,6 +282,8 @@ class Supervisor:
                         self.abort(link, failure)
             if self._registry.discard(self.job):
                 failure = msgspec.structs.replace(failure, safe=STATES_KEPT)
+            if failure.code == RowsDiffer.code:  # after the peer was told: this is about our own ids
+                failure = msgspec.structs.replace(failure, fix=f"{failure.fix} {self.run.about_ids}".strip())
             self._end("cancelled" if failure.code == "cancelled" else "failed", failure)
 
     def _end(self, state: str, failure: Failure | None, **values: Any) -> None:

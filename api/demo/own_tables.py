@@ -4,14 +4,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import polars as pl
 from numpy.typing import NDArray
 
 from api.demo.agreement import agree
 from api.demo.tables import DATASET, FEATURE_PARTY, LABEL_PARTY, DividedTable
 from parties.datasets import load
-from parties.errors import LabelInFeatureFile, UnknownColumn, UnknownFile, UnreadableFile
+from parties.errors import LabelInFeatureFile
+from parties.row_ids import oddities, what_differs
 from parties.settings import DatasetSettings
+from parties.table_files import open_table
 from vfl.errors import InvalidData, RowsDiffer
 
 NAME = "own-tables"
@@ -24,49 +25,28 @@ def own_tables(label_path: Path, feature_path: Path, id_column: str, label: str,
 
     The task follows from the labels unless given. Raises InvalidData or RowsDiffer, naming file, column and row.
     """
-    label_file, feature_file = _read(label_path), _read(feature_path)
-    for path, frame, column in (
-        (label_path, label_file, id_column),
-        (feature_path, feature_file, id_column),
-        (label_path, label_file, label),
-    ):
-        if column not in frame.columns:
-            raise UnknownColumn(
-                f"{path} has no column {column!r}",
-                fix=f"It has {', '.join(frame.columns[:20])}; name the right ones with --id and --label.",
-            )
+    label_table = open_table(label_path, str(label_path), missing=_NAME_FILES)
+    feature_table = open_table(feature_path, str(feature_path), missing=_NAME_FILES)
+    label_table.check_columns((id_column, label), hint=_NAME_COLUMNS)
+    feature_table.check_columns((id_column,), hint=_NAME_COLUMNS)
     if id_column == label:
         raise InvalidData(f"--id and --label both name {label!r}", fix="Name two columns.")
-    if label in feature_file.columns:
+    if label in feature_table.names:
         raise LabelInFeatureFile(
             f"label in the feature file: {feature_path} has the column {label!r}, the label of {label_path}",
             fix="Remove the column: the feature party must not hold the label.",
         )
-    if feature_file.columns == [id_column]:
+    if feature_table.names == (id_column,):
         raise InvalidData(f"{feature_path} has no column beside {id_column!r}", fix="It brings at least one feature.")
 
     paths = {LABEL_PARTY: label_path, FEATURE_PARTY: feature_path}
+    label_file, feature_file = (each.rows(each.names, id_column).frame for each in (label_table, feature_table))
     table = DividedTable(NAME, "regression", 0, id_column, label, label_file, feature_file)
     labels = _checked_labels(table, paths)
     task = task or _task_of(labels)
     table = replace(table, task=task, classes=len(np.unique(labels)) if task == "multiclass" else 0)
     _checked_labels(table, paths)
     return table
-
-
-def _read(path: Path) -> pl.DataFrame:
-    """A file as it is; the cells of a CSV stay text, so that ids such as 007 are passed on unchanged."""
-    if not path.is_file():
-        raise UnknownFile(f"there is no file {path}", fix="Name your tables with --label-file and --feature-file.")
-    try:
-        if path.suffix.lower() in {".parquet", ".pq"}:
-            return pl.read_parquet(path)
-        return pl.read_csv(path, infer_schema=False)
-    except (pl.exceptions.PolarsError, OSError) as error:
-        text = str(error).splitlines()[0]
-        raise UnreadableFile(
-            f"{path} cannot be read: {text}", fix="CSV (UTF-8, with a header line) or Parquet."
-        ) from error
 
 
 def _checked_labels(table: DividedTable, paths: dict[str, Path]) -> NDArray[np.float64]:
@@ -85,7 +65,14 @@ def _checked_labels(table: DividedTable, paths: dict[str, Path]) -> NDArray[np.f
             differ = (
                 f"share {len(here & there)} ids; {len(here - there)} and {len(there - here)} stand in one file only"
             )
-        raise RowsDiffer(f"{paths[LABEL_PARTY]} and {paths[FEATURE_PARTY]} {differ}", fix=_SAME_ROWS)
+        spelled = what_differs(label.ids, feature.ids)
+        odd = [
+            oddities(ids, str(paths[party])) for party, ids in ((LABEL_PARTY, label.ids), (FEATURE_PARTY, feature.ids))
+        ]
+        raise RowsDiffer(
+            f"{paths[LABEL_PARTY]} and {paths[FEATURE_PARTY]} {differ}{f'; {spelled}' if spelled else ''}",
+            fix=" ".join([_ONE_WAY if spelled else _SAME_ROWS, *filter(None, odd)]),
+        )
     labels = label.labels
     return np.empty(0) if labels is None else labels
 
@@ -99,4 +86,7 @@ def _task_of(labels: NDArray[np.float64]) -> str:
     return "regression"
 
 
+_NAME_FILES = "Name your tables with --label-file and --feature-file."
+_NAME_COLUMNS = "Name the right ones with --id and --label."
+_ONE_WAY = "Write the ids of both files in one way, in the same order."
 _SAME_ROWS = "Bring both files to the same ids in the same order."

@@ -209,10 +209,11 @@ def parties(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, 
     ports = free_ports(4)
     urls = [f"http://127.0.0.1:{port}" for port in ports]
     label = make_party(root / LABEL, LABEL, ports[:2], {FEATURE: urls[3]}, {"patients": "patients.csv"})
-    files = {"clinic": "clinic.csv", "reordered": "reordered.csv"}
+    files = {"clinic": "clinic.csv", "reordered": "reordered.csv", "capitals": "capitals.csv"}
     feature = make_party(root / FEATURE, FEATURE, ports[2:], {LABEL: urls[1]}, files)
     write_breast_cancer(label.folder / "patients.csv", feature.folder / "clinic.csv")
     header, first, second, *rest = (feature.folder / "clinic.csv").read_text().splitlines()
+    (feature.folder / "capitals.csv").write_text("\n".join([header, *map(str.upper, [first, second, *rest])]) + "\n")
     (feature.folder / "reordered.csv").write_text("\n".join([header, second, first, *rest]) + "\n")
     with (feature.folder / "party.toml").open("a") as settings:
         settings.write('\n[bottom]\nmodule = "bottom.py:build"\n')

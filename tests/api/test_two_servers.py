@@ -191,6 +191,20 @@ def test_rows_in_another_order_end_the_job_with_a_name_and_no_model(parties: Par
         assert not (party.folder / "models" / job["id"]).exists()
 
 
+def test_ids_written_in_another_way_are_told_to_each_side_by_its_own_file_alone(
+    parties: Parties, job_spec: Spec
+) -> None:
+    label, feature = parties
+    job = label.submit(job_spec().replace('"clinic"', '"capitals"'))
+    told, own = label.over(job["id"])["error"], feature.over(job["id"])["error"]
+    assert told["code"] == own["code"] == "rows_differ"
+    assert "569 of 569 ids with small letters" in told["fix"]
+    assert "569 of 569 ids with capital letters" in own["fix"]
+    assert "569" not in told["message"] + own["message"]
+    assert "capital" not in json.dumps(label.job(job["id"]))
+    assert "small letters" not in json.dumps(feature.job(job["id"]))
+
+
 def test_the_peers_policy_refuses_by_rule_number_and_floor(parties: Parties, job_spec: Spec) -> None:
     job = parties[0].submit(job_spec().replace('"clinic"', '"forbidden"'))
     error = parties[0].over(job["id"])["error"]

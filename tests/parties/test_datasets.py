@@ -31,6 +31,7 @@ from parties.errors import (
     UnreadableFile,
 )
 from parties.settings import DatasetSettings
+from parties.table_files import reading
 from vfl.errors import InvalidData
 from vfl.job import read_spec_as
 from vfl.training_spec import TrainingSpec
@@ -112,9 +113,9 @@ telco = {dataset = "table", columns = ["a"]}
         ("id,a,b,y\n1,1,2,0\n", TooFewRows, "has 1 rows"),
         ("id,a,b,y\n1,1,2,1\n2,3,4,1\n", ConstantLabel, "the label 'y' is 1 in every row"),
         ("id,a,b,y\n1,1,2,1\n2,3,4,2\n3,1,1,5\n", LabelsNotBinary, "2 rows hold 2, 5"),
-        ("", UnreadableFile, "cannot be read"),
+        ("", UnreadableFile, "table.csv of bank is empty"),
         ("id,a,b,y\n1,1,2,0\n2,3,1e200,1\n", NotFinite, "column 'b' is beyond 1e+100 in data row 2"),
-        ("id,a,b,y\n1,1,2,0\n2,3,4,1,9\n", UnreadableFile, "table.csv of bank cannot be read: found more fields"),
+        ("id,a,b,y\n1,1,2,0\n2,3,4,1,9\n", UnreadableFile, "table.csv of bank: line 3 has 5 fields, the header 4"),
         ("id,a,b,b,y\n1,1,2,3,0\n2,3,4,5,1\n", DuplicateColumns, "table.csv of bank has two columns 'b'"),
     ],
 )
@@ -175,7 +176,7 @@ def test_a_damaged_parquet_file_ends_in_a_named_error_wherever_the_damage_is(tmp
 def test_a_panic_of_the_reader_is_an_unreadable_file() -> None:
     with (
         pytest.raises(UnreadableFile, match="cannot be read: called"),
-        datasets._reading("table.parquet"),
+        reading("table.parquet"),
     ):
         raise pl.exceptions.PanicException("called `Option::unwrap()` on a `None` value")
 
