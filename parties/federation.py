@@ -195,7 +195,7 @@ def _whole(spec: RoundsSpec, simulation: Simulation, folder: Path) -> Whole:
         drawn = pictures(
             _seed(simulation.seed, "pictures"), simulation.rows, spec.model.input_shape, max(spec.outputs, 2)
         )
-        low, high = spec.model.input_range
+        low, high = spec.model.ranges[0] if spec.model.ranges else (0.0, 1.0)
         return Whole(low + drawn.pixels * (high - low), drawn.labels)
     if simulation.dataset in BUNDLED:
         return _bundled(spec, simulation.dataset)

@@ -20,6 +20,9 @@ class Facts:
     """What the rules need to know of a job beside its rounds."""
 
     cohort: int
+    clients: int
+    """Of the roster."""
+    pools_columns: bool
     batch_norm: bool
     regression: bool
     public_rows: bool
@@ -154,6 +157,12 @@ CLASHES = (
         "the sum shows each of two clients the other's update",
         "Choose at least three clients per round, or secure_sum = false.",
     ),
+    _clash(
+        "X14",
+        ("model.input_range left out", "fewer than 3 clients in the roster"),
+        "means and deviations of columns are then pooled by a secure sum, and a sum over two shows each the other's",
+        "Agree on ranges: model.input_range = [low, high] for all columns, or { age = [0.0, 120.0], ... } for each.",
+    ),
 )
 
 
@@ -182,6 +191,8 @@ def _holding(rounds: Rounds, facts: Facts) -> dict[str, str]:
         "privacy.epsilon > 0": rounds.privacy.epsilon > 0,
         'norm = "batch"': facts.batch_norm,
         "fewer than 3 clients per sum": facts.cohort < 3,
+        "model.input_range left out": facts.pools_columns,
+        "fewer than 3 clients in the roster": facts.clients < 3,
         "no public rows": not facts.public_rows,
         "a regression": facts.regression,
         "backbone_decoder": "backbone_decoder" in rounds.parts,

@@ -169,6 +169,19 @@ class ClientReady(Message, frozen=True, tag=True):
     backbone_digest: bytes = b""
 
 
+class ColumnScaling(Message, frozen=True, tag=True):
+    """Rounds without an agreed input range: by what each column is standardised, before anything else to a client."""
+
+    reveals = Reveals(
+        "mean and deviation of each input column over the rows of all clients",
+        Grain.TABLE,
+        "the aggregator made them from secure sums: no client's own are read",
+    )
+    means: bytes
+    """float64, one per column."""
+    deviations: bytes
+
+
 class RoundTask(Message, frozen=True, tag=True):
     """Rounds: the model of this round, to each client of its cohort."""
 
@@ -221,7 +234,7 @@ class SharedRows(Message, frozen=True, tag=True):
     reveals = Reveals("the aggregator's shared rows and their labels", Grain.ROW, "none: its party.toml allows it")
     rows: int
     inputs: bytes
-    """float32 in [0, 1], rows x columns."""
+    """float32, rows x columns, as the network reads them."""
     labels: bytes
     """float32, rows."""
 
@@ -332,6 +345,7 @@ MESSAGES: dict[str, type[Message]] = {
         MaskedScores,
         OpenedScores,
         ClientReady,
+        ColumnScaling,
         RoundTask,
         RoundReply,
         Published,

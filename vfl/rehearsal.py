@@ -87,7 +87,8 @@ def _small(spec: RoundsSpec) -> RoundsSpec:
     """The same job with few clients, two rounds and one epoch of everything."""
     replace = msgspec.structs.replace
     # What a client says in a secure sum grows with the number of its peers.
-    clients = spec.roster.clients[: min(spec.cohort, MOST_CLIENTS) if spec.rounds.secure_sum else CLIENTS]
+    most = spec.cohort if spec.rounds.secure_sum else len(spec.roster.clients) if spec.pools_columns else CLIENTS
+    clients = spec.roster.clients[: min(most, MOST_CLIENTS)]
     optimiser = replace(spec.train.optimiser, rate=RATE)
     backbone = spec.rounds.backbone_decoder
     if backbone is not None:
@@ -114,10 +115,10 @@ def _small(spec: RoundsSpec) -> RoundsSpec:
 
 def _setup(spec: RoundsSpec, party: PartyId) -> Setup[RoundsSpec]:
     draws = np.random.Generator(philox(SEED, f"rehearsal {party}"))
-    rows, (low, high) = max(FEWEST_ROWS, 2 * spec.outputs), spec.model.input_range
+    rows, ranges = max(FEWEST_ROWS, 2 * spec.outputs), np.array(spec.model.ranges or ((0.0, 1.0),))
     tables = {}
     for use in spec.brings(party):
-        columns = draws.uniform(low, high, (rows, spec.inputs))
+        columns = draws.uniform(ranges[:, 0], ranges[:, 1], (rows, spec.inputs))
         labels = (np.arange(rows) % max(spec.outputs, 2)).astype(np.float64)
         tables[use] = Table(bytes(32), columns, labels if use != "public" else None)
     seed = party.encode() if spec.role_of(party) is Role.CLIENT else SEED

@@ -37,7 +37,8 @@ def _reveals(spec: RoundsSpec) -> tuple[RevealLine, ...]:
     share = math.ceil(rounds.rounds * spec.cohort / len(spec.roster.clients))
     shared = spec.shared_data
     asks = shared is not None and shared.rule == "feddu" and shared.counts == "pooled"
-    sums = share * (spec.rounds.secure_sum + asks + spec.evaluates_at_clients) + spec.rounds.secure_sum + asks
+    each_round, before = spec.rounds.secure_sum + asks + spec.evaluates_at_clients, spec.rounds.secure_sum + asks
+    sums = share * each_round + before + spec.pools_columns
     lines = []
     for route in routes_of(spec):
         reveals, kind = route.message.reveals, route.message.kind()

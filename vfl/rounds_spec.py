@@ -98,8 +98,7 @@ class RoundsSpec(Section, frozen=True, kw_only=True):
 
     def _check_model(self) -> None:
         model = self.model
-        low, high = model.input_range
-        require(low < high, "model.input_range: the first number is below the second")
+        model.check_ranges()
         require(bool(model.label), "model.label names no column")
         require(model.label not in model.columns, "model.label is among model.columns")
         require(len(set(model.columns)) == len(model.columns), "model.columns names a column twice")
@@ -221,6 +220,8 @@ class RoundsSpec(Section, frozen=True, kw_only=True):
         model = self.model
         return clashes.Facts(
             cohort=self.cohort,
+            clients=len(self.roster.clients),
+            pools_columns=self.pools_columns,
             batch_norm=model.norm == "batch",
             regression=self.job.task == "regression",
             shared_rows=bool(self.data.get(self.roster.aggregator, RoundsData()).shared),
@@ -253,11 +254,17 @@ class RoundsSpec(Section, frozen=True, kw_only=True):
         return not self.data.get(self.roster.aggregator, RoundsData()).test
 
     @property
+    def pools_columns(self) -> bool:
+        """Whether means and deviations of columns are pooled, because no range of theirs is agreed."""
+        return not self.model.ranges
+
+    @property
     def pools(self) -> bool:
         """Whether clients are asked for numbers of which only sums are read."""
         shared = self.shared_data
         return (
             self.rounds.secure_sum
+            or self.pools_columns
             or self.evaluates_at_clients
             or (shared is not None and shared.rule == "feddu" and shared.counts == "pooled")
         )

@@ -1,11 +1,15 @@
 """Settings of horizontal rounds and of each part a round can be made of: no torch (methods.md 1 to 5)."""
 
+from math import isfinite
 from typing import Literal
 
 import msgspec
 
 from vfl.network_names import block_names, square_blocks
 from vfl.terms import Optimiser, PartyId, Section, require
+
+DEVIATIONS = 3.0
+"""Pooled columns are clipped so many deviations from their mean."""
 
 
 class RoundsRoster(Section, frozen=True, kw_only=True):
@@ -37,8 +41,11 @@ class RoundsModel(Section, frozen=True, kw_only=True):
     """Widths of the hidden blocks; empty takes the network's own."""
     norm: Literal["none", "batch", "group"] = "none"
     input_shape: tuple[int, ...]
-    input_range: tuple[float, float] = (0.0, 1.0)
-    """Public range of every input: rows are clipped to it and mapped to [0, 1]."""
+    input_range: tuple[float, float] | dict[str, tuple[float, float]] | None = None
+    """Public range of every input, or of each column by its name: rows are clipped to it and mapped to [0, 1].
+
+    Left out, each column is standardised by its mean and deviation over all clients' rows, pooled by a secure sum.
+    """
     label: str
     """Name of the label column at every party."""
     columns: tuple[str, ...] = ()
@@ -47,6 +54,35 @@ class RoundsModel(Section, frozen=True, kw_only=True):
     """Digest of a model in the aggregator's registry to start from; empty starts from fresh weights."""
     first_epochs: int = 10
     """Epochs on the aggregator's `first` rows."""
+
+    @property
+    def ranges(self) -> tuple[tuple[float, float], ...]:
+        """The agreed ranges: one for all columns, or one for each in their order; empty where columns are pooled."""
+        if isinstance(self.input_range, dict):
+            return tuple(self.input_range[column] for column in self.columns)
+        return () if self.input_range is None else (self.input_range,)
+
+    def check_ranges(self) -> None:
+        """Raises SpecError."""
+        if isinstance(self.input_range, dict):
+            require(
+                bool(self.columns) and set(self.input_range) == set(self.columns),
+                "model.input_range as a table gives every column of model.columns a range, and no other",
+            )
+        require(
+            all(isfinite(low) and isfinite(high) and low < high for low, high in self.ranges),
+            "model.input_range: both numbers are finite, and the first is below the second",
+        )
+        require(
+            bool(self.ranges) or len(self.input_shape) == 1,
+            "model.input_range is missing: pictures have an agreed one, such as [0.0, 255.0]; only columns of a "
+            "table are scaled by pooled means and deviations",
+        )
+
+    @property
+    def input_bounds(self) -> tuple[float, float]:
+        """Between which numbers lies what the network reads."""
+        return (0.0, 1.0) if self.ranges else (-DEVIATIONS, DEVIATIONS)
 
 
 class RoundsTrain(Section, frozen=True, kw_only=True):

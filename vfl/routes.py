@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from vfl.job import JobSpec
 from vfl.messages import (
     ClientReady,
+    ColumnScaling,
     CutGradient,
     Embedding,
     EncryptedEmbedding,
@@ -74,6 +75,7 @@ ROUTES: dict[str, tuple[Route, ...]] = {
     ),
     "rounds": (
         Route(C, A, ClientReady),
+        Route(A, C, ColumnScaling),
         Route(A, C, RoundTask),
         Route(C, A, RoundReply),
         Route(A, C, Published),
@@ -111,6 +113,8 @@ def _of_rounds(spec: RoundsSpec) -> tuple[Route, ...]:
     unused: set[type[Message]] = {RoundReply} if spec.rounds.secure_sum else set()
     if spec.shared_data is None or spec.shared_data.rule != "share":
         unused.add(SharedRows)
+    if not spec.pools_columns:
+        unused.add(ColumnScaling)
     if not spec.evaluates_at_clients:
         unused.add(EvaluationTask)
     routes = ROUTES["rounds"] + (ROUTES["secure_sum"] if spec.pools else ())

@@ -29,6 +29,27 @@ class Table:
 
 
 @dataclass(frozen=True)
+class InputScaling:
+    """Of rounds, alike at all parties: an input is (clip(value, low, high) - zero) / unit.
+
+    One entry per column, or one for all.
+    """
+
+    low: NDArray[np.float64]
+    high: NDArray[np.float64]
+    zero: NDArray[np.float64]
+    unit: NDArray[np.float64]
+
+    def apply(self, columns: NDArray[np.float64]) -> NDArray[np.float64]:
+        return (np.clip(columns, self.low, self.high) - self.zero) / self.unit
+
+    def outside(self, columns: NDArray[np.float64]) -> NDArray[np.int64]:
+        """How many values of each column are clipped."""
+        outside: NDArray[np.int64] = ((columns < self.low) | (columns > self.high)).sum(axis=0)
+        return outside
+
+
+@dataclass(frozen=True)
 class Setup(Generic[S]):
     spec: S
     me: PartyId
@@ -45,6 +66,8 @@ class Setup(Generic[S]):
     """The registered model that model.first_model names, safetensors."""
     saved: bytes = field(default=b"", repr=False)
     """State of an earlier run of this role to continue from, as it was reported; empty starts anew."""
+    scaling: InputScaling | None = None
+    """Of rounds whose columns are pooled, once it is known."""
 
     @property
     def table(self) -> Table:

@@ -4,7 +4,7 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import astuple, replace
+from dataclasses import astuple, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from vfl.codecs import InvalidBody
 from vfl.errors import RemoteProtocolError
 from vfl.horizontal.carrier import digest, raw_carrier, write
 from vfl.horizontal.combination import Stepper, WeightedMean
+from vfl.horizontal.input_scaling import agreed, message_of, metadata_of
 from vfl.horizontal.part import AggregatorPlaces, Examples, Finished, Question, Travelling, parts_of
 from vfl.horizontal.rows import clipped, derived, examples_of
 from vfl.horizontal.stopping import reason_to_stop
@@ -33,7 +34,7 @@ from vfl.models.networks import (
 from vfl.reports import Outcome, RoundDone
 from vfl.rounds_spec import RoundsSpec
 from vfl.schedule import batch_sizes
-from vfl.setup import Setup
+from vfl.setup import InputScaling, Setup
 from vfl.terms import PartyId
 
 MOST_ROWS = 1 << 31
@@ -44,10 +45,11 @@ LARGEST = 1e9
 class Aggregation:
     """The aggregator's side without its messages. Continues where `setup.saved` was given out."""
 
-    def __init__(self, setup: Setup[RoundsSpec]) -> None:
+    def __init__(self, setup: Setup[RoundsSpec], counted: "Counted | None" = None) -> None:
         self._setup, self.spec, self.seed = setup, setup.spec, setup.joint_seed
         saved = load(setup.saved) if setup.saved else {}
-        self._tests = {use: examples_of(self.spec, table, use) for use, table in setup.tables.items() if use == "test"}
+        tests = setup.tables.get("test")
+        self._tests = None if tests is None else examples_of(self.spec, tests, "test", setup.scaling)
         self._places: dict[str, AggregatorPlaces] = {
             part.name: part.aggregator(setup, _under(f"part/{part.name}/", saved)) for part in parts_of(self.spec)
         }
@@ -71,9 +73,7 @@ class Aggregation:
         self.rows_of: dict[PartyId, int] = numbers.get("rows_of", {})
         """What each client first said it has: it may not say more later to weigh more."""
         self.stopped: str = numbers.get("stopped", "")
-        self.sent = self.received = 0
-        """Payload bytes since the last round closed: of every try, and of sums."""
-        self._sums: int = numbers.get("sums", 0)
+        self.counted = counted or Counted(numbers.get("sums", 0))
         reach = numbers.get("reach")
         self.reach: Reach | None = Reach(*reach) if reach else None
         """Of secure sums of updates; measured by the round before."""
@@ -97,8 +97,14 @@ class Aggregation:
                 task = places.dispatch(client, held, task)
         return task
 
+    def told_first(self) -> Iterator[Message]:
+        """Without which a client can read neither its rows nor the model."""
+        if self._setup.scaling is not None and self.spec.pools_columns:
+            yield message_of(self._setup.scaling)
+
     def handed_out(self) -> Iterator[Message]:
         """What a client that has just come gets before its first task."""
+        yield from self.told_first()
         for places in self._places.values():
             if places.handed_out is not None:
                 yield places.handed_out()
@@ -110,11 +116,6 @@ class Aggregation:
                 question = places.question(round_number)
                 if question is not None:
                     yield question, places.learn
-
-    def next_sum(self) -> int:
-        """The number of the next secure sum: larger than all before."""
-        self._sums += 1
-        return self._sums
 
     def mean(self) -> WeightedMean:
         keep = any(places.keeps_replies for places in self._places.values())
@@ -158,7 +159,7 @@ class Aggregation:
 
     def close_round(self, mean: WeightedMean, found: dict[str, float], slowest_seconds: float) -> RoundDone:
         """The round's report; `found` is the score and loss of its model."""
-        sent, received, self.sent, self.received = self.sent, self.received, 0, 0
+        sent, received = self.counted.since_last_round()
         measures = found | {
             "replies": float(mean.replies),
             "rows": float(mean.rows),
@@ -185,7 +186,7 @@ class Aggregation:
 
     def evaluated(self) -> dict[str, float] | None:
         """Of the parameters in the module: score and loss on the aggregator's test rows, where it has some (R0.9)."""
-        return measured(self.spec, self.travelling, self._tests["test"]) if "test" in self._tests else None
+        return None if self._tests is None else measured(self.spec, self.travelling, self._tests)
 
     def evaluation_task(self) -> EvaluationTask:
         """The round's model as it is, for clients to measure."""
@@ -216,22 +217,43 @@ class Aggregation:
         waived = [f"refusal {name} is waived by rounds.allow" for name in self.spec.rounds.allow]
         ended = [f"ended after round {self.round}: {self.stopped}"] if self.stopped else []
         return Outcome(
-            state=save_parameters(finished.parameters),
+            state=save_parameters(finished.parameters, self._setup.scaling or agreed(self.spec)),
             metrics=metrics | finished.metrics,
             series=self.series,
-            notes=[*waived, *ended, *clipped(self.spec, self._setup.tables), *finished.notes],
+            notes=[*waived, *ended, *clipped(self.spec, self._setup.tables, self._setup.scaling), *finished.notes],
         )
 
     def saved(self) -> bytes:
         """All that the next round needs, safetensors."""
         numbers = {"round": self.round, "series": self.series, "rows_of": self.rows_of, "stopped": self.stopped}
-        numbers["sums"], numbers["reach"] = self._sums, astuple(self.reach) if self.reach else None
+        numbers["sums"], numbers["reach"] = self.counted.sums, astuple(self.reach) if self.reach else None
         tensors = {f"model/{name}": values for name, values in self.parameters.items()}
         tensors |= {f"optimiser/{name}": values for name, values in self._stepper.saved().items()}
         for part, places in self._places.items():
             tensors |= {f"part/{part}/{name}": values for name, values in places.saved().items()}
         tensors["numbers"] = torch.from_numpy(np.frombuffer(json.dumps(numbers).encode(), np.uint8).copy())
-        return save_parameters(tensors)
+        return save_parameters(tensors, self._setup.scaling)
+
+
+@dataclass
+class Counted:
+    """What the aggregator counts from its first message on, before it knows how to read a row."""
+
+    sums: int = 0
+    """Secure sums so far."""
+    sent: int = 0
+    """Payload bytes since the last round closed: of every try, and of sums."""
+    received: int = 0
+
+    def next_sum(self) -> int:
+        """The number of the next secure sum: larger than all before."""
+        self.sums += 1
+        return self.sums
+
+    def since_last_round(self) -> tuple[int, int]:
+        """Bytes sent and received, which are then counted anew."""
+        found, self.sent, self.received = (self.sent, self.received), 0, 0
+        return found
 
 
 SCORE = {"binary": "accuracy", "multiclass": "accuracy", "regression": "r2"}
@@ -272,7 +294,7 @@ def first_model(setup: Setup[RoundsSpec]) -> nn.Sequential:
     if setup.first_model:
         load_parameters(module, load(setup.first_model))
     if "first" in setup.tables:
-        rows = examples_of(spec, setup.tables["first"], "first")
+        rows = examples_of(spec, setup.tables["first"], "first", setup.scaling)
         if rows.labels is None:
             raise ValueError("first rows carry labels")
         train(
@@ -299,9 +321,10 @@ def distance(one: Parameters, other: Parameters) -> float:
     )
 
 
-def save_parameters(parameters: Parameters) -> bytes:
-    """As safetensors bytes."""
-    data: bytes = save({name: values.contiguous() for name, values in parameters.items()})
+def save_parameters(parameters: Parameters, scaling: InputScaling | None = None) -> bytes:
+    """As safetensors bytes; a model's say in their metadata how its inputs are scaled."""
+    metadata = None if scaling is None else metadata_of(scaling)
+    data: bytes = save({name: values.contiguous() for name, values in parameters.items()}, metadata)
     return data
 
 

@@ -48,7 +48,7 @@ class Augmentation:
         self._pool = msgspec.msgpack.decode(setup.saved, type=_Pool) if setup.saved else _Pool()
         self._own, self._held_out = Examples(torch.zeros(0)), Examples(torch.zeros(0))
         if "test" in setup.tables and setup.spec.backbone_decoder is None:
-            self._held_out = examples_of(setup.spec, setup.tables["test"], "test")
+            self._held_out = examples_of(setup.spec, setup.tables["test"], "test", setup.scaling)
         self._notes: tuple[str, ...] = ()
         self._measures: dict[str, float] = {}
 

@@ -155,7 +155,7 @@ class _Deriving:
         )
 
     def _scores(self, trained: Parameters, carried_back: _CarriedBack) -> Scores:
-        tests = examples_of(self._spec, self._setup.tables["test"], "test")
+        tests = examples_of(self._spec, self._setup.tables["test"], "test", self._setup.scaling)
         second_model = []
         for decoder in (self._started, trained):
             load_parameters(self._second.module, decoder)
@@ -204,14 +204,16 @@ class _Deriving:
     def _embedded(self) -> dict[str, Examples]:
         """Labelled rows as the first backbone embeds them."""
         given = {
-            use: examples_of(self._spec, table, use) for use, table in self._setup.tables.items() if use in LABELLED
+            use: examples_of(self._spec, table, use, self._setup.scaling)
+            for use, table in self._setup.tables.items()
+            if use in LABELLED
         }
         return {use: replace(rows, inputs=features(self._first.backbone, rows.inputs)) for use, rows in given.items()}
 
     @cached_property
     def _public(self) -> torch.Tensor | None:
         table = self._setup.tables.get("public")
-        return None if table is None else examples_of(self._spec, table, "public").inputs
+        return None if table is None else examples_of(self._spec, table, "public", self._setup.scaling).inputs
 
     @cached_property
     def _public_features(self) -> Rows | None:

@@ -41,7 +41,8 @@ class _Compression:
 
     def __init__(self, setup: Setup[RoundsSpec], terms: CompressedSync, saved: Mapping[str, torch.Tensor]) -> None:
         self._setup, self._spec, self._terms = setup, setup.spec, terms
-        self._tests = examples_of(setup.spec, setup.tables["test"], "test") if "test" in setup.tables else None
+        tests = setup.tables.get("test")
+        self._tests = None if tests is None else examples_of(setup.spec, tests, "test", setup.scaling)
         numbers = json.loads(saved["numbers"].numpy().tobytes()) if saved else {}
         self._residual: Parameters = {
             name.removeprefix("residual/"): values for name, values in saved.items() if name.startswith("residual/")

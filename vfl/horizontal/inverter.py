@@ -49,7 +49,7 @@ class Inverter:
     def space(self, module: nn.Sequential, rows: torch.Tensor) -> Space:
         """Of what enters; rows are as the module reads them."""
         if self.terms.space == "inputs":
-            return Space(tuple(rows.shape[1:]))
+            return Space(tuple(rows.shape[1:]), *self.spec.model.input_bounds)
         backbone, low = self.spec.backbone_decoder, 0.0  # blocks end in a ReLU
         if backbone is not None and backbone.translator:  # which is linear
             low = -math.inf

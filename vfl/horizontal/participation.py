@@ -13,11 +13,12 @@ from vfl.codecs import InvalidBody
 from vfl.errors import Diverged, RemoteProtocolError
 from vfl.horizontal.aggregation import network_of, save_parameters
 from vfl.horizontal.carrier import digest, fit, like, raw_update, read
+from vfl.horizontal.input_scaling import agreed, message_of
 from vfl.horizontal.part import ClientPlaces, Examples, Updated, Work, parts_of
 from vfl.horizontal.pooling import EVALUATION, evaluation_words, pooled
 from vfl.horizontal.rows import clipped, derived, examples_of
 from vfl.horizontal.summed_updates import PURPOSE, ROWS_PURPOSE, UpdateSums, reach_of
-from vfl.messages import EvaluationTask, Message, Published, RoundReply, RoundTask, SumTask
+from vfl.messages import ColumnScaling, EvaluationTask, Message, Published, RoundReply, RoundTask, SumTask
 from vfl.models.networks import Parameters, load_parameters, parameters_of
 from vfl.reports import Outcome
 from vfl.rounds_spec import RoundsSpec
@@ -51,7 +52,7 @@ class Participation:
 
     def __init__(self, setup: Setup[RoundsSpec]) -> None:
         self._setup, self.spec = setup, setup.spec
-        self._examples = examples_of(self.spec, setup.table, "training")
+        self._examples = examples_of(self.spec, setup.table, "training", setup.scaling)
         self._names, self._places = _places_of(setup)
         updates = [places.update for places in self._places if places.update is not None]
         self._update: Callable[[bytes, Work], Updated] = updates[0] if updates else raw_update
@@ -159,11 +160,19 @@ class Participation:
 
     def take(self, message: Message) -> None:
         """What the aggregator hands out once. Raises RemoteProtocolError where nobody here wants it."""
+        if isinstance(message, ColumnScaling):
+            self._told_again(message)
+            return
         takers = [places.take for places in self._places if places.take is not None]
         if not takers:
             raise RemoteProtocolError(f"the aggregator handed out {message.kind()}, which this job has no use for")
         for take in takers:
             take(message)
+
+    def _told_again(self, message: ColumnScaling) -> None:
+        """Whom the aggregator lost sight of may hear the scaling twice, but not another one."""
+        if self._setup.scaling is None or message != message_of(self._setup.scaling):
+            raise RemoteProtocolError("the aggregator sent another scaling of columns than before")
 
     def answer(self, task: SumTask) -> tuple[SumTerms, NDArray[np.uint64]] | None:
         """This client's numbers for a pooled sum, and the sum's terms; None where it could not train this round.
@@ -188,7 +197,7 @@ class Participation:
         agreed = self.spec.evaluates_at_clients and 1 <= task.round <= self.spec.rounds.rounds and asked <= TRIES
         if table is None or not agreed or digest(task.parameters) != task.model_digest:
             raise RemoteProtocolError("the aggregator asks for an evaluation that this job does not have")
-        module, rows = self._build(), examples_of(self.spec, table, "test")
+        module, rows = self._build(), examples_of(self.spec, table, "test", self._setup.scaling)
         for places in self._places:
             if places.embed is not None:
                 rows = replace(rows, inputs=places.embed(rows.inputs))
@@ -247,9 +256,10 @@ class Participation:
                     parameters = places.complete(parameters)
         except InvalidBody as error:
             raise RemoteProtocolError(f"the published model cannot be read: {error}") from error
-        notes = clipped(self.spec, self._setup.tables)
+        notes = clipped(self.spec, self._setup.tables, self._setup.scaling)
         notes += [note for places in self._places for note in places.notes()]
-        return Outcome(state=save_parameters(parameters), metrics=metrics, series=self._series, notes=notes)
+        state = save_parameters(parameters, self._setup.scaling or agreed(self.spec))
+        return Outcome(state=state, metrics=metrics, series=self._series, notes=notes)
 
     def _concluded(self, parameters: Parameters) -> dict[str, float]:
         """What parts measure of the published model, each on a module of its own."""

@@ -46,13 +46,12 @@ def evaluation_words(spec: RoundsSpec, module: nn.Sequential, rows: Examples) ->
     numbers = (float(rows.rows), right, found.loss * rows.rows, float(values.sum()))
     if not all(math.isfinite(number) for number in numbers):
         return np.zeros(EVALUATION_WORDS, np.uint64)  # a model that gives no number is not measured here
-    digits = [(round(number * UNIT) >> (DIGIT_BITS * at)) & MASK for number in numbers for at in range(DIGITS)]
-    return np.array(digits, np.uint64)
+    return np.array([digit for number in numbers for digit in digits_of(round(number * UNIT), DIGITS)], np.uint64)
 
 
 def evaluation_of(spec: RoundsSpec, total: NDArray[np.uint64]) -> dict[str, float]:
     """Score and mean loss over all rows of the clients in the sum; nothing where no honest clients could sum to it."""
-    rows, right, loss, labels = (_joined(total[DIGITS * at : DIGITS * (at + 1)]) / UNIT for at in range(NUMBERS))
+    rows, right, loss, labels = (joined(total[DIGITS * at : DIGITS * (at + 1)]) / UNIT for at in range(NUMBERS))
     if rows < 1 or loss < 0 or right < 0:
         return {}
     if spec.job.task != "regression":
@@ -64,8 +63,13 @@ def evaluation_of(spec: RoundsSpec, total: NDArray[np.uint64]) -> dict[str, floa
 MASK = (1 << DIGIT_BITS) - 1
 
 
-def _joined(sums: NDArray[np.uint64]) -> int:
+def digits_of(number: int, digits: int) -> list[int]:
+    """A whole number as words that can be summed apart, negative ones as two's complement."""
+    return [(number >> (DIGIT_BITS * at)) & MASK for at in range(digits)]
+
+
+def joined(sums: NDArray[np.uint64]) -> int:
     """The whole number whose digits were summed, signed."""
-    bits = DIGIT_BITS * DIGITS
+    bits = DIGIT_BITS * len(sums)
     total = sum(int(digit) << (DIGIT_BITS * at) for at, digit in enumerate(sums)) % (1 << bits)
     return total - (1 << bits) if total >> (bits - 1) else total

@@ -25,7 +25,7 @@ class Retraining:
         self._setup, self._spec, self._terms, self._inverter = setup, setup.spec, inverter.terms, inverter
         self._seed = derived(setup.joint_seed, "model-inversion")
         uses = [use for use in ("validation", "test") if use in setup.tables]
-        self._judges = [examples_of(setup.spec, setup.tables[use], use) for use in uses[:1]]
+        self._judges = [examples_of(setup.spec, setup.tables[use], use, setup.scaling) for use in uses[:1]]
         self._singles: list[tuple[Parameters, int]] = []
         self._measures: dict[str, float] = {}
 

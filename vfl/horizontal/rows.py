@@ -6,45 +6,80 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 
-from vfl.errors import InvalidData
+from vfl.errors import InvalidData, LocalProtocolError
+from vfl.horizontal.input_scaling import agreed
 from vfl.horizontal.part import Examples
 from vfl.rounds_spec import RoundsSpec
-from vfl.setup import Table
+from vfl.rounds_terms import DEVIATIONS
+from vfl.setup import InputScaling, Table
+
+MUCH_CLIPPED = 0.05
+"""Share of a pooled column beyond which clipping is told: of a bell curve 0.3 % lies out there, of incomes 3 %."""
 
 
-def examples_of(spec: RoundsSpec, table: Table, use: str) -> Examples:
-    """Columns clipped to the public input range, mapped to [0, 1] and shaped as the network reads them.
+def examples_of(spec: RoundsSpec, table: Table, use: str, scaling: InputScaling | None = None) -> Examples:
+    """Columns scaled and shaped as the network reads them; `scaling` is needed where none is agreed.
 
     Raises InvalidData where the table does not fit the model.
     """
-    if table.columns.shape[1] != spec.inputs:
-        raise InvalidData(
-            f"the {use} rows have {table.columns.shape[1]} input columns, the model takes {spec.inputs}",
-            fix="Name the input columns in model.columns, or correct model.input_shape.",
-        )
-    low, high = spec.model.input_range
-    scaled = ((np.clip(table.columns, low, high) - low) / (high - low)).astype(np.float32)
+    check_fit(spec, table, use)
+    scaling = scaling or agreed(spec)
+    if scaling is None:
+        raise LocalProtocolError(f"the {use} rows are read before it is known how columns are scaled")
+    scaled = scaling.apply(table.columns).astype(np.float32)
     inputs = torch.from_numpy(scaled).reshape(-1, *spec.model.input_shape)
     if table.labels is None:
         return Examples(inputs)
     if spec.job.task == "regression":
         return Examples(inputs, torch.from_numpy(table.labels.astype(np.float32)))
-    labels = table.labels.astype(np.int64)
-    if len(labels) and not (labels.min() >= 0 and labels.max() < spec.outputs):
+    return Examples(inputs, torch.from_numpy(table.labels.astype(np.int64)))
+
+
+def check_fit(spec: RoundsSpec, table: Table, use: str) -> None:
+    """Raises InvalidData where the table does not fit the model."""
+    if table.columns.shape[1] != spec.inputs:
+        raise InvalidData(
+            f"the {use} rows have {table.columns.shape[1]} input columns, the model takes {spec.inputs}",
+            fix="Name the input columns in model.columns, or correct model.input_shape.",
+        )
+    labels = table.labels
+    if labels is None or spec.job.task == "regression" or not len(labels):
+        return
+    if not (labels.min() >= 0 and labels.max() < spec.outputs):
         raise InvalidData(f"the {use} rows hold labels outside 0 to {spec.outputs - 1}")
-    return Examples(inputs, torch.from_numpy(labels))
 
 
-def clipped(spec: RoundsSpec, tables: Mapping[str, Table]) -> list[str]:
-    """A sentence for each table with values outside the public range: a model is told less than its rows hold."""
-    low, high = spec.model.input_range
-    outside = {use: int(((table.columns < low) | (table.columns > high)).sum()) for use, table in tables.items()}
+def clipped(spec: RoundsSpec, tables: Mapping[str, Table], scaling: InputScaling | None = None) -> list[str]:
+    """A sentence for what is clipped of each table: a model is told less than its rows hold."""
+    scaling = scaling or agreed(spec)
+    return (
+        []
+        if scaling is None
+        else [text for use, table in tables.items() for text in _clipped(spec, use, table, scaling)]
+    )
+
+
+def _clipped(spec: RoundsSpec, use: str, table: Table, scaling: InputScaling) -> list[str]:
+    outside, rows = scaling.outside(table.columns), len(table.columns)
+    if len(spec.model.ranges) == 1:
+        (low, high), count = spec.model.ranges[0], int(outside.sum())
+        text = (
+            f"{count:,} of {table.columns.size:,} values of {use} lie outside model.input_range, "
+            f"{low:g} to {high:g}, and were clipped to it"
+        )
+        return [text] if count else []
+    told = MUCH_CLIPPED * rows if spec.pools_columns else 0
+    limits = f"{DEVIATIONS:g} deviations around the mean of all clients" if spec.pools_columns else "model.input_range"
     return [
-        f"{count:,} of {tables[use].columns.size:,} values of {use} lie outside model.input_range, "
-        f"{low:g} to {high:g}, and were clipped to it"
-        for use, count in outside.items()
-        if count
+        f"{count:,} of {rows:,} values of {column_name(spec, at)} of {use} lie outside {limits}, "
+        f"{scaling.low[at]:g} to {scaling.high[at]:g}, and were clipped to it"
+        for at, count in enumerate(outside)
+        if count > told
     ]
+
+
+def column_name(spec: RoundsSpec, at: int) -> str:
+    return f"column {spec.model.columns[at]!r}" if spec.model.columns else f"input column {at + 1}"
 
 
 def derived(seed: bytes, *purpose: object) -> bytes:

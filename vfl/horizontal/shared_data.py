@@ -56,7 +56,7 @@ class Adjuster:
     def __init__(self, setup: Setup[RoundsSpec], saved: Mapping[str, torch.Tensor]) -> None:
         self._spec, self._terms = setup.spec, terms_of(setup.spec)
         self._seed = derived(setup.joint_seed, "shared rows")
-        rows = examples_of(self._spec, setup.tables["shared"], "shared")
+        rows = examples_of(self._spec, setup.tables["shared"], "shared", setup.scaling)
         if rows.labels is None:
             raise InvalidData("the shared rows carry no labels")
         self._regression = self._spec.job.task == "regression"
@@ -309,7 +309,7 @@ def class_counts(labels: torch.Tensor, classes: int, edges: tuple[float, ...]) -
 
 
 def rows_message(rows: Examples) -> SharedRows:
-    """The shared rows as they travel: float32 inputs in [0, 1], float32 labels."""
+    """The shared rows as they travel: float32 inputs, scaled, float32 labels."""
     if rows.labels is None:
         raise InvalidData("the shared rows carry no labels")
     return SharedRows(
@@ -328,7 +328,8 @@ def examples_from(spec: RoundsSpec, message: SharedRows) -> Examples:
     regression = spec.job.task == "regression"
     if not (np.isfinite(values).all() and np.isfinite(targets).all()):
         raise InvalidData("the shared rows hold numbers that are not finite")
-    if values.min() < 0 or values.max() > 1 or message.rows > MOST_SHARED_ROWS:
+    low, high = spec.model.input_bounds
+    if values.min() < low or values.max() > high or message.rows > MOST_SHARED_ROWS:
         raise InvalidData(f"the shared rows lie outside the inputs' range, or are more than {MOST_SHARED_ROWS}")
     if not regression and not np.isin(targets, np.arange(spec.outputs)).all():
         raise InvalidData("the shared rows hold labels of no class of this job")

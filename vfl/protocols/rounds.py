@@ -1,7 +1,9 @@
 """Horizontal rounds: an aggregator and clients whose rows carry labels train one model; rows stay where they are.
 
     aggregator A                                                client k
-    0  derive what travels from the first model                 ClientReady -> A, and again when it has come back
+    0  pool means and deviations of columns, where no range     ClientReady -> A, and again when it has come back
+       is agreed: a secure sum; ColumnScaling -> each client
+       derive what travels from the first model
     1  select a cohort from (job seed, round)
     2  broadcast: RoundTask -> each client of the cohort
                                                                 3  receive, prepare its rows, E local epochs
@@ -15,22 +17,43 @@ A round closes when its whole cohort has answered, or at its deadline with `quor
 usable replies it is repeated. A reply that must not enter is refused by name, and the round goes on with the rest.
 
 Who learns what: A reads every client's trained parameters and number of rows, from which properties of rows, and rows,
-can be inferred. Clients learn the shared model. Poisoning within `reply_norm_limit` is not detected.
+can be inferred. Clients learn the shared model. All learn means and deviations of columns, where these are pooled.
+Poisoning within `reply_norm_limit` is not detected.
 """
 
 import math
+from dataclasses import replace
 
 from vfl.errors import LocalProtocolError, RemoteProtocolError, SecureSumFailed, TooFewReplies
 from vfl.flow import Flow, await_next, receive_any, report, send
-from vfl.horizontal.aggregation import MOST_ROWS, Aggregation
+from vfl.horizontal.aggregation import MOST_ROWS, Aggregation, Counted
 from vfl.horizontal.combination import WeightedMean
+from vfl.horizontal.input_scaling import (
+    PURPOSE,
+    of_first_model,
+    pooled_scaling,
+    read_scaling,
+    scaling_in,
+    words_for,
+    words_of,
+)
 from vfl.horizontal.participation import Participation
 from vfl.horizontal.pooling import EVALUATION, EVALUATION_WORDS, evaluation_of, pooled
 from vfl.horizontal.presence import Presence
-from vfl.horizontal.rows import derived
+from vfl.horizontal.rows import check_fit, column_name, derived
 from vfl.horizontal.selection import cohort
 from vfl.horizontal.summed_updates import ROWS_PURPOSE, UpdateSums, first_reach, next_reach
-from vfl.messages import ClientReady, EvaluationTask, Message, Published, RoundReply, RoundTask, SharedRows, SumTask
+from vfl.messages import (
+    ClientReady,
+    ColumnScaling,
+    EvaluationTask,
+    Message,
+    Published,
+    RoundReply,
+    RoundTask,
+    SharedRows,
+    SumTask,
+)
 from vfl.protocols import Protocol
 from vfl.protocols.secure_sum import contribute, sum_of
 from vfl.reports import Outcome, Progress, Refused, RoundDone
@@ -39,7 +62,7 @@ from vfl.setup import Setup
 from vfl.sums.terms import Attendance, SumResult, SumTerms
 from vfl.terms import PartyId, Role
 
-TO_CLIENT = (RoundTask, SumTask, SharedRows, EvaluationTask, Published)
+TO_CLIENT = (RoundTask, SumTask, ColumnScaling, SharedRows, EvaluationTask, Published)
 TRIES = 3
 """How often a round is tried (R0.4)."""
 MESSAGES_PER_REPLY = 64
@@ -48,8 +71,8 @@ MESSAGES_PER_REPLY = 64
 
 def aggregator(setup: Setup[RoundsSpec]) -> Flow[Outcome]:
     spec, rounds = setup.spec, setup.spec.rounds
-    side, present = Aggregation(setup), Presence()  # 0
-    yield from _await_clients(spec, present, rounds.deadline_seconds)
+    present = Presence()
+    side = yield from _begun(setup, present)  # 0
     if not side.round:
         yield from _pool(side, 0, [client for client in spec.roster.clients if client in present], present)
     while not side.over:
@@ -61,10 +84,9 @@ def aggregator(setup: Setup[RoundsSpec]) -> Flow[Outcome]:
             chosen = cohort(setup.joint_seed, side.round + 1, spec.roster.clients, present, spec.cohort)  # 1
             task = side.task(body, bits)
             for client in chosen:
-                if present.just_came(client):
-                    for message in side.handed_out():
-                        side.sent += yield from send(client, message)
-                side.sent += yield from send(client, side.task_for(client, present.held_by(client), task))  # 2
+                yield from _greet(side, client, present)
+                told = side.task_for(client, present.held_by(client), task)
+                side.counted.sent += yield from send(client, told)  # 2
             collected = _Collected(side, task, bits)
             yield from collected.sum(chosen, present) if rounds.secure_sum else collected.gather(chosen, present)  # 5
             if collected.enough(chosen):
@@ -81,13 +103,19 @@ def aggregator(setup: Setup[RoundsSpec]) -> Flow[Outcome]:
         yield from report(side.close_round(collected.mean, found, collected.slowest))
     final = side.final()
     for client in spec.roster.clients:
+        if client not in present or present.just_came(client):
+            for message in side.told_first():
+                yield from send(client, message)
         yield from send(client, side.published_to(present.held_by(client), final))  # 7
     return side.outcome()
 
 
 def client(setup: Setup[RoundsSpec]) -> Flow[Outcome]:
-    hub, side = setup.only(Role.AGGREGATOR), Participation(setup)
-    yield from send(hub, ClientReady(side.held()))
+    hub = setup.only(Role.AGGREGATOR)
+    for use, table in setup.tables.items():
+        check_fit(setup.spec, table, use)
+    yield from send(hub, ClientReady())  # who begins holds no backbone
+    side = Participation((yield from _scaled(setup, hub)))  # 0
     message: Message | None = None
     while True:
         if message is None:
@@ -117,10 +145,54 @@ def client(setup: Setup[RoundsSpec]) -> Flow[Outcome]:
                 message = None
 
 
+def _begun(setup: Setup[RoundsSpec], present: Presence) -> Flow[Aggregation]:
+    """The aggregator's side once its clients are there, and once it is known how columns are scaled."""
+    spec, seconds, counted = setup.spec, setup.spec.rounds.deadline_seconds, Counted()
+    scaling = scaling_in(setup.saved) or of_first_model(spec, setup.first_model)
+    if scaling is not None:
+        side = Aggregation(replace(setup, scaling=scaling))
+        yield from _await_clients(spec, present, seconds)
+        return side
+    for use, table in setup.tables.items():
+        check_fit(spec, table, use)
+    yield from _await_clients(spec, present, seconds)
+    terms = pooled(spec, 0, PURPOSE, words_for(spec))
+    result = yield from _sum_before(spec, counted, terms, list(spec.roster.clients), present)
+    scaling, constant = pooled_scaling(result.words)
+    for at in constant:
+        yield from report(Progress(f"{column_name(spec, at)} is the same in every client's rows: it says nothing"))
+    return Aggregation(replace(setup, scaling=scaling), counted)
+
+
+def _scaled(setup: Setup[RoundsSpec], hub: PartyId) -> Flow[Setup[RoundsSpec]]:
+    """A client's setup with the scaling of its columns: where none is agreed, it adds its sums and waits to be told."""
+    spec, message, asked = setup.spec, None, 0
+    while spec.pools_columns:
+        message = message or (yield from receive_any(TO_CLIENT, hub))
+        match message:
+            case ColumnScaling():
+                return replace(setup, scaling=read_scaling(spec, message))
+            case SumTask(round=0, purpose=purpose) if purpose == PURPOSE and asked < TRIES:
+                task, asked = message, asked + 1
+                terms = pooled(spec, 0, PURPOSE, words_for(spec))
+                message = yield from contribute(terms, task, words_of(setup.table.columns), setup.me, hub)
+            case other:
+                raise RemoteProtocolError(f"{hub} sent {other.kind()} before it said how columns are scaled")
+    return setup
+
+
+def _greet(side: Aggregation, client: PartyId, present: Presence) -> Flow[None]:
+    """What a client that has just come is given before anything is asked of it."""
+    if present.just_came(client):
+        for message in side.handed_out():
+            side.counted.sent += yield from send(client, message)
+
+
 def _pool(side: Aggregation, number: int, clients: list[PartyId], present: Presence) -> Flow[None]:
     """What parts ask these clients, by secure sums: nobody's own numbers are read."""
     if side.spec.rounds.secure_sum and not number:
-        result = yield from _sum_before(side, pooled(side.spec, 0, ROWS_PURPOSE, 1), clients, present)
+        terms = pooled(side.spec, 0, ROWS_PURPOSE, 1)
+        result = yield from _sum_before(side.spec, side.counted, terms, clients, present, side)
         mean_rows = int(result.words[0]) / len(result.contributors)
         if not 1 <= mean_rows < MOST_ROWS:
             raise SecureSumFailed(f"the clients' rows cannot be {mean_rows:.3g} each: somebody spoilt their sum")
@@ -128,11 +200,11 @@ def _pool(side: Aggregation, number: int, clients: list[PartyId], present: Prese
     for question, learn in side.questions(number):
         terms = pooled(side.spec, number, question.purpose, question.words, question.numbers)
         if not number:
-            result = yield from _sum_before(side, terms, clients, present)
+            result = yield from _sum_before(side.spec, side.counted, terms, clients, present, side)
             learn(number, result.words)
             continue
         try:
-            result = yield from _sum(side, terms, clients, present, Attendance())
+            result = yield from _sum(side.spec, side.counted, terms, clients, present, Attendance())
             learn(number, result.words)
         except SecureSumFailed as error:  # a round can do without
             yield from report(Progress(f"{question.purpose} of round {number} are not known: {error}"))
@@ -142,37 +214,53 @@ def _evaluate(side: Aggregation, clients: list[PartyId], present: Presence) -> F
     """The round's model on the test rows of its clients, where the aggregator has none (R0.9)."""
     task = side.evaluation_task()
     for client in clients:
-        side.sent += yield from send(client, task)
+        side.counted.sent += yield from send(client, task)
     terms = pooled(side.spec, side.round, EVALUATION, EVALUATION_WORDS)
     try:
-        result = yield from _sum(side, terms, clients, present, Attendance())
+        result = yield from _sum(side.spec, side.counted, terms, clients, present, Attendance())
     except SecureSumFailed as error:
         yield from report(Progress(f"round {side.round} is not measured: {error}"))
         return {}
     return evaluation_of(side.spec, result.words)
 
 
-def _sum_before(side: Aggregation, terms: SumTerms, clients: list[PartyId], present: Presence) -> Flow[SumResult]:
-    """A sum that nothing goes on without, tried as often as a round."""
+def _sum_before(
+    spec: RoundsSpec,
+    counted: Counted,
+    terms: SumTerms,
+    clients: list[PartyId],
+    present: Presence,
+    side: Aggregation | None = None,
+) -> Flow[SumResult]:
+    """A sum that nothing goes on without, tried as often as a round; `side` greets whom it asks."""
     for tries in range(1, TRIES + 1):
+        there = [client for client in clients if client in present]
+        if side is not None:
+            for client in there:
+                yield from _greet(side, client, present)
         try:
-            return (yield from _sum(side, terms, [c for c in clients if c in present], present, Attendance()))
+            return (yield from _sum(spec, counted, terms, there, present, Attendance()))
         except SecureSumFailed as error:
             if tries == TRIES:
                 raise
             yield from report(Progress(f"{terms.purpose}: {error}; it is tried again"))
-            yield from _await_clients(side.spec, present, side.spec.rounds.deadline_seconds)
+            yield from _await_clients(spec, present, spec.rounds.deadline_seconds)
     raise LocalProtocolError("a sum was not tried")
 
 
 def _sum(
-    side: Aggregation, terms: SumTerms, clients: list[PartyId], present: Presence, seen: Attendance
+    spec: RoundsSpec,
+    counted: Counted,
+    terms: SumTerms,
+    clients: list[PartyId],
+    present: Presence,
+    seen: Attendance,
 ) -> Flow[SumResult]:
     try:
-        return (yield from sum_of(terms, side.next_sum(), clients, side.spec.rounds.deadline_seconds, seen))
+        return (yield from sum_of(terms, counted.next_sum(), clients, spec.rounds.deadline_seconds, seen))
     finally:
-        side.sent += seen.sent_bytes
-        side.received += seen.payload_bytes
+        counted.sent += seen.sent_bytes
+        counted.received += seen.payload_bytes
         for client in seen.left:
             present.lose(client)
         for client in seen.faulty:  # who breaks a sum is in no further one
@@ -227,8 +315,9 @@ class _Collected:
             raise LocalProtocolError("a secure round has no measure yet")
         layout = UpdateSums(side.spec, self._received)
         seed = derived(side.seed, "grid", self._task.round)
+        terms = layout.terms(self._task.round, reach)
         try:
-            result = yield from _sum(side, layout.terms(self._task.round, reach), chosen, present, seen)
+            result = yield from _sum(side.spec, side.counted, terms, chosen, present, seen)
         except SecureSumFailed as error:
             yield from report(Progress(str(error)))
             return
@@ -256,7 +345,7 @@ class _Collected:
             left = delivery.waited_seconds < self._seconds
             self._seconds = max(0.0, self._seconds - delivery.waited_seconds)
             self.slowest += delivery.waited_seconds
-            self._side.received += delivery.payload_bytes
+            self._side.counted.received += delivery.payload_bytes
             match delivery.message:
                 case RoundReply(round=number) as reply if number == self._task.round:
                     return reply
