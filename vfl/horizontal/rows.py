@@ -37,6 +37,7 @@ def examples_of(spec: RoundsSpec, table: Table, use: str, scaling: InputScaling 
 
 def check_fit(spec: RoundsSpec, table: Table, use: str) -> None:
     """Raises InvalidData where the table does not fit the model."""
+    use = "training" if use == "rows" else use
     if table.columns.shape[1] != spec.inputs:
         raise InvalidData(
             f"the {use} rows have {table.columns.shape[1]} input columns, the model takes {spec.inputs}",
