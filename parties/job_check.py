@@ -5,12 +5,15 @@ what a job that can work means for each side.
 """
 
 import math
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import msgspec
 
 from parties.errors import PolicyRefused
-from parties.policy import FLOOR, check_plan
+from parties.policy import FLOOR, check_model, check_plan
+from parties.settings import Acceptance
 from vfl import planner
 from vfl.job import JobSpec
 from vfl.messages import Grain
@@ -121,8 +124,12 @@ def check(spec: JobSpec, rows: int | None = None) -> JobCheck:
 
 def _plans(spec: JobSpec, rows: int) -> dict[PartyId, Plan]:
     """One per role: parties of one role plan alike."""
-    one_each = {spec.role_of(party): party for party in reversed(spec.parties)}
-    return {party: planner.plan(spec, party, rows) for role, party in one_each.items() if role is not Role.AGGREGATOR}
+    asked = (party for party in _one_of_each_role(spec) if spec.role_of(party) is not Role.AGGREGATOR)
+    return {party: planner.plan(spec, party, rows) for party in asked}
+
+
+def _one_of_each_role(spec: JobSpec) -> tuple[PartyId, ...]:
+    return tuple({spec.role_of(party): party for party in reversed(spec.parties)}.values())
 
 
 def _sides(spec: JobSpec) -> tuple[Side, ...]:
@@ -176,9 +183,13 @@ def _must_accept(spec: JobSpec, plans: dict[PartyId, Plan]) -> Any:
         for brought in spec.brings(party).values():
             if brought.leaves:
                 yield f'acceptance.handed_out of {party}: "{brought.dataset}", as its rows go to every peer'
-    for party, plan in plans.items():
+    rules: list[Callable[[Acceptance], object]] = [
+        partial(check_model, spec, party) for party in _one_of_each_role(spec)
+    ]
+    rules += [partial(check_plan, plan, party) for party, plan in plans.items()]
+    for rule in rules:
         try:
-            check_plan(plan, party, FLOOR)
+            rule(FLOOR)
         except PolicyRefused as refusal:
             yield f"{refusal.fix.rstrip('.')} ({str(refusal).partition(': ')[2]})"
 

@@ -3,6 +3,7 @@
 from parties.errors import PolicyRefused
 from parties.settings import Acceptance
 from vfl.job import JobSpec
+from vfl.model_size import model_bytes
 from vfl.plan import Plan
 from vfl.terms import Brought, PartyId
 
@@ -24,6 +25,15 @@ def check_agreement(spec: JobSpec, me: PartyId, acceptance: Acceptance) -> None:
         _refuse(
             me, "fixed_seed", f"job.seed is {spec.job.seed}, chosen by one side", "set it to true, or use seed = joint"
         )
+    check_model(spec, me, acceptance)
+
+
+def check_model(spec: JobSpec, me: PartyId, acceptance: Acceptance) -> None:
+    """The rule about the model's size, counted without building it. Raises PolicyRefused."""
+    size, most = model_bytes(spec, me), acceptance.maximum_model_bytes
+    if size > most:
+        text = f"its part of the model would have {size} bytes, more than {most}"
+        _refuse(me, "maximum_model_bytes", text, "propose fewer or narrower layers, or raise it")
 
 
 def _check_table(brought: Brought, me: PartyId, acceptance: Acceptance) -> None:

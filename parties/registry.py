@@ -1,6 +1,6 @@
 """This party's half of each model on its own disk: safetensors bytes, a manifest beside them, states as it trains.
 
-models/<job>/epochs/epoch-0001.safetensors   as each epoch ends
+models/<job>/epochs/epoch-0001.safetensors   as each epoch ends; of a large model the last ones only
 models/<job>/rounds/round-000001             the last rounds this party took part in, as its role holds them
 models/<job>/model.safetensors               when the role has returned
 models/<job>/manifest.json                   when every party is done; a model without one does not count
@@ -20,7 +20,10 @@ from parties.errors import StorageFailed, UnknownModel
 from parties.settings import write_private
 from vfl.errors import LocalProtocolError
 
-ROUNDS_KEPT = 3
+ROUNDS_KEPT = EPOCHS_KEPT = 3
+"""States that are kept however large the model is."""
+EPOCH_BYTES = 32 << 20
+"""States of more epochs are kept as long as all together have no more than this: of most models all of them."""
 CHECKPOINTS = ("epochs", "rounds")
 
 
@@ -32,9 +35,15 @@ class Registry:
         return self._folder / job / "model.safetensors"
 
     def keep_epoch(self, job: str, epoch: int, state: bytes) -> Path:
-        """Raises LocalProtocolError for bytes that are not safetensors, StorageFailed when they cannot be written."""
+        """The newest states, epochs coming in turn: there are as many, and a peer may have chosen the model's size.
+
+        Raises LocalProtocolError for bytes that are not safetensors, StorageFailed when they cannot be written.
+        """
         weights_digest(state)
-        return self._write(self._folder / job / "epochs" / f"epoch-{epoch:04}.safetensors", state)
+        kept = max(EPOCHS_KEPT, EPOCH_BYTES // len(state))
+        with contextlib.suppress(OSError):
+            self._epoch_path(job, epoch - kept).unlink(missing_ok=True)
+        return self._write(self._epoch_path(job, epoch), state)
 
     def keep_round(self, job: str, number: int, state: bytes) -> None:
         """The newest states only: there are as many as rounds. Raises StorageFailed."""
@@ -80,6 +89,9 @@ class Registry:
             if folder.is_dir() and not kept:
                 shutil.rmtree(folder)
         return kept
+
+    def _epoch_path(self, job: str, epoch: int) -> Path:
+        return self._folder / job / "epochs" / f"epoch-{epoch:04}.safetensors"
 
     def _write(self, path: Path, data: bytes) -> Path:
         try:

@@ -97,6 +97,8 @@ class Acceptance(Table):
     minimum_rows: int = Field(default=1000, ge=2)
     minimum_batch_rows: int = Field(default=0, ge=0)
     maximum_rho: float = Field(default=0.05, ge=0)
+    maximum_model_bytes: int = Field(default=64 << 20, ge=1)
+    """Of this party's part of a job's model, whose layers a peer may have chosen; it is kept in memory and on disk."""
     private_seed: str = Field(default="", repr=False)
 
 
@@ -314,5 +316,6 @@ peer_port = {peer_port}       # other parties
 # minimum_rows = 1000
 # minimum_batch_rows = 0     # 0 = what the number of opened values asks for
 # maximum_rho = 0.05
+# maximum_model_bytes = 67108864  # of this party's part of a model; states of it are kept on disk
 # private_seed = ""          # empty = drawn for each job
 """

@@ -49,6 +49,16 @@ def test_what_is_not_allowed_by_name_is_refused_by_rule(
         check_agreement(spec(**changes), "bank", Acceptance(**(AGREED | acceptance)))
 
 
+def test_a_model_larger_than_agreed_is_refused_with_both_numbers_before_it_is_built() -> None:
+    check_agreement(spec(), "bank", Acceptance(**AGREED, maximum_model_bytes=24))  # two columns and an offset
+    with pytest.raises(PolicyRefused, match=r"acceptance\.maximum_model_bytes: .* 24 bytes, more than 23"):
+        check_agreement(spec(), "bank", Acceptance(**AGREED, maximum_model_bytes=23))
+    huge = rounds.spec(hidden=(1_000_000, 1000))
+    agreed = Acceptance(peers=tuple(huge.parties), datasets=("test-rows",), schemes=("updates",))
+    with pytest.raises(PolicyRefused, match=r"acceptance\.maximum_model_bytes"):
+        check_agreement(huge, huge.roster.aggregator, agreed)
+
+
 def test_a_column_that_was_not_granted_is_refused_so_that_no_peer_can_ask_for_a_label_as_an_input() -> None:
     granted = AGREED | {"peers": ("bank",), "datasets": ("other",), "columns": ("a",)}
     with pytest.raises(PolicyRefused, match=r"acceptance\.columns: 'b' is not in it"):

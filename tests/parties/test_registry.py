@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import save
 
 from parties.errors import StorageFailed, UnknownModel
-from parties.registry import Registry, weights_digest
+from parties.registry import EPOCH_BYTES, EPOCHS_KEPT, Registry, weights_digest
 from vfl.errors import LocalProtocolError
 
 WEIGHTS: dict[str, NDArray[Any]] = {
@@ -75,6 +75,20 @@ def test_a_folder_that_takes_no_files_is_named(tmp_path: Path) -> None:
     (tmp_path / "models").write_text("in the way")
     with pytest.raises(StorageFailed, match="cannot be written"):
         Registry(tmp_path).keep_model("job", save(WEIGHTS))
+
+
+def test_of_a_large_model_the_last_epochs_are_kept_and_of_a_small_one_all(tmp_path: Path) -> None:
+    registry, large = Registry(tmp_path), save({"w": np.zeros(EPOCH_BYTES // 24)})  # 11 MB
+    for epoch in range(1, 6):
+        registry.keep_epoch("large", epoch, large)
+        registry.keep_epoch("small", epoch, save(WEIGHTS))
+
+    def kept(job: str) -> list[str]:
+        return sorted(path.name for path in (tmp_path / "models" / job / "epochs").iterdir())
+
+    assert EPOCHS_KEPT == 3
+    assert kept("large") == [f"epoch-000{epoch}.safetensors" for epoch in (3, 4, 5)]
+    assert len(kept("small")) == 5
 
 
 def test_of_many_rounds_the_newest_states_are_kept_as_they_are(tmp_path: Path) -> None:

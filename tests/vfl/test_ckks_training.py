@@ -1,15 +1,18 @@
 """Encrypted training equals clear training with the same polynomials, and its transcript gives nothing away."""
 
+import gc
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from crypto.ckks import CkksPrivateKey
 from vfl.errors import Diverged, RemoteProtocolError
 from vfl.flow import Delivery, Send
 from vfl.messages import PublicKeys, RowsDigest
 from vfl.models.polynomial import load_tensors
-from vfl.protocols.ckks_training import label_party
+from vfl.protocols.ckks_training import KeyOwner, label_party
+from vfl.protocols.feature_side import FeatureSide
 from vfl.training_plan import plan
 
 
@@ -88,6 +91,16 @@ def test_a_key_opens_no_more_values_than_agreed(federation, breast_cancer):
         if line.kind in ("OpenedGradient", "OpenedScores"):
             opened += len(line.message.values) // 8
         assert opened <= spec.encryption.values_per_key
+
+
+def test_a_key_that_is_used_up_is_dropped(make_setups, breast_cancer):
+    """Each is 0.7 MB, and a job of thousands of steps has hundreds of them."""
+    setups = make_setups(breast_cancer, train_epochs=2, train_batch_rows=128, encryption_values_per_key=31)
+    owner, most = KeyOwner(setups["telco-0"], FeatureSide(setups["telco-0"])), 0
+    for _ in owner.blocks():
+        most = max(most, sum(type(thing) is CkksPrivateKey for thing in gc.get_objects()))
+    assert owner.operations()["make key"] == 8
+    assert most <= 2
 
 
 def test_a_diverging_encrypted_run_stops_before_its_sums_leave_the_range(federation, breast_cancer):

@@ -6,6 +6,7 @@ import torch
 from sklearn.datasets import load_digits
 
 from vfl.errors import ImpossibleJob
+from vfl.model_size import weights_of
 from vfl.models import networks
 from vfl.models.local_training import evaluate, train
 from vfl.network_names import block_names, cut_names
@@ -41,6 +42,25 @@ def test_a_network_is_a_chain_of_the_blocks_that_names_alone_foretell(name, hidd
     assert cut_names(name, hidden) == blocks[:-1]
     assert isinstance(built.head, torch.nn.Linear)
     assert built(some_rows(4, name)).shape == (4, 10)
+
+
+@pytest.mark.parametrize("norm", ["none", "batch", "group"])
+@pytest.mark.parametrize(
+    ("name", "shape", "hidden"),
+    [
+        ("mlp", (7,), (5,)),
+        ("mlp", (2, 3, 4), (9, 9, 4)),
+        ("small_cnn", (1, 8, 8), (4, 4, 8)),
+        ("small_cnn", (3, 28, 20), (16, 32, 32, 64)),
+        ("small_cnn", (2, 40, 5), (3, 3, 6, 6, 10)),
+    ],
+)
+def test_a_networks_size_is_counted_without_building_it(name, shape, hidden, norm):
+    built = network(name, input_shape=shape, hidden=hidden, norm=norm)
+    values = sum(
+        tensor.numel() for key, tensor in built.state_dict().items() if not key.endswith("num_batches_tracked")
+    )
+    assert weights_of(name, shape, hidden, 10, norm) == values
 
 
 @pytest.mark.parametrize("side", [8, 12, 28])

@@ -15,18 +15,13 @@ from numpy.typing import NDArray
 from torch import nn
 
 from vfl.errors import ImpossibleJob
+from vfl.model_size import LARGE_SIDE, SMALLEST_SIDE
 from vfl.network_names import block_names, widths_of
 
 Parameters: TypeAlias = dict[str, torch.Tensor]
 """Every tensor of a model's state by name, buffers included, in the order of the state."""
 
 BatchNorm: TypeAlias = nn.BatchNorm1d | nn.BatchNorm2d
-
-SMALLEST_SIDE = 4
-"""Pixels below which a picture is not pooled."""
-
-LARGE_SIDE = 16
-"""Pixels from which the stem already halves the picture."""
 
 
 class NormStatistics(NamedTuple):

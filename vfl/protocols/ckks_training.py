@@ -130,11 +130,12 @@ class KeyOwner:
 
     def __init__(self, setup: Setup[TrainingSpec], side: FeatureSide) -> None:
         self._setup, self._side = setup, side
-        self._keys: list[CkksPrivateKey] = []
+        self._operations: list[Counter[str]] = []
+        """Of each key; a key itself is kept no longer than it opens anything."""
 
     def fresh(self, values: int, preset: CkksPreset) -> tuple[CkksPrivateKey, PublicKeys]:
         key = CkksPrivateKey(preset, self._setup.spec.encryption.values_per_key)
-        self._keys.append(key)
+        self._operations.append(key.operations)
         return key, PublicKeys(*key.public_material(values))
 
     def blocks(self) -> Iterator[EncryptedBlock]:
@@ -158,7 +159,7 @@ class KeyOwner:
                 keys = None
 
     def operations(self) -> dict[str, int]:
-        return _summed([key.operations for key in self._keys]) | {"make key": len(self._keys)}
+        return _summed(self._operations) | {"make key": len(self._operations)}
 
 
 def label_party(setup: Setup[TrainingSpec]) -> Flow[Outcome]:
