@@ -2,6 +2,7 @@
 
 import json
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -26,7 +27,19 @@ TABLE = breast_cancer()
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def proxy() -> Iterator[socket.socket]:
+    """Servers and commands of this page all run with a proxy in the environment; it takes calls and answers none."""
+    with pytest.MonkeyPatch.context() as environment, socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.setblocking(False)
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"):
+            for spelled in (name, name.lower()):
+                environment.setenv(spelled, "" if name == "NO_PROXY" else url)
+        yield listener
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory, proxy: socket.socket) -> Iterator[Path]:
     """A folder with both parties, their servers running."""
     folder = tmp_path_factory.mktemp("parties")
     ports = free_ports(PARTIES)
@@ -85,6 +98,15 @@ def test_a_job_is_submitted_watched_to_its_end_and_shown_on_both_sides(
     assert max(len(line) for line in out.splitlines() if path not in line) <= 80
     assert [line.split(maxsplit=1) for line in out.splitlines() if path in line] == [["model", path]]
     assert job in run("job", "list", "--party", folder / LABEL_PARTY)[1]
+
+
+def test_a_proxy_in_the_environment_is_never_asked(
+    run: Run, folder: Path, specification: Callable[..., Path], proxy: socket.socket
+) -> None:
+    job = submit(run, folder, specification(epochs=1))
+    assert run("job", "watch", job, "--party", folder / FEATURE_PARTY, "--quiet")[0] == 0
+    with pytest.raises(BlockingIOError):
+        proxy.accept()
 
 
 def test_a_server_is_found_by_url_and_token_file_too(run: Run, folder: Path) -> None:
