@@ -53,6 +53,8 @@ class Table:
     """rows x columns, in the order of the specification."""
     labels: NDArray[np.float64] | None = field(repr=False)
     """rows; at the label party only."""
+    names: tuple[str, ...] = ()
+    """Of the columns."""
 
     @property
     def rows(self) -> int:
@@ -109,7 +111,7 @@ def _load(folder: Path, datasets: dict[str, DatasetSettings], spec: JobSpec, me:
     labels = _numbers(rows, brought.label, path.name) if brought.label else None
     if labels is not None:
         _check_labels(spec, labels, brought)
-    return Table(ids, columns, labels)
+    return Table(ids, columns, labels, asked)
 
 
 def classes_of(table: Table) -> int:

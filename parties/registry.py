@@ -17,6 +17,7 @@ from typing import Any
 import safetensors
 
 from parties.errors import StorageFailed, UnknownModel
+from parties.manifest import NO_INPUTS, Inputs
 from parties.settings import write_private
 from vfl.errors import LocalProtocolError
 
@@ -25,6 +26,7 @@ ROUNDS_KEPT = EPOCHS_KEPT = 3
 EPOCH_BYTES = 32 << 20
 """States of more epochs are kept as long as all together have no more than this: of most models all of them."""
 CHECKPOINTS = ("epochs", "rounds")
+HEADER_LENGTH_BYTES = 8
 
 
 class Registry:
@@ -53,10 +55,10 @@ class Registry:
             for old in sorted(folder.glob("round-*"))[:-ROUNDS_KEPT]:
                 old.unlink()
 
-    def keep_model(self, job: str, state: bytes) -> str:
+    def keep_model(self, job: str, state: bytes, inputs: Inputs = NO_INPUTS) -> str:
         """Write this party's half and answer its weights digest. Raises as `keep_epoch`."""
         digest = weights_digest(state)
-        self._write(self.model_path(job), state)
+        self._write(self.model_path(job), with_inputs(state, inputs) if inputs.columns else state)
         return digest
 
     def seal(self, job: str, manifest: Mapping[str, Any]) -> None:
@@ -100,6 +102,19 @@ class Registry:
         except OSError as error:
             raise StorageFailed(f"{path} cannot be written: {error.strerror}") from error
         return path
+
+
+def with_inputs(state: bytes, inputs: Inputs) -> bytes:
+    """Safetensors bytes with the names of columns and label as metadata: the weights and their digest stay the same."""
+    end = HEADER_LENGTH_BYTES + int.from_bytes(state[:HEADER_LENGTH_BYTES], "little")
+    told = {"columns": json.dumps(inputs.columns, ensure_ascii=False)} | (
+        {"label": inputs.label} if inputs.label else {}
+    )
+    header = json.loads(state[HEADER_LENGTH_BYTES:end])
+    header["__metadata__"] = header.get("__metadata__", {}) | told
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % HEADER_LENGTH_BYTES)  # tensors begin at a multiple of eight
+    return len(text).to_bytes(HEADER_LENGTH_BYTES, "little") + text + state[end:]
 
 
 def weights_digest(state: bytes) -> str:

@@ -16,6 +16,7 @@ import sqlalchemy as sql
 from sqlalchemy import event as sql_event
 
 from parties.errors import StorageFailed
+from parties.registry import Registry
 
 DATABASE_FILE = "party.db"
 ATTENDANCE_SHOWN = 100
@@ -52,7 +53,6 @@ _JOBS = sql.Table(
     sql.Column("reveals", sql.JSON, nullable=False),
     sql.Column("plan", sql.JSON, nullable=False),
     sql.Column("model_digest", sql.String),
-    sql.Column("model_path", sql.String),
     sql.Column("lowered_floors", sql.JSON, nullable=False),
     sql.Column("idempotency_key", sql.String, unique=True),
     sql.Column("idempotency_digest", sql.String),
@@ -129,8 +129,11 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     plan: dict[str, Any] = {}
     model_digest: str | None = None
     model_path: str | None = None
+    """Where this party's half lies, also after its folder was moved."""
     seconds: Seconds = Seconds()
     lowered_floors: list[str] = []
+    specification: dict[str, Any] = {}
+    """What all parties agreed to; left out of lists."""
     attendance: list[str] = []
     """Who left, came back, or had something refused: the last `ATTENDANCE_SHOWN`."""
 
@@ -151,7 +154,7 @@ class Store:
     """Safe for several threads; a waiting reader is woken by the next write. A write raises StorageFailed."""
 
     def __init__(self, folder: Path) -> None:
-        path = folder / DATABASE_FILE
+        path, self._registry = folder / DATABASE_FILE, Registry(folder)
         try:
             os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
             path.chmod(0o600)
@@ -173,10 +176,7 @@ class Store:
         idempotency_digest: str = "",
     ) -> None:
         """`agreement` is what it takes to go on with the job after this server was away; never shown."""
-        values = msgspec.structs.asdict(job)
-        values.pop("traffic")
-        values.pop("seconds")
-        values.pop("attendance")
+        values = {name: value for name, value in msgspec.structs.asdict(job).items() if name in _JOBS.c}
         with self._writing() as connection:
             connection.execute(
                 _JOBS.insert().values(
@@ -217,13 +217,16 @@ class Store:
     def job(self, job: str) -> Job | None:
         with self._engine.connect() as connection:
             row = connection.execute(_JOBS.select().where(_JOBS.c.id == job)).mappings().first()
-            return None if row is None else _job(connection, row)
+            if row is None:
+                return None
+            found = self._job(connection, row)
+            return msgspec.structs.replace(found, specification=msgspec.msgpack.decode(row["spec"]))
 
     def jobs(self) -> list[Job]:
         """Newest first."""
         with self._engine.connect() as connection:
             rows = connection.execute(_JOBS.select().order_by(_JOBS.c.created_at.desc(), _JOBS.c.id)).mappings().all()
-            return [_job(connection, row) for row in rows]
+            return [self._job(connection, row) for row in rows]
 
     def agreed(self, job: str) -> tuple[bytes, bytes | None]:
         """(specification, agreement) of a job."""
@@ -273,6 +276,18 @@ class Store:
         with self._engine.connect() as connection:
             return [Event(*row[1:]) for row in connection.execute(query.limit(1000))]
 
+    def _job(self, connection: sql.Connection, row: sql.RowMapping) -> Job:
+        query = _TRAFFIC.select().where(_TRAFFIC.c.job == row["id"]).order_by(*_TRAFFIC.c)
+        fields = {name: row[name] for name in Job.__struct_fields__ if name in _JOBS.c}
+        training = _between(row["started_at"], row["trained_at"])
+        return Job(
+            **fields,
+            traffic=[Traffic(*line[1:]) for line in connection.execute(query)],
+            seconds=Seconds(training=training, total=_between(row["created_at"], row["finished_at"])),
+            model_path=str(self._registry.model_path(row["id"])) if row["model_digest"] else None,
+            attendance=_attendance(connection, row["id"]),
+        )
+
     def _over(self, job: str) -> bool:
         with self._engine.connect() as connection:
             state = connection.execute(sql.select(_JOBS.c.state).where(_JOBS.c.id == job)).scalar()
@@ -285,21 +300,6 @@ def now() -> str:
 
 def seconds_since(time: str) -> float:
     return _between(time, now()) or 0.0
-
-
-def _job(connection: sql.Connection, row: sql.RowMapping) -> Job:
-    traffic = connection.execute(_TRAFFIC.select().where(_TRAFFIC.c.job == row["id"]).order_by(*_TRAFFIC.c))
-    seconds = Seconds(
-        training=_between(row["started_at"], row["trained_at"]), total=_between(row["created_at"], row["finished_at"])
-    )
-    elsewhere = {"traffic", "seconds", "attendance"}
-    fields = {name: row[name] for name in Job.__struct_fields__ if name not in elsewhere}
-    return Job(
-        **fields,
-        traffic=[Traffic(*line[1:]) for line in traffic],
-        seconds=seconds,
-        attendance=_attendance(connection, row["id"]),
-    )
 
 
 def _attendance(connection: sql.Connection, job: str) -> list[str]:

@@ -34,6 +34,7 @@ from parties.errors import (
 )
 from parties.journal import Journal, result_of
 from parties.links import Link, Presence
+from parties.manifest import NO_INPUTS, inputs_of, manifest
 from parties.negotiation import (
     CONTROLS,
     RUN,
@@ -95,7 +96,7 @@ class Supervisor:
         self._side = Convening(self) if self.me == spec.coordinator else Attendance(self, bring)
         self._registry, self._bottom, self._first_model = registry, bottom, b""
         self._started = job.started_at is not None
-        self._model_digest = ""
+        self._model_digest, self._inputs = "", NO_INPUTS
         self._timers: list[threading.Timer] = []
         self._seconds_left = max(0.0, spec.job.deadline_seconds - seconds_since(job.created_at))
 
@@ -225,6 +226,7 @@ class Supervisor:
                 self.journal.record("joined", f"{self.me} is back", {"peer": self.me}, **values)
             else:
                 self.journal.record("started", "training started", started_at=now(), **values)
+            self._inputs = inputs_of(self.spec, self.me, tables)
             self._started, self.tables, self._first_model = True, None, b""
             self._side.begin(shares)
             self.journal.update(worker_pid=run.start(given))
@@ -239,7 +241,7 @@ class Supervisor:
 
     def keep(self, outcome: Outcome) -> None:
         """The role returned: store its half first, so that a full disk is told before anybody says Finish."""
-        digest = self._registry.keep_model(self.job, outcome.state)
+        digest = self._registry.keep_model(self.job, outcome.state, self._inputs)
         with self.lock:
             if self.over:
                 self._registry.discard(self.job)
@@ -263,10 +265,10 @@ class Supervisor:
         if self.outcome is None or self.over or awaited:
             return
         result = {"model_digest": self._model_digest} | result_of(self.outcome)
-        manifest = {"job": self.job, "name": self.spec.job.name, "party": self.me, "spec_digest": self._digest.hex()}
-        self._registry.seal(self.job, manifest | result | {"finished_at": now()})
+        told = manifest(self.job, self.spec, self.me, self._inputs, result | {"finished_at": now()})
+        self._registry.seal(self.job, told)
         self._side.dismiss()
-        self._end("done", None, **result, model_path=str(self._registry.model_path(self.job)))
+        self._end("done", None, **result)
 
     # Endings
 

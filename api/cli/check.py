@@ -41,12 +41,12 @@ def _shown(found: "JobCheck") -> "RenderableType":
     from rich.console import Group  # noqa: PLC0415 - only for text
     from rich.table import Table  # noqa: PLC0415
 
-    learned = Table("who", "learns from", box=None, pad_edge=False)
+    learned = Table("who", "learns from", "in", box=None, pad_edge=False)
     learned.add_column("messages" if found.cohort else "values", justify="right")
     learned.add_column("what")
     for line in found.learned:
         values = "needs --rows" if line.values is None else f"{line.values:,}"
-        learned.add_row(line.receiver, line.message, values, line.learns)
+        learned.add_row(line.receiver, line.sender, line.message, values, line.learns)
     end = "Nothing in the specification is refused. Tables, and rules of the parties' own, were not looked at."
     return Group(
         f"{found.name}: {found.task}, protocol {found.protocol}", "", Facts(_facts(found)), "", learned, "", end

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from api.agreement import brought, listed
 from api.cli.check import check
 from api.cli.connection import PartyOption, ServerOption, TokenFileOption, connected
 from api.cli.output import (
@@ -229,15 +230,27 @@ def _details(job: dict[str, Any]) -> "RenderableType":
             traffic.add_row(line["direction"], line["peer"], line["kind"], *counts)
         parts += ["", traffic]
     if job["reveals"]:
-        reveals = Table("receiver", "learns from", box=None, pad_edge=False)
+        reveals = Table("receiver", "learns from", "in", box=None, pad_edge=False)
         of_rounds = job["role"] in {"aggregator", "client"}
         reveals.add_column("messages, at most" if of_rounds else "values", justify="right")
         reveals.add_column("what")
         for line in job["reveals"]:
             if line["values"]:
-                reveals.add_row(line["receiver"], line["message"], f"{line['values']:,}", line["learns"])
+                reveals.add_row(
+                    line["receiver"], line["sender"], line["message"], f"{line['values']:,}", line["learns"]
+                )
         parts += ["", reveals]
     return Group(*parts)
+
+
+def _agreed(specification: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """For what, and on which data."""
+    if purpose := specification["job"]["purpose"]:
+        yield "purpose", purpose
+    for of in brought(specification):
+        columns = f": {listed(of.columns)}" if of.columns else ""
+        label = f", label {of.label}" if of.label else ""
+        yield "data", f"{of.party}, {of.data}{columns}{label}" if of.data else f"{of.party}, none"
 
 
 def _facts(job: dict[str, Any]) -> Iterator[tuple[str, str]]:
@@ -247,6 +260,7 @@ def _facts(job: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield "name", job["name"]
     yield "state", job["state"]
     yield "party", f"{job['party']} ({job['role']} party), with {', '.join(job['peers'])}"
+    yield from _agreed(job["specification"])
     if job["steps"]:
         yield "progress", how_far(job)
     yield from ((name, f"{value:.4f}") for name, value in job["metrics"].items())

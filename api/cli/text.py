@@ -29,11 +29,13 @@ class Facts:
     def __rich_console__(self, console: "Console", options: "ConsoleOptions") -> "RenderResult":
         from rich.text import Text  # noqa: PLC0415 - only for text
 
+        from parties.errors import printable  # noqa: PLC0415 - peers choose some of the words
+
         left = max((len(name) for name, _ in self._facts), default=0) + 2
         shown = ""
         for name, value in self._facts:
             lines = textwrap.wrap(
-                value, max(options.max_width - left, 20), break_long_words=False, break_on_hyphens=False
+                printable(value), max(options.max_width - left, 20), break_long_words=False, break_on_hyphens=False
             ) or [""]
             for number, line in enumerate(lines):
                 label = name if number == 0 and name != shown else ""

@@ -62,6 +62,7 @@ class JobBody(BaseModel):
     plan: dict[str, Any]
     model_digest: str | None
     model_path: str | None
+    specification: dict[str, Any]
     seconds: SecondsBody
     lowered_floors: list[str]
     attendance: list[str]

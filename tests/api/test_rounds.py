@@ -73,7 +73,7 @@ def parties(tmp_path_factory: pytest.TempPathFactory, new_party: Callable[..., A
     for number, client in enumerate(CLIENTS):
         made[client] = new_party(root / client, client, {AGGREGATOR: hub.peer}, {"rows": "rows.csv"})
         write_digits(made[client].folder / "rows.csv", TEST_ROWS + number * CLIENT_ROWS, CLIENT_ROWS)
-    settings = (hub.folder / "party.toml").read_text().replace("peers = []", f"peers = {list(CLIENTS)}", 1)
+    settings = (hub.folder / "party.toml").read_text().replace("\npeers = []", f"\npeers = {list(CLIENTS)}", 1)
     settings += "".join(f'\n[peers.{client}]\nurl = "{made[client].peer}"\n' for client in CLIENTS)
     (hub.folder / "party.toml").write_text(settings)
     try:

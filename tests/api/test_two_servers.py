@@ -85,6 +85,24 @@ def test_each_side_keeps_its_own_half_with_manifest_and_epochs(done: list[dict[s
         assert not list(model.parent.rglob(".*"))
 
 
+def test_each_side_shows_what_was_agreed_and_names_its_own_columns_beside_its_weights(
+    done: list[dict[str, Any]],
+) -> None:
+    for job, own, label, foreign in zip(done, ("e", "x"), ("y", ""), ("x", "e"), strict=True):
+        assert job["specification"]["data"][job["party"]]["dataset"] in {"patients", "clinic"}
+        model = Path(job["model_path"])
+        manifest = json.loads((model.parent / "manifest.json").read_text())
+        with safetensors.safe_open(model, "numpy") as tensors:
+            told = tensors.metadata()
+            columns = json.loads(told["columns"])
+            assert len(columns) == tensors.get_slice("scaling.mean").get_shape()[0]
+        assert columns == manifest["columns"] == job["specification"]["data"][job["party"]]["columns"]
+        assert {name[0] for name in columns} == {own}
+        assert (told.get("label", ""), manifest["label"]) == (label, label)
+        assert f'"{foreign}1"' not in (model.parent / "manifest.json").read_text()
+    assert done[0]["specification"] == done[1]["specification"]
+
+
 def test_events_tell_the_job_in_order(parties: Parties, done: list[dict[str, Any]]) -> None:
     answer = parties[0].call("GET", f"/v1/jobs/{done[0]['id']}/events").json()
     kinds = [event["kind"] for event in answer["events"]]

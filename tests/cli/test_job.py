@@ -212,7 +212,13 @@ def test_a_job_of_rounds_shows_its_series_and_notes() -> None:
         epochs=4,
         series={"accuracy": [0.25, None, 0.5, 0.75], "rate": [0.1]},
         notes=["refusal X4 is waived by rounds.allow"],
-        reveals=[{"receiver": "aggregator", "message": "RoundReply", "values": 4, "learns": "parameters"}],
+        reveals=[{"receiver": "hub", "sender": "ada", "message": "RoundReply", "values": 4, "learns": "parameters"}],
+        specification={
+            "job": {"purpose": "research"},
+            "roster": {"aggregator": "hub", "clients": ["ada", "bob"]},
+            "model": {"columns": ["age", "dose"], "label": "ill"},
+            "data": {"hub": {"test": "clinic"}, "ada": {"dataset": "rows"}},
+        },
     )
     console = Console(width=80)
     with console.capture() as shown:
@@ -221,4 +227,8 @@ def test_a_job_of_rounds_shows_its_series_and_notes() -> None:
     assert "progress round 4 of 4" in lines
     assert "accuracy by round 0.25 to 0.75 over 4" in lines
     assert "note refusal X4 is waived by rounds.allow" in lines
-    assert "receiver learns from messages, at most what" in lines
+    assert "receiver learns from in messages, at most what" in lines
+    assert "hub ada RoundReply 4 parameters" in lines
+    assert "purpose research" in lines
+    assert "data hub, clinic (test rows): age, dose, label ill" in lines
+    assert "bob, none" in lines

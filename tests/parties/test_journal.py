@@ -43,7 +43,7 @@ def a_job(**values: Any) -> Job:
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[Store]:
     opened = Store(tmp_path)
-    opened.add(a_job(), b"spec")
+    opened.add(a_job(), b"\x80")
     yield opened
     opened.close()
 

@@ -6,10 +6,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import safetensors
 from numpy.typing import NDArray
 from safetensors.numpy import save
 
 from parties.errors import StorageFailed, UnknownModel
+from parties.manifest import Inputs
 from parties.registry import EPOCH_BYTES, EPOCHS_KEPT, Registry, weights_digest
 from vfl.errors import LocalProtocolError
 
@@ -42,6 +44,16 @@ def test_a_model_counts_once_its_manifest_is_there(tmp_path: Path) -> None:
     ]
     assert json.loads((tmp_path / "models/job/manifest.json").read_text()) == {"model_digest": digest}
     assert {(tmp_path / path).stat().st_mode & 0o077 for path in found} == {0}
+
+
+def test_the_names_of_its_columns_stand_beside_the_weights_and_change_none(tmp_path: Path) -> None:
+    registry = Registry(tmp_path)
+    digest = registry.keep_model("job", save(WEIGHTS), Inputs(("age", "größe"), "ill"))
+    registry.seal("job", {"model_digest": digest})
+    assert digest == weights_digest(save(WEIGHTS)) == weights_digest(registry.model(digest))
+    with safetensors.safe_open(registry.model_path("job"), "numpy") as kept:
+        assert kept.metadata() == {"columns": '["age", "größe"]', "label": "ill"}
+        assert all((kept.get_tensor(name) == values).all() for name, values in WEIGHTS.items())
 
 
 def test_a_failed_job_leaves_its_epochs_and_no_model(tmp_path: Path) -> None:

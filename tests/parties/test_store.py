@@ -1,20 +1,23 @@
 """Jobs, events and traffic survive the process; a reader waits for an event and no longer."""
 
+import shutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from parties.store import Count, Event, Job, Store, now
 
 LONG_SECONDS = 20.0
+SPECIFICATION = {"job": {"purpose": "research"}}
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[Store]:
     opened = Store(tmp_path)
-    opened.add(a_job(), b"spec", None, "key", "digest")
+    opened.add(a_job(), msgspec.msgpack.encode(SPECIFICATION), None, "key", "digest")
     yield opened
     opened.close()
 
@@ -35,6 +38,25 @@ def test_a_job_is_read_as_it_was_written(store: Store, tmp_path: Path) -> None:
     assert job is not None
     assert (job.step, job.error, job.over) == (1, {"code": "x"}, False)
     assert {(line.direction, line.payload_bytes) for line in job.traffic} == {("sent", 20), ("received", 5)}
+
+
+def test_a_job_shows_what_was_agreed_and_a_list_does_not(store: Store) -> None:
+    job = store.job("job")
+    assert job is not None
+    assert job.specification == SPECIFICATION
+    assert [listed.specification for listed in store.jobs()] == [{}]
+
+
+def test_the_model_of_a_folder_that_was_copied_lies_in_the_copy(store: Store, tmp_path: Path) -> None:
+    store.update("job", model_digest="00")
+    shutil.copytree(tmp_path, tmp_path.parent / f"{tmp_path.name}-copy")
+    copied = Store(tmp_path.parent / f"{tmp_path.name}-copy")
+    paths = [found.model_path for found in (store.job("job"), copied.job("job")) if found is not None]
+    copied.close()
+    assert paths == [
+        str(folder / "models" / "job" / "model.safetensors")
+        for folder in (tmp_path, tmp_path.parent / f"{tmp_path.name}-copy")
+    ]
 
 
 def test_a_job_tells_who_left_and_came_back(store: Store) -> None:
