@@ -16,7 +16,6 @@ from crypto.ciphertexts import Seeded, read_integers, read_seeded, write_integer
 from crypto.ckks import Masked, PublicMaterial, fill, galois_elements, score_groups
 from crypto.ckks_context import contexts_of
 from crypto.ckks_parameters import CUT_SCALE, RING_DEGREE, SLOTS, CkksPreset
-from crypto.errors import OutOfRange
 from crypto.packing import Group, groups_for
 from crypto.ring import block_coefficients, block_sums, centred, uniform_words
 from crypto.seal_stream import identifier, key_switching_payload, load, read_ciphertext, seeded_payload, stream
@@ -52,15 +51,20 @@ class Mask:
     modulus: int
 
     def remove(self, opened: bytes) -> Floats:
-        """The released values. Raises InvalidCiphertext for another number of them, OutOfRange near the modulus."""
+        """The released values; NaN for one too near the modulus. Raises InvalidCiphertext for another number of them.
+
+        Whether a value fits depends on what only the evaluator knows, so it is not an error: an error ends the job, and
+        the key owner, who can shift what it opens, would read a bit of the value out of that.
+        """
         values = read_integers(opened, len(self.numbers), self.modulus)
         bare = [
             centred((value - number) % self.modulus, self.modulus)
             for value, number in zip(values, self.numbers, strict=True)
         ]
-        if max(map(abs, bare)) > self.modulus // 4:
-            raise OutOfRange("an opened sum is too large for the agreed parameters")
-        return np.array([value / unit for value, unit in zip(bare, self.units, strict=True)])
+        limit = self.modulus // 4
+        return np.array(
+            [value / unit if abs(value) <= limit else np.nan for value, unit in zip(bare, self.units, strict=True)]
+        )
 
 
 class EncryptedSums:

@@ -45,12 +45,14 @@ class Journal:
         """A fact of the role. Raises LocalProtocolError for an epoch out of turn, StorageFailed for a full disk."""
         clock = time.monotonic()
         match fact:
-            case StepDone(step, steps, epoch):
+            case StepDone(step, steps, epoch, dropped):
                 self._step = step
                 if clock - self._step_stored_at >= STEP_EVENT_SECONDS or step == steps:
                     self._step_stored_at = clock
-                    data = {"step": step, "steps": steps, "epoch": epoch}
-                    self._store.record(self._job, "step", f"step {step} of {steps}, epoch {epoch}", data, step=step)
+                    data = {"step": step, "steps": steps, "epoch": epoch, "dropped": dropped}
+                    text = f"step {step} of {steps}, epoch {epoch}"
+                    text += f"; {dropped} updates left out, out of range" if dropped else ""
+                    self._store.record(self._job, "step", text, data, step=step)
             case EpochDone(epoch, epochs, state):
                 if epoch != self._epoch + 1:
                     raise LocalProtocolError(f"the role reports epoch {epoch} after epoch {self._epoch}")

@@ -11,6 +11,8 @@ class StepDone(msgspec.Struct, frozen=True, tag=True):
     step: int
     steps: int
     epoch: int
+    dropped: int = 0
+    """Updates of the top model left out so far, because they left the agreed range; at the label party only."""
 
 
 class EpochDone(msgspec.Struct, frozen=True, tag=True):

@@ -1,11 +1,12 @@
 """The golden equality in clear: split training is the same network as in one process."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
 
-from vfl.errors import Diverged
 from vfl.models.polynomial import load_tensors
 from vfl.schedule import philox
 
@@ -62,7 +63,11 @@ def test_the_label_party_alone_learns_how_good_the_model_is(federation, breast_c
     assert together.results["telco-0"].metrics == {}
 
 
-def test_a_run_with_a_huge_rate_stops_with_a_named_error(federation, breast_cancer):
-    with pytest.raises(Diverged, match="training diverged at step") as raised:
-        federation(breast_cancer, encryption_scheme="none", optimiser_rate=1e4)
-    assert "rate" in raised.value.fix
+def test_a_run_with_a_huge_rate_goes_on_and_tells_the_label_party_what_it_left_out(federation, breast_cancer):
+    _, together = federation(breast_cancer, encryption_scheme="none", optimiser_rate=1e4)
+    label, feature = (together.results[party] for party in ("bank", "telco-0"))
+    (note,) = label.notes
+    assert re.match(r"diverged: \d+ of 8 updates of the top model were left out, the first at step \d: weights", note)
+    assert "train.optimiser.rate" in note
+    assert feature.notes == []
+    assert np.abs(load_tensors(label.state)["top.weights"]).sum() <= 1e3

@@ -6,6 +6,7 @@ exists for numbers here and for ciphertexts in `crypto.ckks_evaluator`. The same
 encrypted run can be compared with a clear one number by number.
 """
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeAlias, TypeVar
@@ -15,7 +16,6 @@ import torch
 from numpy.typing import NDArray
 from safetensors.numpy import load, save
 
-from vfl.errors import Diverged
 from vfl.schedule import philox
 from vfl.terms import Optimiser
 
@@ -101,7 +101,7 @@ class Numbers:
 
 
 class Weights:
-    """Matrices trained by an optimiser of torch on gradients that were opened. Raises Diverged beyond `limit`."""
+    """Matrices trained by an optimiser of torch on gradients that were opened, each row's sum kept to `limit`."""
 
     def __init__(self, matrices: dict[str, Floats], optimiser: Optimiser, limit: float) -> None:
         self._parameters = {name: torch.nn.Parameter(torch.from_numpy(value)) for name, value in matrices.items()}
@@ -115,16 +115,23 @@ class Weights:
     def tensors(self) -> dict[str, Floats]:
         return {f"top.{name}": self[name].copy() for name in self._parameters}
 
-    def update(self, gradients: dict[str, Floats], step: int) -> None:
+    def update(self, gradients: dict[str, Floats]) -> str:
+        """One step of the optimiser. Returns why it was taken back, weights and momentum alike; "" where it stands."""
+        weights = {name: parameter.detach().clone() for name, parameter in self._parameters.items()}
+        momentum = copy.deepcopy(self._optimiser.state_dict())
         for name, gradient in gradients.items():
             self._parameters[name].grad = torch.from_numpy(np.ascontiguousarray(gradient))
         self._optimiser.step()
         reach = max(np.abs(self[name]).sum(axis=1).max() for name in self._parameters)
-        if not reach <= self._limit:
-            raise Diverged(
-                f"training diverged at step {step}: weights add up to {reach:.3g}, the limit is {self._limit:g}",
-                safe="The states of completed epochs are kept.",
-            )
+        if reach <= self._limit:
+            return ""
+        with torch.no_grad():
+            for name, value in weights.items():
+                self._parameters[name].copy_(value)
+        self._optimiser.load_state_dict(momentum)
+        if np.isnan(reach):
+            return "a sum over the batch left the range of the agreed parameters"
+        return f"weights would add up to {reach:.3g}, the limit is {self._limit:g}"
 
 
 def make_optimiser(
@@ -211,16 +218,18 @@ class Top:
         above: list[V | Floats] = [*active, ones]
         return Passes([(e, f) for e in joined for f in inputs] + [(e, f) for e in errors for f in above], joined)
 
-    def update(self, sums: Floats, rows: int, step: int) -> None:
-        """Step 10: one optimiser step on mean gradients; `sums` in the order of `Passes.products`. Raises Diverged."""
+    def update(self, sums: Floats, rows: int) -> str:
+        """Step 10: one optimiser step on mean gradients; `sums` in the order of `Passes.products`, NaN where unknown.
+
+        Returns why the update was dropped, "" for one that stands.
+        """
         means = sums / rows
         if not self.shape.hidden:
-            self._weights.update({"weights": means.reshape(self.joined_weights.shape)}, step)
-            return
+            return self._weights.update({"weights": means.reshape(self.joined_weights.shape)})
         size = self.joined_weights.size
         output = means[size:].reshape(self.shape.outputs, -1)
         output[:, :-1] *= SQUARE_ACTIVATION[0]
-        self._weights.update({"hidden": means[:size].reshape(self.joined_weights.shape), "weights": output}, step)
+        return self._weights.update({"hidden": means[:size].reshape(self.joined_weights.shape), "weights": output})
 
     def output(self, values: Arithmetic[V], embedding: Sequence[V], own: Floats) -> list[V]:
         """Scores of a model with hidden neurons, one vector per output."""

@@ -40,9 +40,9 @@ from numpy.typing import NDArray
 from crypto.ckks import CkksPrivateKey, Masked, PublicMaterial, repeats, score_groups
 from crypto.ckks_evaluator import CkksPublicKey, CkksVector, EncryptedSums, Mask
 from crypto.ckks_parameters import SLOTS, CkksPreset
-from crypto.errors import CryptoError, OutOfRange
+from crypto.errors import CryptoError
 from crypto.packing import groups_for
-from vfl.errors import Diverged, LocalProtocolError, RemoteProtocolError
+from vfl.errors import LocalProtocolError, RemoteProtocolError
 from vfl.flow import Flow, receive, report, send
 from vfl.messages import (
     EncryptedEmbedding,
@@ -189,8 +189,8 @@ def label_party(setup: Setup[TrainingSpec]) -> Flow[Outcome]:
         opened = yield from receive(OpenedGradient, feature, step)  # 9
         with blaming(feature):
             gradients = mask.remove(opened.values)
-        side.top.update(gradients, len(rows), step)  # 10
-        yield from report(StepDone(step, steps, epoch))
+        side.update(gradients, len(rows), step)  # 10
+        yield from report(StepDone(step, steps, epoch, side.dropped))
         if last_of_epoch:
             yield from report(EpochDone(epoch, setup.spec.train.epochs, side.state()))
 
@@ -273,8 +273,6 @@ def blaming(peer: PartyId) -> Iterator[None]:
     """What the gate refuses was sent by this peer."""
     try:
         yield
-    except OutOfRange as error:
-        raise Diverged(f"training diverged: {error}", safe="The states of completed epochs are kept.") from error
     except CryptoError as error:
         raise RemoteProtocolError(f"{peer} sent what an honest party could not: {error}") from error
 

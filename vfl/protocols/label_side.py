@@ -24,7 +24,11 @@ CLEAR_WEIGHT_LIMIT = 1e3
 
 
 class LabelSide:
-    """Own columns and targets, bounded; the top model; what goes back of the cut error; metrics over held-out rows."""
+    """Own columns and targets, bounded; the top model; what goes back of the cut error; metrics over held-out rows.
+
+    Nothing here ends a job because of a value: a feature party that deviates chooses its embedding and shifts what it
+    opens, so an early end would tell it about labels and weights. What leaves the agreed range is left out and counted.
+    """
 
     def __init__(self, setup: Setup[TrainingSpec]) -> None:
         spec, labels = setup.spec, setup.table.labels
@@ -33,6 +37,9 @@ class LabelSide:
         train = setup.training_rows
         self._setup = setup
         self._labels = labels
+        self.dropped = 0
+        """Updates left out so far."""
+        self._steps, self._first_drop = 0, ""
         self._scaling = Scaling.fit(setup.table.columns[train])
         self.own: Floats = self._scaling.apply(setup.table.columns)
         self._label_scaling = Scaling(np.zeros(1), np.ones(1))
@@ -54,6 +61,14 @@ class LabelSide:
     def passes(self, values: Arithmetic[V], embedding: list[V], rows: NDArray[np.int64]) -> Passes[V]:
         """Steps 3 to 6 on these rows."""
         return self.top.passes(values, embedding, self.own[rows], self.targets[rows])
+
+    def update(self, sums: Floats, rows: int, step: int) -> None:
+        """Step 10: one step of the top model, or none where it would leave the agreed range."""
+        reason = self.top.update(sums, rows)
+        self._steps = step
+        if reason:
+            self.dropped += 1
+            self._first_drop = self._first_drop or f"step {step}: {reason}"
 
     def cut_basis(self) -> Floats:
         """Orthonormal rows that span what a cut error can be: rank x embedding (encrypted-training.md 4).
@@ -88,7 +103,21 @@ class LabelSide:
         )
 
     def outcome(self, scores: Floats, operations: dict[str, int]) -> Outcome:
-        """The result, judged on the scores of the held-out rows (rows x outputs, in scaled units)."""
-        unscaled = scores * self._label_scaling.deviation + self._label_scaling.mean
+        """The result, judged on scores of the held-out rows: rows x outputs, in scaled units, NaN where unknown."""
+        unknown = np.isnan(scores).any(axis=1)
+        unscaled = np.nan_to_num(scores) * self._label_scaling.deviation + self._label_scaling.mean
         metrics = measure(self._setup.spec.job.task, self._labels[self._setup.test_rows], unscaled)
-        return Outcome(self.state(), metrics, operations)
+        notes = []
+        if self.dropped:
+            notes.append(
+                f"diverged: {self.dropped} of {self._steps} updates of the top model were left out, the first at "
+                f"{self._first_drop}. The model is that of the updates that stand. Lower train.optimiser.rate or "
+                "momentum, check the columns; with a feature party that deviates this can be its doing. Training went "
+                "on to its last step because an early end would tell the feature party about labels and weights."
+            )
+        if unknown.any():
+            notes.append(
+                f"diverged: the scores of {unknown.sum()} of {len(scores)} held-out rows left the range of the agreed "
+                "parameters and count as zero in the metrics."
+            )
+        return Outcome(self.state(), metrics, operations, notes=notes)

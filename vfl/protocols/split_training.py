@@ -61,10 +61,10 @@ def label_party(setup: Setup[TrainingSpec]) -> Flow[Outcome]:
         embedding = _joined(setup, {party: message.values for party, message in sent.items()}, len(rows))
         passes = side.passes(numbers, list(embedding.T), rows)  # 2
         answers = _answers(setup, side, passes.joined_errors, step)
-        side.top.update(numbers.sums(passes.products), len(rows), step)
+        side.update(numbers.sums(passes.products), len(rows), step)
         for feature in features:
             yield from send(feature, answers[feature])  # 3
-        yield from report(StepDone(step, steps, epoch))
+        yield from report(StepDone(step, steps, epoch, side.dropped))
         if last_of_epoch:
             yield from report(EpochDone(epoch, setup.spec.train.epochs, side.state()))
 

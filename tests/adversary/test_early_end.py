@@ -1,0 +1,159 @@
+"""Labels and weights out of how a job ends: a feature party shifts what it opens to the edge of the range.
+
+Layout features claims that it learns neither, whatever it sends (docs/threat_model.md, A4). Each attack runs against a
+label party that ends the job once a value leaves the range, where it succeeds, and against ours, where it fails.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from crypto.ckks import CkksPrivateKey, Masked, repeats, score_groups
+from crypto.packing import groups_for
+from vfl.errors import Diverged
+from vfl.flow import Report, receive, run_together, send
+from vfl.job import read_spec_as
+from vfl.messages import (
+    EncryptedEmbedding,
+    EncryptedEvaluation,
+    MaskedGradient,
+    MaskedScores,
+    OpenedGradient,
+    OpenedScores,
+    PublicKeys,
+)
+from vfl.protocols.ckks_training import label_party
+from vfl.protocols.label_side import LabelSide
+from vfl.protocols.same_rows import same_rows
+from vfl.reports import Outcome, StepDone
+from vfl.setup import Setup, Table
+from vfl.training_plan import opened_per_step, preset_of, resolve
+from vfl.training_spec import TrainingSpec
+
+ROWS, ASKED = 80, 5
+
+SPEC = resolve(
+    read_spec_as(
+        TrainingSpec,
+        """
+        job = { name = "early end", task = "binary" }
+        roster = { label = "l", features = ["f"] }
+        train = { epochs = 1, batch_rows = 64 }
+        [data]
+        l = { dataset = "l", label = "y" }
+        f = { dataset = "f", columns = ["c"] }
+        """,
+    )
+)
+
+
+def ending_early(flow):
+    """A label party without our answer: what leaves the range ends its job."""
+    answer = None
+    while True:
+        try:
+            effect = flow.send(answer)
+        except StopIteration as stop:
+            if stop.value.notes:
+                raise Diverged("a score left the range") from None
+            return stop.value
+        if isinstance(effect, Report) and isinstance(effect.fact, StepDone) and effect.fact.dropped:
+            raise Diverged("a sum left the range")
+        answer = yield effect
+
+
+def as_built(flow):
+    return flow
+
+
+def probing(setup, probed):
+    """A feature party that encrypts one row alone and shifts its value by a quarter of the modulus: whether the value
+    is positive decides on which side of the edge it falls."""
+    key = CkksPrivateKey(replace(setup.preset, noise=0.0), 4096)
+    modulus, values = setup.preset.data_moduli[0], opened_per_step(setup.spec)
+
+    def shifted(opened, position):
+        words = np.frombuffer(opened, "<u8").copy()
+        words[position] = (int(words[position]) + modulus // 4) % modulus
+        return words.tobytes()
+
+    yield from same_rows(setup)
+    yield from send("l", PublicKeys(*key.public_material(values)))
+    (batch,) = setup.batches()
+    alone = np.where(batch.rows == probed, 3.0, 0.0)[:, None]
+    yield from send("l", EncryptedEmbedding(1, key.encrypt_rows(alone, repeats(len(alone)))))
+    masked = yield from receive(MaskedGradient, "l", 1)
+    opened = key.open(Masked(masked.packed, masked.masked), groups_for(values))
+    yield from send("l", OpenedGradient(1, shifted(opened, 0) if probed in batch.rows else opened))
+    alone = np.where(setup.test_rows == probed, 3.0, 0.0)[:, None]
+    yield from send("l", PublicKeys(*key.public_material(0)))
+    yield from send("l", EncryptedEvaluation(1, key.encrypt_coefficients(alone)))
+    asked = yield from receive(MaskedScores, "l", 1)
+    opened = key.open(Masked(asked.packed, asked.masked), score_groups(len(alone), 1))
+    at = np.flatnonzero(alone[:, 0])
+    yield from send("l", OpenedScores(1, shifted(opened, at[0]) if len(at) else opened))
+    return Outcome(b"")
+
+
+def seen_by_the_feature_party(build, probed, labels, private_seed=b"private of l"):
+    """(kind and size of all it receives, whether the job went to its end; the label party's outcome or None)."""
+    feature = Setup(SPEC, "f", {"rows": Table(b"", np.zeros((ROWS, 1)))}, b"joint", b"private of f", preset_of(SPEC))
+    label = replace(
+        feature, me="l", tables={"rows": Table(b"", np.zeros((ROWS, 0)), labels)}, private_seed=private_seed
+    )
+    roles, received = {"l": build(label_party(label)), "f": probing(feature, probed)}, list[tuple[object, ...]]()
+    try:
+        together = run_together({party: recording(role, received) for party, role in roles.items()})
+    except Diverged:
+        return (*received, "ended early"), None
+    return (*received, "went to its end"), together.results["l"]
+
+
+def recording(role, received):
+    """The same role; what the feature party is handed is kept, by kind and size of its fields."""
+    answer = None
+    while True:
+        try:
+            effect = role.send(answer)
+        except StopIteration as stop:
+            return stop.value
+        answer = yield effect
+        if role.__name__ == "probing" and answer is not None and answer.message is not None:
+            message = answer.message
+            fields = [getattr(message, name) for name in message.__struct_fields__]
+            received.append((message.kind(), *(len(f) if isinstance(f, bytes) else f for f in fields)))
+
+
+@pytest.mark.parametrize(("build", "told"), [(ending_early, True), (as_built, False)])
+def test_how_a_job_ends_would_tell_the_label_of_a_row_encrypted_alone(build, told):
+    labels = np.tile([0.0, 1.0], ROWS // 2)
+    setup = Setup(SPEC, "f", {"rows": Table(b"", np.zeros((ROWS, 1)))}, b"joint", b"")
+    views: dict[float, set[object]] = {0.0: set(), 1.0: set()}
+    for probed in setup.training_rows[:ASKED]:
+        view, outcome = seen_by_the_feature_party(build, probed, labels)
+        views[labels[probed]].add(tuple(view[1:]))  # the first is the digest of the rows
+        if not told:
+            # A row with label 0 has a positive error: its update was left out, and the label party alone hears of it.
+            assert [note.startswith("diverged: 1 of 1") for note in outcome.notes] == [True] * int(1 - labels[probed])
+    assert all(views.values())
+    assert (not views[0.0] & views[1.0]) is told
+    assert (views[0.0] == views[1.0]) is not told
+
+
+@pytest.mark.parametrize(("build", "told"), [(ending_early, True), (as_built, False)])
+def test_how_an_evaluation_ends_would_tell_the_sign_of_a_weight(build, told):
+    setup = Setup(SPEC, "f", {"rows": Table(b"", np.zeros((ROWS, 1)))}, b"joint", b"")
+    labels = np.tile([0.0, 1.0], ROWS // 2)
+    views: dict[bool, set[object]] = {True: set(), False: set()}
+    for number in range(3, 6):  # of these first weights one is negative
+        seed = bytes([number])
+        untouched = replace(setup, me="l", tables={"rows": Table(b"", np.zeros((ROWS, 0)), labels)}, private_seed=seed)
+        positive = bool(LabelSide(untouched).top.embedding_weights[0, 0] > 0)
+        view, outcome = seen_by_the_feature_party(build, setup.test_rows[0], labels, seed)
+        views[positive].add(tuple(view[1:]))
+        if not told:
+            assert [note.startswith("diverged: the scores of 1 of 16") for note in outcome.notes] == [True] * positive
+    assert all(views.values())
+    assert (not views[True] & views[False]) is told
+    assert (views[True] == views[False]) is not told
