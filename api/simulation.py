@@ -190,7 +190,7 @@ class Run:
             "rounds": max(line.round for line in lines),
             "metrics": outcome.metrics,
             "series": outcome.series,
-            "notes": outcome.notes,
+            "notices": msgspec.to_builtins(outcome.notices),
             "refused": self._refused,
             "bytes": {
                 **{way: sum(line.bytes for line in lines if line.direction == way) for way in ("down", "up")},

@@ -33,6 +33,7 @@ from parties.row_ids import oddities
 from parties.settings import DatasetSettings
 from parties.table_files import Rows, open_table, reading
 from vfl.job import JobSpec
+from vfl.notices import Notice
 from vfl.terms import Brought, PartyId
 
 MINIMUM_ROWS = 2
@@ -55,6 +56,8 @@ class Table:
     """rows; at the label party only."""
     names: tuple[str, ...] = ()
     """Of the columns."""
+    notices: tuple[Notice, ...] = ()
+    """For this party's operator; nothing of them goes to a peer."""
 
     @property
     def rows(self) -> int:

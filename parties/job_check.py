@@ -195,6 +195,7 @@ def _must_accept(spec: JobSpec, plans: dict[PartyId, Plan]) -> Any:
 
 
 def _warnings(spec: JobSpec, plan: Plan | None, forecast: Forecast | None) -> Any:
+    yield from (notice.text for notice in planner.warnings(spec))
     if isinstance(spec, TrainingSpec):
         yield from _of_training(spec, plan)
     elif forecast is not None:

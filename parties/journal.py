@@ -4,14 +4,17 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
+
+import msgspec
 
 from parties.errors import StorageFailed, printable
 from parties.registry import Registry
 from parties.store import Count, Job, Store
 from vfl.errors import LocalProtocolError
-from vfl.reports import EpochDone, Fact, Outcome, Progress, Refused, RoundDone, StepDone
+from vfl.notices import Notice
+from vfl.reports import EpochDone, Fact, Outcome, Progress, Refused, RoundDone, StepDone, Warned
 from vfl.terms import PartyId
 
 STEP_EVENT_SECONDS = 0.1
@@ -69,14 +72,16 @@ class Journal:
                 text = f"round {number} of {rounds} done"
                 measured: dict[str, Any] = {"round": number, "rounds": rounds, "measures": finite(measures)}
                 self._store.record(self._job, "round", text, measured, epoch=number, step=number)
-            case Refused(peer, text):
-                text = printable(text[:TEXT_LIMIT])
-                self._store.record(self._job, "refused", f"{peer} was left out: {text}", {"peer": peer})
-            case Progress(text):
-                self._store.record(self._job, "progress", text[:TEXT_LIMIT])
+            case Refused() | Warned() | Progress():
+                self._remark(fact)
         if clock - self._traffic_stored_at >= TRAFFIC_SECONDS:
             self._traffic_stored_at = clock
             self._keep_traffic()
+
+    def tell(self, notices: Iterable[Notice]) -> list[Notice]:
+        """Notices of the role, stored with the job; answers all the job has."""
+        told = [msgspec.structs.replace(notice, text=printable(notice.text)) for notice in notices]
+        return self._store.tell(self._job, told)
 
     def record(self, kind: str, text: str, data: dict[str, Any] | None = None, **values: Any) -> None:
         """An event with the columns of the job that change with it."""
@@ -105,6 +110,17 @@ class Journal:
             again.daemon = True
             again.start()
 
+    def _remark(self, fact: Refused | Warned | Progress) -> None:
+        match fact:
+            case Refused(peer, text):
+                text = printable(text[:TEXT_LIMIT])
+                self._store.record(self._job, "refused", f"{peer} was left out: {text}", {"peer": peer})
+            case Warned(notice):
+                self._store.record(self._job, "notice", printable(str(notice)), {"code": notice.code})
+                self.tell([notice])
+            case Progress(text):
+                self._store.record(self._job, "progress", text[:TEXT_LIMIT])
+
     def _count(self, key: tuple[str, str, str], payload_bytes: int) -> None:
         with self._counting:
             count = self._counts.setdefault(key, Count())
@@ -123,7 +139,6 @@ def result_of(outcome: Outcome) -> dict[str, Any]:
         "metrics": {name: value for name, value in finite(outcome.metrics).items() if value is not None},
         "operations": outcome.operations,
         "series": {name: [_finite(value) for value in values] for name, values in outcome.series.items()},
-        "notes": [printable(note) for note in outcome.notes],
     }
 
 

@@ -6,14 +6,13 @@ import logging
 import secrets
 import threading
 from collections.abc import Mapping
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
 import msgspec
 
-from parties import datasets, limits, policy
+from parties import limits
 from parties.channel import (
     CONTROL_LIMIT,
     NO_ENVELOPE,
@@ -25,6 +24,7 @@ from parties.channel import (
     read_post,
 )
 from parties.courier import Courier, Receipt, Reply
+from parties.datasets import Table
 from parties.errors import (
     EnvelopeRefused,
     Failure,
@@ -43,6 +43,7 @@ from parties.errors import (
     UnknownSender,
     UnreadableBody,
 )
+from parties.judgement import Judgement, judge
 from parties.negotiation import (
     SHARE_BYTES,
     Abort,
@@ -62,7 +63,6 @@ from parties.transport import Answer, HttpTransport, Transport
 from vfl import planner
 from vfl.errors import ImpossibleJob, JobError
 from vfl.job import JobSpec, decode_spec
-from vfl.plan import Plan
 from vfl.terms import PartyId
 
 LOCK_FILE = "party.lock"
@@ -115,20 +115,15 @@ class Party:
                 return self.job(known[0])
             spec = planner.resolve(limits.read_limited(text))
             self._check_proposer(spec)
-            policy.check_agreement(spec, self.name, self.settings.acceptance)
-            tables = datasets.load(self.folder, self.settings.datasets, spec, self.name)
-            if not spec.job.classes and spec.job.task == "multiclass":
-                spec = msgspec.structs.replace(
-                    spec, job=msgspec.structs.replace(spec.job, classes=datasets.classes_of(tables["rows"]))
-                )
+            judgement = judge(spec, self.name, self.folder, self.settings)
+            spec = judgement.spec
             first_model = self._registry.model(spec.first_model) if spec.first_model else b""
-            plan, lowered = self._plan(spec, tables)
             self._check_peers(spec)
             share = secrets.token_bytes(SHARE_BYTES)
             agreement = Agreement(share, commitment_to(share), self._private_seed())
-            job = self._new_job(job_id(spec.digest(), agreement.commitment), spec, plan, lowered)
+            job = self._new_job(job_id(spec.digest(), agreement.commitment), spec, judgement)
             supervisor = self._supervise(job, spec, agreement, idempotency_key, digest)
-            supervisor.propose(tables, first_model)
+            supervisor.propose(judgement.tables, first_model)
             return self.job(supervisor.job)
 
     def job(self, job: str) -> Job:
@@ -217,7 +212,7 @@ class Party:
             raise UnreadableBody("the proposal is not what its header says, or was made before")
         if job_id(header.job_digest, proposal.commitment) != header.job:
             raise UnreadableBody("the job's id does not follow from the proposal")
-        job = self._new_job(header.job, spec, None, [])
+        job = self._new_job(header.job, spec)
         agreement = Agreement(secrets.token_bytes(SHARE_BYTES), proposal.commitment, self._private_seed())
         supervisor = self._supervise(job, spec, agreement)
         threading.Thread(target=supervisor.guard, args=(lambda: self._judge(supervisor),), daemon=True).start()
@@ -231,19 +226,16 @@ class Party:
             return
         supervisor.accept(tables)
 
-    def _bring(self, job: str, spec: JobSpec) -> dict[str, datasets.Table]:
+    def _bring(self, job: str, spec: JobSpec) -> dict[str, Table]:
         """The same questions the coordinator asked itself, with this party's own tables and policy. Raises JobError."""
         if planner.resolve(spec) != spec:
             raise ImpossibleJob("the proposal leaves its preset or cap per key open")
-        policy.check_agreement(spec, self.name, self.settings.acceptance)
         with self._judging:
-            tables = datasets.load(self.folder, self.settings.datasets, spec, self.name)
-            plan, lowered = self._plan(spec, tables)
-        found = self._new_job(job, spec, plan, lowered)
-        self._store.update(
-            job, steps=found.steps, plan=found.plan, reveals=found.reveals, lowered_floors=found.lowered_floors
-        )
-        return tables
+            judgement = judge(spec, self.name, self.folder, self.settings)
+        self._warn_of_floors(job, judgement)
+        self._store.update(job, **judgement.shown())
+        self._store.tell(job, judgement.notices)
+        return judgement.tables
 
     def _admit(self, peer: PartyId) -> None:
         """Raises TooManyJobs before anything is made of a proposal."""
@@ -252,13 +244,6 @@ class Party:
             raise TooManyJobs(f"{peer} has {most} jobs open at {self.name}, as many as it may")
         if not self._quotas[peer].take():
             raise TooManyJobs(f"{peer} proposes jobs faster than {self.name} takes them")
-
-    def _plan(self, spec: JobSpec, tables: dict[str, datasets.Table]) -> tuple[Plan, list[str]]:
-        """What the job will do on these tables, and the floors lowered for it."""
-        rows = tables["rows"].rows if "rows" in tables else 0
-        limits.check_steps(spec, rows)
-        plan = planner.plan(spec, self.name, rows)
-        return plan, policy.check_plan(plan, self.name, self.settings.acceptance)
 
     def _supervise(
         self, job: Job, spec: JobSpec, agreement: Agreement, idempotency_key: str | None = None, digest: str = ""
@@ -306,11 +291,11 @@ class Party:
                 if spare < 0 or peer in spec.indispensable:
                     raise
 
-    def _new_job(self, job: str, spec: JobSpec, plan: Plan | None, lowered: list[str]) -> Job:
-        numbers = {} if plan is None else asdict(plan)
-        numbers.pop("reveals", None)
-        for floor in lowered:
-            _LOG.warning("job %s: floor lowered: %s", job, floor)
+    def _new_job(self, job: str, spec: JobSpec, judgement: Judgement | None = None) -> Job:
+        found: dict[str, Any] = {}
+        if judgement is not None:
+            self._warn_of_floors(job, judgement)
+            found = judgement.shown() | {"notices": judgement.notices}
         return Job(
             id=job,
             name=spec.job.name,
@@ -320,12 +305,13 @@ class Party:
             peers=list(spec.peers_of(self.name)),
             spec_digest=spec.digest().hex(),
             created_at=now(),
-            steps=0 if plan is None else plan.steps,
             epochs=spec.checkpoints,
-            reveals=[] if plan is None else [msgspec.to_builtins(line) for line in plan.reveals],
-            plan=numbers,
-            lowered_floors=lowered,
+            **found,
         )
+
+    def _warn_of_floors(self, job: str, judgement: Judgement) -> None:
+        for floor in judgement.lowered_floors:
+            _LOG.warning("job %s: floor lowered: %s", job, floor)
 
     def _private_seed(self) -> bytes:
         fixed = self.settings.acceptance.private_seed

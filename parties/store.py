@@ -6,7 +6,7 @@ One commit per change of state and at most a few per second while a job runs; ne
 import contextlib
 import os
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from sqlalchemy import event as sql_event
 
 from parties.errors import StorageFailed
 from parties.registry import Registry
+from vfl.notices import Notice
 
 DATABASE_FILE = "party.db"
 ATTENDANCE_SHOWN = 100
@@ -49,7 +50,7 @@ _JOBS = sql.Table(
     sql.Column("metrics", sql.JSON, nullable=False),
     sql.Column("operations", sql.JSON, nullable=False),
     sql.Column("series", sql.JSON, nullable=False),
-    sql.Column("notes", sql.JSON, nullable=False),
+    sql.Column("notices", sql.JSON, nullable=False),
     sql.Column("reveals", sql.JSON, nullable=False),
     sql.Column("plan", sql.JSON, nullable=False),
     sql.Column("model_digest", sql.String),
@@ -123,7 +124,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     metrics: dict[str, float] = {}
     operations: dict[str, int] = {}
     series: dict[str, list[float | None]] = {}
-    notes: list[str] = []
+    notices: list[Notice] = []
+    """What the table and the specification told when the job was made, then what came of it."""
     traffic: list[Traffic] = []
     reveals: list[dict[str, Any]] = []
     plan: dict[str, Any] = {}
@@ -177,6 +179,7 @@ class Store:
     ) -> None:
         """`agreement` is what it takes to go on with the job after this server was away; never shown."""
         values = {name: value for name, value in msgspec.structs.asdict(job).items() if name in _JOBS.c}
+        values["notices"] = msgspec.to_builtins(job.notices)
         with self._writing() as connection:
             connection.execute(
                 _JOBS.insert().values(
@@ -203,6 +206,15 @@ class Store:
                     job=job, number=number.scalar_subquery(), time=now(), kind=kind, text=text, data=dict(data or {})
                 )
             )
+
+    def tell(self, job: str, notices: Iterable[Notice]) -> list[Notice]:
+        """Append those the job does not have yet; answers all it has."""
+        query = sql.select(_JOBS.c.notices).where(_JOBS.c.id == job)
+        with self._writing() as connection:
+            known = msgspec.convert(connection.execute(query).scalar_one(), list[Notice])
+            known += [notice for notice in dict.fromkeys(notices) if notice not in known]
+            connection.execute(_JOBS.update().where(_JOBS.c.id == job).values(notices=msgspec.to_builtins(known)))
+        return known
 
     def keep_traffic(self, job: str, counts: Mapping[tuple[str, str, str], Count]) -> None:
         """Replace the counters of (direction, peer, kind)."""
@@ -279,6 +291,7 @@ class Store:
     def _job(self, connection: sql.Connection, row: sql.RowMapping) -> Job:
         query = _TRAFFIC.select().where(_TRAFFIC.c.job == row["id"]).order_by(*_TRAFFIC.c)
         fields = {name: row[name] for name in Job.__struct_fields__ if name in _JOBS.c}
+        fields["notices"] = msgspec.convert(row["notices"], list[Notice])
         training = _between(row["started_at"], row["trained_at"])
         return Job(
             **fields,

@@ -264,7 +264,8 @@ class Supervisor:
         awaited = any(link.presence is Presence.LIVE and not link.finished for link in self.links.values())
         if self.outcome is None or self.over or awaited:
             return
-        result = {"model_digest": self._model_digest} | result_of(self.outcome)
+        notices = msgspec.to_builtins(self.journal.tell(self.outcome.notices))
+        result = {"model_digest": self._model_digest, "notices": notices} | result_of(self.outcome)
         told = manifest(self.job, self.spec, self.me, self._inputs, result | {"finished_at": now()})
         self._registry.seal(self.job, told)
         self._side.dismiss()

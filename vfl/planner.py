@@ -1,8 +1,9 @@
 """What a job of any kind will do, worked out before it runs; loads neither torch nor an encryption library."""
 
 from crypto.ckks_parameters import CkksPreset
-from vfl import rounds_plan, training_plan
+from vfl import rounds_plan, training_plan, warnings_of_rounds
 from vfl.job import JobSpec
+from vfl.notices import Notice
 from vfl.plan import Plan
 from vfl.rounds_spec import RoundsSpec
 from vfl.terms import PartyId
@@ -21,3 +22,8 @@ def preset_of(spec: JobSpec) -> CkksPreset | None:
 def plan(spec: JobSpec, me: PartyId, rows: int) -> Plan:
     """What a resolved job does where `me` brings `rows` rows. Raises ImpossibleJob, naming the cause."""
     return rounds_plan.plan(spec, me, rows) if isinstance(spec, RoundsSpec) else training_plan.plan(spec, rows)
+
+
+def warnings(spec: JobSpec) -> tuple[Notice, ...]:
+    """What a job that can run should be warned of, told from its specification alone."""
+    return warnings_of_rounds.warnings(spec) if isinstance(spec, RoundsSpec) else ()

@@ -4,6 +4,8 @@ from typing import TypeAlias
 
 import msgspec
 
+from vfl.notices import Notice
+
 
 class StepDone(msgspec.Struct, frozen=True, tag=True):
     """One batch has passed through; `step` counts from 1 to `steps`."""
@@ -40,13 +42,19 @@ class Refused(msgspec.Struct, frozen=True, tag=True):
     text: str
 
 
+class Warned(msgspec.Struct, frozen=True, tag=True):
+    """Something the operator should know before the job ends; it is stored with the job."""
+
+    notice: Notice
+
+
 class Progress(msgspec.Struct, frozen=True, tag=True):
     """A line for the operator outside the steps, such as evaluation."""
 
     text: str
 
 
-Fact: TypeAlias = StepDone | EpochDone | RoundDone | Refused | Progress
+Fact: TypeAlias = StepDone | EpochDone | RoundDone | Refused | Warned | Progress
 
 
 def without_state(fact: Fact) -> Fact:
@@ -65,5 +73,5 @@ class Outcome(msgspec.Struct, frozen=True):
     """Homomorphic operations this party carried out, by name."""
     series: dict[str, list[float]] = {}
     """Measures by round or epoch, such as accuracy and bytes."""
-    notes: list[str] = []
-    """Sentences for the report: waivers, warnings, what was kept and why."""
+    notices: list[Notice] = []
+    """For this party's operator: waivers, warnings, what was kept and why."""

@@ -52,6 +52,9 @@ def _training_facts(data: dict[str, Any]) -> Iterator[tuple[str, str]]:
     for line in data["reveals"]:
         if line["values"] and line["grain"] != "whole table":
             yield "revealed", f"to {line['receiver']}: {line['values']:,} values, {line['learns']}"
+    for party, notices in data["notices"].items():
+        for notice in notices:
+            yield notice["kind"], f"{party.replace('_', ' ')}: {notice['text']}"
     for floor in data["lowered_floors"]:
         yield "lowered", f"{floor['name']} from {floor['usual']:g} to {floor['lowered']:g}"
     yield from _last_facts(data)

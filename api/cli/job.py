@@ -64,6 +64,7 @@ def submit(
         job = client.submit(text, idempotency_key=idempotency_key)
     result(output, job, lambda: str(job["id"]))
     if output is Format.TEXT:
+        note(*(f"{notice['kind']}: {notice['text']}" for notice in job["notices"]))
         note(f"Follow it with `{_watch_command(job['id'], server, token_file, party)}`.")
 
 
@@ -269,7 +270,7 @@ def _facts(job: dict[str, Any]) -> Iterator[tuple[str, str]]:
         if len(known) > 1:
             yield f"{name} by round", f"{known[0]:,.6g} to {known[-1]:,.6g} over {len(values)}"
     yield from (("attendance", sentence) for sentence in job["attendance"])
-    yield from (("note", note) for note in job["notes"])
+    yield from ((notice["kind"], notice["text"]) for notice in job["notices"])
     yield from ((f"{name} time", f"{value:.1f} s") for name, value in job["seconds"].items() if value is not None)
     yield from (("lowered floor", str(floor)) for floor in job["lowered_floors"])
     if job["model_path"]:

@@ -131,8 +131,8 @@ def _facts(data: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield "time", f"{data['seconds']:.1f} s, clients in {processes}"
     for refusal in data["refused"]:
         yield "refused", refusal["text"]
-    for text in data["notes"]:
-        yield "note", text
+    for notice in data["notices"]:
+        yield notice["kind"], notice["text"]
     yield "model", f"SHA-256 {data['model_digest'][:16]}"
     if data["folder"]:
         yield "folder", data["folder"]

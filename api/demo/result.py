@@ -63,6 +63,7 @@ def result_data(
         "model_digest": {name: jobs[party]["model_digest"] for party, name in PARTIES.items()},
         "processes": processes,
         "curves": [{key: _defined(value) for key, value in asdict(point).items()} for point in points],
+        "notices": {name: jobs[party]["notices"] for party, name in PARTIES.items()},
         "lowered_floors": [asdict(floor) for floor in agreement.floors],
         "not_protected": not_protected(demonstration),
         "machine": {

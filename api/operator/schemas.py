@@ -33,6 +33,14 @@ class ErrorBody(BaseModel):
     side: str
 
 
+class NoticeBody(BaseModel):
+    """What this party is told beside results and errors; the codes stand in docs/notices.md."""
+
+    kind: str
+    code: str
+    text: str
+
+
 class JobBody(BaseModel):
     """One job as this party sees it; times are UTC."""
 
@@ -56,7 +64,7 @@ class JobBody(BaseModel):
     metrics: dict[str, float]
     operations: dict[str, int]
     series: dict[str, list[float | None]]
-    notes: list[str]
+    notices: list[NoticeBody]
     traffic: list[TrafficBody]
     reveals: list[dict[str, Any]]
     plan: dict[str, Any]

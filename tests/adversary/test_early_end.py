@@ -55,7 +55,7 @@ def ending_early(flow):
         try:
             effect = flow.send(answer)
         except StopIteration as stop:
-            if stop.value.notes:
+            if stop.value.notices:
                 raise Diverged("a score left the range") from None
             return stop.value
         if isinstance(effect, Report) and isinstance(effect.fact, StepDone) and effect.fact.dropped:
@@ -135,7 +135,9 @@ def test_how_a_job_ends_would_tell_the_label_of_a_row_encrypted_alone(build, tol
         views[labels[probed]].add(tuple(view[1:]))  # the first is the digest of the rows
         if not told:
             # A row with label 0 has a positive error: its update was left out, and the label party alone hears of it.
-            assert [note.startswith("diverged: 1 of 1") for note in outcome.notes] == [True] * int(1 - labels[probed])
+            assert [notice.text.startswith("diverged: 1 of 1") for notice in outcome.notices] == [True] * int(
+                1 - labels[probed]
+            )
     assert all(views.values())
     assert (not views[0.0] & views[1.0]) is told
     assert (views[0.0] == views[1.0]) is not told
@@ -153,7 +155,9 @@ def test_how_an_evaluation_ends_would_tell_the_sign_of_a_weight(build, told):
         view, outcome = seen_by_the_feature_party(build, setup.test_rows[0], labels, seed)
         views[positive].add(tuple(view[1:]))
         if not told:
-            assert [note.startswith("diverged: the scores of 1 of 16") for note in outcome.notes] == [True] * positive
+            assert [notice.text.startswith("diverged: the scores of 1 of 16") for notice in outcome.notices] == [
+                True
+            ] * positive
     assert all(views.values())
     assert (not views[True] & views[False]) is told
     assert (views[True] == views[False]) is not told

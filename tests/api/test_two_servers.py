@@ -267,8 +267,8 @@ def test_a_diverging_run_is_named_to_the_label_party_alone(parties: Parties, job
     job = parties[0].submit(text)
     label, feature = (party.over(job["id"]) for party in parties)
     assert (label["state"], feature["state"]) == ("done", "done")
-    assert [note for note in label["notes"] if note.startswith("diverged: ")]
-    assert not [note for note in feature["notes"] if "diverged" in note]
+    assert "diverged" in [notice["code"] for notice in label["notices"]]
+    assert "diverged" not in [notice["code"] for notice in feature["notices"]]
 
 
 def test_a_job_past_its_deadline_fails_on_both_sides(parties: Parties, job_spec: Spec) -> None:

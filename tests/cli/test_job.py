@@ -190,12 +190,13 @@ def test_ctrl_c_only_detaches_from_a_job(run: Run, folder: Path, specification: 
     assert run("job", "cancel", job, *party)[0] == 0
 
 
-def test_a_job_of_rounds_shows_its_series_and_notes() -> None:
+def test_a_job_of_rounds_shows_its_series_and_notices() -> None:
     import msgspec
     from rich.console import Console
 
     from api.cli.job import _details
     from parties.store import Job, now
+    from vfl.notices import Notice
 
     job = Job(
         id="job",
@@ -211,7 +212,7 @@ def test_a_job_of_rounds_shows_its_series_and_notes() -> None:
         epoch=4,
         epochs=4,
         series={"accuracy": [0.25, None, 0.5, 0.75], "rate": [0.1]},
-        notes=["refusal X4 is waived by rounds.allow"],
+        notices=[Notice("warning", "refusal_waived", "refusal X4 is waived by rounds.allow")],
         reveals=[{"receiver": "hub", "sender": "ada", "message": "RoundReply", "values": 4, "learns": "parameters"}],
         specification={
             "job": {"purpose": "research"},
@@ -226,7 +227,7 @@ def test_a_job_of_rounds_shows_its_series_and_notes() -> None:
     lines = [" ".join(line.split()) for line in shown.get().splitlines()]
     assert "progress round 4 of 4" in lines
     assert "accuracy by round 0.25 to 0.75 over 4" in lines
-    assert "note refusal X4 is waived by rounds.allow" in lines
+    assert "warning refusal X4 is waived by rounds.allow" in lines
     assert "receiver learns from in messages, at most what" in lines
     assert "hub ada RoundReply 4 parameters" in lines
     assert "purpose research" in lines

@@ -57,6 +57,15 @@ def test_it_tells_sides_sizes_and_warnings_in_eighty_columns(run: Run, spec: Cal
     assert max(len(line) for line in out.splitlines()) <= 80
 
 
+def test_a_job_with_model_inversion_is_warned_of_its_use_and_of_who_can_find_rows(
+    run: Run, spec: Callable[..., Path]
+) -> None:
+    code, out, _ = run("job", "check", spec('parts = ["model_inversion"]'))
+    assert code == 0
+    assert "model_inversion is unlikely to help where 3 of 3 clients take part" in " ".join(out.split())
+    assert "the aggregator inverts each client's own model" in " ".join(out.split())
+
+
 def test_the_json_is_one_envelope(run: Run, spec: Callable[..., Path]) -> None:
     code, out, err = run("job", "check", spec(), "--format", "json")
     answer = json.loads(out)

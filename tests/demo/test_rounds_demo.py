@@ -150,7 +150,7 @@ def test_each_client_tells_how_even_its_classes_became_and_how_near_found_rows_c
         assert [one == later for one, later in zip(before, after, strict=True)] == [not found for found in rows]
         assert client["metrics"]["leak_reply_median"] > 0
         assert 0 <= client["metrics"]["membership_auc_published"] <= 1
-        assert any(note.startswith("leak meter") for note in client["notes"])
+        assert any(notice["code"] == "leak_meter" for notice in client["notices"])
 
 
 # -- what travelled

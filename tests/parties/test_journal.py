@@ -15,7 +15,8 @@ from parties.journal import Journal, result_of
 from parties.registry import Registry
 from parties.store import DATABASE_FILE, Job, Store, Traffic, now
 from vfl.errors import LocalProtocolError
-from vfl.reports import Outcome, Refused, RoundDone
+from vfl.notices import Notice
+from vfl.reports import Outcome, Refused, RoundDone, Warned
 
 BOUND_SECONDS = 20.0
 
@@ -93,13 +94,22 @@ def test_a_job_that_is_taken_up_again_counts_on(tmp_path: Path, store: Store) ->
 
 
 def test_a_result_shows_numbers_that_json_can_hold() -> None:
-    outcome = Outcome(b"", {"auc": math.nan, "r2": 0.5}, {}, {"loss": [1.0, math.inf]}, ["kept\x07"])
+    outcome = Outcome(b"", {"auc": math.nan, "r2": 0.5}, {}, {"loss": [1.0, math.inf]})
     assert result_of(outcome) == {
         "metrics": {"r2": 0.5},
         "operations": {},
         "series": {"loss": [1.0, None]},
-        "notes": ["kept "],
     }
+
+
+def test_a_warning_of_the_role_is_seen_as_it_comes_and_stored_with_the_job_once(tmp_path: Path, store: Store) -> None:
+    journal = Journal(a_job(), store, Registry(tmp_path))
+    for _ in range(2):
+        journal.note(Warned(Notice("warning", "loss_has_not_moved", "the loss has\x07 not moved")))
+    (told,) = stored(store).notices
+    assert told == Notice("warning", "loss_has_not_moved", "the loss has  not moved")
+    assert journal.tell([told, Notice("note", "ended_early", "ended")]) == stored(store).notices
+    assert store.events("job", 0, 0)[0].text == "warning: the loss has  not moved"
 
 
 def test_an_end_that_cannot_be_stored_is_tried_again_until_it_is(tmp_path: Path, store: Store) -> None:

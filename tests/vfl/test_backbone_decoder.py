@@ -281,8 +281,8 @@ def test_the_report_has_the_three_models_their_gains_and_the_emulator_gap():
     assert found["client_bytes"] == 4 * (second + 2 * decoder)
     assert found["whole_model_bytes"] == 8 * (found["first_backbone_parameters"] + decoder)
     assert found["second_backbone_bytes"] == len(backbone_of(run(job())))
-    assert any("second backbone by student: 1,448 of 4,296 parameters" in note for note in outcome.notes)
-    assert any("on test rows the first model had" in note for note in outcome.notes)
+    assert any("second backbone by student: 1,448 of 4,296 parameters" in notice.text for notice in outcome.notices)
+    assert any("on test rows the first model had" in notice.text for notice in outcome.notices)
 
 
 def test_the_model_that_is_kept_is_the_first_one_with_another_decoder():
@@ -305,7 +305,7 @@ def test_public_rows_of_the_wrong_domain_make_best_keep_the_old_decoder_and_say_
     first = parameters_of(first_model(setups(this)[HUB]))
     assert all(torch.equal(values, first[name]) for name, values in load(outcome.state).items())
     assert outcome.metrics["first_model_gain"] == 0
-    assert any("no decoder beats the old one on the validation rows" in note for note in outcome.notes)
+    assert any("no decoder beats the old one on the validation rows" in notice.text for notice in outcome.notices)
 
 
 def test_best_keeps_what_does_best_on_the_validation_rows_not_on_the_test_rows():

@@ -158,7 +158,9 @@ def test_without_test_rows_clients_measure_the_decoder_behind_their_backbone():
     assert together.series["accuracy"] == pytest.approx(expected.series["accuracy"])
     assert together.state == expected.state
     assert "first_model_after" not in together.metrics
-    assert "the first model has the decoder that was carried back by copy" in together.notes
+    assert "the first model has the decoder that was carried back by copy" in [
+        notice.text for notice in together.notices
+    ]
 
 
 def test_beside_model_inversion_the_decoder_is_carried_back_by_every_rule():

@@ -107,13 +107,13 @@ def test_a_key_that_is_used_up_is_dropped(make_setups, breast_cancer):
 
 def test_a_diverging_encrypted_run_leaves_updates_out_and_ends_with_weights_in_range(federation, breast_cancer):
     spec, together = federation(breast_cancer, optimiser_rate=300.0)
-    (note,) = together.results["bank"].notes
-    assert note.startswith("diverged: ")
+    (notice,) = together.results["bank"].notices
+    assert notice.text.startswith("diverged: ")
     assert np.abs(weights(together)).sum() <= PRESETS[spec.encryption.preset].weight_limit
     last = [fact for fact in together.reports["bank"] if isinstance(fact, StepDone)][-1]
     assert last.step == last.steps
     assert last.dropped > 0
-    assert together.results["telco-0"].notes == []
+    assert together.results["telco-0"].notices == []
 
 
 def test_a_label_party_without_columns_of_its_own_trains_too(federation, breast_cancer):

@@ -283,8 +283,8 @@ def test_each_side_reports_what_its_messages_lost_against_what_the_codec_states(
     assert client.series["reply_error"] == pytest.approx([0.133] * 3, rel=0.15)
     assert {name for name in hub.metrics if name.startswith("stored_error/")} == {f"stored_error/{n}" for n in WEIGHTS}
     assert hub.series["reply_bits"] == [2.0] * 3
-    assert not hub.notes
-    assert not client.notes
+    assert not hub.notices
+    assert not client.notices
 
 
 def test_an_error_far_above_what_the_codec_states_is_a_warning_in_the_report():
@@ -297,9 +297,10 @@ def test_an_error_far_above_what_the_codec_states_is_a_warning_in_the_report():
     start[WEIGHTS[0]][0, 0] = 100.0
     given = setups(training)
     given[HUB] = replace(given[HUB], first_model=save_parameters(start))
-    notes = run_together(roles(given)).results[HUB].notes
-    assert notes[0].startswith("the error of the model sent in round 1 is 1.5")
-    assert "times what codec grid states" in notes[0]
+    notice = run_together(roles(given)).results[HUB].notices[0]
+    assert notice.kind == "warning"
+    assert notice.text.startswith("the error of the model sent in round 1 is 1.5")
+    assert "times what codec grid states" in notice.text
 
 
 # -- continuing (R0.7)

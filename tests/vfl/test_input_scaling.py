@@ -140,7 +140,9 @@ def test_ranges_agreed_for_each_column_scale_each_by_its_own():
     assert np.array_equal(examples_of(this, rows, "training").inputs.numpy(), scaled.astype(np.float32))
     together = run(this)
     assert not [line for line in together.transcript if line.kind in {"SumTask", "ColumnScaling"}]
-    assert any("column 'age' of rows lie outside model.input_range" in note for note in together.results["c0"].notes)
+    assert any(
+        "column 'age' of rows lie outside model.input_range" in notice.text for notice in together.results["c0"].notices
+    )
 
 
 PARTS = {

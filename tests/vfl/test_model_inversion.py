@@ -223,7 +223,7 @@ def test_the_part_skips_itself_and_says_so_where_the_filter_keeps_too_little(whe
     skipped, plain = run(job(extra=table)), run(spec(rounds=3, norm="batch"))
     assert skipped.results[HUB].state == plain.results[HUB].state
     if where == "clients":
-        assert "did nothing in rounds 2, 3" in skipped.results["c0"].notes[0]
+        assert "did nothing in rounds 2, 3" in skipped.results["c0"].notices[0].text
     else:
         assert skipped.results[HUB].series["inverted_kept"][1:] == [0.0, 0.0]
 
@@ -352,25 +352,25 @@ def test_each_client_reports_what_was_found_and_who_could_be_told_apart():
     assert {"leak_pool_lowest", "leak_reply_median"} <= outcome.metrics.keys()
     for model in ("published", "own_rows", "with_inverted_rows"):
         assert 0 <= outcome.metrics[f"membership_auc_{model}"] <= 1
-    assert sum("leak meter" in note for note in outcome.notes) == 3
+    assert sum(notice.code == "leak_meter" for notice in outcome.notices) == 3
 
 
 # What a job is warned of
 
 
 def test_a_job_in_which_all_clients_take_part_is_unlikely_to_gain():
-    assert any("unlikely to help" in text for text in warnings(job()))
-    assert not any("unlikely to help" in text for text in warnings(job(clients=10, per_round=3)))
-    assert any("unlikely to help" in text for text in warnings(job(clients=10, per_round=3), classes_held=8))
-    assert not any("unlikely to help" in text for text in warnings(job(), classes_held=2))
+    assert any("unlikely to help" in notice.text for notice in warnings(job()))
+    assert not any("unlikely to help" in notice.text for notice in warnings(job(clients=10, per_round=3)))
+    assert any("unlikely to help" in notice.text for notice in warnings(job(clients=10, per_round=3), classes_held=8))
+    assert not any("unlikely to help" in notice.text for notice in warnings(job(), classes_held=2))
 
 
 def test_a_job_is_warned_of_who_can_find_rows():
-    assert any("aggregator inverts" in text for text in warnings(job()))
-    assert any("other clients" in text for text in warnings(job('where = "clients"')))
-    assert warnings(job('where = "none"')) == []
-    assert warnings(spec()) == []
+    assert any("aggregator inverts" in notice.text for notice in warnings(job()))
+    assert any("other clients" in notice.text for notice in warnings(job('where = "clients"')))
+    assert not warnings(job('where = "none"'))
+    assert not warnings(spec())
 
 
 def test_a_job_that_ends_before_the_warm_up_is_warned():
-    assert any("never acts" in text for text in warnings(job(rounds=1)))
+    assert any("never acts" in notice.text for notice in warnings(job(rounds=1)))

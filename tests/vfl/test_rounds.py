@@ -20,6 +20,7 @@ from vfl.horizontal.selection import cohort
 from vfl.messages import Published, RoundReply, RoundTask
 from vfl.models.local_training import evaluate, train
 from vfl.models.networks import Parameters, load_parameters, norm_statistics_names, parameters_of
+from vfl.notices import Notice
 from vfl.protocols.rounds import aggregator, client
 from vfl.reports import Outcome, Refused, RoundDone
 from vfl.rounds_spec import RoundsSpec
@@ -277,7 +278,7 @@ def test_a_run_continued_from_a_saved_state_equals_the_uninterrupted_one(extra):
 def test_the_first_end_condition_to_hold_ends_the_job(stop, rounds, why):
     outcome = run(spec(rounds=6, extra=f"stop = {{{stop}}}")).results[HUB]
     assert len(outcome.series["accuracy"]) == rounds
-    assert outcome.notes == [f"ended after round {rounds}: {why}"]
+    assert outcome.notices == [Notice("note", "ended_early", f"ended after round {rounds}: {why}")]
 
 
 def test_a_proximal_term_of_zero_is_its_absence_and_a_large_one_keeps_clients_close():
@@ -376,7 +377,6 @@ def test_values_outside_the_public_range_are_told_of():
     given = setups(spec())
     given["c1"].table.columns[0, :4] = 40.0
     together = run_together(roles(given))
-    assert together.results["c1"].notes == [
-        "4 of 4,288 values of rows lie outside model.input_range, 0 to 16, and were clipped to it"
-    ]
-    assert together.results["c0"].notes == []
+    text = "4 of 4,288 values of rows lie outside model.input_range, 0 to 16, and were clipped to it"
+    assert together.results["c1"].notices == [Notice("warning", "values_clipped", text)]
+    assert together.results["c0"].notices == []

@@ -64,13 +64,13 @@ def measures(together: Together[Outcome], name: str) -> list[float]:
     return [fact.measures[name] for fact in together.reports[HUB] if isinstance(fact, RoundDone)]
 
 
-def without_notes(outcome: Outcome) -> tuple[bytes, list[float]]:
+def without_notices(outcome: Outcome) -> tuple[bytes, list[float]]:
     return outcome.state, outcome.series["accuracy"]
 
 
 def test_rule_none_equals_averaging_bit_for_bit():
     plain = spec(clients=4, rounds=2, per_round=3, tables=("test", "shared"))
-    assert without_notes(run(shared("none", rounds=2)).results[HUB]) == without_notes(run(plain).results[HUB])
+    assert without_notices(run(shared("none", rounds=2)).results[HUB]) == without_notices(run(plain).results[HUB])
 
 
 def test_with_every_client_chosen_the_published_rule_is_plain_averaging_and_the_clients_rule_acts():
@@ -91,7 +91,7 @@ def test_every_quantity_of_the_formula_is_reported_each_round():
     ):
         assert effective == pytest.approx(step * 2 * 16)  # two epochs of ceil(160 / 10) batches
     assert {"shared_loss_before", "shared_loss_after", "shared_undone"} <= together.results[HUB].series.keys()
-    assert "160 shared rows were trained on and 40 held out" in together.results[HUB].notes[-1]
+    assert "160 shared rows were trained on and 40 held out" in together.results[HUB].notices[-1].text
 
 
 def counts_of(table: Table) -> NDArray[np.int64]:
@@ -150,7 +150,7 @@ def test_rows_are_handed_out_once_to_each_client_and_only_under_the_rule_share()
 def test_estimated_counts_ask_nobody_and_say_so():
     together = run_skewed(shared(counts="estimate"))
     assert not [line for line in together.transcript if isinstance(line.message, MaskedReply)]
-    assert "class mixes of clients are estimates" in together.results[HUB].notes
+    assert "class mixes of clients are estimates" in [notice.text for notice in together.results[HUB].notices]
 
 
 def test_a_regression_bins_its_label():

@@ -31,6 +31,7 @@ from vfl.models.networks import (
     norm_statistics_names,
     parameters_of,
 )
+from vfl.notices import Notice
 from vfl.reports import Outcome, RoundDone
 from vfl.rounds_spec import RoundsSpec
 from vfl.schedule import batch_sizes
@@ -211,16 +212,23 @@ class Aggregation:
         for places in self._places.values():
             if places.finish is not None:
                 last = places.finish(self.travelling, self.parameters)
-                finished = Finished(last.parameters, finished.metrics | last.metrics, finished.notes + last.notes)
+                finished = Finished(last.parameters, finished.metrics | last.metrics, finished.notices + last.notices)
         score = SCORE[self.spec.job.task]
         metrics = {name: values[-1] for name, values in self.series.items() if name in {score, "loss"} and values}
-        waived = [f"refusal {name} is waived by rounds.allow" for name in self.spec.rounds.allow]
-        ended = [f"ended after round {self.round}: {self.stopped}"] if self.stopped else []
+        ended = f"ended after round {self.round}: {self.stopped}"
         return Outcome(
             state=save_parameters(finished.parameters, self._setup.scaling or agreed(self.spec)),
             metrics=metrics | finished.metrics,
             series=self.series,
-            notes=[*waived, *ended, *clipped(self.spec, self._setup.tables, self._setup.scaling), *finished.notes],
+            notices=[
+                *(
+                    Notice("warning", "refusal_waived", f"refusal {name} is waived by rounds.allow")
+                    for name in self.spec.rounds.allow
+                ),
+                *([Notice("note", "ended_early", ended)] if self.stopped else []),
+                *clipped(self.spec, self._setup.tables, self._setup.scaling),
+                *finished.notices,
+            ],
         )
 
     def saved(self) -> bytes:

@@ -18,6 +18,7 @@ from vfl.horizontal.rows import derived, examples_of
 from vfl.inversion import Inverted, Space, invert
 from vfl.models.local_training import features, train
 from vfl.models.split import cut
+from vfl.notices import Notice
 from vfl.rounds_spec import RoundsSpec
 from vfl.schedule import permutation
 from vfl.setup import Setup
@@ -49,7 +50,7 @@ class Augmentation:
         self._own, self._held_out = Examples(torch.zeros(0)), Examples(torch.zeros(0))
         if "test" in setup.tables and setup.spec.backbone_decoder is None:
             self._held_out = examples_of(setup.spec, setup.tables["test"], "test", setup.scaling)
-        self._notes: tuple[str, ...] = ()
+        self._notices: tuple[Notice, ...] = ()
         self._measures: dict[str, float] = {}
 
     def augment(self, number: int, module: nn.Sequential, rows: Examples) -> tuple[nn.Sequential, Examples]:
@@ -130,10 +131,12 @@ class Augmentation:
     def measures(self) -> dict[str, float]:
         return self._measures
 
-    def notes(self) -> tuple[str, ...]:
+    def notices(self) -> tuple[Notice, ...]:
+        if not self._pool.skipped:
+            return self._notices
         rounds = ", ".join(map(str, self._pool.skipped))
-        skipped = (f"model-inversion did nothing in rounds {rounds}: the filter kept under {FEWEST_KEPT:.0%}",)
-        return (*(skipped if rounds else ()), *self._notes)
+        text = f"model-inversion did nothing in rounds {rounds}: the filter kept under {FEWEST_KEPT:.0%}"
+        return (Notice("warning", "inversion_skipped", text), *self._notices)
 
     def conclude(self, published: nn.Sequential) -> dict[str, float]:
         """The leak meter: what was found here, what another round's reply would give away, and membership (R2.7)."""
@@ -154,7 +157,7 @@ class Augmentation:
             found["reply"] = invert(part, labels, space, search, self._seed).filtered().inputs
         backbone = cut(published, behind).backbone if behind else nn.Sequential()
         report = leak_report(self._own, self._held_out, found, models, partial(features, backbone))
-        self._notes = report.notes
+        self._notices = report.notices
         return report.metrics
 
     def _trained(self, module: nn.Sequential, rows: Examples) -> nn.Sequential:

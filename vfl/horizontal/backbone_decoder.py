@@ -32,11 +32,11 @@ from vfl.horizontal.rows import derived, examples_of
 from vfl.horizontal.second_model_report import (
     Scores,
     bytes_of_training,
-    carried_note,
+    carried_notice,
     count_parameters,
     kept_parameters,
     multiply_adds,
-    sizes_note,
+    sizes_notice,
 )
 from vfl.messages import Published, RoundTask
 from vfl.models.local_training import features, one_thread
@@ -147,10 +147,10 @@ class _Deriving:
         return Finished(
             parameters=parameters_of(self._first.whole()) | carried_back.decoder,
             metrics=sizes | (scores.metrics() if scores is not None else {}),
-            notes=(
-                sizes_note(self._terms.derive, sizes),
-                *([scores.note()] if scores is not None else []),
-                carried_note(carried_back.rule),
+            notices=(
+                sizes_notice(self._terms.derive, sizes),
+                *([scores.notice()] if scores is not None else []),
+                carried_notice(carried_back.rule),
             ),
         )
 

@@ -87,9 +87,9 @@ class _Compression:
             "parameter_bytes_at_full_precision": float(expected_bytes(self._like, RAW)),
         }
         score = f"stored_{SCORE[self._spec.job.task]}"
-        notes = warnings_of("the model sent in", self._stored, self._doubtful)
+        notices = warnings_of("the model sent in", self._stored, self._doubtful)
         measured_copy = {name: value for name, value in self._measures.items() if name == score}
-        return Finished(parameters, measured_copy | sizes | errors, notes)
+        return Finished(parameters, measured_copy | sizes | errors, notices)
 
     def _broadcast(self, number: int, parameters: Parameters) -> bytes:
         wanted = {
@@ -165,7 +165,7 @@ def _client(setup: Setup[RoundsSpec]) -> ClientPlaces:
     terms = _terms(setup)
     side = CompressedTraining(setup, terms)
     memory = side.memory if terms.keep_optimiser else None
-    return ClientPlaces(update=side.update, read=side.published, memory=memory, notes=side.notes)
+    return ClientPlaces(update=side.update, read=side.published, memory=memory, notices=side.notices)
 
 
 def _terms(setup: Setup[RoundsSpec]) -> CompressedSync:

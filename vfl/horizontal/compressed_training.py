@@ -21,6 +21,7 @@ from vfl.horizontal.part import Updated, Work
 from vfl.horizontal.rows import derived
 from vfl.models.networks import Parameters, load_parameters
 from vfl.models.polynomial import make_optimiser
+from vfl.notices import Notice
 from vfl.rounds_spec import RoundsSpec
 from vfl.rounds_terms import CompressedSync
 from vfl.setup import Setup
@@ -50,7 +51,7 @@ class CompressedTraining:
         kept = setup.saved if terms.keep_optimiser else b""
         self._momenta: Momenta = msgspec.msgpack.decode(kept, type=Momenta) if kept else {}
         self._doubtful: dict[str, float] = {}
-        self._notes: tuple[str, ...] = ()
+        self._notices: tuple[Notice, ...] = ()
 
     def update(self, body: bytes, work: Work) -> Updated:
         """Raises InvalidBody where what came is not what was agreed, RemoteProtocolError for other bits."""
@@ -71,7 +72,7 @@ class CompressedTraining:
             measures["reply_error_factor"] = error.factor
             if error.doubtful:
                 self._doubtful[str(work.round)] = error.factor
-                self._notes = warnings_of("the reply to", form, self._doubtful)
+                self._notices = warnings_of("the reply to", form, self._doubtful)
         return Updated(reply, trained.loss, measures)
 
     def published(self, body: bytes, shapes: Mapping[str, Shape]) -> Parameters:
@@ -81,8 +82,8 @@ class CompressedTraining:
         """Momentum that is kept (R3.7), beside the codes as they were received (R3.1, R3.4)."""
         return msgspec.msgpack.encode(self._momenta)
 
-    def notes(self) -> tuple[str, ...]:
-        return self._notes
+    def notices(self) -> tuple[Notice, ...]:
+        return self._notices
 
 
 def train_whole(

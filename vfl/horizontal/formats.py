@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 
 from vfl.codecs.parameters import LARGEST_FACTOR, Format, Integers, Shape, bits_of
 from vfl.errors import ImpossibleJob
+from vfl.notices import Notice
 from vfl.rounds_terms import CompressedSync
 
 REST = {"fp32": "none", "bf16": "half"}
@@ -60,13 +61,14 @@ def _widths(terms: CompressedSync, like: Mapping[str, Shape], bits: int) -> int 
     return {name: terms.tensor_bits.get(name, bits) for name in compressed} if terms.tensor_bits else bits
 
 
-def warnings_of(message: str, form: Format, factors: Mapping[str, float]) -> tuple[str, ...]:
-    """One sentence where messages erred more than stated (R3.9); `factors` are measured over stated error by round."""
+def warnings_of(message: str, form: Format, factors: Mapping[str, float]) -> tuple[Notice, ...]:
+    """One warning where messages erred more than stated (R3.9); `factors` are measured over stated error by round."""
     if not factors:
         return ()
     worst = max(factors, key=lambda number: factors[number])
     more = f"; in {len(factors)} rounds it was above {LARGEST_FACTOR:g} times" if len(factors) > 1 else ""
-    return (f"the error of {message} round {worst} is {factors[worst]:.2f} times what codec {form.codec} states{more}",)
+    text = f"the error of {message} round {worst} is {factors[worst]:.2f} times what codec {form.codec} states{more}"
+    return (Notice("warning", "codec_error", text),)
 
 
 def values_of(like: Mapping[str, Shape], names: Iterable[str]) -> int:

@@ -13,6 +13,7 @@ from torch.nn import functional
 from vfl.horizontal.part import Examples
 from vfl.leak_meter import FLAGGED_BELOW, membership_auc, nearness
 from vfl.models.local_training import features
+from vfl.notices import Notice
 
 NAMES = {"pool": "the rows inverted here", "reply": "rows anybody could invert from a reply of this client"}
 
@@ -20,7 +21,7 @@ NAMES = {"pool": "the rows inverted here", "reply": "rows anybody could invert f
 @dataclass(frozen=True)
 class LeakReport:
     metrics: dict[str, float] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
+    notices: tuple[Notice, ...] = ()
 
 
 def leak_report(
@@ -35,25 +36,27 @@ def leak_report(
     `embed` takes own rows to where found rows live. Held-out rows may be none: then nearness compares own rows with
     each other, and there is no attack to measure.
     """
-    metrics, notes = dict[str, float](), list[str]()
+    metrics, notices = dict[str, float](), list[Notice]()
     for where, rows in found.items():
         if not len(rows):
             continue
         training, others = embed(own.inputs).numpy(), embed(held_out.inputs).numpy() if held_out.rows else None
         near = nearness(rows.numpy(), training, others)
         metrics |= {f"leak_{where}_lowest": near.lowest, f"leak_{where}_median": near.median}
-        notes.append(
+        text = (
             f"leak meter: {NAMES[where]} lie {near.median:.2f} times as far from the nearest training row as is usual "
             f"(median; 5th percentile {near.lowest:.2f})"
             + (f": below {FLAGGED_BELOW}, some are close to copies" if near.flagged else "")
         )
+        notices.append(Notice("warning" if near.flagged else "note", "leak_meter", text))
     if not held_out.rows:
-        notes.append("leak meter: no membership attack is measured; rounds.model_inversion.leak_rows holds rows out")
-        return LeakReport(metrics, tuple(notes))
+        text = "leak meter: no membership attack is measured; rounds.model_inversion.leak_rows holds rows out"
+        return LeakReport(metrics, (*notices, Notice("note", "leak_meter", text)))
     for name, model in models.items():
         metrics[f"membership_auc_{name}"] = membership_auc(_losses(model, own), _losses(model, held_out))
     told = ", ".join(f"{name} {metrics[f'membership_auc_{name}']:.3f}" for name in models)
-    return LeakReport(metrics, (*notes, f"leak meter: AUC of a membership attack by loss (0.5 is guessing): {told}"))
+    text = f"leak meter: AUC of a membership attack by loss (0.5 is guessing): {told}"
+    return LeakReport(metrics, (*notices, Notice("note", "leak_meter", text)))
 
 
 def _losses(model: nn.Module, rows: Examples) -> NDArray[np.floating[Any]]:

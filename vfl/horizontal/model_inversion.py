@@ -64,7 +64,7 @@ def part(find: Find = invert) -> Part:
             memory=side.memory,
             measures=side.measures,
             conclude=side.conclude,
-            notes=side.notes,
+            notices=side.notices,
         )
 
     return Part("model_inversion", aggregator, client, remembers=lambda spec: terms_of(spec).where != "none")

@@ -27,6 +27,7 @@ from vfl.codecs.parameters import Shape
 from vfl.horizontal.combination import WeightedMean
 from vfl.messages import Message, Published, RoundTask
 from vfl.models.networks import Parameters
+from vfl.notices import Notice
 from vfl.rounds_spec import RoundsSpec
 from vfl.setup import Setup
 from vfl.terms import PartyId
@@ -96,7 +97,7 @@ class Finished:
     parameters: Parameters
     """The model that is kept."""
     metrics: dict[str, float] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
+    notices: tuple[Notice, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -191,7 +192,7 @@ class ClientPlaces:
     """Of the round it has just trained in, for the client's own report."""
     conclude: Callable[[nn.Sequential], dict[str, float]] | None = None
     """The published model, as it travels -> metrics for the client's own report."""
-    notes: Callable[[], tuple[str, ...]] = tuple
+    notices: Callable[[], tuple[Notice, ...]] = tuple
     """For the client's own report."""
 
 

@@ -256,10 +256,10 @@ class Participation:
                     parameters = places.complete(parameters)
         except InvalidBody as error:
             raise RemoteProtocolError(f"the published model cannot be read: {error}") from error
-        notes = clipped(self.spec, self._setup.tables, self._setup.scaling)
-        notes += [note for places in self._places for note in places.notes()]
+        notices = clipped(self.spec, self._setup.tables, self._setup.scaling)
+        notices += [notice for places in self._places for notice in places.notices()]
         state = save_parameters(parameters, self._setup.scaling or agreed(self.spec))
-        return Outcome(state=state, metrics=metrics, series=self._series, notes=notes)
+        return Outcome(state=state, metrics=metrics, series=self._series, notices=notices)
 
     def _concluded(self, parameters: Parameters) -> dict[str, float]:
         """What parts measure of the published model, each on a module of its own."""

@@ -14,6 +14,7 @@ from vfl.horizontal.rows import derived, examples_of
 from vfl.inversion import Inverted
 from vfl.models.local_training import features, train
 from vfl.models.networks import Parameters, load_parameters, parameters_of
+from vfl.notices import Notice
 from vfl.rounds_spec import RoundsSpec
 from vfl.setup import Setup
 
@@ -66,7 +67,7 @@ class Retraining:
         cost = (
             "rows like the clients' were found in each client's model; each client's own report says how near they come"
         )
-        return Finished(parameters, notes=(cost,))
+        return Finished(parameters, notices=(Notice("warning", "rows_found", cost),))
 
     def _better_than_guessing(self, travelling: Travelling, mean: Parameters) -> bool:
         """By rows that are here, where there are any (R2.5)."""

@@ -9,6 +9,7 @@ import torch
 from vfl.errors import InvalidData, LocalProtocolError
 from vfl.horizontal.input_scaling import agreed
 from vfl.horizontal.part import Examples
+from vfl.notices import Notice
 from vfl.rounds_spec import RoundsSpec
 from vfl.rounds_terms import DEVIATIONS
 from vfl.setup import InputScaling, Table
@@ -50,14 +51,13 @@ def check_fit(spec: RoundsSpec, table: Table, use: str) -> None:
         raise InvalidData(f"the {use} rows hold labels outside 0 to {spec.outputs - 1}")
 
 
-def clipped(spec: RoundsSpec, tables: Mapping[str, Table], scaling: InputScaling | None = None) -> list[str]:
-    """A sentence for what is clipped of each table: a model is told less than its rows hold."""
+def clipped(spec: RoundsSpec, tables: Mapping[str, Table], scaling: InputScaling | None = None) -> list[Notice]:
+    """A warning for what is clipped of each table: a model is told less than its rows hold."""
     scaling = scaling or agreed(spec)
-    return (
-        []
-        if scaling is None
-        else [text for use, table in tables.items() for text in _clipped(spec, use, table, scaling)]
-    )
+    if scaling is None:
+        return []
+    texts = (text for use, table in tables.items() for text in _clipped(spec, use, table, scaling))
+    return [Notice("warning", "values_clipped", text) for text in texts]
 
 
 def _clipped(spec: RoundsSpec, use: str, table: Table, scaling: InputScaling) -> list[str]:

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from vfl.models.local_training import features
+from vfl.notices import Notice
 from vfl.rounds_terms import BackboneDecoder
 
 
@@ -33,32 +34,35 @@ class Scores:
             "emulator_gap": self.first_before - self.second_before,
         } | {f"first_model_after_{rule}": score for rule, score in self.by_rule.items()}
 
-    def note(self) -> str:
+    def notice(self) -> Notice:
         ways = ", ".join(f"{name} {score:.3f}" for name, score in self.by_rule.items())
-        return (
+        text = (
             f"on test rows the first model had {self.first_before:.3f} before, the second {self.second_before:.3f} "
             f"before and {self.second_after:.3f} after, the first has {self.first_after:.3f} after; by rule: {ways}"
         )
+        return Notice("note", "second_model_scores", text)
 
 
-def carried_note(rule: str) -> str:
+def carried_notice(rule: str) -> Notice:
+    text = f"the first model has the decoder that was carried back by {rule}"
     if not rule:
-        return "no decoder beats the old one on the validation rows: the first model stays as it was"
-    return f"the first model has the decoder that was carried back by {rule}"
+        text = "no decoder beats the old one on the validation rows: the first model stays as it was"
+    return Notice("note", "carried_back", text)
 
 
-def sizes_note(derive: str, sizes: Mapping[str, float]) -> str:
+def sizes_notice(derive: str, sizes: Mapping[str, float]) -> Notice:
     def pair(what: str) -> str:
         return f"{sizes[f'second_backbone_{what}']:,.0f} of {sizes[f'first_backbone_{what}']:,.0f}"
 
     error = sizes.get("second_backbone_alignment_error")
     aligned = "not measured: there are no public rows" if error is None else f"{error:.3g}"
-    return (
+    text = (
         f"second backbone by {derive}: {pair('parameters')} parameters, {pair('bytes')} bytes, "
         f"{pair('multiply_adds')} multiply-adds per row, alignment error {aligned}; "
         f"clients train {sizes['decoder_parameters']:,.0f} parameters and hold {sizes['client_bytes']:,.0f} bytes of "
         f"weights and gradients, {sizes['whole_model_bytes']:,.0f} would be the whole first model's"
     )
+    return Notice("note", "second_backbone", text)
 
 
 def count_parameters(module: nn.Module) -> int:

@@ -20,6 +20,7 @@ from vfl.horizontal.rows import derived, examples_of
 from vfl.messages import Message, SharedRows
 from vfl.models.local_training import Evaluation, evaluate, train
 from vfl.models.networks import Parameters, load_parameters, parameters_of
+from vfl.notices import Notice
 from vfl.rounds_spec import RoundsSpec
 from vfl.rounds_terms import SharedData
 from vfl.schedule import held_out
@@ -134,13 +135,11 @@ class Adjuster:
 
     def finish(self, _travelling: Travelling, parameters: Parameters) -> Finished:
         mix = ", ".join(f"{share:.2f}" for share in self._mix / self._mix.sum())
-        return Finished(
-            parameters,
-            notes=(
-                f"{len(self._train)} shared rows were trained on and {len(self._test)} held out; class mix {mix}",
-                *(["class mixes of clients are estimates"] if self._terms.counts == "estimate" else []),
-            ),
-        )
+        used = f"{len(self._train)} shared rows were trained on and {len(self._test)} held out; class mix {mix}"
+        notices = [Notice("note", "shared_rows", used)]
+        if self._terms.counts == "estimate":
+            notices.append(Notice("note", "class_mix_estimated", "class mixes of clients are estimates"))
+        return Finished(parameters, notices=tuple(notices))
 
     def handed_out(self) -> SharedRows:
         """Rule `share`: what may be trained on, once to each client."""

@@ -10,6 +10,7 @@ from crypto.noise import gaussian
 from vfl.errors import LocalProtocolError
 from vfl.metrics import measure
 from vfl.models.polynomial import Arithmetic, Passes, Shape, Top, save_tensors
+from vfl.notices import Notice
 from vfl.reports import Outcome
 from vfl.scaling import Scaling
 from vfl.setup import Setup
@@ -107,17 +108,19 @@ class LabelSide:
         unknown = np.isnan(scores).any(axis=1)
         unscaled = np.nan_to_num(scores) * self._label_scaling.deviation + self._label_scaling.mean
         metrics = measure(self._setup.spec.job.task, self._labels[self._setup.test_rows], unscaled)
-        notes = []
+        texts = []
         if self.dropped:
-            notes.append(
+            texts.append(
                 f"diverged: {self.dropped} of {self._steps} updates of the top model were left out, the first at "
                 f"{self._first_drop}. The model is that of the updates that stand. Lower train.optimiser.rate or "
                 "momentum, check the columns; with a feature party that deviates this can be its doing. Training went "
                 "on to its last step because an early end would tell the feature party about labels and weights."
             )
         if unknown.any():
-            notes.append(
+            texts.append(
                 f"diverged: the scores of {unknown.sum()} of {len(scores)} held-out rows left the range of the agreed "
                 "parameters and count as zero in the metrics."
             )
-        return Outcome(self.state(), metrics, operations, notes=notes)
+        return Outcome(
+            self.state(), metrics, operations, notices=[Notice("warning", "diverged", text) for text in texts]
+        )

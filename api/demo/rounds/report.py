@@ -87,7 +87,7 @@ def render(result: JsonObject, specification: str) -> str:
         "saving": saving(result),
         "kept": kept(result),
         "part": part_facts(result),
-        "clients": [(client, told["notes"]) for client, told in result["part"]["clients"].items() if told["notes"]],
+        "clients": [(client, told["notices"]) for client, told in result["part"]["clients"].items() if told["notices"]],
         "seen": [
             (receiver, [line for line in revealed(result) if line["receiver"] == receiver])
             for receiver in (AGGREGATOR, CLIENTS)

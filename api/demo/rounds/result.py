@@ -83,7 +83,7 @@ def rounds_result(
                 client: {
                     "metrics": jobs[client]["metrics"],
                     "by_round": _of_part(jobs[client]),
-                    "notes": jobs[client]["notes"],
+                    "notices": jobs[client]["notices"],
                 }
                 for client in CLIENTS
             },
@@ -93,7 +93,7 @@ def rounds_result(
             for party in PARTIES
             for dataset, frame in agreement.table.files[party].items()
         ],
-        "notes": hub["notes"],
+        "notices": hub["notices"],
         "lowered_floors": [asdict(floor) for floor in agreement.floors],
         "not_protected": not_protected(agreement.mode.part),
         "machine": {

@@ -1,0 +1,55 @@
+"""What a party makes of a job before it agrees: its own policy, its own tables, and what would happen here."""
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from parties import datasets, limits, policy
+from parties.settings import PartySettings
+from vfl import planner
+from vfl.job import JobSpec
+from vfl.notices import Notice
+from vfl.plan import Plan
+from vfl.terms import PartyId
+
+
+@dataclass(frozen=True)
+class Judgement:
+    spec: JobSpec
+    """With the number of classes, which the label party fills in when it proposes."""
+    tables: dict[str, datasets.Table] = field(repr=False)
+    """By use."""
+    plan: Plan
+    lowered_floors: list[str]
+
+    @property
+    def notices(self) -> list[Notice]:
+        """What tables and specification tell this party's operator."""
+        told = [notice for table in self.tables.values() for notice in table.notices]
+        return [*told, *planner.warnings(self.spec)]
+
+    def shown(self) -> dict[str, Any]:
+        """The fields of a stored job that follow from it."""
+        numbers = asdict(self.plan)
+        numbers.pop("reveals")
+        return {
+            "steps": self.plan.steps,
+            "reveals": [msgspec.to_builtins(line) for line in self.plan.reveals],
+            "plan": numbers,
+            "lowered_floors": self.lowered_floors,
+        }
+
+
+def judge(spec: JobSpec, me: PartyId, folder: Path, settings: PartySettings) -> Judgement:
+    """The same questions at every party. Raises JobError where this one cannot or may not take part."""
+    policy.check_agreement(spec, me, settings.acceptance)
+    tables = datasets.load(folder, settings.datasets, spec, me)
+    if me == spec.coordinator and spec.job.task == "multiclass" and not spec.job.classes:
+        job = msgspec.structs.replace(spec.job, classes=datasets.classes_of(tables["rows"]))
+        spec = msgspec.structs.replace(spec, job=job)
+    rows = tables["rows"].rows if "rows" in tables else 0
+    limits.check_steps(spec, rows)
+    plan = planner.plan(spec, me, rows)
+    return Judgement(spec, tables, plan, policy.check_plan(plan, me, settings.acceptance))
