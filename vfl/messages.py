@@ -296,7 +296,7 @@ class SealedShares(Message, frozen=True, tag=True):
     boxes: tuple[tuple[str, bytes], ...]
     """By the other client's name."""
     digests: bytes = b""
-    """Up only: of each member's two shares, by which the aggregator knows a forged share."""
+    """Up, of each member's two shares, by which the aggregator knows a forged share; down, of the two in each box."""
 
 
 class MaskedReply(Message, frozen=True, tag=True):

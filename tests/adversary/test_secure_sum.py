@@ -15,7 +15,7 @@ from vfl.messages import MaskedReply, Message, PairKey, PairKeys, SealedShares, 
 from vfl.protocols.secure_sum import sum_of
 from vfl.reports import Refused
 from vfl.sums.member import Member
-from vfl.sums.terms import BOX_BYTES, Attendance
+from vfl.sums.terms import BOX_BYTES, DIGEST_BYTES, Attendance
 
 SMALL_ORDER = (325606250916557431795983626356110631294008115727848805560023387167927233504).to_bytes(32, "little")
 OTHER_KEY = public_key(fresh_private_key())
@@ -114,7 +114,7 @@ def test_boxes_replayed_from_an_earlier_sum_open_nowhere_and_the_sum_fails_namin
     agreed = terms(7)
     given = vectors(agreed)
     old = recorded(run(agreed, given), "c1", SealedShares)
-    with pytest.raises(SecureSumFailed, match="c1 dealt shares of its self mask of which 1 open, 4 are needed"):
+    with pytest.raises(SecureSumFailed, match="1 shares of c1's self mask open, 4 are needed; c1 deviates"):
         run(agreed, given, change={"c1": only(SealedShares, boxes=lambda _: old.boxes)}, number=2)
 
 
@@ -160,6 +160,52 @@ def test_one_box_that_does_not_open_costs_one_share_and_not_the_sum():
     assert "the box does not open" in refusals(together, "c0")[0].text
     assert not refusals(together)
     assert np.array_equal(together.results[HUB].words, plain_sum(agreed, given, agreed.roster))
+
+
+def spoilt(digests):
+    return bytes(byte ^ 1 for byte in digests)
+
+
+@pytest.mark.parametrize("clients", [3, 5, 8])
+def test_a_dealer_that_announces_other_shares_than_it_deals_is_named_and_no_honest_holder(clients, monkeypatch):
+    """By holders that do not look, true shares would be given, taken for forgeries, and all of them barred."""
+    agreed = terms(clients)
+    own = slice(2 * DIGEST_BYTES, 4 * DIGEST_BYTES)
+    attack = {"c1": only(SealedShares, digests=lambda d: spoilt(d[: own.start]) + d[own] + spoilt(d[own.stop :]))}
+    seen = Attendance()
+    with pytest.raises(SecureSumFailed, match=r"c1's self mask open, . are needed; c1 deviates"):
+        run(agreed, vectors(agreed), change=attack, seen=seen)
+    assert seen.faulty == {"c1"}
+
+    monkeypatch.setattr(Member, "_announced", lambda *_: True)
+    unprotected = Attendance()
+    with pytest.raises(SecureSumFailed, match="1 clients sent UnmaskShares"):
+        run(agreed, vectors(agreed), change=attack, seen=unprotected)
+    assert unprotected.faulty == set(agreed.roster) - {"c1"}
+
+
+def test_a_share_that_was_announced_wrongly_to_one_holder_is_given_by_the_others():
+    agreed = terms(5)
+    given = vectors(agreed)
+    attack = only(SealedShares, digests=lambda all_: spoilt(all_[:DIGEST_BYTES]) + all_[DIGEST_BYTES:])
+    together = run(agreed, given, change={"c1": attack})
+    assert [(r.peer, "not those it announced" in r.text) for r in refusals(together, "c0")] == [("c1", True)]
+    assert not refusals(together)
+    assert np.array_equal(together.results[HUB].words, plain_sum(agreed, given, agreed.roster))
+
+
+@pytest.mark.parametrize(
+    ("withheld", "faulty", "named"),
+    [("c0", set(), "c0 or who gave none deviates: c2"), ("c0 c1", {"c2"}, "c2 deviates")],
+    ids=["one dealer's", "everybody's"],
+)
+def test_a_holder_that_keeps_shares_back_bars_no_honest_dealer(withheld, faulty, named):
+    """Three clients, whose sum needs every share: one word stands against another, and only the third decides."""
+    agreed, seen = terms(3), Attendance()
+    keeping = only(UnmaskShares, self_masks=lambda pairs: tuple(pair for pair in pairs if pair[0] not in withheld))
+    with pytest.raises(SecureSumFailed, match=named):
+        run(agreed, vectors(agreed), change={"c2": keeping}, seen=seen)
+    assert seen.faulty == faulty
 
 
 def test_a_client_that_deals_shares_of_a_wrong_key_and_drops_out_is_named():
@@ -239,6 +285,7 @@ BOXES = {
     "of itself": (lambda boxes: (*boxes, ("c0", boxes[0][1])), "no peer in this sum"),
     "of a stranger": (lambda boxes: (*boxes, ("x", boxes[0][1])), "no peer in this sum"),
     "one twice": (lambda boxes: (*boxes, boxes[0]), "two entries for c1"),
+    "without a digest": (lambda boxes: boxes[1:], "digests of the two shares in each box"),
     "exchanged": (
         lambda b: tuple((name, box) for (name, _), (_, box) in zip(b, (*b[1:], b[0]), strict=True)),
         "4 boxes of shares of which 0 open",
@@ -290,8 +337,9 @@ def test_who_is_shown_another_list_opens_no_box_of_the_others():
     other = replace(given.keys, keys=(*given.keys.keys[:4], ("c4", OTHER_KEY, given.keys.keys[4][2])))
     dealt = {me: member.deal(other if me == "c0" else given.keys) for me, member in given.members.items()}
     boxes = tuple((me, dict(sent.boxes)["c0"]) for me, sent in dealt.items() if me != "c0")
+    digests = b"".join(dealt[me].digests[: 2 * DIGEST_BYTES] for me, _ in boxes)
     with pytest.raises(RemoteProtocolError, match="of which 0 open"):
-        given.members["c0"].mask(SealedShares(1, boxes), given.given["c0"])
+        given.members["c0"].mask(SealedShares(1, boxes, digests), given.given["c0"])
 
 
 def test_who_is_asked_with_other_numbers_opens_no_box_of_the_others():

@@ -8,6 +8,7 @@ import pytest
 import torch
 from rounds_federation import HUB, roles, run, setups, spec
 from safetensors.torch import load
+from sum_federation import Change, changing
 
 from vfl.errors import NotAvailable, RemoteProtocolError, SpecConflict, SpecError, TooFewReplies
 from vfl.flow import Delivery, Flow, Send, Together, run_together
@@ -15,7 +16,15 @@ from vfl.horizontal.aggregation import measured, network_of
 from vfl.horizontal.part import Examples, Travelling
 from vfl.horizontal.participation import Participation
 from vfl.horizontal.pooling import evaluation_of, evaluation_words
-from vfl.messages import EvaluationTask, MaskedReply, RoundReply, SumTask
+from vfl.messages import (
+    EvaluationTask,
+    MaskedReply,
+    Message,
+    RoundReply,
+    SealedShares,
+    SumTask,
+    UnmaskShares,
+)
 from vfl.reports import Outcome, RoundDone
 from vfl.rounds_spec import RoundsSpec
 from vfl.rounds_terms import RoundsData
@@ -48,6 +57,40 @@ def test_the_model_is_that_of_plain_averaging_up_to_the_grid(norm):
     summed, plain = run(secure(norm=norm)), run(spec(clients=4, rounds=2, norm=norm))
     assert apart(summed.results[HUB].state, plain.results[HUB].state) < 2e-4
     assert measures(summed, "rows") == measures(plain, "rows")
+
+
+def spoilt(content: bytes) -> bytes:
+    return bytes(byte ^ 1 for byte in content)
+
+
+def announces_other_shares(message: Message) -> Message:
+    """As a dealer: true to those who look, forgeries to those who do not."""
+    if isinstance(message, SealedShares):
+        return msgspec.structs.replace(message, digests=spoilt(message.digests))
+    return message
+
+
+def forges_a_share(message: Message) -> Message:
+    """As a holder, once its own words are in the first round's sum."""
+    if isinstance(message, UnmaskShares) and message.sum == 2:
+        (owner, share), *others = message.self_masks
+        return msgspec.structs.replace(message, self_masks=((owner, spoilt(share)), *others))
+    return message
+
+
+@pytest.mark.parametrize(("attack", "sums"), [(announces_other_shares, [1]), (forges_a_share, [1, 2])])
+def test_who_spoils_a_sum_is_in_no_further_one_of_the_job_and_the_rest_goes_on(attack: Change, sums: list[int]) -> None:
+    job = secure(clients=5)
+    flows = roles(setups(job))
+    together = run_together(flows | {"c1": changing(flows["c1"], attack)})
+    asked = {name: [m.sum for m in received(together, name) if isinstance(m, SumTask)] for name in job.roster.clients}
+    assert asked.pop("c1") == sums
+    assert all(each[-1] > sums[-1] for each in asked.values())
+    assert measures(together, "replies")[-1] == 4.0
+
+
+def received(together: Together[Outcome], name: str) -> list[Message]:
+    return [line.message for line in together.transcript if line.receiver == name and line.message is not None]
 
 
 def test_no_message_holds_a_clients_parameters_and_all_go_by_the_routes_of_the_job():

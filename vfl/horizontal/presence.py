@@ -1,6 +1,6 @@
 """Which clients are there, which backbone each holds, and who has just come and knows nothing yet."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from vfl.terms import PartyId
 
@@ -27,7 +27,13 @@ class Presence:
             self._new.add(client)
 
     def answered(self, client: PartyId, held: bytes) -> None:
-        self._held[client] = held
+        """What one that is still there holds now; who was barred or lost meanwhile stays away."""
+        if client in self._held:
+            self._held[client] = held
+
+    def absent(self, roster: Iterable[PartyId]) -> list[PartyId]:
+        """Who may still come."""
+        return [client for client in roster if client not in self._held and client not in self._barred]
 
     def lose(self, client: PartyId) -> None:
         self._held.pop(client, None)

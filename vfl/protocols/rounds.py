@@ -275,12 +275,11 @@ def _await_clients(spec: RoundsSpec, present: Presence, seconds: float) -> Flow[
     A wait ends early where a client has left or is just coming back: too few are waited for again while there is time.
     """
     for _ in range(MESSAGES_PER_REPLY):
-        for absent in spec.roster.clients:
-            if absent not in present:
-                delivery = yield from await_next(absent, seconds)
-                seconds = max(0.0, seconds - delivery.waited_seconds)
-                if isinstance(delivery.message, ClientReady):
-                    present.welcome(absent, delivery.message.backbone_digest)
+        for absent in present.absent(spec.roster.clients):
+            delivery = yield from await_next(absent, seconds)
+            seconds = max(0.0, seconds - delivery.waited_seconds)
+            if isinstance(delivery.message, ClientReady):
+                present.welcome(absent, delivery.message.backbone_digest)
         if not seconds or len(present) >= spec.rounds.min_clients:
             return
 
@@ -330,8 +329,9 @@ class _Collected:
         side.reach = next_reach(summed, len(result.contributors))
         self.mean.add(summed.parameters, summed.rows)
         self.mean.replies = self.answered = len(result.contributors)
-        self.replied = list(result.contributors)
-        for client in result.contributors:  # it has trained, so it holds what its task named
+        # Who gave words and then left, came back afresh or was barred is asked nothing more of this round.
+        self.replied = [client for client in result.contributors if client in present and client not in seen.back]
+        for client in self.replied:  # it has trained, so it holds what its task named
             present.answered(client, side.task_for(client, b"", self._task).backbone_digest)
 
     def enough(self, chosen: list[PartyId]) -> bool:

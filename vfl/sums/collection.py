@@ -1,5 +1,7 @@
 """The aggregator's side of one secure sum: a running total under masks, never a single vector of more than a moment."""
 
+from collections import defaultdict
+
 import numpy as np
 
 from crypto.errors import InvalidShare
@@ -36,6 +38,8 @@ class Collection:
         self._total: Words = np.zeros(terms.words, machine_word(terms.word_bits))
         self._shares: dict[tuple[bytes, PartyId], dict[int, bytes]] = {}
         """By kind and owner, then by the holder's place."""
+        self._at_odds: dict[PartyId, set[PartyId]] = defaultdict(set)
+        """Dealers and holders of a share that was refused or withheld: one of both deviates, and nobody knows which."""
 
     def take_key(self, client: PartyId, message: PairKey) -> None:
         taken = {key for pair in self._pairs.values() for key in pair}
@@ -61,9 +65,10 @@ class Collection:
         self._dealt[client], self._digests[client] = boxes, message.digests
 
     def boxes_for(self, client: PartyId) -> SealedShares:
-        """One box from each other client that dealt."""
-        boxes = ((dealer, sealed[client]) for dealer, sealed in self._dealt.items() if dealer != client)
-        return SealedShares(self._number, tuple(boxes))
+        """One box from each other client that dealt, and what it said is in it: the holder looks before it goes on."""
+        boxes = tuple((dealer, sealed[client]) for dealer, sealed in self._dealt.items() if dealer != client)
+        digests = (self._digest(dealer, kind, client) for dealer, _ in boxes for kind in (SELF_MASK, MASKING_KEY))
+        return SealedShares(self._number, boxes, b"".join(digests))
 
     def take_words(self, client: PartyId, message: MaskedReply) -> None:
         if len(message.words) != self._terms.body_bytes:
@@ -89,18 +94,21 @@ class Collection:
             for owner, share in shares.items():
                 if share_digest(self._keys, kind, share) != self._digest(owner, kind, client):
                     raise RemoteProtocolError(f"{client} sent a share of {owner}'s {kind.decode()} that was not dealt")
-        for kind, shares, _ in given:
+        for kind, shares, owners in given:
+            for owner in owners - shares.keys() - {client}:
+                self._at_odds[owner].add(client)
+                self._at_odds[client].add(owner)
             for owner, share in shares.items():
                 self._shares.setdefault((kind, owner), {})[self._keys.place(client)] = share
 
     def opened(self) -> SumResult:
-        """Take off what masks are left. Raises SecureSumFailed where too few or inconsistent shares were dealt."""
+        """Take off what masks are left. Raises SecureSumFailed where too few shares came, or inconsistent ones."""
         for owner in self._arrived:
             subtract_mask(self._total, self._secret(SELF_MASK, owner))
         for owner in self._dealt.keys() - set(self._arrived):
             private = self._secret(MASKING_KEY, owner)
             if public_key(private) != self._keys.keys[owner].masking:
-                raise self._unopened(owner, "dropped out, and had dealt shares of another key than its own")
+                raise self._spoilt(owner, "dropped out, and had dealt shares of another key than its own")
             for client in self._arrived:  # who stands first has added
                 seed = mask_seed(private, self._keys, owner, client)
                 first = self._keys.place(client) < self._keys.place(owner)
@@ -117,13 +125,26 @@ class Collection:
     def _secret(self, kind: bytes, owner: PartyId) -> bytes:
         shares = self._shares.get((kind, owner), {})
         if len(shares) < self._terms.threshold:
-            why = f"dealt shares of its {kind.decode()} of which {len(shares)} open, {self._terms.threshold} are needed"
-            raise self._unopened(owner, why)
+            raise self._unopened(owner, kind, len(shares))
         try:
             return secret_of(dict(list(shares.items())[: self._terms.threshold]))
         except InvalidShare as error:
-            raise self._unopened(owner, f"dealt shares of its {kind.decode()} that are none: {error}") from error
+            raise self._spoilt(owner, f"dealt shares of its {kind.decode()} that are none: {error}") from error
 
-    def _unopened(self, owner: PartyId, why: str) -> SecureSumFailed:
+    def _spoilt(self, owner: PartyId, why: str) -> SecureSumFailed:
+        """Its holders gave what it dealt: it is the one."""
         self._seen.faulty.add(owner)
         return self.failed(f"{owner} {why}")
+
+    def _unopened(self, owner: PartyId, kind: bytes, count: int) -> SecureSumFailed:
+        """Holders lack its shares, or keep them back. Who is at odds with more than half of the others is faulty.
+
+        While most are honest, that is never one of them.
+        """
+        others = len(self._dealt) - 1
+        faulty = {client for client, with_whom in self._at_odds.items() if 2 * len(with_whom) > others}
+        self._seen.faulty |= faulty
+        why = f"{count} shares of {owner}'s {kind.decode()} open, {self._terms.threshold} are needed; "
+        lacking = ", ".join(sorted(self._at_odds[owner])) or "nobody"
+        named = f"{', '.join(sorted(faulty))} deviates" if faulty else f"{owner} or who gave none deviates: {lacking}"
+        return self.failed(why + named)

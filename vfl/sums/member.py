@@ -13,7 +13,7 @@ from crypto.secret_sharing import SHARE_BYTES, shares_of
 from vfl.errors import RemoteProtocolError
 from vfl.messages import MaskedReply, PairKey, PairKeys, SealedShares, SumTask, UnmaskShares, UnmaskTask
 from vfl.reports import Refused
-from vfl.sums.terms import LARGEST_NUMBER, MASKING_KEY, SELF_MASK, SumTerms, by_name, share_digest
+from vfl.sums.terms import DIGEST_BYTES, LARGEST_NUMBER, MASKING_KEY, SELF_MASK, SumTerms, by_name, share_digest
 from vfl.terms import PartyId
 
 
@@ -62,9 +62,11 @@ class Member:
             raise self._broken("passed on shares of a client that is no peer in this sum")
         if len(self._sharers) < self._terms.threshold:
             raise self._broken(f"goes on with {len(self._sharers)} clients, {self._terms.threshold} are agreed")
-        for sender, box in boxes.items():
-            self._open(sender, box)
-        if len(self._held) < self._terms.threshold:
+        if len(message.digests) != 2 * DIGEST_BYTES * len(boxes):
+            raise self._broken("did not pass on the digests of the two shares in each box")
+        for number, (sender, box) in enumerate(boxes.items()):
+            self._open(sender, box, message.digests[2 * DIGEST_BYTES * number :][: 2 * DIGEST_BYTES])
+        if 2 * len(self.refused) > len(boxes):  # so many dealers do not deviate at once
             raise self._broken(f"passed on {len(boxes)} boxes of shares of which {len(self._held) - 1} open")
         masked = words.astype(machine_word(self._terms.word_bits))
         add_mask(masked, self._seed)
@@ -106,16 +108,23 @@ class Member:
         except InvalidKey as error:
             raise self._broken(f"lists keys that cannot be used: {error}") from error
 
-    def _open(self, sender: PartyId, box: bytes) -> None:
+    def _open(self, sender: PartyId, box: bytes, digests: bytes) -> None:
+        """Hold what is in the box, if it is what its dealer announced: else giving it would look like a forgery."""
         try:
             content = unseal(sealing_key(self._sealing, self._keys, sender, self._me, self._me), box)
         except InvalidBox as error:
             self.refused.append(Refused(sender, f"{sender}'s shares in sum {self._number}: {error}"))
             return
-        if len(content) == 2 * SHARE_BYTES:
-            self._held[sender] = content
-        else:
+        if len(content) != 2 * SHARE_BYTES:
             self.refused.append(Refused(sender, f"{sender}'s shares in sum {self._number} have a wrong length"))
+        elif not self._announced(content, digests):
+            self.refused.append(Refused(sender, f"{sender}'s shares in sum {self._number} are not those it announced"))
+        else:
+            self._held[sender] = content
+
+    def _announced(self, content: bytes, digests: bytes) -> bool:
+        shares = ((SELF_MASK, content[:SHARE_BYTES]), (MASKING_KEY, content[SHARE_BYTES:]))
+        return b"".join(share_digest(self._keys, kind, share) for kind, share in shares) == digests
 
     def _broken(self, what: str) -> RemoteProtocolError:
         return RemoteProtocolError(f"{self._hub}, in secure sum {self._number}, {what}")

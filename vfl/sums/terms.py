@@ -85,7 +85,7 @@ class Attendance:
     back: dict[PartyId, ClientReady] = field(default_factory=dict)
     """Clients that have come back and know nothing of this sum."""
     faulty: set[PartyId] = field(default_factory=set)
-    """Clients that were refused, or whose shares do not open the sum: another try does better without them."""
+    """Clients that were refused, or by whom the sum does not open: they are in no further one of the job."""
     payload_bytes: int = 0
     """Received."""
     sent_bytes: int = 0
@@ -94,7 +94,7 @@ class Attendance:
 
 
 def share_digest(keys: KeyList, kind: bytes, share: bytes) -> bytes:
-    """By which the aggregator knows a share again: its dealer sends it ahead. A share has the entropy of a key."""
+    """By which holder and aggregator know a share again: its dealer announces it. A share has the entropy of a key."""
     return digest(keys.digest, kind, share)[:DIGEST_BYTES]
 
 
