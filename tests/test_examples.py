@@ -50,6 +50,14 @@ def test_a_module_of_ones_own_learns_and_its_owner_is_told_what_it_reads(scheme:
     assert float(printed.rsplit(maxsplit=1)[1]) > 0.97
 
 
+def test_visits_are_written_for_every_party_and_for_a_simulation(tmp_path: Path) -> None:
+    printed = run("05_clinic_visits.py", str(tmp_path))
+    names = [line.partition(":")[0] for line in printed.splitlines()]
+    assert set(names) == {str(path.relative_to(tmp_path)) for path in tmp_path.glob("*/*.csv")}
+    rows = [len(path.read_text().splitlines()) - 1 for path in tmp_path.glob("clinic-*/visits.csv")]
+    assert len((tmp_path / "visits.csv").read_text().splitlines()) - 1 == sum(rows)
+
+
 def test_forty_clients_learn_on_one_machine_and_four_bits_each_take_a_third_of_the_bytes() -> None:
     def sent_and_accuracy(*arguments: str) -> tuple[int, float]:
         printed = run("04_horizontal_simulation.py", *arguments)

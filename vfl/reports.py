@@ -32,7 +32,7 @@ class RoundDone(msgspec.Struct, frozen=True, tag=True):
     rounds: int
     state: bytes
     measures: dict[str, float] = {}
-    """Of this round: accuracy, loss, rows, replies, bytes sent and received."""
+    """Of this round: accuracy, AUC, loss, rows, replies, bytes sent and received."""
 
 
 class Refused(msgspec.Struct, frozen=True, tag=True):

@@ -75,6 +75,8 @@ def _rounds_facts(data: dict[str, Any]) -> Iterator[tuple[str, str]]:
     )
     if kept(data):
         yield "stored", f"{kept(data)} of parameters at each client between rounds"
+    if "auc" in data["metrics"]:
+        yield "AUC", f"{data['metrics']['auc']:.4f} of the model that travels, mean over digits, each against the rest"
     yield from part_facts(data)
     for line in revealed(data):
         if line["grain"] != "nothing":

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
 SpecArgument = Annotated[Path, typer.Argument(metavar="SPEC", help="Job specification, a TOML file.")]
 
-HEADINGS = f"{'round':>11} {{score:>9}} {'loss':>9} {'replies':>8} {'down':>10} {'up':>10}"
+NAMES = {"auc": "AUC", "r2": "R²"}
+HEADINGS = f"{'round':>11} {{score:>9}}{{auc}} {'loss':>9} {'replies':>8} {'down':>10} {'up':>10}"
 
 
 def run(
@@ -94,11 +95,12 @@ class _Lines:
     def round(self, number: int, measures: Mapping[str, float]) -> None:
         score = "accuracy" if "accuracy" in measures else "r2"
         if not self.last:
-            self._line(HEADINGS.format(score=score))
+            self._line(HEADINGS.format(score=score, auc=f" {'AUC':>9}" if "auc" in measures else ""))
         self.last = number
+        area = f" {measures['auc']:>9.4f}" if "auc" in measures else ""
         sent, received = (readable_bytes(int(measures[key])) for key in ("bytes_sent", "bytes_received"))
         self._line(
-            f"{f'{number}/{self._rounds}':>11} {measures[score]:>9.4f} {measures['loss']:>9.4f} "
+            f"{f'{number}/{self._rounds}':>11} {measures[score]:>9.4f}{area} {measures['loss']:>9.4f} "
             f"{measures['replies']:>8.0f} {sent:>10} {received:>10}"
         )
 
@@ -116,8 +118,8 @@ def _shown(data: dict[str, Any]) -> "RenderableType":
 
 def _facts(data: dict[str, Any]) -> Iterator[tuple[str, str]]:
     for name, value in data["metrics"].items():
-        held = f" on {data['rows']['test']:,} held-out rows" if name in {"accuracy", "r2"} else ""
-        yield name.replace("_", " "), f"{value:.4f}{held}"
+        held = f" on {data['rows']['test']:,} held-out rows" if name in {"accuracy", "auc", "r2"} else ""
+        yield NAMES.get(name, name.replace("_", " ")), f"{value:.4f}{held}"
     sent = data["bytes"]
     yield "sent", f"aggregator {readable_bytes(sent['down'])}, clients {readable_bytes(sent['up'])}"
     kinds: dict[tuple[str, str], list[int]] = {}

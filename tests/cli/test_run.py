@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
@@ -208,3 +209,45 @@ def test_the_fields_of_a_report_are_documented(run: Run, spec: Path) -> None:
     table = page.partition("## A simulation")[2].partition("\n## ")[0]
     documented = [name for row in re.findall(r"^\| (`.*?) \|", table, re.MULTILINE) for name in row.split("`")[1::2]]
     assert set(documented) == answer(run("run", spec, "--format", "json", "--quiet")[1]).keys()
+
+
+CLINIC = """
+job = { name = "readmission", protocol = "rounds", task = "binary" }
+train = { batch_rows = 32 }
+[simulation]
+dataset = "visits.csv"
+id = "visit"
+clients = 3
+[rounds]
+rounds = 4
+[model]
+network = "mlp"
+hidden = [16]
+input_shape = [2]
+columns = ["age", "income"]
+label = "readmitted"
+"""
+
+RANGES = {
+    "pooled": "",
+    "one each": "input_range = { age = [18, 100], income = [0, 150000] }",
+    "one for all": "input_range = [0, 200000]",
+}
+
+
+def test_columns_of_different_scale_are_learned_from_pooled_or_with_a_range_for_each(run: Run, tmp_path: Path) -> None:
+    draws = np.random.default_rng(1)
+    age, income = draws.uniform(18, 100, 1500).round(), draws.lognormal(10.3, 0.6, 1500).round()
+    back = draws.random(1500) < 1 / (1 + np.exp(-0.08 * (age - 59) + 1.5 * (np.log(income) - 10.3)))
+    rows = zip(range(1500), age, income, back.astype(int), strict=True)
+    lines = [f"{visit},{years:g},{money:g},{label}" for visit, years, money, label in rows]
+    (tmp_path / "visits.csv").write_text("\n".join(["visit,age,income,readmitted", *lines]))
+    reached = {}
+    for way, line in RANGES.items():
+        (tmp_path / "clinic.toml").write_text(CLINIC + line)
+        reached[way] = answer(run("run", tmp_path / "clinic.toml", "--format", "json", "--quiet")[1])
+    auc = {way: data["metrics"]["auc"] for way, data in reached.items()}
+    assert auc["pooled"] > 0.8
+    assert auc["one each"] > 0.7
+    assert reached["pooled"]["metrics"]["accuracy"] > reached["one for all"]["metrics"]["accuracy"] + 0.1
+    assert len(reached["pooled"]["series"]["auc"]) == 4

@@ -1,27 +1,17 @@
 """docs/getting_started.md, done as it says: its settings, its job, its commands; only the ports are free ones."""
 
-import contextlib
-import json
 import re
-import signal
-import socket
-import subprocess
-import sys
-import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from command_line import ROOT, free_ports, run, serving
 
-ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "getting_started.md").read_text("utf-8")
-VFL = str(Path(sys.executable).with_name("vfl"))
 ROWS = 1200
 PORTS = {"bank": ("7101", "7102"), "telco": ("7201", "7202")}
 """Those the page reckons with."""
-SECONDS = 120
 
 
 def block(language: str, containing: str) -> str:
@@ -38,39 +28,6 @@ def vfl(folder: Path, command: str) -> Any:
     """A command as the page quotes it, run in `folder`; its data."""
     assert f"$ {command}\n" in PAGE
     return run(folder, *command.split()[1:])
-
-
-def run(folder: Path, *arguments: str) -> Any:
-    done = subprocess.run(
-        [VFL, *arguments, "--format", "json"], cwd=folder, capture_output=True, text=True, timeout=SECONDS, check=False
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return json.loads(done.stdout)["data"]
-
-
-def free_ports(count: int) -> list[int]:
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
-
-
-@contextlib.contextmanager
-def serving(folder: Path, party: str) -> Iterator[None]:
-    server = subprocess.Popen([VFL, "party", "serve", party], cwd=folder, stdout=subprocess.PIPE, text=True)
-    overdue = threading.Timer(SECONDS, server.kill)
-    overdue.start()
-    try:
-        assert server.stdout is not None
-        assert "is ready" in server.stdout.readline()
-        yield
-        server.send_signal(signal.SIGTERM)
-        assert server.wait(SECONDS) == 0
-    finally:
-        overdue.cancel()
-        server.kill()
-        server.communicate(timeout=SECONDS)
 
 
 @pytest.fixture

@@ -23,6 +23,7 @@ from vfl.horizontal.rows import clipped, derived, examples_of
 from vfl.horizontal.stopping import reason_to_stop
 from vfl.horizontal.summed_updates import Reach
 from vfl.messages import EvaluationTask, Message, Published, RoundReply, RoundTask
+from vfl.metrics import auc_of_classes
 from vfl.models.local_training import evaluate, train
 from vfl.models.networks import (
     Parameters,
@@ -187,7 +188,7 @@ class Aggregation:
 
     def evaluated(self) -> dict[str, float] | None:
         """Of the parameters in the module: score and loss on the aggregator's test rows, where it has some (R0.9)."""
-        return None if self._tests is None else measured(self.spec, self.travelling, self._tests)
+        return None if self._tests is None else measured(self.spec, self.travelling, self._tests, ranking=True)
 
     def evaluation_task(self) -> EvaluationTask:
         """The round's model as it is, for clients to measure."""
@@ -214,7 +215,8 @@ class Aggregation:
                 last = places.finish(self.travelling, self.parameters)
                 finished = Finished(last.parameters, finished.metrics | last.metrics, finished.notices + last.notices)
         score = SCORE[self.spec.job.task]
-        metrics = {name: values[-1] for name, values in self.series.items() if name in {score, "loss"} and values}
+        kept = {score, "auc", "loss"}
+        metrics = {name: values[-1] for name, values in self.series.items() if name in kept and values}
         ended = f"ended after round {self.round}: {self.stopped}"
         return Outcome(
             state=save_parameters(finished.parameters, self._setup.scaling or agreed(self.spec)),
@@ -268,8 +270,10 @@ SCORE = {"binary": "accuracy", "multiclass": "accuracy", "regression": "r2"}
 """What measures a model of each task on test rows."""
 
 
-def measured(spec: RoundsSpec, travelling: Travelling, examples: Examples) -> dict[str, float]:
-    """Accuracy, or R2 of a regression, and the mean loss."""
+def measured(
+    spec: RoundsSpec, travelling: Travelling, examples: Examples, *, ranking: bool = False
+) -> dict[str, float]:
+    """Accuracy, or R2 of a regression, and the mean loss; with `ranking` the AUC of classes, where there is one."""
     labels = examples.labels
     if labels is None:
         raise ValueError("test rows carry labels")
@@ -278,7 +282,10 @@ def measured(spec: RoundsSpec, travelling: Travelling, examples: Examples) -> di
     score = found.correct / found.rows
     if regression:
         score = 1 + score / max(float(labels.double().var(unbiased=False)), 1e-12)
-    return {SCORE[spec.job.task]: score, "loss": found.loss}
+    area = math.nan
+    if ranking and not regression:
+        area = auc_of_classes(labels.numpy(), found.scores.softmax(1).double().numpy())
+    return {SCORE[spec.job.task]: score} | ({} if math.isnan(area) else {"auc": area}) | {"loss": found.loss}
 
 
 def network_of(spec: RoundsSpec, seed: bytes | None) -> nn.Sequential:

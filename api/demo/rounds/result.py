@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from api.demo.rounds.run import RoundsDemonstration
 
 
-OF_EVERY_ROUND = {"accuracy", "loss", "replies", "rows", "bytes_sent", "bytes_received"}
+OF_EVERY_ROUND = {"accuracy", "auc", "loss", "replies", "rows", "bytes_sent", "bytes_received"}
 """Series of every job of rounds; the others are its part's."""
 
 

@@ -1,0 +1,49 @@
+"""`vfl` as a person runs it, for tests of pages that say what to type."""
+
+import contextlib
+import json
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[2]
+VFL = str(Path(sys.executable).with_name("vfl"))
+SECONDS = 240
+
+
+def run(folder: Path, *arguments: str) -> Any:
+    done = subprocess.run(
+        [VFL, *arguments, "--format", "json"], cwd=folder, capture_output=True, text=True, timeout=SECONDS, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return json.loads(done.stdout)["data"]
+
+
+def free_ports(count: int) -> list[int]:
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [one.getsockname()[1] for one in sockets]
+
+
+@contextlib.contextmanager
+def serving(folder: Path, party: str) -> Iterator[None]:
+    server = subprocess.Popen([VFL, "party", "serve", party], cwd=folder, stdout=subprocess.PIPE, text=True)
+    overdue = threading.Timer(SECONDS, server.kill)
+    overdue.start()
+    try:
+        assert server.stdout is not None
+        assert "is ready" in server.stdout.readline()
+        yield
+        server.send_signal(signal.SIGTERM)
+        assert server.wait(SECONDS) == 0
+    finally:
+        overdue.cancel()
+        server.kill()
+        server.communicate(timeout=SECONDS)
