@@ -6,6 +6,7 @@ A cell's value stands only in the error its owner reads; `Failure.told` keeps it
 import contextlib
 import difflib
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from parties.column_profile import column_notices
 from parties.errors import (
     ConstantLabel,
     DuplicateIds,
@@ -114,7 +116,16 @@ def _load(folder: Path, datasets: dict[str, DatasetSettings], spec: JobSpec, me:
     labels = _numbers(rows, brought.label, path.name) if brought.label else None
     if labels is not None:
         _check_labels(spec, labels, brought)
-    return Table(ids, columns, labels, asked)
+    label = None if labels is None else (brought.label, labels)
+    notices = (*_row_notices(rows, ids, path.name), *column_notices(path.name, asked, columns, label))
+    return Table(ids, columns, labels, asked, notices)
+
+
+def _row_notices(rows: Rows, ids: tuple[str, ...], file: str) -> Iterator[Notice]:
+    if rows.blank:
+        yield Notice("note", "blank_rows", f"{rows.blank} rows of {file} are wholly empty and were left out")
+    if odd := oddities(ids, file):
+        yield Notice("warning", "odd_ids", f"{odd}: ids are compared as they are written")
 
 
 def classes_of(table: Table) -> int:

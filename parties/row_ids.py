@@ -44,9 +44,9 @@ def _peculiarities(ids: pl.Series) -> Iterator[Peculiarity]:
 
 
 def oddities(ids: Sequence[str] | pl.Series, file: str) -> str:
-    """What is odd about them whatever the peer holds, as a sentence; empty when nothing is."""
+    """What is odd about them whatever the peer holds; empty when nothing is."""
     found = [peculiarity.text for peculiarity in peculiarities(ids) if peculiarity.odd]
-    return f"{file} holds {'; '.join(found)}." if found else ""
+    return f"{file} holds {'; '.join(found)}" if found else ""
 
 
 def own_ids(ids: Sequence[str]) -> str:

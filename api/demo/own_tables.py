@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 from numpy.typing import NDArray
 
 from api.demo.agreement import agree
@@ -12,7 +13,7 @@ from parties.datasets import load
 from parties.errors import LabelInFeatureFile
 from parties.row_ids import oddities, what_differs
 from parties.settings import DatasetSettings
-from parties.table_files import open_table
+from parties.table_files import TableFile, open_table
 from vfl.errors import InvalidData, RowsDiffer
 
 NAME = "own-tables"
@@ -40,13 +41,19 @@ def own_tables(label_path: Path, feature_path: Path, id_column: str, label: str,
         raise InvalidData(f"{feature_path} has no column beside {id_column!r}", fix="It brings at least one feature.")
 
     paths = {LABEL_PARTY: label_path, FEATURE_PARTY: feature_path}
-    label_file, feature_file = (each.rows(each.names, id_column).frame for each in (label_table, feature_table))
+    label_file, feature_file = (_whole(each, id_column) for each in (label_table, feature_table))
     table = DividedTable(NAME, "regression", 0, id_column, label, label_file, feature_file)
     labels = _checked_labels(table, paths)
     task = task or _task_of(labels)
     table = replace(table, task=task, classes=len(np.unique(labels)) if task == "multiclass" else 0)
     _checked_labels(table, paths)
     return table
+
+
+def _whole(file: TableFile, id_column: str) -> pl.DataFrame:
+    """With its blank rows at the end, for its party to leave out and to tell of."""
+    rows = file.rows(file.names, id_column)
+    return rows.frame.vstack(rows.frame.clear(rows.blank)) if rows.blank else rows.frame
 
 
 def _checked_labels(table: DividedTable, paths: dict[str, Path]) -> NDArray[np.float64]:

@@ -64,7 +64,8 @@ class DividedTable:
 
     @property
     def rows(self) -> int:
-        return self.label_file.height
+        """Of a user's file, those that are not blank."""
+        return self.label_file.height - self.label_file[self.id].null_count()
 
     @property
     def own_columns(self) -> tuple[str, ...]:

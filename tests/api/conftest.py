@@ -41,6 +41,11 @@ os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
 """
 """Started with this before its arguments, Python runs without root's powers even where the tests are run by root."""
 LABEL, FEATURE = "label-party", "feature-party"
+FILES = {
+    LABEL: {"patients": "patients.csv", "faulty_patients": "faulty_patients.csv"},
+    FEATURE: {name: f"{name}.csv" for name in ("clinic", "reordered", "capitals", "faulty_clinic")},
+}
+"""Of the parties that all tests share: files by data set."""
 
 Json = dict[str, Any]
 
@@ -167,6 +172,16 @@ def write_breast_cancer(label: Path, feature: Path) -> None:
     _write_csv(feature, ids, [f"x{i}" for i in range(20)], [[row[i] for i in others] for row in data.data])
 
 
+def write_faulty(path: Path, *, column: int, every: int, cell: str) -> None:
+    """The same table beside it, with one value again and again in a column, and a space after each id."""
+    header, *rows = (line.split(",") for line in path.read_text().splitlines())
+    for row in rows:
+        row[0] += " "
+    for row in rows[::every]:
+        row[column] = cell
+    path.with_name(f"faulty_{path.name}").write_text("\n".join(map(",".join, [header, *rows])) + "\n")
+
+
 def _write_csv(path: Path, ids: list[str], names: list[str], rows: list[list[float]]) -> None:
     lines = [",".join(["id", *names])]
     lines += [",".join([key, *(repr(float(cell)) for cell in row)]) for key, row in zip(ids, rows, strict=True)]
@@ -208,13 +223,14 @@ def parties(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, 
     root = tmp_path_factory.mktemp("parties")
     ports = free_ports(4)
     urls = [f"http://127.0.0.1:{port}" for port in ports]
-    label = make_party(root / LABEL, LABEL, ports[:2], {FEATURE: urls[3]}, {"patients": "patients.csv"})
-    files = {"clinic": "clinic.csv", "reordered": "reordered.csv", "capitals": "capitals.csv"}
-    feature = make_party(root / FEATURE, FEATURE, ports[2:], {LABEL: urls[1]}, files)
+    label = make_party(root / LABEL, LABEL, ports[:2], {FEATURE: urls[3]}, FILES[LABEL])
+    feature = make_party(root / FEATURE, FEATURE, ports[2:], {LABEL: urls[1]}, FILES[FEATURE])
     write_breast_cancer(label.folder / "patients.csv", feature.folder / "clinic.csv")
     header, first, second, *rest = (feature.folder / "clinic.csv").read_text().splitlines()
     (feature.folder / "capitals.csv").write_text("\n".join([header, *map(str.upper, [first, second, *rest])]) + "\n")
     (feature.folder / "reordered.csv").write_text("\n".join([header, second, first, *rest]) + "\n")
+    write_faulty(label.folder / "patients.csv", column=4, every=1, cell="7")
+    write_faulty(feature.folder / "clinic.csv", column=6, every=10, cell="-999")
     with (feature.folder / "party.toml").open("a") as settings:
         settings.write('\n[bottom]\nmodule = "bottom.py:build"\n')
     servers = [label, feature]

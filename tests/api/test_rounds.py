@@ -146,6 +146,12 @@ def test_four_parties_train_one_model_to_the_end(done: dict[str, Json]) -> None:
     assert roles == {AGGREGATOR: "aggregator", **dict.fromkeys(CLIENTS, "client")}
 
 
+def test_each_party_is_told_what_looks_wrong_in_its_own_table(done: dict[str, Json]) -> None:
+    for name, file in {AGGREGATOR: "test.csv", **dict.fromkeys(CLIENTS, "rows.csv")}.items():
+        (told,) = (notice for notice in done[name]["notices"] if notice["code"] == "constant_column")
+        assert told["text"].startswith(f"{file}: the same value stands in every row of 'p0' (0)")
+
+
 def test_the_result_shows_a_series_by_round(parties: Parties, done: dict[str, Json]) -> None:
     job = done[AGGREGATOR]
     assert job["metrics"]["accuracy"] > 0.5

@@ -311,3 +311,20 @@ def wait_until(holds: Callable[[], bool], seconds: float = 20.0) -> None:
     while not holds():
         assert time.monotonic() < deadline
         time.sleep(0.02)
+
+
+def test_what_looks_wrong_in_a_table_is_told_to_its_owner_alone(parties: Parties, job_spec: Spec) -> None:
+    label, feature = parties
+    spec = job_spec(epochs="1").replace('"patients"', '"faulty_patients"').replace('"clinic"', '"faulty_clinic"')
+    submitted = label.submit(spec)
+    told = {notice["code"]: notice["text"] for notice in submitted["notices"]}
+    assert "'e3' (7)" in told["constant_column"]
+    assert "569 of 569 ids with a space at the start or the end" in told["odd_ids"]
+    theirs = feature.wait(submitted["id"], lambda job: bool(job["notices"]))
+    label.call("POST", f"/v1/jobs/{submitted['id']}/cancel")
+    ours = label.over(submitted["id"])
+    told = {notice["code"]: notice["text"] for notice in theirs["notices"]}
+    assert "-999 in 57 of 569 rows" in told["suspicious_value"]
+    assert submitted["notices"] == ours["notices"][: len(submitted["notices"])]
+    assert "faulty_clinic.csv" not in json.dumps(ours)
+    assert "faulty_patients.csv" not in json.dumps(theirs)

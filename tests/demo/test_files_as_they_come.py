@@ -301,3 +301,45 @@ def test_a_column_that_is_empty_in_every_row_is_to_be_left_out(refused: Refused,
         "missing_value",
         "The column is empty in every row: leave it out.",
     )
+
+
+def test_files_that_can_be_read_are_trained_on_and_what_is_worth_a_look_is_told(
+    base: tuple[str, str], tmp_path: Path, demo: Callable[..., Any]
+) -> None:
+    """A packed CSV with blank rows, and Parquet without its ending whose columns are faulty in every way."""
+    header, *rows = base[0].splitlines()
+    label = tmp_path / "bank.csv"
+    label.write_bytes(gzip.compress("\n".join([header, *rows[:60], "", " ", *rows[60:], ",,,", ""]).encode()))
+    frame = pl.read_csv(base[1].encode())
+    number = pl.int_range(pl.len())
+    feature = tmp_path / "telco"
+    frame.select(
+        number.alias("Unnamed: 0"),
+        "id",
+        "b0",
+        pl.when(number % 9 == 0).then(-999).otherwise("b1").alias("b1"),
+        pl.when(number == 7).then(1e12).otherwise("b2").alias("b2"),
+        (pl.col("b3") * 1e-300).alias("b3"),
+        pl.lit(0).alias("nothing"),
+        pl.lit(5.5).alias("constant"),
+        pl.col("b0").alias("twice"),
+        (number * 7919 + 3).alias("device_id"),
+    ).write_parquet(feature)
+    files = ("--label-file", str(label), "--feature-file", str(feature), "--id", "id", "--label", "y")
+    ended = demo(tmp_path / "out", *files, "--scheme", "none", "--epochs", "1")
+    assert ended.data["rows"] == ROWS
+    told = {party: {each["code"]: each["text"] for each in notices} for party, notices in ended.data["notices"].items()}
+    assert "3 rows of rows.csv are wholly empty and were left out" in told["label_party"]["blank_rows"]
+    for code, columns in {
+        "row_number_column": ("Unnamed: 0",),
+        "suspicious_value": ("b1", "-999 in 14 of 120 rows, 11.7%"),
+        "flattened_column": ("b2", "1 of 120 values, 0.83%, beyond 3 standard deviations"),
+        "column_of_tiny_values": ("b3",),
+        "constant_column": ("'nothing' (0)", "'constant' (5.5)"),
+        "repeated_column": ("'twice' is the same as 'b0'",),
+        "id_like_column": ("device_id",),
+    }.items():
+        assert all(part in told["feature_party"][code] for part in columns), told["feature_party"]
+        assert code not in told["label_party"]
+    report = (ended.folder / "report.html").read_text()
+    assert "-999 in 14 of 120 rows" in report
