@@ -102,6 +102,10 @@ class Client:
     def job(self, job_id: str) -> JsonObject:
         return self._send("GET", f"/v1/jobs/{job_id}")
 
+    def report(self, job_id: str) -> JsonObject:
+        """The job and what was measured after each epoch or round."""
+        return self._send("GET", f"/v1/jobs/{job_id}/report")
+
     def cancel(self, job_id: str) -> JsonObject:
         return self._send("POST", f"/v1/jobs/{job_id}/cancel")
 

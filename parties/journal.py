@@ -56,13 +56,14 @@ class Journal:
                     text = f"step {step} of {steps}, epoch {epoch}"
                     text += f"; {dropped} updates left out, out of range" if dropped else ""
                     self._store.record(self._job, "step", text, data, step=step)
-            case EpochDone(epoch, epochs, state):
+            case EpochDone(epoch, epochs, state, measures):
                 if epoch != self._epoch + 1:
                     raise LocalProtocolError(f"the role reports epoch {epoch} after epoch {self._epoch}")
                 self._epoch = epoch
                 self._registry.keep_epoch(self._job, epoch, state)
-                text, data = f"epoch {epoch} of {epochs} done", {"epoch": epoch, "epochs": epochs}
-                self._store.record(self._job, "epoch", text, data, epoch=epoch, step=self._step)
+                text = f"epoch {epoch} of {epochs} done"
+                told: dict[str, Any] = {"epoch": epoch, "epochs": epochs, "measures": finite(measures)}
+                self._store.record(self._job, "epoch", text, told, epoch=epoch, step=self._step)
             case RoundDone(number, rounds, state, measures):
                 # A party takes part in some rounds only, and twice in one that is repeated.
                 if number < self._epoch:

@@ -5,7 +5,7 @@ import hashlib
 import logging
 import secrets
 import threading
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import partial
 from pathlib import Path
 from typing import IO, Any
@@ -136,10 +136,10 @@ class Party:
     def jobs(self) -> list[Job]:
         return self._store.jobs()
 
-    def events(self, job: str, after: int, wait_seconds: float) -> list[Event]:
-        """Events numbered above `after`; waits that long for a first one. Raises UnknownJob."""
+    def events(self, job: str, after: int, wait_seconds: float, kinds: Collection[str] = ()) -> list[Event]:
+        """Events numbered above `after`, of these kinds or all; waits that long for a first one. Raises UnknownJob."""
         self.job(job)
-        return self._store.events(job, after, wait_seconds)
+        return self._store.events(job, after, wait_seconds, kinds)
 
     def cancel(self, job: str) -> Job:
         """End a job on all sides; one that is over stays as it is. Raises UnknownJob."""

@@ -6,7 +6,7 @@ One commit per change of state and at most a few per second while a job runs; ne
 import contextlib
 import os
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from vfl.notices import Notice
 
 DATABASE_FILE = "party.db"
 ATTENDANCE_SHOWN = 100
+EVENTS_AT_ONCE = 1000
 RUNNING = ("proposed", "running")
 
 _METADATA = sql.MetaData()
@@ -254,12 +255,12 @@ class Store:
             row = connection.execute(query).first()
             return None if row is None else (row[0], row[1])
 
-    def events(self, job: str, after: int, wait_seconds: float) -> list[Event]:
-        """Events numbered above `after`; waits that long for a first one while the job is not over."""
+    def events(self, job: str, after: int, wait_seconds: float, kinds: Collection[str] = ()) -> list[Event]:
+        """Events numbered above `after`, of these kinds or all; waits that long for a first one of a running job."""
         deadline = datetime.now(UTC).timestamp() + wait_seconds
         with self._written:
             while True:
-                found = self._events_after(job, after)
+                found = self._events_after(job, after, kinds)
                 left = deadline - datetime.now(UTC).timestamp()
                 if found or self._closed or left <= 0 or self._over(job):
                     return found
@@ -283,10 +284,11 @@ class Store:
         except sql.exc.DatabaseError as error:
             raise StorageFailed(f"{DATABASE_FILE} cannot be written: {error.orig}") from error
 
-    def _events_after(self, job: str, after: int) -> list[Event]:
+    def _events_after(self, job: str, after: int, kinds: Collection[str]) -> list[Event]:
         query = _EVENTS.select().where(_EVENTS.c.job == job, _EVENTS.c.number > after).order_by(_EVENTS.c.number)
+        query = query.where(_EVENTS.c.kind.in_(kinds)) if kinds else query
         with self._engine.connect() as connection:
-            return [Event(*row[1:]) for row in connection.execute(query.limit(1000))]
+            return [Event(*row[1:]) for row in connection.execute(query.limit(EVENTS_AT_ONCE))]
 
     def _job(self, connection: sql.Connection, row: sql.RowMapping) -> Job:
         query = _TRAFFIC.select().where(_TRAFFIC.c.job == row["id"]).order_by(*_TRAFFIC.c)

@@ -23,6 +23,8 @@ class EpochDone(msgspec.Struct, frozen=True, tag=True):
     epoch: int
     epochs: int
     state: bytes
+    measures: dict[str, float] = {}
+    """What this party alone knows of the epoch: length of the mean gradient, or size of the errors that came back."""
 
 
 class RoundDone(msgspec.Struct, frozen=True, tag=True):
@@ -72,6 +74,6 @@ class Outcome(msgspec.Struct, frozen=True):
     operations: dict[str, int] = {}
     """Homomorphic operations this party carried out, by name."""
     series: dict[str, list[float]] = {}
-    """Measures by round or epoch, such as accuracy and bytes."""
+    """Measures by round, such as accuracy and bytes; of a training points of curves over held-out rows."""
     notices: list[Notice] = []
     """For this party's operator: waivers, warnings, what was kept and why."""

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from api.client import Client
 
-app = typer.Typer(help="Check, submit, list, show, watch and cancel jobs at a party's server.", no_args_is_help=True)
+app = typer.Typer(help="Check, submit, follow, report and cancel jobs at a party's server.", no_args_is_help=True)
 app.command("check")(check)
 
 JobArgument = Annotated[str, typer.Argument(metavar="JOB", help="The job's id.")]
@@ -93,6 +93,39 @@ def show(
     with connected(server, token_file, party) as client:
         job = client.job(job_id)
     result(output, job, lambda: _details(job))
+
+
+@app.command("report")
+def report(
+    job_id: JobArgument,
+    file: Annotated[
+        Path | None,
+        typer.Option("--output", metavar="FILE", help="HTML file to write or replace (default: report-JOB.html here)."),
+    ] = None,
+    server: ServerOption = None,
+    token_file: TokenFileOption = None,
+    party: PartyOption = None,
+    output: FormatOption = Format.TEXT,
+) -> None:
+    """Write one page about a job: metrics, curves, what each side could see, and what was agreed.
+
+    It opens offline and holds what this party knows, also of a job that runs or has failed.
+    """
+    with connected(server, token_file, party) as client:
+        told = client.report(job_id)
+    from api.report.job_page import render  # noqa: PLC0415 - plots, once there is something to draw
+
+    place = file or Path(f"report-{told['job']['id']}.html")
+    try:
+        place.write_text(render(told), encoding="utf-8")
+    except OSError as error:
+        raise Failure(
+            Exit.ARGUMENTS,
+            "file_unwritable",
+            f"the report {place} cannot be written: {error.strerror}",
+            fix="Name another file with --output.",
+        ) from error
+    result(output, {"job": told["job"]["id"], "state": told["job"]["state"], "file": str(place)}, lambda: str(place))
 
 
 @app.command("cancel")
@@ -265,7 +298,8 @@ def _facts(job: dict[str, Any]) -> Iterator[tuple[str, str]]:
     if job["steps"]:
         yield "progress", how_far(job)
     yield from ((name, f"{value:.4f}") for name, value in job["metrics"].items())
-    for name, values in job["series"].items():
+    by_round = job["series"] if job["role"] in {"aggregator", "client"} else {}
+    for name, values in by_round.items():
         known = [value for value in values if value is not None]
         if len(known) > 1:
             yield f"{name} by round", f"{known[0]:,.6g} to {known[-1]:,.6g} over {len(values)}"

@@ -3,13 +3,16 @@
 from collections import Counter
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+import msgspec
 
+from api.agreement import brought
 from api.client import JsonObject
-from api.demo.charts import bytes_by_kind, loss_curve, metric_curve
 from api.demo.curves import EpochPoint
 from api.demo.tables import LABEL_PARTY
+from api.report.charts import bytes_by_kind, loss_curve, metric_curve
+from api.report.page import page
 from api.sizes import readable_bytes
+from vfl.job import read_spec
 from vfl.messages import MESSAGES
 
 METRIC_NAMES = {"auc": "AUC", "accuracy": "accuracy", "r2": "R²"}
@@ -60,33 +63,74 @@ def render(result: JsonObject, specification: str) -> str:
         if score is not None
     ]
     context: dict[str, Any] = {
-        "result": result,
         "title": TITLES.get(result["dataset"], result["dataset"]),
         "metric": METRIC_NAMES[key],
         "score": readable_score(scores["federated"], 3),
+        "kicker": f"{result['scheme']} · layout {result['layout']} · {result['top']} model · seed {result['seed']}",
+        "job": result["job"],
+        "facts": [
+            ("rows", f"{result['rows']:,}, {result['held_out_rows']:,} held out"),
+            ("training", f"{result['epochs']} epochs, {result['steps']} steps"),
+            ("time", f"{result['seconds']['total']:.1f} s, training {result['seconds']['training']:.1f} s"),
+            ("speed", f"{result['samples_per_second']:,.0f} samples/s"),
+            ("feature party sent", readable_bytes(result["bytes"]["feature_party_sent"])),
+            ("label party sent", readable_bytes(result["bytes"]["label_party_sent"])),
+        ],
         "rows": metric_rows(result),
-        "loss_chart": loss_curve(points, LOSS_NAMES[result["task"]]),
+        "loss_chart": loss_curve(
+            [point.epoch for point in points],
+            [point.training_loss for point in points],
+            [point.held_out_loss for point in points],
+            LOSS_NAMES[result["task"]],
+        ),
         "metric_chart": metric_curve(
             [point.held_out_metric for point in points], _capital(METRIC_NAMES[key]), references
         ),
         "bytes_chart": bytes_by_kind(traffic(result), first="feature_party"),
+        "first_bytes": "sent by the feature party",
+        "second_bytes": "sent by the label party",
         "seen": [
             (party, [line for line in result["reveals"] if line["receiver"] == party]) for party in _parties(result)
         ],
         "summary": _summary(result, METRIC_NAMES[key], scores),
-        "specification": specification,
+        "counted": "values",
+        "seen_note": "",
+        "not_protected": result["not_protected"],
+        "floors": [
+            f"{floor['name']}: usually {floor['usual']:g}, here {floor['lowered']:g}"
+            for floor in result["lowered_floors"]
+        ],
+        "operations": result["he_operations"],
+        "notices": [
+            f"{party.replace('_', ' ')}, {notice['kind']}: {notice['text']}"
+            for party, notices in result["notices"].items()
+            for notice in notices
+        ],
+        "where": [
+            *of_machine(result),
+            ("model of the label party", result["model_digest"]["label_party"]),
+            ("model of the feature party", result["model_digest"]["feature_party"]),
+        ],
+        **agreed(specification),
     }
     return page("report.html", context)
 
 
-def page(template: str, context: dict[str, Any]) -> str:
-    """A template of this package, filled in."""
-    environment = Environment(
-        loader=PackageLoader("api.demo", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
-        lstrip_blocks=True,
-    )  # fmt: skip
-    environment.filters["bytes"] = readable_bytes
-    return environment.get_template(template).render(context)
+def agreed(specification: str) -> JsonObject:
+    """What the section of the agreement shows, from the job's TOML text."""
+    spec = msgspec.to_builtins(read_spec(specification))
+    return {"purpose": spec["job"]["purpose"], "brought": list(brought(spec)), "specification": specification}
+
+
+def of_machine(result: JsonObject) -> list[tuple[str, str]]:
+    """Where a demonstration ran."""
+    machine = result["machine"]
+    versions = ", ".join(f"{name} {machine[name]}" for name in ("torch", "tenseal", "numpy") if name in machine)
+    return [
+        ("machine", f"{machine['system']}, {machine['processors']} processors"),
+        ("software", f"Python {machine['python']}, {versions}"),
+        ("processes", f"{result['processes']}: a server and a worker for each party"),
+    ]
 
 
 def traffic(result: JsonObject) -> list[tuple[str, str, int]]:

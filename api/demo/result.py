@@ -9,14 +9,21 @@ from dataclasses import asdict
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from api.client import JsonObject
 from api.demo.curves import EpochPoint
 from api.demo.tables import FEATURE_PARTY, LABEL_PARTY
+from api.report.unprotected import of_training
 from vfl.metrics import METRIC
 
 if TYPE_CHECKING:
     from api.demo.run import Demonstration
 
+ONE_MACHINE = (
+    "All parties stand on one machine with a fixed seed, and their messages are not signed: it shows the protocol, "
+    "it does not keep organisations apart."
+)
 PARTIES = {LABEL_PARTY: "label_party", FEATURE_PARTY: "feature_party"}
 
 
@@ -79,38 +86,8 @@ def result_data(
 
 def not_protected(demonstration: "Demonstration") -> list[str]:
     """What this run does not hide or guard, in plain sentences."""
-    plan, spec = demonstration.agreement.plan, demonstration.agreement.spec
-    scheme, embeddings = spec.encryption.scheme, spec.model.layout == "embeddings"
-    brought = "an embedding coordinate" if embeddings else "a continuous column"
-    lines = []
-    if scheme == "none":
-        lines.append(
-            "Scheme none hides nothing from the label party: it read every "
-            f"{'embedding' if embeddings else 'standardised value'} of the feature party."
-        )
-    else:
-        lines.append(
-            f"The label party read {plan.opened_per_step} noisy gradient sums per step. If it knew every row's error, "
-            f"it could reconstruct {min(plan.rho, 1):.1%} of the variance of {brought} (rho {plan.rho:.3g})."
-        )
-        lines.append("The label party read a noisy score of every held-out row.")
-        if not plan.guards_deviating_label_party:
-            lines.append(
-                f"Nothing is claimed against a label party that deviates from the protocol: one key opens up to "
-                f"{plan.values_per_key} values, so that it might find the key and all that was encrypted under it."
-            )
-    if spec.protection is not None:
-        noise = spec.protection.cut_noise
-        hidden_by = "nothing hides them" if noise.method == "none" else f"noise of deviation {noise.scale:g} is on them"
-        lines.append(
-            "The feature party read label-bearing errors for every row and step: labels can be inferred from them, and "
-            f"protection.cut_noise is {noise.method}, so that {hidden_by}."
-        )
-    lines.append(
-        "Both ends of this run stand on one machine with a fixed seed, and their messages are not signed: it shows the "
-        "protocol, it does not keep two organisations apart."
-    )
-    return lines
+    agreement = demonstration.agreement
+    return [*of_training(msgspec.to_builtins(agreement.spec), asdict(agreement.plan)), ONE_MACHINE]
 
 
 def _sent(job: JsonObject) -> int:

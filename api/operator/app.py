@@ -14,7 +14,8 @@ from starlette.exceptions import HTTPException
 from api.errors import answer_bad_request, answer_bug, answer_http_error, answer_job_error
 from api.limits import BodyLimit
 from api.loopback import LoopbackOnly
-from api.operator.schemas import EventsBody, HealthBody, JobBody, JobsBody, Submission, VersionBody
+from api.operator.progress import progress
+from api.operator.schemas import EventsBody, HealthBody, JobBody, JobsBody, ReportBody, Submission, VersionBody
 from api.operator.token import TokenRequired
 from parties.channel import WIRE_VERSION
 from parties.party import Party
@@ -108,6 +109,11 @@ def _jobs(party: Party) -> APIRouter:
         state = (await off_loop(partial(party.job, job))).state
         last = found[-1].number if found else after
         return {"events": msgspec.to_builtins(found), "last": last, "state": state}
+
+    @router.get("/jobs/{job}/report", response_model=ReportBody)
+    async def report(job: str) -> Any:
+        measured = await off_loop(partial(progress, party, job))
+        return {"job": msgspec.to_builtins(await off_loop(partial(party.job, job))), "progress": measured}
 
     @router.post("/jobs/{job}/cancel", response_model=JobBody)
     async def cancel(job: str) -> Any:

@@ -80,6 +80,19 @@ class JobsBody(BaseModel):
     jobs: list[JobBody]
 
 
+class ProgressBody(BaseModel):
+    number: int
+    """Of the epoch or round."""
+    measures: dict[str, float | None]
+
+
+class ReportBody(BaseModel):
+    """All that the page of a job shows."""
+
+    job: JobBody
+    progress: list[ProgressBody]
+
+
 class EventBody(BaseModel):
     number: int
     time: str

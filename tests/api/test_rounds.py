@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from api.report.job_page import render
+
 AGGREGATOR, CLIENTS = "aggregator", ("client-a", "client-b", "client-c")
 TEST_ROWS, CLIENT_ROWS = 150, 120
 MANY = 100_000
@@ -150,6 +152,17 @@ def test_each_party_is_told_what_looks_wrong_in_its_own_table(done: dict[str, Js
     for name, file in {AGGREGATOR: "test.csv", **dict.fromkeys(CLIENTS, "rows.csv")}.items():
         (told,) = (notice for notice in done[name]["notices"] if notice["code"] == "constant_column")
         assert told["text"].startswith(f"{file}: the same value stands in every row of 'p0' (0)")
+
+
+def test_the_report_of_each_party_draws_what_it_measured_by_round(parties: Parties, done: dict[str, Json]) -> None:
+    for name, charts in ((AGGREGATOR, ("Accuracy", "Loss", "Bytes")), (CLIENTS[0], ())):
+        told = parties[name].call("GET", f"/v1/jobs/{done[name]['id']}/report").json()
+        assert told["job"] == done[name]
+        assert [point["number"] for point in told["progress"]] == [1, 2, 3, 4]
+        page = render(told)
+        assert all(f">{chart}<" in page for chart in charts)
+        assert "all but id and label" in page
+    assert parties[AGGREGATOR].call("GET", "/v1/jobs/none/report").status_code == 404
 
 
 def test_the_result_shows_a_series_by_round(parties: Parties, done: dict[str, Json]) -> None:

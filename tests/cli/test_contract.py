@@ -17,7 +17,7 @@ Run = Callable[..., tuple[int, str, str]]
 
 ENVELOPE = {"schema_version", "status", "data", "error_code", "message", "hint", "docs"}
 COMMANDS = ("", "demo", "run", "version", "party", "party init", "party serve", "job", *(
-    f"job {verb}" for verb in ("check", "submit", "list", "show", "watch", "cancel")
+    f"job {verb}" for verb in ("check", "submit", "list", "show", "watch", "report", "cancel")
 ))  # fmt: skip
 NOT_NEEDED_FOR_HELP = {
     "httpx",

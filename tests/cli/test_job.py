@@ -1,6 +1,7 @@
 """`vfl job` against two real party servers."""
 
 import json
+import re
 import signal
 import socket
 import subprocess
@@ -99,6 +100,32 @@ def test_a_job_is_submitted_watched_to_its_end_and_shown_on_both_sides(
     assert [line.split(maxsplit=1) for line in out.splitlines() if path in line] == [["model", path]]
     assert job in run("job", "list", "--party", folder / LABEL_PARTY)[1]
 
+    own, their = (report(run, folder / party, job) for party in (LABEL_PARTY, FEATURE_PARTY))
+    for seen in ("calibration", "(ROC)", "Length of the mean gradient", "radius_error", "demonstration on one machine"):
+        assert seen in own
+    assert own.count("<svg") == 4
+    assert "(ROC)" not in their
+    assert "What each side could see" in their
+
+
+def report(run: Run, party: Path, job: str) -> str:
+    """The page of a job, which needs nothing else."""
+    code, out, err = run("job", "report", job, "--party", party)
+    assert (code, out, err) == (0, f"report-{job}.html\n", "")
+    page = Path(f"report-{job}.html").read_text("utf-8")
+    assert len(page.encode()) < 1_000_000
+    assert "<script" not in page
+    assert not re.findall(r"(?:src|href|url)\s*[=(]\s*[\"']?(?:https?:)?//", page)
+    return page
+
+
+def test_a_report_that_cannot_be_written_is_named(run: Run, folder: Path, specification: Callable[..., Path]) -> None:
+    job = submit(run, folder, specification())
+    code, out, _ = run(
+        "job", "report", job, "--party", folder / LABEL_PARTY, "--output", "none/page.html", "--format", "json"
+    )
+    assert (code, json.loads(out)["error_code"]) == (4, "file_unwritable")
+
 
 def test_a_proxy_in_the_environment_is_never_asked(
     run: Run, folder: Path, specification: Callable[..., Path], proxy: socket.socket
@@ -165,12 +192,14 @@ def test_watching_stops_after_its_time_and_the_job_goes_on_until_it_is_cancelled
     party = ("--party", folder / LABEL_PARTY)
     code, out, _ = run("job", "watch", job, *party, "--timeout", "0.1", "--format", "json")
     assert (code, json.loads(out)["error_code"]) == (3, "watch_timeout")
+    assert "It is not over" in report(run, folder / LABEL_PARTY, job)
 
     state = data(run("job", "cancel", job, *party, "--format", "json")[1])["state"]
     assert state in {"running", "cancelled"}
     code, out, _ = run("job", "watch", job, *party, "--format", "json", "--timeout", "30")
     assert code == 1
     assert json.loads(out)["data"]["state"] == "cancelled"
+    assert "Why it ended" in report(run, folder / LABEL_PARTY, job)
 
 
 def test_ctrl_c_only_detaches_from_a_job(run: Run, folder: Path, specification: Callable[..., Path]) -> None:

@@ -182,6 +182,12 @@ class Top:
         else:
             matrices["weights"] = draws.standard_normal((shape.outputs, width)) * INITIAL_DEVIATION
         self._weights = Weights(matrices, optimiser, weight_limit)
+        self._gradients: list[float] = []
+
+    def measures(self) -> dict[str, float]:
+        """Length of the mean gradient as it was opened: its mean over the steps since the last time this was asked."""
+        lengths, self._gradients = self._gradients, []
+        return {"gradient": float(np.mean(lengths))} if lengths else {}
 
     @property
     def joined_weights(self) -> Floats:
@@ -224,6 +230,7 @@ class Top:
         Returns why the update was dropped, "" for one that stands.
         """
         means = sums / rows
+        self._gradients.append(float(np.linalg.norm(means)))
         if not self.shape.hidden:
             return self._weights.update({"weights": means.reshape(self.joined_weights.shape)})
         size = self.joined_weights.size

@@ -106,7 +106,7 @@ def feature_party(setup: Setup[TrainingSpec]) -> Flow[Outcome]:
             side.backward(cut_errors)  # 11
         yield from report(StepDone(step, steps, epoch))
         if last_of_epoch:
-            yield from report(EpochDone(epoch, setup.spec.train.epochs, side.state()))
+            yield from report(EpochDone(epoch, setup.spec.train.epochs, side.state(), side.measures()))
 
     yield from report(Progress("opening scores of the held-out rows for the label party"))
     linear = not setup.spec.hidden
@@ -192,7 +192,7 @@ def label_party(setup: Setup[TrainingSpec]) -> Flow[Outcome]:
         side.update(gradients, len(rows), step)  # 10
         yield from report(StepDone(step, steps, epoch, side.dropped))
         if last_of_epoch:
-            yield from report(EpochDone(epoch, setup.spec.train.epochs, side.state()))
+            yield from report(EpochDone(epoch, setup.spec.train.epochs, side.state(), side.top.measures()))
 
     yield from report(Progress("evaluating on the held-out rows"))
     scores = []

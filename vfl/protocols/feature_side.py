@@ -31,6 +31,7 @@ class FeatureSide:
         self._columns = self._scaling.apply(setup.table.columns)
         self._bottom: torch.nn.Module | None = None
         self._sent: list[torch.Tensor] = []
+        self._returned: list[float] = []
         if spec.model.bottom is not None:
             self._bottom = self._build(setup, spec.model.bottom)
             parameters = list(self._bottom.parameters())
@@ -71,12 +72,18 @@ class FeatureSide:
         """One step of the bottom model on the cut errors of a step's blocks: each rows x width, of the summed loss."""
         sent, self._sent = self._sent, []
         rows = sum(map(len, cut_errors))
+        self._returned += [float(np.square(errors).mean()) for errors in cut_errors]
         if self._optimiser is None:
             return
         self._optimiser.zero_grad()
         for output, errors in zip(sent, cut_errors, strict=True):
             torch.autograd.backward(output, torch.from_numpy(errors / rows))
         self._optimiser.step()
+
+    def measures(self) -> dict[str, float]:
+        """Root mean square of the cut errors since the last time this was asked; nothing in layout features."""
+        squares, self._returned = self._returned, []
+        return {"cut_error": float(np.sqrt(np.mean(squares)))} if squares else {}
 
     def state(self) -> bytes:
         """The feature party's half of the model: bottom weights and what scales its columns."""

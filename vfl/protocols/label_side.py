@@ -13,6 +13,7 @@ from vfl.models.polynomial import Arithmetic, Passes, Shape, Top, save_tensors
 from vfl.notices import Notice
 from vfl.reports import Outcome
 from vfl.scaling import Scaling
+from vfl.score_curves import score_curves
 from vfl.setup import Setup
 from vfl.training_plan import loss_of
 from vfl.training_spec import TrainingSpec
@@ -107,7 +108,7 @@ class LabelSide:
         """The result, judged on scores of the held-out rows: rows x outputs, in scaled units, NaN where unknown."""
         unknown = np.isnan(scores).any(axis=1)
         unscaled = np.nan_to_num(scores) * self._label_scaling.deviation + self._label_scaling.mean
-        metrics = measure(self._setup.spec.job.task, self._labels[self._setup.test_rows], unscaled)
+        spec, labels = self._setup.spec, self._labels[self._setup.test_rows]
         texts = []
         if self.dropped:
             texts.append(
@@ -122,5 +123,9 @@ class LabelSide:
                 "parameters and count as zero in the metrics."
             )
         return Outcome(
-            self.state(), metrics, operations, notices=[Notice("warning", "diverged", text) for text in texts]
+            self.state(),
+            measure(spec.job.task, labels, unscaled),
+            operations,
+            score_curves(spec.job.task, labels, unscaled, loss_of(spec)),
+            [Notice("warning", "diverged", text) for text in texts],
         )

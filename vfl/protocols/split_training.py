@@ -47,7 +47,7 @@ def feature_party(setup: Setup[TrainingSpec]) -> Flow[Outcome]:
             yield from receive(StepApplied, label, step)  # 3
         yield from report(StepDone(step, steps, epoch))
         if last_of_epoch:
-            yield from report(EpochDone(epoch, setup.spec.train.epochs, side.state()))
+            yield from report(EpochDone(epoch, setup.spec.train.epochs, side.state(), side.measures()))
     yield from send(label, EvaluationRows(_bytes(side.embed(setup.test_rows))))  # 5
     return Outcome(side.state())
 
@@ -66,7 +66,7 @@ def label_party(setup: Setup[TrainingSpec]) -> Flow[Outcome]:
             yield from send(feature, answers[feature])  # 3
         yield from report(StepDone(step, steps, epoch, side.dropped))
         if last_of_epoch:
-            yield from report(EpochDone(epoch, setup.spec.train.epochs, side.state()))
+            yield from report(EpochDone(epoch, setup.spec.train.epochs, side.state(), side.top.measures()))
 
     yield from report(Progress("evaluating on the held-out rows"))
     held_out = yield from gather(EvaluationRows, features)  # 5

@@ -3,11 +3,12 @@
 from typing import Any
 
 from api.client import JsonObject
-from api.demo.charts import bytes_by_kind, bytes_by_round, metric_curve
-from api.demo.report import page, traffic
+from api.demo.report import agreed, of_machine, traffic
 from api.demo.rounds.modes import MODES
 from api.demo.rounds.part_facts import part_facts
 from api.demo.rounds.tables import AGGREGATOR
+from api.report.charts import bytes_by_kind, bytes_by_round, metric_curve
+from api.report.page import page
 from api.sizes import readable_bytes
 
 CLIENTS = "clients"
@@ -35,7 +36,8 @@ def revealed(result: JsonObject) -> list[JsonObject]:
     for line in result["reveals"]:
         key = line["message"], line["receiver"] == AGGREGATOR
         if key not in lines:
-            lines[key] = line | {"receiver": AGGREGATOR if key[1] else CLIENTS, "values": 0}
+            sender, receiver = (CLIENTS, AGGREGATOR) if key[1] else (AGGREGATOR, CLIENTS)
+            lines[key] = line | {"sender": sender, "receiver": receiver, "values": 0}
         lines[key]["values"] += line["values"]
     return sorted(lines.values(), key=lambda line: line["receiver"] != AGGREGATOR)
 
@@ -64,10 +66,13 @@ def render(result: JsonObject, specification: str) -> str:
         ("before the rounds", before) if before is not None else ("each client alone", scores["client_alone"]),
     ]
     context: dict[str, Any] = {
-        "result": result,
         "title": f"Digits, {result['mode']}",
         "metric": "accuracy",
         "score": f"{scores['federated']:.3f}",
+        "kicker": f"network {result['network']} · {result['rounds']} rounds · seed {result['seed']}",
+        "job": result["job"],
+        "facts": _facts(result),
+        "holdings": result["holdings"],
         "rows": [(name, f"{value:.4f}") for name, value in accuracy_rows(result)],
         "story": MODES[result["mode"]].story,
         "summary": _summary(result),
@@ -80,21 +85,50 @@ def render(result: JsonObject, specification: str) -> str:
             beside=("averaging", result["averaging"]),
         ),
         "round_chart": bytes_by_round(
-            [point["aggregator_sent"] for point in curves], [point["clients_sent"] for point in curves]
+            [point["aggregator_sent"] for point in curves],
+            [point["clients_sent"] for point in curves],
+            [point["round"] for point in curves],
         ),
         "bytes_chart": bytes_by_kind(traffic(result), first=CLIENTS),
+        "first_bytes": "sent by the clients",
+        "second_bytes": "sent by the aggregator",
         "whole_model": readable_bytes(result["bytes"]["whole_model"]),
         "saving": saving(result),
-        "kept": kept(result),
         "part": part_facts(result),
         "clients": [(client, told["notices"]) for client, told in result["part"]["clients"].items() if told["notices"]],
         "seen": [
             (receiver, [line for line in revealed(result) if line["receiver"] == receiver])
             for receiver in (AGGREGATOR, CLIENTS)
         ],
-        "specification": specification,
+        "counted": "messages",
+        "seen_note": "Messages of all clients together, at most.",
+        "not_protected": result["not_protected"],
+        "floors": [
+            f"{floor['party']}, {floor['name']}: usually {floor['usual']}, here {floor['lowered']}"
+            for floor in result["lowered_floors"]
+        ],
+        "operations": {},
+        "notices": [f"aggregator, {notice['kind']}: {notice['text']}" for notice in result["notices"]],
+        "where": [
+            *of_machine(result),
+            *((f"model of {party}", digest) for party, digest in result["model_digest"].items()),
+        ],
+        **agreed(specification),
     }
     return page("rounds/report.html", context)
+
+
+def _facts(result: JsonObject) -> list[tuple[str, str]]:
+    epochs, seconds, sent = result["local_epochs"], result["seconds"], result["bytes"]
+    facts = [
+        ("rows", f"{result['rows']:,} at four parties"),
+        ("training", f"{result['rounds']} rounds, {epochs} local epoch{'' if epochs == 1 else 's'} each"),
+        ("time", f"{seconds['total']:.1f} s, training {seconds['training']:.1f} s"),
+        ("aggregator sent", readable_bytes(sent["aggregator_sent"])),
+        ("clients sent", readable_bytes(sent["clients_sent"])),
+        ("whole model, full precision", readable_bytes(sent["whole_model"])),
+    ]
+    return [*facts, ("each client keeps", kept(result))] if kept(result) else facts
 
 
 def _summary(result: JsonObject) -> str:

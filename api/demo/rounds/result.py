@@ -8,10 +8,13 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
+import msgspec
 import polars as pl
 
 from api.client import JsonObject
+from api.demo.result import ONE_MACHINE
 from api.demo.rounds.tables import AGGREGATOR, CLIENTS, LABEL, PARTIES
+from api.report.unprotected import of_rounds
 
 if TYPE_CHECKING:
     from api.demo.rounds.run import RoundsDemonstration
@@ -95,7 +98,7 @@ def rounds_result(
         ],
         "notices": hub["notices"],
         "lowered_floors": [asdict(floor) for floor in agreement.floors],
-        "not_protected": not_protected(agreement.mode.part),
+        "not_protected": [*of_rounds(msgspec.to_builtins(spec)), ONE_MACHINE],
         "machine": {
             "system": f"{platform.system()} {platform.machine()}",
             "processors": os.cpu_count(),
@@ -105,31 +108,6 @@ def rounds_result(
         "job": hub["id"],
         "folder": str(demonstration.folder),
     }
-
-
-def not_protected(part: str) -> list[str]:
-    """What this run does not hide or guard, in plain sentences."""
-    lines = ["Every client read the shared model, and what can be inferred from it about the others' rows."]
-    lines.append(
-        "The aggregator read each client's trained parameters in every round, one client at a time: rows can be "
-        "inferred from them, and sending fewer bits or a smaller part of the model is no protection."
-    )
-    if part == "backbone_decoder":
-        lines.append("Every client holds the second model whole and keeps it: it can use it after the job and alone.")
-    if part == "model_inversion":
-        lines.append(
-            "The aggregator finds rows in each client's model: what it finds can resemble the client's own. The leak "
-            "meter says how near, for this run; it is no bound."
-        )
-    lines.append(
-        "Nothing tells honest rows from poisoned ones. reply_norm_limit is off here; where it is on it bounds how far "
-        "one reply can move the model, not where to. One organisation behind several clients counts as several."
-    )
-    lines.append(
-        "All parties stand on one machine with a fixed seed, and their messages are not signed: it shows the protocol, "
-        "it does not keep organisations apart."
-    )
-    return lines
 
 
 def _models(metrics: Mapping[str, float]) -> dict[str, float]:

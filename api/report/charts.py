@@ -9,20 +9,21 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from api.demo.curves import EpochPoint
 from api.sizes import readable_bytes
 
 # Stand-ins that no plot would use otherwise; each becomes a CSS variable of the page.
 INK, QUIET, LINE, FIRST, SECOND = "#010101", "#020202", "#030303", "#040404", "#050505"
+PLOT_INCHES, TITLE_INCHES, LABELS_INCHES, LEGEND_LINE_INCHES = 1.92, 0.29, 0.44, 0.165
+"""Of a plot with its title, its title alone, the labels below it, and one line of a legend."""
+BELOW_INCHES = LABELS_INCHES + 0.06
 VARIABLES = {INK: "--ink", QUIET: "--quiet", LINE: "--line", FIRST: "--first", SECOND: "--second"}
 
 
-def loss_curve(points: Sequence[EpochPoint], name: str) -> str:
+def loss_curve(epochs: Sequence[int], training: Sequence[float], held_out: Sequence[float], name: str) -> str:
     """Loss on training and held-out rows after each epoch."""
     figure, axes = _figure(3.4, 2.9)
-    epochs = [point.epoch for point in points]
-    _curve(axes, epochs, [point.held_out_loss for point in points], SECOND, "held-out rows")
-    _curve(axes, epochs, [point.training_loss for point in points], FIRST, "training rows", dashed=True)
+    _curve(axes, epochs, held_out, SECOND, "held-out rows")
+    _curve(axes, epochs, training, FIRST, "training rows", dashed=True)
     axes.set_title(name, loc="left", fontsize=10, color=INK, pad=8)
     _legend(axes)
     return _svg(figure, f"{name} after each epoch, on training and on held-out rows")
@@ -51,10 +52,38 @@ def metric_curve(
     return _svg(figure, f"{name} on held-out rows after each {along}")
 
 
-def bytes_by_round(sent: Sequence[int], received: Sequence[int]) -> str:
+def curve(values: Sequence[float | None], name: str, along: str, *, numbers: Sequence[int] = (), first: int = 1) -> str:
+    """One measure of one party, at these numbers of rounds or epochs, or counted from `first`."""
+    figure, axes = _figure(3.4, 2.9)
+    _curve(axes, list(numbers) or list(range(first, first + len(values))), values, SECOND, name, along=along)
+    _title(axes, name[:1].upper() + name[1:])
+    return _svg(figure, f"{name} by {along}")
+
+
+def roc(false_positives: Sequence[float], true_positives: Sequence[float]) -> str:
+    """Share of the positive rows found, over the share of the others taken for positive, at every threshold."""
+    figure, axes = _figure(3.4, 2.9)
+    axes.plot((0, 1), (0, 1), color=QUIET, linewidth=1, dashes=(1, 2))
+    axes.plot(false_positives, true_positives, color=SECOND, linewidth=1.8)
+    axes.set_xlabel("share of negatives above the threshold", fontsize=9, color=QUIET)
+    _title(axes, "Share of positives above it (ROC)")
+    return _svg(figure, "receiver operating characteristic")
+
+
+def calibration(predicted: Sequence[float], found: Sequence[float], *, shares: bool) -> str:
+    """What was found in each bin of predictions; `shares` are of positives, else the points are means of the label."""
+    figure, axes = _figure(3.4, 2.9)
+    low, high = (0.0, 1.0) if shares else (min(*predicted, *found), max(*predicted, *found))
+    axes.plot((low, high), (low, high), color=QUIET, linewidth=1, dashes=(1, 2))
+    axes.plot(predicted, found, color=SECOND, linewidth=1.8, marker="o", markersize=4)
+    axes.set_xlabel("predicted probability" if shares else "predicted", fontsize=9, color=QUIET)
+    _title(axes, "Share of positives found (calibration)" if shares else "Mean found (calibration)")
+    return _svg(figure, "calibration")
+
+
+def bytes_by_round(sent: Sequence[int], received: Sequence[int], rounds: Sequence[int]) -> str:
     """What the aggregator sent in each round, and what its clients answered on top of it."""
     figure, axes = _figure(3.4, 2.9)
-    rounds = range(1, len(sent) + 1)
     axes.bar(rounds, sent, color=SECOND, width=0.72, label="sent by the aggregator")
     axes.bar(rounds, received, bottom=sent, color=FIRST, width=0.72, label="sent by the clients")
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: readable_bytes(int(value))))
@@ -103,7 +132,7 @@ def _figure(width: float, height: float) -> tuple[Figure, Axes]:
 
 def _curve(
     axes: Axes,
-    epochs: list[int],
+    epochs: Sequence[int],
     values: Sequence[float | None],
     colour: str,
     label: str,
@@ -125,16 +154,29 @@ def _curve(
     axes.set_xlabel(along, fontsize=9, color=QUIET)
 
 
+def _title(axes: Axes, name: str) -> None:
+    """Of a plot that needs no legend."""
+    axes.set_title(name, loc="left", fontsize=10, color=INK, pad=8)
+    axes.figure.subplots_adjust(left=0.14, right=0.98, top=0.9, bottom=0.17)
+
+
 def _legend(axes: Axes, left: float = 0.14) -> None:
-    """Below the plot, so that it never covers a curve; two plots beside each other keep one height."""
-    axes.figure.subplots_adjust(left=left, right=0.98, top=0.9, bottom=0.34)
+    """Below the plot, so that it never covers a curve, this run first; the figure grows with it, the plot does not."""
+    handles, labels = axes.get_legend_handles_labels()
+    below = BELOW_INCHES + LEGEND_LINE_INCHES * len(labels)
+    height = PLOT_INCHES + below
+    axes.figure.set_size_inches(axes.figure.get_size_inches()[0], height)  # type: ignore[union-attr]
+    top = 1 - TITLE_INCHES / height
+    axes.figure.subplots_adjust(left=left, right=0.98, top=top, bottom=below / height)
     axes.legend(
+        handles[::-1],
+        labels[::-1],
         frameon=False,
         fontsize=9,
         labelcolor=QUIET,
         handlelength=1.8,
         loc="upper left",
-        bbox_to_anchor=(-0.02, -0.27),
+        bbox_to_anchor=(-0.02, -LABELS_INCHES / (PLOT_INCHES - TITLE_INCHES)),
         borderaxespad=0,
         labelspacing=0.25,
     )

@@ -1,0 +1,172 @@
+"""The page of a real job at one party, from what `GET /v1/jobs/{id}/report` answers; a job may run, or have failed."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from api.agreement import brought
+from api.client import JsonObject
+from api.report import unprotected
+from api.report.charts import bytes_by_kind, bytes_by_round, calibration, curve, roc
+from api.report.page import page
+from api.sizes import readable_bytes
+from vfl.messages import MESSAGES
+
+NAMES = {
+    "auc": "AUC",
+    "accuracy": "accuracy",
+    "r2": "R²",
+    "loss": "loss",
+    "gradient": "length of the mean gradient",
+    "cut_error": "size of the errors that came back",
+}
+"""Measures as a person reads them; of others the underscores are left out."""
+CURVES = ("accuracy", "auc", "r2", "loss", "gradient", "cut_error")
+AROUND_THE_JOB = "agree, begin, end"
+OF_ROUNDS = frozenset({"aggregator", "client"})
+"""Roles whose steps are rounds."""
+
+
+def render(told: JsonObject) -> str:
+    job, progress = told["job"], told["progress"]
+    specification, rounds = job["specification"], job["role"] in OF_ROUNDS
+    lines = unprotected.of_rounds(specification) if rounds else unprotected.of_training(specification, job["plan"])
+    sizes = list(_traffic(job))
+    metrics = list(_metrics(job["metrics"]))
+    context: dict[str, Any] = {
+        "title": job["name"],
+        "metric": f"{job['role']} party {job['party']}",
+        "score": job["state"],
+        "kicker": f"as {job['party']} sees it ({job['role']} party), with {', '.join(job['peers'])}",
+        "job": job["id"],
+        "summary": _summary(job),
+        "facts": list(_facts(job)),
+        "error": job["error"],
+        "metrics": metrics,
+        "intervals": any(interval for _, _, interval in metrics),
+        "quality_charts": list(_quality(job["series"])),
+        "quality_caption": _quality_caption(job["series"]),
+        "learning_charts": list(_learning(progress, "round" if rounds else "epoch")),
+        "learning_caption": f"Measured by {job['party']} after each {'round' if rounds else 'epoch'}, on its own side.",
+        "seen": list(_seen(job)),
+        "counted": "messages" if rounds else "values",
+        "seen_note": "As planned for the whole job" + (", messages of each client at most." if rounds else "."),
+        "not_protected": [*lines, unprotected.UNSIGNED],
+        "floors": job["lowered_floors"],
+        "bytes_chart": bytes_by_kind(sizes, first="received") if sizes else "",
+        "first_bytes": f"received by {job['party']}",
+        "second_bytes": f"sent by {job['party']}",
+        "operations": job["operations"],
+        "notices": [*(f"{notice['kind']}: {notice['text']}" for notice in job["notices"]), *job["attendance"]],
+        "purpose": specification["job"]["purpose"],
+        "brought": list(brought(specification)),
+        "specification": json.dumps(specification, indent=2, ensure_ascii=False),
+        "where": list(_where(job)),
+    }
+    return page("job.html", context)
+
+
+def name_of(measure: str) -> str:
+    return NAMES.get(measure, measure.replace("_", " "))
+
+
+def _summary(job: JsonObject) -> str:
+    steps = "rounds" if job["role"] in OF_ROUNDS else "steps"
+    how_far = f"{job['step']} of {job['steps']} {steps}" if job["steps"] else f"no {steps}"
+    if job["state"] != "done":
+        ended = "It is not over: this page shows what there is." if job["error"] is None else "No model came of it."
+        return f"The job is {job['state']} after {how_far}. {ended}"
+    scores = [f"{name} {value}" for name, value, _ in _metrics(job["metrics"])][:2]
+    reached = f" On held-out rows the model reaches {' and '.join(scores)}." if scores else ""
+    encrypted = job["specification"].get("encryption", {}).get("scheme") == "ckks"
+    kept = " Each party keeps its own half, and no row left its owner in clear." if encrypted else ""
+    return f"The job is done after {how_far}.{reached}{kept}"
+
+
+def _facts(job: JsonObject) -> Iterator[tuple[str, str]]:
+    yield "state", job["state"]
+    plan, rounds = job["plan"], job["role"] in OF_ROUNDS
+    if plan.get("rows"):
+        held_out = f", {plan['test_rows']:,} held out" if plan["test_rows"] else ""
+        yield "rows here", f"{plan['rows']:,}{held_out}"
+    if job["steps"]:
+        yield "training", f"{job['step']:,} of {job['steps']:,} {'rounds' if rounds else 'steps'}"
+    for name, seconds in job["seconds"].items():
+        if seconds is not None:
+            yield f"{name} time", f"{seconds:.1f} s"
+    for direction in ("sent", "received"):
+        size = sum(line["payload_bytes"] for line in job["traffic"] if line["direction"] == direction)
+        yield direction, readable_bytes(size)
+
+
+def _metrics(metrics: dict[str, float]) -> Iterator[tuple[str, str, str]]:
+    """(name, value, interval); the ends of an interval stand beside what they are of."""
+    for name, value in metrics.items():
+        if name.endswith(("_low", "_high")) and name.rpartition("_")[0] in metrics:
+            continue
+        low, high = metrics.get(f"{name}_low"), metrics.get(f"{name}_high")
+        interval = "" if low is None or high is None else f"{low:.4f} to {high:.4f}"
+        yield name_of(name), f"{value:.4f}", interval
+
+
+def _quality(series: dict[str, list[float]]) -> Iterator[str]:
+    if "roc_true_positives" in series:
+        yield roc(series["roc_false_positives"], series["roc_true_positives"])
+    if "calibration_predicted" in series:
+        shares = "roc_true_positives" in series
+        yield calibration(series["calibration_predicted"], series["calibration_found"], shares=shares)
+    if "class_recall" in series:
+        yield curve(series["class_recall"], "Share of each class that was found", "class", first=0)
+
+
+def _quality_caption(series: dict[str, list[float]]) -> str:
+    if "class_recall" in series:
+        return f"Of {sum(series['class_rows']):,.0f} held-out rows, counted by their true class."
+    if "calibration_rows" in series:
+        rows, bins = series["calibration_rows"], len(series["calibration_rows"])
+        return (
+            f"From the scores of {sum(rows):,.0f} held-out rows, which the label party alone keeps. Each point of the "
+            f"calibration is the mean of about {sum(rows) / bins:,.0f} rows; on the diagonal, predictions are right."
+        )
+    return ""
+
+
+def _learning(progress: list[JsonObject], along: str) -> Iterator[str]:
+    """A curve of each measure that the party has, and bytes of rounds."""
+    numbers = [point["number"] for point in progress]
+    if len(numbers) < 2:
+        return
+    for measure in CURVES:
+        values = [point["measures"].get(measure) for point in progress]
+        if any(value is not None for value in values):
+            yield curve(values, name_of(measure), along, numbers=numbers)
+    sent, received = ([point["measures"].get(key) for point in progress] for key in ("bytes_sent", "bytes_received"))
+    if None not in sent and None not in received:
+        yield bytes_by_round([round(size) for size in sent], [round(size) for size in received], numbers)
+
+
+def _seen(job: JsonObject) -> Iterator[tuple[str, list[JsonObject]]]:
+    """By receiver, this party first."""
+    receivers = dict.fromkeys([job["party"], *(line["receiver"] for line in job["reveals"])])
+    for receiver in receivers:
+        if lines := [line for line in job["reveals"] if line["receiver"] == receiver]:
+            yield receiver, lines
+
+
+def _traffic(job: JsonObject) -> Iterator[tuple[str, str, int]]:
+    """(direction, kind, bytes) over all peers; what servers say to each other around the job counts as one kind."""
+    sizes: dict[tuple[str, str], int] = {}
+    for line in job["traffic"]:
+        key = line["direction"], line["kind"] if line["kind"] in MESSAGES else AROUND_THE_JOB
+        sizes[key] = sizes.get(key, 0) + line["payload_bytes"]
+    yield from ((direction, kind, size) for (direction, kind), size in sizes.items())
+
+
+def _where(job: JsonObject) -> Iterator[tuple[str, str]]:
+    yield "specification, SHA-256", job["spec_digest"]
+    yield "created", job["created_at"]
+    if job["finished_at"]:
+        yield "finished", job["finished_at"]
+    if job["model_digest"]:
+        yield f"half of {job['party']}, SHA-256 of the weights", job["model_digest"]
+        yield "its file", job["model_path"]
