@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 SHOWN_COLUMNS = 12
+EACH_CLIENT = "each client"
 USES = {
     "dataset": "rows",
     "test": "test rows",
@@ -37,6 +38,16 @@ def brought(specification: dict[str, Any]) -> Iterator[Brought]:
         sets = ", ".join(name if use == "rows" else f"{name} ({use})" for name, use in named)
         columns, label = given.get("columns", model.get("columns", ())), given.get("label", model.get("label", ""))
         yield Brought(party, role, sets, list(columns) if sets else [], label if sets else "")
+
+
+def reveals(job: dict[str, Any]) -> list[dict[str, Any]]:
+    """The table "what each side could see", with one line for all clients of a job of rounds: theirs are alike."""
+    clients = set(job["specification"]["roster"].get("clients", ()))
+    lines: dict[tuple[str, str, str], dict[str, Any]] = {}
+    for line in job["reveals"]:
+        ends = {end: EACH_CLIENT if line[end] in clients else line[end] for end in ("sender", "receiver")}
+        lines.setdefault((line["message"], *ends.values()), line | ends)
+    return list(lines.values())
 
 
 def listed(columns: list[str]) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from api.agreement import brought, listed
+from api.agreement import brought, listed, reveals
 from api.cli.check import check
 from api.cli.connection import PartyOption, ServerOption, TokenFileOption, connected
 from api.cli.output import (
@@ -264,16 +264,16 @@ def _details(job: dict[str, Any]) -> "RenderableType":
             traffic.add_row(line["direction"], line["peer"], line["kind"], *counts)
         parts += ["", traffic]
     if job["reveals"]:
-        reveals = Table("receiver", "learns from", "in", box=None, pad_edge=False)
+        learned = Table("receiver", "learns from", "in", box=None, pad_edge=False)
         of_rounds = job["role"] in {"aggregator", "client"}
-        reveals.add_column("messages, at most" if of_rounds else "values", justify="right")
-        reveals.add_column("what")
-        for line in job["reveals"]:
+        learned.add_column("messages, at most" if of_rounds else "values", justify="right")
+        learned.add_column("what")
+        for line in reveals(job):
             if line["values"]:
-                reveals.add_row(
+                learned.add_row(
                     line["receiver"], line["sender"], line["message"], f"{line['values']:,}", line["learns"]
                 )
-        parts += ["", reveals]
+        parts += ["", learned]
     return Group(*parts)
 
 

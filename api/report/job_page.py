@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from api.agreement import brought
+from api.agreement import brought, reveals
 from api.client import JsonObject
 from api.report import unprotected
 from api.report.charts import bytes_by_kind, bytes_by_round, calibration, curve, roc
@@ -75,7 +75,8 @@ def _summary(job: JsonObject) -> str:
     how_far = f"{job['step']} of {job['steps']} {steps}" if job["steps"] else f"no {steps}"
     if job["state"] != "done":
         ended = "It is not over: this page shows what there is." if job["error"] is None else "No model came of it."
-        return f"The job is {job['state']} after {how_far}. {ended}"
+        state = "failed" if job["state"] == "failed" else f"is {job['state']}"
+        return f"The job {state} after {how_far}. {ended}"
     scores = [f"{name} {value}" for name, value, _ in _metrics(job["metrics"])][:2]
     reached = f" On held-out rows the model reaches {' and '.join(scores)}." if scores else ""
     encrypted = job["specification"].get("encryption", {}).get("scheme") == "ckks"
@@ -146,11 +147,10 @@ def _learning(progress: list[JsonObject], along: str) -> Iterator[str]:
 
 
 def _seen(job: JsonObject) -> Iterator[tuple[str, list[JsonObject]]]:
-    """By receiver, this party first."""
-    receivers = dict.fromkeys([job["party"], *(line["receiver"] for line in job["reveals"])])
-    for receiver in receivers:
-        if lines := [line for line in job["reveals"] if line["receiver"] == receiver]:
-            yield receiver, lines
+    """By receiver."""
+    lines = reveals(job)
+    for receiver in dict.fromkeys(line["receiver"] for line in lines):
+        yield receiver, [line for line in lines if line["receiver"] == receiver]
 
 
 def _traffic(job: JsonObject) -> Iterator[tuple[str, str, int]]:

@@ -258,7 +258,7 @@ def test_a_job_of_rounds_shows_its_series_and_notices() -> None:
     assert "accuracy by round 0.25 to 0.75 over 4" in lines
     assert "warning refusal X4 is waived by rounds.allow" in lines
     assert "receiver learns from in messages, at most what" in lines
-    assert "hub ada RoundReply 4 parameters" in lines
+    assert "hub each client RoundReply 4 parameters" in lines
     assert "purpose research" in lines
     assert "data hub, clinic (test rows): age, dose, label ill" in lines
     assert "bob, none" in lines
