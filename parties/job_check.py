@@ -4,7 +4,6 @@ What cannot work is refused when the specification is read, with the same error 
 what a job that can work means for each side.
 """
 
-import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -17,16 +16,10 @@ from parties.settings import Acceptance
 from vfl import planner
 from vfl.job import JobSpec
 from vfl.messages import Grain
-from vfl.plan import Plan
+from vfl.plan import Forecast, Plan
 from vfl.rounds_spec import RoundsSpec
 from vfl.routes import routes_of
 from vfl.terms import PartyId, Role
-from vfl.training_spec import TrainingSpec
-
-NEARLY_ALL = 0.9
-"""A part that leaves more of the bytes than this saves next to nothing."""
-DECODER_SHARE = 0.05
-"""Of federated averaging's bytes: what later rounds of a backbone that stays may send at most (methods.md 2.6)."""
 
 
 class Side(msgspec.Struct, frozen=True):
@@ -52,23 +45,6 @@ class Learned(msgspec.Struct, frozen=True):
     protection: str
     values: int | None = None
     """How many a pair of parties exchanges in the whole job: of rounds messages, else numbers, which need rows."""
-
-
-class Forecast(msgspec.Struct, frozen=True):
-    """Sizes of a job of rounds in payload bytes: of one client, and of all together should every round run."""
-
-    parameters: int
-    down: int
-    """To a client, each round it is chosen."""
-    up: int
-    once_down: int
-    once_up: int
-    published: int
-    stored: int
-    without_parts: dict[str, int]
-    """`down` and `up` if the same job were federated averaging."""
-    total_down: int
-    total_up: int
 
 
 class JobCheck(msgspec.Struct, frozen=True):
@@ -118,7 +94,7 @@ def check(spec: JobSpec, rows: int | None = None) -> JobCheck:
         payload_bytes=plan.payload_bytes if plan and not rounds else None,
         must_accept=tuple(_must_accept(spec, plans)),
         waived=rounds.rounds.allow if rounds else (),
-        warnings=tuple(_warnings(spec, plan, forecast)),
+        warnings=tuple(notice.text for notice in planner.warnings(spec, plan, forecast)),
     )
 
 
@@ -192,84 +168,3 @@ def _must_accept(spec: JobSpec, plans: dict[PartyId, Plan]) -> Any:
             rule(FLOOR)
         except PolicyRefused as refusal:
             yield f"{refusal.fix.rstrip('.')} ({str(refusal).partition(': ')[2]})"
-
-
-def _warnings(spec: JobSpec, plan: Plan | None, forecast: Forecast | None) -> Any:
-    yield from (notice.text for notice in planner.warnings(spec))
-    if isinstance(spec, TrainingSpec):
-        yield from _of_training(spec, plan)
-    elif forecast is not None:
-        yield from _of_rounds(spec)
-        yield from _of_parts(spec, forecast)
-        yield from _of_shared_data(spec)
-        yield from _of_sizes(spec, forecast)
-
-
-def _of_training(spec: TrainingSpec, plan: Plan | None) -> Any:
-    if spec.encryption.scheme == "none":
-        yield "nothing is encrypted: every embedding is read by the label party"
-    if spec.protection is not None and spec.protection.cut_noise.method == "none":
-        yield "errors go back without noise: the feature party can infer labels from them"
-    if plan is not None and spec.encryption.scheme == "ckks" and not plan.guards_deviating_label_party:
-        yield "nothing is claimed against a label party that breaks the protocol, as a key opens so many values"
-
-
-def _of_rounds(spec: RoundsSpec) -> Any:
-    rounds, clients = spec.rounds, len(spec.roster.clients)
-    never = clients * (1 - spec.cohort / clients) ** rounds.rounds
-    if never >= 1:
-        yield (
-            f"about {never:.0f} of {clients} clients are never chosen in {rounds.rounds} rounds of {spec.cohort}; "
-            "they get the final model"
-        )
-    if rounds.min_clients == spec.cohort:
-        yield f"min_clients is the whole cohort of {spec.cohort}: one late or refused reply repeats the round"
-    if rounds.rounds * rounds.deadline_seconds > spec.job.deadline_seconds:
-        yield (
-            f"{rounds.rounds} rounds of up to {rounds.deadline_seconds:g} s may take longer than "
-            f"job.deadline_seconds = {spec.job.deadline_seconds}"
-        )
-    if not rounds.reply_norm_limit and not rounds.secure_sum:
-        yield "reply_norm_limit is off: a reply scaled up on purpose enters the mean"
-    if spec.model.norm == "batch" and spec.train.batch_rows < 2:
-        yield "batches of one row with batch normalisation: every client's training fails"
-
-
-def _of_parts(spec: RoundsSpec, forecast: Forecast) -> Any:
-    sent, plain = forecast.down + forecast.up, sum(forecast.without_parts.values())
-    backbone, held = spec.backbone_decoder, spec.brings(spec.roster.aggregator)
-    if backbone is not None:
-        if not spec.model.first_model and "first" not in held:
-            yield "the first model has fresh weights: a backbone made from it has learned nothing"
-        if backbone.carry_back == "best" and "validation" not in held:
-            yield "carry_back = best without validation rows: nothing says whether the old first model was better"
-        if spec.compressed_sync is None and sent > DECODER_SHARE * plain:
-            yield (
-                f"after a client's first round {sent / plain:.0%} of federated averaging's bytes still travel: "
-                "cut later for a smaller decoder"
-            )
-    elif spec.compressed_sync is not None and sent > NEARLY_ALL * plain:
-        yield (
-            f"compressed_sync leaves {sent / plain:.0%} of the bytes: tensors of fewer than 1,024 values travel "
-            "as they are"
-        )
-
-
-def _of_shared_data(spec: RoundsSpec) -> Any:
-    shared, everybody = spec.shared_data, spec.cohort == len(spec.roster.clients)
-    if shared is not None and shared.rule == "feddu" and shared.divergence == "cohort" and everybody:
-        yield (
-            'rule = "feddu" never acts where every client is chosen in every round: its weight is then 0; set '
-            'divergence = "clients", or choose fewer'
-        )
-    if shared is not None and shared.rule == "share":
-        yield "the aggregator's shared rows, with their labels, go to every client"
-
-
-def _of_sizes(spec: RoundsSpec, forecast: Forecast) -> Any:
-    limit = spec.rounds.stop.gigabytes * 1e9
-    per_round = spec.cohort * (forecast.down + forecast.up)
-    first = min(spec.cohort * spec.rounds.rounds, len(spec.roster.clients)) * (forecast.once_down + forecast.once_up)
-    if limit and first + spec.rounds.rounds * per_round > limit:
-        ends = max(1, math.ceil((limit - first) / per_round))
-        yield f"stop.gigabytes ends the job after about {ends} of {spec.rounds.rounds} rounds"

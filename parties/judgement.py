@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 
 from parties import datasets, limits, policy
 from parties.settings import PartySettings
@@ -28,7 +29,13 @@ class Judgement:
     def notices(self) -> list[Notice]:
         """What tables and specification tell this party's operator."""
         told = [notice for table in self.tables.values() for notice in table.notices]
-        return [*told, *planner.warnings(self.spec)]
+        return [*told, *planner.warnings(self.spec, self.plan, classes_held=self._classes_held)]
+
+    @property
+    def _classes_held(self) -> int | None:
+        """Of how many classes a client's own rows are; none where it has no rows or they are of no classes."""
+        labels = self.tables["rows"].labels if "rows" in self.tables else None
+        return None if labels is None or self.spec.job.task == "regression" else len(np.unique(labels))
 
     def shown(self) -> dict[str, Any]:
         """The fields of a stored job that follow from it."""

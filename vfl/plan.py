@@ -42,3 +42,20 @@ class Plan:
     payload_bytes: dict[str, int]
     """What will travel, by message kind, over the whole job."""
     reveals: tuple[RevealLine, ...]
+
+
+class Forecast(msgspec.Struct, frozen=True):
+    """Sizes of a job of rounds in payload bytes: of one client, and of all together should every round run."""
+
+    parameters: int
+    down: int
+    """To a client, each round it is chosen."""
+    up: int
+    once_down: int
+    once_up: int
+    published: int
+    stored: int
+    without_parts: dict[str, int]
+    """`down` and `up` if the same job were federated averaging."""
+    total_down: int
+    total_up: int

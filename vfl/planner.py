@@ -1,10 +1,10 @@
 """What a job of any kind will do, worked out before it runs; loads neither torch nor an encryption library."""
 
 from crypto.ckks_parameters import CkksPreset
-from vfl import rounds_plan, training_plan, warnings_of_rounds
+from vfl import job_warnings, rounds_plan, training_plan
 from vfl.job import JobSpec
 from vfl.notices import Notice
-from vfl.plan import Plan
+from vfl.plan import Forecast, Plan
 from vfl.rounds_spec import RoundsSpec
 from vfl.terms import PartyId
 
@@ -24,6 +24,8 @@ def plan(spec: JobSpec, me: PartyId, rows: int) -> Plan:
     return rounds_plan.plan(spec, me, rows) if isinstance(spec, RoundsSpec) else training_plan.plan(spec, rows)
 
 
-def warnings(spec: JobSpec) -> tuple[Notice, ...]:
-    """What a job that can run should be warned of, told from its specification alone."""
-    return warnings_of_rounds.warnings(spec) if isinstance(spec, RoundsSpec) else ()
+def warnings(
+    spec: JobSpec, plan: Plan | None = None, forecast: Forecast | None = None, classes_held: int | None = None
+) -> tuple[Notice, ...]:
+    """What a job that can run should be warned of, told from its specification and what else is known of it."""
+    return job_warnings.warnings(spec, plan, forecast, classes_held)

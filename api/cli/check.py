@@ -14,7 +14,8 @@ from api.sizes import readable_bytes
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from parties.job_check import Forecast, JobCheck, Side
+    from parties.job_check import JobCheck, Side
+    from vfl.plan import Forecast
 
 SHOWN_PARTIES = 4
 

@@ -129,3 +129,25 @@ def test_the_fields_of_its_answer_are_documented(run: Run, spec: Callable[..., P
     table = page.partition("## Looking at a job")[2].partition("\n## ")[0]
     documented = [name for row in re.findall(r"^\| (`.*?) \|", table, re.MULTILINE) for name in row.split("`")[1::2]]
     assert documented == list(json.loads(run("job", "check", spec(), "--format", "json")[1])["data"])
+
+
+def test_it_tells_of_model_inversion_who_can_find_whose_rows_and_where_it_is_of_little_use(
+    run: Run, spec: Callable[..., Path]
+) -> None:
+    code, out, _ = run("job", "check", spec('parts = ["model_inversion"]'), "--format", "json")
+    assert code == 0
+    found = json.loads(out)["data"]["warnings"]
+    assert any("is unlikely to help where 3 of 3 clients take part" in text for text in found)
+    assert any("the aggregator inverts each client's own model" in text for text in found)
+    _, clear, _ = run("job", "check", spec('parts = ["model_inversion"]'))
+    assert "can find rows like that client's" in " ".join(clear.split())
+
+
+def test_a_roster_of_two_without_an_agreed_range_is_told_the_way_out(run: Run, tmp_path: Path) -> None:
+    two = SPEC.format(rounds="").replace(', "west"]', "]").replace('west = { dataset = "digits" }\n', "")
+    (tmp_path / "two.toml").write_text(two)
+    code, out, _ = run("job", "check", tmp_path / "two.toml", "--format", "json")
+    failure = json.loads(out)
+    assert (code, failure["error_code"]) == (4, "spec_conflict")
+    assert "a sum over two shows each the other's" in failure["message"]
+    assert "model.input_range = [low, high]" in failure["hint"]

@@ -251,3 +251,13 @@ def test_columns_of_different_scale_are_learned_from_pooled_or_with_a_range_for_
     assert auc["one each"] > 0.7
     assert reached["pooled"]["metrics"]["accuracy"] > reached["one for all"]["metrics"]["accuracy"] + 0.1
     assert len(reached["pooled"]["series"]["auc"]) == 4
+    assert "loss_standstill" not in str(reached["pooled"]["notices"])
+
+
+def test_a_job_that_has_learned_nothing_says_so(run: Run, spec: Path) -> None:
+    spec.write_text(SPEC.replace("rate = 0.1", "rate = 1e-6"))
+    data = answer(run("run", spec, "--format", "json", "--quiet")[1])
+    (told,) = [notice for notice in data["notices"] if notice["code"] == "loss_standstill"]
+    assert told["kind"] == "warning"
+    assert "the model has learned next to nothing" in told["text"]
+    assert "model.input_range" in told["text"]

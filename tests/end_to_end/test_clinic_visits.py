@@ -59,6 +59,10 @@ def test_three_clinics_learn_more_than_the_majority_as_the_page_says(folder: Pat
     assert done["state"] == clinic["state"] == "done"
     assert done["metrics"]["auc"] > 0.8
     assert done["metrics"]["accuracy"] > majority(folder / "hub" / "held_out.csv") + 0.08
+    for job_of in (done, clinic):
+        codes = [notice["code"] for notice in job_of["notices"]]
+        assert "replies_unlimited" in codes
+        assert "loss_standstill" not in codes
     assert done["model_digest"] == clinic["model_digest"]
     assert scaling(folder / "clinic-b" / "models" / job) == scaling(folder / "hub" / "models" / job)
 

@@ -14,10 +14,11 @@ from vfl.flow import Delivery, Flow, Send, Together, run_together
 from vfl.horizontal.input_scaling import pooled_scaling, scaling_in, words_of
 from vfl.horizontal.rows import examples_of
 from vfl.messages import ColumnScaling, MaskedReply
-from vfl.reports import Outcome, Progress, RoundDone
+from vfl.reports import Outcome, RoundDone, Warned
 from vfl.rounds_spec import RoundsSpec
 from vfl.rounds_terms import RoundsModel
 from vfl.setup import Setup, Table
+from vfl.terms import Optimiser
 
 COLUMNS = ("age", "income", "since", "dose")
 SCALES = ((56.0, 20.0), (52_000.0, 30_000.0), (1.7e9, 2.0), (3e-6, 1e-6))
@@ -124,7 +125,7 @@ def test_a_constant_column_becomes_zero_and_is_named():
     for name in this.roster.clients:
         made[name].table.columns[:, 1] = 0.1
     together = run_together(roles(made))
-    said = [fact.text for fact in together.reports[HUB] if isinstance(fact, Progress)]
+    said = [fact.notice.text for fact in together.reports[HUB] if isinstance(fact, Warned)]
     assert any("column 'income' is the same in every client's rows" in text for text in said)
     scaling = scaling_in(together.results[HUB].state)
     inputs = examples_of(this, made["c0"].table, "training", scaling).inputs
@@ -228,3 +229,12 @@ def test_a_job_from_a_registered_model_keeps_its_scaling_or_is_refused():
     other = msgspec.structs.replace(on, model=msgspec.structs.replace(on.model, input_range=(0.0, 9.0)))
     with pytest.raises(ImpossibleJob, match="scaled otherwise"):
         run(other, first_model=model)
+
+
+def test_aggregator_and_clients_are_warned_where_nothing_was_learned():
+    one_for_all = msgspec.structs.replace(job().model, norm="none", input_range=(0.0, 2e9))
+    train = msgspec.structs.replace(job().train, optimiser=Optimiser(rate=1e-4))
+    still = msgspec.structs.replace(job(rounds=3), model=one_for_all, train=train)
+    for stuck, outcomes in ((True, run(still).results), (False, run(job(rounds=6)).results)):
+        told = {party: "loss_standstill" in [n.code for n in outcome.notices] for party, outcome in outcomes.items()}
+        assert set(told.values()) == {stuck}, told

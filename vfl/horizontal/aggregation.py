@@ -20,6 +20,7 @@ from vfl.horizontal.combination import Stepper, WeightedMean
 from vfl.horizontal.input_scaling import agreed, message_of, metadata_of
 from vfl.horizontal.part import AggregatorPlaces, Examples, Finished, Question, Travelling, parts_of
 from vfl.horizontal.rows import clipped, derived, examples_of
+from vfl.horizontal.standstill import on_test_rows
 from vfl.horizontal.stopping import reason_to_stop
 from vfl.horizontal.summed_updates import Reach
 from vfl.messages import EvaluationTask, Message, Published, RoundReply, RoundTask
@@ -228,6 +229,7 @@ class Aggregation:
                     for name in self.spec.rounds.allow
                 ),
                 *([Notice("note", "ended_early", ended)] if self.stopped else []),
+                *on_test_rows(self.series.get("loss", []), self._tests),
                 *clipped(self.spec, self._setup.tables, self._setup.scaling),
                 *finished.notices,
             ],

@@ -17,6 +17,7 @@ from vfl.horizontal.input_scaling import agreed, message_of
 from vfl.horizontal.part import ClientPlaces, Examples, Updated, Work, parts_of
 from vfl.horizontal.pooling import EVALUATION, evaluation_words, pooled
 from vfl.horizontal.rows import clipped, derived, examples_of
+from vfl.horizontal.standstill import on_own_rows
 from vfl.horizontal.summed_updates import PURPOSE, ROWS_PURPOSE, UpdateSums, reach_of
 from vfl.messages import ColumnScaling, EvaluationTask, Message, Published, RoundReply, RoundTask, SumTask
 from vfl.models.networks import Parameters, load_parameters, parameters_of
@@ -256,7 +257,8 @@ class Participation:
                     parameters = places.complete(parameters)
         except InvalidBody as error:
             raise RemoteProtocolError(f"the published model cannot be read: {error}") from error
-        notices = clipped(self.spec, self._setup.tables, self._setup.scaling)
+        notices = on_own_rows(self._series.get("loss", []), self._examples)
+        notices += clipped(self.spec, self._setup.tables, self._setup.scaling)
         notices += [notice for places in self._places for notice in places.notices()]
         state = save_parameters(parameters, self._setup.scaling or agreed(self.spec))
         return Outcome(state=state, metrics=metrics, series=self._series, notices=notices)

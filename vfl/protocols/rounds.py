@@ -54,9 +54,10 @@ from vfl.messages import (
     SharedRows,
     SumTask,
 )
+from vfl.notices import Notice
 from vfl.protocols import Protocol
 from vfl.protocols.secure_sum import contribute, sum_of
-from vfl.reports import Outcome, Progress, Refused, RoundDone
+from vfl.reports import Outcome, Progress, Refused, RoundDone, Warned
 from vfl.rounds_spec import RoundsSpec
 from vfl.setup import Setup
 from vfl.sums.terms import Attendance, SumResult, SumTerms
@@ -160,7 +161,8 @@ def _begun(setup: Setup[RoundsSpec], present: Presence) -> Flow[Aggregation]:
     result = yield from _sum_before(spec, counted, terms, list(spec.roster.clients), present)
     scaling, constant = pooled_scaling(result.words)
     for at in constant:
-        yield from report(Progress(f"{column_name(spec, at)} is the same in every client's rows: it says nothing"))
+        text = f"{column_name(spec, at)} is the same in every client's rows: it says nothing"
+        yield from report(Warned(Notice("warning", "constant_column", text)))
     return Aggregation(replace(setup, scaling=scaling), counted)
 
 
