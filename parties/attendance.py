@@ -3,10 +3,22 @@
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from parties.channel import Envelope
 from parties.datasets import Table
-from parties.errors import Failure, StaleAttempt
+from parties.errors import Failure, JobOver, StaleAttempt
 from parties.links import Link, Presence
-from parties.negotiation import Acceptance, Begin, Control, Join, Lapse, Refusal, check_shares, failure_at
+from parties.negotiation import (
+    Abort,
+    Acceptance,
+    Begin,
+    Control,
+    Finish,
+    Join,
+    Lapse,
+    Refusal,
+    check_shares,
+    failure_at,
+)
 from vfl.errors import JobError, PeerTimeout, RemoteProtocolError
 from vfl.terms import PartyId
 
@@ -37,7 +49,9 @@ class Attendance:
     def refuse(self, failure: Failure) -> None:
         """It tells why, and no value of its table."""
         told = failure.told()
-        self._job.say(self._link, Refusal(told.code, told.message, told.fix))
+        self._link.leave(Presence.GONE)
+        word = self._link.word(Refusal(told.code, told.message, told.fix))
+        self._job.closing.end(failure, {self._link.peer: word})
 
     def resume(self) -> None:
         """The server was away."""
@@ -56,6 +70,21 @@ class Attendance:
             case _:
                 raise RemoteProtocolError(f"{link.peer} sent {control.kind} out of turn")
 
+    def hear_last_word(self, link: Link, word: Control) -> None:
+        match word:
+            case Abort(code, message):
+                self.lack(link, failure_at(link.peer, "ended", code, message), knows=True)
+            case Finish() if self._job.closing.awaits_word:
+                link.finished = True
+            case Finish() if self._needed:
+                raise RemoteProtocolError(f"{link.peer} said the job is done while the role of {self._job.me} ran")
+            case Finish() if link.presence is Presence.LIVE:
+                link.finished = True  # the job is done, and this party has not caught up yet
+            case Finish():
+                self.lack(link, Failure.of(JobOver(f"the job is over at {link.peer}"), link.peer), knows=True)
+            case _:
+                raise RemoteProtocolError(f"{link.peer} sent {word.kind} out of turn")
+
     def begin(self, _shares: dict[PartyId, bytes]) -> None:
         self._link.begin(None)
 
@@ -63,7 +92,10 @@ class Attendance:
         """The courier gave up on the coordinator, or the coordinator refused what it was sent."""
         silent, ahead = isinstance(error, PeerTimeout), isinstance(error, StaleAttempt)
         failure = Failure.of(error, link.peer)
-        if self._needed or not (silent or ahead):
+        if self._job.closing.awaits_word:
+            if not silent:
+                self.lack(link, failure, knows=True)
+        elif self._needed or not (silent or ahead):
             self.lack(link, failure)
         elif link.presence is Presence.AGREED and silent:
             link.knock_again()
@@ -82,7 +114,9 @@ class Attendance:
 
     def step_out(self, failure: Failure) -> bool:
         """The server stops; answers whether the job may be taken up when it is back."""
-        if self._needed or self._job.outcome is not None:
+        if self._job.closing.awaits_word:
+            return True
+        if self._needed or self._job.closing.result is not None:
             return False
         self._leave(failure)
         return True
@@ -90,8 +124,12 @@ class Attendance:
     def wait_no_longer(self) -> None:
         """The coordinator is waited for until the job's deadline."""
 
-    def dismiss(self) -> None:
-        """There is nobody to send home."""
+    def words_of_return(self) -> dict[PartyId, Envelope | None]:
+        """From here on only the coordinator ends the job, which may have said already that it is done."""
+        return {} if self._link.finished else {self._link.peer: self._link.word(Finish())}
+
+    def words_of_end(self) -> dict[PartyId, Envelope | None]:
+        return {self._link.peer: None}
 
     @property
     def _needed(self) -> bool:
@@ -102,8 +140,8 @@ class Attendance:
         return self._link.presence in {Presence.AGREED, Presence.LIVE}
 
     def _come_back(self, failure: Failure) -> None:
-        if self._job.outcome is not None:
-            self._job.fail(failure)
+        if self._job.closing.result is not None:
+            self._job.fail(failure, self._link.peer)
         elif self._link.presence is not Presence.AWAY:
             self._leave(failure)
             self._job.later(self._pause, lambda: self._job.attend(self._join))
@@ -130,5 +168,5 @@ class Attendance:
             job.journal.record("joining", f"{job.me} asks {link.peer} to be taken back", attempt=attempt)
             link.leave(Presence.AGREED)
             job.tables = tables
-            link.courier.watch(job.job)
+            link.watch()
             job.knock(link, Join(job.agreement.share), attempt)

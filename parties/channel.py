@@ -87,6 +87,9 @@ class Envelope:
     def size(self) -> int:
         return 2 + len(self.encoded) + len(self.body)
 
+    def as_sent(self) -> bytes:
+        return b"".join(self.pieces())
+
     def pieces(self) -> tuple[Bytes, ...]:
         return len(self.encoded).to_bytes(2, "big"), self.encoded, self.body
 

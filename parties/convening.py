@@ -1,14 +1,16 @@
 """The coordinator's side of a job: it gathers parties, begins, lets go who leaves and takes back who returns."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from parties.errors import Failure, JobOver, StaleAttempt, TooFewParties
+from parties.channel import Envelope
+from parties.errors import Failure, JobOver, PeerStorageFailed, StaleAttempt, TooFewParties
 from parties.links import Link, Presence
 from parties.negotiation import (
-    SHARE_BYTES,
+    Abort,
     Acceptance,
     Begin,
     Control,
+    Finish,
     Join,
     Lapse,
     Proposal,
@@ -42,18 +44,31 @@ class Convening:
 
     def obey(self, link: Link, _attempt: int, control: Control) -> None:
         match control:
-            case Acceptance(share) if link.presence is Presence.ASKED and len(share) == SHARE_BYTES:
+            case Acceptance(share) if link.presence is Presence.ASKED:
                 self._agree(link, share)
-            case Refusal(code, message, fix) if link.presence is Presence.ASKED:
-                self.lack(link, failure_at(link.peer, "refused", code, message, fix), knows=True)
             case Lapse(code, message):
                 self._lapse(link, failure_at(link.peer, "left", code, message), knows=True)
-            case Join(share) if len(share) == SHARE_BYTES:
+            case Join(share):
                 link.leave(Presence.ASKED)
-                link.courier.watch(self._job.job)
+                link.watch()
                 self._agree(link, share)
             case _:
                 raise RemoteProtocolError(f"{link.peer} sent {control.kind} out of turn")
+
+    def hear_last_word(self, link: Link, word: Control) -> None:
+        match word:
+            case Refusal(code, message, fix) if link.presence is Presence.ASKED:
+                self.lack(link, failure_at(link.peer, "refused", code, message, fix), knows=True)
+            case Abort(code, message):
+                self.lack(link, failure_at(link.peer, "ended", code, message), knows=True)
+            case Finish() if link.presence is Presence.LIVE:
+                link.finished = True
+                self._job.run.tell_finished(link.peer)
+                self._job.closing.finish_together()
+            case Finish() if link.presence is Presence.AWAY:
+                self.lack(link, Failure(JobOver.code, f"{self._job.me} had let go of {link.peer}", side=self._job.me))
+            case _:
+                raise RemoteProtocolError(f"{link.peer} sent {word.kind} out of turn")
 
     def begin(self, shares: dict[PartyId, bytes]) -> None:
         """The role starts: whoever agreed is told, and of the others it knows that they are not there."""
@@ -66,7 +81,8 @@ class Convening:
 
     def lose(self, link: Link, error: JobError) -> None:
         """A courier gave up on a peer, or the peer refused what it was sent."""
-        silent, ahead = isinstance(error, PeerTimeout), isinstance(error, StaleAttempt)
+        unable = isinstance(error, PeerStorageFailed) and link.presence is Presence.ASKED
+        silent, ahead = isinstance(error, PeerTimeout) and not unable, isinstance(error, StaleAttempt)
         failure = Failure.of(error, link.peer)
         if link.peer in self._job.spec.indispensable or not (silent or ahead):
             self.lack(link, failure)
@@ -82,7 +98,7 @@ class Convening:
         elif link.presence is not Presence.GONE:
             self._leave(link, Presence.GONE, failure)
             if not knows:
-                self._job.abort(link, failure)
+                self._job.closing.let_go(link, failure)
             self._go_on()
 
     def lose_worker(self, failure: Failure) -> None:
@@ -97,12 +113,18 @@ class Convening:
         for link in self._job.links.values():
             link.finished = link.finished or link.peer not in self._job.spec.indispensable
 
-    def dismiss(self) -> None:
+    def words_of_return(self) -> dict[PartyId, Envelope | None]:
+        """It waits for the others'."""
+        return {}
+
+    def words_of_end(self) -> dict[PartyId, Envelope | None]:
         """The job is done: who was not there any more, or not yet, need not come."""
-        for link in self._job.links.values():
-            if link.presence in NOT_HERE:
-                link.leave(Presence.GONE)
-                self._job.abort(link, Failure(JobOver.code, f"the job is over at {self._job.me}"))
+        over = Abort(JobOver.code, f"the job is over at {self._job.me}")
+        here: dict[PartyId, Envelope | None]
+        here = {link.peer: link.word(Finish()) for link in self._job.links.values() if link.presence is Presence.LIVE}
+        away: dict[PartyId, Envelope | None]
+        away = {link.peer: link.word(over) for link in self._job.links.values() if link.presence in NOT_HERE}
+        return here | away
 
     def _lapse(self, link: Link, failure: Failure, *, knows: bool = False) -> None:
         """The run of a peer ends early; it may join again."""
@@ -133,7 +155,7 @@ class Convening:
         self._job.journal.sent(link.peer, word.kind, link.begin(word))
         self._job.run.tell_returned(link.peer)
 
-    def _leave(self, link: Link, presence: Presence, failure: Failure, **values: int) -> None:
+    def _leave(self, link: Link, presence: Presence, failure: Failure, **values: Any) -> None:
         link.leave(presence)
         self._job.run.tell_left(link.peer)
         data = {"peer": link.peer, "code": failure.code}
@@ -142,7 +164,7 @@ class Convening:
     def _go_on(self) -> None:
         """Somebody is missing now: that may be enough to end, or too few to begin."""
         if self._begun:
-            self._job.finish_together()
+            self._job.closing.finish_together()
         else:
             self._gather()
 

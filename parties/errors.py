@@ -4,7 +4,7 @@ from typing import ClassVar
 
 import msgspec
 
-from vfl.errors import Diverged, InvalidBottom, InvalidData, JobError
+from vfl.errors import Diverged, InvalidBottom, InvalidData, JobError, PeerTimeout
 from vfl.terms import PartyId
 
 MESSAGE_LIMIT = 4000
@@ -22,6 +22,10 @@ class Failure(msgspec.Struct, frozen=True):
     @classmethod
     def of(cls, error: JobError, side: PartyId) -> "Failure":
         return cls(error.code, printable(str(error)), error.safe, printable(error.fix), side)
+
+    def as_stored(self) -> dict[str, str]:
+        fields: dict[str, str] = msgspec.to_builtins(self)
+        return fields
 
     def told(self) -> "Failure":
         """What the peer may read of it: the cause, and nothing out of a table (rows stay with their owner)."""
@@ -158,7 +162,30 @@ class StorageFailed(JobError):
     """A file could not be written: disk full, or no permission."""
 
     code = "storage_failed"
+    status: ClassVar[int] = 507
+    """What a peer is answered."""
     fix = "Free space in the party's folder, or correct its owner, and submit the job again."
+
+
+class DatabaseBusy(StorageFailed):
+    """Another program has kept the party's database locked for as long as a peer may be out of reach."""
+
+    code = "database_busy"
+    fix = "Close the program that has the party's database open, and submit the job again."
+
+
+class PeerStorageFailed(PeerTimeout):
+    """The peer is there, but can store nothing: its disk is full, or its database is locked."""
+
+    code = "peer_storage_failed"
+    fix = "The peer's operator frees space or closes what locks the database; then submit the job again."
+
+
+class EndingUnknown(JobError):
+    """The coordinator never said how a job ended whose role had returned here."""
+
+    code = "ending_unknown"
+    fix = "Ask the coordinator's operator how the job ended, and submit it again."
 
 
 class UnknownJob(JobError):

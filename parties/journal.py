@@ -4,14 +4,15 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
 
 import msgspec
 
 from parties.errors import StorageFailed, printable
+from parties.kept_words import Words
 from parties.registry import Registry
-from parties.store import Count, Job, Store
+from parties.store import Count, Job, Store, now
 from vfl.errors import LocalProtocolError
 from vfl.notices import Notice
 from vfl.reports import EpochDone, Fact, Outcome, Progress, Refused, RoundDone, StepDone, Warned
@@ -23,6 +24,16 @@ TEXT_LIMIT = 500
 CLOSE_AGAIN_SECONDS = 2.0
 
 _LOG = logging.getLogger("parties")
+
+
+class Ending(NamedTuple):
+    """What is stored of a job at its end."""
+
+    state: str
+    text: str
+    error: dict[str, str] | None
+    words: Words
+    values: dict[str, Any]
 
 
 class Journal:
@@ -79,14 +90,20 @@ class Journal:
             self._traffic_stored_at = clock
             self._keep_traffic()
 
+    def record(
+        self, kind: str, text: str, data: dict[str, Any] | None = None, words: Words | None = None, **values: Any
+    ) -> None:
+        """An event with the columns of the job that change with it, and what peers are owed from now on."""
+        self._store.record(self._job, kind, text, data, words=words, **values)
+
+    def keep_words(self, words: Words) -> None:
+        """What peers are owed while the job goes on."""
+        self._store.keep_words(self._job, words)
+
     def tell(self, notices: Iterable[Notice]) -> list[Notice]:
         """Notices of the role, stored with the job; answers all the job has."""
         told = [msgspec.structs.replace(notice, text=printable(notice.text)) for notice in notices]
         return self._store.tell(self._job, told)
-
-    def record(self, kind: str, text: str, data: dict[str, Any] | None = None, **values: Any) -> None:
-        """An event with the columns of the job that change with it."""
-        self._store.record(self._job, kind, text, data, **values)
 
     def update(self, **values: Any) -> None:
         """Columns of the job that no event tells of."""
@@ -97,19 +114,24 @@ class Journal:
         self._keep_traffic()
         self.record(kind, text, data, **values)
 
-    def close(self, kind: str, text: str, data: dict[str, Any] | None, values: dict[str, Any]) -> None:
-        """The last event, with the last counters before it.
+    def close(self, ending: Ending) -> None:
+        """The last event, with the last counters before it. Raises StorageFailed."""
+        self._keep_traffic()
+        values: dict[str, Any] = {"finished_at": now(), "agreement": None, "step": self._step, "worker_pid": None}
+        values |= {"state": ending.state, "error": ending.error, **ending.values}
+        self.record(ending.state, ending.text, ending.error, ending.words, **values)
 
-        A job that ended because the disk is full cannot store even that: it is tried again until there is room.
-        """
+    def close_in_time(self, ending: Ending, closed: Callable[[], None]) -> None:
+        """The same for a job that ended because the disk is full: it is tried again until there is room."""
         try:
-            self._keep_traffic()
-            self._store.record(self._job, kind, text, data, step=self._step, worker_pid=None, **values)
+            self.close(ending)
         except StorageFailed as error:
             _LOG.warning("job %s: its end is not stored yet: %s", self._job, error)
-            again = threading.Timer(CLOSE_AGAIN_SECONDS, self.close, (kind, text, data, values))
+            again = threading.Timer(CLOSE_AGAIN_SECONDS, self.close_in_time, (ending, closed))
             again.daemon = True
             again.start()
+        else:
+            closed()
 
     def _remark(self, fact: Refused | Warned | Progress) -> None:
         match fact:

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from parties.channel import Bytes, Envelope, Header, Incoming, Outgoing
 from parties.courier import Courier
 from parties.errors import StaleAttempt, TooManyJoins
-from parties.negotiation import NEGOTIATION, OPENERS, RUN, Abort, Control, encode_control
+from parties.negotiation import NEGOTIATION, OPENERS, RUN, Ask, Control, Refusal, encode_control
 from parties.quota import Quota
 from vfl.terms import PartyId
 
@@ -63,6 +63,7 @@ class Link:
         """What it said first in this attempt: without that the peer takes nothing of what follows."""
         self._incoming: dict[int, Incoming] = {}
         self._knock: list[Envelope] = []
+        self._word: Envelope | None = None
 
     # What the peer says
 
@@ -81,9 +82,8 @@ class Link:
             self._incoming[header.attempt] = lane
             for old in sorted(self._incoming)[:-LANES_KEPT]:
                 del self._incoming[old]
-            if header.kind != Abort.__name__:  # it may count as far ahead as it likes, for nothing comes after it
-                with self._lock:
-                    self.newest = max(self.newest, header.attempt)
+            with self._lock:
+                self.newest = max(self.newest, header.attempt)
         return lane.expected, body
 
     def check_join(self, header: Header) -> None:
@@ -101,7 +101,7 @@ class Link:
             return Incoming()
         if header.kind not in OPENERS or header.sequence:
             raise StaleAttempt(f"attempt {header.attempt} has not begun")
-        if header.kind != Abort.__name__ and header.attempt > self.newest + SKIPPED_ATTEMPTS:
+        if header.attempt > self.newest + SKIPPED_ATTEMPTS:
             raise StaleAttempt(f"attempt {header.attempt} is too far ahead of {self.newest}")
         return Incoming()
 
@@ -123,6 +123,24 @@ class Link:
 
     def knock_again(self) -> None:
         self.courier.put_again(self._knock)
+
+    def word(self, control: Control) -> Envelope:
+        """A last word of this party about the job, which stands outside the count of envelopes."""
+        attempt = NEGOTIATION if isinstance(control, Refusal) else max(RUN, self.newest + 1)
+        with self._lock:
+            (self._word,) = self._lane(attempt).seal(control.kind, encode_control(control))
+            return self._word
+
+    def remind(self) -> None:
+        """Say it once more: the peer speaks as if it had not heard."""
+        with self._lock:
+            if self._word is not None:
+                self.courier.remind(self._word)
+
+    def watch(self) -> None:
+        """The peer must stay within reach and know of the job."""
+        (question,) = self._lane(NEGOTIATION).seal(Ask.__name__, encode_control(Ask()))
+        self.courier.watch(self._job, question)
 
     def send(self, kind: str, body: Bytes, holds: Callable[[], bool]) -> bool:
         """A message of the role; dropped while the peer is not there, or if `holds` no longer does."""

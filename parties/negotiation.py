@@ -5,13 +5,19 @@
                                             <--  Acceptance(share) or Refusal(reason)
     Begin(shares)                           -->  opens the commitment; all sides derive the joint seed
                        ... the job's own messages, both ways ...
-    Finish                                  <->  the role returned and its result is stored
-    Abort(reason)                           <->  envelope 0 of the next attempt: it needs nothing of a broken one
+                                            <--  Finish: the role returned and its result is stored
+    Finish                                  -->  everybody's role has: the job is done
+    Abort(reason)                           <->  the job is over; from a party that has said Finish, a request
+    Ask                                     <->  does this job still run at your side? (with a heartbeat)
 
     where the job can do without the other party:
     Lapse(reason)                           <->  envelope 0 of the next attempt: this one is over, it may join again
                                             <--  Join(share), envelope 0 of the attempt after
     Begin(shares)                           -->  its role starts afresh in that attempt
+
+Refusal, Finish and Abort are last words: they stand outside the count of envelopes, so that they need nothing of what
+was said before, mean the same however often they come, and are said again until they are received. The coordinator
+alone decides how a job ends once a party has said Finish (docs/protocols/job.md).
 
 Proposal to Refusal are attempt 0; Begin comes first in attempt 1, or answers Join. The coordinator commits to its share
 of the joint seed before it sees another, and the others see that share only after they gave their own, so nobody
@@ -22,7 +28,7 @@ it cannot tell a coordinator that was impatient from one that left it out on pur
 import enum
 import hashlib
 import re
-from typing import NamedTuple, TypeAlias
+from typing import Annotated, NamedTuple, TypeAlias
 
 import msgspec
 
@@ -45,14 +51,18 @@ class Control(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return type(self).__name__
 
 
+Share: TypeAlias = Annotated[bytes, msgspec.Meta(min_length=SHARE_BYTES, max_length=SHARE_BYTES)]
+"""Of the joint seed, or the commitment to one: these bytes, and no other number of them."""
+
+
 class Proposal(Control, frozen=True):
     spec: bytes
     """Canonical bytes; their digest is in the envelope's header."""
-    commitment: bytes
+    commitment: Share
 
 
 class Acceptance(Control, frozen=True):
-    share: bytes
+    share: Share
 
 
 class Refusal(Control, frozen=True):
@@ -62,7 +72,7 @@ class Refusal(Control, frozen=True):
 
 
 class Begin(Control, frozen=True):
-    shares: dict[PartyId, bytes]
+    shares: dict[PartyId, Share]
     """Of the parties that had agreed when the run began: the same for all, whenever they come."""
 
 
@@ -74,12 +84,16 @@ class Lapse(Control, frozen=True):
 
 
 class Join(Control, frozen=True):
-    share: bytes
+    share: Share
     """As in Acceptance, which may never have arrived."""
 
 
 class Finish(Control, frozen=True):
-    pass
+    """From a party that was asked: its role has returned. From the coordinator: the job is done."""
+
+
+class Ask(Control, frozen=True):
+    """Whoever has no such job refuses it; whoever knows it to be over says how it ended once more."""
 
 
 class Abort(Control, frozen=True):
@@ -116,12 +130,14 @@ CONTROLS: dict[str, ControlRoute] = {
     "Begin": ControlRoute(Begin, Side.COORDINATOR, RUN),
     "Finish": ControlRoute(Finish, None, RUN),
     "Abort": ControlRoute(Abort, None, None),
+    "Ask": ControlRoute(Ask, None, None),
     "Lapse": ControlRoute(Lapse, None, RUN, replaceable=True),
     "Join": ControlRoute(Join, Side.OTHER, RUN, replaceable=True),
 }
 
-OPENERS = frozenset({"Begin", "Abort", "Lapse", "Join"})
+OPENERS = frozenset({"Begin", "Lapse", "Join"})
 """What may come first in an attempt."""
+LAST_WORDS = frozenset({"Refusal", "Finish", "Abort"})
 
 Body: TypeAlias = bytes | memoryview
 
@@ -173,8 +189,7 @@ def may_send(spec: JobSpec, header: Header, receiver: PartyId) -> bool:
 def check_shares(shares: dict[PartyId, bytes], spec: JobSpec, commitment: bytes, me: PartyId, own: bytes) -> None:
     """Another party's view of Begin. Raises RemoteProtocolError when the coordinator changed its mind."""
     coordinator, given = spec.coordinator, set(shares)
-    known = spec.indispensable <= given <= set(spec.parties) and len(given) >= spec.least_parties
-    if not known or {len(share) for share in shares.values()} != {SHARE_BYTES}:
+    if not spec.indispensable <= given <= set(spec.parties) or len(given) < spec.least_parties:
         raise RemoteProtocolError(f"{coordinator} began the job without a share of the seed from every party it needs")
     if shares.get(me, own) != own or commitment_to(shares[coordinator]) != commitment:
         raise RemoteProtocolError(f"{coordinator} opened another share of the seed than it had committed to")

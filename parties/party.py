@@ -19,19 +19,19 @@ from parties.channel import (
     UNREADABLE,
     WIRE_VERSION,
     Envelope,
-    Outgoing,
     check_body,
     read_post,
 )
+from parties.closing import STATES_KEPT
 from parties.courier import Courier, Receipt, Reply
 from parties.datasets import Table
+from parties.endings import Endings, close_unfinished
 from parties.errors import (
     EnvelopeRefused,
     Failure,
     IdempotencyKeyReused,
     InternalError,
     JobCancelled,
-    NoSuchJob,
     NotTheCoordinator,
     PartyInUse,
     PeerUnreachable,
@@ -46,19 +46,17 @@ from parties.errors import (
 from parties.judgement import Judgement, judge
 from parties.negotiation import (
     SHARE_BYTES,
-    Abort,
     Agreement,
     Proposal,
     commitment_to,
     decode_control,
-    encode_control,
     job_id,
 )
 from parties.quota import Quota
 from parties.registry import Registry
 from parties.settings import PartySettings
 from parties.store import Event, Job, Store, now
-from parties.supervisor import STATES_KEPT, Supervisor
+from parties.supervisor import Supervisor
 from parties.transport import Answer, HttpTransport, Transport
 from vfl import planner
 from vfl.errors import ImpossibleJob, JobError
@@ -67,8 +65,6 @@ from vfl.terms import PartyId
 
 LOCK_FILE = "party.lock"
 WORKER_FAREWELL_SECONDS = 2.0
-ENDED_JOBS = 256
-"""How many supervisors of ended jobs stay to answer repetitions; an older job is unknown to its peers."""
 TABLES_AT_ONCE = 2
 """How many proposals are judged at once: each reads a table."""
 
@@ -83,13 +79,14 @@ class Party:
     ) -> None:
         self.folder, self.settings, self.name = folder.resolve(), settings, settings.name
         self._lock_file = _hold(self.folder / LOCK_FILE)
-        self._store = Store(self.folder)
+        patience = settings.server.peer_timeout_seconds
+        self._store = Store(self.folder, patience)
+        self._endings = Endings(self.name, self._store)
         self._registry = Registry(self.folder)
         if transports is None:
             transports = {peer: HttpTransport(at.url) for peer, at in settings.peers.items()}
-        patience = settings.server.peer_timeout_seconds
         self._couriers = {
-            peer: Courier(peer, transport, patience, partial(self._lose_peer, peer))
+            peer: Courier(peer, transport, patience, partial(self._lose_peer, peer), partial(self._endings.told, peer))
             for peer, transport in transports.items()
         }
         self._supervisors: dict[str, Supervisor] = {}
@@ -157,7 +154,7 @@ class Party:
         try:
             for envelope in read_post(post, self.name):
                 self._check_sender(envelope)
-                receipt = self._supervisor_of(envelope).receive(envelope)
+                receipt = self._receive(envelope)
                 receipts[receipt.job, receipt.attempt] = receipt
         except EnvelopeRefused as refused:
             return self._answer(refused.status, receipts, refused.code, str(refused), refused.expected)
@@ -185,15 +182,20 @@ class Party:
             raise UnknownSender(f"{envelope.header.sender!r} is no peer of {self.name}")
         # (5) the signature over the header, once parties have identities
 
-    def _supervisor_of(self, envelope: Envelope) -> Supervisor:
+    def _receive(self, envelope: Envelope) -> Receipt:
         header = envelope.header
         with self._lock:
             supervisor = self._supervisors.get(header.job)
-            if supervisor is not None:
-                return supervisor
-            if header.kind == "Proposal" and (header.attempt, header.sequence, header.previous) == (0, 0, NO_ENVELOPE):
-                return self._consider(envelope)
-        raise NoSuchJob(f"{self.name} has no running job {header.job!r}")
+            first = header.kind == "Proposal" and (header.attempt, header.sequence, header.previous) == (
+                0,
+                0,
+                NO_ENVELOPE,
+            )
+            if supervisor is None and first and self._store.ending(header.job) is None:
+                supervisor = self._consider(envelope)
+        if supervisor is None:
+            return self._endings.hear(envelope, self._couriers[header.sender])
+        return supervisor.receive(envelope)
 
     def _consider(self, envelope: Envelope) -> Supervisor:
         """A peer proposes: what its bytes show is answered at once, tables and policy are looked at next."""
@@ -208,8 +210,8 @@ class Party:
         except (JobError, *UNREADABLE) as error:
             raise UnreadableBody(str(error)) from error
         stranger = self.name not in spec.parties or header.sender != spec.coordinator
-        if stranger or spec.digest() != header.job_digest or self._store.job(header.job) is not None:
-            raise UnreadableBody("the proposal is not what its header says, or was made before")
+        if stranger or spec.digest() != header.job_digest:
+            raise UnreadableBody("the proposal is not what its header says")
         if job_id(header.job_digest, proposal.commitment) != header.job:
             raise UnreadableBody("the job's id does not follow from the proposal")
         job = self._new_job(header.job, spec)
@@ -259,14 +261,27 @@ class Party:
     def _supervisor(self, job: Job, spec: JobSpec, agreement: Agreement) -> Supervisor:
         bottom = str(self.folder / self.settings.bottom.module) if self.settings.bottom else ""
         bring = partial(self._bring, job.id, spec)
-        return Supervisor(job, spec, agreement, bottom, self._couriers, self._store, self._registry, self.folder, bring)
+        return Supervisor(
+            job,
+            spec,
+            agreement,
+            bottom,
+            self._couriers,
+            self._store,
+            self._registry,
+            self.folder,
+            bring,
+            self._drop,
+        )
 
     def _keep(self, supervisor: Supervisor) -> None:
         with self._lock:
-            ended = [known for known, other in self._supervisors.items() if other.over]
-            for known in ended[:-ENDED_JOBS]:
-                del self._supervisors[known]
             self._supervisors[supervisor.job] = supervisor
+
+    def _drop(self, job: str) -> None:
+        """Its end is stored: tables, mailboxes and keys go, and the database answers its peers."""
+        with self._lock:
+            self._supervisors.pop(job, None)
 
     def _all(self) -> list[Supervisor]:
         with self._lock:
@@ -322,38 +337,37 @@ class Party:
         supervisor = self._supervisors.get(job)
         if supervisor is not None:
             supervisor.lose(peer, attempt, error)
+        else:
+            self._couriers[peer].forget(job)
 
     def _recover(self) -> None:
         """Of the jobs that ran when the last server process ended those that need this party have failed."""
         failure = Failure.of(ServerRestarted(f"the server of {self.name} restarted"), self.name)
-        for job in self._store.jobs():
-            if job.over or self._resume(job):
-                continue
-            states = self._registry.discard(job.id)
-            told = msgspec.structs.replace(failure, safe=STATES_KEPT) if states else failure
-            error: dict[str, Any] = msgspec.to_builtins(told)
-            self._store.record(
-                job.id,
-                "failed",
-                failure.message,
-                error,
-                state="failed",
-                error=error,
-                finished_at=now(),
-                worker_pid=None,
-            )
-            abort = encode_control(Abort(failure.code, failure.message))
-            for peer in job.peers:
-                if peer in self._couriers:
-                    lane = Outgoing(job.id, bytes.fromhex(job.spec_digest), job.attempt + 1, self.name, peer)
-                    self._couriers[peer].put(lane.seal("Abort", abort))
+        open_jobs = self._store.open_jobs()
+        voted = {(word.job, word.peer) for word in self._store.words()}
+        for job in open_jobs:
+            if not self._resume(job, voted):
+                states = self._registry.discard(job.id)
+                close_unfinished(
+                    self._store, job, msgspec.structs.replace(failure, safe=STATES_KEPT) if states else failure
+                )
+        self._endings.recall(self._couriers, frozenset(self._supervisors))
 
-    def _resume(self, job: Job) -> bool:
-        """Take up a job that went on without this party."""
+    def _resume(self, job: Job, voted: set[tuple[str, PartyId]]) -> bool:
+        """Take up a job that goes on without this party, or whose end its coordinator knows."""
         encoded, kept = self._store.agreed(job.id)
-        if kept is None or not set(job.peers) <= self._couriers.keys():
+        if not set(job.peers) <= self._couriers.keys():
             return False
-        supervisor = self._supervisor(job, decode_spec(encoded), msgspec.msgpack.decode(kept, type=Agreement))
+        spec = decode_spec(encoded)
+        result = self._registry.result(job.id) if (job.id, spec.coordinator) in voted else None
+        if result is not None:
+            supervisor = self._supervisor(job, spec, Agreement(b"", b"", b""))
+            self._keep(supervisor)
+            supervisor.await_word(result)
+            return True
+        if kept is None:
+            return False
+        supervisor = self._supervisor(job, spec, msgspec.msgpack.decode(kept, type=Agreement))
         self._keep(supervisor)
         supervisor.resume()
         return True

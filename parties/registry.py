@@ -3,6 +3,7 @@
 models/<job>/epochs/epoch-0001.safetensors   as each epoch ends; of a large model the last ones only
 models/<job>/rounds/round-000001             the last rounds this party took part in, as its role holds them
 models/<job>/model.safetensors               when the role has returned
+models/<job>/result.json                     from then until the job is done: what it measured
 models/<job>/manifest.json                   when every party is done; a model without one does not count
 """
 
@@ -25,6 +26,7 @@ ROUNDS_KEPT = EPOCHS_KEPT = 3
 """States that are kept however large the model is."""
 EPOCH_BYTES = 32 << 20
 """States of more epochs are kept as long as all together have no more than this: of most models all of them."""
+RESULT_FILE = "result.json"
 CHECKPOINTS = ("epochs", "rounds")
 HEADER_LENGTH_BYTES = 8
 
@@ -55,16 +57,35 @@ class Registry:
             for old in sorted(folder.glob("round-*"))[:-ROUNDS_KEPT]:
                 old.unlink()
 
-    def keep_model(self, job: str, state: bytes, inputs: Inputs = NO_INPUTS) -> str:
-        """Write this party's half and answer its weights digest. Raises as `keep_epoch`."""
-        digest = weights_digest(state)
+    def keep_model(
+        self, job: str, state: bytes, result: Mapping[str, Any], inputs: Inputs = NO_INPUTS
+    ) -> dict[str, Any]:
+        """Write this party's half and what came of it, and answer the latter with its weights digest.
+
+        It does not count before `seal`, and outlives a restart until then. Raises as `keep_epoch`.
+        """
+        kept = {"model_digest": weights_digest(state), **result}
         self._write(self.model_path(job), with_inputs(state, inputs) if inputs.columns else state)
-        return digest
+        self._write(self._folder / job / RESULT_FILE, json.dumps(kept).encode())
+        return kept
+
+    def result(self, job: str) -> dict[str, Any] | None:
+        """What came of a job whose role has returned; None where none is kept."""
+        try:
+            found: dict[str, Any] = json.loads((self._folder / job / RESULT_FILE).read_text())
+        except (OSError, ValueError):
+            return None
+        return found
 
     def seal(self, job: str, manifest: Mapping[str, Any]) -> None:
         """The model counts from here on. Raises StorageFailed."""
         text = json.dumps(manifest, indent=2, sort_keys=True)
         self._write(self._folder / job / "manifest.json", f"{text}\n".encode())
+
+    def drop_result(self, job: str) -> None:
+        """It stands in the manifest and in the database now."""
+        with contextlib.suppress(OSError):
+            (self._folder / job / RESULT_FILE).unlink()
 
     def model(self, digest: str) -> bytes:
         """A finished model by its weights digest. Raises UnknownModel."""
@@ -85,6 +106,7 @@ class Registry:
         kept = any((folder / name).is_dir() for name in CHECKPOINTS)
         with contextlib.suppress(OSError):
             (folder / "manifest.json").unlink(missing_ok=True)
+            (folder / RESULT_FILE).unlink(missing_ok=True)
             self.model_path(job).unlink(missing_ok=True)
             for half_written in folder.rglob(".*"):  # the server was killed while it wrote
                 half_written.unlink()

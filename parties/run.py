@@ -70,6 +70,10 @@ class Run:
     def tell_left(self, peer: PartyId) -> None:
         self._inbox.put(Left(peer), 0)
 
+    def tell_finished(self, peer: PartyId) -> None:
+        """Its role has returned: after what it sent before there is nothing to wait for."""
+        self._inbox.put(Left(peer), 0)
+
     def tell_returned(self, peer: PartyId) -> None:
         self._inbox.put(Returned(peer), 0)
 
@@ -90,7 +94,7 @@ class Run:
             case Stated(fact):
                 job.guard(partial(job.journal.note, fact))
             case Finished(outcome):
-                job.guard(partial(job.keep, outcome))
+                job.guard(partial(job.closing.keep, outcome))
             case Failed(code, message, safe, fix):
                 bug = Failure.of(InternalError(f"a bug ended the worker of {job.me}"), job.me)
                 job.fail(Failure(code, printable(message), safe, printable(fix), job.me) if code else bug)
@@ -110,7 +114,7 @@ class Run:
     def _lose_worker(self, how: str) -> None:
         """The pipe closed. After a proper ending this changes nothing."""
         with self._job.lock:
-            if self._counts and self._job.outcome is None:
+            if self._counts and self._job.closing.result is None:
                 self._job.lose_worker(WorkerVanished(f"the worker process of {self._job.me} {how}"))
 
 

@@ -61,7 +61,8 @@ class Inboxes:
     def leave(self, peer: PartyId) -> None:
         """What it sent before is still taken; then whoever waits for it is answered at once.
 
-        A role that gives time is told once that a peer has left; whoever gives it time again waits for its return.
+        A role that gives time is told once that a peer has left; whoever gives it time again waits for its return. An
+        indispensable peer leaves when its role has returned: whoever still waits for it has been let down.
         """
         with self._changed:
             self._boxes[peer].away = True
@@ -73,7 +74,7 @@ class Inboxes:
             self._changed.notify_all()
 
     def is_away(self, peer: PartyId) -> bool:
-        return self._boxes[peer].away
+        return self._boxes[peer].away and peer not in self._indispensable
 
     def take(self, peer: PartyId, seconds: float | None) -> Delivery:
         """The peer's next message, waited for. Raises RemoteProtocolError for an unreadable one if no time is set."""
@@ -93,6 +94,8 @@ class Inboxes:
                 box.held_bytes -= len(delivered.body)
             elif flooded:
                 box.flooded = False
+            elif box.away and peer in self._indispensable:
+                raise RemoteProtocolError(f"{peer} says that its role has returned, but what it owes did not come")
             elif box.away and seconds:
                 box.told = True
             self._changed.notify_all()

@@ -5,17 +5,19 @@ One commit per change of state and at most a few per second while a job runs; ne
 
 import contextlib
 import os
+import sqlite3
 import threading
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import sqlalchemy as sql
 from sqlalchemy import event as sql_event
 
-from parties.errors import StorageFailed
+from parties.errors import DatabaseBusy, StorageFailed
+from parties.kept_words import KeptWord, Words, keep, kept, words_table
 from parties.registry import Registry
 from vfl.notices import Notice
 
@@ -79,6 +81,7 @@ _TRAFFIC = sql.Table(
     sql.Column("messages", sql.Integer, nullable=False),
     sql.Column("payload_bytes", sql.Integer, nullable=False),
 )
+_WORDS = words_table(_METADATA)
 
 
 class Count(msgspec.Struct):
@@ -145,6 +148,19 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
         return self.state not in RUNNING
 
 
+class Ending(NamedTuple):
+    """How a job stands, for its peers."""
+
+    state: str
+    error: dict[str, str] | None
+    attempt: int
+    spec: bytes
+
+    @property
+    def over(self) -> bool:
+        return self.state not in RUNNING
+
+
 class Event(msgspec.Struct, frozen=True):
     number: int
     time: str
@@ -156,15 +172,18 @@ class Event(msgspec.Struct, frozen=True):
 class Store:
     """Safe for several threads; a waiting reader is woken by the next write. A write raises StorageFailed."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, busy_seconds: float = 5.0) -> None:
+        """A write waits so long for another program that has the database locked."""
         path, self._registry = folder / DATABASE_FILE, Registry(folder)
         try:
             os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
             path.chmod(0o600)
         except OSError as error:
             raise StorageFailed(f"{path} cannot be written: {error.strerror}") from error
-        self._engine = sql.create_engine(f"sqlite:///{path}")
+        self._busy_seconds = busy_seconds
+        self._engine = sql.create_engine(f"sqlite:///{path}", connect_args={"timeout": busy_seconds})
         sql_event.listen(self._engine, "connect", _prepare)
+        self._writes = threading.Lock()
         self._written = threading.Condition()
         self._closed = False
         with self._writing() as connection:
@@ -196,8 +215,17 @@ class Store:
         with self._writing() as connection:
             connection.execute(_JOBS.update().where(_JOBS.c.id == job).values(**values))
 
-    def record(self, job: str, kind: str, text: str, data: Mapping[str, Any] | None = None, **values: Any) -> None:
-        """An event, and the columns of the job that change with it, in one commit."""
+    def record(
+        self,
+        job: str,
+        kind: str,
+        text: str,
+        data: Mapping[str, Any] | None = None,
+        *,
+        words: Words | None = None,
+        **values: Any,
+    ) -> None:
+        """An event, the columns of the job that change with it, and what peers are owed, in one commit."""
         number = sql.select(sql.func.coalesce(sql.func.max(_EVENTS.c.number), 0) + 1).where(_EVENTS.c.job == job)
         with self._writing() as connection:
             if values:
@@ -207,6 +235,16 @@ class Store:
                     job=job, number=number.scalar_subquery(), time=now(), kind=kind, text=text, data=dict(data or {})
                 )
             )
+            keep(connection, _WORDS, job, words or {})
+
+    def keep_words(self, job: str, words: Words) -> None:
+        with self._writing() as connection:
+            keep(connection, _WORDS, job, words)
+
+    def words(self) -> list[KeptWord]:
+        """The oldest first."""
+        with self._engine.connect() as connection:
+            return kept(connection, _WORDS)
 
     def tell(self, job: str, notices: Iterable[Notice]) -> list[Notice]:
         """Append those the job does not have yet; answers all it has."""
@@ -241,6 +279,19 @@ class Store:
             rows = connection.execute(_JOBS.select().order_by(_JOBS.c.created_at.desc(), _JOBS.c.id)).mappings().all()
             return [self._job(connection, row) for row in rows]
 
+    def open_jobs(self) -> list[Job]:
+        """Those that are not over."""
+        with self._engine.connect() as connection:
+            query = _JOBS.select().where(_JOBS.c.state.in_(RUNNING))
+            return [self._job(connection, row) for row in connection.execute(query).mappings().all()]
+
+    def ending(self, job: str) -> Ending | None:
+        """How a job stands, without what an operator is shown."""
+        query = sql.select(_JOBS.c.state, _JOBS.c.error, _JOBS.c.attempt, _JOBS.c.spec).where(_JOBS.c.id == job)
+        with self._engine.connect() as connection:
+            row = connection.execute(query).first()
+            return None if row is None else Ending(*row)
+
     def agreed(self, job: str) -> tuple[bytes, bytes | None]:
         """(specification, agreement) of a job."""
         with self._engine.connect() as connection:
@@ -274,14 +325,18 @@ class Store:
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[sql.Connection]:
-        """One commit. Raises StorageFailed."""
+        """One commit. Raises StorageFailed. Whoever only reads does not wait for it."""
         try:
-            with self._written, self._engine.begin() as connection:
+            with self._writes, self._engine.begin() as connection:
                 yield connection
+            with self._written:
                 self._written.notify_all()
         except sql.exc.IntegrityError:
             raise
         except sql.exc.DatabaseError as error:
+            if getattr(error.orig, "sqlite_errorcode", 0) & 0xFF in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
+                seconds = f"{self._busy_seconds:g} s"
+                raise DatabaseBusy(f"another program kept {DATABASE_FILE} locked for {seconds}") from error
             raise StorageFailed(f"{DATABASE_FILE} cannot be written: {error.orig}") from error
 
     def _events_after(self, job: str, after: int, kinds: Collection[str]) -> list[Event]:
@@ -330,5 +385,5 @@ def _between(start: str | None, end: str | None) -> float | None:
 
 
 def _prepare(connection: Any, _record: Any) -> None:
-    for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON", "busy_timeout=5000"):
+    for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON"):
         connection.execute(f"PRAGMA {pragma}")

@@ -50,6 +50,10 @@ FILES = {
 Json = dict[str, Any]
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--endings", type=int, default=0, help="how many seeded faults of test_endings.py to run")
+
+
 @dataclass
 class Server:
     """One party as its operator sees it."""
@@ -260,6 +264,11 @@ def new_party() -> Callable[..., Server]:
         return make_party(folder, name, free_ports(2), peers, datasets)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def some_ports() -> Callable[[int], list[int]]:
+    return free_ports
 
 
 @pytest.fixture(scope="session")

@@ -86,8 +86,8 @@ def test_a_proposal_is_received_once_however_often_it_comes(label: Label, featur
 
 def test_a_gap_is_answered_with_the_number_that_is_due(label: Label) -> None:
     label.post(label.proposal())
-    label.seal("Abort")
-    answer = label.post(label.seal("Abort"))
+    label.seal("Begin")
+    answer = label.post(label.seal("Begin"))
     assert (answer.status_code, answer.json()["code"], answer.json()["expected"]) == (409, "sequence_gap", 1)
 
 
@@ -130,7 +130,7 @@ def test_a_control_message_sent_out_of_turn_ends_the_job(label: Label, feature: 
 
 def test_an_envelope_that_does_not_name_the_one_before_it_is_refused(label: Label) -> None:
     label.post(label.proposal())
-    answer = label.post(changed(label.seal("Abort"), previous=bytes(32)))
+    answer = label.post(changed(label.seal("Begin"), previous=bytes(32)))
     assert (answer.status_code, answer.json()["code"]) == (422, "broken_chain")
 
 
@@ -202,8 +202,7 @@ def test_a_body_above_one_part_is_too_large(label: Label) -> None:
 
 
 def test_a_post_carries_sixteen_envelopes_at_most(label: Label) -> None:
-    label.post(label.proposal())
-    crowd = [label.seal("Abort")] * (ENVELOPES_LIMIT + 1)
+    crowd = [label.proposal()] * (ENVELOPES_LIMIT + 1)
     answer = label.post(*crowd)
     assert (answer.status_code, answer.json()["code"]) == (400, "malformed_envelope")
 

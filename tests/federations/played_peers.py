@@ -41,6 +41,7 @@ cyd = {{dataset = "table"}}
 network = "mlp"
 hidden = [4]
 input_shape = [2]
+input_range = [0.0, 1.0]
 label = "y"
 [train]
 batch_rows = 10

@@ -294,12 +294,13 @@ def test_the_job_is_done_without_who_is_away_and_they_are_told(hub: Party, clien
         task = client.receive(job, RoundTask)
         reply = RoundReply(round=1, parameters=task.parameters, rows=10, loss=0.5)
         assert client.send(lane.seal("RoundReply", encode(reply))) == ""
-    for client in lanes:
-        client.hear(job, Finish)
+    happened(hub, job, "trained")
     assert hub.job(job).state == "running"
     for client, lane in lanes.items():
         assert client.send(lane.seal("Finish", encode_control(Finish()))) == ""
     assert ended(hub, job).state == "done"
+    for client in lanes:
+        client.hear(job, Finish)
     assert cyd.hear(job, Abort)[0].code == "job_over"
 
 

@@ -120,7 +120,7 @@ def test_a_watched_peer_is_asked_whether_it_is_there_while_nothing_is_sent() -> 
 
     failures = Failures()
     courier = Courier("b", Peer(answer), 0.1, failures)
-    courier.watch("job")
+    courier.watch("job", Outgoing("job", bytes(32), 0, "a", "b").seal("Ask", b"")[0])
     assert failures.came.wait(BOUND)
     courier.close()
     assert isinstance(failures.errors[0][1], PeerTimeout)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from parties.errors import StorageFailed
-from parties.journal import Journal, result_of
+from parties.journal import Ending, Journal, result_of
 from parties.registry import Registry
 from parties.store import DATABASE_FILE, Job, Store, Traffic, now
 from vfl.errors import LocalProtocolError
@@ -116,12 +116,16 @@ def test_an_end_that_cannot_be_stored_is_tried_again_until_it_is(tmp_path: Path,
     change(tmp_path, "ALTER TABLE events RENAME COLUMN data TO elsewhere")
     with pytest.raises(StorageFailed, match="cannot be written"):
         store.record("job", "progress", "news")
-    Journal(a_job(), store, Registry(tmp_path)).close("failed", "no room", None, {"state": "failed"})
+    closed = threading.Event()
+    ending = Ending("failed", "no room", None, {}, {})
+    Journal(a_job(), store, Registry(tmp_path)).close_in_time(ending, closed.set)
     assert stored(store).state == "running"
+    assert not closed.is_set()
     change(tmp_path, "ALTER TABLE events RENAME COLUMN elsewhere TO data")
     reader = threading.Thread(target=lambda: store.events("job", 0, BOUND_SECONDS), daemon=True)
     reader.start()
     reader.join(BOUND_SECONDS)
+    assert closed.wait(BOUND_SECONDS)
     assert stored(store).state == "failed"
 
 

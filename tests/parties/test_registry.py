@@ -36,8 +36,9 @@ def test_the_digest_covers_names_types_shapes_and_values_and_nothing_else() -> N
 def test_a_model_counts_once_its_manifest_is_there(tmp_path: Path) -> None:
     registry = Registry(tmp_path)
     registry.keep_epoch("job", 1, save(WEIGHTS))
-    digest = registry.keep_model("job", save(WEIGHTS))
+    digest = registry.keep_model("job", save(WEIGHTS), {})["model_digest"]
     registry.seal("job", {"model_digest": digest})
+    registry.drop_result("job")
     found = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file())
     assert found == [
         f"models/job/{name}" for name in ("epochs/epoch-0001.safetensors", "manifest.json", "model.safetensors")
@@ -48,7 +49,7 @@ def test_a_model_counts_once_its_manifest_is_there(tmp_path: Path) -> None:
 
 def test_the_names_of_its_columns_stand_beside_the_weights_and_change_none(tmp_path: Path) -> None:
     registry = Registry(tmp_path)
-    digest = registry.keep_model("job", save(WEIGHTS), Inputs(("age", "größe"), "ill"))
+    digest = registry.keep_model("job", save(WEIGHTS), {}, Inputs(("age", "größe"), "ill"))["model_digest"]
     registry.seal("job", {"model_digest": digest})
     assert digest == weights_digest(save(WEIGHTS)) == weights_digest(registry.model(digest))
     with safetensors.safe_open(registry.model_path("job"), "numpy") as kept:
@@ -58,10 +59,10 @@ def test_the_names_of_its_columns_stand_beside_the_weights_and_change_none(tmp_p
 
 def test_a_failed_job_leaves_its_epochs_and_no_model(tmp_path: Path) -> None:
     registry = Registry(tmp_path)
-    registry.keep_model("early", save(WEIGHTS))
+    registry.keep_model("early", save(WEIGHTS), {})
     assert not registry.discard("early")
     registry.keep_epoch("late", 1, save(WEIGHTS))
-    registry.keep_model("late", save(WEIGHTS))
+    registry.keep_model("late", save(WEIGHTS), {})
     assert registry.discard("late")
     assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["epoch-0001.safetensors"]
 
@@ -69,7 +70,7 @@ def test_a_failed_job_leaves_its_epochs_and_no_model(tmp_path: Path) -> None:
 def test_what_a_killed_server_left_half_written_goes_with_the_job(tmp_path: Path) -> None:
     registry = Registry(tmp_path)
     registry.keep_epoch("job", 1, save(WEIGHTS))
-    registry.keep_model("job", save(WEIGHTS))
+    registry.keep_model("job", save(WEIGHTS), {})
     registry.seal("job", {})
     for path in ("models/job/.manifest.json.12345678", "models/job/epochs/.epoch-0002.safetensors.12345678"):
         (tmp_path / path).write_bytes(b"half")
@@ -79,14 +80,14 @@ def test_what_a_killed_server_left_half_written_goes_with_the_job(tmp_path: Path
 
 def test_bytes_that_are_no_weights_are_the_roles_fault(tmp_path: Path) -> None:
     with pytest.raises(LocalProtocolError, match="not safetensors"):
-        Registry(tmp_path).keep_model("job", b"something else")
+        Registry(tmp_path).keep_model("job", b"something else", {})
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_folder_that_takes_no_files_is_named(tmp_path: Path) -> None:
     (tmp_path / "models").write_text("in the way")
     with pytest.raises(StorageFailed, match="cannot be written"):
-        Registry(tmp_path).keep_model("job", save(WEIGHTS))
+        Registry(tmp_path).keep_model("job", save(WEIGHTS), {})
 
 
 def test_of_a_large_model_the_last_epochs_are_kept_and_of_a_small_one_all(tmp_path: Path) -> None:
@@ -114,7 +115,7 @@ def test_of_many_rounds_the_newest_states_are_kept_as_they_are(tmp_path: Path) -
 
 def test_a_model_is_found_by_its_digest_once_its_job_is_done(tmp_path: Path) -> None:
     registry, state = Registry(tmp_path), save(WEIGHTS)
-    digest = registry.keep_model("job", state)
+    digest = registry.keep_model("job", state, {})["model_digest"]
     with pytest.raises(UnknownModel, match=digest):
         registry.model(digest)
     registry.seal("job", {"model_digest": digest})
@@ -123,7 +124,7 @@ def test_a_model_is_found_by_its_digest_once_its_job_is_done(tmp_path: Path) -> 
 
 def test_a_model_that_was_changed_on_disk_is_unknown(tmp_path: Path) -> None:
     registry = Registry(tmp_path)
-    digest = registry.keep_model("job", save(WEIGHTS))
+    digest = registry.keep_model("job", save(WEIGHTS), {})["model_digest"]
     registry.seal("job", {"model_digest": digest})
     registry.model_path("job").write_bytes(save({"a": WEIGHTS["b"]}))
     with pytest.raises(UnknownModel):

@@ -1,0 +1,150 @@
+"""A line between two real servers that loses one chosen message, or the receipt of it, and is then dark for a while."""
+
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import httpx
+
+from parties.channel import read_post
+
+LABEL, FEATURE = "label-party", "feature-party"
+WORDS = {
+    LABEL: ("Finish", "Abort", "Begin"),
+    FEATURE: ("Finish", "Abort", "Acceptance", "Refusal"),
+}
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What goes wrong at the moment a party says something for the first time."""
+
+    sender: str
+    kind: str
+    receipt: bool
+    """The message arrives, and only its receipt is lost."""
+    both_ways: bool
+    dark_seconds: float
+    killed: str
+    """The server that is killed at that moment and started again when the line is well; or nobody."""
+    cancelled_by: str
+    """The operator who cancels the job at that moment; or nobody."""
+
+    @property
+    def receiver(self) -> str:
+        return FEATURE if self.sender == LABEL else LABEL
+
+    @classmethod
+    def of(cls, seed: int, longest_seconds: float) -> "Fault":
+        draw = random.Random(seed)
+        sender = draw.choice((LABEL, FEATURE))
+        kind = draw.choice(WORDS[sender])
+        killed = draw.choice(("", "", LABEL, FEATURE))
+        living = [party for party in (LABEL, FEATURE) if party != killed]
+        return cls(
+            sender=sender,
+            kind=kind,
+            receipt=draw.random() < 0.4,
+            both_ways=draw.random() < 0.5,
+            dark_seconds=draw.uniform(0.0, longest_seconds),
+            killed=killed,
+            cancelled_by=draw.choice(("", "", *living)) if kind == "Finish" else "",
+        )
+
+
+class Line:
+    """Both directions; `urls` of the proxies by the party that listens behind them."""
+
+    def __init__(self, ports: dict[str, int]) -> None:
+        """`ports`: of the proxies, by the party behind."""
+        self.behind: dict[str, str] = {}
+        self.tripped = threading.Event()
+        self._fault: Fault | None = None
+        self._struck = False
+        self._at_trip: Callable[[], None] = lambda: None
+        self._dark_until = 0.0
+        self._lock = threading.Lock()
+        self._servers = [_Server(("127.0.0.1", port), self, receiver) for receiver, port in ports.items()]
+        for server in self._servers:
+            threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+
+    def lose(self, fault: Fault, at_trip: Callable[[], None]) -> None:
+        with self._lock:
+            self.tripped.clear()
+            self._struck = False
+            self._fault, self._at_trip, self._dark_until = fault, at_trip, 0.0
+
+    def carry(self, receiver: str, post: bytes) -> httpx.Response | None:
+        """None where nothing comes back."""
+        kinds = {envelope.header.kind for envelope in read_post(post, receiver)}
+        with self._lock:
+            fault = self._fault
+            ours = fault is not None and fault.receiver == receiver
+            strikes = fault is not None and ours and fault.kind in kinds and not self._struck
+            dark = fault is not None and (ours or fault.both_ways) and time.monotonic() < self._dark_until
+            if fault is not None and strikes:
+                self._struck, self._dark_until = True, time.monotonic() + fault.dark_seconds
+        if dark:
+            return None
+        if fault is None or not strikes:
+            return self._forward(receiver, post)
+        if fault.receipt:
+            self._forward(receiver, post)
+        self._at_trip()
+        self.tripped.set()
+        return None
+
+    @property
+    def is_well(self) -> bool:
+        return time.monotonic() >= self._dark_until
+
+    def close(self) -> None:
+        for server in self._servers:
+            server.shutdown()
+            server.server_close()
+
+    def _forward(self, receiver: str, post: bytes) -> httpx.Response | None:
+        try:
+            return httpx.post(f"{self.behind[receiver]}/peer/v1/envelopes", content=post, timeout=30.0, trust_env=False)
+        except httpx.HTTPError:
+            return None
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def __init__(self, address: tuple[str, int], line: Line, receiver: str) -> None:
+        self.line, self.receiver = line, receiver
+        super().__init__(address, _Handler)
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: _Server
+
+    def do_POST(self) -> None:
+        self.close_connection = True
+        post = self.rfile.read(int(self.headers["content-length"]))
+        answer = self.server.line.carry(self.server.receiver, post)
+        if answer is None:
+            return
+        self.send_response(answer.status_code)
+        self.send_header("content-length", str(len(answer.content)))
+        self.send_header("connection", "close")
+        self.end_headers()
+        self.wfile.write(answer.content)
+
+    def log_message(self, *_: object) -> None:
+        """Says nothing."""
+
+
+@contextmanager
+def line(ports: dict[str, int]) -> Iterator[Line]:
+    made = Line(ports)
+    try:
+        yield made
+    finally:
+        made.close()
