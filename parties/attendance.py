@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from parties.channel import Envelope
 from parties.datasets import Table
+from parties.disclosure import told
 from parties.errors import Failure, JobOver, StaleAttempt
 from parties.links import Link, Presence
 from parties.negotiation import (
@@ -48,9 +49,9 @@ class Attendance:
 
     def refuse(self, failure: Failure) -> None:
         """It tells why, and no value of its table."""
-        told = failure.told()
+        reason = told(failure)
         self._link.leave(Presence.GONE)
-        word = self._link.word(Refusal(told.code, told.message, told.fix))
+        word = self._link.word(Refusal(reason.code, reason.message, reason.fix))
         self._job.closing.end(failure, {self._link.peer: word})
 
     def resume(self) -> None:
@@ -148,14 +149,14 @@ class Attendance:
             self._pause = min(2 * self._pause, LONGEST_PAUSE_SECONDS)
 
     def _leave(self, failure: Failure) -> None:
-        job, link, told = self._job, self._link, failure.told()
+        job, link, reason = self._job, self._link, told(failure)
         link.leave(Presence.AWAY)
         job.end_run()
         text = f"{job.me} is away: {failure.message}"
         job.journal.pause(
             "left", text, {"peer": job.me, "code": failure.code}, attempt=link.newest + 1, worker_pid=None
         )
-        job.say(link, Lapse(told.code, told.message), link.newest + 1)
+        job.say(link, Lapse(reason.code, reason.message), link.newest + 1)
 
     def _join(self) -> None:
         """Ask to be taken back, until that is answered or the job's time is up. Takes the lock after reading tables."""

@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from parties.channel import Envelope
+from parties.disclosure import told
 from parties.errors import Failure, JobOver, PeerStorageFailed, StaleAttempt, TooFewParties
 from parties.links import Link, Presence
 from parties.negotiation import (
@@ -130,10 +131,10 @@ class Convening:
         """The run of a peer ends early; it may join again."""
         if link.presence not in {Presence.LIVE, Presence.AGREED}:
             return
-        told, attempt = failure.told(), link.newest + 1
+        reason, attempt = told(failure), link.newest + 1
         self._leave(link, Presence.AWAY, failure, attempt=max(self._job.newest, attempt))
         if not knows:
-            self._job.knock(link, Lapse(told.code, told.message), attempt)
+            self._job.knock(link, Lapse(reason.code, reason.message), attempt)
         self._go_on()
 
     def _agree(self, link: Link, share: bytes) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 from parties.channel import CONTROL_LIMIT, Envelope, Outgoing, check_body, read_post
 from parties.courier import Courier, Receipt
+from parties.disclosure import told
 from parties.errors import Failure, JobOver, NoSuchJob, StorageFailed, UnreadableBody
 from parties.negotiation import Abort, Control, Finish, decode_control, encode_control, failure_at
 from parties.store import Ending, Job, Store, now
@@ -90,8 +91,8 @@ def state_of(failure: Failure) -> str:
 
 
 def abort_of(failure: Failure) -> Abort:
-    told = failure.told()
-    return Abort(told.code, told.message)
+    reason = told(failure)
+    return Abort(reason.code, reason.message)
 
 
 def word_of(job: str, job_digest: bytes, attempt: int, me: PartyId, peer: PartyId, control: Control) -> Envelope:

@@ -1,10 +1,10 @@
-"""What can go wrong at a party outside a role, each with its stable code (product.md 14), and how a failure is told."""
+"""What can go wrong at a party outside a role, each with its stable code (product.md 14)."""
 
 from typing import ClassVar
 
 import msgspec
 
-from vfl.errors import Diverged, InvalidBottom, InvalidData, JobError, PeerTimeout
+from vfl.errors import InvalidData, JobError, PeerTimeout
 from vfl.terms import PartyId
 
 MESSAGE_LIMIT = 4000
@@ -26,18 +26,6 @@ class Failure(msgspec.Struct, frozen=True):
     def as_stored(self) -> dict[str, str]:
         fields: dict[str, str] = msgspec.to_builtins(self)
         return fields
-
-    def told(self) -> "Failure":
-        """What the peer may read of it: the cause, and nothing out of a table (rows stay with their owner)."""
-        if self.code in _ABOUT_DATA:
-            return Failure(self.code, f"{self.side}'s table does not fit the job; its operator sees where")
-        if self.code == StorageFailed.code:  # its message names a path of ours
-            return Failure(self.code, f"{self.side} could not store what it must keep")
-        if self.code == InvalidBottom.code:
-            return Failure(self.code, f"{self.side}'s bottom model does not fit the job; its operator sees why")
-        if self.code == Diverged.code:
-            return Failure(self.code, f"training diverged at {self.side}; its operator sees by how much")
-        return Failure(self.code, self.message, fix=self.fix if self.code == PolicyRefused.code else "")
 
 
 def printable(text: str) -> str:
@@ -265,24 +253,6 @@ class ConstantLabel(InvalidData):
 
 class TooFewRows(InvalidData):
     code = "too_few_rows"
-
-
-_ABOUT_DATA = frozenset(
-    error.code
-    for error in (
-        InvalidData,
-        UnknownFile,
-        UnreadableFile,
-        NonNumericCell,
-        MissingValue,
-        NotFinite,
-        DuplicateIds,
-        LabelsNotBinary,
-        LabelsNotClasses,
-        ConstantLabel,
-        TooFewRows,
-    )
-)
 
 
 class EnvelopeRefused(JobError):

@@ -187,7 +187,8 @@ def test_a_column_the_feature_party_lacks_ends_the_job_on_both_sides(parties: Pa
     label, feature = parties
     job = label.submit(job_spec().replace('"x19"', '"x91"'))
     told, own = label.over(job["id"])["error"], feature.over(job["id"])["error"]
-    assert told["code"] == own["code"] == "unknown_column"
+    assert (told["code"], own["code"]) == ("invalid_data", "unknown_column")
+    assert "x" not in told["message"].replace("sees where", "")
     assert told["side"] == own["side"] == "feature-party"
     assert "Did you mean 'x9'?" in own["fix"]
     assert "x9" not in told["fix"]

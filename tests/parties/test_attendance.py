@@ -186,7 +186,7 @@ def test_it_ends_where_its_own_table_no_longer_fits(ada: Party, hub: PlayedPeer,
     assert error is not None
     assert error["code"] == "non_numeric_cell"
     told, _ = hub.hear(running, Abort)
-    assert told.code == "non_numeric_cell"
+    assert told.code == "invalid_data"
     assert "secret" not in told.message
 
 

@@ -12,6 +12,7 @@ import pytest
 
 from parties import datasets
 from parties.datasets import Table, ids_digest
+from parties.disclosure import told
 from parties.errors import (
     ConstantLabel,
     DuplicateColumns,
@@ -221,10 +222,10 @@ def test_unknown_data_sets_and_files_are_named(load: Load, tmp_path: Path) -> No
 def test_the_peer_never_reads_a_value_of_a_table(load: Load) -> None:
     with pytest.raises(NonNumericCell) as refused:
         load("id,a,b,y\n1,secret,2,0\n2,3,4,1\n")
-    told = Failure.of(refused.value, "bank").told()
-    assert told.code == "non_numeric_cell"
-    assert "secret" not in told.message + told.fix
-    assert "row" not in told.message
+    reason = told(Failure.of(refused.value, "bank"))
+    assert reason.code == "invalid_data"
+    assert "secret" not in reason.message + reason.fix
+    assert "row" not in reason.message
 
 
 def test_the_digest_of_ids_depends_on_seed_order_and_borders() -> None:

@@ -148,21 +148,23 @@ def test_a_proposal_beyond_what_a_party_can_store_wait_for_or_show_is_unreadable
 
 
 @pytest.mark.parametrize(
-    ("old_and_new", "code"),
+    ("old_and_new", "code", "told"),
     [
-        (('columns = ["x0"]', 'columns = ["id"]'), "id_among_columns"),
-        (('telco = {dataset = "table"', 'telco = {dataset = "../table"'), "policy_refused"),
-        (("batch_rows = 32", "batch_rows = 1"), "impossible_job"),
+        (('columns = ["x0"]', 'columns = ["id"]'), "id_among_columns", "invalid_data"),
+        (('columns = ["x0"]', 'columns = ["x1"]'), "unknown_column", "invalid_data"),
+        (('telco = {dataset = "table"', 'telco = {dataset = "../table"'), "policy_refused", "policy_refused"),
+        (("batch_rows = 32", "batch_rows = 1"), "impossible_job", "impossible_job"),
     ],
 )
 def test_a_refusal_names_its_reason_and_nothing_else_of_this_party(
-    bank: Bank, old_and_new: tuple[str, str], code: str
+    bank: Bank, old_and_new: tuple[str, str], code: str, told: str
 ) -> None:
     offer = Offer(SPEC.replace("epochs = 1", "epochs = 100000").replace(*old_and_new))
     bank.say(offer.envelope)
     answer = bank.answer_to(offer.job)
     assert isinstance(answer, Refusal)
-    assert answer.code == code
-    assert "table.csv" not in answer.message + answer.fix
+    assert answer.code == told
+    for secret in ("table.csv", "120", "x0"):
+        assert secret not in answer.message + answer.fix
     (ended,) = bank.telco.events(offer.job, 0, BOUND_SECONDS)
     assert (ended.kind, ended.data["code"]) == ("failed", code)

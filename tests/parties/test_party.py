@@ -89,7 +89,8 @@ def test_a_refusal_of_one_feature_party_ends_the_job_at_all(federation: dict[str
     job = federation["bank"].submit(SPEC.replace('["x3"]', '["x9"]'))
     ended = {name: over(party, job.id) for name, party in federation.items()}
     assert {found.state for found in ended.values()} == {"failed"}
-    assert {found.error["code"] for found in ended.values() if found.error} == {"unknown_column"}
+    codes = {name: found.error["code"] for name, found in ended.items() if found.error}
+    assert codes == {"bank": "invalid_data", "shop": "unknown_column", "telco": "invalid_data"}
     assert ended["bank"].error is not None
     assert ended["bank"].error["side"] == "shop"
 

@@ -1,0 +1,93 @@
+"""What a peer may read of why a job ended here: what depends on a table, a file or a limit of ours is told neutrally.
+
+Every code is decided here, and one nobody has decided about is told neutrally: a peer that may choose columns, batches
+and epochs of its proposals could otherwise ask our table questions by being refused.
+"""
+
+import re
+
+from parties import errors as ours
+from parties.errors import Failure, PolicyRefused
+from vfl import errors as roles
+
+ABOUT_TABLE = frozenset(
+    error.code
+    for error in (
+        roles.InvalidData,
+        ours.UnknownFile,
+        ours.UnknownDataset,
+        ours.UnreadableFile,
+        ours.UnknownColumn,
+        ours.NonNumericCell,
+        ours.MissingValue,
+        ours.NotFinite,
+        ours.DuplicateIds,
+        ours.DuplicateColumns,
+        ours.IdAmongColumns,
+        ours.LabelInFeatureFile,
+        ours.LabelsNotBinary,
+        ours.LabelsNotClasses,
+        ours.WrongWidth,
+        ours.ConstantLabel,
+        ours.TooFewRows,
+    )
+)
+"""Told as `invalid_data`, all alike: which of them it is says which columns there are, or what stands in them."""
+
+NEUTRAL = {
+    roles.ImpossibleJob.code: "the job cannot run on {side}'s table; its operator sees why",
+    roles.InvalidBottom.code: "{side}'s bottom model does not fit the job; its operator sees why",
+    roles.Diverged.code: "training diverged at {side}; its operator sees by how much",
+    roles.LocalProtocolError.code: "the role of {side} could not go on; its operator sees why",
+    ours.InternalError.code: "a bug at {side} ended the job; its operator finds it in the log",
+    ours.StorageFailed.code: "{side} could not store what it must keep",
+    ours.DatabaseBusy.code: "{side} could not store what it must keep",
+    ours.UnknownModel.code: "{side} does not hold the model the job starts from",
+}
+"""Told with their code, and these words."""
+
+IN_FULL = frozenset(
+    error.code
+    for error in (
+        roles.SpecError,
+        roles.SpecConflict,
+        roles.NotAvailable,
+        roles.RowsDiffer,  # both sides compare the number of rows and a keyed digest, which travel
+        roles.RemoteProtocolError,
+        roles.PeerAborted,
+        roles.PeerTimeout,
+        roles.TooFewReplies,
+        roles.SecureSumFailed,
+        ours.PeerStorageFailed,
+        ours.PeerWireVersion,
+        ours.JobCancelled,
+        ours.WorkerVanished,
+        ours.ServerRestarted,
+        ours.DeadlinePassed,
+        ours.EndingUnknown,
+        ours.TooFewParties,
+        ours.JobOver,
+        ours.TooManyJobs,
+        ours.StaleAttempt,
+        ours.Equivocation,
+    )
+)
+"""About the specification, which the peer has, about its own messages, or about nothing but that something happened."""
+
+
+def told(failure: Failure) -> Failure:
+    """As a peer may read it."""
+    if failure.code in ABOUT_TABLE:
+        return Failure(roles.InvalidData.code, f"{failure.side}'s table does not fit the job; its operator sees where")
+    if failure.code == PolicyRefused.code:
+        return _rule_alone(failure)
+    if failure.code in IN_FULL:
+        return Failure(failure.code, failure.message)
+    words = NEUTRAL.get(failure.code, "the job ended at {side}; its operator sees why")
+    return Failure(failure.code, words.format(side=failure.side))
+
+
+def _rule_alone(failure: Failure) -> Failure:
+    """Which rule it is, and how to change it; no number of a table."""
+    rule = re.search(r"acceptance\.\w+", failure.message + failure.fix)
+    return Failure(failure.code, f"{failure.side} refuses by {rule[0] if rule else 'its policy'}", fix=failure.fix)
