@@ -95,9 +95,13 @@ class Client:
         headers = {"Idempotency-Key": idempotency_key} if idempotency_key else {}
         return self._send("POST", "/v1/jobs", json={"spec": spec}, headers=headers)
 
-    def jobs(self) -> list[JsonObject]:
-        jobs: list[JsonObject] = self._send("GET", "/v1/jobs")["jobs"]
-        return jobs
+    def jobs(self) -> Iterator[JsonObject]:
+        """One line for each job, newest first; pages are asked for as they are read."""
+        after: str | None = ""
+        while after is not None:
+            page = self._send("GET", "/v1/jobs", params={"after": after} if after else {})
+            yield from page["jobs"]
+            after = page["next"]
 
     def job(self, job_id: str) -> JsonObject:
         return self._send("GET", f"/v1/jobs/{job_id}")

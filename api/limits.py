@@ -1,6 +1,6 @@
 """The bounds on request bodies: bytes are counted as they stream in, whatever a header says (uvicorn has no limit).
 
-A body may not be slow either (trust.md 6), and all bodies on their way together have a bound.
+A body may not be slow either (trust.md 6). Where bodies are held until they are whole they have a bound together.
 """
 
 import asyncio
@@ -20,8 +20,12 @@ BODIES_AT_ONCE = 8
 class BodyLimit:
     """ASGI middleware: a body above the limit is answered 413 and not read further, one too slow 408."""
 
-    def __init__(self, app: ASGIApp, limit_bytes: int, silent_seconds: float = SILENT_SECONDS) -> None:
+    def __init__(
+        self, app: ASGIApp, limit_bytes: int, silent_seconds: float = SILENT_SECONDS, *, held: bool = True
+    ) -> None:
+        """`held`: the application takes a body as a whole, not piece by piece."""
         self._app, self._limit, self._silent = app, limit_bytes, silent_seconds
+        self._most = BODIES_AT_ONCE * limit_bytes if held else None
         self._held = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -50,7 +54,7 @@ class BodyLimit:
             # Through whatever reads the body, to the application's own handler.
             if seen > self._limit:
                 raise HTTPException(413, self._detail)
-            if self._held > BODIES_AT_ONCE * self._limit:
+            if self._most is not None and self._held > self._most:
                 raise HTTPException(503, "too many bodies are on their way; try again")
             return message
 

@@ -21,6 +21,7 @@ from parties.errors import (
     EnvelopeTooLarge,
     EnvelopeWireVersion,
     Equivocation,
+    MailboxFull,
     MalformedEnvelope,
     SequenceGap,
     TamperedBody,
@@ -36,6 +37,8 @@ ENVELOPES_LIMIT = 16
 CONTROL_LIMIT = 64 << 10
 POST_LIMIT = 80 << 20
 """Sixteen full parts and room for their headers."""
+UNASKED_BYTES = 2 + HEADER_LIMIT + CONTROL_LIMIT
+"""What is read of a POST before its sender is known to have more to say: a proposal."""
 DIGEST_BYTES = 32
 NO_ENVELOPE = bytes(DIGEST_BYTES)
 
@@ -142,6 +145,15 @@ class Incoming:
         self._last: Header | None = None
 
     @property
+    def begun_bytes(self) -> int:
+        """What a message that is not whole yet will hold at most."""
+        return self._last.parts * PART_LIMIT if self._parts and self._last else 0
+
+    def drop_parts(self) -> None:
+        """Nothing more of this attempt counts."""
+        self._parts = []
+
+    @property
     def expected(self) -> int:
         return len(self._seen) // DIGEST_BYTES
 
@@ -185,34 +197,91 @@ class Incoming:
         return bytes(self._seen[at : at + DIGEST_BYTES]) if sequence >= 0 else NO_ENVELOPE
 
 
-def read_post(post: bytes, me: PartyId) -> Iterator[Envelope]:
-    """The envelopes of one POST, one after the other, so that those before a broken one count.
+class EnvelopeReader:
+    """The envelopes of one POST as its bytes come in, one after the other, so that those before a broken one count.
 
-    Raises MalformedEnvelope, EnvelopeWireVersion, UnknownSender, EnvelopeTooLarge.
+    What it raises: MalformedEnvelope, EnvelopeWireVersion, UnknownSender, EnvelopeTooLarge.
     """
-    view, at = memoryview(post), 0
-    for _ in range(ENVELOPES_LIMIT):
-        if at == len(view):
-            return
+
+    def __init__(self, me: PartyId) -> None:
+        self._me = me
+        self._bytes = bytearray()
+        self._taken = 0
+        self._head: Envelope | None = None
+        self._dropped_of_body: int | None = None
+        """Bytes of the body that were let go; None where it is kept."""
+
+    def add(self, piece: Bytes) -> None:
+        if self._head is not None and self._dropped_of_body is not None:
+            dropped = min(len(piece), self._head.header.body_bytes - self._dropped_of_body)
+            self._dropped_of_body += dropped
+            piece = piece[dropped:]
+        self._bytes += piece
+
+    @property
+    def is_due(self) -> bool:
+        """Whether so much is here that the next step should be made before more comes."""
+        kept = self._head is not None and self._dropped_of_body is None
+        return len(self._bytes) >= (self._head.header.body_bytes if kept and self._head else UNASKED_BYTES)
+
+    def head(self) -> Envelope | None:
+        """The next envelope without its body, once its header is here."""
+        length = int.from_bytes(self._bytes[:2], "big")
+        if self._head is not None or len(self._bytes) < 2:
+            return self._head
         # (1) header frame
-        length = int.from_bytes(view[at : at + 2], "big")
-        if not 0 < length <= HEADER_LIMIT or at + 2 + length > len(view):
+        if not 0 < length <= HEADER_LIMIT:
             raise MalformedEnvelope(f"a header of {length} bytes does not fit")
-        encoded = view[at + 2 : at + 2 + length]
-        at += 2 + length
-        header = _read_header(encoded, me)
+        if len(self._bytes) < 2 + length:
+            return None
+        if self._taken == ENVELOPES_LIMIT:
+            raise MalformedEnvelope(f"a POST carries at most {ENVELOPES_LIMIT} envelopes")
+        encoded = bytes(self._bytes[2 : 2 + length])
+        header = _read_header(encoded, self._me)
         if not 0 <= header.body_bytes <= PART_LIMIT:
             raise EnvelopeTooLarge(f"a body of {header.body_bytes} bytes is more than the {PART_LIMIT} of one part")
-        if at + header.body_bytes > len(view):
+        del self._bytes[: 2 + length]
+        self._head, self._dropped_of_body = Envelope(header, encoded, hashlib.sha256(encoded).digest(), b""), None
+        return self._head
+
+    def drop_body(self) -> None:
+        """The next envelope's body is not worth keeping."""
+        assert self._head is not None  # noqa: S101 - asked for after `head`
+        self._dropped_of_body = min(len(self._bytes), self._head.header.body_bytes)
+        del self._bytes[: self._dropped_of_body]
+
+    def take(self) -> Envelope | None:
+        """The next envelope, once all of it has come; without its body where that was dropped."""
+        if (head := self.head()) is None:
+            return None
+        size, dropped = head.header.body_bytes, self._dropped_of_body
+        if (len(self._bytes) if dropped is None else dropped) < size:
+            return None
+        self._head, self._taken = None, self._taken + 1
+        if dropped is not None:
+            return head
+        body = bytes(self._bytes[:size])
+        del self._bytes[:size]
+        return Envelope(head.header, head.encoded, head.digest, body)
+
+    def end(self) -> None:
+        """Nothing more comes."""
+        if self._head is not None:
             raise MalformedEnvelope("the body is shorter than its header says")
-        body = view[at : at + header.body_bytes]
-        at += header.body_bytes
-        yield Envelope(header, encoded, hashlib.sha256(encoded).digest(), body)
-    if at != len(view):
-        raise MalformedEnvelope(f"a POST carries at most {ENVELOPES_LIMIT} envelopes")
+        if self._bytes:
+            raise MalformedEnvelope("the header is shorter than its frame says")
 
 
-def _read_header(encoded: memoryview, me: PartyId) -> Header:
+def read_post(post: bytes, me: PartyId) -> Iterator[Envelope]:
+    """The envelopes of a POST that is here as a whole. Raises what EnvelopeReader raises."""
+    reader = EnvelopeReader(me)
+    reader.add(post)
+    while (envelope := reader.take()) is not None:
+        yield envelope
+    reader.end()
+
+
+def _read_header(encoded: bytes, me: PartyId) -> Header:
     try:
         # (3) before (2): another version's header may have another shape
         version = _VERSION_DECODER.decode(encoded).wire_version
@@ -232,10 +301,12 @@ def _read_header(encoded: memoryview, me: PartyId) -> Header:
 
 
 def check_body(envelope: Envelope, limit_bytes: int = PART_LIMIT) -> None:
-    """Raises EnvelopeTooLarge, TamperedBody."""
+    """Raises EnvelopeTooLarge, TamperedBody; MailboxFull where the body was let go and is wanted after all."""
     # (8) length and SHA-256 of the body; the frame it came in has the length its header says
     if envelope.header.body_bytes > limit_bytes:
         raise EnvelopeTooLarge(f"{envelope.header.kind} has more than {limit_bytes} bytes")
+    if len(envelope.body) < envelope.header.body_bytes:
+        raise MailboxFull("there was no place for the body when it came")
     if hashlib.sha256(envelope.body).digest() != envelope.header.body_digest:
         raise TamperedBody(f"the body of envelope {envelope.header.sequence} is not what its header names")
 

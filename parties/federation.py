@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from parties.datasets import load
+from parties.limits import check_limits, check_text
 from parties.pictures import pictures
 from parties.settings import DatasetSettings
 from vfl.errors import ImpossibleJob, SpecError
@@ -137,6 +138,7 @@ def read_federation(text: str) -> Federation:
             f"a job of protocol {spec.job.protocol!r} has no clients to simulate",
             fix='Set job.protocol = "rounds".',
         )
+    check_limits(spec)
     return Federation(spec, simulation)
 
 
@@ -240,10 +242,13 @@ def _bundled(spec: RoundsSpec, name: str) -> Whole:
 
 
 def _document(text: str) -> dict[str, Any]:
+    check_text(text)
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise SpecError(f"job specification: {error}") from error
+    except ValueError as error:
+        raise SpecError("job specification: it holds a number too long to read") from error
 
 
 def _simulation(table: Any) -> Simulation:

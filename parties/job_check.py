@@ -11,15 +11,21 @@ from typing import Any
 import msgspec
 
 from parties.errors import PolicyRefused
+from parties.limits import check_steps
 from parties.policy import FLOOR, check_model, check_plan
 from parties.settings import Acceptance
 from vfl import planner
 from vfl.job import JobSpec
 from vfl.messages import Grain
+from vfl.model_size import model_bytes
 from vfl.plan import Forecast, Plan
 from vfl.rounds_spec import RoundsSpec
 from vfl.routes import routes_of
 from vfl.terms import PartyId, Role
+
+NOT_REHEARSED = "the model is too large to rehearse its messages here: their bytes are not forecast"
+REHEARSED_BYTES = 8 << 20
+"""Of a model: messages of a larger one are not rehearsed, so their bytes are not forecast."""
 
 
 class Side(msgspec.Struct, frozen=True):
@@ -74,9 +80,10 @@ class JobCheck(msgspec.Struct, frozen=True):
 def check(spec: JobSpec, rows: int | None = None) -> JobCheck:
     """`rows` are what the feature and label party share, or what each client has. Raises ImpossibleJob."""
     spec = planner.resolve(spec)
+    check_steps(spec, rows or 0)
     # How often a message of rounds is sent does not depend on rows.
     plans = _plans(spec, rows or 0) if rows or isinstance(spec, RoundsSpec) else {}
-    forecast = _forecast(spec) if isinstance(spec, RoundsSpec) else None
+    forecast = _forecast(spec) if isinstance(spec, RoundsSpec) and is_rehearsed(spec) else None
     plan = next(iter(plans.values()), None)
     rounds = spec if isinstance(spec, RoundsSpec) else None
     return JobCheck(
@@ -94,8 +101,16 @@ def check(spec: JobSpec, rows: int | None = None) -> JobCheck:
         payload_bytes=plan.payload_bytes if plan and not rounds else None,
         must_accept=tuple(_must_accept(spec, plans)),
         waived=rounds.rounds.allow if rounds else (),
-        warnings=tuple(notice.text for notice in planner.warnings(spec, plan, forecast)),
+        warnings=(
+            *(notice.text for notice in planner.warnings(spec, plan, forecast)),
+            *(() if rounds is None or forecast else (NOT_REHEARSED,)),
+        ),
     )
+
+
+def is_rehearsed(spec: RoundsSpec) -> bool:
+    """Whether the network is small enough to run two made-up rounds of four parties for a forecast of bytes."""
+    return model_bytes(spec, spec.roster.aggregator) <= REHEARSED_BYTES
 
 
 def _plans(spec: JobSpec, rows: int) -> dict[PartyId, Plan]:

@@ -3,6 +3,7 @@
 A specification comes from an operator's keyboard or from a peer, so it is held to these before anything is computed.
 """
 
+import re
 import unicodedata
 from collections.abc import Iterator
 from typing import Any
@@ -12,9 +13,14 @@ import msgspec
 from parties.channel import CONTROL_LIMIT
 from vfl.errors import ImpossibleJob, SpecError
 from vfl.job import JobSpec, read_spec
+from vfl.model_size import model_bytes
 
 SPEC_BYTES = CONTROL_LIMIT - (1 << 10)
 """A proposal is one control message; the rest of it is the commitment and what its coordinator fills in."""
+TEXT_BYTES, TEXT_DEPTH = 256 << 10, 16
+"""Of a TOML document before it is read: reading a key of many dots takes memory by the square of their number."""
+MODEL_BYTES = 256 << 20
+"""Of any party's part of a model; a party's own [acceptance] sets its own limit below."""
 WORD_LETTERS, PURPOSE_LETTERS = 200, 2000
 STEPS = 1_000_000
 NUMBERS = {
@@ -50,13 +56,63 @@ INVISIBLE = {"Cc", "Cf", "Cs"}
 
 
 def read_limited(text: str) -> JobSpec:
-    """An operator's TOML, read and held to the limits. Raises SpecError."""
+    """An operator's TOML, read and held to the limits of a proposal. Raises SpecError."""
+    check_text(text)
     try:
         spec = read_spec(text)
     except (RecursionError, ValueError) as error:
-        raise SpecError("job specification: it nests too deeply, or holds a number too long to read") from error
+        raise SpecError(f"job specification: {TOO_DEEP}, or holds a number too long to read") from error
     check_limits(spec)
+    size = len(spec.encoded())
+    if size > SPEC_BYTES:
+        raise SpecError(
+            f"job specification: it has {size} bytes, more than the {SPEC_BYTES} one proposal carries",
+            fix="Bring fewer columns or name fewer parties, or give them shorter names.",
+        )
     return spec
+
+
+def check_text(text: str) -> None:
+    """Size and depth of a TOML document, before it is read. Raises SpecError."""
+    size = len(text.encode(errors="surrogatepass"))
+    if size > TEXT_BYTES:
+        raise SpecError(f"job specification: its text has {size} bytes; {TEXT_BYTES} is the most")
+    depth, skeleton = 0, _without_strings(text)
+    for bracket in re.finditer(r"[\[\]{}]", skeleton):
+        depth = depth + 1 if bracket[0] in "[{" else max(0, depth - 1)
+        if depth > TEXT_DEPTH:
+            raise SpecError(f"job specification: {TOO_DEEP}; {TEXT_DEPTH} levels are the most")
+    if dotted := _DEEP_KEY.search(skeleton):
+        raise SpecError(
+            f"job specification: {TOO_DEEP}: a key that begins with `{dotted[0][:40]}` has more than {TEXT_DEPTH} dots"
+        )
+
+
+TOO_DEEP = "it nests too deeply"
+_OPENING = re.compile(r"\"{3}|'{3}|[\"'#]")
+_REST = {
+    '"""': re.compile(r'(?:\\.|[^\\])*?"""', re.DOTALL),
+    "'''": re.compile(r".*?'{3}", re.DOTALL),
+    '"': re.compile(r'(?:\\.|[^"\\\n])*+"'),
+    "'": re.compile(r"[^'\n]*+'"),
+    "#": re.compile(r"[^\n]*+"),
+}
+"""What follows the opening of a TOML string or comment."""
+_DEEP_KEY = re.compile(
+    rf'(?<![\w"-])(?:[\w-]++|"")(?:[ \t]*+\.[ \t]*+(?:[\w-]++|"")){{{TEXT_DEPTH + 1},{TEXT_DEPTH + 1}}}'
+)
+
+
+def _without_strings(text: str) -> str:
+    """Every string as an empty one and no comments: what is left of brackets and dots is structure."""
+    pieces, at = [], 0
+    while opening := _OPENING.search(text, at):
+        pieces += [text[at : opening.start()], "" if opening[0] == "#" else '""']
+        rest = _REST[opening[0]].match(text, opening.end())
+        if rest is None:  # it does not end, which the reader says
+            return "".join(pieces)
+        at = rest.end()
+    return "".join([*pieces, text[at:]])
 
 
 def check_limits(spec: JobSpec) -> None:
@@ -73,12 +129,13 @@ def check_limits(spec: JobSpec) -> None:
                     raise SpecError(f"job specification: {key} is {_short(value)}; {most} is the most it can be")
             case tuple() if key.rpartition(".")[2] in WIDTHS and len(value) > LAYERS:
                 raise SpecError(f"job specification: {key} has {len(value)} layers; {LAYERS} is the most")
-    size = len(spec.encoded())
-    if size > SPEC_BYTES:
-        raise SpecError(
-            f"job specification: it has {size} bytes, more than the {SPEC_BYTES} one proposal carries",
-            fix="Bring fewer columns, or shorter names.",
-        )
+    for party in {spec.role_of(party): party for party in spec.parties}.values():
+        size = model_bytes(spec, party)
+        if size > MODEL_BYTES:
+            raise SpecError(
+                f"job specification: the model of {party} has {_short(size)} bytes; {MODEL_BYTES} is the most",
+                fix="Give it fewer inputs, or fewer or narrower layers.",
+            )
 
 
 def check_steps(spec: JobSpec, rows: int) -> None:

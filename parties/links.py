@@ -86,6 +86,12 @@ class Link:
                 self.newest = max(self.newest, header.attempt)
         return lane.expected, body
 
+    @property
+    def begun_bytes(self) -> int:
+        """What a message of the peer that is not whole yet will hold at most."""
+        lane = self._incoming.get(self.begun)
+        return lane.begun_bytes if lane is not None and self.presence is Presence.LIVE else 0
+
     def check_join(self, header: Header) -> None:
         """Raises StaleAttempt, TooManyJoins."""
         if header.attempt <= self.begun:
@@ -180,6 +186,8 @@ class Link:
         with self._lock:
             self.presence, self._knock = presence, []
             self.courier.forget(self._job)
+        for lane in list(self._incoming.values()):
+            lane.drop_parts()
 
     def _seal(self, control: Control, body: bytes, attempt: int | None) -> list[Envelope]:
         if attempt is not None:

@@ -1,7 +1,7 @@
 """A bounded queue that wakes whoever waits: in order, once each, closed from either end."""
 
 from collections import deque
-from threading import Condition
+from threading import Condition, Lock
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -10,11 +10,40 @@ LIMIT_BYTES = 64 << 20
 """What may lie unread between two processes; soft by one message, so that one larger than it still passes."""
 
 
-class Mailbox(Generic[T]):
-    """First in, first out, bounded by the bytes its items stand for."""
+class Room:
+    """So many bytes for all who share it."""
 
-    def __init__(self, limit_bytes: int = LIMIT_BYTES) -> None:
+    def __init__(self, limit_bytes: int) -> None:
         self._limit = limit_bytes
+        self._held = 0
+        self._lock = Lock()
+
+    @property
+    def is_left(self) -> bool:
+        return self._held < self._limit
+
+    def take(self, size: int) -> None:
+        """Soft: who must not go beyond the limit asks `is_left` first."""
+        with self._lock:
+            self._held += size
+
+    def try_take(self, size: int) -> bool:
+        with self._lock:
+            fits = self._held + size <= self._limit
+            self._held += size if fits else 0
+            return fits
+
+    def give_back(self, size: int) -> None:
+        with self._lock:
+            self._held -= size
+
+
+class Mailbox(Generic[T]):
+    """First in, first out, bounded by the bytes its items stand for, and by the room it shares with others."""
+
+    def __init__(self, limit_bytes: int = LIMIT_BYTES, room: Room | None = None) -> None:
+        self._limit = limit_bytes
+        self._room = room or Room(limit_bytes)
         self._held = 0
         self._items: deque[tuple[T, int]] = deque()
         self._changed = Condition()
@@ -22,7 +51,11 @@ class Mailbox(Generic[T]):
 
     @property
     def has_room(self) -> bool:
-        return self._held < self._limit
+        return self.has_room_beside(0)
+
+    def has_room_beside(self, expected_bytes: int) -> bool:
+        """Whether something more may come while so much is on its way already."""
+        return self._held + expected_bytes < self._limit and self._room.is_left
 
     def put(self, item: T, size: int) -> None:
         """Never waits; a sender that must be slowed asks `has_room` or `wait_for_room` first. Dropped once closed."""
@@ -30,6 +63,7 @@ class Mailbox(Generic[T]):
             if not self._closed:
                 self._items.append((item, size))
                 self._held += size
+                self._room.take(size)
                 self._changed.notify_all()
 
     def wait_for_room(self) -> None:
@@ -44,6 +78,7 @@ class Mailbox(Generic[T]):
                 return None
             item, size = self._items.popleft()
             self._held -= size
+            self._room.give_back(size)
             self._changed.notify_all()
             return item
 
@@ -52,5 +87,6 @@ class Mailbox(Generic[T]):
         with self._changed:
             self._closed = True
             self._items.clear()
+            self._room.give_back(self._held)
             self._held = 0
             self._changed.notify_all()

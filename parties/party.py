@@ -17,20 +17,16 @@ from parties.channel import (
     CONTROL_LIMIT,
     NO_ENVELOPE,
     UNREADABLE,
-    WIRE_VERSION,
     Envelope,
     check_body,
-    read_post,
 )
 from parties.closing import STATES_KEPT
-from parties.courier import Courier, Receipt, Reply
+from parties.courier import Courier, Receipt
 from parties.datasets import Table
 from parties.endings import Endings, close_unfinished
 from parties.errors import (
-    EnvelopeRefused,
     Failure,
     IdempotencyKeyReused,
-    InternalError,
     JobCancelled,
     NotTheCoordinator,
     PartyInUse,
@@ -43,7 +39,9 @@ from parties.errors import (
     UnknownSender,
     UnreadableBody,
 )
+from parties.job_list import JobLine
 from parties.judgement import Judgement, judge
+from parties.mailbox import Room
 from parties.negotiation import (
     SHARE_BYTES,
     Agreement,
@@ -52,6 +50,7 @@ from parties.negotiation import (
     decode_control,
     job_id,
 )
+from parties.post import Places, Post
 from parties.quota import Quota
 from parties.registry import Registry
 from parties.settings import PartySettings
@@ -65,6 +64,9 @@ from vfl.terms import PartyId
 
 LOCK_FILE = "party.lock"
 WORKER_FAREWELL_SECONDS = 2.0
+UNREAD_BYTES = 256 << 20
+"""What may lie unread for the workers of all jobs together."""
+JOBS_IN_A_PAGE = 50
 TABLES_AT_ONCE = 2
 """How many proposals are judged at once: each reads a table."""
 
@@ -91,6 +93,7 @@ class Party:
         }
         self._supervisors: dict[str, Supervisor] = {}
         self._quotas = {peer: Quota() for peer in self._couriers}
+        self._places, self._room = Places(self._couriers), Room(UNREAD_BYTES)
         self._lock = threading.RLock()
         self._submitting = threading.Lock()
         self._judging = threading.BoundedSemaphore(TABLES_AT_ONCE)
@@ -130,8 +133,11 @@ class Party:
             raise UnknownJob(f"{self.name} has no job {job!r}", fix="`vfl job list` shows its jobs.")
         return found
 
-    def jobs(self) -> list[Job]:
-        return self._store.jobs()
+    def jobs(self, limit: int = JOBS_IN_A_PAGE, after: str = "") -> list[JobLine]:
+        """One page, newest first: the jobs that come after the named one. Raises UnknownJob."""
+        if after:
+            self.job(after)
+        return self._store.lines(limit, after)
 
     def events(self, job: str, after: int, wait_seconds: float, kinds: Collection[str] = ()) -> list[Event]:
         """Events numbered above `after`, of these kinds or all; waits that long for a first one. Raises UnknownJob."""
@@ -148,23 +154,15 @@ class Party:
 
     # For peers
 
+    def open_post(self) -> Post:
+        """For the envelopes of one POST, each checked alone; an empty one is how a peer asks whether we are there."""
+        return Post(self.name, self._wants, self._receive, self._places)
+
     def deliver(self, post: bytes) -> Answer:
-        """The envelopes of one POST, each checked alone; an empty one is how a peer asks whether we are there."""
-        receipts: dict[tuple[str, int], Receipt] = {}
-        try:
-            for envelope in read_post(post, self.name):
-                self._check_sender(envelope)
-                receipt = self._receive(envelope)
-                receipts[receipt.job, receipt.attempt] = receipt
-        except EnvelopeRefused as refused:
-            return self._answer(refused.status, receipts, refused.code, str(refused), refused.expected)
-        except StorageFailed as error:
-            _LOG.warning("an envelope: %s", error)
-            return self._answer(507, receipts, error.code, "this party cannot store anything now")
-        except Exception:  # noqa: BLE001 - a bug must not be told to a peer, who tries again
-            _LOG.exception("an envelope")
-            return self._answer(500, receipts, InternalError.code, "see this party's log")
-        return self._answer(202, receipts)
+        """A POST that is here as a whole."""
+        opened = self.open_post()
+        opened.add(post)
+        return opened.end()
 
     def close(self) -> None:
         """End every worker, and on all sides every running job that needs this party."""
@@ -176,6 +174,12 @@ class Party:
         self._store.close()
         self._lock_file.close()
 
+    def _wants(self, head: Envelope) -> bool:
+        """Whether a body larger than any proposal may come now. Raises EnvelopeRefused."""
+        self._check_sender(head)
+        supervisor = self._supervisors.get(head.header.job)
+        return supervisor is not None and supervisor.wants(head)
+
     def _check_sender(self, envelope: Envelope) -> None:
         # (4) the sender is a peer; revocation comes with identities
         if envelope.header.sender not in self._couriers:
@@ -183,14 +187,12 @@ class Party:
         # (5) the signature over the header, once parties have identities
 
     def _receive(self, envelope: Envelope) -> Receipt:
+        self._check_sender(envelope)
         header = envelope.header
         with self._lock:
             supervisor = self._supervisors.get(header.job)
-            first = header.kind == "Proposal" and (header.attempt, header.sequence, header.previous) == (
-                0,
-                0,
-                NO_ENVELOPE,
-            )
+            place = (header.attempt, header.sequence, header.previous)
+            first = header.kind == "Proposal" and place == (0, 0, NO_ENVELOPE)
             if supervisor is None and first and self._store.ending(header.job) is None:
                 supervisor = self._consider(envelope)
         if supervisor is None:
@@ -272,6 +274,7 @@ class Party:
             self.folder,
             bring,
             self._drop,
+            self._room,
         )
 
     def _keep(self, supervisor: Supervisor) -> None:
@@ -371,17 +374,6 @@ class Party:
         self._keep(supervisor)
         supervisor.resume()
         return True
-
-    def _answer(
-        self,
-        status: int,
-        receipts: Mapping[tuple[str, int], Receipt],
-        code: str = "",
-        detail: str = "",
-        expected: int | None = None,
-    ) -> Answer:
-        reply = Reply(self.name, WIRE_VERSION, tuple(receipts.values()), code, detail, expected)
-        return Answer(status, msgspec.json.encode(reply))
 
 
 def _hold(path: Path) -> IO[bytes]:

@@ -3,14 +3,15 @@
 from functools import partial
 from typing import TYPE_CHECKING
 
-from parties.channel import Bytes
+from parties.channel import PART_LIMIT, Bytes, Header
 from parties.datasets import Table, ids_digest
-from parties.errors import Failure, InternalError, WorkerVanished, printable
-from parties.mailbox import Mailbox
+from parties.errors import EnvelopeTooLarge, Failure, InternalError, MailboxFull, WorkerVanished, printable
+from parties.mailbox import Mailbox, Room
 from parties.negotiation import joint_seed
 from parties.pipe import Delivered, Failed, Finished, FromWorker, Left, News, RawTable, Returned, Sent, Start, Stated
 from parties.row_ids import own_ids
 from parties.worker_process import WorkerProcess
+from vfl import planner
 from vfl.errors import LocalProtocolError, PeerTimeout
 from vfl.routes import allowed
 from vfl.terms import PartyId
@@ -22,18 +23,22 @@ if TYPE_CHECKING:
 class Run:
     """Of a job whose party comes back there is another one; the worker of an earlier run is not heard any more."""
 
-    def __init__(self, job: "Supervisor") -> None:
+    def __init__(self, job: "Supervisor", room: Room) -> None:
+        """`room` is shared with the runs of all jobs."""
         self._job = job
-        self._inbox: Mailbox[News] = Mailbox()
+        self._inbox: Mailbox[News] = Mailbox(room=room)
         self._worker: WorkerProcess | None = None
         self.about_ids = ""
         """What this party's own ids look like, for its operator alone."""
+        self._largest: dict[str, int] = {}
+        """Bytes of a message by its kind, once the rows are known."""
 
     def given(self, tables: dict[str, Table], first_model: bytes, shares: dict[PartyId, bytes], bottom: str) -> Start:
         """Everything the role may know."""
         if "rows" in tables:
             self.about_ids = own_ids(tables["rows"].ids)
         job, seed = self._job, joint_seed(self._job.spec, shares)
+        self._largest = planner.largest_messages(job.spec, tables["rows"].rows if "rows" in tables else 0)
         return Start(
             spec=job.spec.encoded(),
             me=job.me,
@@ -60,9 +65,16 @@ class Run:
 
     # What reaches the worker
 
-    @property
-    def has_room(self) -> bool:
-        return self._inbox.has_room
+    def check_size(self, header: Header) -> None:
+        """A message against what this job's can hold, and what waits already. Raises EnvelopeTooLarge, MailboxFull."""
+        most = self._largest.get(header.kind, 0)
+        if header.body_bytes > most or (header.parts - 1) * PART_LIMIT >= most > 0:
+            raise EnvelopeTooLarge(f"{header.kind} has at most {most} bytes in this job")
+        # One that has begun may end, or its parts would lie here for ever.
+        begins = header.parts > 1 and header.part == 1
+        begun = sum(link.begun_bytes for link in self._job.links.values()) if begins else 0
+        if not self._inbox.has_room_beside(begun):
+            raise MailboxFull(f"the worker of {self._job.me} has not read what came before")
 
     def deliver(self, sender: PartyId, kind: str, body: Bytes) -> None:
         self._inbox.put(Delivered(sender, kind, memoryview(body)), len(body))

@@ -19,6 +19,7 @@ from parties.errors import SettingsError
 from vfl.terms import PARTY_ID, PartyId
 
 LOOPBACK = "127.0.0.1"
+PEER_HOSTS = (LOOPBACK, "localhost", "[::1]")
 OPERATOR_PORT, PEER_PORT = 7101, 7102
 PAIRS_OF_PORTS = 100
 """How many pairs a new party tries, one hundred apart: 7101 and 7102, 7201 and 7202, ..."""
@@ -56,9 +57,16 @@ class PeerSettings(Table):
 
     @field_validator("url")
     @classmethod
-    def _plain_url(cls, url: str) -> str:
-        if re.fullmatch(r"https?://[^/\s]+/?", url) is None:
+    def _loopback_only(cls, url: str) -> str:
+        found = re.fullmatch(r"(https?)://([^/\s@]+?)(:\d{1,5})?/?", url)
+        if found is None:
             raise ValueError("must look like http://127.0.0.1:7202")
+        if found[1] != "http" or found[2] not in PEER_HOSTS:
+            # As strict as the own listening side: envelopes are neither encrypted on the way nor signed yet.
+            raise ValueError(
+                f"leads beyond this machine, where jobs would travel in clear: only http://{LOOPBACK} is possible "
+                "until parties have TLS and signed identities"
+            )
         return url.rstrip("/")
 
 

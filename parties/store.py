@@ -17,6 +17,7 @@ import sqlalchemy as sql
 from sqlalchemy import event as sql_event
 
 from parties.errors import DatabaseBusy, StorageFailed
+from parties.job_list import JobLine, page_of
 from parties.kept_words import KeptWord, Words, keep, kept, words_table
 from parties.registry import Registry
 from vfl.notices import Notice
@@ -273,11 +274,10 @@ class Store:
             found = self._job(connection, row)
             return msgspec.structs.replace(found, specification=msgspec.msgpack.decode(row["spec"]))
 
-    def jobs(self) -> list[Job]:
-        """Newest first."""
+    def lines(self, limit: int, after: str = "") -> list[JobLine]:
+        """One page, newest first: the jobs that come after the named one."""
         with self._engine.connect() as connection:
-            rows = connection.execute(_JOBS.select().order_by(_JOBS.c.created_at.desc(), _JOBS.c.id)).mappings().all()
-            return [self._job(connection, row) for row in rows]
+            return [JobLine(**row) for row in connection.execute(page_of(_JOBS, limit, after)).mappings()]
 
     def open_jobs(self) -> list[Job]:
         """Those that are not over."""

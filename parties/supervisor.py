@@ -29,12 +29,12 @@ from parties.errors import (
     IllegalRoute,
     InternalError,
     JobOver,
-    MailboxFull,
     StaleAttempt,
     StorageFailed,
 )
 from parties.journal import Journal
 from parties.links import Link, Presence
+from parties.mailbox import Room
 from parties.manifest import NO_INPUTS, inputs_of
 from parties.negotiation import (
     CONTROLS,
@@ -77,6 +77,7 @@ class Supervisor:
         folder: Path,
         bring: Callable[[], dict[str, Table]],
         on_end: Callable[[str], None],
+        room: Room,
     ) -> None:
         self.job, self.spec, self.me, self.agreement = job.id, spec, job.party, agreement
         self.over = False
@@ -85,7 +86,8 @@ class Supervisor:
         self.journal = Journal(job, store, registry)
         self.tables: dict[str, Table] | None = None
         self.closing = Closing(self, registry)
-        self.run = Run(self)
+        self._room = room
+        self.run = Run(self, room)
         self.log_path = folder / "logs" / f"{job.id}.log"
         self.digest = spec.digest()
         self.links = {
@@ -148,10 +150,7 @@ class Supervisor:
     def receive(self, envelope: Envelope) -> Receipt:
         """One envelope of a peer of this job. Raises EnvelopeRefused."""
         header = envelope.header
-        link = self.links.get(header.sender)
-        # (6) the job is this one, its specification the one both signed up to, and the sender in it
-        if link is None or header.job_digest != self.digest:
-            raise IllegalRoute(f"{header.sender} is not in this job, or means another specification")
+        link = self._link_of(header)
         with link.receiving:
             if header.kind in LAST_WORDS:
                 self._hear_last_word(link, envelope)
@@ -198,6 +197,25 @@ class Supervisor:
             if self.closing.awaits_word and link.finished:
                 self.closing.finish_together()
 
+    def wants(self, head: Envelope) -> bool:
+        """Whether a body larger than any word about the job is worth keeping; False leaves the rest to `receive`.
+
+        Raises EnvelopeRefused.
+        """
+        header, link = head.header, self._link_of(head.header)
+        ended = self.over or link.presence is Presence.GONE or not link.is_running(header.attempt)
+        if ended or header.kind in CONTROLS or not allowed(self.spec, header.sender, self.me, header.kind):
+            return False
+        self.run.check_size(header)
+        return True
+
+    def _link_of(self, header: Header) -> Link:
+        # (6) the job is this one, its specification the one both signed up to, and the sender in it
+        link = self.links.get(header.sender)
+        if link is None or header.job_digest != self.digest:
+            raise IllegalRoute(f"{header.sender} is not in this job, or means another specification")
+        return link
+
     def _check(self, link: Link, envelope: Envelope) -> None:
         """What a new envelope must pass before it counts. Raises EnvelopeRefused."""
         header = envelope.header
@@ -217,8 +235,8 @@ class Supervisor:
             link.check_join(header)
         check_body(envelope, CONTROL_LIMIT if control else PART_LIMIT)
         # (9) policy and reveal counters come with budgets
-        if not control and not self.run.has_room:
-            raise MailboxFull(f"the worker of {self.me} has not read what came before")
+        if not control:
+            self.run.check_size(header)
 
     def _take(self, link: Link, header: Header, body: Bytes) -> None:
         with self.lock:
@@ -268,7 +286,7 @@ class Supervisor:
     def end_run(self) -> None:
         """Another may begin later."""
         self.run.stop()
-        self.run, self.tables = Run(self), None
+        self.run, self.tables = Run(self, self._room), None
 
     def lose_worker(self, error: JobError) -> None:
         self.guard(lambda: self.side.lose_worker(Failure.of(error, self.me)))

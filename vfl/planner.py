@@ -6,7 +6,11 @@ from vfl.job import JobSpec
 from vfl.notices import Notice
 from vfl.plan import Forecast, Plan
 from vfl.rounds_spec import RoundsSpec
+from vfl.routes import routes_of
 from vfl.terms import PartyId
+
+FRAMING, MARGIN = 64 << 10, 1.25
+"""What a message may be larger than its contents: names and lengths, and what a forecast leaves out."""
 
 
 def resolve(spec: JobSpec) -> JobSpec:
@@ -29,3 +33,13 @@ def warnings(
 ) -> tuple[Notice, ...]:
     """What a job that can run should be warned of, told from its specification and what else is known of it."""
     return job_warnings.warnings(spec, plan, forecast, classes_held)
+
+
+def largest_messages(spec: JobSpec, rows: int) -> dict[str, int]:
+    """Bytes of one message of a resolved job at most, by kind, with room for its framing."""
+    if isinstance(spec, RoundsSpec):
+        found = rounds_plan.largest_messages(spec)
+    else:
+        found = training_plan.largest_messages(spec, rows)
+    kinds = {route.message.kind() for route in routes_of(spec)}
+    return {kind: FRAMING + int(MARGIN * found.get(kind, 0)) for kind in kinds}

@@ -2,12 +2,19 @@
 
 import math
 
+from vfl.model_size import model_bytes
 from vfl.plan import Plan, RevealLine
 from vfl.rounds_spec import RoundsSpec
 from vfl.routes import ROUTES, routes_of
 from vfl.schedule import batch_sizes
 from vfl.terms import PartyId, Role
 
+COLUMN_BYTES = 256
+"""Of a message about the rows' columns: means and deviations, or their sums in words of a secure sum."""
+MEMBER_BYTES = 1024
+"""What one member of a secure sum adds to a message about all of them: its name, keys, sealed shares and digests."""
+SHARED_ROWS_BYTES = 64 << 20
+"""How many rows an aggregator hands out stands in no specification."""
 PER_ROUND = {"RoundTask", "RoundReply", "EvaluationTask"}
 
 
@@ -29,6 +36,23 @@ def plan(spec: RoundsSpec, me: PartyId, rows: int) -> Plan:
         payload_bytes={},
         reveals=_reveals(spec),
     )
+
+
+def largest_messages(spec: RoundsSpec) -> dict[str, int]:
+    """Payload bytes of one message at most, by kind."""
+    # A codec spends up to a number and a place on each value; a second model travels beside the first.
+    state = 2 * model_bytes(spec, spec.roster.aggregator) * (1 if spec.backbone_decoder is None else 3)
+    columns, member = COLUMN_BYTES * spec.inputs, MEMBER_BYTES * spec.cohort
+    return {
+        "ColumnScaling": columns,
+        "RoundTask": state,
+        "RoundReply": state,
+        "EvaluationTask": state,
+        "Published": state,
+        "MaskedReply": max(state, columns),
+        "SharedRows": SHARED_ROWS_BYTES,
+        **dict.fromkeys(("PairKeys", "SealedShares", "UnmaskTask", "UnmaskShares"), member),
+    }
 
 
 def _reveals(spec: RoundsSpec) -> tuple[RevealLine, ...]:

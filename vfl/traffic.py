@@ -50,6 +50,38 @@ def expected_bytes(spec: TrainingSpec, rows: int, opened: int, cut_width: int) -
     return forecast
 
 
+def largest_messages(spec: TrainingSpec, rows: int, opened: int, cut_width: int) -> dict[str, int]:
+    """Payload bytes of one message at most, by kind; of a kind that is not named a few words."""
+    test = held_out_rows(rows, spec.split.test)
+    batch = min(rows, spec.train.batch_rows)
+    if spec.encryption.scheme == "none":
+        width = max(map(spec.embedding_width, spec.roster.features))
+        return {
+            "Embedding": batch * width * WORD,
+            "EvaluationRows": test * width * WORD,
+            "CutGradient": batch * width * WORD,
+        }
+    preset, width = PRESETS[spec.encryption.preset], spec.embedding_width(spec.roster.features[0])
+    ciphertext = seeded_bytes(preset.data_moduli, RING_DEGREE)
+    blocks, room = math.ceil(batch / SLOTS), min(evaluation_rows(spec), test)
+    # The last part is the smaller one, and may be packed into more groups all the same.
+    parts = [part for part in (room, test % room if room else 0) if part]
+    asked = [
+        groups_for(part * spec.outputs) if spec.hidden else (Group(part, RING_DEGREE),) * spec.outputs for part in parts
+    ]
+    values = [opened, *(part * spec.outputs if spec.hidden else 0 for part in parts)]
+    return {
+        "PublicKeys": max(_keys(spec, count) for count in values),
+        "EncryptedEmbedding": blocks * width * ciphertext,
+        "MaskedGradient": _masked(groups_for(opened)),
+        "OpenedGradient": opened * WORD,
+        "EncryptedError": blocks * cut_width * (2 * POLYNOMIAL + WORD * width),
+        "EncryptedEvaluation": width * ciphertext,
+        "MaskedScores": max(map(_masked, asked), default=0),
+        "OpenedScores": room * spec.outputs * WORD,
+    }
+
+
 def evaluation_rows(spec: TrainingSpec) -> int:
     """Held-out rows whose scores are opened under one key."""
     room = PICKED_ROWS if spec.hidden else RING_DEGREE

@@ -15,6 +15,7 @@ from vfl.routes import routes_of
 from vfl.schedule import batch_sizes, held_out_rows
 from vfl.terms import PartyId
 from vfl.traffic import expected_bytes
+from vfl.traffic import largest_messages as largest_of
 from vfl.training_spec import TrainingSpec
 
 INPUT_BOUND = 3.0
@@ -99,6 +100,11 @@ def plan(spec: TrainingSpec, rows: int) -> Plan:
         payload_bytes=expected_bytes(spec, rows, opened, cut_width(spec, spec.roster.features[0])),
         reveals=_reveals(spec, steps, training_rows * spec.train.epochs, test_rows, opened),
     )
+
+
+def largest_messages(spec: TrainingSpec, rows: int) -> dict[str, int]:
+    """Payload bytes of one message at most, by kind."""
+    return largest_of(spec, rows, opened_per_step(spec), cut_width(spec, spec.roster.features[0]))
 
 
 def opened_per_step(spec: TrainingSpec) -> int:

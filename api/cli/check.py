@@ -32,9 +32,9 @@ def check(
     text = specification(spec)
     from parties.federation import is_simulation, read_federation  # noqa: PLC0415 - after the arguments are right
     from parties.job_check import check as look  # noqa: PLC0415
-    from vfl.job import read_spec  # noqa: PLC0415
+    from parties.limits import read_limited  # noqa: PLC0415
 
-    found = look(read_federation(text).spec if is_simulation(text) else read_spec(text), rows)
+    found = look(read_federation(text).spec if is_simulation(text) else read_limited(text), rows)
     result(output, msgspec.to_builtins(found), lambda: _shown(found))
 
 

@@ -7,7 +7,7 @@ from vfl.errors import JobError
 def named(error: JobError) -> Failure:
     """An error with a code of its own, raised in this process."""
     from api.demo.errors import DemoExists  # noqa: PLC0415
-    from parties.errors import PortInUse, SettingsError, StorageFailed  # noqa: PLC0415 - only when something went wrong
+    from parties.errors import PortInUse, SettingsError, StorageFailed, printable  # noqa: PLC0415 - only when something went wrong
     from vfl.errors import ImpossibleJob, InvalidData, RowsDiffer, SpecError  # noqa: PLC0415
 
     exit_code = Exit.JOB
@@ -17,4 +17,6 @@ def named(error: JobError) -> Failure:
         error, SettingsError | SpecError | ImpossibleJob | InvalidData | RowsDiffer | DemoExists | StorageFailed
     ):
         exit_code = Exit.ARGUMENTS
-    return Failure(exit_code, error.code, str(error), fix=error.fix, safe=error.safe)
+    # A specification or a table chooses some of the words: none of their letters may steer a terminal.
+    said, fix = ("\n".join(map(printable, text.split("\n"))) for text in (str(error), error.fix))
+    return Failure(exit_code, error.code, said, fix=fix, safe=error.safe)

@@ -1,5 +1,6 @@
 """`vfl job`: propose a job to the peer, look at it, follow it, stop it."""
 
+import itertools
 import shlex
 import time
 from collections.abc import Iterator
@@ -70,15 +71,19 @@ def submit(
 
 @app.command("list")
 def list_jobs(
+    limit: Annotated[int, typer.Option("--limit", metavar="N", min=1, help="Show so many, the newest.")] = 50,
     server: ServerOption = None,
     token_file: TokenFileOption = None,
     party: PartyOption = None,
     output: FormatOption = Format.TEXT,
 ) -> None:
-    """List this party's jobs."""
+    """List this party's jobs, newest first."""
     with connected(server, token_file, party) as client:
-        jobs = client.jobs()
-    result(output, {"jobs": jobs}, lambda: _table(jobs))
+        jobs = list(itertools.islice(client.jobs(), limit + 1))
+    shown, older = jobs[:limit], len(jobs) > limit
+    result(output, {"jobs": shown, "older": older}, lambda: _table(shown))
+    if older and output is Format.TEXT:
+        note(f"There are older ones: --limit {2 * limit} shows more.")
 
 
 @app.command("show")

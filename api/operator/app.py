@@ -7,22 +7,24 @@ from typing import Annotated, Any, TypeVar
 
 import anyio
 import msgspec
-from fastapi import APIRouter, FastAPI, Header, Query, Response
+from fastapi import APIRouter, Depends, FastAPI, Header, Query, Response, Security
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from api.errors import answer_bad_request, answer_bug, answer_http_error, answer_job_error
 from api.limits import BodyLimit
 from api.loopback import LoopbackOnly
+from api.operator.description import LOGIN, describe, known_parameters_only, refusals
 from api.operator.progress import progress
 from api.operator.schemas import EventsBody, HealthBody, JobBody, JobsBody, ReportBody, Submission, VersionBody
 from api.operator.token import TokenRequired
 from parties.channel import WIRE_VERSION
-from parties.party import Party
+from parties.party import JOBS_IN_A_PAGE, Party
 from vfl.errors import JobError
 
 BODY_LIMIT = 1 << 20
 LONGEST_WAIT_SECONDS = 25.0
+MOST_JOBS_IN_A_PAGE = 200
 LAST_EVENT = (1 << 63) - 1
 """What the database can count to."""
 SUBMITS_AT_ONCE, READS_AT_ONCE, CANCELS_AT_ONCE, WATCHERS_AT_ONCE = 4, 8, 8, 32
@@ -50,12 +52,13 @@ def operator_app(party: Party, token_hash: bytes) -> FastAPI:
     app.add_exception_handler(HTTPException, answer_http_error)
     app.add_exception_handler(Exception, answer_bug)
 
-    app.include_router(_health(party))
-    app.include_router(_jobs(party), prefix="/v1")
+    # The token itself is asked for earlier; here the description says so.
+    app.include_router(_health(party), dependencies=[Depends(known_parameters_only)])
+    app.include_router(_jobs(party), prefix="/v1", dependencies=[Depends(known_parameters_only), Security(LOGIN)])
 
     @app.get("/openapi.json", include_in_schema=False)
     async def description() -> dict[str, Any]:
-        return app.openapi()
+        return describe(app)
 
     return app
 
@@ -63,7 +66,7 @@ def operator_app(party: Party, token_hash: bytes) -> FastAPI:
 def _health(party: Party) -> APIRouter:
     router = APIRouter()
 
-    @router.get("/healthz")
+    @router.get("/healthz", responses=refusals())
     async def healthz() -> HealthBody:
         return HealthBody(status="ok", party=party.name)
 
@@ -79,11 +82,11 @@ def _jobs(party: Party) -> APIRouter:
     async def off_loop(task: Callable[[], R], limiter: anyio.CapacityLimiter = reads) -> R:
         return await anyio.to_thread.run_sync(task, limiter=limiter)
 
-    @router.get("/version")
+    @router.get("/version", responses=refusals())
     async def versions() -> VersionBody:
         return VersionBody(version=version(DISTRIBUTION), wire_version=WIRE_VERSION)
 
-    @router.post("/jobs", status_code=202, response_model=JobBody)
+    @router.post("/jobs", status_code=202, response_model=JobBody, responses=refusals(400, 408, 409, 413, 502, 507))
     async def submit(
         submission: Submission, response: Response, idempotency_key: Annotated[str | None, Header()] = None
     ) -> Any:
@@ -91,15 +94,20 @@ def _jobs(party: Party) -> APIRouter:
         response.headers["location"] = f"/v1/jobs/{job.id}"
         return msgspec.to_builtins(job)
 
-    @router.get("/jobs", response_model=JobsBody)
-    async def jobs() -> Any:
-        return {"jobs": msgspec.to_builtins(await off_loop(party.jobs))}
+    @router.get("/jobs", response_model=JobsBody, responses=refusals(404))
+    async def jobs(
+        limit: Annotated[int, Query(ge=1, le=MOST_JOBS_IN_A_PAGE)] = JOBS_IN_A_PAGE,
+        after: Annotated[str, Query()] = "",
+    ) -> Any:
+        found = await off_loop(partial(party.jobs, limit + 1, after))
+        page = found[:limit]
+        return {"jobs": msgspec.to_builtins(page), "next": page[-1].id if len(found) > limit else None}
 
-    @router.get("/jobs/{job}", response_model=JobBody)
+    @router.get("/jobs/{job}", response_model=JobBody, responses=refusals(404))
     async def show(job: str) -> Any:
         return msgspec.to_builtins(await off_loop(partial(party.job, job)))
 
-    @router.get("/jobs/{job}/events", response_model=EventsBody)
+    @router.get("/jobs/{job}/events", response_model=EventsBody, responses=refusals(404))
     async def events(
         job: str,
         after: Annotated[int, Query(ge=0, le=LAST_EVENT)] = 0,
@@ -110,12 +118,12 @@ def _jobs(party: Party) -> APIRouter:
         last = found[-1].number if found else after
         return {"events": msgspec.to_builtins(found), "last": last, "state": state}
 
-    @router.get("/jobs/{job}/report", response_model=ReportBody)
+    @router.get("/jobs/{job}/report", response_model=ReportBody, responses=refusals(404))
     async def report(job: str) -> Any:
         measured = await off_loop(partial(progress, party, job))
         return {"job": msgspec.to_builtins(await off_loop(partial(party.job, job))), "progress": measured}
 
-    @router.post("/jobs/{job}/cancel", response_model=JobBody)
+    @router.post("/jobs/{job}/cancel", response_model=JobBody, responses=refusals(404))
     async def cancel(job: str) -> Any:
         return msgspec.to_builtins(await off_loop(partial(party.cancel, job), cancels))
 

@@ -76,8 +76,31 @@ class JobBody(BaseModel):
     attendance: list[str]
 
 
+class JobLineBody(BaseModel):
+    """A job in a list; the rest of it is at its own address."""
+
+    id: str
+    name: str
+    state: str
+    role: str
+    party: str
+    attempt: int
+    created_at: str
+    started_at: str | None
+    finished_at: str | None
+    step: int
+    steps: int
+    epoch: int
+    epochs: int
+    error_code: str | None
+
+
 class JobsBody(BaseModel):
-    jobs: list[JobBody]
+    """One page, newest first."""
+
+    jobs: list[JobLineBody]
+    next: str | None
+    """`after` of the next page; null at the end."""
 
 
 class ProgressBody(BaseModel):

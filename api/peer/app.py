@@ -1,6 +1,7 @@
 """What another party can reach: one POST for envelopes, and hello."""
 
-from functools import partial
+from collections.abc import Callable
+from typing import TypeVar
 
 import anyio
 import msgspec
@@ -18,22 +19,32 @@ from parties.party import Party
 
 REQUESTS_AT_ONCE = 8
 
+R = TypeVar("R")
+
 
 def peer_app(party: Party) -> FastAPI:
     """Bytes in, receipts out; every check is the channel's."""
     app = FastAPI(title=f"{party.name}: peers", docs_url=None, redoc_url=None, openapi_url=None)
-    app.add_middleware(BodyLimit, limit_bytes=POST_LIMIT)
+    app.add_middleware(BodyLimit, limit_bytes=POST_LIMIT, held=False)
     app.add_middleware(LoopbackOnly)
     app.add_exception_handler(HTTPException, answer_http_error)
     limiter = anyio.CapacityLimiter(REQUESTS_AT_ONCE)
 
+    async def off_loop(task: Callable[[], R]) -> R:
+        return await anyio.to_thread.run_sync(task, limiter=limiter)
+
     @app.post("/peer/v1/envelopes")
     async def envelopes(request: Request) -> Response:
+        post = party.open_post()
         try:
-            post = await request.body()
+            async for piece in request.stream():
+                if post.add(piece):
+                    await off_loop(post.act)
+            answer = await off_loop(post.end)
         except ClientDisconnect:  # it tries again; nobody reads this answer
             return Response(status_code=400)
-        answer = await anyio.to_thread.run_sync(partial(party.deliver, post), limiter=limiter)
+        finally:
+            post.close()
         reply = msgspec.json.decode(answer.body, type=Reply)
         current_request().refusal = reply.code
         if reply.receipts and not reply.code and (connection := getattr(request.state, "connection", None)) is not None:

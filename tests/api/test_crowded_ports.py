@@ -7,6 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -136,3 +137,25 @@ def _submit(label: Any, spec: str) -> None:
     with contextlib.suppress(httpx.HTTPError):
         headers = {"authorization": f"Bearer {label.token}"}
         httpx.post(f"{label.operator}/v1/jobs", json={"spec": spec}, headers=headers, timeout=5.0, trust_env=False)
+
+
+def test_bodies_held_one_byte_short_hold_no_memory(parties: Any) -> None:
+    """Eight of 16 MiB, of a sender that has nothing to say."""
+    label, _ = parties
+    size = 16 << 20
+    head = f"POST /peer/v1/envelopes HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {size}\r\n\r\n".encode()
+    before = resident_bytes(label)
+    with contextlib.ExitStack() as stack:
+        for _ in range(8):
+            connection = stack.enter_context(socket.create_connection(("127.0.0.1", label.peer_port), BOUND_SECONDS))
+            connection.sendall(head + b"\x00\x20" + bytes(size - 3))
+        held_bytes = resident_bytes(label) - before
+        label.call("GET", "/v1/jobs")
+    assert held_bytes < 60 << 20
+
+
+def resident_bytes(party: Any) -> int:
+    status = Path(f"/proc/{party.process.pid}/status").read_text()
+    found = re.search(r"VmRSS:\s+(\d+) kB", status)
+    assert found is not None
+    return int(found[1]) << 10

@@ -56,7 +56,7 @@ def test_health_needs_no_token_and_everything_else_does(label: Any) -> None:
     for token in ("", "Bearer", "Bearer wrong", f"Basic {label.token}"):
         answer = label.client.get(f"{label.operator}/v1/jobs", headers={"authorization": token})
         assert (answer.status_code, answer.json()["code"]) == (401, "unauthorised")
-    assert label.call("GET", "/v1/jobs").json() == {"jobs": []}
+    assert label.call("GET", "/v1/jobs").json() == {"jobs": [], "next": None}
 
 
 def test_no_route_but_health_answers_without_the_token(label: Any) -> None:
@@ -71,6 +71,42 @@ def test_a_page_in_a_browser_cannot_use_the_api_even_with_the_token(label: Any) 
     for headers, status in (({"origin": "http://page.example"}, 403), ({"host": "rebound.example"}, 421)):
         assert label.call("GET", "/v1/jobs", headers=headers).status_code == status
         assert label.call("GET", "/healthz", headers=headers).status_code == status
+
+
+def test_a_client_can_log_in_by_what_the_description_says_and_meets_no_answer_it_does_not_declare(label: Any) -> None:
+    """As a generated client does: the scheme, the routes, the statuses and their media types are all it knows."""
+    document = label.call("GET", "/openapi.json").json()
+    (scheme,) = document["components"]["securitySchemes"].items()
+    assert (scheme[1]["type"], scheme[1]["scheme"]) == ("http", "bearer")
+    login = {"authorization": f"{scheme[1]['scheme']} {label.token}"}
+    for path, operations in document["paths"].items():
+        for method, operation in operations.items():
+            needs_login = path != "/healthz"
+            assert (operation.get("security") == [{scheme[0]: []}]) is needs_login, path
+            responses = operation["responses"]
+            assert {"401", "403", "421", "422"} <= set(responses)
+            url = label.operator + path.replace("{job}", "none")
+            for headers in ({}, login, {"origin": "http://page.example"}, {"host": "rebound.example"}):
+                answer = label.client.request(method, url, headers=headers)
+                assert str(answer.status_code) in responses, (path, answer.status_code)
+                assert answer.headers["content-type"] in responses[str(answer.status_code)]["content"]
+                assert answer.headers["x-request-id"] == answer.json().get("request_id", answer.headers["x-request-id"])
+    problem = document["components"]["schemas"]["ProblemBody"]["properties"]
+    assert set(label.call("GET", "/v1/jobs/none").json()) == set(problem)
+    assert "HTTPValidationError" not in document["components"]["schemas"]
+
+
+def test_a_parameter_no_route_knows_is_refused_by_name(label: Any) -> None:
+    for path, known in (("/v1/jobs", "after, limit"), ("/v1/version", "takes none"), ("/healthz", "takes none")):
+        answer = label.call("GET", path, params={"lmit": "3"})
+        assert (answer.status_code, answer.json()["code"]) == (422, "invalid_request")
+        assert "query.lmit" in answer.json()["detail"]
+        assert known in answer.json()["hint"]
+
+
+def test_pages_of_jobs_have_a_size(label: Any) -> None:
+    assert label.call("GET", "/v1/jobs", params={"limit": 201}).status_code == 422
+    assert label.call("GET", "/v1/jobs", params={"after": "none"}).json()["code"] == "unknown_job"
 
 
 def test_the_version_is_told(label: Any) -> None:
@@ -127,7 +163,7 @@ def test_a_peer_of_another_wire_version_is_named_and_nothing_is_stored(label: An
     answer = label.call("POST", "/v1/jobs", json={"spec": job_spec()})
     assert (answer.status_code, answer.json()["code"]) == (502, "wire_version_differs")
     assert "feature-party speaks wire version 2" in answer.json()["detail"]
-    assert label.call("GET", "/v1/jobs").json() == {"jobs": []}
+    assert label.call("GET", "/v1/jobs").json() == {"jobs": [], "next": None}
 
 
 def test_the_token_stands_in_no_log_and_the_private_files_are_private(label: Any) -> None:

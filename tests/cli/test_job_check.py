@@ -151,3 +151,49 @@ def test_a_roster_of_two_without_an_agreed_range_is_told_the_way_out(run: Run, t
     assert (code, failure["error_code"]) == (4, "spec_conflict")
     assert "a sum over two shows each the other's" in failure["message"]
     assert "model.input_range = [low, high]" in failure["hint"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ("rounds = 30", "rounds = 1000000000", "rounds.rounds is 1000000000; 100000 is the most"),
+        ("input_shape = [64]", "input_shape = [4096, 4096, 4096]\ninput_range = [0.0, 1.0]", "268435456 is the most"),
+        ("input_shape = [64]", f"input_shape = [64]\nhidden = {[4096] * 8}", "model.hidden is 4096"),
+        ('name = "digits"', 'name = "\\u001b[31mred"', "job.name holds control characters"),
+        ('name = "digits"', '"\\u001b[31mname" = 1', "unknown field"),
+        ('name = "digits"', f"name = {'[' * 40_000}", "it nests too deeply"),
+        ('name = "digits"', f"{'.'.join('a' * 20_000)} = 1", "has more than 16 dots"),
+        ('name = "digits"', ".".join(['"b.c"'] * 2_000) + " = 1", "has more than 16 dots"),
+        ("min_clients = 2", f"# {'x' * (256 << 10)}", "262144 is the most"),
+        ('"north", "south", "west"', ", ".join(f'"client-{n}"' for n in range(10_000)), "[data.*] must name every"),
+    ],
+)
+def test_what_a_server_refuses_is_refused_in_the_same_words_before_anything_is_built(
+    run: Run, spec: Callable[..., Path], old: str, new: str, told: str
+) -> None:
+    path = spec()
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
+    code, out, err = run("job", "check", path)
+    assert (code, out) == (4, "")
+    assert told in " ".join(err.split())
+    assert "\x1b" not in err
+    assert len(err) < 5000
+
+
+def test_strings_and_comments_may_hold_what_would_be_deep_as_structure(run: Run, spec: Callable[..., Path]) -> None:
+    path = spec()
+    deep = "[" * 40 + ".".join("a" * 40)
+    text = path.read_text().replace('name = "digits"', f'name = "{deep}", purpose = \'{deep} "\'')
+    path.write_text(f"# {deep}\n{text}")
+    code, out, _ = run("job", "check", path)
+    assert (code, "".join(out.split()).startswith(deep)) == (0, True)
+
+
+def test_a_model_too_large_to_rehearse_is_checked_without_a_forecast(run: Run, spec: Callable[..., Path]) -> None:
+    path = spec()
+    path.write_text(path.read_text().replace("input_shape = [64]", f"input_shape = [64]\nhidden = {[2048] * 8}"))
+    code, out, _ = run("job", "check", path)
+    assert code == 0
+    assert "too large to rehearse" in " ".join(out.split())

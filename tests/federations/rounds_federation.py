@@ -7,7 +7,8 @@ import numpy as np
 from sklearn.datasets import load_digits
 
 from vfl.flow import Flow, Together, run_together
-from vfl.job import read_spec_as
+from vfl.job import JobSpec, read_spec_as
+from vfl.planner import largest_messages
 from vfl.protocols.rounds import aggregator, client
 from vfl.reports import Outcome
 from vfl.rounds_spec import RoundsSpec
@@ -112,4 +113,13 @@ def roles(given: dict[str, Setup[RoundsSpec]]) -> dict[str, Flow[Outcome]]:
 
 
 def run(job: RoundsSpec, saved: bytes = b"", rows_each: int = 60) -> Together[Outcome]:
-    return run_together(roles(setups(job, saved, rows_each)))
+    together = run_together(roles(setups(job, saved, rows_each)))
+    check_sizes(job, together, 0)
+    return together
+
+
+def check_sizes(job: JobSpec, together: Together[Outcome], rows: int) -> None:
+    """No message is larger than what a server lets in of its kind."""
+    most = largest_messages(job, rows)
+    for sent in together.transcript:
+        assert sent.payload_bytes <= most[sent.kind], sent.kind

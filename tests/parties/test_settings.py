@@ -111,7 +111,23 @@ def test_a_port_in_use_is_not_given_to_a_new_party(tmp_path: Path) -> None:
         ("[server]", "[server", "is not TOML", ""),
         ("\n[acceptance]", "\n[server]\n[acceptance]", "is not TOML", "Each table stands once"),
         ("\n[acceptance]", '\n[peers.telco]\nurl = "ftp://x"\n[acceptance]', "must look like http://", ""),
-        ("\n[acceptance]", '\n[peers.label-party]\nurl = "http://x:1"\n[acceptance]', "is this party itself", ""),
+        *(
+            ("\n[acceptance]", f'\n[peers.telco]\nurl = "{url}"\n[acceptance]', "until parties have TLS", "")
+            for url in (
+                "http://192.0.2.7:7202",
+                "http://feature.example:7202",
+                "http://127.0.0.1.feature.example:7202",
+                "https://127.0.0.1:7202",
+                "http://[2001:db8::1]:7202",
+            )
+        ),
+        ("\n[acceptance]", '\n[peers.telco]\nurl = "http://127.0.0.1@x:1"\n[acceptance]', "must look like http://", ""),
+        (
+            "\n[acceptance]",
+            '\n[peers.label-party]\nurl = "http://127.0.0.1:1"\n[acceptance]',
+            "is this party itself",
+            "",
+        ),
     ],
 )
 def test_a_wrong_key_or_value_is_named(folder: Path, old: str, new: str, told: str, fix: str) -> None:

@@ -8,23 +8,32 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from parties.job_list import JobLine
 from parties.store import Count, Event, Job, Store, now
 
 LONG_SECONDS = 20.0
 SPECIFICATION = {"job": {"purpose": "research"}}
+SPEC = msgspec.msgpack.encode(SPECIFICATION)
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[Store]:
     opened = Store(tmp_path)
-    opened.add(a_job(), msgspec.msgpack.encode(SPECIFICATION), None, "key", "digest")
+    opened.add(a_job(), SPEC, None, "key", "digest")
     yield opened
     opened.close()
 
 
-def a_job() -> Job:
+def a_job(job: str = "job", created_at: str = "") -> Job:
     return Job(
-        id="job", name="n", state="running", role="label", party="a", peers=["b"], spec_digest="00", created_at=now()
+        id=job,
+        name="n",
+        state="running",
+        role="label",
+        party="a",
+        peers=["b"],
+        spec_digest="00",
+        created_at=created_at or now(),
     )
 
 
@@ -44,7 +53,19 @@ def test_a_job_shows_what_was_agreed_and_a_list_does_not(store: Store) -> None:
     job = store.job("job")
     assert job is not None
     assert job.specification == SPECIFICATION
-    assert [listed.specification for listed in store.jobs()] == [{}]
+    assert not {"specification", "plan", "reveals", "peers"} & set(JobLine.__struct_fields__)
+
+
+def test_lists_are_pages_newest_first_and_each_begins_after_the_last_job_of_the_one_before(store: Store) -> None:
+    for number in range(5):
+        store.add(a_job(f"job-{number}", created_at=f"2026-01-01T00:00:0{number // 2}+00:00"), SPEC)
+    store.update("job-4", error={"code": "cancelled"})
+    listed, after = [], ""
+    while page := store.lines(2, after):
+        listed += page
+        after = page[-1].id
+    assert [line.id for line in listed if line.id != "job"] == ["job-4", "job-2", "job-3", "job-0", "job-1"]
+    assert {line.id: line.error_code for line in listed}["job-4"] == "cancelled"
 
 
 def test_the_model_of_a_folder_that_was_copied_lies_in_the_copy(store: Store, tmp_path: Path) -> None:

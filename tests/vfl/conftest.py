@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from rounds_federation import check_sizes
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_digits
 
 from crypto.ckks_parameters import CkksPreset
@@ -134,7 +135,9 @@ def federation() -> Callable[..., tuple[TrainingSpec, Together[Outcome]]]:
     ) -> tuple[TrainingSpec, Together[Outcome]]:
         spec = specification(joined, **options)
         preset = preset_of(spec)
-        return spec, train(spec, joined, change(preset) if change and preset else preset)
+        together = train(spec, joined, change(preset) if change and preset else preset)
+        check_sizes(spec, together, len(joined.labels))
+        return spec, together
 
     return run
 
