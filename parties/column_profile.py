@@ -239,7 +239,8 @@ def _copy(column: _Column, other: _Column) -> str:
     if np.array_equal(column.values, -other.values):
         return "the negative of {}"
     factor = sign * column.deviation / other.deviation
-    return f"{factor:.4g} times {{}} plus {column.mean - factor * other.mean:.4g}"
+    offset = column.mean - factor * other.mean
+    return f"{factor:.4g} times {{}}" + (f" plus {offset:.4g}" if abs(offset) > SAME * column.deviation else "")
 
 
 def _listed(texts: list[str]) -> str:

@@ -56,6 +56,7 @@ def some(values: Floats, place: float | list[float], every: int) -> Floats:
         ("b0", AGE, "repeated_column", "'b0' is the same as 'first'"),
         ("b0", -AGE, "repeated_column", "'b0' is the negative of 'first'"),
         ("b0", AGE * 1.8 + 32, "repeated_column", "'b0' is 1.8 times 'first' plus 32"),
+        ("b0", AGE * 0.3, "repeated_column", "'b0' is 0.3 times 'first'"),
         ("b0", LABEL, "label_among_columns", "'b0' is the same as the label 'y'"),
         ("b0", 1 - LABEL, "label_among_columns", "'b0' is -1 times the label 'y' plus 1"),
     ],
