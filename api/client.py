@@ -3,7 +3,7 @@
 Every failure is one of four exceptions, so that a caller can tell a server that is away from a request it refused.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeAlias
@@ -90,10 +90,13 @@ class Client:
     def version(self) -> JsonObject:
         return self._send("GET", "/v1/version")
 
-    def submit(self, spec: str, *, idempotency_key: str = "") -> JsonObject:
-        """Propose a job; `spec` is TOML text. The same key and text give the same job."""
+    def submit(self, spec: str, *, idempotency_key: str = "", notices: Sequence[JsonObject] = ()) -> JsonObject:
+        """Propose a job; `spec` is TOML text. The same key and text give the same job.
+
+        `notices` say what was guessed to write the text; they are stored with the job.
+        """
         headers = {"Idempotency-Key": idempotency_key} if idempotency_key else {}
-        return self._send("POST", "/v1/jobs", json={"spec": spec}, headers=headers)
+        return self._send("POST", "/v1/jobs", json={"spec": spec, "notices": list(notices)}, headers=headers)
 
     def jobs(self) -> Iterator[JsonObject]:
         """One line for each job, newest first; pages are asked for as they are read."""

@@ -8,6 +8,7 @@ import difflib
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,12 +17,9 @@ from numpy.typing import NDArray
 
 from parties.column_profile import column_notices
 from parties.errors import (
-    ConstantLabel,
     DuplicateIds,
     IdAmongColumns,
     LabelInFeatureFile,
-    LabelsNotBinary,
-    LabelsNotClasses,
     MissingValue,
     NonNumericCell,
     NotFinite,
@@ -31,16 +29,16 @@ from parties.errors import (
     WrongWidth,
 )
 from parties.file_kinds import decimal_comma
+from parties.labels import Labels, guess_task, read_labels
 from parties.row_ids import oddities
 from parties.settings import DatasetSettings
+from parties.spellings import MISSING
 from parties.table_files import Rows, open_table, reading
 from vfl.job import JobSpec
 from vfl.notices import Notice
 from vfl.terms import Brought, PartyId
 
 MINIMUM_ROWS = 2
-EXAMPLES = 3
-FEWEST_CLASSES = 3
 LARGEST = 1e100
 """Beyond it a column's variance no longer fits a float64, and standardising gives NaN."""
 TABLE_LIMIT = 3 << 30
@@ -58,6 +56,8 @@ class Table:
     """rows; at the label party only."""
     names: tuple[str, ...] = ()
     """Of the columns."""
+    classes: tuple[str, ...] = ()
+    """What the file holds for class 0, 1, ... of labels that are classes."""
     notices: tuple[Notice, ...] = ()
     """For this party's operator; nothing of them goes to a peer."""
 
@@ -113,12 +113,18 @@ def _load(folder: Path, datasets: dict[str, DatasetSettings], spec: JobSpec, me:
     columns = np.empty((height, len(asked)), dtype=np.float64)
     for position, column in enumerate(asked):
         columns[:, position] = _numbers(rows, column, path.name)
-    labels = _numbers(rows, brought.label, path.name) if brought.label else None
-    if labels is not None:
-        _check_labels(spec, labels, brought)
-    label = None if labels is None else (brought.label, labels)
-    notices = (*_row_notices(rows, ids, path.name), *column_notices(path.name, asked, columns, label))
-    return Table(ids, columns, labels, asked, notices)
+    read = Labels(None)
+    if brought.label:
+        numbers = partial(_numbers, rows, brought.label, path.name)
+        read = read_labels(spec.job, brought, me, rows.frame[brought.label], numbers)
+    label = None if read.numbers is None else (brought.label, read.numbers)
+    notices = (*_row_notices(rows, ids, path.name), *column_notices(path.name, asked, columns, label), *read.notices)
+    return Table(ids, columns, read.numbers, asked, read.classes, notices)
+
+
+def task_of(file: str, label: str, rows: Rows) -> tuple[str, tuple[Notice, ...]]:
+    """What the labels of a file suggest is to be learned, as a guess. Raises InvalidData."""
+    return guess_task(label, rows.frame[label], partial(_numbers, rows, label, file))
 
 
 def _row_notices(rows: Rows, ids: tuple[str, ...], file: str) -> Iterator[Notice]:
@@ -130,7 +136,7 @@ def _row_notices(rows: Rows, ids: tuple[str, ...], file: str) -> Iterator[Notice
 
 def classes_of(table: Table) -> int:
     """Number of classes of checked multiclass labels."""
-    return 0 if table.labels is None else int(table.labels.max()) + 1
+    return len(table.classes)
 
 
 def ids_digest(joint_seed: bytes, ids: tuple[str, ...]) -> bytes:
@@ -194,7 +200,7 @@ def _fix_of(cell: object, *, everywhere: bool) -> str:
         return "The column is empty in every row: leave it out."
     if decimal_comma(text):
         return "Write numbers with a decimal point: the comma separates fields."
-    if text.lower() in _MISSING:
+    if text.lower() in MISSING:
         return f"{text!r} seems to stand for a missing value: fill or remove such rows at both parties."
     if _number(text.strip("%€$£ ").replace(",", "").replace("\u00a0", "").replace(" ", "")):
         return "Write the number alone: no unit, no percent sign, no sign between thousands."
@@ -208,45 +214,5 @@ def _number(text: str) -> bool:
     return False
 
 
-def _check_labels(spec: JobSpec, labels: NDArray[np.float64], brought: Brought) -> None:
-    found, name = np.unique(labels), brought.label
-    if len(found) == 1 and not brought.some_classes:
-        raise ConstantLabel(f"the label {name!r} is {found[0]:g} in every row: there is nothing to learn")
-    if spec.job.task == "binary":
-        wrong = labels[~np.isin(labels, (0.0, 1.0))]
-        if len(wrong):
-            raise LabelsNotBinary(
-                f"the label {name!r} of a binary job must be 0 or 1; {len(wrong)} rows hold {_examples(wrong)}",
-                fix='Recode the label, or set job.task to "multiclass" or "regression".',
-            )
-    if spec.job.task == "multiclass" and brought.some_classes:
-        wrong = labels[~np.isin(labels, np.arange(spec.job.classes))]
-        if len(wrong):
-            raise LabelsNotClasses(
-                f"the label {name!r} must be an integer from 0 to {spec.job.classes - 1}, as job.classes says; "
-                f"{len(wrong)} rows hold {_examples(wrong)}",
-                fix="Recode the label, or correct job.classes.",
-            )
-    elif spec.job.task == "multiclass":
-        classes = len(found)
-        if not np.array_equal(found, np.arange(classes)) or classes < FEWEST_CLASSES:
-            raise LabelsNotClasses(
-                f"the label {name!r} of a multiclass job must be the integers 0 to K-1, at least three and each "
-                f"in some row; it holds {classes} values: {_examples(found)}",
-                fix="Recode the label; two classes are a binary job.",
-            )
-        if spec.job.classes not in {0, classes}:
-            raise LabelsNotClasses(
-                f"the label {name!r} holds {classes} classes, job.classes says {spec.job.classes}",
-                fix="Leave job.classes out: the label party fills it in.",
-            )
-
-
-def _examples(values: NDArray[np.float64]) -> str:
-    distinct = np.unique(values)
-    return ", ".join(f"{value:g}" for value in distinct[:EXAMPLES]) + (", ..." if len(distinct) > EXAMPLES else "")
-
-
-_MISSING = {"na", "n/a", "#n/a", "null", "none", "missing", "unknown", "?", "-", "--", ".", "nil", "<na>"}
 _CORRECT_PATH = "Correct [datasets] in party.toml; paths are relative to its folder."
 _ADD_DATASET = "Add it under [datasets] in party.toml."

@@ -243,6 +243,12 @@ class LabelsNotClasses(InvalidData):
     code = "labels_not_classes"
 
 
+class TaskUnclear(InvalidData):
+    """Labels that may be classes or amounts, and nobody said which."""
+
+    code = "task_unclear"
+
+
 class WrongWidth(InvalidData):
     code = "wrong_width"
 

@@ -7,8 +7,6 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
-import msgspec
-
 from parties.errors import StorageFailed, printable
 from parties.kept_words import Words
 from parties.registry import Registry
@@ -102,8 +100,7 @@ class Journal:
 
     def tell(self, notices: Iterable[Notice]) -> list[Notice]:
         """Notices of the role, stored with the job; answers all the job has."""
-        told = [msgspec.structs.replace(notice, text=printable(notice.text)) for notice in notices]
-        return self._store.tell(self._job, told)
+        return self._store.tell(self._job, notices)
 
     def update(self, **values: Any) -> None:
         """Columns of the job that no event tells of."""

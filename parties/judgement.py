@@ -45,6 +45,7 @@ class Judgement:
             "steps": self.plan.steps,
             "reveals": [msgspec.to_builtins(line) for line in self.plan.reveals],
             "plan": numbers,
+            "classes": [name for table in self.tables.values() for name in table.classes],
             "lowered_floors": self.lowered_floors,
         }
 

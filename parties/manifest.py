@@ -13,6 +13,8 @@ class Inputs(NamedTuple):
 
     columns: tuple[str, ...]
     label: str
+    classes: tuple[str, ...] = ()
+    """What the label holds for class 0, 1, ..."""
 
 
 NO_INPUTS = Inputs((), "")
@@ -23,7 +25,8 @@ def inputs_of(spec: JobSpec, party: PartyId, tables: Mapping[str, Table]) -> Inp
     brought = spec.brings(party).values()
     label = next((found.label for found in brought if found.label), "")
     named = next((found.columns for found in brought), ())
-    return Inputs(next((table.names for table in tables.values()), named), label)
+    classes = next((table.classes for table in tables.values() if table.classes), ())
+    return Inputs(next((table.names for table in tables.values()), named), label, classes)
 
 
 def manifest(job: str, spec: JobSpec, party: PartyId, inputs: Inputs, result: Mapping[str, Any]) -> dict[str, Any]:
@@ -37,5 +40,6 @@ def manifest(job: str, spec: JobSpec, party: PartyId, inputs: Inputs, result: Ma
         "data": {use: brought.dataset for use, brought in spec.brings(party).items()},
         "columns": inputs.columns,
         "label": inputs.label,
+        "classes": inputs.classes,
         **result,
     }

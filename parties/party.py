@@ -5,7 +5,7 @@ import hashlib
 import logging
 import secrets
 import threading
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import IO, Any
@@ -60,6 +60,7 @@ from parties.transport import Answer, HttpTransport, Transport
 from vfl import planner
 from vfl.errors import ImpossibleJob, JobError
 from vfl.job import JobSpec, decode_spec
+from vfl.notices import Notice
 from vfl.terms import PartyId
 
 LOCK_FILE = "party.lock"
@@ -101,8 +102,8 @@ class Party:
 
     # For this party's operator
 
-    def submit(self, text: str, idempotency_key: str | None = None) -> Job:
-        """Check a job against this party's own table and policy, then propose it to every peer.
+    def submit(self, text: str, idempotency_key: str | None = None, told: Sequence[Notice] = ()) -> Job:
+        """Check a job against own table and policy, then propose it to every peer; `told` was guessed to write it.
 
         Raises SpecError, ImpossibleJob, InvalidData, PolicyRefused, NotTheCoordinator, UnknownPeer, UnknownModel,
         PeerUnreachable, PeerWireVersion, IdempotencyKeyReused or StorageFailed; then nothing was stored or sent.
@@ -123,6 +124,7 @@ class Party:
             agreement = Agreement(share, commitment_to(share), self._private_seed())
             job = self._new_job(job_id(spec.digest(), agreement.commitment), spec, judgement)
             supervisor = self._supervise(job, spec, agreement, idempotency_key, digest)
+            self._store.tell(supervisor.job, told)
             supervisor.propose(judgement.tables, first_model)
             return self.job(supervisor.job)
 

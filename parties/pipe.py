@@ -28,6 +28,8 @@ class RawTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     labels: bytes | None
     """float64, rows; where this table has labels."""
     ids_digest: bytes
+    classes: tuple[str, ...] = ()
+    """What this party calls its classes."""
 
 
 class Start(Frame, frozen=True):

@@ -136,4 +136,5 @@ def _raw(table: Table, seed: bytes) -> RawTable:
         columns=table.columns.tobytes(),
         labels=None if table.labels is None else table.labels.tobytes(),
         ids_digest=ids_digest(seed, table.ids),
+        classes=table.classes,
     )

@@ -12,6 +12,9 @@ _WHOLE = re.compile(r"([+-]?)0*(\d+)")
 _POINT_ZERO = re.compile(r"([+-]?\d+)\.0*")
 SCIENTIFIC = re.compile(r"[+-]?\d(\.\d+)?[eE]\+?\d{1,2}")
 
+MISSING = {"na", "n/a", "#n/a", "null", "none", "missing", "unknown", "?", "-", "--", ".", "nil", "<na>"}
+"""What many a program writes where a value is missing, in lower case."""
+
 
 @dataclass(frozen=True)
 class Difference:

@@ -16,7 +16,7 @@ import msgspec
 import sqlalchemy as sql
 from sqlalchemy import event as sql_event
 
-from parties.errors import DatabaseBusy, StorageFailed
+from parties.errors import DatabaseBusy, StorageFailed, printable
 from parties.job_list import JobLine, page_of
 from parties.kept_words import KeptWord, Words, keep, kept, words_table
 from parties.registry import Registry
@@ -54,6 +54,7 @@ _JOBS = sql.Table(
     sql.Column("metrics", sql.JSON, nullable=False),
     sql.Column("operations", sql.JSON, nullable=False),
     sql.Column("series", sql.JSON, nullable=False),
+    sql.Column("classes", sql.JSON, nullable=False),
     sql.Column("notices", sql.JSON, nullable=False),
     sql.Column("reveals", sql.JSON, nullable=False),
     sql.Column("plan", sql.JSON, nullable=False),
@@ -129,6 +130,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     metrics: dict[str, float] = {}
     operations: dict[str, int] = {}
     series: dict[str, list[float | None]] = {}
+    classes: list[str] = []
+    """What this party's label holds for class 0, 1, ...; of two, the second is positive."""
     notices: list[Notice] = []
     """What the table and the specification told when the job was made, then what came of it."""
     traffic: list[Traffic] = []
@@ -200,7 +203,7 @@ class Store:
     ) -> None:
         """`agreement` is what it takes to go on with the job after this server was away; never shown."""
         values = {name: value for name, value in msgspec.structs.asdict(job).items() if name in _JOBS.c}
-        values["notices"] = msgspec.to_builtins(job.notices)
+        values["notices"] = msgspec.to_builtins([_printable(notice) for notice in job.notices])
         with self._writing() as connection:
             connection.execute(
                 _JOBS.insert().values(
@@ -252,7 +255,7 @@ class Store:
         query = sql.select(_JOBS.c.notices).where(_JOBS.c.id == job)
         with self._writing() as connection:
             known = msgspec.convert(connection.execute(query).scalar_one(), list[Notice])
-            known += [notice for notice in dict.fromkeys(notices) if notice not in known]
+            known += [notice for notice in dict.fromkeys(map(_printable, notices)) if notice not in known]
             connection.execute(_JOBS.update().where(_JOBS.c.id == job).values(notices=msgspec.to_builtins(known)))
         return known
 
@@ -370,6 +373,10 @@ def now() -> str:
 
 def seconds_since(time: str) -> float:
     return _between(time, now()) or 0.0
+
+
+def _printable(notice: Notice) -> Notice:
+    return msgspec.structs.replace(notice, text=printable(notice.text))
 
 
 def _attendance(connection: sql.Connection, job: str) -> list[str]:

@@ -83,6 +83,7 @@ def _table(raw: RawTable) -> Table:
         ids_digest=raw.ids_digest,
         columns=np.frombuffer(raw.columns, np.float64).reshape(raw.rows, -1),
         labels=None if raw.labels is None else np.frombuffer(raw.labels, np.float64),
+        classes=raw.classes,
     )
 
 

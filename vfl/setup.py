@@ -26,6 +26,8 @@ class Table:
     """rows x columns, in the order of the specification."""
     labels: NDArray[np.float64] | None = None
     """rows; at the label party only."""
+    classes: tuple[str, ...] = ()
+    """What this party calls class 0, 1, ...; empty where it has no names for them."""
 
 
 @dataclass(frozen=True)

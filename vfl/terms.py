@@ -47,6 +47,8 @@ class Brought(Section, frozen=True, kw_only=True):
     every_column: bool = False
     """No columns are named and all but id and label enter, in the order of the file."""
     label: str = ""
+    positive: str | int = ""
+    """The value of a binary label that counts as 1; empty leaves it to the label party."""
     label_ignored: str = ""
     """With `every_column`: a label column that is left aside if the file has it."""
     some_classes: bool = False

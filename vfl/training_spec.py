@@ -32,6 +32,8 @@ class Columns(Section, frozen=True, kw_only=True):
     dataset: str
     columns: tuple[str, ...] = ()
     label: str = ""
+    positive: str | int = ""
+    """Of a binary label, the value that counts as 1; empty: the greater of two numbers."""
     scaling: Literal["clip"] = "clip"
     """By the owner, on its own training rows: standardised and clipped to three standard deviations."""
 
@@ -116,12 +118,14 @@ class TrainingSpec(Section, frozen=True, kw_only=True):
         )
         for party, brought in self.data.items():
             at = f"data.{party}"
+            require(brought.positive == "" or self.job.task == "binary", f"{at}.positive is for a binary task")
             require(len(set(brought.columns)) == len(brought.columns), f"{at}.columns names a column twice")
             if party == self.roster.label:
                 require(bool(brought.label), f"{at}.label is missing: {party} is the label party")
                 require(brought.label not in brought.columns, f"{at}: the label is among the columns")
             else:
                 require(not brought.label, f"{at}.label is set, but {party} is a feature party")
+                require(brought.positive == "", f"{at}.positive is set, but {party} is a feature party")
                 require(bool(brought.columns), f"{at}.columns is empty: a feature party brings at least one")
         require(0.0 < self.split.test < 1.0, "split.test must lie between 0 and 1")
         require(self.train.epochs >= 1, "train.epochs must be at least 1")
@@ -241,6 +245,7 @@ class TrainingSpec(Section, frozen=True, kw_only=True):
                 dataset=of.dataset,
                 columns=of.columns,
                 label=of.label,
+                positive=of.positive,
                 label_at_peer="" if party == self.roster.label else label,
             )
         }

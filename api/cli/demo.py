@@ -75,8 +75,8 @@ class _Planned:
 
     name: str
     parties: tuple[str, ...]
-    lowered: Iterable[str]
-    """Lines about the floors that are lowered for it."""
+    told: Iterable[str]
+    """Lines about what was guessed and the floors that are lowered for it."""
     run: "Callable[[Path, Watcher], dict[str, Any]]"
 
 
@@ -123,6 +123,14 @@ def demo(
             rich_help_panel=OWN,
         ),
     ] = None,
+    positive: Annotated[
+        str | None,
+        typer.Option(
+            metavar="VALUE",
+            help="The value of a label with two values that counts as positive (default: the greater number).",
+            rich_help_panel=OWN,
+        ),
+    ] = None,
     mode: Annotated[
         Mode | None,
         typer.Option(
@@ -146,14 +154,20 @@ def demo(
     """
     from api.cli.demo_screen import rounds_screen, training_screen  # noqa: PLC0415 - as all below
 
-    own = {"--label-file": label_file, "--feature-file": feature_file, "--id": id_column, "--label": label}
+    own: dict[str, Any] = {
+        "--label-file": label_file,
+        "--feature-file": feature_file,
+        "--id": id_column,
+        "--label": label,
+    }
     if mode:
-        columns = {"--scheme": scheme, "--layout": layout, "--top": top, "--epochs": epochs, "--task": task}
+        columns = {"--scheme": scheme, "--layout": layout, "--top": top, "--epochs": epochs}
+        own |= {"--task": task, "--positive": positive}
         _check_mode(mode, dataset, columns | own)
         planned, screen = _planned_rounds(mode, rounds, seed), rounds_screen
     else:
-        _check_arguments(dataset, own, task, rounds)
-        table = _table(dataset, label_file, feature_file, id_column, label, task)
+        _check_arguments(dataset, own, {"--task": task, "--positive": positive}, rounds)
+        table = _table(dataset, label_file, feature_file, id_column, label, task, positive)
         planned = _planned_training(table, seed, epochs=epochs, scheme=scheme, layout=layout, top=top)
         screen = training_screen
     data = _run(planned, output_folder, quiet=quiet)
@@ -173,7 +187,9 @@ def _check_mode(mode: Mode, dataset: Dataset | None, others: dict[str, Any]) -> 
         )
 
 
-def _check_arguments(dataset: Dataset | None, own: dict[str, Any], task: Task | None, rounds: int | None) -> None:
+def _check_arguments(
+    dataset: Dataset | None, own: dict[str, Any], of_labels: dict[str, Any], rounds: int | None
+) -> None:
     given = [name for name, value in own.items() if value]
     if rounds:
         raise Failure(
@@ -194,8 +210,17 @@ def _check_arguments(dataset: Dataset | None, own: dict[str, Any], task: Task | 
             f"own tables need {missing} as well",
             fix="For example: vfl demo --label-file a.csv --feature-file b.csv --id id --label y",
         )
-    if task and not given:
-        raise Failure(Exit.ARGUMENTS, "invalid_arguments", "--task is for own tables", fix="Leave it out.")
+    for name, value in of_labels.items():
+        if value and not given:
+            raise Failure(Exit.ARGUMENTS, "invalid_arguments", f"{name} is for own tables", fix="Leave it out.")
+    task = of_labels["--task"]
+    if of_labels["--positive"] and task not in {None, Task.BINARY}:
+        raise Failure(
+            Exit.ARGUMENTS,
+            "invalid_arguments",
+            f"--positive is for --task binary, not for {task}",
+            fix="Leave one of the two out.",
+        )
 
 
 def _table(
@@ -205,11 +230,12 @@ def _table(
     id_column: str | None,
     label: str | None,
     task: Task | None,
+    positive: str | None,
 ) -> "DividedTable":
     if label_file and feature_file and id_column and label:
         from api.demo.own_tables import own_tables  # noqa: PLC0415 - polars and scikit-learn, after the arguments
 
-        return own_tables(label_file, feature_file, id_column, label, task.value if task else None)
+        return own_tables(label_file, feature_file, id_column, label, task.value if task else None, positive)
     from api.demo.tables import BUNDLED  # noqa: PLC0415
 
     return BUNDLED[(dataset or Dataset.BREAST_CANCER).value]()
@@ -238,7 +264,10 @@ def _planned_training(
     return _Planned(
         table.name,
         PARTIES,
-        [f"floor lowered in both party.toml: {floor}" for floor in agreement.floors],
+        [
+            *map(str, table.guesses),
+            *(f"floor lowered in both party.toml: {floor}" for floor in agreement.floors),
+        ],
         lambda folder, watcher: run(Demonstration(table, agreement, seed, folder), watcher),
     )
 
@@ -285,7 +314,7 @@ def _run_in(place: "Place", planned: _Planned, *, quiet: bool) -> dict[str, Any]
             progress.line(f"folder {folder}")
             if place.set_aside:
                 progress.line(f"an unfinished demonstration was here; its files are in {place.set_aside}")
-            for line in planned.lowered:
+            for line in planned.told:
                 progress.line(line)
             data = planned.run(folder, progress)
         finish(folder, envelope(data))

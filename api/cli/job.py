@@ -309,6 +309,8 @@ def _facts(job: dict[str, Any]) -> Iterator[tuple[str, str]]:
         if len(known) > 1:
             yield f"{name} by round", f"{known[0]:,.6g} to {known[-1]:,.6g} over {len(values)}"
     yield from (("attendance", sentence) for sentence in job["attendance"])
+    if job["classes"]:
+        yield "classes", ", ".join(job["classes"]) + (" (positive)" if len(job["classes"]) == 2 else "")
     yield from ((notice["kind"], notice["text"]) for notice in job["notices"])
     yield from ((f"{name} time", f"{value:.1f} s") for name, value in job["seconds"].items() if value is not None)
     yield from (("lowered floor", str(floor)) for floor in job["lowered_floors"])

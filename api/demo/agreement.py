@@ -127,6 +127,7 @@ def _text(table: DividedTable, training: Training, scheme: str, seed: int) -> st
         f"dataset = {_toml(DATASET)}",
         f"columns = {_toml(table.own_columns)}",
         f"label = {_toml(table.label)}",
+        *([f"positive = {_toml(table.positive)}"] if table.positive else []),
         f"[data.{FEATURE_PARTY}]",
         f"dataset = {_toml(DATASET)}",
         f"columns = {_toml(table.feature_columns)}",

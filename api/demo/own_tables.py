@@ -3,28 +3,29 @@
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
+import msgspec
 import polars as pl
-from numpy.typing import NDArray
 
 from api.demo.agreement import agree
 from api.demo.tables import DATASET, FEATURE_PARTY, LABEL_PARTY, DividedTable
-from parties.datasets import load
+from parties.datasets import Table, load, task_of
 from parties.errors import LabelInFeatureFile
+from parties.labels import FEWEST_CLASSES
 from parties.row_ids import oddities, what_differs
 from parties.settings import DatasetSettings
 from parties.table_files import TableFile, open_table
 from vfl.errors import InvalidData, RowsDiffer
+from vfl.notices import Notice
 
 NAME = "own-tables"
-MOST_CLASSES = 50
-"""Whole numbers 0 to K-1 are taken for classes up to this many."""
 
 
-def own_tables(label_path: Path, feature_path: Path, id_column: str, label: str, task: str | None) -> DividedTable:
+def own_tables(
+    label_path: Path, feature_path: Path, id_column: str, label: str, task: str | None, positive: str | None = None
+) -> DividedTable:
     """Two files with the same ids in the same order; every column but id and label enters the job.
 
-    The task follows from the labels unless given. Raises InvalidData or RowsDiffer, naming file, column and row.
+    The task is guessed from the labels unless given. Raises InvalidData or RowsDiffer, naming file, column and row.
     """
     label_table = open_table(label_path, str(label_path), missing=_NAME_FILES)
     feature_table = open_table(feature_path, str(feature_path), missing=_NAME_FILES)
@@ -42,12 +43,25 @@ def own_tables(label_path: Path, feature_path: Path, id_column: str, label: str,
 
     paths = {LABEL_PARTY: label_path, FEATURE_PARTY: feature_path}
     label_file, feature_file = (_whole(each, id_column) for each in (label_table, feature_table))
-    table = DividedTable(NAME, "regression", 0, id_column, label, label_file, feature_file)
-    labels = _checked_labels(table, paths)
-    task = task or _task_of(labels)
-    table = replace(table, task=task, classes=len(np.unique(labels)) if task == "multiclass" else 0)
-    _checked_labels(table, paths)
-    return table
+    guesses: tuple[Notice, ...] = ()
+    if task is None and positive is not None:
+        task = "binary"
+    elif task is None:
+        task, guesses = task_of(label_path.name, label, label_table.rows(label_table.names, id_column))
+    table = DividedTable(
+        NAME,
+        task,
+        FEWEST_CLASSES if task == "multiclass" else 0,
+        id_column,
+        label,
+        label_file,
+        feature_file,
+        positive=positive or "",
+        guesses=guesses,
+    )
+    brought = _checked(table, paths)
+    guesses += tuple(notice for notice in brought.notices if notice.kind == "guess")
+    return replace(table, classes=len(brought.classes) if task == "multiclass" else 0, guesses=guesses)
 
 
 def _whole(file: TableFile, id_column: str) -> pl.DataFrame:
@@ -56,9 +70,11 @@ def _whole(file: TableFile, id_column: str) -> pl.DataFrame:
     return rows.frame.vstack(rows.frame.clear(rows.blank)) if rows.blank else rows.frame
 
 
-def _checked_labels(table: DividedTable, paths: dict[str, Path]) -> NDArray[np.float64]:
-    """Both files loaded as the parties will load them, and compared; answers the labels."""
+def _checked(table: DividedTable, paths: dict[str, Path]) -> Table:
+    """Both files loaded as the parties will load them, and compared; answers the label party's."""
     spec = agree(table, scheme="none", epochs=None, seed=0).spec
+    # How many classes there are is told from the labels.
+    spec = msgspec.structs.replace(spec, job=msgspec.structs.replace(spec.job, classes=0))
     loaded = {
         party: load(Path(), {DATASET: DatasetSettings(path=str(path.resolve()), id=table.id)}, spec, party)["rows"]
         for party, path in paths.items()
@@ -80,17 +96,7 @@ def _checked_labels(table: DividedTable, paths: dict[str, Path]) -> NDArray[np.f
             f"{paths[LABEL_PARTY]} and {paths[FEATURE_PARTY]} {differ}{f'; {spelled}' if spelled else ''}",
             fix=" ".join([_ONE_WAY if spelled else _SAME_ROWS, *filter(None, odd)]),
         )
-    labels = label.labels
-    return np.empty(0) if labels is None else labels
-
-
-def _task_of(labels: NDArray[np.float64]) -> str:
-    found = np.unique(labels)
-    if np.array_equal(found, [0, 1]):
-        return "binary"
-    if 3 <= len(found) <= MOST_CLASSES and np.array_equal(found, np.arange(len(found))):
-        return "multiclass"
-    return "regression"
+    return label
 
 
 _NAME_FILES = "Name your tables with --label-file and --feature-file."

@@ -4,6 +4,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
+
 from api.client import JsonObject
 from api.demo.agreement import DEADLINE_SECONDS, Agreement
 from api.demo.baselines import JoinedRows, compare
@@ -40,11 +42,12 @@ def run(demonstration: Demonstration, watcher: Watcher) -> JsonObject:
     """
     started = time.monotonic()
     folder, agreement = demonstration.folder, demonstration.agreement
+    guesses = [msgspec.to_builtins(guess) for guess in demonstration.table.guesses]
     ports = free_ports(PARTIES)
     write_parties(folder, demonstration.table, agreement, demonstration.seed, ports)
     watcher.phase("starting two party servers")
     with Servers(folder, ports) as servers:
-        job_id = servers.client(LABEL_PARTY).submit(agreement.text)["id"]
+        job_id = servers.client(LABEL_PARTY).submit(agreement.text, notices=guesses)["id"]
         watcher.phase("the parties agree on the job")
         jobs, most_processes = follow(servers, PARTIES, job_id, DEADLINE_SECONDS, watcher)
     watcher.phase("comparing with models trained in clear")

@@ -7,6 +7,7 @@ import numpy as np
 import polars as pl
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_digits
 
+from vfl.notices import Notice
 from vfl.training_spec import Bottom
 
 LABEL_PARTY, FEATURE_PARTY = "label-party", "feature-party"
@@ -52,6 +53,10 @@ class DividedTable:
     """Id, label, and the label party's own columns."""
     feature_file: pl.DataFrame
     """Id and the feature party's columns."""
+    positive: str = ""
+    """The value of a binary label that counts as 1, where the user names it."""
+    guesses: tuple[Notice, ...] = ()
+    """What was told from the labels, for want of --task."""
     training: Training | None = None
     """A linear top model over the features; None: whatever suits the number of rows."""
     others: tuple[Training, ...] = ()

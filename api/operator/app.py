@@ -21,6 +21,7 @@ from api.operator.token import TokenRequired
 from parties.channel import WIRE_VERSION
 from parties.party import JOBS_IN_A_PAGE, Party
 from vfl.errors import JobError
+from vfl.notices import Notice
 
 BODY_LIMIT = 1 << 20
 LONGEST_WAIT_SECONDS = 25.0
@@ -90,7 +91,8 @@ def _jobs(party: Party) -> APIRouter:
     async def submit(
         submission: Submission, response: Response, idempotency_key: Annotated[str | None, Header()] = None
     ) -> Any:
-        job = await off_loop(partial(party.submit, submission.spec, idempotency_key), submits)
+        told = msgspec.convert([notice.model_dump() for notice in submission.notices], list[Notice])
+        job = await off_loop(partial(party.submit, submission.spec, idempotency_key, told), submits)
         response.headers["location"] = f"/v1/jobs/{job.id}"
         return msgspec.to_builtins(job)
 

@@ -1,8 +1,16 @@
 """What the control API takes and gives, as pydantic models: the OpenAPI document is made from them."""
 
-from typing import Any
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class NoticeBody(BaseModel):
+    """What this party is told beside results and errors; the codes stand in docs/notices.md."""
+
+    kind: Literal["guess", "warning", "note"]
+    code: str
+    text: str
 
 
 class Submission(BaseModel):
@@ -10,6 +18,8 @@ class Submission(BaseModel):
 
     spec: str
     """A job specification as TOML text."""
+    notices: list[NoticeBody] = Field(default=[], max_length=20)
+    """What was guessed to write it; stored with the job beside this party's own."""
 
 
 class TrafficBody(BaseModel):
@@ -31,14 +41,6 @@ class ErrorBody(BaseModel):
     safe: str
     fix: str
     side: str
-
-
-class NoticeBody(BaseModel):
-    """What this party is told beside results and errors; the codes stand in docs/notices.md."""
-
-    kind: str
-    code: str
-    text: str
 
 
 class JobBody(BaseModel):
@@ -64,6 +66,7 @@ class JobBody(BaseModel):
     metrics: dict[str, float]
     operations: dict[str, int]
     series: dict[str, list[float | None]]
+    classes: list[str]
     notices: list[NoticeBody]
     traffic: list[TrafficBody]
     reveals: list[dict[str, Any]]

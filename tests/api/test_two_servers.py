@@ -329,3 +329,26 @@ def test_what_looks_wrong_in_a_table_is_told_to_its_owner_alone(parties: Parties
     assert submitted["notices"] == ours["notices"][: len(submitted["notices"])]
     assert "faulty_clinic.csv" not in json.dumps(ours)
     assert "faulty_patients.csv" not in json.dumps(theirs)
+
+
+def test_what_a_label_was_taken_for_is_stored_with_the_job_and_told_to_nobody_else(
+    parties: Parties, job_spec: Spec
+) -> None:
+    path = parties[0].folder / "patients.csv"
+    written = path.read_text()
+    header, *rows = written.splitlines()
+    try:
+        # 0.0 becomes 1 and 1.0 becomes 2.
+        path.write_text("\n".join([header, *(f"{row[:-3]}{int(row[-3]) + 1}" for row in rows)]) + "\n")
+        job = parties[0].submit(job_spec(epochs="1"))
+        label, feature = (party.over(job["id"]) for party in parties)
+    finally:
+        path.write_text(written)
+    assert label["state"] == "done"
+    for told in (job, label):
+        assert told["classes"] == ["1", "2"]
+        assert ("guess", "positive_value") in [(notice["kind"], notice["code"]) for notice in told["notices"]]
+    assert feature["classes"] == []
+    assert "positive_value" not in {notice["code"] for notice in feature["notices"]}
+    manifest = json.loads((parties[0].folder / "models" / job["id"] / "manifest.json").read_text())
+    assert manifest["classes"] == ["1", "2"]

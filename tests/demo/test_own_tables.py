@@ -76,6 +76,10 @@ def test_two_files_train_one_model(files: Files, demo: Callable[..., Any]) -> No
     )
     assert (ended.data["dataset"], ended.data["task"], ended.data["rows"]) == ("own-tables", "binary", ROWS)
     assert ended.data["auc"]["federated"] > ended.data["auc"]["label_party_alone"]
+    (guess,) = [notice for notice in ended.data["notices"]["label_party"] if notice["kind"] == "guess"]
+    assert guess["code"] == "task"
+    assert f"guess: {guess['text']}" in ended.stderr
+    assert "task" not in {notice["code"] for notice in ended.data["notices"]["feature_party"]}
     # Ids are passed on as they stand in the file.
     assert (files.folder / "out" / "feature-party" / "rows.csv").read_text().splitlines()[1].startswith("00000,")
 
@@ -102,7 +106,8 @@ def test_parquet_is_read_like_csv(files: Files) -> None:
         (np.arange(ROWS) % 2, "binary", 0),
         (np.arange(ROWS) % 4, "multiclass", 4),
         (np.arange(ROWS) * 0.5, "regression", 0),
-        (np.arange(ROWS) % 2 + 1, "regression", 0),
+        (np.arange(ROWS) % 2 + 1, "binary", 0),
+        (np.arange(ROWS) % 3 + 1, "multiclass", 3),
     ],
 )
 def test_the_task_follows_from_the_labels(files: Files, labels: np.ndarray, task: str, classes: int) -> None:
@@ -179,9 +184,34 @@ def test_an_id_that_stands_twice(files: Files, refused: Callable[..., Any]) -> N
 
 
 def test_labels_that_are_not_binary_for_a_binary_job(files: Files, refused: Callable[..., Any]) -> None:
-    files.label = files.label.with_columns(pl.col("default") + 1)
+    files.label = files.label.with_columns(pl.Series("default", np.arange(ROWS) % 3))
     code, answer = refused("--task", "binary")
     assert (code, answer["error_code"]) == (4, "labels_not_binary")
+
+
+def test_words_as_labels_say_how_to_name_the_positive_one(files: Files, refused: Callable[..., Any]) -> None:
+    files.label = files.label.with_columns(pl.Series("default", ["N", "Y"] * (ROWS // 2)))
+    code, answer = refused()
+    assert (code, answer["error_code"]) == (4, "labels_not_binary")
+    assert "--positive 'Y'" in answer["hint"]
+    assert refused("--positive", "Y", "--task", "multiclass")[1]["error_code"] == "invalid_arguments"
+
+
+def test_words_with_the_positive_one_named_train_the_same_model(files: Files) -> None:
+    numbers = files.table()
+    files.label = files.label.with_columns(pl.Series("default", [f" {'NY'[one]}" for one in files.label["default"]]))
+    words = own_tables(*files.write(), "customer", "default", None, "Y")
+    assert (words.task, words.guesses) == ("binary", ())
+    assert (
+        agree(words, scheme="none", epochs=None, seed=0).plan == agree(numbers, scheme="none", epochs=None, seed=0).plan
+    )
+
+
+def test_whole_numbers_that_may_be_amounts_ask_for_the_task(files: Files, refused: Callable[..., Any]) -> None:
+    files.label = files.label.with_columns(pl.Series("default", np.arange(ROWS) % 30 + 18))
+    code, answer = refused()
+    assert (code, answer["error_code"]) == (4, "task_unclear")
+    assert "--task multiclass or --task regression" in answer["hint"]
 
 
 def test_labels_that_are_all_the_same(files: Files, refused: Callable[..., Any]) -> None:
