@@ -1,5 +1,6 @@
 """What a party makes of a job before it agrees: its own policy, its own tables, and what would happen here."""
 
+import logging
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -9,11 +10,14 @@ import numpy as np
 
 from parties import datasets, limits, policy
 from parties.settings import PartySettings
+from parties.store import Job, now
 from vfl import planner
 from vfl.job import JobSpec
 from vfl.notices import Notice
 from vfl.plan import Plan
 from vfl.terms import PartyId
+
+_LOG = logging.getLogger("parties")
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,10 @@ class Judgement:
         """Of how many classes a client's own rows are; none where it has no rows or they are of no classes."""
         labels = self.tables["rows"].labels if "rows" in self.tables else None
         return None if labels is None or self.spec.job.task == "regression" else len(np.unique(labels))
+
+    def warn_of_floors(self, job: str) -> None:
+        for floor in self.lowered_floors:
+            _LOG.warning("job %s: floor lowered: %s", job, floor)
 
     def shown(self) -> dict[str, Any]:
         """The fields of a stored job that follow from it."""
@@ -61,3 +69,23 @@ def judge(spec: JobSpec, me: PartyId, folder: Path, settings: PartySettings) -> 
     limits.check_steps(spec, rows)
     plan = planner.plan(spec, me, rows)
     return Judgement(spec, tables, plan, policy.check_plan(plan, me, settings.acceptance))
+
+
+def new_job(job: str, spec: JobSpec, me: PartyId, judgement: Judgement | None = None) -> Job:
+    """A job as it is stored first; one a peer proposes is judged after that."""
+    found: dict[str, Any] = {}
+    if judgement is not None:
+        judgement.warn_of_floors(job)
+        found = judgement.shown() | {"notices": judgement.notices}
+    return Job(
+        id=job,
+        name=spec.job.name,
+        state="proposed",
+        role=spec.role_of(me).value,
+        party=me,
+        peers=list(spec.peers_of(me)),
+        spec_digest=spec.digest().hex(),
+        created_at=now(),
+        epochs=spec.checkpoints,
+        **found,
+    )

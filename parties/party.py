@@ -8,11 +8,12 @@ import threading
 from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import msgspec
 
 from parties import limits
+from parties.awake import AwakeClock
 from parties.channel import (
     CONTROL_LIMIT,
     NO_ENVELOPE,
@@ -40,7 +41,7 @@ from parties.errors import (
     UnreadableBody,
 )
 from parties.job_list import JobLine
-from parties.judgement import Judgement, judge
+from parties.judgement import judge, new_job
 from parties.mailbox import Room
 from parties.negotiation import (
     SHARE_BYTES,
@@ -54,7 +55,7 @@ from parties.post import Places, Post
 from parties.quota import Quota
 from parties.registry import Registry
 from parties.settings import PartySettings
-from parties.store import Event, Job, Store, now
+from parties.store import Event, Job, Store
 from parties.supervisor import Supervisor
 from parties.transport import Answer, HttpTransport, Transport
 from vfl import planner
@@ -84,12 +85,20 @@ class Party:
         self._lock_file = _hold(self.folder / LOCK_FILE)
         patience = settings.server.peer_timeout_seconds
         self._store = Store(self.folder, patience)
+        self._clock = AwakeClock()
         self._endings = Endings(self.name, self._store)
         self._registry = Registry(self.folder)
         if transports is None:
-            transports = {peer: HttpTransport(at.url) for peer, at in settings.peers.items()}
+            transports = {peer: HttpTransport(at.url, patience) for peer, at in settings.peers.items()}
         self._couriers = {
-            peer: Courier(peer, transport, patience, partial(self._lose_peer, peer), partial(self._endings.told, peer))
+            peer: Courier(
+                peer,
+                transport,
+                patience,
+                partial(self._lose_peer, peer),
+                partial(self._endings.told, peer),
+                self._clock,
+            )
             for peer, transport in transports.items()
         }
         self._supervisors: dict[str, Supervisor] = {}
@@ -109,24 +118,34 @@ class Party:
         PeerUnreachable, PeerWireVersion, IdempotencyKeyReused or StorageFailed; then nothing was stored or sent.
         """
         digest = hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()
-        with self._submitting:
-            if idempotency_key is not None and (known := self._store.job_of_key(idempotency_key)) is not None:
-                if known[1] != digest:
-                    raise IdempotencyKeyReused(f"Idempotency-Key {idempotency_key!r} came with another specification")
-                return self.job(known[0])
-            spec = planner.resolve(limits.read_limited(text))
-            self._check_proposer(spec)
+        known = self._submitted(idempotency_key, digest)
+        if known is not None:
+            return known
+        spec = planner.resolve(limits.read_limited(text))
+        self._check_proposer(spec)
+        with self._judging:
             judgement = judge(spec, self.name, self.folder, self.settings)
-            spec = judgement.spec
-            first_model = self._registry.model(spec.first_model) if spec.first_model else b""
-            self._check_peers(spec)
-            share = secrets.token_bytes(SHARE_BYTES)
-            agreement = Agreement(share, commitment_to(share), self._private_seed())
-            job = self._new_job(job_id(spec.digest(), agreement.commitment), spec, judgement)
+        spec = judgement.spec
+        first_model = self._registry.model(spec.first_model) if spec.first_model else b""
+        self._check_peers(spec)  # nothing is held meanwhile: a peer may be slow to answer
+        share = secrets.token_bytes(SHARE_BYTES)
+        agreement = Agreement(share, commitment_to(share), self._private_seed())
+        job = new_job(job_id(spec.digest(), agreement.commitment), spec, self.name, judgement)
+        with self._submitting:
+            known = self._submitted(idempotency_key, digest)
+            if known is not None:
+                return known
             supervisor = self._supervise(job, spec, agreement, idempotency_key, digest)
-            self._store.tell(supervisor.job, told)
-            supervisor.propose(judgement.tables, first_model)
-            return self.job(supervisor.job)
+        self._store.tell(supervisor.job, told)
+        supervisor.propose(judgement.tables, first_model)
+        return self.job(supervisor.job)
+
+    def _submitted(self, idempotency_key: str | None, digest: str) -> Job | None:
+        """What came of an earlier submit with this key. Raises IdempotencyKeyReused."""
+        known = None if idempotency_key is None else self._store.job_of_key(idempotency_key)
+        if known is not None and known[1] != digest:
+            raise IdempotencyKeyReused(f"Idempotency-Key {idempotency_key!r} came with another specification")
+        return None if known is None else self.job(known[0])
 
     def job(self, job: str) -> Job:
         """Raises UnknownJob."""
@@ -173,6 +192,7 @@ class Party:
             supervisor.close(stopped, WORKER_FAREWELL_SECONDS)
         for courier in self._couriers.values():
             courier.close()
+        self._clock.close()
         self._store.close()
         self._lock_file.close()
 
@@ -218,7 +238,7 @@ class Party:
             raise UnreadableBody("the proposal is not what its header says")
         if job_id(header.job_digest, proposal.commitment) != header.job:
             raise UnreadableBody("the job's id does not follow from the proposal")
-        job = self._new_job(header.job, spec)
+        job = new_job(header.job, spec, self.name)
         agreement = Agreement(secrets.token_bytes(SHARE_BYTES), proposal.commitment, self._private_seed())
         supervisor = self._supervise(job, spec, agreement)
         threading.Thread(target=supervisor.guard, args=(lambda: self._judge(supervisor),), daemon=True).start()
@@ -238,7 +258,7 @@ class Party:
             raise ImpossibleJob("the proposal leaves its preset or cap per key open")
         with self._judging:
             judgement = judge(spec, self.name, self.folder, self.settings)
-        self._warn_of_floors(job, judgement)
+        judgement.warn_of_floors(job)
         self._store.update(job, **judgement.shown())
         self._store.tell(job, judgement.notices)
         return judgement.tables
@@ -310,28 +330,6 @@ class Party:
                 spare -= 1
                 if spare < 0 or peer in spec.indispensable:
                     raise
-
-    def _new_job(self, job: str, spec: JobSpec, judgement: Judgement | None = None) -> Job:
-        found: dict[str, Any] = {}
-        if judgement is not None:
-            self._warn_of_floors(job, judgement)
-            found = judgement.shown() | {"notices": judgement.notices}
-        return Job(
-            id=job,
-            name=spec.job.name,
-            state="proposed",
-            role=spec.role_of(self.name).value,
-            party=self.name,
-            peers=list(spec.peers_of(self.name)),
-            spec_digest=spec.digest().hex(),
-            created_at=now(),
-            epochs=spec.checkpoints,
-            **found,
-        )
-
-    def _warn_of_floors(self, job: str, judgement: Judgement) -> None:
-        for floor in judgement.lowered_floors:
-            _LOG.warning("job %s: floor lowered: %s", job, floor)
 
     def _private_seed(self) -> bytes:
         fixed = self.settings.acceptance.private_seed

@@ -1,10 +1,12 @@
 """How bytes reach a peer: one verb, post; HTTP between processes, a function call in memory."""
 
+import ssl
+import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple, Protocol
 
-import httpx
+import httpcore
 
 from parties.channel import Bytes, split
 
@@ -12,7 +14,10 @@ SLICE_BYTES = 256 << 10
 """What is handed to the socket at once: large enough to be few, small enough that a partial send copies little."""
 KEEP_ALIVE_SECONDS = 300.0
 ANSWER_LIMIT = 64 << 10
-ANSWER_SECONDS = 10.0
+EXCHANGE_SECONDS, CONNECT_SECONDS = 30.0, 3.0
+SLOWEST_BYTES_PER_SECOND = 1 << 20
+"""A post of many bytes has the time for them at this rate."""
+WRITE_BYTES = 64 << 10
 
 
 class Answer(NamedTuple):
@@ -34,30 +39,96 @@ class Transport(Protocol):
 
 
 class HttpTransport:
-    """One peer's envelope route over a kept-alive connection. Safe for several threads."""
+    """One peer's envelope route over kept-alive connections. Safe for several threads.
 
-    def __init__(self, url: str) -> None:
-        self._url = f"{url}/peer/v1/envelopes"
-        self._client = httpx.Client(
-            timeout=httpx.Timeout(30.0, connect=3.0),
-            limits=httpx.Limits(keepalive_expiry=KEEP_ALIVE_SECONDS),
-            trust_env=False,  # a proxy of the environment must never see what parties say
+    One deadline bounds a whole exchange, so a peer that answers one byte at a time holds nobody up for longer.
+    """
+
+    def __init__(self, url: str, seconds: float = EXCHANGE_SECONDS) -> None:
+        """`seconds` for an exchange, and more for a long post."""
+        self._url, self._seconds = f"{url}/peer/v1/envelopes", seconds
+        self._network = _DeadlineNetwork()
+        # A pool of its own, without what the environment says of proxies: none must ever see what parties say.
+        self._pool = httpcore.ConnectionPool(
+            max_connections=None, keepalive_expiry=KEEP_ALIVE_SECONDS, network_backend=self._network
         )
 
     def post(self, pieces: Sequence[Bytes]) -> Answer:
-        headers = {
-            "content-type": "application/octet-stream",
-            "content-length": str(sum(map(len, pieces))),
-            "accept-encoding": "identity",
-        }
+        size = sum(map(len, pieces))
+        headers = [
+            ("host", httpcore.URL(self._url).host.decode()),
+            ("content-type", "application/octet-stream"),
+            ("content-length", str(size)),
+            ("accept-encoding", "identity"),
+        ]
+        seconds = self._seconds + size / SLOWEST_BYTES_PER_SECOND
+        self._network.begin(seconds)
         try:
-            with self._client.stream("POST", self._url, content=_slices(pieces), headers=headers) as answer:
-                return Answer(answer.status_code, _bounded(answer))
-        except httpx.HTTPError as error:
+            with self._pool.stream("POST", self._url, headers=headers, content=_slices(pieces)) as answer:
+                return Answer(answer.status, _bounded(answer))
+        except httpcore.ConnectTimeout as error:
+            raise TransportFailedError(f"no connection within {CONNECT_SECONDS:g} s") from error
+        except httpcore.TimeoutException as error:
+            raise TransportFailedError(f"the exchange did not end within {seconds:.0f} s") from error
+        except (httpcore.NetworkError, httpcore.ProtocolError) as error:
             raise TransportFailedError(str(error) or type(error).__name__) from error
 
     def close(self) -> None:
-        self._client.close()
+        self._pool.close()
+
+
+class _DeadlineNetwork(httpcore.SyncBackend):
+    """Sockets on which nothing is waited for beyond the deadline of the exchange that the calling thread is in."""
+
+    def __init__(self) -> None:
+        self._of_thread = threading.local()
+
+    def begin(self, seconds: float) -> None:
+        self._of_thread.deadline = time.monotonic() + seconds
+
+    def left(self) -> float:
+        """Raises TimeoutException."""
+        left: float = self._of_thread.deadline - time.monotonic()
+        if left <= 0:
+            raise httpcore.TimeoutException
+        return left
+
+    def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
+    ) -> httpcore.NetworkStream:
+        seconds = min(CONNECT_SECONDS, self.left() if timeout is None else timeout)
+        return _DeadlineStream(super().connect_tcp(host, port, seconds, local_address, socket_options), self)
+
+
+class _DeadlineStream(httpcore.NetworkStream):
+    def __init__(self, stream: httpcore.NetworkStream, network: _DeadlineNetwork) -> None:
+        self._stream, self._network = stream, network
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ARG002 - the exchange's counts
+        return self._stream.read(max_bytes, self._network.left())
+
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ARG002 - the exchange's counts
+        for piece in split(memoryview(buffer), WRITE_BYTES):
+            self._stream.write(bytes(piece), self._network.left())
+
+    def close(self) -> None:
+        self._stream.close()
+
+    def start_tls(
+        self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
+    ) -> httpcore.NetworkStream:
+        del timeout
+        return _DeadlineStream(
+            self._stream.start_tls(ssl_context, server_hostname, self._network.left()), self._network
+        )
+
+    def get_extra_info(self, info: str) -> object:
+        return self._stream.get_extra_info(info)
 
 
 class LocalTransport:
@@ -73,15 +144,13 @@ class LocalTransport:
         """Nothing is held open."""
 
 
-def _bounded(answer: httpx.Response) -> bytes:
-    """An answer is a few receipts; a peer may neither fill our memory nor hold our thread with it."""
-    body, deadline = bytearray(), time.monotonic() + ANSWER_SECONDS
-    for piece in answer.iter_raw():
+def _bounded(answer: httpcore.Response) -> bytes:
+    """An answer is a few receipts; a peer may not fill our memory with it."""
+    body = bytearray()
+    for piece in answer.iter_stream():
         body += piece
         if len(body) > ANSWER_LIMIT:
             raise TransportFailedError(f"its answer has more than {ANSWER_LIMIT} bytes")
-        if time.monotonic() > deadline:
-            raise TransportFailedError(f"its answer is not whole after {ANSWER_SECONDS:g} s")
     return bytes(body)
 
 

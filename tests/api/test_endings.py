@@ -15,7 +15,7 @@ from faulty_line import FEATURE, LABEL, Fault, Line, line
 
 WELL_SECONDS = 60.0
 """Within so long after the line is well both sides have ended alike."""
-TRIP_SECONDS = 90.0
+TRIP_SECONDS = 300.0
 PATIENCE_SECONDS = 1.5
 PAIRS = 4
 """That run the many at once."""
