@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 from parties.channel import Envelope
 from parties.datasets import Table
 from parties.disclosure import told
-from parties.errors import Failure, JobOver, StaleAttempt
+from parties.errors import Failure, JobOver, NeverBegun, StaleAttempt
 from parties.links import Link, Presence
 from parties.negotiation import (
+    NEGOTIATION,
     Abort,
     Acceptance,
     Begin,
@@ -26,6 +27,8 @@ from vfl.terms import PartyId
 if TYPE_CHECKING:
     from parties.supervisor import Supervisor
 
+BEGIN_SECONDS = 600.0
+"""For so long an accepted job waits to be begun, beyond the time it gives everybody to answer."""
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.5, 30.0
 """Before it comes back: twice as long each time."""
 
@@ -46,6 +49,14 @@ class Attendance:
         job.journal.record("accepted", f"{job.me} accepted the job")
         self._link.presence = Presence.AGREED
         job.knock(self._link, Acceptance(job.agreement.share))
+        gathering = 0.0 if job.needs_all else job.spec.gathering_seconds
+        job.later(BEGIN_SECONDS + gathering, self._wait_no_longer_to_begin)
+
+    def _wait_no_longer_to_begin(self) -> None:
+        """A table is held meanwhile, and one of the jobs that the coordinator may have open here."""
+        if self._link.begun == NEGOTIATION:
+            text = f"{self._link.peer} did not begin the job that {self._job.me} had accepted"
+            self._job.fail(Failure.of(NeverBegun(text), self._link.peer))
 
     def refuse(self, failure: Failure) -> None:
         """It tells why, and no value of its table."""

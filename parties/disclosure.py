@@ -29,6 +29,7 @@ ABOUT_TABLE = frozenset(
         ours.LabelsNotClasses,
         ours.WrongWidth,
         ours.ConstantLabel,
+        ours.TaskUnclear,
         ours.TooFewRows,
     )
 )
@@ -64,6 +65,7 @@ IN_FULL = frozenset(
         ours.WorkerVanished,
         ours.ServerRestarted,
         ours.DeadlinePassed,
+        ours.NeverBegun,
         ours.EndingUnknown,
         ours.TooFewParties,
         ours.JobOver,

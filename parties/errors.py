@@ -176,6 +176,13 @@ class EndingUnknown(JobError):
     fix = "Ask the coordinator's operator how the job ended, and submit it again."
 
 
+class NeverBegun(JobError):
+    """The coordinator did not begin a job that this party had accepted."""
+
+    code = "never_begun"
+    fix = "The coordinator's operator sees what it waited for; submit the job again."
+
+
 class UnknownJob(JobError):
     """No job of this id at this party."""
 

@@ -65,6 +65,9 @@ class Line:
         self.tripped = threading.Event()
         self._fault: Fault | None = None
         self._struck = False
+        self._jobs: set[str] = set()
+        self._earlier: frozenset[str] = frozenset()
+        """Jobs of which a word may still be on its way."""
         self._at_trip: Callable[[], None] = lambda: None
         self._dark_until = 0.0
         self._lock = threading.Lock()
@@ -75,13 +78,15 @@ class Line:
     def lose(self, fault: Fault, at_trip: Callable[[], None]) -> None:
         with self._lock:
             self.tripped.clear()
-            self._struck = False
+            self._struck, self._earlier = False, frozenset(self._jobs)
             self._fault, self._at_trip, self._dark_until = fault, at_trip, 0.0
 
     def carry(self, receiver: str, post: bytes) -> httpx.Response | None:
         """None where nothing comes back."""
-        kinds = {envelope.header.kind for envelope in read_post(post, receiver)}
+        headers = [envelope.header for envelope in read_post(post, receiver)]
         with self._lock:
+            kinds = {header.kind for header in headers if header.job not in self._earlier}
+            self._jobs |= {header.job for header in headers}
             fault = self._fault
             ours = fault is not None and fault.receiver == receiver
             strikes = fault is not None and ours and fault.kind in kinds and not self._struck

@@ -190,6 +190,17 @@ def test_it_ends_where_its_own_table_no_longer_fits(ada: Party, hub: PlayedPeer,
     assert "secret" not in told.message
 
 
+def test_an_accepted_job_that_is_never_begun_ends_on_both_sides_and_holds_no_table(
+    ada: Party, hub: PlayedPeer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("parties.attendance.BEGIN_SECONDS", 0.1)
+    job = propose(hub, text(gathering=0.1))
+    error = ended(ada, job).error
+    assert error is not None
+    assert (error["code"], error["side"]) == ("never_begun", HUB)
+    assert hub.hear(job, Abort)[0].code == "never_begun"
+
+
 def test_a_seed_may_lack_its_share_if_it_came_late(ada: Party, hub: PlayedPeer) -> None:
     job = propose(hub)
     assert hub.say(job, Begin({HUB: hub.share, "bob": bytes(32), "cyd": bytes(32)}), 1) == ""

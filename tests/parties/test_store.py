@@ -1,15 +1,18 @@
 """Jobs, events and traffic survive the process; a reader waits for an event and no longer."""
 
 import shutil
+import sqlite3
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import msgspec
 import pytest
 
+from parties.errors import DatabaseBusy
 from parties.job_list import JobLine
-from parties.store import Count, Event, Job, Store, now
+from parties.store import DATABASE_FILE, Count, Event, Job, Store, now
 
 LONG_SECONDS = 20.0
 SPECIFICATION = {"job": {"purpose": "research"}}
@@ -114,3 +117,15 @@ def test_a_reader_of_a_job_that_is_over_does_not_wait(store: Store) -> None:
 
 def test_the_database_is_private(store: Store, tmp_path: Path) -> None:
     assert {path.stat().st_mode & 0o077 for path in tmp_path.iterdir()} == {0}
+
+
+def test_a_write_waits_for_another_program_and_then_names_it(tmp_path: Path) -> None:
+    store = Store(tmp_path, busy_seconds=0.3)
+    with closing(sqlite3.connect(tmp_path / DATABASE_FILE, isolation_level=None, check_same_thread=False)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(DatabaseBusy, match="another program kept"):
+            store.keep_words("none", {"peer": None})
+        assert store.open_jobs() == []  # whoever reads does not wait
+        other.execute("COMMIT")
+    store.keep_words("none", {"peer": None})
+    store.close()
