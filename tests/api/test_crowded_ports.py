@@ -42,6 +42,7 @@ def test_while_500_connections_are_held_from_another_address_jobs_are_listed_can
             crowds.enter_context(held(port, 125, STRANGER))
         other = label.submit(job_spec(epochs="500"))["id"]
         for party in parties:
+            party.wait(other, lambda _: True)  # the proposal has arrived
             assert other in {found["id"] for found in party.call("GET", "/v1/jobs").json()["jobs"]}
             assert httpx.get(f"{party.operator}/healthz", trust_env=False).status_code == 200
         assert feature.call("POST", f"/v1/jobs/{other}/cancel").json()["state"] == "cancelled"
