@@ -5,11 +5,12 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from faulty_line import FEATURE, LABEL, Fault, Line, line
 
@@ -43,10 +44,10 @@ class Two:
         if fault.kind == "Abort":
             both_train = [party.wait(job, lambda found: found["worker_pid"] is not None) for party in (label, feature)]
             assert len(both_train) == 2
-            self.parties[fault.sender].call("POST", f"/v1/jobs/{job}/cancel")
+            self._cancel(fault.sender, job)
         assert self.line.tripped.wait(TRIP_SECONDS), fault
         if fault.cancelled_by:
-            self.parties[fault.cancelled_by].call("POST", f"/v1/jobs/{job}/cancel")
+            self._cancel(fault.cancelled_by, job)
         while not self.line.is_well:
             time.sleep(0.05)
         if fault.killed:
@@ -62,6 +63,10 @@ class Two:
                 errors = [(one["error"] or {}).get("code") for one in found]
                 return {"states": states, "workers": workers, "seconds": round(seconds, 1), "errors": errors}
             time.sleep(0.1)
+
+    def _cancel(self, party: str, job: str) -> None:
+        with suppress(httpx.HTTPError):  # the server may be killed before it has answered
+            self.parties[party].call("POST", f"/v1/jobs/{job}/cancel")
 
     def _strike(self, fault: Fault) -> None:
         if fault.killed:
