@@ -57,7 +57,7 @@ from parties.registry import Registry
 from parties.settings import PartySettings
 from parties.store import Event, Job, Store
 from parties.supervisor import Supervisor
-from parties.transport import Answer, HttpTransport, Transport
+from parties.transport import SHORTEST_EXCHANGE_SECONDS, Answer, HttpTransport, Transport
 from vfl import planner
 from vfl.errors import ImpossibleJob, JobError
 from vfl.job import JobSpec, decode_spec
@@ -89,7 +89,10 @@ class Party:
         self._endings = Endings(self.name, self._store)
         self._registry = Registry(self.folder)
         if transports is None:
-            transports = {peer: HttpTransport(at.url, patience) for peer, at in settings.peers.items()}
+            transports = {
+                peer: HttpTransport(at.url, max(patience, SHORTEST_EXCHANGE_SECONDS))
+                for peer, at in settings.peers.items()
+            }
         self._couriers = {
             peer: Courier(
                 peer,

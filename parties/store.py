@@ -19,6 +19,7 @@ from sqlalchemy import event as sql_event
 from parties.errors import DatabaseBusy, StorageFailed, printable
 from parties.job_list import JobLine, page_of
 from parties.kept_words import KeptWord, Words, keep, kept, words_table
+from parties.pruning import COORDINATORS, drop_old_proposals
 from parties.registry import Registry
 from vfl.notices import Notice
 
@@ -205,6 +206,8 @@ class Store:
         values = {name: value for name, value in msgspec.structs.asdict(job).items() if name in _JOBS.c}
         values["notices"] = msgspec.to_builtins([_printable(notice) for notice in job.notices])
         with self._writing() as connection:
+            if job.role not in COORDINATORS:
+                drop_old_proposals(connection, _JOBS, (_EVENTS, _TRAFFIC, _WORDS), job.role, job.peers)
             connection.execute(
                 _JOBS.insert().values(
                     **values,

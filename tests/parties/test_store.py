@@ -129,3 +129,23 @@ def test_a_write_waits_for_another_program_and_then_names_it(tmp_path: Path) -> 
         other.execute("COMMIT")
     store.keep_words("none", {"peer": None})
     store.close()
+
+
+THREE = {"MOST_PROPOSALS": 3, "MOST_BYTES": 3 * len(SPEC) + 3 * len("{}[][]")}
+
+
+@pytest.mark.parametrize("most", THREE)
+def test_a_peers_proposals_that_came_to_nothing_are_bounded(
+    store: Store, monkeypatch: pytest.MonkeyPatch, most: str
+) -> None:
+    monkeypatch.setattr(f"parties.pruning.{most}", THREE[most])
+    proposed = ["done", "other", "b0", "b1", "b2", "b3", "b4", "last"]
+    for number, job in enumerate(proposed):
+        made = a_job(job, created_at=f"2026-01-01T00:00:{number:02}")
+        peer, state = ("c" if job == "other" else "b"), ("done" if job == "done" else "failed")
+        store.add(msgspec.structs.replace(made, role="feature", peers=[peer]), SPEC)
+        store.record(job, state, "over", state=state, words={peer: b"word"})
+    left = [job for job in proposed if store.job(job) is not None]
+    assert left == ["done", "other", "b2", "b3", "b4", "last"]
+    assert [word.job for word in store.words()] == left
+    assert store.job("job") is not None
