@@ -90,8 +90,8 @@ def run(
     training = [line.payload_bytes for line in together.transcript if "Evaluation" not in line.kind]
     return {
         "federated": together.results[LABEL].metrics["auc"],
-        "clear": same_model_in_clear(spec, rows),
-        "label_party_alone": label_party_alone(spec, rows),
+        "clear": same_model_in_clear(spec, rows)["auc"],
+        "label_party_alone": label_party_alone(spec, rows)["auc"],
         "seconds_per_epoch": elapsed / spec.train.epochs,
         "bytes_per_epoch": sum(training) / spec.train.epochs,
     }

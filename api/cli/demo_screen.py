@@ -18,7 +18,7 @@ def training_screen(data: dict[str, Any]) -> "RenderableType":
     model = f"scheme {data['scheme']}, {data['top']} model{over}, {data['epochs']} epochs"
     head = f"{data['dataset']}: {data['rows']:,} rows, {model}"
     key, _ = metric_of(data)
-    return _screen(head, METRIC_NAMES[key], metric_rows(data), _training_facts(data))
+    return _screen(head, f"{METRIC_NAMES[key]} (95 % interval)", metric_rows(data), _training_facts(data))
 
 
 def rounds_screen(data: dict[str, Any]) -> "RenderableType":
@@ -26,8 +26,7 @@ def rounds_screen(data: dict[str, Any]) -> "RenderableType":
     from api.demo.rounds.report import accuracy_rows  # noqa: PLC0415
 
     head = f"{data['dataset']}, {data['mode']}: {data['rows']:,} rows at 4 parties, {data['rounds']} rounds"
-    scores = [(name, f"{value:.4f}") for name, value in accuracy_rows(data)]
-    return _screen(head, "accuracy", scores, _rounds_facts(data))
+    return _screen(head, "accuracy (95 % interval)", accuracy_rows(data), _rounds_facts(data))
 
 
 def _screen(

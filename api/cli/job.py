@@ -26,6 +26,7 @@ from api.cli.output import (
     result,
 )
 from api.cli.text import Facts
+from api.metrics import measured
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -302,7 +303,7 @@ def _facts(job: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield from _agreed(job["specification"])
     if job["steps"]:
         yield "progress", how_far(job)
-    yield from ((name, f"{value:.4f}") for name, value in job["metrics"].items())
+    yield from ((found.name, str(found)) for found in measured(job["metrics"]))
     by_round = job["series"] if job["role"] in {"aggregator", "client"} else {}
     for name, values in by_round.items():
         known = [value for value in values if value is not None]

@@ -8,6 +8,7 @@ import typer
 
 from api.cli.output import Exit, Failure, Format, FormatOption, QuietOption, note, result
 from api.cli.text import Facts
+from api.metrics import measured
 from api.sizes import readable_bytes
 
 if TYPE_CHECKING:
@@ -117,9 +118,10 @@ def _shown(data: dict[str, Any]) -> "RenderableType":
 
 
 def _facts(data: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    for name, value in data["metrics"].items():
+    for found in measured(data["metrics"]):
+        name = found.name
         held = f" on {data['rows']['test']:,} held-out rows" if name in {"accuracy", "auc", "r2"} else ""
-        yield NAMES.get(name, name.replace("_", " ")), f"{value:.4f}{held}"
+        yield NAMES.get(name, name.replace("_", " ")), f"{found}{held}"
     sent = data["bytes"]
     yield "sent", f"aggregator {readable_bytes(sent['down'])}, clients {readable_bytes(sent['up'])}"
     kinds: dict[tuple[str, str], list[int]] = {}

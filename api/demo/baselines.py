@@ -4,8 +4,9 @@ All four are judged on the rows the job held out, from columns scaled as the par
 """
 
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeAlias
 
 import msgspec
 import numpy as np
@@ -17,7 +18,8 @@ from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.preprocessing import StandardScaler
 
 from vfl.flow import run_together
-from vfl.metrics import METRIC, measure
+from vfl.intervals import intervals
+from vfl.metrics import measure
 from vfl.protocols import PROTOCOLS
 from vfl.scaling import Scaling
 from vfl.schedule import held_out
@@ -45,8 +47,11 @@ class JoinedRows:
         return held_out(self.joint_seed, len(self.labels), spec.split.test)
 
 
-def compare(spec: TrainingSpec, rows: JoinedRows, federated: float | None) -> dict[str, float | None]:
-    """The task's metric of the job's model, of the same model in clear, of the label party alone, and centralised."""
+Metrics: TypeAlias = Mapping[str, float]
+
+
+def compare(spec: TrainingSpec, rows: JoinedRows, federated: Metrics) -> dict[str, Metrics]:
+    """Metrics of the job's model, of the same model in clear, of the label party alone, and centralised."""
     return {
         "federated": federated,
         "same_model_in_clear": same_model_in_clear(spec, rows),
@@ -55,7 +60,7 @@ def compare(spec: TrainingSpec, rows: JoinedRows, federated: float | None) -> di
     }
 
 
-def same_model_in_clear(spec: TrainingSpec, rows: JoinedRows) -> float:
+def same_model_in_clear(spec: TrainingSpec, rows: JoinedRows) -> Metrics:
     """The same polynomials, batches, optimiser and first weights as the job's, in clear in this process."""
     clear = msgspec.structs.replace(spec.encryption, scheme="none", preset="none", values_per_key=0)
     spec = msgspec.structs.replace(spec, encryption=clear)
@@ -73,10 +78,10 @@ def same_model_in_clear(spec: TrainingSpec, rows: JoinedRows) -> float:
             for party, table in tables.items()
         }
     )
-    return together.results[spec.roster.label].metrics[METRIC[spec.job.task]]
+    return together.results[spec.roster.label].metrics
 
 
-def label_party_alone(spec: TrainingSpec, rows: JoinedRows) -> float:
+def label_party_alone(spec: TrainingSpec, rows: JoinedRows) -> Metrics:
     """The same training without the feature party: a constant column stands in, which scaling turns into zeros."""
     label, feature = spec.roster.label, spec.roster.features[0]
     alone = msgspec.structs.replace(
@@ -88,7 +93,7 @@ def label_party_alone(spec: TrainingSpec, rows: JoinedRows) -> float:
     return same_model_in_clear(alone, replace(rows, features=np.ones((len(rows.labels), 1))))
 
 
-def centralised(spec: TrainingSpec, rows: JoinedRows) -> float:
+def centralised(spec: TrainingSpec, rows: JoinedRows) -> Metrics:
     """All columns in one place: logistic or ridge regression; with a top model `mlp` a network of scikit-learn.
 
     That network has as many hidden neurons as the top model, of the ReLU kind, and the true loss.
@@ -103,7 +108,7 @@ def centralised(spec: TrainingSpec, rows: JoinedRows) -> float:
             regression = TransformedTargetRegressor(_network(MLPRegressor, spec), transformer=StandardScaler())
         scores = _fitted(regression, columns[train], labels[train]).predict(columns[test])[:, None]
     elif len(np.unique(labels[train])) == 1:
-        return float("nan")
+        return {}
     else:
         classifier = _network(MLPClassifier, spec) if spec.hidden else LogisticRegression(max_iter=5000)
         model = _fitted(classifier, columns[train], labels[train])
@@ -114,7 +119,7 @@ def centralised(spec: TrainingSpec, rows: JoinedRows) -> float:
             # A class without a training row has no score, and can never be the highest.
             known, scores = scores, np.full((len(test), spec.outputs), -np.inf)
             scores[:, model.classes_.astype(int)] = known
-    return measure(task, labels[test], scores)[METRIC[task]]
+    return measure(task, labels[test], scores) | intervals(task, labels[test], scores, rows.joint_seed)
 
 
 def _network(kind: type[Any], spec: TrainingSpec) -> Any:

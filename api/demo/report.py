@@ -42,7 +42,12 @@ def metric_rows(result: JsonObject) -> list[tuple[str, str]]:
         "centralised": "all columns in one place, "
         + ("exact loss" if result["top"] == "linear" else "ReLU network of scikit-learn"),
     }
-    return [(names[key], readable_score(scores[key], 4)) for key in names]
+    return [(names[key], with_interval(scores[key], result["intervals"][key])) for key in names]
+
+
+def with_interval(score: float | None, interval: list[float] | None) -> str:
+    between = "" if interval is None else f" ({interval[0]:.3f} to {interval[1]:.3f})"
+    return readable_score(score, 4) + between
 
 
 def readable_score(score: float | None, decimals: int) -> str:

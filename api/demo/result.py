@@ -30,14 +30,14 @@ PARTIES = {LABEL_PARTY: "label_party", FEATURE_PARTY: "feature_party"}
 def result_data(
     demonstration: "Demonstration",
     jobs: Mapping[str, JsonObject],
-    scores: Mapping[str, float | None],
+    scores: Mapping[str, Mapping[str, float]],
     points: list[EpochPoint],
     processes: int,
     seconds: float,
 ) -> JsonObject:
     """From both parties' views of the finished job; the fields are listed in docs/cli.md."""
     table, agreement = demonstration.table, demonstration.agreement
-    spec, plan = agreement.spec, agreement.plan
+    spec, plan, metric = agreement.spec, agreement.plan, METRIC[table.task]
     training = jobs[LABEL_PARTY]["seconds"]["training"]
     operations: Counter[str] = Counter()
     for job in jobs.values():
@@ -55,7 +55,12 @@ def result_data(
         "steps": plan.steps,
         "batch_rows": spec.train.batch_rows,
         "seed": demonstration.seed,
-        METRIC[table.task]: {model: _defined(score) for model, score in scores.items()},
+        # A metric that is not defined, as the AUC over held-out rows of one class, is null.
+        metric: {model: _defined(found.get(metric)) for model, found in scores.items()},
+        "intervals": {
+            model: [found[f"{metric}_low"], found[f"{metric}_high"]] if f"{metric}_low" in found else None
+            for model, found in scores.items()
+        },
         "seconds": {"total": round(seconds, 3), "training": round(training, 3)},
         "samples_per_second": round(plan.training_rows * spec.train.epochs / training, 1) if training else 0.0,
         "bytes": {f"{PARTIES[party]}_sent": _sent(jobs[party]) for party in (FEATURE_PARTY, LABEL_PARTY)},

@@ -20,7 +20,6 @@ from api.demo.tables import DATASET, FEATURE_PARTY, LABEL_PARTY, DividedTable
 from parties.datasets import load
 from parties.negotiation import joint_seed
 from parties.settings import DatasetSettings
-from vfl.metrics import METRIC
 
 PARTIES = (LABEL_PARTY, FEATURE_PARTY)
 
@@ -52,9 +51,8 @@ def run(demonstration: Demonstration, watcher: Watcher) -> JsonObject:
         jobs, most_processes = follow(servers, PARTIES, job_id, DEADLINE_SECONDS, watcher)
     watcher.phase("comparing with models trained in clear")
     rows = _joined_rows(demonstration)
-    metric = METRIC[agreement.spec.job.task]
     # A party keeps no metric that is not defined, as the AUC over held-out rows of one class.
-    scores = compare(agreement.spec, rows, jobs[LABEL_PARTY]["metrics"].get(metric))
+    scores = compare(agreement.spec, rows, jobs[LABEL_PARTY]["metrics"])
     points = curves(agreement.spec, rows, *(folder / party / "models" / job_id / "epochs" for party in PARTIES))
     result = result_data(demonstration, jobs, scores, points, most_processes, time.monotonic() - started)
     watcher.phase("writing the report")

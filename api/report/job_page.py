@@ -6,6 +6,7 @@ from typing import Any
 
 from api.agreement import brought, reveals
 from api.client import JsonObject
+from api.metrics import measured
 from api.report import unprotected
 from api.report.charts import bytes_by_kind, bytes_by_round, calibration, curve, roc
 from api.report.page import page
@@ -101,13 +102,9 @@ def _facts(job: JsonObject) -> Iterator[tuple[str, str]]:
 
 
 def _metrics(metrics: dict[str, float]) -> Iterator[tuple[str, str, str]]:
-    """(name, value, interval); the ends of an interval stand beside what they are of."""
-    for name, value in metrics.items():
-        if name.endswith(("_low", "_high")) and name.rpartition("_")[0] in metrics:
-            continue
-        low, high = metrics.get(f"{name}_low"), metrics.get(f"{name}_high")
-        interval = "" if low is None or high is None else f"{low:.4f} to {high:.4f}"
-        yield name_of(name), f"{value:.4f}", interval
+    """(name, value, interval)."""
+    for found in measured(metrics):
+        yield name_of(found.name), f"{found.value:.4f}", found.interval
 
 
 def _quality(series: dict[str, list[float]]) -> Iterator[str]:

@@ -76,6 +76,9 @@ def test_two_files_train_one_model(files: Files, demo: Callable[..., Any]) -> No
     )
     assert (ended.data["dataset"], ended.data["task"], ended.data["rows"]) == ("own-tables", "binary", ROWS)
     assert ended.data["auc"]["federated"] > ended.data["auc"]["label_party_alone"]
+    for model, score in ended.data["auc"].items():
+        low, high = ended.data["intervals"][model]
+        assert 0 <= low < score < high <= 1
     (guess,) = [notice for notice in ended.data["notices"]["label_party"] if notice["kind"] == "guess"]
     assert guess["code"] == "task"
     assert f"guess: {guess['text']}" in ended.stderr
@@ -91,7 +94,10 @@ def test_a_metric_that_is_not_defined_is_null(files: Files, demo: Callable[..., 
     columns = ("--id", "customer", "--label", "default", "--scheme", "none", "--epochs", "1")
     ended = demo(files.folder / "out", "--label-file", str(label), "--feature-file", str(feature), *columns)
     assert ended.data["held_out_rows"] == 1
-    assert set(ended.data["auc"].values()) == {None}
+    assert set(ended.data["auc"].values()) == set(ended.data["intervals"].values()) == {None}
+    told = {notice["code"]: notice["text"] for notice in ended.data["notices"]["label_party"]}
+    assert "the AUC is not defined" in told["class_not_held_out"]
+    assert "only 1 row is held out" in told["few_held_out"]
 
 
 def test_parquet_is_read_like_csv(files: Files) -> None:

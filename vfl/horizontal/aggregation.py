@@ -3,7 +3,7 @@
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import astuple, dataclass, replace
 from typing import Any
 
@@ -15,6 +15,7 @@ from torch import nn
 
 from vfl.codecs import InvalidBody
 from vfl.errors import RemoteProtocolError
+from vfl.held_out import few_rows
 from vfl.horizontal.carrier import digest, raw_carrier, write
 from vfl.horizontal.combination import Stepper, WeightedMean
 from vfl.horizontal.input_scaling import agreed, message_of, metadata_of
@@ -23,6 +24,7 @@ from vfl.horizontal.rows import clipped, derived, examples_of
 from vfl.horizontal.standstill import on_test_rows
 from vfl.horizontal.stopping import reason_to_stop
 from vfl.horizontal.summed_updates import Reach
+from vfl.intervals import ends, of_auc_of_counts, of_share
 from vfl.messages import EvaluationTask, Message, Published, RoundReply, RoundTask
 from vfl.metrics import auc_of_classes
 from vfl.models.local_training import evaluate, train
@@ -218,10 +220,11 @@ class Aggregation:
         score = SCORE[self.spec.job.task]
         kept = {score, "auc", "loss"}
         metrics = {name: values[-1] for name, values in self.series.items() if name in kept and values}
+        tested = 0 if self._tests is None else len(self._tests.inputs)
         ended = f"ended after round {self.round}: {self.stopped}"
         return Outcome(
             state=save_parameters(finished.parameters, self._setup.scaling or agreed(self.spec)),
-            metrics=metrics | finished.metrics,
+            metrics=metrics | self._intervals(metrics) | finished.metrics,
             series=self.series,
             notices=[
                 *(
@@ -229,11 +232,23 @@ class Aggregation:
                     for name in self.spec.rounds.allow
                 ),
                 *([Notice("note", "ended_early", ended)] if self.stopped else []),
+                *few_rows(tested),
                 *on_test_rows(self.series.get("loss", []), self._tests),
                 *clipped(self.spec, self._setup.tables, self._setup.scaling),
                 *finished.notices,
             ],
         )
+
+    def _intervals(self, metrics: Mapping[str, float]) -> dict[str, float]:
+        """On the aggregator's test rows: of the accuracy, and of the AUC of two classes."""
+        if self._tests is None or self._tests.labels is None or "accuracy" not in metrics:
+            return {}
+        labels = self._tests.labels
+        found = ends("accuracy", of_share(round(metrics["accuracy"] * len(labels)), len(labels)))
+        if self.spec.outputs == 2 and "auc" in metrics:
+            positive = int((labels == 1).sum())
+            found |= ends("auc", of_auc_of_counts(metrics["auc"], positive, len(labels) - positive))
+        return found
 
     def saved(self) -> bytes:
         """All that the next round needs, safetensors."""

@@ -8,6 +8,8 @@ from scipy.linalg import qr
 
 from crypto.noise import gaussian
 from vfl.errors import LocalProtocolError
+from vfl.held_out import few_rows, of_classes
+from vfl.intervals import intervals
 from vfl.metrics import measure
 from vfl.models.polynomial import Arithmetic, Passes, Shape, Top, save_tensors
 from vfl.notices import Notice
@@ -108,8 +110,12 @@ class LabelSide:
         """The result, judged on scores of the held-out rows: rows x outputs, in scaled units, NaN where unknown."""
         unknown = np.isnan(scores).any(axis=1)
         unscaled = np.nan_to_num(scores) * self._label_scaling.deviation + self._label_scaling.mean
-        spec, labels = self._setup.spec, self._labels[self._setup.test_rows]
-        texts = []
+        spec, held_out = self._setup.spec, self._setup.test_rows
+        labels = self._labels[held_out]
+        notices, texts = list(few_rows(len(labels))), []
+        if spec.job.task != "regression":
+            names = self._setup.table.classes or tuple(map(str, range(max(spec.outputs, 2))))
+            notices += of_classes(self._labels, held_out, names, spec.split.test)
         if self.dropped:
             texts.append(
                 f"diverged: {self.dropped} of {self._steps} updates of the top model were left out, the first at "
@@ -124,8 +130,9 @@ class LabelSide:
             )
         return Outcome(
             self.state(),
-            measure(spec.job.task, labels, unscaled),
+            measure(spec.job.task, labels, unscaled)
+            | intervals(spec.job.task, labels, unscaled, self._setup.joint_seed),
             operations,
             score_curves(spec.job.task, labels, unscaled, loss_of(spec)),
-            [Notice("warning", "diverged", text) for text in texts],
+            [*notices, *(Notice("warning", "diverged", text) for text in texts)],
         )

@@ -3,7 +3,7 @@
 from typing import Any
 
 from api.client import JsonObject
-from api.demo.report import agreed, of_machine, traffic
+from api.demo.report import agreed, of_machine, traffic, with_interval
 from api.demo.rounds.modes import MODES
 from api.demo.rounds.part_facts import part_facts
 from api.demo.rounds.tables import AGGREGATOR
@@ -16,7 +16,7 @@ NOTHING_SAVED = 1.1
 """Up to so many times more is no saving."""
 
 
-def accuracy_rows(result: JsonObject) -> list[tuple[str, float]]:
+def accuracy_rows(result: JsonObject) -> list[tuple[str, str]]:
     """What each accuracy belongs to, as a person reads it."""
     names = {
         "federated": MODES[result["mode"]].trained,
@@ -27,7 +27,11 @@ def accuracy_rows(result: JsonObject) -> list[tuple[str, float]]:
         "client_alone": "each client alone, mean",
         "centralised": "all clients' rows in one place",
     }
-    return [(name, result["accuracy"][key]) for key, name in names.items() if key in result["accuracy"]]
+    return [
+        (name, with_interval(result["accuracy"][key], result["intervals"][key]))
+        for key, name in names.items()
+        if key in result["accuracy"]
+    ]
 
 
 def revealed(result: JsonObject) -> list[JsonObject]:
@@ -73,7 +77,7 @@ def render(result: JsonObject, specification: str) -> str:
         "job": result["job"],
         "facts": _facts(result),
         "holdings": result["holdings"],
-        "rows": [(name, f"{value:.4f}") for name, value in accuracy_rows(result)],
+        "rows": accuracy_rows(result),
         "story": MODES[result["mode"]].story,
         "summary": _summary(result),
         "accuracy_chart": metric_curve(

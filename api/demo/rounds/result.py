@@ -15,6 +15,7 @@ from api.client import JsonObject
 from api.demo.result import ONE_MACHINE
 from api.demo.rounds.tables import AGGREGATOR, CLIENTS, LABEL, PARTIES
 from api.report.unprotected import of_rounds
+from vfl.intervals import of_share
 
 if TYPE_CHECKING:
     from api.demo.rounds.run import RoundsDemonstration
@@ -47,6 +48,13 @@ def rounds_result(
     agreement, hub = demonstration.agreement, jobs[AGGREGATOR]
     mode, spec, series = agreement.mode, agreement.spec, hub["series"]
     sent, received = series["bytes_sent"], series["bytes_received"]
+    accuracy = {
+        "federated": hub["metrics"][mode.federated],
+        **({"plain_averaging": beside.averaging[-1]} if beside.averaging else {}),
+        **beside.accuracy,
+        **_models(hub["metrics"]),
+    }
+    tested = agreement.table.files[AGGREGATOR]["test"].height
     return {
         "mode": mode.name,
         "dataset": agreement.table.name,
@@ -55,11 +63,11 @@ def rounds_result(
         "local_epochs": spec.rounds.local_epochs,
         "network": spec.model.network,
         "seed": demonstration.seed,
-        "accuracy": {
-            "federated": hub["metrics"][mode.federated],
-            **({"plain_averaging": beside.averaging[-1]} if beside.averaging else {}),
-            **beside.accuracy,
-            **_models(hub["metrics"]),
+        "accuracy": accuracy,
+        # A mean over clients' models is no share of rows.
+        "intervals": {
+            name: None if name == "client_alone" else list(of_share(round(value * tested), tested))
+            for name, value in accuracy.items()
         },
         "bytes": {
             "aggregator_sent": _sent(hub),
