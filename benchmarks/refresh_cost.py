@@ -24,7 +24,7 @@ from crypto.ckks_parameters import PRESETS, CkksPreset
 
 ROUNDS, UNITS = 9, 8
 FIVE = PRESETS["ckks-mlp"]
-FOUR = replace(FIVE, data_moduli=FIVE.data_moduli[:4], level_scales=(26, 0, 25), error_primes=1)
+FOUR = replace(FIVE, data_moduli=FIVE.data_moduli[:4], level_scales=(29, 0, 29), error_primes=1)
 TABLE = np.random.Generator(np.random.Philox(0)).standard_normal((BATCH, COLUMNS))
 
 
@@ -50,7 +50,7 @@ def forward(preset: CkksPreset) -> Iterator[tuple[str, float]]:
 
 
 def refresh() -> Iterator[tuple[str, float]]:
-    two = replace(FIVE, data_moduli=FIVE.data_moduli[:2], level_scales=(26,), error_primes=1)
+    two = replace(FIVE, data_moduli=FIVE.data_moduli[:2], level_scales=(29,), error_primes=1)
     private = CkksPrivateKey(two, 1)
     public = CkksPublicKey(two, private.public_material(0), 0)
     vectors = public.load(private.encrypt_rows(TABLE[:, :1], 1), 1, BATCH, 1)

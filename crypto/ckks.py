@@ -15,6 +15,7 @@ The sum over all slots of a plaintext is (N/2) / scale times its constant coeffi
 (encrypted-training.md 3).
 """
 
+import math
 import secrets
 from collections import Counter
 from collections.abc import Sequence
@@ -140,10 +141,11 @@ class CkksPrivateKey:
         self.operations["encrypt"] += len(batch)
         return write_seeded(batch, preset.data_moduli)
 
-    def open(self, masked: Masked, groups: Sequence[Group], output_sums: int = 0) -> bytes:
+    def open(self, masked: Masked, groups: Sequence[Group], output_sums: int = 0, blocks: int = 1) -> bytes:
         """The values of these groups, still masked, each with fresh noise. Nothing else of the ciphertext is returned.
 
-        The last `output_sums` of them belong to an output layer above hidden neurons and get its wider noise.
+        The last `output_sums` of them belong to an output layer above hidden neurons and get its wider noise. Sums over
+        several `blocks` carry the ciphertext noise of each, and get as much more.
         The noise is added to coefficients, after the transform: before it, full-size constants would multiply it.
         """
         count = sum(group.values for group in groups)
@@ -166,7 +168,11 @@ class CkksPrivateKey:
             values = block_coefficients(sums, RING_DEGREE, modulus)[: group.values]
             opened += values
         widths = [self._preset.noise] * (count - output_sums) + [self._preset.output_noise] * output_sums
-        noisy = (value + self._noise(noise, width) for value, width in zip(opened, widths, strict=True))
+        wider = math.log2(blocks) / 2
+        noisy = (
+            value + self._noise(noise, width + wider if width else 0.0)
+            for value, width in zip(opened, widths, strict=True)
+        )
         return write_integers(value % modulus for value in noisy)
 
     def decrypt_cut(self, data: bytes, count: int, rows: int) -> Floats:

@@ -11,21 +11,36 @@ moduli are exposed, uploads shrink and the released sums carry less noise.
 
 import math
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 RING_DEGREE = 8192
 SLOTS = RING_DEGREE // 2
 
 SECURITY_BITS = 128
-MODULUS_BITS_LIMIT = {4096: 109, 8192: 218, 16384: 438, 32768: 881}
-"""Largest modulus at 128 bits by ring degree (homomorphicencryption.org standard, 2018, table 1)."""
+MODULUS_BITS_LIMIT = {8192: 214, 16384: 430, 32768: 868}
+"""Largest modulus at 128 bits by ring degree, ternary secrets (Bossuat et al., "Security Guidelines for Implementing
+Homomorphic Encryption", ePrint 2024/463)."""
 
-MODULUS_BITS_PER_KEY_WORD = 218 / 8192
-"""How much modulus one unknown key word carries at that limit: 0.0266 bits (encrypted-training.md 5)."""
+MODULUS_BITS_PER_KEY_WORD = MODULUS_BITS_LIMIT[RING_DEGREE] / RING_DEGREE
+"""How much modulus one unknown key word carries at that limit: 0.0261 bits (encrypted-training.md 5)."""
 
 BITS_PER_TERNARY_WORD = math.log2(3)
 
 _Q0, _SPECIAL = 1152921504606748673, 1152921504606830593
-_RESCALE = (16760833, 16580609, 16515073, 16465921)
+_RESCALE = (16760833, 16580609, 16515073)
+_NETWORK_SPECIAL = 562949952847873
+"""49 bits: what key switching adds is far below the rest, and the bits it saves go where scales need them."""
+_NETWORK_RESCALE = (4294475777, 1032193, 4293918721, 786433)
+
+
+class Scales(NamedTuple):
+    """What scores are computed at, where it differs: a score read from one slot carries that slot's whole ciphertext
+    noise, which no sum over rows averages away."""
+
+    embedding: int
+    levels: tuple[int, ...]
+    sum: int
+    noise: float
 
 
 @dataclass(frozen=True)
@@ -43,24 +58,23 @@ class CkksPreset:
     error_primes: int
     """Primes the loss error stands on."""
     noise: float
-    """Standard deviation the key owner adds to every opened value: at least 2^10 times the ciphertext noise."""
+    """Standard deviation the key owner adds to every opened value, sized for weights at their limit and the worst that
+    standardised columns can be (docs/protocols/ckks_training.md)."""
     weight_limit: float
-    """Largest sum of absolute weights of one output; beyond it sums could leave the range."""
+    """Largest sum of absolute weights of one output or hidden neuron, for which range and noise are sized."""
     values_per_key: int
     """Opened values under one key that leave it secret from a label party that deviates (heuristic)."""
     output_noise: float = 0.0
     """The same for sums of an output layer above hidden neurons, whose ciphertexts carry more noise of their own."""
-    evaluation_scales: tuple[int, tuple[int, ...]] | None = None
-    """Embedding scale and level scales while scores are computed, where they differ: a score read from one slot carries
-    that slot's whole ciphertext noise, which no sum over rows averages away."""
+    evaluation: Scales | None = None
     special_modulus: int = _SPECIAL
 
     def for_evaluation(self) -> "CkksPreset":
         """The same keys, with the scales that scores are computed at."""
-        if self.evaluation_scales is None:
+        if self.evaluation is None:
             return self
-        embedding_scale, level_scales = self.evaluation_scales
-        return replace(self, embedding_scale=embedding_scale, level_scales=level_scales)
+        embedding, levels, total, noise = self.evaluation
+        return replace(self, embedding_scale=embedding, level_scales=levels, sum_scale=total, noise=noise)
 
     @property
     def rescales(self) -> int:
@@ -80,6 +94,11 @@ class CkksPreset:
     def public_moduli(self) -> tuple[int, ...]:
         """Moduli of the public key, which encrypts zeros at the last level and labels where the loss error stands."""
         return (*self.data_moduli[: self.error_primes], self.special_modulus)
+
+    @property
+    def modulus_bits(self) -> int:
+        """Bits of all primes together, which the security of the ring degree limits."""
+        return sum(modulus.bit_length() for modulus in (*self.data_moduli, self.special_modulus))
 
     @property
     def exposed_bits(self) -> int:
@@ -112,48 +131,49 @@ PRESETS: dict[str, CkksPreset] = {
         CkksPreset(
             name="ckks-linear",
             data_moduli=(_Q0, _RESCALE[0]),
-            embedding_scale=24,
+            embedding_scale=25,
             level_scales=(28,),
-            sum_scale=52,
+            sum_scale=53,
             error_primes=1,
-            noise=42,
-            weight_limit=24.0,
+            noise=43,
+            weight_limit=12.0,
             values_per_key=200,
         ),
         CkksPreset(
             name="ckks-linear-cubic",
-            data_moduli=(_Q0, *_RESCALE[:3]),
-            embedding_scale=25,
+            data_moduli=(_Q0, *_RESCALE),
+            embedding_scale=27,
             level_scales=(0, 0, 25),
-            sum_scale=52,
+            sum_scale=54,
             error_primes=1,
-            noise=43,
-            weight_limit=8.0,
+            noise=45.5,
+            weight_limit=4.0,
             values_per_key=100,
         ),
         CkksPreset(
             name="ckks-linear-squared",
             data_moduli=(_Q0, _RESCALE[0]),
-            embedding_scale=24,
+            embedding_scale=26,
             level_scales=(26,),
-            sum_scale=50,
+            sum_scale=52,
             error_primes=1,
-            noise=40,
-            weight_limit=24.0,
+            noise=42,
+            weight_limit=6.0,
             values_per_key=200,
         ),
         # One hidden layer fits without a refresh: docs/adr/0006-no-refresh-for-one-hidden-layer.md.
         CkksPreset(
             name="ckks-mlp",
-            data_moduli=(_Q0, *_RESCALE),
-            embedding_scale=24,
-            level_scales=(0, 26, 0, 25),
-            sum_scale=52,
+            data_moduli=(_Q0, *_NETWORK_RESCALE),
+            special_modulus=_NETWORK_SPECIAL,
+            embedding_scale=30,
+            level_scales=(0, 29, 0, 29),
+            sum_scale=56,
             error_primes=2,
-            noise=41.5,
-            output_noise=44,
-            evaluation_scales=(34, (0, 38, 0, 34)),
-            weight_limit=32.0,
+            noise=45.5,
+            output_noise=48.5,
+            evaluation=Scales(embedding=34, levels=(0, 38, 0, 34), sum=52, noise=41.5),
+            weight_limit=6.0,
             values_per_key=4096,
         ),
     )
@@ -196,9 +216,9 @@ def weaknesses(preset: CkksPreset, hidden_layers: int, loss: str, input_bound: f
             f"top {layers} with {loss} error needs {needed} rescales, preset {preset.name} has {preset.rescales}: "
             "the model is too deep for the preset"
         )
-    if preset.exposed_bits > MODULUS_BITS_LIMIT[RING_DEGREE]:
+    if preset.modulus_bits > MODULUS_BITS_LIMIT[RING_DEGREE]:
         found.append(
-            f"preset {preset.name} exposes a modulus of {preset.exposed_bits} bits, above the "
+            f"preset {preset.name} has a modulus of {preset.modulus_bits} bits, above the "
             f"{MODULUS_BITS_LIMIT[RING_DEGREE]} that give {SECURITY_BITS} bits of security at ring degree {RING_DEGREE}"
         )
     score = preset.weight_limit * input_bound

@@ -264,15 +264,14 @@ def test_the_reference_of_the_party_file_is_complete() -> None:
 
 
 def test_the_presets_in_the_documents_are_those_of_the_code() -> None:
-    written = {
-        names(row[0])[0]: (row[2], row[3], row[4], row[5])
-        for row in rows("docs/protocols/ckks_training.md", "## Parameters")
-    }
+    written = {names(row[0])[0]: tuple(row[2:]) for row in rows("docs/protocols/ckks_training.md", "## Parameters")}
     assert written == {
         preset.name: (
             ", ".join(str(modulus.bit_length()) for modulus in preset.data_moduli),
+            str(preset.modulus_bits),
             f"2^{preset.sum_scale}",
             f"2^{preset.noise:g}",
+            f"{preset.weight_limit:g}",
             str(preset.values_per_key),
         )
         for preset in PRESETS.values()

@@ -27,7 +27,9 @@ ROWS_PER_OPENED_VALUE = 4
 
 
 def resolve(spec: TrainingSpec) -> TrainingSpec:
-    """The specification with its preset and cap per key filled in, as it is proposed and digested."""
+    """The specification with its weight limit, preset and cap per key filled in, as it is proposed and digested."""
+    limit = spec.train.weight_limit or preset_for(spec.model.top.kind, loss_of(spec)).weight_limit
+    spec = msgspec.structs.replace(spec, train=msgspec.structs.replace(spec.train, weight_limit=limit))
     if spec.encryption.scheme != "ckks":
         return msgspec.structs.replace(spec, encryption=msgspec.structs.replace(spec.encryption, preset="none"))
     name = spec.encryption.preset
@@ -76,6 +78,11 @@ def plan(spec: TrainingSpec, rows: int) -> Plan:
             f"Use preset `auto`, which takes {preset_for(spec.model.top.kind, loss_of(spec)).name}, "
             "with at most one hidden layer and no cubic error above it.",
         )
+        if spec.train.weight_limit > preset.weight_limit:
+            _refuse(
+                [f"train.weight_limit = {spec.train.weight_limit:g} is too large for preset {preset.name}"],
+                f"Use at most {preset.weight_limit:g}: range and noise are sized for it.",
+            )
         if cap > ROOMY_VALUES_PER_KEY:
             _refuse([f"encryption.values_per_key = {cap} is too many"], f"Use at most {ROOMY_VALUES_PER_KEY}.")
         if opened > cap:
@@ -134,7 +141,8 @@ def _weight_noise(spec: TrainingSpec, sizes: list[int]) -> float:
     for size in reversed(sizes * spec.train.epochs):
         # The factor by which one gradient's noise reaches the final weight: rate (1 + momentum + ...).
         velocity = rate + momentum * velocity
-        variance += (velocity * noise * SLOTS / (max(1, SLOTS // size) * size)) ** 2
+        filled = SLOTS / (max(1, SLOTS // size) * size)
+        variance += math.ceil(size / SLOTS) * (velocity * noise * filled) ** 2
     return math.sqrt(variance)
 
 

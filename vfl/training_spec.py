@@ -80,6 +80,9 @@ class Train(Section, frozen=True, kw_only=True):
     epochs: int
     batch_rows: int
     optimiser: Optimiser = Optimiser()
+    weight_limit: float = 0.0
+    """Largest sum of absolute weights of one output, or one hidden neuron, of the top model; the label party scales
+    weights back to it. 0 takes that of the preset for this top model and loss error, which its noise is sized for."""
 
 
 class Encryption(Section, frozen=True, kw_only=True):
@@ -131,6 +134,7 @@ class TrainingSpec(Section, frozen=True, kw_only=True):
         require(self.train.epochs >= 1, "train.epochs must be at least 1")
         require(self.train.batch_rows >= 1, "train.batch_rows must be at least 1")
         check_optimiser(self.train.optimiser)
+        require(0 <= self.train.weight_limit < float("inf"), "train.weight_limit must not be negative")
         require(self.encryption.values_per_key >= 0, "encryption.values_per_key must not be negative")
         self._check_model()
         if self.encryption.scheme == "ckks":

@@ -18,6 +18,7 @@ from safetensors.numpy import load, save
 
 from vfl.schedule import philox
 from vfl.terms import Optimiser
+from vfl.training_plan import INPUT_BOUND
 
 Floats = NDArray[np.float64]
 V = TypeVar("V")
@@ -32,6 +33,13 @@ SQUARE_ACTIVATION = (0.12, 0.5)
 """Hidden neurons compute 0.12 a^2 + 0.5 a (encrypted-training.md 1)."""
 
 INITIAL_DEVIATION = 0.01
+
+OUTPUT_SHARE = 1 / 3
+"""Part of the weight limit that an output above hidden neurons has: what it reads is a square of what they read."""
+
+OVERSHOOT = 2.0
+"""An update that would carry weights beyond so many times their limit has diverged and is taken back; one that stays
+within is scaled back to the limit."""
 
 OPENED_EPSILON = 1e-3
 """Adam's epsilon for a top model: about the noise of an opened mean gradient. With the usual 1e-8 Adam would scale
@@ -101,12 +109,15 @@ class Numbers:
 
 
 class Weights:
-    """Matrices trained by an optimiser of torch on gradients that were opened, each row's sum kept to `limit`."""
+    """Matrices trained by an optimiser of torch on opened gradients; the absolute sum of each row keeps a limit."""
 
-    def __init__(self, matrices: dict[str, Floats], optimiser: Optimiser, limit: float) -> None:
+    def __init__(self, matrices: dict[str, Floats], optimiser: Optimiser, limits: dict[str, float]) -> None:
         self._parameters = {name: torch.nn.Parameter(torch.from_numpy(value)) for name, value in matrices.items()}
         self._optimiser = make_optimiser(list(self._parameters.values()), optimiser, OPENED_EPSILON)
-        self._limit = limit
+        self._limits = limits
+        self.scaled_back = 0
+        """Updates that met the limit."""
+        self._scale_back()
 
     def __getitem__(self, name: str) -> Floats:
         values: Floats = self._parameters[name].detach().numpy()
@@ -122,8 +133,9 @@ class Weights:
         for name, gradient in gradients.items():
             self._parameters[name].grad = torch.from_numpy(np.ascontiguousarray(gradient))
         self._optimiser.step()
-        reach = max(np.abs(self[name]).sum(axis=1).max() for name in self._parameters)
-        if reach <= self._limit:
+        reach = self._scale_back()
+        if reach <= OVERSHOOT:
+            self.scaled_back += reach > 1.0
             return ""
         with torch.no_grad():
             for name, value in weights.items():
@@ -131,7 +143,17 @@ class Weights:
         self._optimiser.load_state_dict(momentum)
         if np.isnan(reach):
             return "a sum over the batch left the range of the agreed parameters"
-        return f"weights would add up to {reach:.3g}, the limit is {self._limit:g}"
+        return f"weights would reach {reach:.3g} times their limit"
+
+    def _scale_back(self) -> float:
+        """Bring every row's sum to its limit; returns the largest before, in units of its limit."""
+        largest = 0.0
+        with torch.no_grad():
+            for name, parameter in self._parameters.items():
+                reach = parameter.abs().sum(dim=1, keepdim=True) / self._limits[name]
+                parameter.div_(reach.clamp(min=1.0))
+                largest = np.maximum(largest, float(reach.max()))  # NaN stays NaN
+        return float(largest)
 
 
 def make_optimiser(
@@ -181,7 +203,10 @@ class Top:
             matrices["weights"] = draws.standard_normal((shape.outputs, shape.hidden + 1)) / np.sqrt(shape.hidden)
         else:
             matrices["weights"] = draws.standard_normal((shape.outputs, width)) * INITIAL_DEVIATION
-        self._weights = Weights(matrices, optimiser, weight_limit)
+        limits = dict.fromkeys(matrices, weight_limit)
+        if shape.hidden:
+            limits["weights"] *= OUTPUT_SHARE
+        self._weights = Weights(matrices, optimiser, limits)
         self._gradients: list[float] = []
 
     def measures(self) -> dict[str, float]:
@@ -256,6 +281,11 @@ class Top:
         scores: Floats = (alpha * joined**2 + beta * joined) @ output[:, :-1].T + output[:, -1]
         return scores
 
+    @property
+    def scaled_back(self) -> int:
+        """Updates after which weights were scaled back to their limit."""
+        return self._weights.scaled_back
+
     def tensors(self) -> dict[str, Floats]:
         return self._weights.tensors()
 
@@ -292,6 +322,23 @@ class Top:
                 error = values.weighted_sum(inputs, slope * row, slope * offset[:, k] + constant - target)
             errors.append(values.less_encrypted(error, targets[:, k]) if self._encrypt_labels else error)
         return errors
+
+
+def largest_cut_error(loss: str, weight_limit: float, *, hidden: bool, outputs: int, largest_input: float) -> float:
+    """What no coordinate of a cut error exceeds while weights keep their limit and inputs their bound."""
+    reach = weight_limit * max(largest_input, 1.0)
+    slope = output_limit = 1.0
+    if hidden:
+        alpha, beta = SQUARE_ACTIVATION
+        output_limit = weight_limit * OUTPUT_SHARE
+        slope = 2 * alpha * reach + beta
+        reach = output_limit * max(alpha * reach**2 + beta * reach, 1.0)
+    if loss == "cubic":
+        constant, linear, cubic = CUBIC_ERROR
+        error = constant + linear * reach + abs(cubic) * reach**3
+    else:
+        error = LINEAR_ERROR[loss][0] * reach + (INPUT_BOUND if loss == "squared" else 0.5)
+    return outputs * error * output_limit * slope * weight_limit
 
 
 def save_tensors(tensors: dict[str, Floats]) -> bytes:

@@ -96,14 +96,15 @@ def feature_party(setup: Setup[TrainingSpec]) -> Flow[Outcome]:
             prepared = next(encrypted, None)
         masked = yield from receive(MaskedGradient, label, step)  # 7
         with blaming(label):
-            opened = block.key.open(Masked(masked.packed, masked.masked), groups, output_sums(setup.spec))
+            sent = Masked(masked.packed, masked.masked)
+            opened = block.key.open(sent, groups, output_sums(setup.spec), len(blocks(rows, SLOTS)))
         yield from send(label, OpenedGradient(step, opened))  # 9
         if learns:
             cut_errors = []
             for part in blocks(rows, SLOTS):
                 cut = yield from receive(EncryptedError, label, step)  # 8
                 cut_errors.append(_cut_error(setup, block.key, cut, len(part)))
-            side.backward(cut_errors)  # 11
+            side.backward(cut_errors, epoch)  # 11
         yield from report(StepDone(step, steps, epoch))
         if last_of_epoch:
             yield from report(EpochDone(epoch, setup.spec.train.epochs, side.state(), side.measures()))
@@ -122,7 +123,7 @@ def feature_party(setup: Setup[TrainingSpec]) -> Flow[Outcome]:
             groups = score_groups(len(rows), setup.spec.outputs) if linear else groups_for(values)
             opened = key.open(Masked(asked.packed, asked.masked), groups)
         yield from send(label, OpenedScores(number, opened))  # 14
-    return Outcome(side.state(), {}, owner.operations())
+    return side.outcome(owner.operations())
 
 
 class KeyOwner:

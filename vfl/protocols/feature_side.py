@@ -4,11 +4,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from vfl.errors import Diverged, InvalidBottom
-from vfl.models.polynomial import make_optimiser, save_tensors
+from vfl.errors import Diverged, InvalidBottom, RemoteProtocolError
+from vfl.models.polynomial import largest_cut_error, make_optimiser, save_tensors
 from vfl.models.tabular import build
+from vfl.notices import Notice
+from vfl.reports import Outcome
 from vfl.scaling import Scaling
 from vfl.setup import Setup
+from vfl.training_plan import INPUT_BOUND, loss_of
 from vfl.training_spec import Bottom, TrainingSpec
 
 Floats = NDArray[np.float64]
@@ -16,6 +19,13 @@ Floats = NDArray[np.float64]
 EMBEDDING_BOUND = 16.0
 """Embeddings beyond this would let sums leave the range of the agreed parameters; named bottoms stay below 1 or grow
 only as their weights do."""
+
+
+NO_ERROR = 1e-6
+"""A cut error below this is none; what is left of zeros on ciphertexts is far below."""
+
+NOISE_DEVIATIONS = 10.0
+"""Gaussian noise on a cut error stays below so many standard deviations."""
 
 
 class FeatureSide:
@@ -26,12 +36,15 @@ class FeatureSide:
 
     def __init__(self, setup: Setup[TrainingSpec]) -> None:
         spec = setup.spec
+        self._setup, self._label = setup, spec.roster.label
         self._me, self._width = setup.me, spec.embedding_width(setup.me)
         self._scaling = Scaling.fit(setup.table.columns[setup.training_rows])
         self._columns = self._scaling.apply(setup.table.columns)
         self._bottom: torch.nn.Module | None = None
         self._sent: list[torch.Tensor] = []
         self._returned: list[float] = []
+        self._largest_error: dict[int, float] = {}
+        """By epoch."""
         if spec.model.bottom is not None:
             self._bottom = self._build(setup, spec.model.bottom)
             parameters = list(self._bottom.parameters())
@@ -68,9 +81,19 @@ class FeatureSide:
         self._sent.append(output)
         return embedding
 
-    def backward(self, cut_errors: list[Floats]) -> None:
-        """One step of the bottom model on the cut errors of a step's blocks: each rows x width, of the summed loss."""
+    def backward(self, cut_errors: list[Floats], epoch: int) -> None:
+        """One step of the bottom model on the cut errors of a step's blocks: each rows x width, of the summed loss.
+
+        Raises RemoteProtocolError for an error that weights within the agreed limit cannot give.
+        """
         sent, self._sent = self._sent, []
+        largest, bound = max(np.abs(errors).max() for errors in cut_errors), self._error_bound(sent)
+        if not largest <= bound:
+            raise RemoteProtocolError(
+                f"{self._label} sent a cut error of {largest:.3g}; with train.weight_limit = "
+                f"{self._setup.spec.train.weight_limit:g} it cannot exceed {bound:.3g}"
+            )
+        self._largest_error[epoch] = max(self._largest_error.get(epoch, 0.0), float(largest))
         rows = sum(map(len, cut_errors))
         self._returned += [float(np.square(errors).mean()) for errors in cut_errors]
         if self._optimiser is None:
@@ -84,6 +107,39 @@ class FeatureSide:
         """Root mean square of the cut errors since the last time this was asked; nothing in layout features."""
         squares, self._returned = self._returned, []
         return {"cut_error": float(np.sqrt(np.mean(squares)))} if squares else {}
+
+    def _error_bound(self, sent: list[torch.Tensor]) -> float:
+        """What an honest cut error of these embeddings stays below, with the noise the job agreed on."""
+        spec = self._setup.spec
+        # Another feature party's embedding is not known here, only its bound.
+        others = EMBEDDING_BOUND if len(spec.roster.features) > 1 else INPUT_BOUND
+        noise = spec.protection.cut_noise.scale if spec.protection else 0.0
+        return NOISE_DEVIATIONS * noise + largest_cut_error(
+            loss_of(spec),
+            spec.train.weight_limit,
+            hidden=bool(spec.hidden),
+            outputs=spec.outputs,
+            largest_input=max(others, *(float(output.detach().abs().max()) for output in sent)),
+        )
+
+    def outcome(self, operations: dict[str, int]) -> Outcome:
+        """The result, with what this party's operator should know of its bottom model."""
+        notices, largest = [], self._largest_error
+        if silent := sum(error < NO_ERROR for error in largest.values()):
+            text = (
+                f"every cut error from {self._label} was zero in {silent} of {len(largest)} epochs: the bottom model "
+                f"learned nothing in them. Whether {self._label} means it cannot be told from here"
+            )
+            notices.append(Notice("warning", "no_cut_error", text))
+        if self._bottom is not None and len(self._setup.test_rows) > 1:
+            spread = self.embed(self._setup.test_rows).std(axis=0)
+            if spread.max() < NO_ERROR:
+                text = (
+                    f"the bottom model of {self._me} gives every held-out row the same embedding: it has collapsed. "
+                    "Lower train.optimiser.rate or check the columns"
+                )
+                notices.append(Notice("warning", "bottom_collapsed", text))
+        return Outcome(self.state(), {}, operations, notices=notices)
 
     def state(self) -> bytes:
         """The feature party's half of the model: bottom weights and what scales its columns."""

@@ -23,9 +23,6 @@ from vfl.training_spec import TrainingSpec
 Floats = NDArray[np.float64]
 V = TypeVar("V")
 
-CLEAR_WEIGHT_LIMIT = 1e3
-"""In clear any finite weight works; beyond this the run has diverged."""
-
 
 class LabelSide:
     """Own columns and targets, bounded; the top model; what goes back of the cut error; metrics over held-out rows.
@@ -58,7 +55,7 @@ class LabelSide:
             loss=loss_of(spec),
             optimiser=spec.train.optimiser,
             private_seed=setup.private_seed,
-            weight_limit=setup.preset.weight_limit if setup.preset else CLEAR_WEIGHT_LIMIT,
+            weight_limit=spec.train.weight_limit,
             encrypt_labels=spec.encryption.labels == "ciphertext",
         )
 
@@ -112,27 +109,35 @@ class LabelSide:
         unscaled = np.nan_to_num(scores) * self._label_scaling.deviation + self._label_scaling.mean
         spec, held_out = self._setup.spec, self._setup.test_rows
         labels = self._labels[held_out]
-        notices, texts = list(few_rows(len(labels))), []
+        notices = list(few_rows(len(labels)))
         if spec.job.task != "regression":
             names = self._setup.table.classes or tuple(map(str, range(max(spec.outputs, 2))))
             notices += of_classes(self._labels, held_out, names, spec.split.test)
         if self.dropped:
-            texts.append(
+            text = (
                 f"diverged: {self.dropped} of {self._steps} updates of the top model were left out, the first at "
                 f"{self._first_drop}. The model is that of the updates that stand. Lower train.optimiser.rate or "
                 "momentum, check the columns; with a feature party that deviates this can be its doing. Training went "
                 "on to its last step because an early end would tell the feature party about labels and weights."
             )
+            notices.append(Notice("warning", "diverged", text))
+        if self.top.scaled_back:
+            text = (
+                f"weights met train.weight_limit = {self._setup.spec.train.weight_limit:g} in "
+                f"{self.top.scaled_back} of {self._steps} updates and were scaled back to it"
+            )
+            notices.append(Notice("note", "weights_at_limit", text))
         if unknown.any():
-            texts.append(
+            text = (
                 f"diverged: the scores of {unknown.sum()} of {len(scores)} held-out rows left the range of the agreed "
                 "parameters and count as zero in the metrics."
             )
+            notices.append(Notice("warning", "diverged", text))
         return Outcome(
             self.state(),
             measure(spec.job.task, labels, unscaled)
             | intervals(spec.job.task, labels, unscaled, self._setup.joint_seed),
             operations,
             score_curves(spec.job.task, labels, unscaled, loss_of(spec)),
-            [*notices, *(Notice("warning", "diverged", text) for text in texts)],
+            notices,
         )

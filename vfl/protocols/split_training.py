@@ -42,14 +42,14 @@ def feature_party(setup: Setup[TrainingSpec]) -> Flow[Outcome]:
         yield from send(label, Embedding(step, _bytes(side.forward(rows))))  # 1
         if learns:
             cut = yield from receive(CutGradient, label, step)  # 3
-            side.backward([_checked(label, cut.values, len(rows), setup.spec.embedding_width(setup.me))])  # 4
+            side.backward([_checked(label, cut.values, len(rows), setup.spec.embedding_width(setup.me))], epoch)  # 4
         else:
             yield from receive(StepApplied, label, step)  # 3
         yield from report(StepDone(step, steps, epoch))
         if last_of_epoch:
             yield from report(EpochDone(epoch, setup.spec.train.epochs, side.state(), side.measures()))
     yield from send(label, EvaluationRows(_bytes(side.embed(setup.test_rows))))  # 5
-    return Outcome(side.state())
+    return side.outcome({})
 
 
 def label_party(setup: Setup[TrainingSpec]) -> Flow[Outcome]:

@@ -1,0 +1,95 @@
+"""What the key owner adds against what the ciphertexts carry, where it is least: weights at the limit, worst inputs.
+
+The contract lets all weight stand on one column. The worst a standardised column can be, clipped at three standard
+deviations, is three in every ninth row and zero in the others: its mean square is one, and no higher moment is larger.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from crypto.ciphertexts import read_integers
+from crypto.ckks import CkksPrivateKey
+from crypto.ckks_evaluator import CkksPublicKey, EncryptedSums
+from crypto.ckks_parameters import PRESETS, SLOTS
+from crypto.packing import groups_for
+from crypto.ring import centred
+from vfl.models.polynomial import OUTPUT_SHARE, Shape, Top
+from vfl.terms import Optimiser
+
+NEURONS, PAIRS = 2, 4
+
+RARE = np.where(np.arange(SLOTS) % 9 == 0, 3.0, 0.0)
+CLIPPED = np.full(SLOTS, 3.0)
+"""No standardised column, only a batch that happens to hold such rows."""
+
+AT_THE_LIMIT = {
+    "ckks-linear": ("linear", 10, 9.5),
+    "ckks-linear-cubic": ("cubic", 9, 7.5),
+    "ckks-linear-squared": ("squared", 10, 9),
+    "ckks-mlp": ("linear", 8.5, 7),
+}
+"""Loss error, and how many times the ciphertext noise the key owner's is, in bits: worst columns, every row clipped."""
+
+
+def opened(preset, loss, column):
+    """(integers of one step's sums at the limit of weights, modulus, how many belong to an output layer)."""
+    hidden = NEURONS if preset.name == "ckks-mlp" else 0
+    top = Top(Shape(1, 1, hidden, 1), loss, Optimiser(), bytes(32), preset.weight_limit)
+    for name, parameter in top._weights._parameters.items():
+        share = OUTPUT_SHARE if hidden and name == "weights" else 1.0
+        parameter.data[:] = torch.zeros_like(parameter)
+        parameter.data[:, 0] = share * preset.weight_limit
+    output = hidden + 1 if hidden else 0
+    values = top.joined_weights.size + output
+    private = CkksPrivateKey(replace(preset, noise=0.0, output_noise=0.0), values)
+    public = CkksPublicKey(preset, private.public_material(values), values)
+    embedding = public.load(private.encrypt_rows(column[:, None], 1), 1, SLOTS, 1)
+    sums = EncryptedSums(values)
+    targets = (np.arange(SLOTS) % 2).astype(float)[:, None]
+    public.add_products(sums, top.passes(public, embedding, column[:, None], targets).products)
+    masked, mask = public.mask_sums(sums)
+    words = read_integers(private.open(masked, groups_for(values)), values, mask.modulus)
+    return [word - number for word, number in zip(words, mask.numbers, strict=True)], mask.modulus, output
+
+
+def factors(preset, loss, column):
+    """How many times the ciphertext noise the key owner's is, in bits, for each layer's sums.
+
+    Two encryptions of the same rows under two keys differ by their ciphertext noise alone.
+    """
+    differences = []
+    for _ in range(PAIRS):
+        (first, modulus, output), (second, _, _) = (opened(preset, loss, column) for _ in range(2))
+        differences.append([centred((x - y) % modulus, modulus) for x, y in zip(first, second, strict=True)])
+    noise = np.sqrt(np.mean(np.square(np.array(differences, float)) / 2, axis=0))
+    layers = [(preset.noise, noise[: len(noise) - output])]
+    if output:
+        layers.append((preset.output_noise, noise[-output:]))
+    return [added - np.log2(np.sqrt(np.mean(carried**2))) for added, carried in layers]
+
+
+@pytest.mark.parametrize("name", AT_THE_LIMIT)
+def test_the_key_owners_noise_covers_the_ciphertexts_at_the_limit_of_weights(name):
+    loss, worst_columns, every_row_clipped = AT_THE_LIMIT[name]
+    assert min(factors(PRESETS[name], loss, RARE)) > worst_columns
+    assert min(factors(PRESETS[name], loss, CLIPPED)) > every_row_clipped
+
+
+def test_noise_sized_from_first_weights_would_be_drowned_once_weights_have_grown():
+    """What was in force before: primes of 24 bits, weights that may add up to 32."""
+    special = PRESETS["ckks-linear"].special_modulus
+    first_weights = replace(
+        PRESETS["ckks-mlp"],
+        data_moduli=(PRESETS["ckks-mlp"].data_moduli[0], 16760833, 16580609, 16515073, 16465921),
+        special_modulus=special,
+        embedding_scale=24,
+        level_scales=(0, 26, 0, 25),
+        sum_scale=52,
+        noise=41.5,
+        output_noise=44,
+        weight_limit=32.0,
+    )
+    assert max(factors(first_weights, "linear", RARE)) < 0
