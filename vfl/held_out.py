@@ -11,6 +11,7 @@ from vfl.notices import Notice
 FEW_ROWS, FEW_OF_A_CLASS = 50, 5
 SHOWN_CLASSES = 20
 CERTAINTY = 0.95
+SURELY = "split.stratify = true surely where the class has two"
 
 
 def few_rows(rows: int) -> Iterator[Notice]:
@@ -53,5 +54,5 @@ def _rows_wanted(count: int, total: int, share: float) -> str:
         return "Bring rows of it"
     wanted = math.ceil(math.log(1 - CERTAINTY) / math.log(1 - count / total) / share)
     if wanted <= total:
-        return "Another seed would very likely hold one out"
-    return f"About {wanted - total:,} more rows like these would hold one out with {CERTAINTY:.0%} certainty"
+        return f"Another seed would very likely hold one out, {SURELY}"
+    return f"About {wanted - total:,} more rows like these would hold one out with {CERTAINTY:.0%} certainty, {SURELY}"

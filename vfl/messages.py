@@ -54,6 +54,18 @@ class RowsDigest(Message, frozen=True, tag=True):
     digest: bytes
 
 
+class HeldOut(Message, frozen=True, tag=True):
+    """Only with split.stratify: one bit for each row, set where it is held out, the first row in the lowest bit."""
+
+    reveals = Reveals(
+        "which rows are held out, each class in its share: hardly anything of one label, but who knows all labels but "
+        "one can learn that one",
+        Grain.ROW,
+        "within each class drawn from the label party's private seed",
+    )
+    rows: bytes
+
+
 class Embedding(Message, frozen=True, tag=True):
     """Clear training: one batch of the feature party's embeddings, float64, rows x columns."""
 
@@ -332,6 +344,7 @@ MESSAGES: dict[str, type[Message]] = {
     message.kind(): message
     for message in (
         RowsDigest,
+        HeldOut,
         Embedding,
         CutGradient,
         StepApplied,

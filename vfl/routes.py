@@ -16,6 +16,7 @@ from vfl.messages import (
     EncryptedEvaluation,
     EvaluationRows,
     EvaluationTask,
+    HeldOut,
     MaskedGradient,
     MaskedReply,
     MaskedScores,
@@ -56,6 +57,7 @@ ROUTES: dict[str, tuple[Route, ...]] = {
     "split_training": (
         Route(F, L, RowsDigest),
         Route(L, F, RowsDigest),
+        Route(L, F, HeldOut),
         Route(F, L, Embedding),
         Route(L, F, CutGradient),
         Route(L, F, StepApplied),
@@ -64,6 +66,7 @@ ROUTES: dict[str, tuple[Route, ...]] = {
     "ckks_training": (
         Route(F, L, RowsDigest),
         Route(L, F, RowsDigest),
+        Route(L, F, HeldOut),
         Route(F, L, PublicKeys),
         Route(F, L, EncryptedEmbedding),
         Route(L, F, MaskedGradient),
@@ -101,10 +104,12 @@ ONLY_EMBEDDINGS: frozenset[type[Message]] = frozenset({CutGradient, EncryptedErr
 
 
 def routes_of(spec: JobSpec) -> tuple[Route, ...]:
-    """The routes of one job: those of its protocol that its layout uses."""
+    """The routes of one job: those of its protocol that its layout and split use."""
     if isinstance(spec, RoundsSpec):
         return _of_rounds(spec)
     unused = ONLY_EMBEDDINGS if spec.model.layout == "features" else frozenset({StepApplied})
+    if not spec.split.stratify:
+        unused |= {HeldOut}
     return tuple(route for route in ROUTES[spec.entry] if route.message not in unused)
 
 

@@ -66,6 +66,26 @@ def held_out(seed: bytes, rows: int, share: float) -> tuple[NDArray[np.int64], N
     return np.sort(order[test:]), np.sort(order[:test])
 
 
+def stratified(private_seed: bytes, labels: NDArray[np.float64], share: float) -> NDArray[np.int64]:
+    """Held-out rows, ascending: as many as `held_out` takes, each class in its share, at least one where it has two.
+
+    The seed must be the label party's own: with one the peer knows too, it could test any guess of the labels.
+    """
+    _, codes, counts = np.unique(labels, return_inverse=True, return_counts=True)
+    total = held_out_rows(len(labels), share)
+    exact, least = counts * total / len(labels), (counts > 1).astype(np.int64)
+    wanted = np.maximum(np.floor(exact).astype(np.int64), least)
+    while wanted.sum() < total:
+        wanted[(exact - wanted).argmax()] += 1
+    while wanted.sum() > total:  # more classes than rows to hold out: the largest give first
+        wanted[(wanted - least - exact / len(labels)).argmax()] -= 1
+    drawn = [
+        np.flatnonzero(codes == at)[permutation(private_seed, f"held out of class {at}", count)[: wanted[at]]]
+        for at, count in enumerate(counts)
+    ]
+    return np.sort(np.concatenate(drawn)).astype(np.int64)
+
+
 def permutation(seed: bytes, purpose: str, count: int) -> NDArray[np.int64]:
     words = philox(seed, purpose).random_raw(count)
     return np.argsort(words, kind="stable").astype(np.int64)

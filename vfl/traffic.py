@@ -22,8 +22,9 @@ def expected_bytes(spec: TrainingSpec, rows: int, opened: int, cut_width: int) -
     """Payload bytes by message kind for a whole resolved job; `opened` values and `cut_width` errors per step."""
     test = held_out_rows(rows, spec.split.test)
     sizes = batch_sizes(rows - test, spec.train.batch_rows) * spec.train.epochs
+    told = {"HeldOut": len(spec.roster.features) * math.ceil(rows / 8)} if spec.split.stratify else {}
     if spec.encryption.scheme == "none":
-        return _clear(spec, sizes, test)
+        return _clear(spec, sizes, test) | told
     preset, width = PRESETS[spec.encryption.preset], spec.embedding_width(spec.roster.features[0])
     ciphertext = seeded_bytes(preset.data_moduli, RING_DEGREE)
     blocks = sum(math.ceil(size / SLOTS) for size in sizes)
@@ -47,7 +48,7 @@ def expected_bytes(spec: TrainingSpec, rows: int, opened: int, cut_width: int) -
     }
     if spec.model.layout == "embeddings":
         forecast["EncryptedError"] = blocks * cut_width * (2 * POLYNOMIAL + WORD * width)
-    return forecast
+    return forecast | told
 
 
 def largest_messages(spec: TrainingSpec, rows: int, opened: int, cut_width: int) -> dict[str, int]:
@@ -57,6 +58,7 @@ def largest_messages(spec: TrainingSpec, rows: int, opened: int, cut_width: int)
     if spec.encryption.scheme == "none":
         width = max(map(spec.embedding_width, spec.roster.features))
         return {
+            "HeldOut": math.ceil(rows / 8),
             "Embedding": batch * width * WORD,
             "EvaluationRows": test * width * WORD,
             "CutGradient": batch * width * WORD,
@@ -71,6 +73,7 @@ def largest_messages(spec: TrainingSpec, rows: int, opened: int, cut_width: int)
     ]
     values = [opened, *(part * spec.outputs if spec.hidden else 0 for part in parts)]
     return {
+        "HeldOut": math.ceil(rows / 8),
         "PublicKeys": max(_keys(spec, count) for count in values),
         "EncryptedEmbedding": blocks * width * ciphertext,
         "MaskedGradient": _masked(groups_for(opened)),

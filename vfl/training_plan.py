@@ -105,7 +105,7 @@ def plan(spec: TrainingSpec, rows: int) -> Plan:
         weight_noise=_weight_noise(spec, sizes) if encrypted else 0.0,
         guards_deviating_label_party=guarded,
         payload_bytes=expected_bytes(spec, rows, opened, cut_width(spec, spec.roster.features[0])),
-        reveals=_reveals(spec, steps, training_rows * spec.train.epochs, test_rows, opened),
+        reveals=_reveals(spec, rows, steps, training_rows * spec.train.epochs, test_rows, opened),
     )
 
 
@@ -146,7 +146,9 @@ def _weight_noise(spec: TrainingSpec, sizes: list[int]) -> float:
     return math.sqrt(variance)
 
 
-def _reveals(spec: TrainingSpec, steps: int, row_visits: int, test_rows: int, opened: int) -> tuple[RevealLine, ...]:
+def _reveals(
+    spec: TrainingSpec, rows: int, steps: int, row_visits: int, test_rows: int, opened: int
+) -> tuple[RevealLine, ...]:
     lines = []
     for route in routes_of(spec):
         reveals = route.message.reveals
@@ -154,6 +156,7 @@ def _reveals(spec: TrainingSpec, steps: int, row_visits: int, test_rows: int, op
             columns = spec.embedding_width(feature)
             values = {
                 "RowsDigest": 2,
+                "HeldOut": rows,
                 "Embedding": row_visits * columns,
                 "EvaluationRows": test_rows * columns,
                 "OpenedGradient": steps * opened,

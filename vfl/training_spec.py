@@ -40,6 +40,8 @@ class Columns(Section, frozen=True, kw_only=True):
 
 class Split(Section, frozen=True, kw_only=True):
     test: float = 0.2
+    stratify: bool = False
+    """Each class is held out in its share; the label party then says which rows, and that tells a little of labels."""
 
 
 class Bottom(Section, frozen=True, kw_only=True):
@@ -131,6 +133,7 @@ class TrainingSpec(Section, frozen=True, kw_only=True):
                 require(brought.positive == "", f"{at}.positive is set, but {party} is a feature party")
                 require(bool(brought.columns), f"{at}.columns is empty: a feature party brings at least one")
         require(0.0 < self.split.test < 1.0, "split.test must lie between 0 and 1")
+        require(not self.split.stratify or self.job.task != "regression", "split.stratify is for classes")
         require(self.train.epochs >= 1, "train.epochs must be at least 1")
         require(self.train.batch_rows >= 1, "train.batch_rows must be at least 1")
         check_optimiser(self.train.optimiser)

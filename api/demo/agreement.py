@@ -133,6 +133,7 @@ def _text(table: DividedTable, training: Training, scheme: str, seed: int) -> st
         f"columns = {_toml(table.feature_columns)}",
         "[split]",
         f"test = {TEST_SHARE}",
+        *(["stratify = true"] if table.stratified else []),
         *_model(training),
         "[train]",
         f"epochs = {training.epochs}",

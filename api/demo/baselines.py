@@ -22,7 +22,7 @@ from vfl.intervals import intervals
 from vfl.metrics import measure
 from vfl.protocols import PROTOCOLS
 from vfl.scaling import Scaling
-from vfl.schedule import held_out
+from vfl.schedule import held_out, stratified
 from vfl.setup import Setup, Table
 from vfl.training_spec import Columns, Model, TrainingSpec
 
@@ -44,6 +44,9 @@ class JoinedRows:
 
     def split(self, spec: TrainingSpec) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """(training rows, held-out rows) of the job."""
+        if spec.split.stratify:
+            test = stratified(self.private_seeds[spec.roster.label], self.labels, spec.split.test)
+            return np.setdiff1d(np.arange(len(self.labels)), test), test
         return held_out(self.joint_seed, len(self.labels), spec.split.test)
 
 

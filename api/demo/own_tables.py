@@ -56,6 +56,7 @@ def own_tables(
         label,
         label_file,
         feature_file,
+        stratified=task != "regression",
         positive=positive or "",
         guesses=guesses,
     )

@@ -53,6 +53,8 @@ class DividedTable:
     """Id, label, and the label party's own columns."""
     feature_file: pl.DataFrame
     """Id and the feature party's columns."""
+    stratified: bool = False
+    """Each class is held out in its share."""
     positive: str = ""
     """The value of a binary label that counts as 1, where the user names it."""
     guesses: tuple[Notice, ...] = ()

@@ -25,7 +25,7 @@ from vfl.messages import (
 )
 from vfl.protocols.ckks_training import label_party
 from vfl.protocols.label_side import LabelSide
-from vfl.protocols.same_rows import same_rows
+from vfl.protocols.same_rows import agree_on_rows
 from vfl.reports import Outcome, StepDone
 from vfl.setup import Setup, Table
 from vfl.training_plan import opened_per_step, preset_of, resolve
@@ -82,7 +82,7 @@ def probing(setup, probed):
         words[position] = (int(words[position]) + modulus // 4) % modulus
         return words.tobytes()
 
-    yield from same_rows(setup)
+    setup = yield from agree_on_rows(setup)
     yield from send("l", PublicKeys(*key.public_material(values)))
     (batch,) = setup.batches()
     alone = np.where(batch.rows == probed, 3.0, 0.0)[:, None]

@@ -11,6 +11,7 @@ from vfl.terms import Role
 
 GOLDEN = {
     messages.RowsDigest(2, b"d"): "83a474797065aa526f7773446967657374a4726f777302a6646967657374c40164",
+    messages.HeldOut(b"v"): "82a474797065a748656c644f7574a4726f7773c40176",
     messages.Embedding(1, b"v"): "83a474797065a9456d62656464696e67a47374657001a676616c756573c40176",
     messages.CutGradient(1, b"v"): "83a474797065ab4375744772616469656e74a47374657001a676616c756573c40176",
     messages.EncryptedError(1, b"b", b"c"): (
@@ -99,7 +100,8 @@ def test_every_message_says_what_it_reveals_and_stands_in_a_route():
 
 
 def test_layout_features_sends_the_feature_party_nothing_that_bears_labels():
-    to_feature = {r.message for r in ROUTES["ckks_training"] if r.receiver is Role.FEATURE} - ONLY_EMBEDDINGS
+    to_feature = {r.message for r in ROUTES["ckks_training"] if r.receiver is Role.FEATURE}
+    to_feature -= ONLY_EMBEDDINGS | {messages.HeldOut}  # in jobs that ask for split.stratify
     assert {message.kind() for message in to_feature} == {"RowsDigest", "MaskedGradient", "MaskedScores"}
 
 

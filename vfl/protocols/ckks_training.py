@@ -4,7 +4,8 @@ Feature party F owns the columns, its bottom model f and the secret key; label p
 own and the top model g in clear. Layout features (claim 3): f is the identity and all weights are L's. Layout
 embeddings (claim 4): f is any network of F's, and the error at the cut goes back to it.
 
-    0    both    compare the keyed digest of their rows; F -> L PublicKeys, again whenever a key is used up
+    0    both    compare the keyed digest of their rows; L -> F HeldOut, with split.stratify only;
+                 F -> L PublicKeys, again whenever a key is used up
     1    F       z = f(its columns)
     2    F -> L  EncryptedEmbedding: one ciphertext per coordinate, rows in slots; a wide batch in several blocks
     3    L       [[a]] = W [[z]] + V x + b, hidden neurons, outputs
@@ -58,7 +59,7 @@ from vfl.models.polynomial import floats
 from vfl.protocols import Protocol
 from vfl.protocols.feature_side import FeatureSide
 from vfl.protocols.label_side import Floats, LabelSide
-from vfl.protocols.same_rows import same_rows
+from vfl.protocols.same_rows import agree_on_rows
 from vfl.reports import EpochDone, Outcome, Progress, StepDone
 from vfl.schedule import Batch, blocks
 from vfl.setup import Setup
@@ -80,7 +81,7 @@ class EncryptedBlock(NamedTuple):
 
 
 def feature_party(setup: Setup[TrainingSpec]) -> Flow[Outcome]:
-    yield from same_rows(setup)  # 0
+    setup = yield from agree_on_rows(setup)  # 0
     label, side, learns = setup.only(Role.LABEL), FeatureSide(setup), setup.spec.model.layout == "embeddings"
     groups, owner = groups_for(opened_per_step(setup.spec)), KeyOwner(setup, side)
 
@@ -164,7 +165,7 @@ class KeyOwner:
 
 
 def label_party(setup: Setup[TrainingSpec]) -> Flow[Outcome]:
-    yield from same_rows(setup)  # 0
+    setup = yield from agree_on_rows(setup)  # 0
     feature, side, preset = setup.only(Role.FEATURE), LabelSide(setup), _preset(setup)
     width, values = setup.spec.embedding_width(feature), opened_per_step(setup.spec)
     used: list[Counter[str]] = []

@@ -1,18 +1,25 @@
-"""First line of every training until sample alignment exists: do both sides hold the same rows in the same order?
+"""First lines of every training until sample alignment exists: the same rows in the same order, and which are held out.
 
 Each side sends its number of rows and a digest of its ordered ids, keyed with the joint seed, and compares. Ids never
-travel, but whoever can guess the whole list can test the guess.
+travel, but whoever can guess the whole list can test the guess. The joint seed says which rows are held out, unless the
+job asks for each class in its share: then the label party says which (`HeldOut`).
 """
 
-from vfl.errors import RowsDiffer
-from vfl.flow import Flow, gather, send
-from vfl.messages import RowsDigest
+from dataclasses import replace
+
+import numpy as np
+
+from vfl.errors import LocalProtocolError, RemoteProtocolError, RowsDiffer
+from vfl.flow import Flow, gather, receive, send
+from vfl.messages import HeldOut, RowsDigest
+from vfl.schedule import held_out_rows, stratified
 from vfl.setup import Setup
+from vfl.terms import Role
 from vfl.training_spec import TrainingSpec
 
 
-def same_rows(setup: Setup[TrainingSpec]) -> Flow[None]:
-    """Exchange digests with every peer. Raises RowsDiffer, naming the peer and what differs."""
+def agree_on_rows(setup: Setup[TrainingSpec]) -> Flow[Setup[TrainingSpec]]:
+    """The setup to go on with. Raises RowsDiffer, naming the peer and what differs."""
     peers = setup.spec.peers_of(setup.me)
     for peer in peers:
         yield from send(peer, RowsDigest(setup.rows, setup.table.ids_digest))
@@ -22,3 +29,29 @@ def same_rows(setup: Setup[TrainingSpec]) -> Flow[None]:
             raise RowsDiffer(f"{setup.me} has {setup.rows} rows and {peer} has {rows.rows}")
         if rows.digest != setup.table.ids_digest:
             raise RowsDiffer(f"the ids of {setup.me} and {peer} differ, or stand in another order")
+    if not setup.spec.split.stratify:
+        return setup
+    if setup.spec.role_of(setup.me) is Role.LABEL:
+        return (yield from _hold_out(setup))
+    return (yield from _be_told(setup))
+
+
+def _hold_out(setup: Setup[TrainingSpec]) -> Flow[Setup[TrainingSpec]]:
+    if setup.table.labels is None:
+        raise LocalProtocolError(f"{setup.me} is the label party and brought no labels")
+    rows = stratified(setup.private_seed, setup.table.labels, setup.spec.split.test)
+    bits = np.packbits(np.isin(np.arange(setup.rows), rows), bitorder="little").tobytes()
+    for feature in setup.spec.roster.features:
+        yield from send(feature, HeldOut(bits))
+    return replace(setup, told_test_rows=rows)
+
+
+def _be_told(setup: Setup[TrainingSpec]) -> Flow[Setup[TrainingSpec]]:
+    label = setup.only(Role.LABEL)
+    told = yield from receive(HeldOut, label)
+    bits = np.unpackbits(np.frombuffer(told.rows, np.uint8), bitorder="little")
+    rows = np.flatnonzero(bits).astype(np.int64)
+    due = held_out_rows(setup.rows, setup.spec.split.test)
+    if len(told.rows) != -(-setup.rows // 8) or len(rows) != due or rows.max(initial=0) >= setup.rows:
+        raise RemoteProtocolError(f"{label} holds out something else than {due} of {setup.rows} rows")
+    return replace(setup, told_test_rows=rows)

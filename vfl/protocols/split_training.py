@@ -3,7 +3,7 @@
 n feature parties F, one label party L. Layout features: the embedding is the standardised columns, all weights are L's.
 Layout embeddings: it is the output of F's own bottom model, which learns from the cut gradient.
 
-    0  both    compare the keyed digest of their rows
+    0  both    compare the keyed digest of their rows; L -> F HeldOut, with split.stratify only
     1  F -> L  Embedding: this step's rows of z
     2  L       forward, error of the loss polynomial, gradients, optimiser step
     3  L -> F  StepApplied, or CutGradient in layout embeddings: protected as the job says
@@ -24,7 +24,7 @@ from vfl.models.polynomial import Numbers, floats
 from vfl.protocols import Protocol
 from vfl.protocols.feature_side import FeatureSide
 from vfl.protocols.label_side import Floats, LabelSide
-from vfl.protocols.same_rows import same_rows
+from vfl.protocols.same_rows import agree_on_rows
 from vfl.reports import EpochDone, Outcome, Progress, StepDone
 from vfl.setup import Setup
 from vfl.terms import PartyId, Role
@@ -35,7 +35,7 @@ CLEAR_LIMIT = 1e6
 
 
 def feature_party(setup: Setup[TrainingSpec]) -> Flow[Outcome]:
-    yield from same_rows(setup)  # 0
+    setup = yield from agree_on_rows(setup)  # 0
     label, side, learns = setup.only(Role.LABEL), FeatureSide(setup), setup.spec.model.layout == "embeddings"
 
     for step, steps, epoch, last_of_epoch, rows in setup.batches():
@@ -53,7 +53,7 @@ def feature_party(setup: Setup[TrainingSpec]) -> Flow[Outcome]:
 
 
 def label_party(setup: Setup[TrainingSpec]) -> Flow[Outcome]:
-    yield from same_rows(setup)  # 0
+    setup = yield from agree_on_rows(setup)  # 0
     features, side, numbers = setup.spec.roster.features, LabelSide(setup), Numbers()
 
     for step, steps, epoch, last_of_epoch, rows in setup.batches():
