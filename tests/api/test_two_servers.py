@@ -220,7 +220,7 @@ def test_ids_written_in_another_way_are_told_to_each_side_by_its_own_file_alone(
     assert "569 of 569 ids with small letters" in told["fix"]
     assert "569 of 569 ids with capital letters" in own["fix"]
     assert "569" not in told["message"] + own["message"]
-    assert "capital" not in json.dumps(label.job(job["id"]))
+    assert "capital letters" not in json.dumps(label.job(job["id"]))
     assert "small letters" not in json.dumps(feature.job(job["id"]))
 
 
