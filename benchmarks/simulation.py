@@ -28,6 +28,7 @@ partition = {{ kind = "dirichlet", alpha = 0.5 }}
 [model]
 network = "small_cnn"
 input_shape = [1, 28, 28]
+input_range = [0.0, 1.0]
 label = "label"
 [train]
 batch_rows = 16

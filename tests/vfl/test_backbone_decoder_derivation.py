@@ -222,7 +222,13 @@ job = {{name = "pictures", protocol = "rounds", task = "multiclass", classes = 1
 roster = {{aggregator = "hub", clients = ["c0", "c1", "c2"]}}
 data = {{hub = {{test = "t", public = "p"}}, c0 = {{dataset = "r"}}, c1 = {{dataset = "r"}}, c2 = {{dataset = "r"}}}}
 train = {{batch_rows = 32}}
-model = {{network = "small_cnn", norm = "{norm}", hidden = [6, 8, 8, 16], input_shape = [1, 8, 8], label = "label"}}
+[model]
+network = "small_cnn"
+norm = "{norm}"
+hidden = [6, 8, 8, 16]
+input_shape = [1, 8, 8]
+input_range = [0.0, 1.0]
+label = "label"
 [rounds]
 rounds = 1
 parts = ["backbone_decoder"]

@@ -102,7 +102,7 @@ def pictures(terms: str) -> RoundsSpec:
         data.c1 = {{dataset = "r"}}
         data.c2 = {{dataset = "r"}}
         train = {{batch_rows = 32}}
-        model = {{network = "small_cnn", input_shape = [1, 8, 8], label = "label"}}
+        model = {{network = "small_cnn", input_shape = [1, 8, 8], input_range = [0, 1], label = "label"}}
         rounds = {{rounds = 1, parts = ["backbone_decoder"], backbone_decoder = {{{terms}}}}}
         """,
     )
