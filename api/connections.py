@@ -46,7 +46,7 @@ class Places:
 
 
 class PromptConnection(H11Protocol):
-    """Closes a connection whose request head is not whole ten seconds after it was due (trust.md 6).
+    """Closes a connection whose request head is not whole ten seconds after it was due (envelopes.md).
 
     It is due when the connection opens, and again with the first byte of each further request; between requests
     uvicorn's own keep-alive counts.

@@ -1,4 +1,4 @@
-"""Domain errors as problem+json (RFC 9457), with the code, the hint and what is safe (product.md 14)."""
+"""Domain errors as problem+json (RFC 9457), with the code, the hint and what is safe (errors.md)."""
 
 from typing import Any
 

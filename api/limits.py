@@ -1,6 +1,6 @@
 """The bounds on request bodies: bytes are counted as they stream in, whatever a header says (uvicorn has no limit).
 
-A body may not be slow either (trust.md 6). Where bodies are held until they are whole they have a bound together.
+A body may not be slow either (envelopes.md). Where bodies are held until they are whole they have a bound together.
 """
 
 import asyncio

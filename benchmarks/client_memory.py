@@ -1,4 +1,4 @@
-"""Memory of one client of compressed-sync between rounds and while it trains, beside plain averaging (methods.md 4.4).
+"""Memory of one client of compressed-sync between rounds and in training, beside averaging (compressed_sync.md).
 
     python benchmarks/client_memory.py [--width 1024] [--format json]
 

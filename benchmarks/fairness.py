@@ -1,4 +1,4 @@
-"""How a model serves single clients, and how fast it comes where averaging ends (methods.md 3.4, 5.4)."""
+"""How a model serves single clients, and how fast it comes where averaging ends (model_inversion.md)."""
 
 import statistics
 from collections.abc import Mapping, Sequence

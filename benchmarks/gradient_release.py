@@ -1,4 +1,4 @@
-"""Two expected gains of encrypted-training.md 7, measured on 16 columns x 8 units, batch 4096; one of them is kept.
+"""Two gains that were expected, measured on 16 columns x 8 units, batch 4096; one of them is kept.
 
     python benchmarks/gradient_release.py [--format json]
 

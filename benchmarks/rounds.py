@@ -1,4 +1,4 @@
-"""The table of one part of horizontal rounds, or of all of them, beside what it is compared with (methods.md 7).
+"""The table of one part of horizontal rounds, or of all of them, beside what it is compared with (rounds.md).
 
     python benchmarks/rounds.py --part PART [--setting NAME ...] [--mnist] [--quick] [--seeds 3] [--format json]
                                 [--html FILE]

@@ -1,4 +1,4 @@
-"""Rows of backbone-decoder: a first model meets a shifted domain at its clients (methods.md 2.6).
+"""Rows of backbone-decoder: a first model meets a shifted domain at its clients (backbone_decoder.md).
 
     turned       pictures turned by 90 degrees; the first model knows them upright
     new_classes  ten classes; the first model knows five

@@ -1,4 +1,4 @@
-"""Rows of compressed-sync (methods.md 4.4, 4.5): bits stored and replied, beside full precision and other codecs.
+"""Rows of compressed-sync (compressed_sync.md): bits stored and replied, beside full precision and other codecs.
 
 `digits`: 64-64-32-10, 150 rounds; `mnist`: 784-200-10, 60 rounds; 10 clients that hold five label shards each, one
 epoch a round. A row `4_2` stores 4 bits and replies with differences of 2. Rows that lose accuracy by design are named

@@ -1,4 +1,4 @@
-"""Rows of model-inversion (methods.md 3.7): averaging, inversion at clients, at the aggregator, at both, and controls.
+"""Rows of model-inversion (model_inversion.md): averaging, inversion at clients, at the aggregator, both, and controls.
 
     one_shard  digits, small network of convolutions, ten clients of one label shard each, three chosen per round
     two_class  MNIST-10k, 784-128-64-10, each class at exactly two of ten clients, all chosen
@@ -10,7 +10,7 @@
 Controls: `noise_rows` is `both` with noise for rows; `fedprox` averages under a proximal term; `equal_steps` averages
 with as many steps as `both` takes, by more local epochs; `real_rows` trains the mean on held-out rows of its own, which
 is an upper bound. `one_shot` adds the mean client alone and the ensemble of all. The rate of `one_shard` is the one of
-0.005 to 0.1 that is best for averaging alone, on validation rows of other draws; the others have methods.md's.
+0.005 to 0.1 that is best for averaging alone, on validation rows of other draws; the others have the defaults.
 """
 
 import hashlib
@@ -43,7 +43,7 @@ Terms = dict[str, Any]
 
 
 def remembering(find: Find) -> Find:
-    """The same, which looks into a model once: all simulated clients received the same one (methods.md 8)."""
+    """The same, which looks into a model once: all simulated clients received the same one (rounds.md)."""
     found: dict[bytes, Inverted] = {}
 
     def remembered(

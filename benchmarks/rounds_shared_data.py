@@ -1,4 +1,4 @@
-"""Rows of shared-data (methods.md 5.6): every rule beside averaging and beside the shared rows alone.
+"""Rows of shared-data (shared_data.md): every rule beside averaging and beside the shared rows alone.
 
 `balanced` shares a tenth of the clients' rows, drawn like them; `skewed` as many in a Dirichlet(0.5) mix of classes;
 `scarce_skewed` a hundredth, skewed. `permuted` and `scarce_permuted` share a tenth and a hundredth, drawn like the

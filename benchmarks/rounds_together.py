@@ -1,4 +1,4 @@
-"""Rows of all four parts: none, each alone, each pair, each three, and all in one job (methods.md 7).
+"""Rows of all four parts: none, each alone, each pair, each three, and all in one job (rounds.md).
 
 Pictures are turned by 90 degrees and dealt to ten clients of two label shards each, of which five are chosen per round;
 the first model knows them upright. With backbone-decoder the accuracy by round is that of the second model;

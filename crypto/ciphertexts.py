@@ -1,4 +1,4 @@
-"""The wire form of ciphertexts and keys, and the gate every one of them passes before SEAL sees it (trust.md 5.4).
+"""The wire form of ciphertexts and keys, and the gate every one of them passes before SEAL sees it (threat_model.md).
 
 On the wire go coefficient words only, each in as many whole bytes as its prime needs: no SEAL header, scale, level or
 compression. Seeded polynomials are one polynomial and a 64-byte seed; the second is expanded by the receiver, so the

@@ -12,7 +12,7 @@ Four rules, each with a test that shows what happens without it:
    seeded ciphertext has a seed of its own.
 
 The sum over all slots of a plaintext is (N/2) / scale times its constant coefficient, which is why nobody rotates slots
-(encrypted-training.md 3).
+(ckks_training.md).
 """
 
 import math

@@ -321,7 +321,7 @@ class CkksPublicKey:
         """For each column of `mixing` (errors x columns) the combination of errors, plus noise (rows x columns).
 
         The noise is complex: its imaginary half covers the ciphertext noise that a key owner would else read in the
-        imaginary halves of the slots (encrypted-training.md 4). Ciphertexts travel whole, re-randomised.
+        imaginary halves of the slots (ckks_training.md). Ciphertexts travel whole, re-randomised.
         """
         context, modulus = self._contexts.release, self._preset.data_moduli[0]
         lowered = [replace(error, ciphertext=self._at(error.ciphertext, 1)) for error in errors]

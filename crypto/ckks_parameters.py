@@ -1,9 +1,9 @@
 """CKKS parameter presets: our own table, chosen by (top model, loss error) and checked before any key is made.
 
-A peer names a preset, it never sends parameters (trust.md 5.1). Importing this module loads no encryption library, so a
+A peer names a preset, it never sends parameters (threat_model.md). Importing this loads no encryption library, so a
 server process may plan with it.
 
-The layout differs from the prototypes of encrypted-training.md 6 in one way, recorded in
+The layout differs from the prototypes of ckks_training.md in one way, recorded in
 docs/adr/0003-products-at-the-last-level.md: the first prime has 60 bits, so the product of error and embedding fits
 under it without a rescale, and every key used at the last level lives under (first prime, special prime) alone. Shorter
 moduli are exposed, uploads shrink and the released sums carry less noise.
@@ -22,7 +22,7 @@ MODULUS_BITS_LIMIT = {8192: 214, 16384: 430, 32768: 868}
 Homomorphic Encryption", ePrint 2024/463)."""
 
 MODULUS_BITS_PER_KEY_WORD = MODULUS_BITS_LIMIT[RING_DEGREE] / RING_DEGREE
-"""How much modulus one unknown key word carries at that limit: 0.0261 bits (encrypted-training.md 5)."""
+"""How much modulus one unknown key word carries at that limit: 0.0261 bits (ckks_training.md)."""
 
 BITS_PER_TERNARY_WORD = math.log2(3)
 
@@ -119,7 +119,7 @@ class CkksPreset:
 
     @property
     def key_owner_margin(self) -> int:
-        """Opened values a deviating label party needs for the key (encrypted-training.md 5, heuristic)."""
+        """Opened values a deviating label party needs for the key (ckks_training.md, heuristic)."""
         spare_words = RING_DEGREE - self.exposed_bits / MODULUS_BITS_PER_KEY_WORD
         words_per_value = (math.log2(self.data_moduli[0]) - self.noise) / BITS_PER_TERNARY_WORD
         return int(spare_words / words_per_value)

@@ -2,7 +2,7 @@
 
 SEAL objects in `tenseal.sealapi` have no way to their words but `save` and `load` on a path, so they pass through an
 anonymous file in memory. What a peer sends never reaches SEAL as it came: the streams loaded here have headers written
-by us around words checked by `crypto.ciphertexts` (trust.md 5.4).
+by us around words checked by `crypto.ciphertexts` (threat_model.md).
 
 Layout of a ciphertext after the 16-byte stream header (SEAL 4, ciphertext.cpp): parms_id 32 | NTT flag 1 | polynomials
 u64 | ring degree u64 | primes u64 | scale f64 | correction factor u64 | array: stream header 16, count u64, words. A

@@ -1,4 +1,4 @@
-"""Bytes to envelopes and back, and every check an envelope passes (trust.md 6; its numbers are the comments here).
+"""Bytes to envelopes and back, and every check an envelope passes (envelopes.md; its numbers are the comments here).
 
     envelope = u16 length, header, body          a POST carries up to 16 of them, each checked alone
 

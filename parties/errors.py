@@ -1,4 +1,4 @@
-"""What can go wrong at a party outside a role, each with its stable code (product.md 14)."""
+"""What can go wrong at a party outside a role, each with its stable code (errors.md)."""
 
 from typing import ClassVar
 

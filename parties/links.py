@@ -4,7 +4,7 @@
 
 Attempts are numbered for each link alone: 0 is the negotiation, 1 the first run, and every coming back takes a number
 higher than any this link has seen, stored before its first byte leaves. So a peer that was away starts afresh without
-the others noticing, and nothing of what it said before can be mixed in (trust.md 9).
+the others noticing, and nothing of what it said before can be mixed in (ADR 0009).
 """
 
 import enum

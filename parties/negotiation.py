@@ -21,7 +21,7 @@ alone decides how a job ends once a party has said Finish (docs/protocols/job.md
 
 Proposal to Refusal are attempt 0; Begin comes first in attempt 1, or answers Join. The coordinator commits to its share
 of the joint seed before it sees another, and the others see that share only after they gave their own, so nobody
-chooses the seed alone (trust.md 8). A party the job can do without may have answered too late for its share to enter;
+chooses the seed alone. A party the job can do without may have answered too late for its share to enter;
 it cannot tell a coordinator that was impatient from one that left it out on purpose.
 """
 

@@ -1,4 +1,4 @@
-"""What this party agrees to without asking (trust.md 8): each refusal names its rule, the number and the floor."""
+"""What this party agrees to without asking (party_settings.md): a refusal names its rule, number and floor."""
 
 from parties.errors import PolicyRefused
 from parties.settings import Acceptance

@@ -90,7 +90,7 @@ class BottomSettings(Table):
 
 
 class Acceptance(Table):
-    """What this party agrees to without asking; the defaults are the policy floor of trust.md 8."""
+    """What this party agrees to without asking; the defaults are the policy floor of party_settings.md."""
 
     peers: tuple[PartyId, ...] = ()
     datasets: tuple[str, ...] = ()

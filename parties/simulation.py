@@ -3,7 +3,7 @@
 The aggregator's role runs here. Each client's role runs in this process, or in one of several spawned ones, which get
 its tables through their pipe. A message is handed on at once and the answer is awaited where the aggregator waits for
 it, so all processes work while it collects. Each role sees the same messages in the same order whatever the number of
-processes, and all compute on one thread with the same numeric variables: results are the same bit for bit (methods.md
+processes, and all compute on one thread with the same numeric variables: results are the same bit for bit (rounds.md
 R0.5).
 """
 

@@ -1,6 +1,6 @@
 """One job at this party: what its peers and its worker say is checked here, and every ending is decided here.
 
-A job ends in exactly one of three ways (architecture.md 5.3). Finished: every role that is there returned, and the
+A job ends in exactly one of three ways (CONTRIBUTING.md). Finished: every role that is there returned, and the
 coordinator said so. Refused: an exception left the role, an operator cancelled, a peer the job needs aborted. Vanished:
 the worker died or such a peer stopped answering; until attempts can resume from a checkpoint, that fails the job too.
 A party that has told the coordinator that its role returned ends as the coordinator says (docs/protocols/job.md).

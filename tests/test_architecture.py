@@ -63,7 +63,7 @@ def test_the_worker_process_has_no_network_and_no_database() -> None:
 
 
 def test_a_party_does_not_know_what_kind_of_job_it_runs() -> None:
-    """Architecture.md 6: the test of the abstraction."""
+    """CONTRIBUTING.md: the test of the abstraction."""
     for path in (ROOT / "parties").rglob("*.py"):
         assert not re.search("vertical|horizontal", path.read_text("utf-8"), re.IGNORECASE), path
 

@@ -176,14 +176,14 @@ def test_a_quoted_command_exists_and_has_the_quoted_options(quoted: str) -> None
     assert {word.partition("=")[0] for word in words if word.startswith("-")} <= known
 
 
-def test_every_command_stands_in_the_readme() -> None:
+def test_every_command_stands_on_the_page_of_the_command_line() -> None:
     def leaves(command: Any, path: str) -> Iterator[str]:
         for name, child in getattr(command, "commands", {}).items():
             yield from leaves(child, f"{path} {name}")
         if not getattr(command, "commands", {}) and not command.hidden:
             yield path
 
-    quoted = {name for row in rows("README.md", "## Commands") for name in names(row[0]) if name.startswith("vfl ")}
+    quoted = {name for row in rows("docs/cli.md", "## Commands") for name in names(row[0]) if name.startswith("vfl ")}
     assert quoted == set(leaves(command_line(), "vfl"))
 
 

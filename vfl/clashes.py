@@ -1,4 +1,4 @@
-"""Settings of a round that cannot work together, refused before anything is sent (methods.md 1.4, X1 to X15).
+"""Settings of a round that cannot work together, refused before anything is sent (refused_settings.md, X1 to X15).
 
 Each rule is a set of facts that must not hold at once. Facts are read off the terms; a rule whose facts all hold is a
 clash, and says why and what to do. A few are kept for ablations and can be waived by name in `rounds.allow`.

@@ -1,6 +1,6 @@
 """What can go wrong inside a job, named by whose side it is on.
 
-Every error carries the four things a reader needs (product.md 14): what happened and whose side (the message), what is
+Every error carries the four things a reader needs (errors.md): what happened and whose side (the message), what is
 safe now, how to fix it, and a code from a closed list that a pipeline can match.
 """
 
@@ -95,7 +95,7 @@ class SpecError(JobError):
 
 
 class SpecConflict(SpecError):
-    """Settings that cannot work together; the message names the clash, `fix` the ways out (methods.md 1.4)."""
+    """Settings that cannot work together; the message names the clash, `fix` the ways out (refused_settings.md)."""
 
     code = "spec_conflict"
 

@@ -1,4 +1,4 @@
-"""Rows out of a trained classifier: what it was trained on, as far as its weights and statistics tell (methods.md 3.2).
+"""Rows out of a trained classifier: what its weights and statistics tell of its training (model_inversion.md).
 
 Two ways, one loss. Optimisation in the space of inputs moves noise until the model gives it the wanted label and it has
 the statistics that the model keeps (DeepInversion, Yin et al. 2020). A generator does the same through weights of its
@@ -69,7 +69,7 @@ class Search:
 
 
 GENERATOR = Search(kind="generator", steps=100, rate=1e-3, competition=1.0)
-"""More steps than methods.md 3.3 has: after 30 the filter keeps six rows in ten of a network on digits."""
+"""After 30 steps the filter keeps six rows in ten of a network on digits."""
 
 
 class Inverted(NamedTuple):
@@ -181,7 +181,7 @@ def _distances(module: nn.Module) -> Iterator[list[torch.Tensor]]:
 
 @dataclass(frozen=True)
 class _Match:
-    """How well rows match labels and a model: the loss of methods.md 3.2."""
+    """How well rows match labels and a model: the loss of model_inversion.md."""
 
     module: nn.Module
     distances: list[torch.Tensor]

@@ -33,7 +33,7 @@ class _Head(msgspec.Struct):
 
 
 def decode_spec(data: bytes) -> JobSpec:
-    """A peer's bytes as a specification; refused unless they are the canonical encoding of it (trust.md 8)."""
+    """A peer's bytes as a specification; refused unless they are the canonical encoding of it (party_settings.md)."""
     try:
         kind = _kind(msgspec.msgpack.decode(data, type=_Head))
         spec = msgspec.msgpack.decode(data, type=kind)

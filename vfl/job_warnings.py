@@ -15,7 +15,7 @@ from vfl.training_spec import TrainingSpec
 NEARLY_ALL = 0.9
 """A part that leaves more of the bytes than this saves next to nothing."""
 DECODER_SHARE = 0.05
-"""Of federated averaging's bytes: what later rounds of a backbone that stays may send at most (methods.md 2.6)."""
+"""Of federated averaging's bytes: what later rounds of a backbone that stays may send at most (backbone_decoder.md)."""
 FEW_CHOSEN = 0.5
 """Share of the clients in a cohort from which all are as good as there."""
 
@@ -96,7 +96,7 @@ def _of_shared_data(spec: RoundsSpec) -> Iterator[Notice]:
 
 
 def _of_inversion(spec: RoundsSpec, classes_held: int | None) -> Iterator[Notice]:
-    """Where averaging already works, inverted rows cost up to a point (methods.md 3.7)."""
+    """Where averaging already works, inverted rows cost up to a point (model_inversion.md)."""
     terms = spec.model_inversion
     if terms is None or terms.where == "none":
         return

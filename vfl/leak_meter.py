@@ -1,4 +1,4 @@
-"""How much a model, or rows found in it, tell of the rows it was trained on (methods.md R2.7)."""
+"""How much a model, or rows found in it, tell of the rows it was trained on (R2.7)."""
 
 from typing import Any, NamedTuple
 

@@ -1,4 +1,4 @@
-"""Ways to deal the rows of one table to many clients, for simulations and benchmarks (methods.md 7).
+"""Ways to deal the rows of one table to many clients, for simulations and benchmarks (rounds.md).
 
 Each returns one ascending array of row numbers per client: disjoint, and together all rows. A client that a draw leaves
 under `minimum` rows is given rows, drawn at random, of the client that has most: the roster names the clients, so none

@@ -29,10 +29,10 @@ class Plan:
     opened_per_step: int
     """Values the label party reads per step; 0 in clear training."""
     minimum_batch: int
-    """What encrypted-training.md 5 asks of a batch for that many values; 0 in clear training."""
+    """What ckks_training.md asks of a batch for that many values; 0 in clear training."""
     rho: float
     """Opened sums per column over hidden rows: the share of a column's variance the label party could reconstruct if
-    it knew all row errors (trust.md 3.4)."""
+    it knew all row errors (threat_model.md)."""
     values_per_key: int
     weight_noise: float
     """Standard deviation that reply noise alone gives a trained weight, at most, of a linear model trained by sgd; 0 in

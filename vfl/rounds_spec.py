@@ -1,4 +1,4 @@
-"""The agreement of a job of horizontal rounds: an aggregator and clients whose rows carry labels (methods.md 1).
+"""The agreement of a job of horizontal rounds: an aggregator and clients whose rows carry labels (rounds.md).
 
 What cannot work is refused when it is built: `vfl.clashes` compares what its settings need and hide.
 """

@@ -1,4 +1,4 @@
-"""Settings of horizontal rounds and of each part a round can be made of: no torch (methods.md 1 to 5)."""
+"""Settings of horizontal rounds and of each part a round can be made of: no torch (rounds.md)."""
 
 from math import isfinite
 from typing import Literal

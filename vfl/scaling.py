@@ -1,7 +1,7 @@
 """Inputs are bounded by their owner before they enter a job: standardised on its own training rows, then clipped.
 
 Under encryption nothing can be clipped later, so the bound holds before the first ciphertext is made
-(encrypted-training.md 1).
+(ckks_training.md).
 """
 
 from dataclasses import dataclass

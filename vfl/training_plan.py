@@ -19,11 +19,11 @@ from vfl.traffic import largest_messages as largest_of
 from vfl.training_spec import TrainingSpec
 
 INPUT_BOUND = 3.0
-"""Inputs are standardised and clipped by their owner to this many standard deviations (encrypted-training.md 1)."""
+"""Inputs are standardised and clipped by their owner to this many standard deviations (ckks_training.md)."""
 
 MINIMUM_BATCH = 64
 ROWS_PER_OPENED_VALUE = 4
-"""A batch holds at least 64 rows and four per value opened in its step (encrypted-training.md 5)."""
+"""A batch holds at least 64 rows and four per value opened in its step (ckks_training.md)."""
 
 
 def resolve(spec: TrainingSpec) -> TrainingSpec:

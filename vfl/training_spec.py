@@ -1,6 +1,6 @@
 """The agreement of a training job: one network over a label party's and feature parties' columns of the same rows.
 
-Operators write it as TOML (product.md 7). Everything that can be judged without a table is judged when it is built.
+Operators write it as TOML (job_specification.md). What can be judged without a table is judged when it is built.
 """
 
 from typing import Literal

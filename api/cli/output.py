@@ -1,6 +1,6 @@
 """How every command answers: results to stdout, all else to stderr, one JSON envelope, a closed set of exit codes.
 
-The contract is product.md 5 and 14.
+The contract is cli.md.
 """
 
 import enum

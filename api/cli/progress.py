@@ -9,7 +9,7 @@ from api.cli.output import note, notes_console
 
 LINE_SECONDS = 30.0
 STEPS_BEFORE_ESTIMATE = 20
-"""Fewer steps say little about the time left (product.md 5); of a job of few rounds, fewer than a tenth."""
+"""Fewer steps say little about the time left (cli.md); of a job of few rounds, fewer than a tenth."""
 
 ROUND_ROLES = frozenset({"aggregator", "client"})
 """Parties whose steps are rounds."""

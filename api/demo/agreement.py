@@ -16,7 +16,7 @@ from vfl.training_spec import Bottom, TrainingSpec
 
 MINIMUM_ROWS = 1000
 MAXIMUM_RHO = 0.05
-"""The policy floor of trust.md 8, which every party.toml starts from."""
+"""The policy floor of party_settings.md, which every party.toml starts from."""
 
 LARGEST_BATCH = 4096
 DEADLINE_SECONDS = 3600
@@ -90,7 +90,7 @@ def _training_for(table: DividedTable, layout: str, top: str) -> Training:
         bottom = Bottom(hidden=(16,), out=6) if layout == "embeddings" else None
         training = Training(20, 1, 0.03, optimiser="adam", hidden=(8,) if top == "mlp" else (), bottom=bottom)
     spec = read_spec_as(TrainingSpec, _text(table, training, "none", 0))
-    # encrypted-training.md 5: at least 64 rows, four per opened value, and rho = epochs x sums / batch <= 0.05.
+    # ckks_training.md: at least 64 rows, four per opened value, and rho = epochs x sums / batch <= 0.05.
     sums = spec.hidden or spec.outputs
     wanted = max(64, 4 * opened_per_step(spec), math.ceil(training.epochs * sums / MAXIMUM_RHO))
     training_rows = table.rows - held_out_rows(table.rows, TEST_SHARE)

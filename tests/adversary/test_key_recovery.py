@@ -1,6 +1,6 @@
 """Ways to the secret key that answers open, each against a key owner that gives them and against ours.
 
-Named in encrypted-training.md 5 and trust.md 1: returned slot vectors (Li and Micciancio, "On the security of
+Named in ckks_training.md and threat_model.md: returned slot vectors (Li and Micciancio, "On the security of
 homomorphic encryption on approximate numbers", EUROCRYPT 2021), exact coefficients, exact sums (test_ckks_rules.py,
 rule 3).
 """

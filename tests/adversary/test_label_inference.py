@@ -1,4 +1,4 @@
-"""Labels out of the cut error of layout embeddings: the attacks of trust.md 3.1, without protection and with noise.
+"""Labels out of the cut error of layout embeddings: the attacks of threat_model.md, without protection and with noise.
 
 Layout features sends no error at all (tests/vfl/test_messages.py).
 """

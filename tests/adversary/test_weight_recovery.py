@@ -1,6 +1,6 @@
 """Ways to the label party's weights out of what goes back to the key owner, against builds that leave an answer out.
 
-Named in encrypted-training.md 3 to 5: the second polynomial of a linear combination (test_ckks_rules.py, rule 1), a
+Named in ckks_training.md: the second polynomial of a linear combination (test_ckks_rules.py, rule 1), a
 public key with a random half of its owner's choice, the third polynomial of a raw product, ciphertext noise in the
 imaginary halves of what the key owner decrypts whole.
 """

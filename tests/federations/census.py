@@ -1,4 +1,4 @@
-"""Which large blocks of numbers are alive: for tests that nothing keeps a model at full precision (methods.md R3.1)."""
+"""Which large blocks of numbers are alive: for tests that nothing keeps a model at full precision (R3.1)."""
 
 import gc
 import tracemalloc

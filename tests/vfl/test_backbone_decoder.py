@@ -1,4 +1,4 @@
-"""Backbone-decoder in a federation: what travels to whom, and what comes back into the first model (methods.md 2)."""
+"""Backbone-decoder in a federation: what travels to whom, and what comes back (backbone_decoder.md)."""
 
 import hashlib
 import itertools

@@ -1,4 +1,4 @@
-"""What backbone-decoder gains where a domain has shifted, and what it costs beside compressed-sync (methods.md 2.6)."""
+"""What backbone-decoder gains where a domain has shifted, and what it costs (backbone_decoder.md)."""
 
 import hashlib
 import statistics

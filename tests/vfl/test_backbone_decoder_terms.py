@@ -1,4 +1,4 @@
-"""Terms of backbone-decoder that cannot work are refused before anything is sent, with ways out (methods.md 1.4)."""
+"""Terms of backbone-decoder that cannot work are refused beforehand, with ways out (refused_settings.md)."""
 
 import pytest
 from rounds_federation import spec

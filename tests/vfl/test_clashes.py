@@ -1,4 +1,4 @@
-"""What cannot work is refused before anything is sent, with why and with the ways out (methods.md 1.4)."""
+"""What cannot work is refused before anything is sent, with why and with the ways out (refused_settings.md)."""
 
 from collections.abc import Callable
 from typing import NamedTuple

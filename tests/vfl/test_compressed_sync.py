@@ -1,4 +1,4 @@
-"""Compressed-sync: what rests and what travels are codes of a few bits, and training still learns (methods.md 4)."""
+"""Compressed-sync: what rests and travels are codes of a few bits, and training still learns (compressed_sync.md)."""
 
 import math
 from dataclasses import replace
@@ -336,7 +336,7 @@ def test_momentum_that_is_kept_continues_too():
     assert continued.results["c1"].state == whole.results["c1"].state
 
 
-# -- bits chosen from the link, or from a budget (methods.md 4.7)
+# -- bits chosen from the link, or from a budget (compressed_sync.md)
 
 
 def test_a_budget_is_spent_on_as_many_bits_as_it_carries_and_not_overdrawn():

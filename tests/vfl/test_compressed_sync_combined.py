@@ -1,4 +1,4 @@
-"""Compression together with other parts: codes of a decoder every round, of a backbone once (methods.md 1.3)."""
+"""Compression together with other parts: codes of a decoder every round, of a backbone once (rounds.md)."""
 
 import math
 

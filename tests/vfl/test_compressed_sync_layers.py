@@ -40,7 +40,7 @@ def weight(how: Packing, bits: int = 4, seed: bytes = b"seed") -> PackedWeight:
     return PackedWeight(START.clone, bits, how, seed)
 
 
-# -- rounding (methods.md 4.6, test 5)
+# -- rounding, as codecs.md has it
 
 
 @pytest.mark.parametrize("bits", [4, 6, 8])

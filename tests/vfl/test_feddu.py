@@ -1,4 +1,4 @@
-"""The formulas of the rule feddu and their limit cases (methods.md 5.2, 5.4)."""
+"""The formulas of the rule feddu and their limit cases (shared_data.md)."""
 
 import numpy as np
 import pytest

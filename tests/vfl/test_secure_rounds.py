@@ -1,4 +1,4 @@
-"""Rounds of which the aggregator reads sums only: updates, counts of rows, evaluations (methods.md 1.2, 4.2)."""
+"""Rounds of which the aggregator reads sums only: updates, counts of rows, evaluations (rounds.md)."""
 
 from dataclasses import replace
 

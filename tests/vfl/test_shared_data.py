@@ -1,4 +1,4 @@
-"""Shared-data as a part of rounds: the rule feddu, its limit cases, and what is pooled (methods.md 5)."""
+"""Shared-data as a part of rounds: the rule feddu, its limit cases, and what is pooled (shared_data.md)."""
 
 import itertools
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Parameters in few bits: for what is stored, sent up and sent down (methods.md 4.2, docs/codecs.md).
+"""Parameters in few bits: for what is stored, sent up and sent down (codecs.md).
 
 A codec turns one float32 vector into exactly `body_bytes` bytes and back; `parameters` turns a model into one body.
 """

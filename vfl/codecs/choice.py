@@ -1,4 +1,4 @@
-"""How many bits a link or a budget can carry (methods.md 4.7): the most of 1 to 8 that fit, never less than one."""
+"""How many bits a link or a budget can carry (compressed_sync.md): the most of 1 to 8 that fit, never less than one."""
 
 from vfl.codecs.rotation import ROTATION
 

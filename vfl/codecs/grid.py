@@ -1,4 +1,4 @@
-"""Codes on one shared grid, which add: for sums of which nobody sees a single term (methods.md 4.2).
+"""Codes on one shared grid, which add: for sums of which nobody sees a single term (codecs.md).
 
 All clients of a round rotate with the round's seed and round at random, each with its own seed, to 2^b levels of one
 public range. Codes add modulo 2^W; the sum of codes is the code of the sum, exactly, and one rotation back decodes it.

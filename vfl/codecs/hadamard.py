@@ -1,7 +1,7 @@
 """Random rotations by signs and Walsh-Hadamard transforms, as chains of small matrix products.
 
 A transform of 2^k values is the Kronecker product of transforms of at most 32: each of its factors is one product with
-a matrix of ones and minus ones, which a BLAS does several times faster than butterflies in numpy (methods.md 4.8).
+a matrix of ones and minus ones, which a BLAS does several times faster than butterflies in numpy (codecs.md).
 """
 
 import math

@@ -1,4 +1,4 @@
-"""Random rotation, then a Lloyd-Max quantiser: the error does not depend on what the values look like (methods.md 4.2).
+"""Random rotation, then a Lloyd-Max quantiser: the error does not depend on what the values look like (codecs.md).
 
 After signs and a Walsh-Hadamard transform the values of a block are close to normal, whatever they were, so one table
 fits all and one scale per block corrects the length (EDEN, Vargaftik et al. 2022; DRIVE, 2021).
@@ -75,7 +75,7 @@ def decode(body: Body, count: int, bits: int, seed: bytes) -> Floats:
 
 
 class _Cells(NamedTuple):
-    """A fine grid over the normal distribution, looked up instead of a search among boundaries (methods.md 4.8)."""
+    """A fine grid over the normal distribution, looked up instead of a search among boundaries (codecs.md)."""
 
     per_unit: float
     codes: Bytes

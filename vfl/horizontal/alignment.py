@@ -1,4 +1,4 @@
-"""Making a second backbone give the first one's features, on public rows without labels (methods.md R1.2).
+"""Making a second backbone give the first one's features, on public rows without labels (R1.2).
 
     L = sum |T(B2 x) - B1 x|^2 / sum |B1 x|^2
 

@@ -1,4 +1,4 @@
-"""A client's side of model-inversion: classes evened out with rows found in what it receives (methods.md R2.2)."""
+"""A client's side of model-inversion: classes evened out with rows found in what it receives (R2.2)."""
 
 from copy import deepcopy
 from dataclasses import replace

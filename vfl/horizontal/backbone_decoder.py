@@ -1,4 +1,4 @@
-"""Backbone-decoder: clients hold a second model's backbone and train its decoder alone (US20260087416A1; methods.md 2).
+"""Backbone-decoder: clients hold a second model's backbone and train its decoder alone (US20260087416A1).
 
 aggregator                                              client k
 derive    second model from the first (R1.1, R1.2)

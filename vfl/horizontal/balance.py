@@ -1,4 +1,4 @@
-"""How many inverted rows of each class a client adds to its own, and drawing them (methods.md 3.2)."""
+"""How many inverted rows of each class a client adds to its own, and drawing them (model_inversion.md)."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""From the trained second decoder back to the first model's (methods.md R1.6)."""
+"""From the trained second decoder back to the first model's (R1.6)."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass

@@ -5,7 +5,7 @@
     C -> every chosen client                                        decompresses, trains, quantises
     reads each reply, adds it to the running sums                   Q(what training changed), unbiased -> aggregator
 
-All of it is methods.md 4: R3.1 what rests, R3.4 the residual e, R3.5 the reply, R3.6 rounding, R3.9 errors. The
+All of it is compressed_sync.md: R3.1 what rests, R3.4 the residual e, R3.5 the reply, R3.6 rounding, R3.9 errors. The
 client's side is `compressed_training`.
 """
 

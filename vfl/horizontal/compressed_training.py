@@ -1,4 +1,4 @@
-"""A client's side of compressed-sync: decompress, train, quantise (methods.md R3.1, R3.5 to R3.7, R3.9)."""
+"""A client's side of compressed-sync: decompress, train, quantise (R3.1, R3.5 to R3.7, R3.9)."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace

@@ -1,4 +1,4 @@
-"""Deriving the second model from the first: a backbone clients may hold, and a decoder behind it (methods.md R1.1).
+"""Deriving the second model from the first: a backbone clients may hold, and a decoder behind it (R1.1).
 
 What clients will rebuild from the body is what is aligned, measured and used here: nothing at full precision stays
 behind that they do not have.

@@ -1,4 +1,4 @@
-"""The rule `feddu` as formulas: how far the mean moves towards a copy trained on shared rows (methods.md 5.2).
+"""The rule `feddu` as formulas: how far the mean moves towards a copy trained on shared rows (shared_data.md).
 
     w = (1 - a) w_mean + a w_shared,   a = min(1, C (1 - accuracy) omega decay^t)
     omega = n0 D(P') / (n0 D(P') + n' D(P0))

@@ -1,4 +1,4 @@
-"""The agreed terms of compression as formats of bodies (methods.md 4.2, 4.3): what is stored, what a reply is."""
+"""The agreed terms of compression as formats of bodies (codecs.md): what is stored, what a reply is."""
 
 import math
 from collections.abc import Iterable, Mapping

@@ -1,4 +1,4 @@
-"""The terms of model-inversion as a search: where in what travels rows are sought, and how (methods.md R2.4, 3.3)."""
+"""The terms of model-inversion as a search: where in what travels rows are sought, and how (R2.4)."""
 
 import math
 from collections.abc import Callable

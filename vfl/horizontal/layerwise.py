@@ -1,4 +1,4 @@
-"""Training on packed weights, one layer at a time (methods.md R3.1, storage "layers").
+"""Training on packed weights, one layer at a time (R3.1, storage "layers").
 
 A compressed weight is decoded when its layer runs forward and again when it runs backward; there it takes its step at
 once and becomes codes again. Between two layers nothing of it is left but codes. Rounding after every step is random,

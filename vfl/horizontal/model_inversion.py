@@ -8,7 +8,7 @@
                                                             averages them
                                                             trains the average on all it found
 
-US12236370B2; methods.md 3. Messages are those of plain averaging: no row, real or found, and no class count is sent.
+US12236370B2; model_inversion.md. Messages are those of averaging: no row, real or found, and no class count is sent.
 Nothing is inverted before `warm_up`, nor at the aggregator while its test rows show a mean no better than guessing
 among half the classes (R2.5). Where the filter keeps less than a tenth, the part does nothing that round.
 """

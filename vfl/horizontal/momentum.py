@@ -1,4 +1,4 @@
-"""Momentum that outlives a round, at 8 bits per value (methods.md R3.7)."""
+"""Momentum that outlives a round, at 8 bits per value (R3.7)."""
 
 import torch
 

@@ -72,7 +72,7 @@ class Participation:
         return next((held for places in self._places if (held := places.held())), b"")
 
     def reply_to(self, task: RoundTask) -> RoundReply:
-        """Receive, prepare, train, encode (methods.md 1.1). Raises RemoteProtocolError for a task it cannot read."""
+        """Receive, prepare, train, encode (rounds.md). Raises RemoteProtocolError for a task it cannot read."""
         work = self._work(task)
         if work is None:
             return RoundReply(round=task.round, parameters=b"", rows=0, loss=0.0)

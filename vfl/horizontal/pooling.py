@@ -1,4 +1,4 @@
-"""What a pooled sum is about, known alike at both sides (methods.md 1.2, R0.9, R4.4)."""
+"""What a pooled sum is about, known alike at both sides (rounds.md)."""
 
 import math
 

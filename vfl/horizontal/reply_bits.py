@@ -1,4 +1,4 @@
-"""How many bits a reply has in each round (methods.md 4.7): as agreed, as the link carries, or as the budget leaves."""
+"""How many bits a reply has in a round (compressed_sync.md): as agreed, or as link or budget allow."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""The aggregator's side of model-inversion: the mean trains on rows found in each client's model (methods.md R2.3)."""
+"""The aggregator's side of model-inversion: the mean trains on rows found in each client's model (R2.3)."""
 
 from copy import deepcopy
 

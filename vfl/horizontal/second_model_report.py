@@ -1,4 +1,4 @@
-"""What the aggregator says of a second model: its sizes (R1.1), and what it gained whom (methods.md 2.3)."""
+"""What the aggregator says of a second model: its sizes (R1.1), and what it gained whom (backbone_decoder.md)."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

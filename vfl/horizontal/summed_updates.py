@@ -1,4 +1,4 @@
-"""A client's trained parameters as whole numbers that add: what secure sums carry of a round (methods.md 4.2, `grid`).
+"""A client's trained parameters as whole numbers that add: what secure sums carry of a round (codecs.md, `grid`).
 
     v = n/cap (trained - received), cut to norm C        C and cap are public, from the round before
     codes of v on the grid all share, then in digits of the codes' width: n, the cut norm in units of C, the loss
@@ -27,7 +27,7 @@ COUNT_BITS = 31
 LARGEST_LOSS = 1 << 30
 """In units of the fraction: 16,384."""
 CLIP_GROWTH, CAP_GROWTH = 1.5, 4.0
-"""The next C is 1.5 times the mean norm (methods.md 4.2); a client counts for four times the mean rows at most."""
+"""The next C is 1.5 times the mean norm (codecs.md); a client counts for four times the mean rows at most."""
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Networks of horizontal rounds: a flat chain of named blocks, and its parameters as a plain dictionary.
 
-The last block is `head`, the one before it `features`: cutting there gives backbone and decoder (methods.md 2). Blocks
+The last block is `head`, the one before it `features`: cutting there gives backbone and decoder. Blocks
 of equal width in a row map a space into itself, so some of them can be left out (R1.1 `layers`).
 """
 

@@ -1,7 +1,7 @@
 """The label party's top models, written once for numbers and for ciphertexts.
 
 A top model scores rows of the joined layer: the feature parties' embedding, the label party's own columns and a bias
-(encrypted-training.md 1). Steps 3 to 6 of the protocol are its method `passes`, written against `Arithmetic`, which
+(ckks_training.md). Steps 3 to 6 of the protocol are its method `passes`, written against `Arithmetic`, which
 exists for numbers here and for ciphertexts in `crypto.ckks_evaluator`. The same polynomials run in both, so an
 encrypted run can be compared with a clear one number by number.
 """
@@ -27,10 +27,10 @@ LINEAR_ERROR = {"linear": (0.25, 0.5), "squared": (1.0, 0.0)}
 """Loss errors slope u + constant - y: the logistic loss linearised at 0, and the squared error."""
 
 CUBIC_ERROR = (0.5, 0.15012, -0.001593)
-"""Least-squares cubic of the logistic function on [-8, 8] (encrypted-training.md 1)."""
+"""Least-squares cubic of the logistic function on [-8, 8] (ckks_training.md)."""
 
 SQUARE_ACTIVATION = (0.12, 0.5)
-"""Hidden neurons compute 0.12 a^2 + 0.5 a (encrypted-training.md 1)."""
+"""Hidden neurons compute 0.12 a^2 + 0.5 a (ckks_training.md)."""
 
 INITIAL_DEVIATION = 0.01
 
@@ -194,7 +194,7 @@ class Top:
         encrypt_labels: bool = False,
     ) -> None:
         self.shape, self._loss, self._encrypt_labels = shape, loss, encrypt_labels
-        # From this party's private seed: a shared one would show the feature party the first weights (trust.md 9.4).
+        # From this party's private seed: a shared one would show the feature party the first weights (threat_model.md).
         draws = np.random.Generator(philox(private_seed, "top model"))
         width = shape.embedding + shape.own + 1
         matrices = {}

@@ -1,4 +1,4 @@
-"""Encrypted training under CKKS (US12585915B2; encrypted-training.md 2): two parties, one network, one key owner.
+"""Encrypted training under CKKS (US12585915B2; ckks_training.md): two parties, one network, one key owner.
 
 Feature party F owns the columns, its bottom model f and the secret key; label party L owns labels y, columns x of its
 own and the top model g in clear. Layout features (claim 3): f is the identity and all weights are L's. Layout

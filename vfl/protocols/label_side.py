@@ -72,7 +72,7 @@ class LabelSide:
             self._first_drop = self._first_drop or f"step {step}: {reason}"
 
     def cut_basis(self) -> Floats:
-        """Orthonormal rows that span what a cut error can be: rank x embedding (encrypted-training.md 4).
+        """Orthonormal rows that span what a cut error can be: rank x embedding (ckks_training.md).
 
         It follows from the projector on the row space of the first top layer alone, so it tells that space and no
         weight. Where the rank is no smaller than the embedding, it is the identity.

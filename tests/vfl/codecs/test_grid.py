@@ -1,4 +1,4 @@
-"""Codes on the shared grid add: the sum is exact, and a word that could wrap is refused (methods.md 4.6, test 8)."""
+"""Codes on the shared grid add: the sum is exact, and a word that could wrap is refused (codecs.md)."""
 
 import numpy as np
 import pytest

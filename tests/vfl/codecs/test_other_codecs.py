@@ -1,4 +1,4 @@
-"""The codecs beside rotation: what each promises, and that layer-wise storage does not stall (methods.md 4.6, 5)."""
+"""The codecs beside rotation: what each promises, and that layer-wise storage does not stall (codecs.md)."""
 
 from pathlib import Path
 

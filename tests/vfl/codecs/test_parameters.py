@@ -1,4 +1,4 @@
-"""One body holds a model exactly as agreed, and nothing else is taken for one (methods.md R3.2, R3.3, R3.9)."""
+"""One body holds a model exactly as agreed, and nothing else is taken for one (R3.2, R3.3, R3.9)."""
 
 from typing import Any
 

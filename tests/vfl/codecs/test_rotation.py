@@ -1,4 +1,4 @@
-"""The error of the rotation codec is known before the input is (methods.md 4.2, tests 1, 2, 3 and 7 of 4.6)."""
+"""The error of the rotation codec is known before the input is (codecs.md)."""
 
 import math
 from collections.abc import Callable
