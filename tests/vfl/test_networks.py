@@ -134,6 +134,7 @@ def test_a_step_on_thirty_thousand_rows_needs_no_more_memory_than_on_four_thousa
 def test_bottoms_of_several_feature_parties_learn_as_one_network(make_setups, federation, breast_cancer):
     """The golden equality for layout embeddings: torch's own autograd through bottoms and top, in one process."""
     options = {"model": f"{EMBEDDINGS}, {MLP}", "cut_noise": OPEN, "feature_parties": 2, "encryption_scheme": "none"}
+    options["train_weight_limit"] = 1000.0  # torch has none
     _, split = federation(breast_cancer, **options)
     setups = make_setups(breast_cancer, **options)
     label = setups["bank"]
