@@ -23,7 +23,7 @@ from parties.errors import PortInUse
 from parties.party import Party
 from parties.processes import close_memory
 from parties.settings import ServerSettings, load, token_hash
-from parties.transport import KEEP_ALIVE_SECONDS
+from parties.wire.transport import KEEP_ALIVE_SECONDS
 
 LOG_LINE = "%(asctime)s %(levelname)s %(message)s%(request)s"
 FAREWELL_SECONDS = 3

@@ -20,8 +20,8 @@ os.environ.setdefault("MALLOC_MMAP_THRESHOLD_", "65536")  # what is freed goes b
 import numpy as np
 from federation import HUB, Dataset, setups, specification
 
-from vfl.horizontal.aggregation import Aggregation
-from vfl.horizontal.participation import Participation
+from vfl.horizontal.aggregator import Aggregation
+from vfl.horizontal.client import Participation
 
 ROWS, BATCH, HIDDEN = 64, 16, 8
 LAYERS = {"storage": "layers"}

@@ -23,13 +23,13 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import polars as pl
 from numpy.typing import NDArray
 
-from api.demo.baselines import JoinedRows, label_party_alone, same_model_in_clear
+from api.demo.training.baselines import JoinedRows, label_party_alone, same_model_in_clear
 from vfl.flow import run_together
-from vfl.job import read_spec_as
+from vfl.planning.training import plan, preset_of, resolve
 from vfl.protocols import PROTOCOLS
 from vfl.setup import Setup, Table
-from vfl.training_plan import plan, preset_of, resolve
-from vfl.training_spec import TrainingSpec
+from vfl.spec.job import read_spec_as
+from vfl.spec.training import TrainingSpec
 
 DATA = Path(__file__).parents[2] / "shared" / "data" / "credit-default"
 LABEL, FEATURE = "label-party", "feature-party"

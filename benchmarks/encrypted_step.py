@@ -37,23 +37,23 @@ import crypto.ckks_context
 import crypto.ckks_evaluator
 import crypto.seal_stream
 from api.client import FINAL_STATES
-from api.demo.agreement import MAXIMUM_RHO, Agreement, Floor
 from api.demo.folder import write_parties
 from api.demo.servers import Servers, free_ports
-from api.demo.tables import FEATURE_PARTY, LABEL_PARTY, DividedTable, Training
+from api.demo.training.agreement import MAXIMUM_RHO, Agreement, Floor
+from api.demo.training.tables import FEATURE_PARTY, LABEL_PARTY, DividedTable, Training
 from crypto.ckks_parameters import CkksPreset
 from vfl.flow import Flow, Report, Together, run_together
-from vfl.job import read_spec_as
 from vfl.models.polynomial import Numbers, load_tensors
+from vfl.models.scaling import Scaling
+from vfl.planning.training import plan, preset_of, resolve
 from vfl.protocols.ckks_training import PROTOCOL
 from vfl.protocols.label_side import LabelSide
 from vfl.reports import Outcome, StepDone
-from vfl.scaling import Scaling
 from vfl.schedule import held_out
 from vfl.setup import Setup, Table
-from vfl.terms import Role
-from vfl.training_plan import plan, preset_of, resolve
-from vfl.training_spec import TrainingSpec
+from vfl.spec.job import read_spec_as
+from vfl.spec.sections import Role
+from vfl.spec.training import TrainingSpec
 
 ROUNDS = 3
 HTTP_STEPS = 66

@@ -8,11 +8,11 @@ import torch
 from federation import Dataset, Row, Run
 from safetensors.torch import load
 
-from vfl.horizontal.aggregation import network_of
+from vfl.horizontal.aggregator import network_of
 from vfl.horizontal.rows import examples_of
 from vfl.models.local_training import one_thread
 from vfl.models.networks import load_parameters
-from vfl.rounds_spec import RoundsSpec
+from vfl.spec.rounds import RoundsSpec
 
 LAST = 5
 """Rounds whose mean is where averaging ends."""

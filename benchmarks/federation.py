@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 from sklearn.datasets import load_digits
 
 from vfl.flow import run_together
-from vfl.job import spec_of
 from vfl.messages import RoundReply
 from vfl.protocols.rounds import PROTOCOL
 from vfl.reports import Outcome, RoundDone
-from vfl.rounds_spec import RoundsSpec
 from vfl.schedule import batch_sizes, permutation
 from vfl.setup import Setup, Table
+from vfl.spec.job import spec_of
+from vfl.spec.rounds import RoundsSpec
 
 MNIST = Path(__file__).parents[2] / "shared" / "data" / "mnist"
 HUB = "hub"

@@ -29,7 +29,7 @@ from crypto.ckks_evaluator import CkksPublicKey
 from crypto.ckks_parameters import PRESETS, RING_DEGREE
 from crypto.ring import block_inner_products, uniform_words
 from crypto.seal_stream import Words, read_ciphertext, read_plain_words
-from vfl.training_plan import opened_per_step
+from vfl.planning.training import opened_per_step
 
 RUNS = 5
 PRESET = PRESETS["ckks-mlp"]

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from federation import Dataset, Row, Run, drawn, parted, run, setups, specification
 
-from vfl.partition import even
+from parties.simulation.partition import even
 from vfl.setup import Table
 
 CLIENTS = 10

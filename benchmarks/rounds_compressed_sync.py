@@ -15,11 +15,11 @@ from unittest.mock import patch
 from federation import Dataset, Row, drawn, parted, run, setups, specification
 from hadamard_minmax import HADAMARD_MINMAX
 
+from parties.simulation.partition import shards
 from vfl.codecs import CODECS
-from vfl.horizontal.aggregation import network_of
-from vfl.horizontal.carrier import raw_carrier
+from vfl.horizontal.aggregator import network_of
+from vfl.horizontal.update_encoding import raw_carrier
 from vfl.models.networks import parameters_of
-from vfl.partition import shards
 
 CLIENTS, SHARDS, LAST = 10, 5, 5
 HALF_A_POINT = 0.005

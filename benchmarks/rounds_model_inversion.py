@@ -25,19 +25,19 @@ from fairness import with_clients, with_rounds_to
 from federation import Dataset, Row, Run, drawn, parted, run, setups, specification
 from torch import nn
 
-from vfl.horizontal import model_inversion
-from vfl.horizontal.aggregation import network_of
-from vfl.horizontal.carrier import like, read
-from vfl.horizontal.inverter import Find, labels_of
-from vfl.horizontal.part import PARTS
+from parties.simulation.partition import dirichlet, shards
+from vfl.horizontal.aggregator import network_of
+from vfl.horizontal.hooks import PARTS
+from vfl.horizontal.model_inversion import part as model_inversion
+from vfl.horizontal.model_inversion.inversion import Inverted, Search, Space, invert
+from vfl.horizontal.model_inversion.search import Find, labels_of
 from vfl.horizontal.rows import examples_of
-from vfl.inversion import Inverted, Search, Space, invert
+from vfl.horizontal.update_encoding import like, read
 from vfl.models.local_training import features, train
 from vfl.models.networks import load_parameters, parameters_of
-from vfl.partition import dirichlet, shards
-from vfl.rounds_spec import RoundsSpec
 from vfl.schedule import permutation
-from vfl.terms import Optimiser
+from vfl.spec.rounds import RoundsSpec
+from vfl.spec.sections import Optimiser
 
 Terms = dict[str, Any]
 

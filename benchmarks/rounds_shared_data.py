@@ -16,7 +16,7 @@ from fairness import with_clients, with_rounds_to
 from federation import Dataset, Row, drawn, parted, run, setups, specification
 from numpy.typing import NDArray
 
-from vfl.partition import shards
+from parties.simulation.partition import shards
 from vfl.schedule import permutation, philox
 
 RULES = ("feddu", "hybrid", "fixed")

@@ -15,7 +15,7 @@ from typing import Any
 from federation import Dataset, Row, drawn, parted, run, setups, specification
 from rounds_backbone_decoder import turned_rows
 
-from vfl.partition import shards
+from parties.simulation.partition import shards
 
 CLIENTS, SHARDS = 10, 2
 

@@ -25,7 +25,7 @@ from vfl.codecs.grid import word_bits
 from vfl.flow import Flow, Send, receive, run_together
 from vfl.messages import SumTask
 from vfl.protocols.secure_sum import contribute, sum_of
-from vfl.sums.terms import SumTerms, majority
+from vfl.secure_sum.terms import SumTerms, majority
 
 HUB = "aggregator"
 SENT_BEFORE_LOSS = 2

@@ -25,9 +25,8 @@ import httpx
 import msgspec
 import numpy as np
 
-from parties.channel import ENVELOPES_LIMIT, PART_LIMIT, POST_LIMIT, Envelope, EnvelopeReader, Outgoing
-from parties.courier import Reply
-from parties.negotiation import (
+from parties.settings import TOKEN_FILE, init_party
+from parties.wire.control import (
     Abort,
     Acceptance,
     Begin,
@@ -38,10 +37,11 @@ from parties.negotiation import (
     encode_control,
     job_id,
 )
-from parties.settings import TOKEN_FILE, init_party
-from vfl.job import read_spec_as
-from vfl.training_plan import resolve
-from vfl.training_spec import TrainingSpec
+from parties.wire.envelopes import ENVELOPES_LIMIT, PART_LIMIT, POST_LIMIT, Envelope, EnvelopeReader, Outgoing
+from parties.wire.outbox import Reply
+from vfl.planning.training import resolve
+from vfl.spec.job import read_spec_as
+from vfl.spec.training import TrainingSpec
 
 LABEL, FEATURE, STRANGER = "bank", "telco", "127.0.0.9"
 BOUND_SECONDS = 120.0

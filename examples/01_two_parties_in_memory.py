@@ -11,11 +11,11 @@ import numpy as np
 from sklearn.datasets import load_wine
 
 from vfl.flow import run_together
-from vfl.job import read_spec_as
+from vfl.planning.training import preset_of, resolve
 from vfl.protocols import PROTOCOLS
 from vfl.setup import Setup, Table
-from vfl.training_plan import preset_of, resolve
-from vfl.training_spec import TrainingSpec
+from vfl.spec.job import read_spec_as
+from vfl.spec.training import TrainingSpec
 
 SPEC = """
 [job]

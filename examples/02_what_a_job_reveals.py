@@ -5,9 +5,9 @@ Both sides compute this alike from the specification and the number of rows; no 
 # ruff: noqa: INP001, T201
 
 from vfl.errors import ImpossibleJob
-from vfl.job import read_spec_as
-from vfl.training_plan import plan, resolve
-from vfl.training_spec import TrainingSpec
+from vfl.planning.training import plan, resolve
+from vfl.spec.job import read_spec_as
+from vfl.spec.training import TrainingSpec
 
 SPEC = """
 [job]

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from parties.federation import read_federation, setups
-from parties.simulation import simulate
+from parties.simulation.driver import simulate
+from parties.simulation.specification import read_federation, setups
 
 SPEC = """
 [job]

@@ -5,7 +5,7 @@ from typing import ClassVar
 import msgspec
 
 from vfl.errors import InvalidData, JobError, PeerTimeout
-from vfl.terms import PartyId
+from vfl.spec.sections import PartyId
 
 MESSAGE_LIMIT = 4000
 

@@ -14,14 +14,14 @@ from parties.errors import PolicyRefused
 from parties.limits import check_steps
 from parties.policy import FLOOR, check_model, check_plan
 from parties.settings import Acceptance
-from vfl import planner
-from vfl.job import JobSpec
 from vfl.messages import Grain
-from vfl.model_size import model_bytes
-from vfl.plan import Forecast, Plan
-from vfl.rounds_spec import RoundsSpec
+from vfl.planning import planner
+from vfl.planning.model_size import model_bytes
+from vfl.planning.plan import Forecast, Plan
 from vfl.routes import routes_of
-from vfl.terms import PartyId, Role
+from vfl.spec.job import JobSpec
+from vfl.spec.rounds import RoundsSpec
+from vfl.spec.sections import PartyId, Role
 
 NOT_REHEARSED = "the model is too large to rehearse its messages here: their bytes are not forecast"
 REHEARSED_BYTES = 8 << 20

@@ -8,14 +8,15 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from parties import datasets, limits, policy
+from parties import limits, policy
 from parties.settings import PartySettings
-from parties.store import Job, now
-from vfl import planner
-from vfl.job import JobSpec
+from parties.storage.database import Job, now
+from parties.tables import datasets
 from vfl.notices import Notice
-from vfl.plan import Plan
-from vfl.terms import PartyId
+from vfl.planning import planner
+from vfl.planning.plan import Plan
+from vfl.spec.job import JobSpec
+from vfl.spec.sections import PartyId
 
 _LOG = logging.getLogger("parties")
 

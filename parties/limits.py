@@ -10,10 +10,10 @@ from typing import Any
 
 import msgspec
 
-from parties.channel import CONTROL_LIMIT
+from parties.wire.envelopes import CONTROL_LIMIT
 from vfl.errors import ImpossibleJob, SpecError
-from vfl.job import JobSpec, read_spec
-from vfl.model_size import model_bytes
+from vfl.planning.model_size import model_bytes
+from vfl.spec.job import JobSpec, read_spec
 
 SPEC_BYTES = CONTROL_LIMIT - (1 << 10)
 """A proposal is one control message; the rest of it is the commitment and what its coordinator fills in."""

@@ -14,17 +14,6 @@ import msgspec
 
 from parties import limits
 from parties.awake import AwakeClock
-from parties.channel import (
-    CONTROL_LIMIT,
-    NO_ENVELOPE,
-    UNREADABLE,
-    Envelope,
-    check_body,
-)
-from parties.closing import STATES_KEPT
-from parties.courier import Courier, Receipt
-from parties.datasets import Table
-from parties.endings import Endings, close_unfinished
 from parties.errors import (
     Failure,
     IdempotencyKeyReused,
@@ -40,10 +29,16 @@ from parties.errors import (
     UnknownSender,
     UnreadableBody,
 )
-from parties.job_list import JobLine
+from parties.jobs.closing import STATES_KEPT
+from parties.jobs.endings import Endings, close_unfinished
+from parties.jobs.supervisor import Supervisor
 from parties.judgement import judge, new_job
-from parties.mailbox import Room
-from parties.negotiation import (
+from parties.settings import PartySettings
+from parties.storage.database import Event, Job, Store
+from parties.storage.job_list import JobLine
+from parties.storage.models import Registry
+from parties.tables.datasets import Table
+from parties.wire.control import (
     SHARE_BYTES,
     Agreement,
     Proposal,
@@ -51,18 +46,23 @@ from parties.negotiation import (
     decode_control,
     job_id,
 )
-from parties.post import Places, Post
-from parties.quota import Quota
-from parties.registry import Registry
-from parties.settings import PartySettings
-from parties.store import Event, Job, Store
-from parties.supervisor import Supervisor
-from parties.transport import SHORTEST_EXCHANGE_SECONDS, Answer, HttpTransport, Transport
-from vfl import planner
+from parties.wire.envelopes import (
+    CONTROL_LIMIT,
+    NO_ENVELOPE,
+    UNREADABLE,
+    Envelope,
+    check_body,
+)
+from parties.wire.outbox import Courier, Receipt
+from parties.wire.post import Places, Post
+from parties.wire.rate_limit import Quota
+from parties.wire.transport import SHORTEST_EXCHANGE_SECONDS, Answer, HttpTransport, Transport
+from parties.worker.mailbox import Room
 from vfl.errors import ImpossibleJob, JobError
-from vfl.job import JobSpec, decode_spec
 from vfl.notices import Notice
-from vfl.terms import PartyId
+from vfl.planning import planner
+from vfl.spec.job import JobSpec, decode_spec
+from vfl.spec.sections import PartyId
 
 LOCK_FILE = "party.lock"
 WORKER_FAREWELL_SECONDS = 2.0

@@ -2,10 +2,10 @@
 
 from parties.errors import PolicyRefused
 from parties.settings import Acceptance
-from vfl.job import JobSpec
-from vfl.model_size import model_bytes
-from vfl.plan import Plan
-from vfl.terms import Brought, PartyId
+from vfl.planning.model_size import model_bytes
+from vfl.planning.plan import Plan
+from vfl.spec.job import JobSpec
+from vfl.spec.sections import Brought, PartyId
 
 FLOOR = Acceptance()
 

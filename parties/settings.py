@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from parties.errors import SettingsError
-from vfl.terms import PARTY_ID, PartyId
+from vfl.spec.sections import PARTY_ID, PartyId
 
 LOOPBACK = "127.0.0.1"
 PEER_HOSTS = (LOOPBACK, "localhost", "[::1]")

@@ -41,7 +41,7 @@ def test_the_import_contracts_hold() -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["vfl", "vfl.planner", "vfl.routes", "vfl.protocols", "crypto", "crypto.ckks_parameters"]
+    "module", ["vfl", "vfl.planning.planner", "vfl.routes", "vfl.protocols", "crypto", "crypto.ckks_parameters"]
 )
 def test_what_a_server_plans_with_loads_neither_tensors_nor_ciphertexts(module: str) -> None:
     assert loaded_by(module).isdisjoint(HEAVY)
@@ -59,7 +59,7 @@ def test_the_command_line_loads_neither_tensors_nor_ciphertexts() -> None:
 
 
 def test_the_worker_process_has_no_network_and_no_database() -> None:
-    assert loaded_by("parties.worker").isdisjoint({"httpx", "fastapi", "uvicorn", "sqlalchemy", "sqlite3"})
+    assert loaded_by("parties.worker.main").isdisjoint({"httpx", "fastapi", "uvicorn", "sqlalchemy", "sqlite3"})
 
 
 def test_a_party_does_not_know_what_kind_of_job_it_runs() -> None:

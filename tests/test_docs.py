@@ -13,12 +13,12 @@ import pytest
 
 from crypto.ckks_parameters import PRESETS
 from parties.settings import PartySettings, init_party, load
-from vfl.job import read_spec, read_spec_as
-from vfl.metrics import METRIC
-from vfl.rounds_spec import RoundsSpec
+from vfl.models.metrics import METRIC
 from vfl.routes import ROUTES
-from vfl.terms import Role
-from vfl.training_spec import TrainingSpec
+from vfl.spec.job import read_spec, read_spec_as
+from vfl.spec.rounds import RoundsSpec
+from vfl.spec.sections import Role
+from vfl.spec.training import TrainingSpec
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "docker").rglob("*.md")])
@@ -92,7 +92,7 @@ def test_a_party_file_in_the_documents_is_one(block: Block, tmp_path: Path) -> N
 
 
 def test_the_bottom_module_in_the_documents_fits_its_party_file_and_its_job(tmp_path: Path) -> None:
-    from parties.worker import load_bottom
+    from parties.worker.main import load_bottom
 
     page = ROOT / "docs" / "party_settings.md"
     (module,) = (block.text for block in BLOCKS if block.page == page and block.language == "python")

@@ -1,7 +1,7 @@
 """The pattern at the centre: a protocol role is a pure generator that yields effects, and something else performs them.
 
 A role yields Send, Receive or Report and nothing else. `run_together` performs them in memory, for tests, notebooks and
-benchmarks; `parties.runner` performs them between processes. Neither knows any protocol. Helpers are used with
+benchmarks; `parties.worker.runner` performs them between processes. Neither knows any protocol. Helpers are used with
 `yield from`, which is what gives a received message its type.
 """
 
@@ -13,7 +13,7 @@ from typing import Generic, NamedTuple, TypeAlias, TypeVar
 from vfl.errors import DeadlockError, RemoteProtocolError
 from vfl.messages import Message, decode, encode
 from vfl.reports import Fact, without_state
-from vfl.terms import PartyId
+from vfl.spec.sections import PartyId
 
 M = TypeVar("M", bound=Message)
 R = TypeVar("R")

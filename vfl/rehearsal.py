@@ -10,15 +10,15 @@ import msgspec
 import numpy as np
 
 from vfl.flow import run_together
-from vfl.horizontal.aggregation import network_of
+from vfl.horizontal.aggregator import network_of
 from vfl.messages import Published
 from vfl.protocols.rounds import PROTOCOL
 from vfl.reports import RoundDone
-from vfl.rounds_spec import RoundsSpec
-from vfl.rounds_terms import Stop
 from vfl.schedule import philox
 from vfl.setup import Setup, Table
-from vfl.terms import PartyId, Role
+from vfl.spec.rounds import RoundsSpec
+from vfl.spec.rounds_settings import Stop
+from vfl.spec.sections import PartyId, Role
 
 CLIENTS = 3
 MOST_CLIENTS = 30

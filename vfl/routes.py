@@ -5,7 +5,6 @@ With `messages.py` this is the privacy surface of every protocol. The table "wha
 
 from dataclasses import dataclass
 
-from vfl.job import JobSpec
 from vfl.messages import (
     ClientReady,
     ColumnScaling,
@@ -37,8 +36,9 @@ from vfl.messages import (
     UnmaskShares,
     UnmaskTask,
 )
-from vfl.rounds_spec import RoundsSpec
-from vfl.terms import PartyId, Role
+from vfl.spec.job import JobSpec
+from vfl.spec.rounds import RoundsSpec
+from vfl.spec.sections import PartyId, Role
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crypto.ckks_parameters import CkksPreset
-from vfl.rounds_spec import RoundsSpec
 from vfl.schedule import Batch, batches, held_out
-from vfl.terms import PartyId, Role
-from vfl.training_spec import TrainingSpec
+from vfl.spec.rounds import RoundsSpec
+from vfl.spec.sections import PartyId, Role
+from vfl.spec.training import TrainingSpec
 
 S = TypeVar("S", TrainingSpec, RoundsSpec)
 

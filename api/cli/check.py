@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from parties.job_check import JobCheck, Side
-    from vfl.plan import Forecast
+    from vfl.planning.plan import Forecast
 
 SHOWN_PARTIES = 4
 
@@ -30,9 +30,9 @@ def check(
 ) -> None:
     """Print what a job would do, refuse or warn about. Nothing is sent, no table is read."""
     text = specification(spec)
-    from parties.federation import is_simulation, read_federation  # noqa: PLC0415 - after the arguments are right
     from parties.job_check import check as look  # noqa: PLC0415
     from parties.limits import read_limited  # noqa: PLC0415
+    from parties.simulation.specification import is_simulation, read_federation  # noqa: PLC0415 - after the arguments are right
 
     found = look(read_federation(text).spec if is_simulation(text) else read_limited(text), rows)
     result(output, msgspec.to_builtins(found), lambda: _shown(found))

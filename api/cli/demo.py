@@ -16,7 +16,7 @@ from vfl.errors import JobError
 if TYPE_CHECKING:
     from api.demo.folder import Place
     from api.demo.job import Watcher
-    from api.demo.tables import DividedTable
+    from api.demo.training.tables import DividedTable
 
 
 class Dataset(enum.StrEnum):
@@ -233,10 +233,10 @@ def _table(
     positive: str | None,
 ) -> "DividedTable":
     if label_file and feature_file and id_column and label:
-        from api.demo.own_tables import own_tables  # noqa: PLC0415 - polars and scikit-learn, after the arguments
+        from api.demo.training.own_tables import own_tables  # noqa: PLC0415 - polars and scikit-learn, after the arguments
 
         return own_tables(label_file, feature_file, id_column, label, task.value if task else None, positive)
-    from api.demo.tables import BUNDLED  # noqa: PLC0415
+    from api.demo.training.tables import BUNDLED  # noqa: PLC0415
 
     return BUNDLED[(dataset or Dataset.BREAST_CANCER).value]()
 
@@ -250,8 +250,8 @@ def _planned_training(
     layout: Layout | None,
     top: Top | None,
 ) -> _Planned:
-    from api.demo.agreement import agree  # noqa: PLC0415 - after the arguments are right
-    from api.demo.run import PARTIES, Demonstration, run  # noqa: PLC0415
+    from api.demo.training.agreement import agree  # noqa: PLC0415 - after the arguments are right
+    from api.demo.training.run import PARTIES, Demonstration, run  # noqa: PLC0415
 
     agreement = agree(
         table,

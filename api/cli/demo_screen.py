@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 def training_screen(data: dict[str, Any]) -> "RenderableType":
     """Of a label party and a feature party."""
-    from api.demo.report import METRIC_NAMES, metric_of, metric_rows  # noqa: PLC0415 - only for text
+    from api.demo.training.report import METRIC_NAMES, metric_of, metric_rows  # noqa: PLC0415 - only for text
 
     over = " over embeddings" if data["layout"] == "embeddings" else ""
     model = f"scheme {data['scheme']}, {data['top']} model{over}, {data['epochs']} epochs"

@@ -63,8 +63,8 @@ def _run(
     spec: Path, text: str, processes: int | None, output_folder: Path | None, *, resume: bool, quiet: bool
 ) -> dict[str, Any]:
     from api.cli.progress import Progress  # noqa: PLC0415 - after the arguments are right
-    from api.simulation import Run  # noqa: PLC0415 - tables and tensors
-    from parties.federation import read_federation  # noqa: PLC0415
+    from parties.simulation.folder import Run  # noqa: PLC0415 - tables and tensors
+    from parties.simulation.specification import read_federation  # noqa: PLC0415
 
     federation = read_federation(text)
     with Progress(quiet=quiet) as progress:

@@ -13,9 +13,9 @@ from typing import Any
 
 import polars as pl
 
-from api.demo.agreement import Agreement
 from api.demo.errors import DemoExists
-from api.demo.tables import DATASET, FEATURE_PARTY, LABEL_PARTY, DividedTable
+from api.demo.training.agreement import Agreement
+from api.demo.training.tables import DATASET, FEATURE_PARTY, LABEL_PARTY, DividedTable
 from parties.errors import StorageFailed
 from parties.party import LOCK_FILE
 from parties.settings import SETTINGS_FILE, init_party

@@ -18,8 +18,8 @@ from api.operator.description import LOGIN, describe, known_parameters_only, ref
 from api.operator.progress import progress
 from api.operator.schemas import EventsBody, HealthBody, JobBody, JobsBody, ReportBody, Submission, VersionBody
 from api.operator.token import TokenRequired
-from parties.channel import WIRE_VERSION
 from parties.party import JOBS_IN_A_PAGE, Party
+from parties.wire.envelopes import WIRE_VERSION
 from vfl.errors import JobError
 from vfl.notices import Notice
 

@@ -13,9 +13,9 @@ from api.errors import answer_http_error
 from api.limits import BodyLimit
 from api.loopback import LoopbackOnly
 from api.request_log import current_request
-from parties.channel import POST_LIMIT, WIRE_VERSION
-from parties.courier import Reply
 from parties.party import Party
+from parties.wire.envelopes import POST_LIMIT, WIRE_VERSION
+from parties.wire.outbox import Reply
 
 REQUESTS_AT_ONCE = 8
 

@@ -11,14 +11,14 @@ import pytest
 
 from vfl.errors import RemoteProtocolError
 from vfl.flow import run_together
-from vfl.job import read_spec_as
 from vfl.models.polynomial import load_tensors
+from vfl.planning.training import preset_of, resolve
 from vfl.protocols import PROTOCOLS, ckks_training, split_training
 from vfl.protocols.feature_side import FeatureSide
 from vfl.protocols.label_side import LabelSide
 from vfl.setup import Setup, Table
-from vfl.training_plan import preset_of, resolve
-from vfl.training_spec import TrainingSpec
+from vfl.spec.job import read_spec_as
+from vfl.spec.training import TrainingSpec
 
 ROWS = 160
 

@@ -13,7 +13,6 @@ from crypto.ckks import CkksPrivateKey, Masked, repeats, score_groups
 from crypto.packing import groups_for
 from vfl.errors import Diverged
 from vfl.flow import Report, receive, run_together, send
-from vfl.job import read_spec_as
 from vfl.messages import (
     EncryptedEmbedding,
     EncryptedEvaluation,
@@ -23,13 +22,14 @@ from vfl.messages import (
     OpenedScores,
     PublicKeys,
 )
+from vfl.planning.training import opened_per_step, preset_of, resolve
 from vfl.protocols.ckks_training import label_party
 from vfl.protocols.label_side import LabelSide
 from vfl.protocols.same_rows import agree_on_rows
 from vfl.reports import Outcome, StepDone
 from vfl.setup import Setup, Table
-from vfl.training_plan import opened_per_step, preset_of, resolve
-from vfl.training_spec import TrainingSpec
+from vfl.spec.job import read_spec_as
+from vfl.spec.training import TrainingSpec
 
 ROWS, ASKED = 80, 5
 

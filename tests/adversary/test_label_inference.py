@@ -10,12 +10,12 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from vfl.flow import run_together
-from vfl.job import read_spec_as
 from vfl.messages import CutGradient
+from vfl.planning.training import preset_of, resolve
 from vfl.protocols import PROTOCOLS
 from vfl.setup import Setup, Table
-from vfl.training_plan import preset_of, resolve
-from vfl.training_spec import TrainingSpec
+from vfl.spec.job import read_spec_as
+from vfl.spec.training import TrainingSpec
 
 ROWS, COLUMNS = 1024, 6
 

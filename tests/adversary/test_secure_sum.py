@@ -14,8 +14,8 @@ from vfl.flow import receive, run_together, send
 from vfl.messages import MaskedReply, Message, PairKey, PairKeys, SealedShares, SumTask, UnmaskShares, UnmaskTask
 from vfl.protocols.secure_sum import sum_of
 from vfl.reports import Refused
-from vfl.sums.member import Member
-from vfl.sums.terms import BOX_BYTES, DIGEST_BYTES, Attendance
+from vfl.secure_sum.client import Member
+from vfl.secure_sum.terms import BOX_BYTES, DIGEST_BYTES, Attendance
 
 SMALL_ORDER = (325606250916557431795983626356110631294008115727848805560023387167927233504).to_bytes(32, "little")
 OTHER_KEY = public_key(fresh_private_key())

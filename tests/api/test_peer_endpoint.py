@@ -10,12 +10,12 @@ import httpx
 import msgspec
 import pytest
 
-from parties.channel import ENVELOPES_LIMIT, PART_LIMIT, POST_LIMIT, Envelope, Outgoing
-from parties.negotiation import Abort, Proposal, commitment_to, encode_control, job_id
 from parties.settings import write_private
-from vfl.job import read_spec_as
-from vfl.training_plan import resolve
-from vfl.training_spec import TrainingSpec
+from parties.wire.control import Abort, Proposal, commitment_to, encode_control, job_id
+from parties.wire.envelopes import ENVELOPES_LIMIT, PART_LIMIT, POST_LIMIT, Envelope, Outgoing
+from vfl.planning.training import resolve
+from vfl.spec.job import read_spec_as
+from vfl.spec.training import TrainingSpec
 
 
 class Label:

@@ -179,8 +179,10 @@ def test_importing_the_server_loads_no_role() -> None:
     code = "import sys, api.server; print(*sys.modules)"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     loaded = found.stdout.split()
-    assert "parties.supervisor" in loaded
-    assert not {"torch", "tenseal", "phe", "crypto.ckks", "vfl.protocols", "vfl.setup", "parties.worker"} & set(loaded)
+    assert "parties.jobs.supervisor" in loaded
+    assert not {"torch", "tenseal", "phe", "crypto.ckks", "vfl.protocols", "vfl.setup", "parties.worker.main"} & set(
+        loaded
+    )
 
 
 def test_a_column_the_feature_party_lacks_ends_the_job_on_both_sides(parties: Parties, job_spec: Spec) -> None:

@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from api.demo.agreement import agree
 from api.demo.folder import write_parties
-from api.demo.run import PARTIES
 from api.demo.servers import Servers, free_ports
-from api.demo.tables import FEATURE_PARTY, LABEL_PARTY, breast_cancer
+from api.demo.training.agreement import agree
+from api.demo.training.run import PARTIES
+from api.demo.training.tables import FEATURE_PARTY, LABEL_PARTY, breast_cancer
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -224,7 +224,7 @@ def test_a_job_of_rounds_shows_its_series_and_notices() -> None:
     from rich.console import Console
 
     from api.cli.job import _details
-    from parties.store import Job, now
+    from parties.storage.database import Job, now
     from vfl.notices import Notice
 
     job = Job(

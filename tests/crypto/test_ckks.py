@@ -18,7 +18,7 @@ from crypto.ckks_parameters import PRESETS, RING_DEGREE, SLOTS
 from crypto.errors import InvalidCiphertext, KeyUsedUp, OutOfRange
 from crypto.packing import groups_for
 from vfl.models.polynomial import Numbers, Shape, Top
-from vfl.terms import Optimiser
+from vfl.spec.sections import Optimiser
 
 LINEAR = PRESETS["ckks-linear"]
 NOISE_FREE = replace(LINEAR, noise=0.0)

@@ -17,7 +17,7 @@ from crypto.ckks_parameters import PRESETS, SLOTS
 from crypto.packing import groups_for
 from crypto.ring import centred
 from vfl.models.polynomial import OUTPUT_SHARE, Shape, Top
-from vfl.terms import Optimiser
+from vfl.spec.sections import Optimiser
 
 NEURONS, PAIRS = 2, 4
 

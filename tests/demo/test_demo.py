@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from safetensors.numpy import load_file
 
-from api.demo.tables import breast_cancer, digits
+from api.demo.training.tables import breast_cancer, digits
 
 Demo = Callable[..., Any]
 

@@ -8,11 +8,11 @@ import polars as pl
 import pytest
 from safetensors.numpy import load_file
 
-from api.demo.agreement import agree
-from api.demo.tables import BUNDLED, DividedTable, breast_cancer
+from api.demo.training.agreement import agree
+from api.demo.training.tables import BUNDLED, DividedTable, breast_cancer
 from vfl.errors import ImpossibleJob
-from vfl.job import read_spec_as
-from vfl.training_spec import TrainingSpec
+from vfl.spec.job import read_spec_as
+from vfl.spec.training import TrainingSpec
 
 Demo = Callable[..., Any]
 NETWORK = ("--layout", "embeddings", "--top", "mlp")

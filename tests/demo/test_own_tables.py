@@ -11,8 +11,8 @@ import polars as pl
 import pytest
 
 from api.cli.main import main
-from api.demo.agreement import agree
-from api.demo.own_tables import own_tables
+from api.demo.training.agreement import agree
+from api.demo.training.own_tables import own_tables
 
 ROWS = 240
 

@@ -19,8 +19,8 @@ from api.demo.rounds.baselines import in_one_process
 from api.demo.rounds.modes import MODES
 from api.demo.rounds.part_facts import part_facts
 from api.demo.rounds.tables import AGGREGATOR, CLIENTS, PARTIES, ROWS
-from parties.registry import weights_digest
-from vfl.rounds_spec import PARTS
+from parties.storage.models import weights_digest
+from vfl.spec.rounds import PARTS
 
 Demo = Callable[..., Any]
 

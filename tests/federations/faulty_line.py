@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import httpx
 
-from parties.channel import read_post
+from parties.wire.envelopes import read_post
 
 LABEL, FEATURE = "label-party", "feature-party"
 WORDS = {

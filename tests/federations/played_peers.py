@@ -10,16 +10,16 @@ from typing import TypeVar
 import msgspec
 import numpy as np
 
-from parties.channel import Bytes, Envelope, Outgoing, read_post
-from parties.courier import Reply
-from parties.negotiation import CONTROLS, Control, decode_control, encode_control
 from parties.party import Party
 from parties.settings import Acceptance, DatasetSettings, PartySettings, ServerSettings
-from parties.store import Event, Job
-from parties.transport import Answer, TransportFailedError
-from vfl.job import read_spec_as
+from parties.storage.database import Event, Job
+from parties.wire.control import CONTROLS, Control, decode_control, encode_control
+from parties.wire.envelopes import Bytes, Envelope, Outgoing, read_post
+from parties.wire.outbox import Reply
+from parties.wire.transport import Answer, TransportFailedError
 from vfl.messages import Message, decode
-from vfl.rounds_spec import RoundsSpec
+from vfl.spec.job import read_spec_as
+from vfl.spec.rounds import RoundsSpec
 
 HUB, CLIENTS = "hub", ("ada", "bob", "cyd")
 BOUND_SECONDS = 30.0

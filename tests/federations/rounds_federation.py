@@ -7,12 +7,12 @@ import numpy as np
 from sklearn.datasets import load_digits
 
 from vfl.flow import Flow, Together, run_together
-from vfl.job import JobSpec, read_spec_as
-from vfl.planner import largest_messages
+from vfl.planning.planner import largest_messages
 from vfl.protocols.rounds import aggregator, client
 from vfl.reports import Outcome
-from vfl.rounds_spec import RoundsSpec
 from vfl.setup import Setup, Table
+from vfl.spec.job import JobSpec, read_spec_as
+from vfl.spec.rounds import RoundsSpec
 
 HUB = "hub"
 SEED = hashlib.sha256(b"joint").digest()

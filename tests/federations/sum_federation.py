@@ -11,9 +11,9 @@ from crypto.masking import modulo
 from vfl.flow import Flow, Send, Together, receive, run_together, send
 from vfl.messages import Message, Published, SumTask
 from vfl.protocols.secure_sum import contribute, sum_of
-from vfl.sums.collection import Collection
-from vfl.sums.member import Member
-from vfl.sums.terms import Attendance, SumResult, SumTerms, majority
+from vfl.secure_sum.aggregator import Collection
+from vfl.secure_sum.client import Member
+from vfl.secure_sum.terms import Attendance, SumResult, SumTerms, majority
 
 HUB = "hub"
 SECONDS = 60.0

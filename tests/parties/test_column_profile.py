@@ -8,7 +8,7 @@ import pytest
 from numpy.typing import NDArray
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_iris, load_wine
 
-from parties.column_profile import column_notices
+from parties.tables.column_profile import column_notices
 
 ROWS = 400
 Floats = NDArray[np.float64]

@@ -10,8 +10,6 @@ import numpy as np
 import polars as pl
 import pytest
 
-from parties import datasets
-from parties.datasets import Table, ids_digest
 from parties.disclosure import told
 from parties.errors import (
     ConstantLabel,
@@ -31,10 +29,12 @@ from parties.errors import (
     UnreadableFile,
 )
 from parties.settings import DatasetSettings
-from parties.table_files import reading
+from parties.tables import datasets
+from parties.tables.datasets import Table, ids_digest
+from parties.tables.table_files import reading
 from vfl.errors import InvalidData
-from vfl.job import read_spec_as
-from vfl.training_spec import TrainingSpec
+from vfl.spec.job import read_spec_as
+from vfl.spec.training import TrainingSpec
 
 Load = Callable[..., Table]
 

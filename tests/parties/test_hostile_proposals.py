@@ -10,17 +10,17 @@ import msgspec
 import numpy as np
 import pytest
 
-from parties.channel import PART_LIMIT, UNASKED_BYTES, Bytes, Envelope, Incoming, Outgoing, read_post
-from parties.courier import Reply
-from parties.negotiation import Acceptance as Accepted
-from parties.negotiation import Begin, Proposal, Refusal, commitment_to, decode_control, encode_control, job_id
 from parties.party import Party
-from parties.quota import PROPOSALS
 from parties.settings import Acceptance, DatasetSettings, PartySettings, ServerSettings
-from parties.transport import Answer
-from vfl.job import read_spec_as
-from vfl.training_plan import resolve
-from vfl.training_spec import TrainingSpec
+from parties.wire.control import Acceptance as Accepted
+from parties.wire.control import Begin, Proposal, Refusal, commitment_to, decode_control, encode_control, job_id
+from parties.wire.envelopes import PART_LIMIT, UNASKED_BYTES, Bytes, Envelope, Incoming, Outgoing, read_post
+from parties.wire.outbox import Reply
+from parties.wire.rate_limit import PROPOSALS
+from parties.wire.transport import Answer
+from vfl.planning.training import resolve
+from vfl.spec.job import read_spec_as
+from vfl.spec.training import TrainingSpec
 
 BOUND_SECONDS = 30.0
 SPEC = """

@@ -2,11 +2,11 @@
 
 import pytest
 
-from parties.federation import read_federation, setups
 from parties.job_check import check
-from parties.simulation import simulate
+from parties.simulation.driver import simulate
+from parties.simulation.specification import read_federation, setups
 from vfl.errors import ImpossibleJob
-from vfl.job import read_spec
+from vfl.spec.job import read_spec
 
 ROUNDS = """
 job = {{ name = "digits", protocol = "rounds", task = "multiclass", classes = 10 }}

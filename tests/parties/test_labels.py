@@ -8,9 +8,9 @@ import polars as pl
 import pytest
 
 from parties.errors import ConstantLabel, LabelsNotBinary, LabelsNotClasses, NonNumericCell, TaskUnclear
-from parties.labels import guess_task, read_labels
+from parties.tables.labels import guess_task, read_labels
 from vfl.errors import InvalidData
-from vfl.terms import Brought, Job
+from vfl.spec.sections import Brought, Job
 
 
 def numbers(column: pl.Series) -> np.ndarray:

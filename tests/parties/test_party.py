@@ -11,8 +11,8 @@ import pytest
 from parties.errors import IdempotencyKeyReused, UnknownJob
 from parties.party import Party
 from parties.settings import Acceptance, DatasetSettings, PartySettings
-from parties.store import Job
-from parties.transport import Answer, LocalTransport
+from parties.storage.database import Job
+from parties.wire.transport import Answer, LocalTransport
 
 NAMES = ("bank", "shop", "telco")
 BOUND = 60.0

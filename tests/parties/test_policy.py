@@ -8,9 +8,9 @@ import rounds_federation as rounds
 from parties.errors import PolicyRefused
 from parties.policy import check_agreement, check_plan
 from parties.settings import Acceptance
-from vfl.job import read_spec_as
-from vfl.training_plan import plan, resolve
-from vfl.training_spec import TrainingSpec
+from vfl.planning.training import plan, resolve
+from vfl.spec.job import read_spec_as
+from vfl.spec.training import TrainingSpec
 
 AGREED: dict[str, Any] = {"peers": ("telco",), "datasets": ("table",)}
 

@@ -13,13 +13,13 @@ from sklearn.datasets import load_breast_cancer, load_diabetes, load_digits
 
 from crypto.ckks_parameters import CkksPreset
 from vfl.flow import Together, run_together
-from vfl.job import read_spec_as
+from vfl.planning.training import preset_of, resolve
 from vfl.protocols import PROTOCOLS
 from vfl.reports import Outcome
 from vfl.setup import Setup, Table
-from vfl.terms import Role
-from vfl.training_plan import preset_of, resolve
-from vfl.training_spec import TrainingSpec
+from vfl.spec.job import read_spec_as
+from vfl.spec.sections import Role
+from vfl.spec.training import TrainingSpec
 
 Floats = NDArray[np.float64]
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from vfl.held_out import few_rows, of_classes
+from vfl.models.held_out import few_rows, of_classes
 
 
 def told(positives: int, rows: int, held_out: int, held_positives: int) -> dict[str, str]:

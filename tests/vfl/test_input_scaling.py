@@ -15,10 +15,10 @@ from vfl.horizontal.input_scaling import pooled_scaling, scaling_in, words_of
 from vfl.horizontal.rows import examples_of
 from vfl.messages import ColumnScaling, MaskedReply
 from vfl.reports import Outcome, RoundDone, Warned
-from vfl.rounds_spec import RoundsSpec
-from vfl.rounds_terms import RoundsModel
 from vfl.setup import Setup, Table
-from vfl.terms import Optimiser
+from vfl.spec.rounds import RoundsSpec
+from vfl.spec.rounds_settings import RoundsModel
+from vfl.spec.sections import Optimiser
 
 COLUMNS = ("age", "income", "since", "dose")
 SCALES = ((56.0, 20.0), (52_000.0, 30_000.0), (1.7e9, 2.0), (3e-6, 1e-6))

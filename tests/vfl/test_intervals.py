@@ -7,8 +7,17 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from vfl.intervals import NORMAL, Interval, _delong_variance, intervals, of_auc, of_auc_of_counts, of_r2, of_share
-from vfl.metrics import auc
+from vfl.models.intervals import (
+    NORMAL,
+    Interval,
+    _delong_variance,
+    intervals,
+    of_auc,
+    of_auc_of_counts,
+    of_r2,
+    of_share,
+)
+from vfl.models.metrics import auc
 
 SEED = b"seed"
 

@@ -7,7 +7,7 @@ from vfl import messages
 from vfl.errors import RemoteProtocolError
 from vfl.messages import MESSAGES, Message, decode, encode
 from vfl.routes import ONLY_EMBEDDINGS, ROUTES
-from vfl.terms import Role
+from vfl.spec.sections import Role
 
 GOLDEN = {
     messages.RowsDigest(2, b"d"): "83a474797065aa526f7773446967657374a4726f777302a6646967657374c40164",

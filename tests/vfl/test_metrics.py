@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from vfl.metrics import auc, auc_of_classes
+from vfl.models.metrics import auc, auc_of_classes
 
 DRAWS = np.random.default_rng(5)
 

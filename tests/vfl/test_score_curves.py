@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from vfl.score_curves import BINS, ROC_POINTS, score_curves
+from vfl.models.score_curves import BINS, ROC_POINTS, score_curves
 
 DRAWS = np.random.default_rng(0)
 SCORES = DRAWS.normal(size=(5000, 1)) * 2

@@ -9,11 +9,11 @@ import pytest
 from vfl.errors import RemoteProtocolError, SpecError
 from vfl.flow import Delivery, run_together
 from vfl.messages import HeldOut, RowsDigest
-from vfl.planner import plan
+from vfl.planning.planner import plan
 from vfl.protocols import PROTOCOLS
 from vfl.protocols.same_rows import agree_on_rows
 from vfl.schedule import held_out_rows, stratified
-from vfl.training_spec import Split
+from vfl.spec.training import Split
 
 SEED = b"own seed of the label party"
 

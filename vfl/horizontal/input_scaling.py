@@ -15,11 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vfl.errors import ImpossibleJob, RemoteProtocolError, SecureSumFailed
-from vfl.horizontal.pooling import digits_of, joined
+from vfl.horizontal.secure_statistics import digits_of, joined
 from vfl.messages import ColumnScaling
-from vfl.rounds_spec import RoundsSpec
-from vfl.rounds_terms import DEVIATIONS
 from vfl.setup import InputScaling
+from vfl.spec.rounds import RoundsSpec
+from vfl.spec.rounds_settings import DEVIATIONS
 
 Floats = NDArray[np.float64]
 

@@ -7,12 +7,12 @@ import numpy as np
 import torch
 
 from vfl.errors import InvalidData, LocalProtocolError
+from vfl.horizontal.hooks import Examples
 from vfl.horizontal.input_scaling import agreed
-from vfl.horizontal.part import Examples
 from vfl.notices import Notice
-from vfl.rounds_spec import RoundsSpec
-from vfl.rounds_terms import DEVIATIONS
 from vfl.setup import InputScaling, Table
+from vfl.spec.rounds import RoundsSpec
+from vfl.spec.rounds_settings import DEVIATIONS
 
 MUCH_CLIPPED = 0.05
 """Share of a pooled column beyond which clipping is told: of a bell curve 0.3 % lies out there, of incomes 3 %."""

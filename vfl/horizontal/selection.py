@@ -3,7 +3,7 @@
 from collections.abc import Container, Sequence
 
 from vfl.schedule import permutation
-from vfl.terms import PartyId
+from vfl.spec.sections import PartyId
 
 
 def cohort(

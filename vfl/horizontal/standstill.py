@@ -2,7 +2,7 @@
 
 import torch
 
-from vfl.horizontal.part import Examples
+from vfl.horizontal.hooks import Examples
 from vfl.notices import Notice
 
 FEWEST_ROUNDS = 3

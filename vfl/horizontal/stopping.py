@@ -1,6 +1,6 @@
 """When a job of rounds ends before its last round (R0.6)."""
 
-from vfl.rounds_terms import Stop
+from vfl.spec.rounds_settings import Stop
 
 
 def reason_to_stop(stop: Stop, accuracies: list[float], payload_bytes: float) -> str:

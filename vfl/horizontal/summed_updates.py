@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from vfl.codecs.grid import from_sum, to_codes, word_bits
 from vfl.models.networks import Parameters, norm_statistics_names
-from vfl.rounds_spec import RoundsSpec
-from vfl.sums.terms import SumTerms, majority
+from vfl.secure_sum.terms import SumTerms, majority
+from vfl.spec.rounds import RoundsSpec
 
 PURPOSE, ROWS_PURPOSE = "updates", "rows"
 PLAIN_BITS = 16

@@ -13,7 +13,7 @@ from vfl.errors import Diverged, ImpossibleJob
 from vfl.models.networks import Parameters, batch_norm_layers
 from vfl.models.polynomial import make_optimiser
 from vfl.schedule import batch_sizes, batches
-from vfl.terms import Optimiser
+from vfl.spec.sections import Optimiser
 
 ROWS_AT_ONCE = 1024
 """Rows of one forward pass outside training."""

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from torch import nn
 
 from vfl.errors import ImpossibleJob
-from vfl.model_size import LARGE_SIDE, SMALLEST_SIDE
-from vfl.network_names import block_names, widths_of
+from vfl.planning.model_size import LARGE_SIDE, SMALLEST_SIDE
+from vfl.spec.network_names import block_names, widths_of
 
 Parameters: TypeAlias = dict[str, torch.Tensor]
 """Every tensor of a model's state by name, buffers included, in the order of the state."""

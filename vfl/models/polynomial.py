@@ -16,9 +16,9 @@ import torch
 from numpy.typing import NDArray
 from safetensors.numpy import load, save
 
+from vfl.planning.training import INPUT_BOUND
 from vfl.schedule import philox
-from vfl.terms import Optimiser
-from vfl.training_plan import INPUT_BOUND
+from vfl.spec.sections import Optimiser
 
 Floats = NDArray[np.float64]
 V = TypeVar("V")

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import torch
 
-from vfl.training_spec import Bottom
+from vfl.spec.training import Bottom
 
 BottomFactory = Callable[[int, int], torch.nn.Module]
 """(columns, embedding width) -> module: how a party's own module is made."""

@@ -7,7 +7,7 @@ from typing import Any
 from vfl.flow import Flow
 from vfl.reports import Outcome
 from vfl.setup import Setup
-from vfl.terms import Role
+from vfl.spec.sections import Role
 
 
 @dataclass(frozen=True)

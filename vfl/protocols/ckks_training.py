@@ -56,6 +56,8 @@ from vfl.messages import (
     PublicKeys,
 )
 from vfl.models.polynomial import floats
+from vfl.planning.traffic import evaluation_rows
+from vfl.planning.training import cut_width, opened_per_step, output_sums
 from vfl.protocols import Protocol
 from vfl.protocols.feature_side import FeatureSide
 from vfl.protocols.label_side import Floats, LabelSide
@@ -63,10 +65,8 @@ from vfl.protocols.same_rows import agree_on_rows
 from vfl.reports import EpochDone, Outcome, Progress, StepDone
 from vfl.schedule import Batch, blocks
 from vfl.setup import Setup
-from vfl.terms import PartyId, Role
-from vfl.traffic import evaluation_rows
-from vfl.training_plan import cut_width, opened_per_step, output_sums
-from vfl.training_spec import TrainingSpec
+from vfl.spec.sections import PartyId, Role
+from vfl.spec.training import TrainingSpec
 
 
 class EncryptedBlock(NamedTuple):

@@ -6,13 +6,13 @@ from numpy.typing import NDArray
 
 from vfl.errors import Diverged, InvalidBottom, RemoteProtocolError
 from vfl.models.polynomial import largest_cut_error, make_optimiser, save_tensors
+from vfl.models.scaling import Scaling
 from vfl.models.tabular import build
 from vfl.notices import Notice
+from vfl.planning.training import INPUT_BOUND, loss_of
 from vfl.reports import Outcome
-from vfl.scaling import Scaling
 from vfl.setup import Setup
-from vfl.training_plan import INPUT_BOUND, loss_of
-from vfl.training_spec import Bottom, TrainingSpec
+from vfl.spec.training import Bottom, TrainingSpec
 
 Floats = NDArray[np.float64]
 

@@ -8,17 +8,17 @@ from scipy.linalg import qr
 
 from crypto.noise import gaussian
 from vfl.errors import LocalProtocolError
-from vfl.held_out import few_rows, of_classes
-from vfl.intervals import intervals
-from vfl.metrics import measure
+from vfl.models.held_out import few_rows, of_classes
+from vfl.models.intervals import intervals
+from vfl.models.metrics import measure
 from vfl.models.polynomial import Arithmetic, Passes, Shape, Top, save_tensors
+from vfl.models.scaling import Scaling
+from vfl.models.score_curves import score_curves
 from vfl.notices import Notice
+from vfl.planning.training import loss_of
 from vfl.reports import Outcome
-from vfl.scaling import Scaling
-from vfl.score_curves import score_curves
 from vfl.setup import Setup
-from vfl.training_plan import loss_of
-from vfl.training_spec import TrainingSpec
+from vfl.spec.training import TrainingSpec
 
 Floats = NDArray[np.float64]
 V = TypeVar("V")

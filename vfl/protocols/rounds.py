@@ -12,7 +12,7 @@
     6  adjust, evaluate on its test rows, report; until an end condition holds, 1 again
     7  publish: Published -> every client, chosen or not        8  keeps the final model
 
-With no parts this is federated averaging (McMahan et al. 2017). Parts fill the places of `vfl.horizontal.part`.
+With no parts this is federated averaging (McMahan et al. 2017). Parts fill the places of `vfl.horizontal.hooks`.
 A round closes when its whole cohort has answered, or at its deadline with `quorum` of it; with fewer than `min_clients`
 usable replies it is repeated. A reply that must not enter is refused by name, and the round goes on with the rest.
 
@@ -26,8 +26,9 @@ from dataclasses import replace
 
 from vfl.errors import LocalProtocolError, RemoteProtocolError, SecureSumFailed, TooFewReplies
 from vfl.flow import Flow, await_next, receive_any, report, send
-from vfl.horizontal.aggregation import MOST_ROWS, Aggregation, Counted
-from vfl.horizontal.combination import WeightedMean
+from vfl.horizontal.aggregator import MOST_ROWS, Aggregation, Counted
+from vfl.horizontal.client import Participation
+from vfl.horizontal.connected_clients import Presence
 from vfl.horizontal.input_scaling import (
     PURPOSE,
     of_first_model,
@@ -37,10 +38,9 @@ from vfl.horizontal.input_scaling import (
     words_for,
     words_of,
 )
-from vfl.horizontal.participation import Participation
-from vfl.horizontal.pooling import EVALUATION, EVALUATION_WORDS, evaluation_of, pooled
-from vfl.horizontal.presence import Presence
+from vfl.horizontal.mean import WeightedMean
 from vfl.horizontal.rows import check_fit, column_name, derived
+from vfl.horizontal.secure_statistics import EVALUATION, EVALUATION_WORDS, evaluation_of, pooled
 from vfl.horizontal.selection import cohort
 from vfl.horizontal.summed_updates import ROWS_PURPOSE, UpdateSums, first_reach, next_reach
 from vfl.messages import (
@@ -58,10 +58,10 @@ from vfl.notices import Notice
 from vfl.protocols import Protocol
 from vfl.protocols.secure_sum import contribute, sum_of
 from vfl.reports import Outcome, Progress, Refused, RoundDone, Warned
-from vfl.rounds_spec import RoundsSpec
+from vfl.secure_sum.terms import Attendance, SumResult, SumTerms
 from vfl.setup import Setup
-from vfl.sums.terms import Attendance, SumResult, SumTerms
-from vfl.terms import PartyId, Role
+from vfl.spec.rounds import RoundsSpec
+from vfl.spec.sections import PartyId, Role
 
 TO_CLIENT = (RoundTask, SumTask, ColumnScaling, SharedRows, EvaluationTask, Published)
 TRIES = 3

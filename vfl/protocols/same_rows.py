@@ -14,8 +14,8 @@ from vfl.flow import Flow, gather, receive, send
 from vfl.messages import HeldOut, RowsDigest
 from vfl.schedule import held_out_rows, stratified
 from vfl.setup import Setup
-from vfl.terms import Role
-from vfl.training_spec import TrainingSpec
+from vfl.spec.sections import Role
+from vfl.spec.training import TrainingSpec
 
 
 def agree_on_rows(setup: Setup[TrainingSpec]) -> Flow[Setup[TrainingSpec]]:

@@ -41,10 +41,10 @@ from vfl.messages import (
     UnmaskTask,
 )
 from vfl.reports import Refused
-from vfl.sums.collection import Collection
-from vfl.sums.member import Member
-from vfl.sums.terms import Attendance, SumResult, SumTerms
-from vfl.terms import PartyId
+from vfl.secure_sum.aggregator import Collection
+from vfl.secure_sum.client import Member
+from vfl.secure_sum.terms import Attendance, SumResult, SumTerms
+from vfl.spec.sections import PartyId
 
 MESSAGES_PER_STEP: Final = 64
 """How many messages of one client are looked at for the one that is due: late ones of earlier sums may come first."""

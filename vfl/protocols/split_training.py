@@ -27,8 +27,8 @@ from vfl.protocols.label_side import Floats, LabelSide
 from vfl.protocols.same_rows import agree_on_rows
 from vfl.reports import EpochDone, Outcome, Progress, StepDone
 from vfl.setup import Setup
-from vfl.terms import PartyId, Role
-from vfl.training_spec import TrainingSpec
+from vfl.spec.sections import PartyId, Role
+from vfl.spec.training import TrainingSpec
 
 CLEAR_LIMIT = 1e6
 """Largest value a peer may send in clear; standardised columns end at 3."""

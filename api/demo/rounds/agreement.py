@@ -3,7 +3,6 @@
 from dataclasses import dataclass, replace
 from typing import Any
 
-from api.demo.agreement import MINIMUM_ROWS
 from api.demo.folder import PartyFolder
 from api.demo.rounds.modes import Mode
 from api.demo.rounds.tables import (
@@ -18,9 +17,10 @@ from api.demo.rounds.tables import (
     DealtTable,
     deal_digits,
 )
-from parties.negotiation import joint_seed
-from vfl.job import read_spec_as
-from vfl.rounds_spec import RoundsSpec
+from api.demo.training.agreement import MINIMUM_ROWS
+from parties.wire.control import joint_seed
+from vfl.spec.job import read_spec_as
+from vfl.spec.rounds import RoundsSpec
 
 DEADLINE_SECONDS = 3600
 ROUND_SECONDS = 120

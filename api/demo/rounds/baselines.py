@@ -10,19 +10,19 @@ import numpy as np
 from api.demo.errors import DemoError
 from api.demo.folder import drawn_seed
 from api.demo.rounds.tables import AGGREGATOR, CLIENTS, ID, ROWS
-from parties.datasets import load
-from parties.negotiation import joint_seed
 from parties.settings import DatasetSettings
+from parties.tables.datasets import load
+from parties.wire.control import joint_seed
 from vfl.flow import run_together
-from vfl.horizontal.aggregation import network_of
-from vfl.horizontal.carrier import write
+from vfl.horizontal.aggregator import network_of
 from vfl.horizontal.rows import derived, examples_of
+from vfl.horizontal.update_encoding import write
 from vfl.models.local_training import evaluate, train
 from vfl.models.networks import parameters_of
 from vfl.protocols.rounds import aggregator, client
 from vfl.reports import Outcome
-from vfl.rounds_spec import RoundsSpec
 from vfl.setup import Setup, Table
+from vfl.spec.rounds import RoundsSpec
 
 
 def compare(spec: RoundsSpec, folder: Path) -> dict[str, float]:

@@ -3,10 +3,10 @@
 from typing import Any
 
 from api.client import JsonObject
-from api.demo.report import agreed, of_machine, traffic, with_interval
 from api.demo.rounds.modes import MODES
 from api.demo.rounds.part_facts import part_facts
 from api.demo.rounds.tables import AGGREGATOR
+from api.demo.training.report import agreed, of_machine, traffic, with_interval
 from api.report.charts import bytes_by_kind, bytes_by_round, metric_curve
 from api.report.page import page
 from api.sizes import readable_bytes

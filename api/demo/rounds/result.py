@@ -12,10 +12,10 @@ import msgspec
 import polars as pl
 
 from api.client import JsonObject
-from api.demo.result import ONE_MACHINE
 from api.demo.rounds.tables import AGGREGATOR, CLIENTS, LABEL, PARTIES
+from api.demo.training.result import ONE_MACHINE
 from api.report.unprotected import of_rounds
-from vfl.intervals import of_share
+from vfl.models.intervals import of_share
 
 if TYPE_CHECKING:
     from api.demo.rounds.run import RoundsDemonstration

@@ -8,7 +8,7 @@ import polars as pl
 from numpy.typing import NDArray
 from sklearn.datasets import load_digits
 
-from vfl.partition import shards
+from parties.simulation.partition import shards
 from vfl.schedule import permutation
 
 AGGREGATOR = "aggregator"

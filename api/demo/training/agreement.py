@@ -1,0 +1,175 @@
+"""The job the two parties of the demonstration run, and the policy floors both lower for it by name."""
+
+import json
+import math
+from dataclasses import dataclass, replace
+from typing import Any
+
+from api.demo.training.tables import DATASET, FEATURE_PARTY, LABEL_PARTY, DividedTable, Training
+from crypto.ckks_parameters import ROOMY_VALUES_PER_KEY, preset_for
+from vfl.errors import ImpossibleJob
+from vfl.planning.plan import Plan
+from vfl.planning.training import loss_of, opened_per_step, plan, resolve
+from vfl.schedule import held_out_rows
+from vfl.spec.job import read_spec_as
+from vfl.spec.training import Bottom, TrainingSpec
+
+MINIMUM_ROWS = 1000
+MAXIMUM_RHO = 0.05
+"""The policy floor of party_settings.md, which every party.toml starts from."""
+
+LARGEST_BATCH = 4096
+DEADLINE_SECONDS = 3600
+TEST_SHARE = 0.2
+
+
+@dataclass(frozen=True)
+class Floor:
+    """A rule both parties loosen for this job."""
+
+    name: str
+    """The key under [acceptance] in party.toml."""
+    usual: float
+    lowered: float
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.usual:g} -> {self.lowered:g}"
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """The specification as text and as parsed, what it will do, and what it asks of both policies."""
+
+    text: str
+    spec: TrainingSpec
+    plan: Plan
+    floors: tuple[Floor, ...]
+
+    @property
+    def acceptance(self) -> dict[str, Any]:
+        """The [acceptance] table of both parties: this job and no other kind."""
+        return {
+            "datasets": [DATASET],
+            "schemes": [self.spec.encryption.scheme],
+            "fixed_seed": True,
+            **{floor.name: floor.lowered for floor in self.floors},
+        }
+
+
+def agree(
+    table: DividedTable,
+    *,
+    scheme: str,
+    epochs: int | None,
+    seed: int,
+    layout: str = "features",
+    top: str = "linear",
+) -> Agreement:
+    """The job for a table. Raises ImpossibleJob when no run could satisfy it, or encryption would protect nothing."""
+    training = table.training_of(layout, top) or _training_for(table, layout, top)
+    if epochs:
+        training = replace(training, epochs=epochs)
+    text = _text(table, training, scheme, seed)
+    spec = resolve(read_spec_as(TrainingSpec, text))
+    expected = plan(spec, table.rows)
+    if expected.rho >= 1:
+        raise ImpossibleJob(
+            f"{expected.training_rows} training rows are too few: {expected.steps} steps of a {top} top model open as "
+            f"many sums as it takes to work the feature party's values out (rho {expected.rho:.3g})",
+            safe="Nothing was written.",
+            fix="Bring more rows, take fewer --epochs"
+            + (", or train --top linear." if top == "mlp" else ", or train in clear with --scheme none."),
+        )
+    return Agreement(text, spec, expected, _floors(expected))
+
+
+def _training_for(table: DividedTable, layout: str, top: str) -> Training:
+    """How a table of unknown origin is trained: the smallest batch that meets every floor, where the rows allow it."""
+    training = Training(epochs=10, batch_rows=1, rate=0.1, momentum=0.5)
+    if layout == "embeddings" or top == "mlp":
+        bottom = Bottom(hidden=(16,), out=6) if layout == "embeddings" else None
+        training = Training(20, 1, 0.03, optimiser="adam", hidden=(8,) if top == "mlp" else (), bottom=bottom)
+    spec = read_spec_as(TrainingSpec, _text(table, training, "none", 0))
+    # ckks_training.md: at least 64 rows, four per opened value, and rho = epochs x sums / batch <= 0.05.
+    sums = spec.hidden or spec.outputs
+    wanted = max(64, 4 * opened_per_step(spec), math.ceil(training.epochs * sums / MAXIMUM_RHO))
+    training_rows = table.rows - held_out_rows(table.rows, TEST_SHARE)
+    batches = max(1, training_rows // wanted, math.ceil(training_rows / LARGEST_BATCH))
+    return replace(training, batch_rows=max(1, math.ceil(training_rows / batches)))
+
+
+def _floors(expected: Plan) -> tuple[Floor, ...]:
+    floors = []
+    if expected.rows < MINIMUM_ROWS:
+        floors.append(Floor("minimum_rows", MINIMUM_ROWS, expected.rows))
+    if expected.smallest_batch < expected.minimum_batch:
+        floors.append(Floor("minimum_batch_rows", expected.minimum_batch, expected.smallest_batch))
+    if expected.rho > MAXIMUM_RHO:
+        floors.append(Floor("maximum_rho", MAXIMUM_RHO, math.ceil(1000 * expected.rho) / 1000))
+    return tuple(floors)
+
+
+def _text(table: DividedTable, training: Training, scheme: str, seed: int) -> str:
+    lines = [
+        "spec_version = 1",
+        "[job]",
+        f"name = {_toml(f'demo-{table.name}')}",
+        'protocol = "training"',
+        f"task = {_toml(table.task)}",
+        *([f"classes = {table.classes}"] if table.classes else []),
+        'purpose = "demonstration on one machine"',
+        f"seed = {seed}",
+        f"deadline_seconds = {DEADLINE_SECONDS}",
+        "[roster]",
+        f"label = {_toml(LABEL_PARTY)}",
+        f"features = {_toml([FEATURE_PARTY])}",
+        f"[data.{LABEL_PARTY}]",
+        f"dataset = {_toml(DATASET)}",
+        f"columns = {_toml(table.own_columns)}",
+        f"label = {_toml(table.label)}",
+        *([f"positive = {_toml(table.positive)}"] if table.positive else []),
+        f"[data.{FEATURE_PARTY}]",
+        f"dataset = {_toml(DATASET)}",
+        f"columns = {_toml(table.feature_columns)}",
+        "[split]",
+        f"test = {TEST_SHARE}",
+        *(["stratify = true"] if table.stratified else []),
+        *_model(training),
+        "[train]",
+        f"epochs = {training.epochs}",
+        f"batch_rows = {training.batch_rows}",
+        f"optimiser = {{ name = {_toml(training.optimiser)}, rate = {training.rate}"
+        + (f", momentum = {training.momentum} }}" if training.optimiser == "sgd" else " }"),
+        "[encryption]",
+        f"scheme = {_toml(scheme)}",
+    ]
+    text = "\n".join(lines) + "\n"
+    spec = read_spec_as(TrainingSpec, text)
+    if scheme == "ckks" and opened_per_step(spec) > preset_for(training.top, loss_of(spec)).values_per_key:
+        # One step opens more than the cap that also holds against a label party that deviates.
+        text += f"values_per_key = {ROOMY_VALUES_PER_KEY}\n"
+    return text
+
+
+def _model(training: Training) -> list[str]:
+    """[model], and in layout embeddings [protection], which names what is done to the errors that go back."""
+    hidden = f", hidden = {_toml(training.hidden)}" if training.hidden else ""
+    lines = [
+        "[model]",
+        f"layout = {_toml(training.layout)}",
+        f"top = {{ kind = {_toml(training.top)}{hidden} }}",
+    ]
+    if training.bottom is None:
+        return lines
+    bottom = training.bottom
+    return [
+        *lines,
+        f"bottom = {{ hidden = {_toml(bottom.hidden)}, out = {bottom.out}, activation = {_toml(bottom.activation)} }}",
+        "[protection]",
+        'cut_noise = { method = "none" }',
+    ]
+
+
+def _toml(value: Any) -> str:
+    # Strings and lists of strings are written alike in TOML and in JSON without escapes beyond ASCII.
+    return json.dumps(value, ensure_ascii=False)

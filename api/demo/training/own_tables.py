@@ -1,0 +1,106 @@
+"""The user's own two files as a demonstration: checked as the parties check them, before anything is written."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import msgspec
+import polars as pl
+
+from api.demo.training.agreement import agree
+from api.demo.training.tables import DATASET, FEATURE_PARTY, LABEL_PARTY, DividedTable
+from parties.errors import LabelInFeatureFile
+from parties.settings import DatasetSettings
+from parties.tables.datasets import Table, load, task_of
+from parties.tables.labels import FEWEST_CLASSES
+from parties.tables.row_ids import oddities, what_differs
+from parties.tables.table_files import TableFile, open_table
+from vfl.errors import InvalidData, RowsDiffer
+from vfl.notices import Notice
+
+NAME = "own-tables"
+
+
+def own_tables(
+    label_path: Path, feature_path: Path, id_column: str, label: str, task: str | None, positive: str | None = None
+) -> DividedTable:
+    """Two files with the same ids in the same order; every column but id and label enters the job.
+
+    The task is guessed from the labels unless given. Raises InvalidData or RowsDiffer, naming file, column and row.
+    """
+    label_table = open_table(label_path, str(label_path), missing=_NAME_FILES)
+    feature_table = open_table(feature_path, str(feature_path), missing=_NAME_FILES)
+    label_table.check_columns((id_column, label), hint=_NAME_COLUMNS)
+    feature_table.check_columns((id_column,), hint=_NAME_COLUMNS)
+    if id_column == label:
+        raise InvalidData(f"--id and --label both name {label!r}", fix="Name two columns.")
+    if label in feature_table.names:
+        raise LabelInFeatureFile(
+            f"label in the feature file: {feature_path} has the column {label!r}, the label of {label_path}",
+            fix="Remove the column: the feature party must not hold the label.",
+        )
+    if feature_table.names == (id_column,):
+        raise InvalidData(f"{feature_path} has no column beside {id_column!r}", fix="It brings at least one feature.")
+
+    paths = {LABEL_PARTY: label_path, FEATURE_PARTY: feature_path}
+    label_file, feature_file = (_whole(each, id_column) for each in (label_table, feature_table))
+    guesses: tuple[Notice, ...] = ()
+    if task is None and positive is not None:
+        task = "binary"
+    elif task is None:
+        task, guesses = task_of(label_path.name, label, label_table.rows(label_table.names, id_column))
+    table = DividedTable(
+        NAME,
+        task,
+        FEWEST_CLASSES if task == "multiclass" else 0,
+        id_column,
+        label,
+        label_file,
+        feature_file,
+        stratified=task != "regression",
+        positive=positive or "",
+        guesses=guesses,
+    )
+    brought = _checked(table, paths)
+    guesses += tuple(notice for notice in brought.notices if notice.kind == "guess")
+    return replace(table, classes=len(brought.classes) if task == "multiclass" else 0, guesses=guesses)
+
+
+def _whole(file: TableFile, id_column: str) -> pl.DataFrame:
+    """With its blank rows at the end, for its party to leave out and to tell of."""
+    rows = file.rows(file.names, id_column)
+    return rows.frame.vstack(rows.frame.clear(rows.blank)) if rows.blank else rows.frame
+
+
+def _checked(table: DividedTable, paths: dict[str, Path]) -> Table:
+    """Both files loaded as the parties will load them, and compared; answers the label party's."""
+    spec = agree(table, scheme="none", epochs=None, seed=0).spec
+    # How many classes there are is told from the labels.
+    spec = msgspec.structs.replace(spec, job=msgspec.structs.replace(spec.job, classes=0))
+    loaded = {
+        party: load(Path(), {DATASET: DatasetSettings(path=str(path.resolve()), id=table.id)}, spec, party)["rows"]
+        for party, path in paths.items()
+    }
+    label, feature = loaded[LABEL_PARTY], loaded[FEATURE_PARTY]
+    if label.ids != feature.ids:
+        here, there = set(label.ids), set(feature.ids)
+        if here == there:
+            differ = "hold the same ids in another order"
+        else:
+            differ = (
+                f"share {len(here & there)} ids; {len(here - there)} and {len(there - here)} stand in one file only"
+            )
+        spelled = what_differs(label.ids, feature.ids)
+        odd = [
+            oddities(ids, str(paths[party])) for party, ids in ((LABEL_PARTY, label.ids), (FEATURE_PARTY, feature.ids))
+        ]
+        raise RowsDiffer(
+            f"{paths[LABEL_PARTY]} and {paths[FEATURE_PARTY]} {differ}{f'; {spelled}' if spelled else ''}",
+            fix=" ".join([_ONE_WAY if spelled else _SAME_ROWS, *filter(None, odd)]),
+        )
+    return label
+
+
+_NAME_FILES = "Name your tables with --label-file and --feature-file."
+_NAME_COLUMNS = "Name the right ones with --id and --label."
+_ONE_WAY = "Write the ids of both files in one way, in the same order."
+_SAME_ROWS = "Bring both files to the same ids in the same order."

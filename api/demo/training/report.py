@@ -1,0 +1,171 @@
+"""`report.html`: one page that opens offline and says what happened, what it cost, and what each side could see."""
+
+from collections import Counter
+from typing import Any
+
+import msgspec
+
+from api.agreement import brought
+from api.client import JsonObject
+from api.demo.training.curves import EpochPoint
+from api.demo.training.tables import LABEL_PARTY
+from api.report.charts import bytes_by_kind, loss_curve, metric_curve
+from api.report.page import page
+from api.sizes import readable_bytes
+from vfl.messages import MESSAGES
+from vfl.spec.job import read_spec
+
+METRIC_NAMES = {"auc": "AUC", "accuracy": "accuracy", "r2": "R²"}
+LOSS_NAMES = {
+    "binary": "Logistic loss",
+    "multiclass": "Logistic loss, mean over classes",
+    "regression": "Squared error, in label deviations",
+}
+AROUND_THE_JOB = "agree, begin, end"
+TITLES = {"breast-cancer": "Breast cancer", "digits": "Digits", "diabetes": "Diabetes", "own-tables": "Own tables"}
+
+
+def metric_of(result: JsonObject) -> tuple[str, dict[str, float | None]]:
+    """The metric's key in a result, and the four models' values."""
+    name = next(name for name in METRIC_NAMES if name in result)
+    return name, result[name]
+
+
+def metric_rows(result: JsonObject) -> list[tuple[str, str]]:
+    """What each of the four values belongs to, as a person reads it."""
+    _, scores = metric_of(result)
+    trained = "two parties, on ciphertexts" if result["scheme"] == "ckks" else "two parties, in clear"
+    names = {
+        "federated": trained,
+        "same_model_in_clear": "same model, in clear in one process",
+        "label_party_alone": "label party alone",
+        "centralised": "all columns in one place, "
+        + ("exact loss" if result["top"] == "linear" else "ReLU network of scikit-learn"),
+    }
+    return [(names[key], with_interval(scores[key], result["intervals"][key])) for key in names]
+
+
+def with_interval(score: float | None, interval: list[float] | None) -> str:
+    between = "" if interval is None else f" ({interval[0]:.3f} to {interval[1]:.3f})"
+    return readable_score(score, 4) + between
+
+
+def readable_score(score: float | None, decimals: int) -> str:
+    """0.9960; over held-out rows of one class an AUC is not defined."""
+    return "undefined" if score is None else f"{score:.{decimals}f}"
+
+
+def render(result: JsonObject, specification: str) -> str:
+    """The page, from a result and the job's TOML text."""
+    key, scores = metric_of(result)
+    points = [EpochPoint(**point) for point in result["curves"]]
+    references = [
+        (name, score)
+        for name, score in (
+            ("label party alone", scores["label_party_alone"]),
+            ("all columns in one place", scores["centralised"]),
+        )
+        if score is not None
+    ]
+    context: dict[str, Any] = {
+        "title": TITLES.get(result["dataset"], result["dataset"]),
+        "metric": METRIC_NAMES[key],
+        "score": readable_score(scores["federated"], 3),
+        "kicker": f"{result['scheme']} · layout {result['layout']} · {result['top']} model · seed {result['seed']}",
+        "job": result["job"],
+        "facts": [
+            ("rows", f"{result['rows']:,}, {result['held_out_rows']:,} held out"),
+            ("training", f"{result['epochs']} epochs, {result['steps']} steps"),
+            ("time", f"{result['seconds']['total']:.1f} s, training {result['seconds']['training']:.1f} s"),
+            ("speed", f"{result['samples_per_second']:,.0f} samples/s"),
+            ("feature party sent", readable_bytes(result["bytes"]["feature_party_sent"])),
+            ("label party sent", readable_bytes(result["bytes"]["label_party_sent"])),
+        ],
+        "rows": metric_rows(result),
+        "loss_chart": loss_curve(
+            [point.epoch for point in points],
+            [point.training_loss for point in points],
+            [point.held_out_loss for point in points],
+            LOSS_NAMES[result["task"]],
+        ),
+        "metric_chart": metric_curve(
+            [point.held_out_metric for point in points], _capital(METRIC_NAMES[key]), references
+        ),
+        "bytes_chart": bytes_by_kind(traffic(result), first="feature_party"),
+        "first_bytes": "sent by the feature party",
+        "second_bytes": "sent by the label party",
+        "seen": [
+            (party, [line for line in result["reveals"] if line["receiver"] == party]) for party in _parties(result)
+        ],
+        "summary": _summary(result, METRIC_NAMES[key], scores),
+        "counted": "values",
+        "seen_note": "",
+        "not_protected": result["not_protected"],
+        "floors": [
+            f"{floor['name']}: usually {floor['usual']:g}, here {floor['lowered']:g}"
+            for floor in result["lowered_floors"]
+        ],
+        "operations": result["he_operations"],
+        "notices": [
+            f"{party.replace('_', ' ')}, {notice['kind']}: {notice['text']}"
+            for party, notices in result["notices"].items()
+            for notice in notices
+        ],
+        "where": [
+            *of_machine(result),
+            ("model of the label party", result["model_digest"]["label_party"]),
+            ("model of the feature party", result["model_digest"]["feature_party"]),
+        ],
+        **agreed(specification),
+    }
+    return page("report.html", context)
+
+
+def agreed(specification: str) -> JsonObject:
+    """What the section of the agreement shows, from the job's TOML text."""
+    spec = msgspec.to_builtins(read_spec(specification))
+    return {"purpose": spec["job"]["purpose"], "brought": list(brought(spec)), "specification": specification}
+
+
+def of_machine(result: JsonObject) -> list[tuple[str, str]]:
+    """Where a demonstration ran."""
+    machine = result["machine"]
+    versions = ", ".join(f"{name} {machine[name]}" for name in ("torch", "tenseal", "numpy") if name in machine)
+    return [
+        ("machine", f"{machine['system']}, {machine['processors']} processors"),
+        ("software", f"Python {machine['python']}, {versions}"),
+        ("processes", f"{result['processes']}: a server and a worker for each party"),
+    ]
+
+
+def traffic(result: JsonObject) -> list[tuple[str, str, int]]:
+    """(party, kind, bytes); what servers say to each other around the job counts as one kind."""
+    sizes: Counter[tuple[str, str]] = Counter()
+    for line in result["messages"]:
+        sizes[line["party"], line["kind"] if line["kind"] in MESSAGES else AROUND_THE_JOB] += line["payload_bytes"]
+    return [(party, kind, size) for (party, kind), size in sizes.items()]
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def _summary(result: JsonObject, metric: str, scores: dict[str, float | None]) -> str:
+    values = {model: readable_score(score, 3) for model, score in scores.items()}
+    how = (
+        "on ciphertexts: no row left its owner in clear"
+        if result["scheme"] == "ckks"
+        else "in clear, as the reference an encrypted run is compared with"
+    )
+    if result["layout"] == "embeddings":
+        how += ", and label-bearing errors went back to the feature party"
+    return (
+        f"A label party and a feature party trained one model {how}. On {result['held_out_rows']:,} rows it had never "
+        f"met, the model reaches {metric} {values['federated']}, against {values['label_party_alone']} for the "
+        f"label party alone and {values['centralised']} for a model with all columns in one place."
+    )
+
+
+def _parties(result: JsonObject) -> list[str]:
+    """Receivers in the order of the reveal table, the label party first."""
+    return sorted({line["receiver"] for line in result["reveals"]}, key=lambda party: (party != LABEL_PARTY, party))

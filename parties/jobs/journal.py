@@ -1,0 +1,171 @@
+"""What this party's operator sees of one job: events, the last step, and what travelled. Cheap while the job runs."""
+
+import logging
+import math
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
+
+from parties.errors import StorageFailed, printable
+from parties.storage.database import Count, Job, Store, now
+from parties.storage.kept_words import Words
+from parties.storage.models import Registry
+from vfl.errors import LocalProtocolError
+from vfl.notices import Notice
+from vfl.reports import EpochDone, Fact, Outcome, Progress, Refused, RoundDone, StepDone, Warned
+from vfl.spec.sections import PartyId
+
+STEP_EVENT_SECONDS = 0.1
+TRAFFIC_SECONDS = 0.5
+TEXT_LIMIT = 500
+CLOSE_AGAIN_SECONDS = 2.0
+
+_LOG = logging.getLogger("parties")
+
+
+class Ending(NamedTuple):
+    """What is stored of a job at its end."""
+
+    state: str
+    text: str
+    error: dict[str, str] | None
+    words: Words
+    values: dict[str, Any]
+
+
+class Journal:
+    """Counters live in memory and reach the database a few times a second, with the role's facts."""
+
+    def __init__(self, job: Job, store: Store, registry: Registry) -> None:
+        """A job that was taken up again counts on from where it is stored."""
+        self._job, self._store, self._registry = job.id, store, registry
+        self._counts = {
+            (line.direction, line.peer, line.kind): Count(line.messages, line.payload_bytes) for line in job.traffic
+        }
+        self._counting = threading.Lock()
+        self._step, self._epoch = job.step, job.epoch
+        self._step_stored_at = self._traffic_stored_at = 0.0
+
+    def sent(self, peer: PartyId, kind: str, payload_bytes: int) -> None:
+        self._count(("sent", peer, kind), payload_bytes)
+
+    def received(self, peer: PartyId, kind: str, payload_bytes: int) -> None:
+        self._count(("received", peer, kind), payload_bytes)
+
+    def note(self, fact: Fact) -> None:
+        """A fact of the role. Raises LocalProtocolError for an epoch out of turn, StorageFailed for a full disk."""
+        clock = time.monotonic()
+        match fact:
+            case StepDone(step, steps, epoch, dropped):
+                self._step = step
+                if clock - self._step_stored_at >= STEP_EVENT_SECONDS or step == steps:
+                    self._step_stored_at = clock
+                    data = {"step": step, "steps": steps, "epoch": epoch, "dropped": dropped}
+                    text = f"step {step} of {steps}, epoch {epoch}"
+                    text += f"; {dropped} updates left out, out of range" if dropped else ""
+                    self._store.record(self._job, "step", text, data, step=step)
+            case EpochDone(epoch, epochs, state, measures):
+                if epoch != self._epoch + 1:
+                    raise LocalProtocolError(f"the role reports epoch {epoch} after epoch {self._epoch}")
+                self._epoch = epoch
+                self._registry.keep_epoch(self._job, epoch, state)
+                text = f"epoch {epoch} of {epochs} done"
+                told: dict[str, Any] = {"epoch": epoch, "epochs": epochs, "measures": finite(measures)}
+                self._store.record(self._job, "epoch", text, told, epoch=epoch, step=self._step)
+            case RoundDone(number, rounds, state, measures):
+                # A party takes part in some rounds only, and twice in one that is repeated.
+                if number < self._epoch:
+                    raise LocalProtocolError(f"the role reports round {number} after round {self._epoch}")
+                self._epoch = self._step = number
+                self._registry.keep_round(self._job, number, state)
+                text = f"round {number} of {rounds} done"
+                measured: dict[str, Any] = {"round": number, "rounds": rounds, "measures": finite(measures)}
+                self._store.record(self._job, "round", text, measured, epoch=number, step=number)
+            case Refused() | Warned() | Progress():
+                self._remark(fact)
+        if clock - self._traffic_stored_at >= TRAFFIC_SECONDS:
+            self._traffic_stored_at = clock
+            self._keep_traffic()
+
+    def record(
+        self, kind: str, text: str, data: dict[str, Any] | None = None, words: Words | None = None, **values: Any
+    ) -> None:
+        """An event with the columns of the job that change with it, and what peers are owed from now on."""
+        self._store.record(self._job, kind, text, data, words=words, **values)
+
+    def keep_words(self, words: Words) -> None:
+        """What peers are owed while the job goes on."""
+        self._store.keep_words(self._job, words)
+
+    def tell(self, notices: Iterable[Notice]) -> list[Notice]:
+        """Notices of the role, stored with the job; answers all the job has."""
+        return self._store.tell(self._job, notices)
+
+    def update(self, **values: Any) -> None:
+        """Columns of the job that no event tells of."""
+        self._store.update(self._job, **values)
+
+    def pause(self, kind: str, text: str, data: dict[str, Any], **values: Any) -> None:
+        """An event after which nothing may come for long: the counters are stored with it."""
+        self._keep_traffic()
+        self.record(kind, text, data, **values)
+
+    def close(self, ending: Ending) -> None:
+        """The last event, with the last counters before it. Raises StorageFailed."""
+        self._keep_traffic()
+        values: dict[str, Any] = {"finished_at": now(), "agreement": None, "step": self._step, "worker_pid": None}
+        values |= {"state": ending.state, "error": ending.error, **ending.values}
+        self.record(ending.state, ending.text, ending.error, ending.words, **values)
+
+    def close_in_time(self, ending: Ending, closed: Callable[[], None]) -> None:
+        """The same for a job that ended because the disk is full: it is tried again until there is room."""
+        try:
+            self.close(ending)
+        except StorageFailed as error:
+            _LOG.warning("job %s: its end is not stored yet: %s", self._job, error)
+            again = threading.Timer(CLOSE_AGAIN_SECONDS, self.close_in_time, (ending, closed))
+            again.daemon = True
+            again.start()
+        else:
+            closed()
+
+    def _remark(self, fact: Refused | Warned | Progress) -> None:
+        match fact:
+            case Refused(peer, text):
+                text = printable(text[:TEXT_LIMIT])
+                self._store.record(self._job, "refused", f"{peer} was left out: {text}", {"peer": peer})
+            case Warned(notice):
+                self._store.record(self._job, "notice", printable(str(notice)), {"code": notice.code})
+                self.tell([notice])
+            case Progress(text):
+                self._store.record(self._job, "progress", text[:TEXT_LIMIT])
+
+    def _count(self, key: tuple[str, str, str], payload_bytes: int) -> None:
+        with self._counting:
+            count = self._counts.setdefault(key, Count())
+            count.messages += 1
+            count.payload_bytes += payload_bytes
+
+    def _keep_traffic(self) -> None:
+        with self._counting:
+            counts = {key: Count(count.messages, count.payload_bytes) for key, count in self._counts.items()}
+        self._store.keep_traffic(self._job, counts)
+
+
+def result_of(outcome: Outcome) -> dict[str, Any]:
+    """What a role returned, beside its state, as it is stored and shown."""
+    return {
+        "metrics": {name: value for name, value in finite(outcome.metrics).items() if value is not None},
+        "operations": outcome.operations,
+        "series": {name: [_finite(value) for value in values] for name, values in outcome.series.items()},
+    }
+
+
+def finite(measures: Mapping[str, float]) -> dict[str, float | None]:
+    """As JSON can hold them."""
+    return {name: _finite(value) for name, value in measures.items()}
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None

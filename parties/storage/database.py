@@ -1,0 +1,399 @@
+"""Jobs, their events and their traffic in this party's own SQLite database, through SQLAlchemy.
+
+One commit per change of state and at most a few per second while a job runs; never one per message.
+"""
+
+import contextlib
+import os
+import sqlite3
+import threading
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+import sqlalchemy as sql
+from sqlalchemy import event as sql_event
+
+from parties.errors import DatabaseBusy, StorageFailed, printable
+from parties.storage.job_list import JobLine, page_of
+from parties.storage.kept_words import KeptWord, Words, keep, kept, words_table
+from parties.storage.models import Registry
+from parties.storage.pruning import COORDINATORS, drop_old_proposals
+from vfl.notices import Notice
+
+DATABASE_FILE = "party.db"
+ATTENDANCE_SHOWN = 100
+EVENTS_AT_ONCE = 1000
+RUNNING = ("proposed", "running")
+
+_METADATA = sql.MetaData()
+_JOBS = sql.Table(
+    "jobs",
+    _METADATA,
+    sql.Column("id", sql.String, primary_key=True),
+    sql.Column("name", sql.String, nullable=False),
+    sql.Column("state", sql.String, nullable=False),
+    sql.Column("role", sql.String, nullable=False),
+    sql.Column("party", sql.String, nullable=False),
+    sql.Column("peers", sql.JSON, nullable=False),
+    sql.Column("spec", sql.LargeBinary, nullable=False),
+    sql.Column("spec_digest", sql.String, nullable=False),
+    sql.Column("agreement", sql.LargeBinary),
+    sql.Column("attempt", sql.Integer, nullable=False),
+    sql.Column("created_at", sql.String, nullable=False),
+    sql.Column("started_at", sql.String),
+    sql.Column("trained_at", sql.String),
+    sql.Column("finished_at", sql.String),
+    sql.Column("step", sql.Integer, nullable=False),
+    sql.Column("steps", sql.Integer, nullable=False),
+    sql.Column("epoch", sql.Integer, nullable=False),
+    sql.Column("epochs", sql.Integer, nullable=False),
+    sql.Column("worker_pid", sql.Integer),
+    sql.Column("error", sql.JSON(none_as_null=True)),
+    sql.Column("metrics", sql.JSON, nullable=False),
+    sql.Column("operations", sql.JSON, nullable=False),
+    sql.Column("series", sql.JSON, nullable=False),
+    sql.Column("classes", sql.JSON, nullable=False),
+    sql.Column("notices", sql.JSON, nullable=False),
+    sql.Column("reveals", sql.JSON, nullable=False),
+    sql.Column("plan", sql.JSON, nullable=False),
+    sql.Column("model_digest", sql.String),
+    sql.Column("lowered_floors", sql.JSON, nullable=False),
+    sql.Column("idempotency_key", sql.String, unique=True),
+    sql.Column("idempotency_digest", sql.String),
+)
+_EVENTS = sql.Table(
+    "events",
+    _METADATA,
+    sql.Column("job", sql.ForeignKey("jobs.id"), primary_key=True),
+    sql.Column("number", sql.Integer, primary_key=True),
+    sql.Column("time", sql.String, nullable=False),
+    sql.Column("kind", sql.String, nullable=False),
+    sql.Column("text", sql.String, nullable=False),
+    sql.Column("data", sql.JSON, nullable=False),
+)
+_TRAFFIC = sql.Table(
+    "traffic",
+    _METADATA,
+    sql.Column("job", sql.ForeignKey("jobs.id"), primary_key=True),
+    sql.Column("direction", sql.String, primary_key=True),
+    sql.Column("peer", sql.String, primary_key=True),
+    sql.Column("kind", sql.String, primary_key=True),
+    sql.Column("messages", sql.Integer, nullable=False),
+    sql.Column("payload_bytes", sql.Integer, nullable=False),
+)
+_WORDS = words_table(_METADATA)
+
+
+class Count(msgspec.Struct):
+    """What went one way between this party and a peer, of one kind."""
+
+    messages: int = 0
+    payload_bytes: int = 0
+
+
+class Traffic(msgspec.Struct, frozen=True):
+    direction: str
+    peer: str
+    kind: str
+    messages: int
+    payload_bytes: int
+
+
+class Seconds(msgspec.Struct, frozen=True):
+    training: float | None = None
+    total: float | None = None
+
+
+class Job(msgspec.Struct, frozen=True, kw_only=True):
+    """A job as this party's operator sees it."""
+
+    id: str
+    name: str
+    state: str
+    """proposed, running, done, failed or cancelled."""
+    role: str
+    party: str
+    peers: list[str]
+    spec_digest: str
+    attempt: int = 0
+    created_at: str
+    started_at: str | None = None
+    finished_at: str | None = None
+    step: int = 0
+    steps: int = 0
+    epoch: int = 0
+    epochs: int = 0
+    worker_pid: int | None = None
+    error: dict[str, str] | None = None
+    metrics: dict[str, float] = {}
+    operations: dict[str, int] = {}
+    series: dict[str, list[float | None]] = {}
+    classes: list[str] = []
+    """What this party's label holds for class 0, 1, ...; of two, the second is positive."""
+    notices: list[Notice] = []
+    """What the table and the specification told when the job was made, then what came of it."""
+    traffic: list[Traffic] = []
+    reveals: list[dict[str, Any]] = []
+    plan: dict[str, Any] = {}
+    model_digest: str | None = None
+    model_path: str | None = None
+    """Where this party's half lies, also after its folder was moved."""
+    seconds: Seconds = Seconds()
+    lowered_floors: list[str] = []
+    specification: dict[str, Any] = {}
+    """What all parties agreed to; left out of lists."""
+    attendance: list[str] = []
+    """Who left, came back, or had something refused: the last `ATTENDANCE_SHOWN`."""
+
+    @property
+    def over(self) -> bool:
+        return self.state not in RUNNING
+
+
+class Ending(NamedTuple):
+    """How a job stands, for its peers."""
+
+    state: str
+    error: dict[str, str] | None
+    attempt: int
+    spec: bytes
+
+    @property
+    def over(self) -> bool:
+        return self.state not in RUNNING
+
+
+class Event(msgspec.Struct, frozen=True):
+    number: int
+    time: str
+    kind: str
+    text: str
+    data: dict[str, Any]
+
+
+class Store:
+    """Safe for several threads; a waiting reader is woken by the next write. A write raises StorageFailed."""
+
+    def __init__(self, folder: Path, busy_seconds: float = 5.0) -> None:
+        """A write waits so long for another program that has the database locked."""
+        path, self._registry = folder / DATABASE_FILE, Registry(folder)
+        try:
+            os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+            path.chmod(0o600)
+        except OSError as error:
+            raise StorageFailed(f"{path} cannot be written: {error.strerror}") from error
+        self._busy_seconds = busy_seconds
+        self._engine = sql.create_engine(f"sqlite:///{path}", connect_args={"timeout": busy_seconds})
+        sql_event.listen(self._engine, "connect", _prepare)
+        self._writes = threading.Lock()
+        self._written = threading.Condition()
+        self._closed = False
+        with self._writing() as connection:
+            _METADATA.create_all(connection)
+
+    def add(
+        self,
+        job: Job,
+        spec: bytes,
+        agreement: bytes | None = None,
+        idempotency_key: str | None = None,
+        idempotency_digest: str = "",
+    ) -> None:
+        """`agreement` is what it takes to go on with the job after this server was away; never shown."""
+        values = {name: value for name, value in msgspec.structs.asdict(job).items() if name in _JOBS.c}
+        values["notices"] = msgspec.to_builtins([_printable(notice) for notice in job.notices])
+        with self._writing() as connection:
+            if job.role not in COORDINATORS:
+                drop_old_proposals(connection, _JOBS, (_EVENTS, _TRAFFIC, _WORDS), job.role, job.peers)
+            connection.execute(
+                _JOBS.insert().values(
+                    **values,
+                    spec=spec,
+                    agreement=agreement,
+                    idempotency_key=idempotency_key,
+                    idempotency_digest=idempotency_digest,
+                )
+            )
+
+    def update(self, job: str, **values: Any) -> None:
+        with self._writing() as connection:
+            connection.execute(_JOBS.update().where(_JOBS.c.id == job).values(**values))
+
+    def record(
+        self,
+        job: str,
+        kind: str,
+        text: str,
+        data: Mapping[str, Any] | None = None,
+        *,
+        words: Words | None = None,
+        **values: Any,
+    ) -> None:
+        """An event, the columns of the job that change with it, and what peers are owed, in one commit."""
+        number = sql.select(sql.func.coalesce(sql.func.max(_EVENTS.c.number), 0) + 1).where(_EVENTS.c.job == job)
+        with self._writing() as connection:
+            if values:
+                connection.execute(_JOBS.update().where(_JOBS.c.id == job).values(**values))
+            connection.execute(
+                _EVENTS.insert().values(
+                    job=job, number=number.scalar_subquery(), time=now(), kind=kind, text=text, data=dict(data or {})
+                )
+            )
+            keep(connection, _WORDS, job, words or {})
+
+    def keep_words(self, job: str, words: Words) -> None:
+        with self._writing() as connection:
+            keep(connection, _WORDS, job, words)
+
+    def words(self) -> list[KeptWord]:
+        """The oldest first."""
+        with self._engine.connect() as connection:
+            return kept(connection, _WORDS)
+
+    def tell(self, job: str, notices: Iterable[Notice]) -> list[Notice]:
+        """Append those the job does not have yet; answers all it has."""
+        query = sql.select(_JOBS.c.notices).where(_JOBS.c.id == job)
+        with self._writing() as connection:
+            known = msgspec.convert(connection.execute(query).scalar_one(), list[Notice])
+            known += [notice for notice in dict.fromkeys(map(_printable, notices)) if notice not in known]
+            connection.execute(_JOBS.update().where(_JOBS.c.id == job).values(notices=msgspec.to_builtins(known)))
+        return known
+
+    def keep_traffic(self, job: str, counts: Mapping[tuple[str, str, str], Count]) -> None:
+        """Replace the counters of (direction, peer, kind)."""
+        rows = [
+            {"job": job, "direction": direction, "peer": peer, "kind": kind, **msgspec.structs.asdict(count)}
+            for (direction, peer, kind), count in counts.items()
+        ]
+        if rows:
+            with self._writing() as connection:
+                connection.execute(_TRAFFIC.insert().prefix_with("OR REPLACE"), rows)
+
+    def job(self, job: str) -> Job | None:
+        with self._engine.connect() as connection:
+            row = connection.execute(_JOBS.select().where(_JOBS.c.id == job)).mappings().first()
+            if row is None:
+                return None
+            found = self._job(connection, row)
+            return msgspec.structs.replace(found, specification=msgspec.msgpack.decode(row["spec"]))
+
+    def lines(self, limit: int, after: str = "") -> list[JobLine]:
+        """One page, newest first: the jobs that come after the named one."""
+        with self._engine.connect() as connection:
+            return [JobLine(**row) for row in connection.execute(page_of(_JOBS, limit, after)).mappings()]
+
+    def open_jobs(self) -> list[Job]:
+        """Those that are not over."""
+        with self._engine.connect() as connection:
+            query = _JOBS.select().where(_JOBS.c.state.in_(RUNNING))
+            return [self._job(connection, row) for row in connection.execute(query).mappings().all()]
+
+    def ending(self, job: str) -> Ending | None:
+        """How a job stands, without what an operator is shown."""
+        query = sql.select(_JOBS.c.state, _JOBS.c.error, _JOBS.c.attempt, _JOBS.c.spec).where(_JOBS.c.id == job)
+        with self._engine.connect() as connection:
+            row = connection.execute(query).first()
+            return None if row is None else Ending(*row)
+
+    def agreed(self, job: str) -> tuple[bytes, bytes | None]:
+        """(specification, agreement) of a job."""
+        with self._engine.connect() as connection:
+            query = sql.select(_JOBS.c.spec, _JOBS.c.agreement).where(_JOBS.c.id == job)
+            row = connection.execute(query).one()
+            return row[0], row[1]
+
+    def job_of_key(self, idempotency_key: str) -> tuple[str, str] | None:
+        """(job, digest of what was submitted) under an idempotency key."""
+        query = sql.select(_JOBS.c.id, _JOBS.c.idempotency_digest).where(_JOBS.c.idempotency_key == idempotency_key)
+        with self._engine.connect() as connection:
+            row = connection.execute(query).first()
+            return None if row is None else (row[0], row[1])
+
+    def events(self, job: str, after: int, wait_seconds: float, kinds: Collection[str] = ()) -> list[Event]:
+        """Events numbered above `after`, of these kinds or all; waits that long for a first one of a running job."""
+        deadline = datetime.now(UTC).timestamp() + wait_seconds
+        with self._written:
+            while True:
+                found = self._events_after(job, after, kinds)
+                left = deadline - datetime.now(UTC).timestamp()
+                if found or self._closed or left <= 0 or self._over(job):
+                    return found
+                self._written.wait(left)
+
+    def close(self) -> None:
+        with self._written:
+            self._closed = True
+            self._written.notify_all()
+        self._engine.dispose()
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[sql.Connection]:
+        """One commit. Raises StorageFailed. Whoever only reads does not wait for it."""
+        try:
+            with self._writes, self._engine.begin() as connection:
+                yield connection
+            with self._written:
+                self._written.notify_all()
+        except sql.exc.IntegrityError:
+            raise
+        except sql.exc.DatabaseError as error:
+            if getattr(error.orig, "sqlite_errorcode", 0) & 0xFF in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
+                seconds = f"{self._busy_seconds:g} s"
+                raise DatabaseBusy(f"another program kept {DATABASE_FILE} locked for {seconds}") from error
+            raise StorageFailed(f"{DATABASE_FILE} cannot be written: {error.orig}") from error
+
+    def _events_after(self, job: str, after: int, kinds: Collection[str]) -> list[Event]:
+        query = _EVENTS.select().where(_EVENTS.c.job == job, _EVENTS.c.number > after).order_by(_EVENTS.c.number)
+        query = query.where(_EVENTS.c.kind.in_(kinds)) if kinds else query
+        with self._engine.connect() as connection:
+            return [Event(*row[1:]) for row in connection.execute(query.limit(EVENTS_AT_ONCE))]
+
+    def _job(self, connection: sql.Connection, row: sql.RowMapping) -> Job:
+        query = _TRAFFIC.select().where(_TRAFFIC.c.job == row["id"]).order_by(*_TRAFFIC.c)
+        fields = {name: row[name] for name in Job.__struct_fields__ if name in _JOBS.c}
+        fields["notices"] = msgspec.convert(row["notices"], list[Notice])
+        training = _between(row["started_at"], row["trained_at"])
+        return Job(
+            **fields,
+            traffic=[Traffic(*line[1:]) for line in connection.execute(query)],
+            seconds=Seconds(training=training, total=_between(row["created_at"], row["finished_at"])),
+            model_path=str(self._registry.model_path(row["id"])) if row["model_digest"] else None,
+            attendance=_attendance(connection, row["id"]),
+        )
+
+    def _over(self, job: str) -> bool:
+        with self._engine.connect() as connection:
+            state = connection.execute(sql.select(_JOBS.c.state).where(_JOBS.c.id == job)).scalar()
+            return state not in RUNNING
+
+
+def now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def seconds_since(time: str) -> float:
+    return _between(time, now()) or 0.0
+
+
+def _printable(notice: Notice) -> Notice:
+    return msgspec.structs.replace(notice, text=printable(notice.text))
+
+
+def _attendance(connection: sql.Connection, job: str) -> list[str]:
+    told = _EVENTS.c.kind.in_(("left", "joined", "refused"))
+    query = sql.select(_EVENTS.c.text).where(_EVENTS.c.job == job, told).order_by(_EVENTS.c.number.desc())
+    return list(reversed(connection.execute(query.limit(ATTENDANCE_SHOWN)).scalars().all()))
+
+
+def _between(start: str | None, end: str | None) -> float | None:
+    if start is None or end is None:
+        return None
+    return round((datetime.fromisoformat(end) - datetime.fromisoformat(start)).total_seconds(), 3)
+
+
+def _prepare(connection: Any, _record: Any) -> None:
+    for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON"):
+        connection.execute(f"PRAGMA {pragma}")

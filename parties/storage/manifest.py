@@ -1,0 +1,45 @@
+"""What is written beside this party's half of a model: what it was trained for, on which data, and its own columns."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from parties.tables.datasets import Table
+from vfl.spec.job import JobSpec
+from vfl.spec.sections import PartyId
+
+
+class Inputs(NamedTuple):
+    """What the weights are applied to: this party's own columns in order, and its label; nothing of another party."""
+
+    columns: tuple[str, ...]
+    label: str
+    classes: tuple[str, ...] = ()
+    """What the label holds for class 0, 1, ..."""
+
+
+NO_INPUTS = Inputs((), "")
+
+
+def inputs_of(spec: JobSpec, party: PartyId, tables: Mapping[str, Table]) -> Inputs:
+    """All tables of a party have the same columns; an aggregator without any takes those the job names."""
+    brought = spec.brings(party).values()
+    label = next((found.label for found in brought if found.label), "")
+    named = next((found.columns for found in brought), ())
+    classes = next((table.classes for table in tables.values() if table.classes), ())
+    return Inputs(next((table.names for table in tables.values()), named), label, classes)
+
+
+def manifest(job: str, spec: JobSpec, party: PartyId, inputs: Inputs, result: Mapping[str, Any]) -> dict[str, Any]:
+    """`result` is what the role returned, and the weights' digest."""
+    return {
+        "job": job,
+        "name": spec.job.name,
+        "purpose": spec.job.purpose,
+        "party": party,
+        "spec_digest": spec.digest().hex(),
+        "data": {use: brought.dataset for use, brought in spec.brings(party).items()},
+        "columns": inputs.columns,
+        "label": inputs.label,
+        "classes": inputs.classes,
+        **result,
+    }

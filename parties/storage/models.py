@@ -1,0 +1,157 @@
+"""This party's half of each model on its own disk: safetensors bytes, a manifest beside them, states as it trains.
+
+models/<job>/epochs/epoch-0001.safetensors   as each epoch ends; of a large model the last ones only
+models/<job>/rounds/round-000001             the last rounds this party took part in, as its role holds them
+models/<job>/model.safetensors               when the role has returned
+models/<job>/result.json                     from then until the job is done: what it measured
+models/<job>/manifest.json                   when every party is done; a model without one does not count
+"""
+
+import contextlib
+import hashlib
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors
+
+from parties.errors import StorageFailed, UnknownModel
+from parties.settings import write_private
+from parties.storage.manifest import NO_INPUTS, Inputs
+from vfl.errors import LocalProtocolError
+
+ROUNDS_KEPT = EPOCHS_KEPT = 3
+"""States that are kept however large the model is."""
+EPOCH_BYTES = 32 << 20
+"""States of more epochs are kept as long as all together have no more than this: of most models all of them."""
+RESULT_FILE = "result.json"
+CHECKPOINTS = ("epochs", "rounds")
+HEADER_LENGTH_BYTES = 8
+
+
+class Registry:
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder / "models"
+
+    def model_path(self, job: str) -> Path:
+        return self._folder / job / "model.safetensors"
+
+    def keep_epoch(self, job: str, epoch: int, state: bytes) -> Path:
+        """The newest states, epochs coming in turn: there are as many, and a peer may have chosen the model's size.
+
+        Raises LocalProtocolError for bytes that are not safetensors, StorageFailed when they cannot be written.
+        """
+        weights_digest(state)
+        kept = max(EPOCHS_KEPT, EPOCH_BYTES // len(state))
+        with contextlib.suppress(OSError):
+            self._epoch_path(job, epoch - kept).unlink(missing_ok=True)
+        return self._write(self._epoch_path(job, epoch), state)
+
+    def keep_round(self, job: str, number: int, state: bytes) -> None:
+        """The newest states only: there are as many as rounds. Raises StorageFailed."""
+        folder = self._folder / job / "rounds"
+        self._write(folder / f"round-{number:06}", state)
+        with contextlib.suppress(OSError):
+            for old in sorted(folder.glob("round-*"))[:-ROUNDS_KEPT]:
+                old.unlink()
+
+    def keep_model(
+        self, job: str, state: bytes, result: Mapping[str, Any], inputs: Inputs = NO_INPUTS
+    ) -> dict[str, Any]:
+        """Write this party's half and what came of it, and answer the latter with its weights digest.
+
+        It does not count before `seal`, and outlives a restart until then. Raises as `keep_epoch`.
+        """
+        kept = {"model_digest": weights_digest(state), **result}
+        self._write(self.model_path(job), with_inputs(state, inputs) if inputs.columns else state)
+        self._write(self._folder / job / RESULT_FILE, json.dumps(kept).encode())
+        return kept
+
+    def result(self, job: str) -> dict[str, Any] | None:
+        """What came of a job whose role has returned; None where none is kept."""
+        try:
+            found: dict[str, Any] = json.loads((self._folder / job / RESULT_FILE).read_text())
+        except (OSError, ValueError):
+            return None
+        return found
+
+    def seal(self, job: str, manifest: Mapping[str, Any]) -> None:
+        """The model counts from here on. Raises StorageFailed."""
+        text = json.dumps(manifest, indent=2, sort_keys=True)
+        self._write(self._folder / job / "manifest.json", f"{text}\n".encode())
+
+    def drop_result(self, job: str) -> None:
+        """It stands in the manifest and in the database now."""
+        with contextlib.suppress(OSError):
+            (self._folder / job / RESULT_FILE).unlink()
+
+    def model(self, digest: str) -> bytes:
+        """A finished model by its weights digest. Raises UnknownModel."""
+        for manifest in self._folder.glob("*/manifest.json"):
+            with contextlib.suppress(OSError, ValueError, LocalProtocolError):
+                if json.loads(manifest.read_text())["model_digest"] == digest:
+                    state = self.model_path(manifest.parent.name).read_bytes()
+                    if weights_digest(state) == digest:
+                        return state
+        raise UnknownModel(f"model.first_model: this party's registry holds no model {digest!r}")
+
+    def discard(self, job: str) -> bool:
+        """Drop the final model of a job that failed; answers whether states of its epochs stay, as checkpoints.
+
+        On a disk that takes no change the model may stay too; without its manifest it does not count.
+        """
+        folder = self._folder / job
+        kept = any((folder / name).is_dir() for name in CHECKPOINTS)
+        with contextlib.suppress(OSError):
+            (folder / "manifest.json").unlink(missing_ok=True)
+            (folder / RESULT_FILE).unlink(missing_ok=True)
+            self.model_path(job).unlink(missing_ok=True)
+            for half_written in folder.rglob(".*"):  # the server was killed while it wrote
+                half_written.unlink()
+            if folder.is_dir() and not kept:
+                shutil.rmtree(folder)
+        return kept
+
+    def _epoch_path(self, job: str, epoch: int) -> Path:
+        return self._folder / job / "epochs" / f"epoch-{epoch:04}.safetensors"
+
+    def _write(self, path: Path, data: bytes) -> Path:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            write_private(path, data)
+        except OSError as error:
+            raise StorageFailed(f"{path} cannot be written: {error.strerror}") from error
+        return path
+
+
+def with_inputs(state: bytes, inputs: Inputs) -> bytes:
+    """Safetensors bytes with the names of columns and label as metadata: the weights and their digest stay the same."""
+    end = HEADER_LENGTH_BYTES + int.from_bytes(state[:HEADER_LENGTH_BYTES], "little")
+    told = {"columns": json.dumps(inputs.columns, ensure_ascii=False)} | (
+        {"label": inputs.label} if inputs.label else {}
+    )
+    header = json.loads(state[HEADER_LENGTH_BYTES:end])
+    header["__metadata__"] = header.get("__metadata__", {}) | told
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % HEADER_LENGTH_BYTES)  # tensors begin at a multiple of eight
+    return len(text).to_bytes(HEADER_LENGTH_BYTES, "little") + text + state[end:]
+
+
+def weights_digest(state: bytes) -> str:
+    """SHA-256 over the weights alone, hex: names in order, type, shape and bytes, each with its length before it."""
+    try:
+        tensors = sorted(safetensors.deserialize(state))  # type: ignore[no-untyped-call]
+    except safetensors.SafetensorError as error:
+        raise LocalProtocolError(f"the role's state is not safetensors: {error}") from error
+    digest = hashlib.sha256()
+    for name, tensor in tensors:
+        for part in (
+            name.encode(),
+            tensor["dtype"].encode(),
+            repr(list(tensor["shape"])).encode(),
+            bytes(tensor["data"]),
+        ):
+            digest.update(len(part).to_bytes(8, "big") + part)
+    return digest.hexdigest()

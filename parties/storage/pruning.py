@@ -1,0 +1,35 @@
+"""What a peer's proposals leave in the database is bounded: the oldest that came to nothing go as new ones come."""
+
+from collections.abc import Sequence
+
+import sqlalchemy as sql
+
+from vfl.spec.sections import Role
+
+MOST_PROPOSALS = 200
+MOST_BYTES = 16 << 20
+"""Of specifications, plans and reveal tables, of one peer."""
+CAME_TO_NOTHING = ("failed", "cancelled")
+COORDINATORS = (Role.LABEL.value, Role.AGGREGATOR.value)
+"""Their own jobs are their operator's to keep."""
+
+
+def drop_old_proposals(
+    connection: sql.Connection, jobs: sql.Table, about_jobs: Sequence[sql.Table], role: str, peers: list[str]
+) -> None:
+    """Of jobs in which this party has this role for these peers, where they are over and not done."""
+    size = sql.func.length(jobs.c.spec) + sum(
+        sql.func.length(sql.cast(column, sql.String)) for column in (jobs.c.plan, jobs.c.reveals, jobs.c.notices)
+    )
+    newest = (jobs.c.created_at.desc(), jobs.c.id)
+    ended = sql.select(
+        jobs.c.id,
+        sql.func.row_number().over(order_by=newest).label("place"),
+        sql.func.sum(size).over(order_by=newest).label("bytes"),
+    ).where(jobs.c.role == role, jobs.c.peers == peers, jobs.c.state.in_(CAME_TO_NOTHING))
+    found = ended.subquery()
+    beyond = sql.select(found.c.id).where(sql.or_(found.c.place > MOST_PROPOSALS, found.c.bytes > MOST_BYTES))
+    old = list(connection.execute(beyond).scalars())
+    for table in about_jobs:
+        connection.execute(table.delete().where(table.c.job.in_(old)))
+    connection.execute(jobs.delete().where(jobs.c.id.in_(old)))

@@ -1,0 +1,218 @@
+"""Tables by name through polars: CSV and Parquet, read whole, checked cell by cell, told apart by named errors.
+
+A cell's value stands only in the error its owner reads; `Failure.told` keeps it from the peer.
+"""
+
+import contextlib
+import difflib
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from parties.errors import (
+    DuplicateIds,
+    IdAmongColumns,
+    LabelInFeatureFile,
+    MissingValue,
+    NonNumericCell,
+    NotFinite,
+    TooFewRows,
+    UnknownDataset,
+    UnreadableFile,
+    WrongWidth,
+)
+from parties.settings import DatasetSettings
+from parties.tables.column_profile import column_notices
+from parties.tables.file_kinds import decimal_comma
+from parties.tables.labels import Labels, guess_task, read_labels
+from parties.tables.row_ids import oddities
+from parties.tables.spellings import MISSING
+from parties.tables.table_files import Rows, open_table, reading
+from vfl.notices import Notice
+from vfl.spec.job import JobSpec
+from vfl.spec.sections import Brought, PartyId
+
+MINIMUM_ROWS = 2
+LARGEST = 1e100
+"""Beyond it a column's variance no longer fits a float64, and standardising gives NaN."""
+TABLE_LIMIT = 3 << 30
+"""Bytes of a table; it reaches the worker in one frame of at most 4 GiB."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """One party's rows for one job, in the order of its file."""
+
+    ids: tuple[str, ...] = field(repr=False)
+    columns: NDArray[np.float64] = field(repr=False)
+    """rows x columns, in the order of the specification."""
+    labels: NDArray[np.float64] | None = field(repr=False)
+    """rows; at the label party only."""
+    names: tuple[str, ...] = ()
+    """Of the columns."""
+    classes: tuple[str, ...] = ()
+    """What the file holds for class 0, 1, ... of labels that are classes."""
+    notices: tuple[Notice, ...] = ()
+    """For this party's operator; nothing of them goes to a peer."""
+
+    @property
+    def rows(self) -> int:
+        return len(self.ids)
+
+
+def load(folder: Path, datasets: dict[str, DatasetSettings], spec: JobSpec, me: PartyId) -> dict[str, Table]:
+    """What this party brings to a job, by use. Raises a subclass of InvalidData, naming file, column and row."""
+    return {use: _load(folder, datasets, spec, me, brought) for use, brought in spec.brings(me).items()}
+
+
+def _load(folder: Path, datasets: dict[str, DatasetSettings], spec: JobSpec, me: PartyId, brought: Brought) -> Table:
+    if brought.dataset not in datasets:
+        near = difflib.get_close_matches(brought.dataset, datasets, n=1)
+        raise UnknownDataset(
+            f"{me} has no data set {brought.dataset!r}", fix=f"Did you mean {near[0]!r}?" if near else _ADD_DATASET
+        )
+    registered = datasets[brought.dataset]
+    path = folder / registered.path
+    file = open_table(path, f"{path.name} of {me}", missing=_CORRECT_PATH)
+    known = file.names
+    if brought.label_at_peer and brought.label_at_peer in known:
+        raise LabelInFeatureFile(
+            f"label in the feature file: {file.shown} has the column {brought.label_at_peer!r}, "
+            f"which is {spec.coordinator}'s label",
+            fix=f"Remove {brought.label_at_peer!r} from the file: a feature party must not hold the label.",
+        )
+    labelled = (brought.label,) if brought.label else ()
+    asked = brought.columns
+    if brought.every_column:
+        asked = tuple(column for column in known if column not in {registered.id, brought.label_ignored})
+    if registered.id in {*asked, *labelled}:
+        raise IdAmongColumns(
+            f"the job asks {me} to train on {registered.id!r}, the id column of its data set {brought.dataset!r}",
+            fix=f"Leave {registered.id!r} out of data.{me}: an id names a row and says nothing about it.",
+        )
+    wanted = (registered.id, *asked, *labelled)
+    file.check_columns(wanted)
+    if brought.width and len(asked) != brought.width:
+        raise WrongWidth(
+            f"{file.shown} has {len(asked)} input columns, the job's model takes {brought.width}",
+            fix="Name the input columns in model.columns, or correct model.input_shape.",
+        )
+    rows = file.rows(list(dict.fromkeys(wanted)), registered.id)
+    height = rows.frame.height
+    if height < MINIMUM_ROWS:
+        raise TooFewRows(f"{file.shown} has {height} rows; a job needs at least {MINIMUM_ROWS}")
+    if height * len(asked) * 8 > TABLE_LIMIT:
+        raise UnreadableFile(f"{file.shown} has {height} rows, too many for one job's worker")
+    ids = _ids(rows, registered.id, path.name)
+    columns = np.empty((height, len(asked)), dtype=np.float64)
+    for position, column in enumerate(asked):
+        columns[:, position] = _numbers(rows, column, path.name)
+    read = Labels(None)
+    if brought.label:
+        numbers = partial(_numbers, rows, brought.label, path.name)
+        read = read_labels(spec.job, brought, me, rows.frame[brought.label], numbers)
+    label = None if read.numbers is None else (brought.label, read.numbers)
+    notices = (*_row_notices(rows, ids, path.name), *column_notices(path.name, asked, columns, label), *read.notices)
+    return Table(ids, columns, read.numbers, asked, read.classes, notices)
+
+
+def task_of(file: str, label: str, rows: Rows) -> tuple[str, tuple[Notice, ...]]:
+    """What the labels of a file suggest is to be learned, as a guess. Raises InvalidData."""
+    return guess_task(label, rows.frame[label], partial(_numbers, rows, label, file))
+
+
+def _row_notices(rows: Rows, ids: tuple[str, ...], file: str) -> Iterator[Notice]:
+    if rows.blank:
+        yield Notice("note", "blank_rows", f"{rows.blank} rows of {file} are wholly empty and were left out")
+    if odd := oddities(ids, file):
+        yield Notice("warning", "odd_ids", f"{odd}: ids are compared as they are written")
+
+
+def classes_of(table: Table) -> int:
+    """Number of classes of checked multiclass labels."""
+    return len(table.classes)
+
+
+def ids_digest(joint_seed: bytes, ids: tuple[str, ...]) -> bytes:
+    """SHA-256 over seed and ordered ids, each with its length before it, so that no two lists collide by joining."""
+    digest = hashlib.sha256(len(joint_seed).to_bytes(4, "big") + joint_seed + len(ids).to_bytes(8, "big"))
+    for identifier in ids:
+        encoded = identifier.encode()
+        digest.update(len(encoded).to_bytes(4, "big") + encoded)
+    return digest.digest()
+
+
+def _ids(rows: Rows, name: str, file: str) -> tuple[str, ...]:
+    column = rows.frame[name]
+    missing = column.is_null().arg_true()
+    if len(missing):
+        raise MissingValue(f"{file}: the id column {column.name!r} is empty in data row {rows.numbers[missing[0]]}")
+    with reading(f"{file}: the id column {column.name!r}"):
+        texts = column.cast(pl.String)
+    duplicated = texts.is_duplicated()
+    if duplicated.any():
+        first, second = rows.numbers[texts.eq(texts.filter(duplicated)[0]).arg_true()[:2].to_numpy()]
+        raise DuplicateIds(
+            f"{file}: {texts.n_unique()} ids in {len(texts)} rows; data rows {first} and {second} share one",
+            fix=f"Each {column.name!r} must stand in one row. {oddities(texts, file)}".strip(),
+        )
+    return tuple(texts.to_list())
+
+
+def _numbers(rows: Rows, name: str, file: str) -> NDArray[np.float64]:
+    column = rows.frame[name]
+    named = isinstance(column.dtype, pl.Categorical | pl.Enum)
+    if not (named or column.dtype.is_numeric() or column.dtype in {pl.String, pl.Boolean, pl.Null}):
+        raise NonNumericCell(
+            f"{file}: column {column.name!r} holds {column.dtype}, not numbers",
+            fix="Encode the column as numbers, or leave it out.",
+        )
+    column = column.cast(pl.String) if named else column
+    cells = column.str.strip_chars() if column.dtype == pl.String else column
+    empty = cells.is_null() | (cells == "") if cells.dtype == pl.String else cells.is_null()
+    numbers = cells.cast(pl.Float64, strict=False)
+    where = f"{file}: column {column.name!r}"
+    for error, wrong, what, fix in (
+        (MissingValue, empty, "is empty", "Fill or remove such rows at both parties."),
+        (NonNumericCell, numbers.is_null(), "is not a number", "Encode the column as numbers, or leave it out."),
+        (NotFinite, ~numbers.is_finite(), "is not finite", "Replace NaN and infinite values."),
+        (NotFinite, numbers.abs() > LARGEST, f"is beyond {LARGEST:g}", "Bring the column to a smaller unit."),
+    ):
+        places = wrong.arg_true()
+        if len(places):
+            first, others = places[0], f" (and in {len(places) - 1} more)" if len(places) > 1 else ""
+            value = "" if error is MissingValue else f": {column[first]!r}"
+            what_to_do = _fix_of(column[first], everywhere=len(places) == len(column)) or fix
+            raise error(f"{where} {what} in data row {rows.numbers[first]}{others}{value}", fix=what_to_do)
+    return numbers.to_numpy().astype(np.float64, copy=False)
+
+
+def _fix_of(cell: object, *, everywhere: bool) -> str:
+    """For cells that many a program writes for a number or in place of one."""
+    text = cell.strip() if isinstance(cell, str) else ""
+    if not text and everywhere:
+        return "The column is empty in every row: leave it out."
+    if decimal_comma(text):
+        return "Write numbers with a decimal point: the comma separates fields."
+    if text.lower() in MISSING:
+        return f"{text!r} seems to stand for a missing value: fill or remove such rows at both parties."
+    if _number(text.strip("%€$£ ").replace(",", "").replace("\u00a0", "").replace(" ", "")):
+        return "Write the number alone: no unit, no percent sign, no sign between thousands."
+    return ""
+
+
+def _number(text: str) -> bool:
+    with contextlib.suppress(ValueError):
+        float(text)
+        return True
+    return False
+
+
+_CORRECT_PATH = "Correct [datasets] in party.toml; paths are relative to its folder."
+_ADD_DATASET = "Add it under [datasets] in party.toml."

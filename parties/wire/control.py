@@ -1,0 +1,213 @@
+"""What parties say around a job; what they learn from each other stands in `vfl.messages`.
+
+    coordinator                                  another party
+    Proposal(spec, commitment to its share) -->  own policy and table
+                                            <--  Acceptance(share) or Refusal(reason)
+    Begin(shares)                           -->  opens the commitment; all sides derive the joint seed
+                       ... the job's own messages, both ways ...
+                                            <--  Finish: the role returned and its result is stored
+    Finish                                  -->  everybody's role has: the job is done
+    Abort(reason)                           <->  the job is over; from a party that has said Finish, a request
+    Ask                                     <->  does this job still run at your side? (with a heartbeat)
+
+    where the job can do without the other party:
+    Lapse(reason)                           <->  envelope 0 of the next attempt: this one is over, it may join again
+                                            <--  Join(share), envelope 0 of the attempt after
+    Begin(shares)                           -->  its role starts afresh in that attempt
+
+Refusal, Finish and Abort are last words: they stand outside the count of envelopes, so that they need nothing of what
+was said before, mean the same however often they come, and are said again until they are received. The coordinator
+alone decides how a job ends once a party has said Finish (docs/protocols/job.md).
+
+Proposal to Refusal are attempt 0; Begin comes first in attempt 1, or answers Join. The coordinator commits to its share
+of the joint seed before it sees another, and the others see that share only after they gave their own, so nobody
+chooses the seed alone. A party the job can do without may have answered too late for its share to enter;
+it cannot tell a coordinator that was impatient from one that left it out on purpose.
+"""
+
+import enum
+import hashlib
+import re
+from typing import Annotated, NamedTuple, TypeAlias
+
+import msgspec
+
+from parties.errors import Failure, printable
+from parties.wire.envelopes import UNREADABLE, Header
+from vfl.errors import RemoteProtocolError
+from vfl.spec.job import JobSpec
+from vfl.spec.sections import PartyId
+
+SHARE_BYTES = 32
+WORDS = 1000
+"""Letters of a peer's reason that are kept."""
+
+
+class Control(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A message about a job. Its class name is the envelope's kind."""
+
+    @property
+    def kind(self) -> str:
+        return type(self).__name__
+
+
+Share: TypeAlias = Annotated[bytes, msgspec.Meta(min_length=SHARE_BYTES, max_length=SHARE_BYTES)]
+"""Of the joint seed, or the commitment to one: these bytes, and no other number of them."""
+
+
+class Proposal(Control, frozen=True):
+    spec: bytes
+    """Canonical bytes; their digest is in the envelope's header."""
+    commitment: Share
+
+
+class Acceptance(Control, frozen=True):
+    share: Share
+
+
+class Refusal(Control, frozen=True):
+    code: str
+    message: str
+    fix: str
+
+
+class Begin(Control, frozen=True):
+    shares: dict[PartyId, Share]
+    """Of the parties that had agreed when the run began: the same for all, whenever they come."""
+
+
+class Lapse(Control, frozen=True):
+    """The receiver was out of reach too long, or the sender had to leave; nobody is at fault."""
+
+    code: str
+    message: str
+
+
+class Join(Control, frozen=True):
+    share: Share
+    """As in Acceptance, which may never have arrived."""
+
+
+class Finish(Control, frozen=True):
+    """From a party that was asked: its role has returned. From the coordinator: the job is done."""
+
+
+class Ask(Control, frozen=True):
+    """Whoever has no such job refuses it; whoever knows it to be over says how it ended once more."""
+
+
+class Abort(Control, frozen=True):
+    code: str
+    message: str
+
+
+NEGOTIATION, RUN = 0, 1
+"""Attempt numbers: a run is 1, or more at a link over which a party came back."""
+
+
+class Side(enum.Enum):
+    """Who speaks about a job: the party that proposed it, or one of the others."""
+
+    COORDINATOR = "coordinator"
+    OTHER = "other"
+
+
+class ControlRoute(NamedTuple):
+    """Who may send a control message, and in which attempts; None is any."""
+
+    control: type[Control]
+    sender: Side | None
+    attempt: int | None
+    """NEGOTIATION or RUN, which stands for all that follow."""
+    replaceable: bool = False
+    """Only between parties one of which the job can do without."""
+
+
+CONTROLS: dict[str, ControlRoute] = {
+    "Proposal": ControlRoute(Proposal, Side.COORDINATOR, NEGOTIATION),
+    "Acceptance": ControlRoute(Acceptance, Side.OTHER, NEGOTIATION),
+    "Refusal": ControlRoute(Refusal, Side.OTHER, NEGOTIATION),
+    "Begin": ControlRoute(Begin, Side.COORDINATOR, RUN),
+    "Finish": ControlRoute(Finish, None, RUN),
+    "Abort": ControlRoute(Abort, None, None),
+    "Ask": ControlRoute(Ask, None, None),
+    "Lapse": ControlRoute(Lapse, None, RUN, replaceable=True),
+    "Join": ControlRoute(Join, Side.OTHER, RUN, replaceable=True),
+}
+
+OPENERS = frozenset({"Begin", "Lapse", "Join"})
+"""What may come first in an attempt."""
+LAST_WORDS = frozenset({"Refusal", "Finish", "Abort"})
+
+Body: TypeAlias = bytes | memoryview
+
+
+def encode_control(control: Control) -> bytes:
+    return msgspec.msgpack.encode(control)
+
+
+def decode_control(kind: str, body: Body) -> Control:
+    """Raises RemoteProtocolError."""
+    try:
+        control: Control = msgspec.msgpack.decode(body, type=CONTROLS[kind].control)
+    except UNREADABLE as error:
+        raise RemoteProtocolError(f"the peer's {kind} cannot be read: {error}") from error
+    return control
+
+
+class Agreement(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a party drew for a job and was promised; with it a party that was away takes the job up again."""
+
+    share: bytes
+    commitment: bytes
+    """To the coordinator's share."""
+    private_seed: bytes
+
+
+def job_id(spec_digest: bytes, commitment: bytes) -> str:
+    """The same at every party: the specification, and the commitment of this proposal of it."""
+    return f"{spec_digest.hex()[:16]}-{commitment.hex()[:8]}"
+
+
+def commitment_to(share: bytes) -> bytes:
+    return hashlib.sha256(b"vfl seed commitment" + share).digest()
+
+
+def may_send(spec: JobSpec, header: Header, receiver: PartyId) -> bool:
+    """Whether a control message of this kind may come from its sender, in this attempt."""
+    control = CONTROLS[header.kind]
+    side = Side.COORDINATOR if header.sender == spec.coordinator else Side.OTHER
+    attempt = min(header.attempt, RUN)
+    return (
+        control.sender in {None, side}
+        and control.attempt in {None, attempt}
+        and header.parts == 1
+        and not (control.replaceable and {header.sender, receiver} <= spec.indispensable)
+    )
+
+
+def check_shares(shares: dict[PartyId, bytes], spec: JobSpec, commitment: bytes, me: PartyId, own: bytes) -> None:
+    """Another party's view of Begin. Raises RemoteProtocolError when the coordinator changed its mind."""
+    coordinator, given = spec.coordinator, set(shares)
+    if not spec.indispensable <= given <= set(spec.parties) or len(given) < spec.least_parties:
+        raise RemoteProtocolError(f"{coordinator} began the job without a share of the seed from every party it needs")
+    if shares.get(me, own) != own or commitment_to(shares[coordinator]) != commitment:
+        raise RemoteProtocolError(f"{coordinator} opened another share of the seed than it had committed to")
+
+
+def joint_seed(spec: JobSpec, shares: dict[PartyId, bytes]) -> bytes:
+    """32 bytes that no party chose alone, or the seed all policies let the specification fix."""
+    if isinstance(spec.job.seed, int):
+        return hashlib.sha256(f"vfl fixed seed {spec.job.seed}".encode()).digest()
+    given = [shares[party] for party in spec.parties if party in shares]
+    return hashlib.sha256(b"vfl joint seed" + b"".join(given)).digest()
+
+
+def failure_at(peer: PartyId, did: str, code: str, message: str, fix: str = "") -> Failure:
+    """A peer's reason, as text that is safe to show: its words are bounded and carry no control characters."""
+    known = code if re.fullmatch(r"[a-z_]{1,64}", code) else "peer_aborted"
+    said, cure = printable(message[:WORDS]), printable(fix[:WORDS])
+    return Failure(known, f"{peer} {did} the job: {said}", "Nothing was stored.", cure or _PEER_FIX, peer)
+
+
+_PEER_FIX = "The peer's operator sees the cause in `vfl job show`."

@@ -1,0 +1,206 @@
+"""One peer of a job: both directions between it and this party, and whether it is there.
+
+    asked -> agreed -> live -> away -> agreed -> live ...          gone is for good
+
+Attempts are numbered for each link alone: 0 is the negotiation, 1 the first run, and every coming back takes a number
+higher than any this link has seen, stored before its first byte leaves. So a peer that was away starts afresh without
+the others noticing, and nothing of what it said before can be mixed in (ADR 0009).
+"""
+
+import enum
+import threading
+from collections.abc import Callable
+
+from parties.errors import StaleAttempt, TooManyJoins
+from parties.wire.control import NEGOTIATION, OPENERS, RUN, Ask, Control, Refusal, encode_control
+from parties.wire.envelopes import Bytes, Envelope, Header, Incoming, Outgoing
+from parties.wire.outbox import Courier
+from parties.wire.rate_limit import Quota
+from vfl.spec.sections import PartyId
+
+SKIPPED_ATTEMPTS = 1000
+"""How far a peer may count ahead of us: numbers may be skipped, but neither side may use them up."""
+LANES_KEPT = 2
+"""Attempts whose repeated envelopes are still known as such."""
+JOINS, JOINS_PER_SECOND = 8, 0.1
+
+
+class Presence(enum.Enum):
+    """Where a peer stands in a job."""
+
+    ASKED = "asked"
+    """It has not answered the proposal; at a party that was asked: it has not answered yet itself."""
+    AGREED = "agreed"
+    LIVE = "live"
+    """Its run has begun, and it is there as far as we know."""
+    AWAY = "away"
+    """Its run has ended early; it may come back."""
+    GONE = "gone"
+
+
+class Link:
+    """`receiving` is held while an envelope of this peer is looked at; never take it under the supervisor's lock."""
+
+    def __init__(
+        self, job: str, job_digest: bytes, me: PartyId, peer: PartyId, courier: Courier, attempt: int = NEGOTIATION
+    ) -> None:
+        self._job, self._job_digest, self._me, self.peer = job, job_digest, me, peer
+        self.courier = courier
+        self.presence = Presence.ASKED
+        self.finished = False
+        """Whether its role has returned."""
+        self.begun = NEGOTIATION
+        """The attempt in which its run last began."""
+        self.joins = Quota(JOINS, JOINS_PER_SECOND)
+        self.newest = attempt
+        """The highest attempt this link has seen, in either direction."""
+        self.receiving = threading.Lock()
+        self._lock = threading.Lock()
+        self.attempt = attempt
+        """The one this party speaks in."""
+        self._outgoing = self._lane(attempt)
+        self._opening: list[Envelope] = []
+        """What it said first in this attempt: without that the peer takes nothing of what follows."""
+        self._incoming: dict[int, Incoming] = {}
+        self._knock: list[Envelope] = []
+        self._word: Envelope | None = None
+
+    # What the peer says
+
+    def receive(self, envelope: Envelope, check: Callable[[Envelope], None]) -> tuple[int, Bytes | None]:
+        """(the number due next, the whole body when its last part has come); a repetition has no effect.
+
+        Raises EnvelopeRefused, also what `check` raises for an envelope that is new.
+        """
+        header, body = envelope.header, None
+        lane = self._lane_of(header)
+        if lane.is_new(envelope):
+            if header.attempt < self.newest:
+                raise StaleAttempt(f"attempt {header.attempt} is over, {self.newest} runs")
+            check(envelope)
+            body = lane.accept(envelope)
+            self._incoming[header.attempt] = lane
+            for old in sorted(self._incoming)[:-LANES_KEPT]:
+                del self._incoming[old]
+            with self._lock:
+                self.newest = max(self.newest, header.attempt)
+        return lane.expected, body
+
+    @property
+    def begun_bytes(self) -> int:
+        """What a message of the peer that is not whole yet will hold at most."""
+        lane = self._incoming.get(self.begun)
+        return lane.begun_bytes if lane is not None and self.presence is Presence.LIVE else 0
+
+    def check_join(self, header: Header) -> None:
+        """Raises StaleAttempt, TooManyJoins."""
+        if header.attempt <= self.begun:
+            raise StaleAttempt(f"attempt {self.begun} of {self.peer} has begun, {header.attempt} is not newer")
+        if not self.joins.take():
+            raise TooManyJoins(f"{self.peer} comes back to this job faster than {self._me} takes it")
+
+    def _lane_of(self, header: Header) -> Incoming:
+        lane = self._incoming.get(header.attempt)
+        if lane is not None:
+            return lane
+        if header.attempt == self.begun:
+            return Incoming()
+        if header.kind not in OPENERS or header.sequence:
+            raise StaleAttempt(f"attempt {header.attempt} has not begun")
+        if header.attempt > self.newest + SKIPPED_ATTEMPTS:
+            raise StaleAttempt(f"attempt {header.attempt} is too far ahead of {self.newest}")
+        return Incoming()
+
+    # What this party says
+
+    def say(self, control: Control, attempt: int | None = None) -> int:
+        """A word about the job, in a newer attempt if one is named; answers the bytes of its body."""
+        body = encode_control(control)
+        with self._lock:
+            self._seal(control, body, attempt)
+        return len(body)
+
+    def knock(self, control: Control, attempt: int | None = None) -> int:
+        """The same, with a word that `knock_again` repeats while the peer is out of reach."""
+        body = encode_control(control)
+        with self._lock:
+            self._knock = self._seal(control, body, attempt)
+        return len(body)
+
+    def knock_again(self) -> None:
+        self.courier.put_again(self._knock)
+
+    def word(self, control: Control) -> Envelope:
+        """A last word of this party about the job, which stands outside the count of envelopes."""
+        attempt = NEGOTIATION if isinstance(control, Refusal) else max(RUN, self.newest + 1)
+        with self._lock:
+            (self._word,) = self._lane(attempt).seal(control.kind, encode_control(control))
+            return self._word
+
+    def remind(self) -> None:
+        """Say it once more: the peer speaks as if it had not heard."""
+        with self._lock:
+            if self._word is not None:
+                self.courier.remind(self._word)
+
+    def watch(self) -> None:
+        """The peer must stay within reach and know of the job."""
+        (question,) = self._lane(NEGOTIATION).seal(Ask.__name__, encode_control(Ask()))
+        self.courier.watch(self._job, question)
+
+    def send(self, kind: str, body: Bytes, holds: Callable[[], bool]) -> bool:
+        """A message of the role; dropped while the peer is not there, or if `holds` no longer does."""
+        with self._lock:
+            if self.presence is not Presence.LIVE or not holds():
+                return False
+            self.courier.put(self._outgoing.seal(kind, body))
+            return True
+
+    # Where the peer stands
+
+    def begin(self, word: Control | None) -> int:
+        """Its run begins, in the attempt it was agreed in, with this word before any message of the role.
+
+        A Lapse that crossed the peer's Join has opened this attempt, and `leave` may have dropped it. Whether it
+        arrived cannot be known, so the same bytes go ahead of the word: who has them takes them for a repetition.
+        """
+        body = b"" if word is None else encode_control(word)
+        with self._lock:
+            self._renew(max(RUN, self.newest))
+            if word is not None:
+                self.courier.put_again(self._opening)
+                self._seal(word, body, None)
+            self.presence, self.begun, self.finished = Presence.LIVE, self.attempt, False
+        return len(body)
+
+    def is_running(self, attempt: int) -> bool:
+        return self.presence is Presence.LIVE and attempt == self.begun
+
+    @property
+    def next_run(self) -> int:
+        """The attempt in which its run begins next."""
+        return max(RUN, self.newest)
+
+    def leave(self, presence: Presence) -> None:
+        """Nothing more is sent in this attempt, and what still lies in the outbox is dropped."""
+        with self._lock:
+            self.presence, self._knock = presence, []
+            self.courier.forget(self._job)
+        for lane in list(self._incoming.values()):
+            lane.drop_parts()
+
+    def _seal(self, control: Control, body: bytes, attempt: int | None) -> list[Envelope]:
+        if attempt is not None:
+            self._renew(attempt)
+        envelopes = self._outgoing.seal(control.kind, body)
+        self._opening = self._opening or envelopes
+        self.courier.put(envelopes)
+        return envelopes
+
+    def _renew(self, attempt: int) -> None:
+        if attempt != self.attempt:
+            self.attempt, self._outgoing, self._opening = attempt, self._lane(attempt), []
+            self.newest = max(self.newest, attempt)
+
+    def _lane(self, attempt: int) -> Outgoing:
+        return Outgoing(self._job, self._job_digest, attempt, self._me, self.peer)

@@ -1,0 +1,119 @@
+"""One POST of envelopes as it comes in: each is taken once it is whole, and no body is kept that may not come now."""
+
+import logging
+from collections.abc import Callable, Iterable
+
+import msgspec
+
+from parties.errors import EnvelopeRefused, InternalError, MailboxFull, StorageFailed
+from parties.wire.envelopes import CONTROL_LIMIT, PART_LIMIT, WIRE_VERSION, Bytes, Envelope, EnvelopeReader
+from parties.wire.outbox import Receipt, Reply
+from parties.wire.transport import Answer
+from parties.worker.mailbox import Room
+from vfl.spec.sections import PartyId
+
+SENDER_BYTES, ALL_BYTES = 4 * PART_LIMIT, 16 * PART_LIMIT
+"""Of bodies on their way to us at one time: of one sender, and of all."""
+
+_LOG = logging.getLogger("parties")
+
+
+class Places:
+    """Room for bodies that are on their way."""
+
+    def __init__(self, senders: Iterable[PartyId]) -> None:
+        self._of_one = {sender: Room(SENDER_BYTES) for sender in senders}
+        self._of_all = Room(ALL_BYTES)
+
+    def of(self, sender: PartyId) -> tuple[Room, ...]:
+        return self._of_one[sender], self._of_all
+
+
+class Post:
+    """Used by one thread at a time. `act` and `end` may wait for a job; `add` never does."""
+
+    def __init__(
+        self,
+        me: PartyId,
+        wants: Callable[[Envelope], bool],
+        receive: Callable[[Envelope], Receipt],
+        places: Places,
+    ) -> None:
+        """`wants` is asked about a large body when its header is here, and may raise EnvelopeRefused."""
+        self._me, self._wants, self._receive, self._places = me, wants, receive, places
+        self._reader = EnvelopeReader(me)
+        self._asked = False
+        self._taken: list[tuple[Room, int]] = []
+        self._receipts: dict[tuple[str, int], Receipt] = {}
+        self._refusal: Answer | None = None
+
+    def add(self, piece: Bytes) -> bool:
+        """Whether it is time to `act`. After a refusal what comes is read and dropped, so that the answer arrives."""
+        if self._refusal is not None:
+            return False
+        self._reader.add(piece)
+        return self._reader.is_due
+
+    def act(self) -> None:
+        """Take what is whole, and decide about the body that comes next."""
+        if self._refusal is None:
+            self._refusal = self._guarded(self._act)
+
+    def end(self) -> Answer:
+        """All has come."""
+        self.act()
+        if self._refusal is None:
+            self._refusal = self._guarded(self._reader.end)
+        self.close()
+        return self._refusal or self._answer(202)
+
+    def close(self) -> None:
+        """Also for a POST that breaks off."""
+        for room, size in self._taken:
+            room.give_back(size)
+        self._taken = []
+
+    def _act(self) -> None:
+        while (head := self._reader.head()) is not None:
+            if not self._asked and head.header.body_bytes > CONTROL_LIMIT:
+                if self._wants(head):
+                    self._take_room(head)
+                else:
+                    self._reader.drop_body()
+                self._asked = True
+            envelope = self._reader.take()
+            if envelope is None:
+                return
+            receipt = self._receive(envelope)
+            self._receipts[receipt.job, receipt.attempt] = receipt
+            self._asked = False
+            self.close()
+
+    def _take_room(self, head: Envelope) -> None:
+        for room in self._places.of(head.header.sender):
+            if not room.try_take(head.header.body_bytes):
+                raise MailboxFull("too many bodies are on their way")
+            self._taken.append((room, head.header.body_bytes))
+
+    def _guarded(self, step: Callable[[], None]) -> Answer | None:
+        """The answer to what cannot be taken."""
+        try:
+            step()
+        except EnvelopeRefused as refused:
+            return self._refused(refused.status, refused.code, str(refused), refused.expected)
+        except StorageFailed as error:
+            _LOG.warning("an envelope: %s", error)
+            return self._refused(507, error.code, "this party cannot store anything now")
+        except Exception:  # noqa: BLE001 - a bug must not be told to a peer, who tries again
+            _LOG.exception("an envelope")
+            return self._refused(500, InternalError.code, "see this party's log")
+        return None
+
+    def _refused(self, status: int, code: str, detail: str, expected: int | None = None) -> Answer:
+        self._reader = EnvelopeReader(self._me)  # and what it held is gone
+        self.close()
+        return self._answer(status, code, detail, expected)
+
+    def _answer(self, status: int, code: str = "", detail: str = "", expected: int | None = None) -> Answer:
+        reply = Reply(self._me, WIRE_VERSION, tuple(self._receipts.values()), code, detail, expected)
+        return Answer(status, msgspec.json.encode(reply))

@@ -1,0 +1,156 @@
+"""A worker's only link to the world: frames of u32 length and one MessagePack struct, over one pipe each way.
+
+Both ends speak closed unions, so neither can say what the other does not expect. Nothing is ever unpickled.
+"""
+
+import contextlib
+import fcntl
+import os
+from typing import Any, Generic, TypeAlias, TypeVar
+
+import msgspec
+
+from vfl.reports import Fact, Outcome
+from vfl.spec.sections import PartyId
+
+PIPE_BYTES = 1 << 20
+"""What the kernel holds for a reader that is not there yet; asked for where the platform lets us."""
+
+
+class Frame(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=True):
+    """One thing said over the pipe."""
+
+
+class RawTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    rows: int
+    columns: bytes
+    """float64, rows x columns."""
+    labels: bytes | None
+    """float64, rows; where this table has labels."""
+    ids_digest: bytes
+    classes: tuple[str, ...] = ()
+    """What this party calls its classes."""
+
+
+class Start(Frame, frozen=True):
+    """To the worker, first and once: everything a role is given."""
+
+    spec: bytes
+    me: PartyId
+    tables: dict[str, RawTable]
+    """By use, as the specification says what this party brings."""
+    first_model: bytes
+    """The registered model the job starts from; empty where it names none."""
+    joint_seed: bytes
+    private_seed: bytes
+    bottom: str
+    """`FILE.py:FUNCTION` of this party's own bottom module; empty when party.toml names none."""
+
+
+class Delivered(Frame, frozen=True):
+    """To the worker: a peer's message, still encoded."""
+
+    sender: PartyId
+    kind: str
+    body: memoryview
+
+
+class Left(Frame, frozen=True):
+    """To the worker: a peer the job can do without is away; whoever waits for it is answered at once."""
+
+    peer: PartyId
+
+
+class Returned(Frame, frozen=True):
+    """To the worker: that peer starts afresh; what it had said before is dropped."""
+
+    peer: PartyId
+
+
+class Sent(Frame, frozen=True):
+    """From the worker: a message for a peer, encoded."""
+
+    to: PartyId
+    kind: str
+    body: memoryview
+
+
+class Stated(Frame, frozen=True):
+    """From the worker: a fact for its own party."""
+
+    fact: Fact
+
+
+class Finished(Frame, frozen=True):
+    """From the worker: the role returned."""
+
+    outcome: Outcome
+
+
+class Failed(Frame, frozen=True):
+    """From the worker: an exception left the role. An empty code is a bug; its traceback is in the worker's log."""
+
+    code: str
+    message: str
+    safe: str
+    fix: str
+
+
+News: TypeAlias = Delivered | Left | Returned
+"""What reaches a running worker."""
+ToWorker: TypeAlias = Start | News
+FromWorker: TypeAlias = Sent | Stated | Finished | Failed
+
+F = TypeVar("F")
+
+
+class FrameReader(Generic[F]):
+    """The reading end; blocks until a whole frame is there."""
+
+    def __init__(self, descriptor: int, kinds: Any) -> None:
+        self._descriptor = descriptor
+        self._decoder: msgspec.msgpack.Decoder[F] = msgspec.msgpack.Decoder(kinds)
+        enlarge(descriptor)
+
+    def read(self) -> F | None:
+        """The next frame; None when the other end has closed. Raises msgspec.DecodeError for anything unexpected."""
+        length = self._exactly(4)
+        if length is None:
+            return None
+        frame = self._exactly(int.from_bytes(length, "big"))
+        return None if frame is None else self._decoder.decode(frame)
+
+    def _exactly(self, count: int) -> bytearray | None:
+        buffer = bytearray(count)
+        view, filled = memoryview(buffer), 0
+        while filled < count:
+            read = os.readv(self._descriptor, [view[filled:]])
+            if read == 0:
+                return None
+            filled += read
+        return buffer
+
+
+class FrameWriter:
+    """The writing end; blocks while the kernel's buffer is full. Raises OSError when the other end has closed."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._encoder = msgspec.msgpack.Encoder()
+        enlarge(descriptor)
+
+    def write(self, frame: Frame) -> None:
+        encoded = self._encoder.encode(frame)
+        pieces = [memoryview(len(encoded).to_bytes(4, "big")), memoryview(encoded)]
+        while pieces:
+            written = os.writev(self._descriptor, pieces)
+            while pieces and written >= len(pieces[0]):
+                written -= len(pieces.pop(0))
+            if pieces:
+                pieces[0] = pieces[0][written:]
+
+
+def enlarge(descriptor: int) -> None:
+    """Fewer turns between the two processes for bodies of megabytes; only Linux has the call, and it may say no."""
+    with contextlib.suppress(OSError, AttributeError):
+        fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, PIPE_BYTES)

@@ -1,0 +1,126 @@
+"""The worker process of one job: `python -m parties.worker`, spawned by the supervisor, joined to it by one pipe.
+
+It has rows and tensors and the job's secret key; it has no network, no database and no settings. When its pipe closes
+it exits at once, wherever its role stands.
+"""
+
+import os
+import runpy
+import threading
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from parties.processes import PARENT_ENDED, close_memory, exit_at_hang_up
+from parties.worker.frames import (
+    Delivered,
+    Failed,
+    Finished,
+    FrameReader,
+    FrameWriter,
+    Left,
+    RawTable,
+    Returned,
+    Start,
+    ToWorker,
+)
+from parties.worker.runner import Inboxes, run
+from vfl.errors import InvalidBottom, JobError
+from vfl.planning.planner import preset_of
+from vfl.protocols import PROTOCOLS
+from vfl.setup import Setup, Table
+from vfl.spec.job import decode_spec
+
+
+def main() -> None:
+    os.umask(0o077)
+    close_memory()  # it will hold rows and the secret key
+    incoming, outgoing = _take_pipe()
+    exit_at_hang_up(incoming)
+    reader: FrameReader[ToWorker] = FrameReader(incoming, ToWorker)
+    writer = FrameWriter(outgoing)
+    start = reader.read()
+    if not isinstance(start, Start):
+        os._exit(PARENT_ENDED)
+    try:
+        writer.write(_work(start, reader, writer))
+    except OSError:
+        os._exit(PARENT_ENDED)
+
+
+def _work(start: Start, reader: FrameReader[ToWorker], writer: FrameWriter) -> Finished | Failed:
+    try:
+        spec = decode_spec(start.spec)
+        tables = {use: _table(raw) for use, raw in start.tables.items()}
+        bottom = load_bottom(start.bottom) if start.bottom and spec.private_bottom else None
+        setup: Setup[Any] = Setup(
+            spec,
+            start.me,
+            tables,
+            start.joint_seed,
+            start.private_seed,
+            preset_of(spec),
+            bottom,
+            first_model=start.first_model,
+        )
+        inboxes = Inboxes(spec.peers_of(start.me), spec.indispensable)
+        threading.Thread(target=_receive, args=(reader, inboxes), daemon=True).start()
+        role = PROTOCOLS[spec.entry]().roles[spec.role_of(start.me)](setup)
+        return Finished(run(role, inboxes, writer))
+    except JobError as error:
+        return Failed(error.code, str(error), error.safe, error.fix)
+    except BrokenPipeError:
+        raise
+    except Exception:  # noqa: BLE001 - whatever a role can raise ends as a named failure of its job
+        traceback.print_exc()
+        return Failed("", "", "", "")
+
+
+def _table(raw: RawTable) -> Table:
+    return Table(
+        ids_digest=raw.ids_digest,
+        columns=np.frombuffer(raw.columns, np.float64).reshape(raw.rows, -1),
+        labels=None if raw.labels is None else np.frombuffer(raw.labels, np.float64),
+        classes=raw.classes,
+    )
+
+
+def load_bottom(module: str) -> Callable[[int, int], Any]:
+    """The function `FILE.py:FUNCTION` names: this party's own code, run in this party's own worker.
+
+    Raises InvalidBottom when the file cannot be run or has no such function.
+    """
+    path, _, name = module.rpartition(":")
+    try:
+        found = runpy.run_path(path)[name]
+    except Exception as error:
+        raise InvalidBottom(f"the bottom module {module} cannot be loaded: {type(error).__name__}: {error}") from error
+    if not callable(found):
+        raise InvalidBottom(f"the bottom module {module} cannot be loaded: {name} is not a function")
+    function: Callable[[int, int], Any] = found
+    return function
+
+
+def _take_pipe() -> tuple[int, int]:
+    """Move the pipe away from stdin and stdout, so that a stray print goes to the log and not into a frame."""
+    incoming, outgoing = os.dup(0), os.dup(1)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.dup2(2, 1)
+    os.close(nothing)
+    return incoming, outgoing
+
+
+def _receive(reader: FrameReader[ToWorker], inboxes: Inboxes) -> None:
+    while True:
+        match reader.read():
+            case Delivered() as delivered:
+                inboxes.put(delivered)
+            case Left(peer):
+                inboxes.leave(peer)
+            case Returned(peer):
+                inboxes.start_afresh(peer)
+            case _:
+                os._exit(PARENT_ENDED)

@@ -1,0 +1,196 @@
+"""A courier brings the same bytes again until they are received, and says who was not there when time is up."""
+
+import threading
+from collections.abc import Callable, Sequence
+
+import msgspec
+import pytest
+
+from parties.errors import PeerMisnamed, PeerUnreachable, PeerWireVersion
+from parties.wire.envelopes import Bytes, Envelope, Outgoing, read_post
+from parties.wire.outbox import Courier, Receipt, Reply
+from parties.wire.transport import Answer, LocalTransport, TransportFailedError
+from vfl.errors import JobError, PeerAborted, PeerTimeout, RemoteProtocolError
+
+BOUND = 10.0
+
+
+class Peer:
+    """The other end of a transport: keeps what came and answers as a test wants."""
+
+    def __init__(self, answer: Callable[[int, list[Envelope]], Answer]) -> None:
+        self._answer = answer
+        self.posts: list[bytes] = []
+        self.came = threading.Semaphore(0)
+
+    def post(self, pieces: Sequence[Bytes]) -> Answer:
+        self.posts.append(b"".join(pieces))
+        self.came.release()
+        return self._answer(len(self.posts), list(read_post(self.posts[-1], "b")))
+
+    def close(self) -> None:
+        """Nothing is held open."""
+
+
+def reply(status: int, **fields: object) -> Answer:
+    return Answer(status, msgspec.json.encode(msgspec.convert({"party": "b", "wire_version": 1} | fields, Reply)))
+
+
+def send(peer: Peer, bodies: list[bytes], patience_seconds: float = 5.0) -> tuple[Courier, "Failures"]:
+    failures = Failures()
+    courier = Courier("b", peer, patience_seconds, failures)
+    lane = Outgoing("job", bytes(32), 1, "a", "b")
+    courier.put([envelope for body in bodies for envelope in lane.seal("Kind", body)])
+    return courier, failures
+
+
+class Failures:
+    def __init__(self) -> None:
+        self.errors: list[tuple[str, JobError]] = []
+        self.came = threading.Event()
+
+    def __call__(self, job: str, _attempt: int | None, error: JobError) -> None:
+        self.errors.append((job, error))
+        self.came.set()
+
+
+def test_a_lost_answer_makes_the_same_bytes_come_again() -> None:
+    def answer(number: int, _envelopes: list[Envelope]) -> Answer:
+        if number < 3:
+            raise TransportFailedError("lost")
+        return reply(202)
+
+    peer = Peer(answer)
+    courier, failures = send(peer, [b"one", b"two"])
+    assert all(peer.came.acquire(timeout=BOUND) for _ in range(3))
+    courier.close()
+    assert peer.posts[0] == peer.posts[1] == peer.posts[2]
+    assert failures.errors == []
+
+
+def test_a_full_mailbox_is_tried_again_and_what_was_received_is_not() -> None:
+    def answer(number: int, envelopes: list[Envelope]) -> Answer:
+        if number == 1:
+            return reply(429, receipts=[Receipt("job", 1, 1)], code="mailbox_full")
+        return reply(202)
+
+    peer = Peer(answer)
+    courier, failures = send(peer, [b"one", b"two"])
+    assert all(peer.came.acquire(timeout=BOUND) for _ in range(2))
+    courier.close()
+    assert failures.errors == []
+
+
+def test_a_gap_is_filled_from_the_number_that_is_due() -> None:
+    def answer(number: int, envelopes: list[Envelope]) -> Answer:
+        return reply(409, code="sequence_gap", expected=1) if number == 1 else reply(202)
+
+    peer = Peer(answer)
+    courier, failures = send(peer, [b"one", b"two"])
+    assert all(peer.came.acquire(timeout=BOUND) for _ in range(2))
+    courier.close()
+    assert [envelope.header.sequence for envelope in read_post(peer.posts[1], "b")] == [1]
+    assert failures.errors == []
+
+
+def test_a_post_carries_sixteen_envelopes_of_one_job_at_most() -> None:
+    peer = Peer(lambda _number, _envelopes: reply(202))
+    courier, _ = send(peer, [b"x"] * 40)
+    courier.close()
+    counts = [len(list(read_post(post, "b"))) for post in peer.posts]
+    assert sum(counts) == 40
+    assert max(counts) <= 16
+
+
+def test_a_peer_that_stays_away_is_named_when_time_is_up() -> None:
+    def answer(_number: int, _envelopes: list[Envelope]) -> Answer:
+        raise TransportFailedError("connection refused")
+
+    courier, failures = send(Peer(answer), [b"one"], patience_seconds=0.1)
+    assert failures.came.wait(BOUND)
+    courier.close()
+    job, error = failures.errors[0]
+    assert (job, type(error)) == ("job", PeerTimeout)
+    assert "b stopped answering" in str(error)
+
+
+def test_a_watched_peer_is_asked_whether_it_is_there_while_nothing_is_sent() -> None:
+    def answer(_number: int, _envelopes: list[Envelope]) -> Answer:
+        raise TransportFailedError("connection refused")
+
+    failures = Failures()
+    courier = Courier("b", Peer(answer), 0.1, failures)
+    courier.watch("job", Outgoing("job", bytes(32), 0, "a", "b").seal("Ask", b"")[0])
+    assert failures.came.wait(BOUND)
+    courier.close()
+    assert isinstance(failures.errors[0][1], PeerTimeout)
+
+
+@pytest.mark.parametrize(
+    ("answer", "error"),
+    [
+        (reply(422, code="no_such_job"), PeerAborted),
+        (reply(422, code="tampered_body", detail="no"), RemoteProtocolError),
+        (reply(426, code="wire_version_differs", wire_version=2), PeerWireVersion),
+        (reply(409, code="sequence_gap", expected=0), RemoteProtocolError),
+    ],
+)
+def test_a_refusal_ends_the_job_with_its_name(answer: Answer, error: type[JobError]) -> None:
+    courier, failures = send(Peer(lambda _number, _envelopes: answer), [b"one"])
+    assert failures.came.wait(BOUND)
+    courier.close()
+    assert [type(found) for _, found in failures.errors] == [error]
+
+
+@pytest.mark.parametrize(
+    ("answer", "error"),
+    [
+        (reply(202, party="c"), PeerMisnamed),
+        (reply(202, wire_version=2), PeerWireVersion),
+        (Answer(200, b"<html>"), PeerUnreachable),
+        (Answer(200, b'{"party": "\xff", "wire_version": 1}'), PeerUnreachable),
+    ],
+)
+def test_a_check_names_what_is_wrong_at_the_other_end(answer: Answer, error: type[JobError]) -> None:
+    courier = Courier("b", LocalTransport(lambda _post: answer), 1.0, Failures())
+    with pytest.raises(error):
+        courier.check()
+    courier.close()
+
+
+def test_an_answer_nobody_can_read_does_not_end_the_courier() -> None:
+    def answer(number: int, _envelopes: list[Envelope]) -> Answer:
+        return Answer(202, b'{"party": "\xff", "wire_version": 1}') if number == 1 else reply(202)
+
+    peer = Peer(answer)
+    courier, failures = send(peer, [b"one"])
+    assert all(peer.came.acquire(timeout=BOUND) for _ in range(2))
+    courier.close()
+    assert failures.errors == []
+
+
+def test_a_peer_that_takes_no_further_job_is_quoted_by_code() -> None:
+    courier, failures = send(
+        Peer(lambda _number, _envelopes: reply(409, code="too_many_jobs", detail="16 open")), [b"x"]
+    )
+    assert failures.came.wait(BOUND)
+    courier.close()
+    assert [(error.code, str(error)) for _, error in failures.errors] == [
+        ("too_many_jobs", "b takes no further job of ours now: 16 open")
+    ]
+
+
+def test_a_forgotten_job_has_nothing_more_to_say() -> None:
+    held = threading.Event()
+
+    def answer(_number: int, _envelopes: list[Envelope]) -> Answer:
+        held.wait(BOUND)
+        return reply(202)
+
+    peer = Peer(answer)
+    courier, _ = send(peer, [b"x"] * 20)
+    assert peer.came.acquire(timeout=BOUND)
+    courier.forget("job")
+    held.set()
+    courier.close()
+    assert len(peer.posts) == 1

@@ -1,0 +1,122 @@
+"""The agreement: read from TOML, canonical as bytes, refused by name when it contradicts itself."""
+
+import msgspec
+import pytest
+
+from vfl.errors import SpecError
+from vfl.routes import allowed
+from vfl.spec.job import decode_spec, read_spec_as
+from vfl.spec.training import TrainingSpec
+
+SPEC = """
+[job]
+name = "credit"
+task = "binary"
+[roster]
+label = "bank-a"
+features = ["telco-b"]
+[data.bank-a]
+dataset = "loans"
+label = "default"
+columns = ["income"]
+[data.telco-b]
+dataset = "usage"
+columns = ["calls"]
+[train]
+epochs = 2
+batch_rows = 64
+"""
+
+
+def test_both_sides_compute_the_same_digest_from_the_bytes_that_travel():
+    spec = read_spec_as(TrainingSpec, SPEC)
+    assert decode_spec(spec.encoded()) == spec
+    assert decode_spec(spec.encoded()).digest() == spec.digest()
+    assert read_spec_as(TrainingSpec, SPEC.replace("epochs = 2", "epochs = 3")).digest() != spec.digest()
+
+
+def test_bytes_that_are_not_canonical_are_refused():
+    spec = read_spec_as(TrainingSpec, SPEC)
+    fields = msgspec.msgpack.decode(spec.encoded())
+    reordered = msgspec.msgpack.encode(dict(reversed(list(fields.items()))))
+    with pytest.raises(SpecError, match="canonical"):
+        decode_spec(reordered)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("epochs = 2", "epocs = 2", "unknown field `epocs`"),
+        ("epochs = 2", "epochs = 'two'", "train.epochs"),
+        ("epochs = 2", "epochs = 0", "train.epochs must be at least 1"),
+        ("epochs = 2", "epochs =", "line"),
+        ("batch_rows = 64", "batch_rows = 0", "train.batch_rows must be at least 1"),
+        ('task = "binary"', 'task = "ranking"', "job.task"),
+        ('task = "binary"', 'task = "binary"\nclasses = 4', "job.classes"),
+        ('label = "default"', "", "bank-a is the label party"),
+        ('label = "default"', 'label = "income"', "the label is among the columns"),
+        ('columns = ["calls"]', "columns = []", "a feature party brings at least one"),
+        ('columns = ["calls"]', 'columns = ["calls", "calls"]', "names a column twice"),
+        ('columns = ["calls"]', 'columns = ["calls"]\nlabel = "y"', "but telco-b is a feature party"),
+        ('features = ["telco-b"]', "features = []", "names nobody"),
+        ('features = ["telco-b"]', 'features = ["bank-a"]', "names a party twice"),
+        ('features = ["telco-b"]', 'features = ["Telco B"]', "not a party name"),
+        ('features = ["telco-b"]', 'features = ["telco-c"]', "exactly the parties of the roster"),
+        ('name = "credit"', 'name = ""', "job.name is empty"),
+        ("epochs = 2", "epochs = 2\noptimiser = { rate = -1.0 }", "optimiser.rate must be positive"),
+        ("epochs = 2", "epochs = 2\noptimiser = { momentum = 1.0 }", "optimiser.momentum"),
+        ("[train]", "[split]\ntest = 1.5\n[train]", "split.test"),
+        ("[train]", '[model]\ntop = { kind = "mlp" }\n[train]', "model.top.hidden"),
+        ("[train]", '[model]\ntop = { kind = "forest" }\n[train]', "model.top.kind"),
+        ("[train]", '[model]\ntop = { kind = "mlp", hidden = [0] }\n[train]', "at least one neuron"),
+        ("[train]", '[model]\nlayout = "embeddings"\n[train]', "model.bottom is missing"),
+        ("[train]", "[model]\nbottom = { out = 3 }\n[train]", "model.bottom is for layout embeddings"),
+        (
+            "[train]",
+            '[model]\nlayout = "embeddings"\nbottom = { out = 3 }\n[train]',
+            "layout embeddings sends label-bearing errors back",
+        ),
+        ("[train]", '[protection]\ncut_noise = { method = "none" }\n[train]', "layout features sends no error"),
+        (
+            "[train]",
+            (
+                '[model]\nlayout = "embeddings"\nbottom = { out = 3 }\n'
+                '[protection]\ncut_noise = { method = "isotropic" }\n[train]'
+            ),
+            "scale goes with isotropic",
+        ),
+    ],
+)
+def test_a_specification_that_contradicts_itself_is_refused_by_name(old, new, message):
+    with pytest.raises(SpecError, match=message.replace(".", r"\.")):
+        read_spec_as(TrainingSpec, SPEC.replace(old, new, 1))
+
+
+def test_a_typing_slip_is_answered_with_the_nearest_key():
+    with pytest.raises(SpecError) as raised:
+        read_spec_as(TrainingSpec, SPEC.replace("batch_rows", "batch_row"))
+    assert raised.value.fix == "Did you mean `batch_rows`?"
+
+
+def test_sums_under_two_keys_do_not_add_so_ckks_takes_one_feature_party():
+    two = SPEC.replace('["telco-b"]', '["telco-b", "telco-c"]')
+    two += '[data.telco-c]\ndataset = "x"\ncolumns = ["c"]\n'
+    with pytest.raises(SpecError, match="one feature party"):
+        read_spec_as(TrainingSpec, two)
+    assert read_spec_as(TrainingSpec, two + '[encryption]\nscheme = "none"\n').outputs == 1
+
+
+@pytest.mark.parametrize(
+    ("sender", "receiver", "kind", "legal"),
+    [
+        ("telco-b", "bank-a", "EncryptedEmbedding", True),
+        ("bank-a", "telco-b", "EncryptedEmbedding", False),
+        ("bank-a", "telco-b", "MaskedGradient", True),
+        ("telco-b", "bank-a", "Embedding", False),
+        ("telco-b", "telco-b", "OpenedGradient", False),
+        ("stranger", "bank-a", "OpenedGradient", False),
+        ("telco-b", "bank-a", "DecryptThis", False),
+    ],
+)
+def test_only_listed_routes_are_legal(sender, receiver, kind, legal):
+    assert allowed(read_spec_as(TrainingSpec, SPEC), sender, receiver, kind) is legal

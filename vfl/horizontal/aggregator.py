@@ -1,0 +1,365 @@
+"""What the aggregator keeps while rounds run: the model that travels, the parts' memory, and the numbers so far."""
+
+import hashlib
+import json
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import astuple, dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load, save
+from torch import nn
+
+from vfl.codecs import InvalidBody
+from vfl.errors import RemoteProtocolError
+from vfl.horizontal.hooks import AggregatorPlaces, Examples, Finished, Question, Travelling, parts_of
+from vfl.horizontal.input_scaling import agreed, message_of, metadata_of
+from vfl.horizontal.mean import Stepper, WeightedMean
+from vfl.horizontal.rows import clipped, derived, examples_of
+from vfl.horizontal.standstill import on_test_rows
+from vfl.horizontal.stopping import reason_to_stop
+from vfl.horizontal.summed_updates import Reach
+from vfl.horizontal.update_encoding import digest, raw_carrier, write
+from vfl.messages import EvaluationTask, Message, Published, RoundReply, RoundTask
+from vfl.models.held_out import few_rows
+from vfl.models.intervals import ends, of_auc_of_counts, of_share
+from vfl.models.local_training import evaluate, train
+from vfl.models.metrics import auc_of_classes
+from vfl.models.networks import (
+    Parameters,
+    build,
+    load_parameters,
+    norm_statistics_names,
+    parameters_of,
+)
+from vfl.notices import Notice
+from vfl.reports import Outcome, RoundDone
+from vfl.schedule import batch_sizes
+from vfl.setup import InputScaling, Setup
+from vfl.spec.rounds import RoundsSpec
+from vfl.spec.sections import PartyId
+
+MOST_ROWS = 1 << 31
+LARGEST = 1e9
+"""Of a reply's numbers: beyond it squares and sums of them leave what a float32 holds."""
+
+
+class Aggregation:
+    """The aggregator's side without its messages. Continues where `setup.saved` was given out."""
+
+    def __init__(self, setup: Setup[RoundsSpec], counted: "Counted | None" = None) -> None:
+        self._setup, self.spec, self.seed = setup, setup.spec, setup.joint_seed
+        saved = load(setup.saved) if setup.saved else {}
+        tests = setup.tables.get("test")
+        self._tests = None if tests is None else examples_of(self.spec, tests, "test", setup.scaling)
+        self._places: dict[str, AggregatorPlaces] = {
+            part.name: part.aggregator(setup, _under(f"part/{part.name}/", saved)) for part in parts_of(self.spec)
+        }
+        self.travelling = Travelling(first_model(setup) if not saved else network_of(self.spec, bytes(32)))
+        for places in self._places.values():
+            if places.derive is not None:
+                self.travelling = places.derive(self.travelling.module)
+        for places in self._places.values():
+            if places.observe is not None:
+                self.travelling = replace(self.travelling, module=places.observe(self.travelling.module))
+        self.parameters = parameters_of(self.travelling.module)
+        if saved:  # safetensors gives tensors out in another order than the model's
+            self.parameters = {name: saved[f"model/{name}"] for name in self.parameters}
+        made = [places.carrier(self.travelling) for places in self._places.values() if places.carrier is not None]
+        self.carrier = made[0] if made else raw_carrier(self.parameters)
+        trained = [name for name, _ in self.travelling.module.named_parameters()]
+        self._stepper = Stepper(self.spec.rounds.server_optimiser, trained, _under("optimiser/", saved))
+        numbers: dict[str, Any] = json.loads(saved["numbers"].numpy().tobytes()) if saved else {}
+        self.round: int = numbers.get("round", 0)
+        self.series: dict[str, list[float]] = numbers.get("series", {})
+        self.rows_of: dict[PartyId, int] = numbers.get("rows_of", {})
+        """What each client first said it has: it may not say more later to weigh more."""
+        self.stopped: str = numbers.get("stopped", "")
+        self.counted = counted or Counted(numbers.get("sums", 0))
+        reach = numbers.get("reach")
+        self.reach: Reach | None = Reach(*reach) if reach else None
+        """Of secure sums of updates; measured by the round before."""
+
+    # A round
+
+    def task(self, body: bytes, reply_bits: int) -> RoundTask:
+        rounds = self.spec.rounds
+        return RoundTask(
+            round=self.round + 1,
+            model_digest=digest(body),
+            parameters=body,
+            rate=self.spec.rate_of(self.round + 1),
+            epochs=rounds.local_epochs,
+            reply_bits=reply_bits,
+        )
+
+    def task_for(self, client: PartyId, held: bytes, task: RoundTask) -> RoundTask:
+        for places in self._places.values():
+            if places.dispatch is not None:
+                task = places.dispatch(client, held, task)
+        return task
+
+    def told_first(self) -> Iterator[Message]:
+        """Without which a client can read neither its rows nor the model."""
+        if self._setup.scaling is not None and self.spec.pools_columns:
+            yield message_of(self._setup.scaling)
+
+    def handed_out(self) -> Iterator[Message]:
+        """What a client that has just come gets before its first task."""
+        yield from self.told_first()
+        for places in self._places.values():
+            if places.handed_out is not None:
+                yield places.handed_out()
+
+    def questions(self, round_number: int) -> Iterator[tuple[Question, Callable[[int, NDArray[np.uint64]], None]]]:
+        """What the clients are asked for, and who learns the sum."""
+        for places in self._places.values():
+            if places.question is not None and places.learn is not None:
+                question = places.question(round_number)
+                if question is not None:
+                    yield question, places.learn
+
+    def mean(self) -> WeightedMean:
+        keep = any(places.keeps_replies for places in self._places.values())
+        return WeightedMean(norm_statistics_names(self.parameters), keep=keep)
+
+    def trained_by(self, client: PartyId, reply: RoundReply, received: Parameters, reply_bits: int) -> Parameters:
+        """A reply's parameters. Raises RemoteProtocolError, naming the client, for anything that must not enter."""
+        if not 0 < reply.rows < MOST_ROWS or not math.isfinite(reply.loss):
+            raise RemoteProtocolError(f"{client} replied with {reply.rows} rows and a loss of {reply.loss}")
+        if self.rows_of.setdefault(client, reply.rows) != reply.rows:
+            raise RemoteProtocolError(f"{client} had {self.rows_of[client]} rows before and now says {reply.rows}")
+        try:
+            trained = self.carrier.read(reply.parameters, received, reply_bits)
+        except InvalidBody as error:
+            raise RemoteProtocolError(f"{client}'s parameters cannot be read: {error}") from error
+        if not all(bool(torch.isfinite(values).all()) for values in trained.values() if values.is_floating_point()):
+            raise RemoteProtocolError(f"{client} replied with numbers that are not finite")
+        if any(bool((trained[pooled.variance] < 0).any()) for pooled in norm_statistics_names(trained)):
+            raise RemoteProtocolError(f"{client} replied with a variance below zero")
+        limit = self.spec.rounds.reply_norm_limit
+        if limit and (norm := distance(trained, received)) > limit:
+            raise RemoteProtocolError(
+                f"{client}'s reply lies {norm:.3g} from what it was sent, beyond reply_norm_limit {limit:g}"
+            )
+        if any(bool((values.abs() > LARGEST).any()) for values in trained.values() if values.is_floating_point()):
+            raise RemoteProtocolError(f"{client} replied with a number beyond {LARGEST:g}")
+        return trained
+
+    def combine(self, mean: WeightedMean) -> None:
+        """The mean, adjusted, becomes the next parameters."""
+        self.round += 1
+        for places in self._places.values():
+            if places.enter is not None:
+                places.enter(self.round, self.travelling, self.parameters, mean)
+        before, after = self.parameters, self._stepper.step(self.parameters, mean.mean())
+        for places in self._places.values():
+            if places.adjust is not None:
+                after = places.adjust(self.round, self.travelling, before, after)
+        self.parameters = after
+        load_parameters(self.travelling.module, after)
+
+    def close_round(self, mean: WeightedMean, found: dict[str, float], slowest_seconds: float) -> RoundDone:
+        """The round's report; `found` is the score and loss of its model."""
+        sent, received = self.counted.since_last_round()
+        measures = found | {
+            "replies": float(mean.replies),
+            "rows": float(mean.rows),
+            "bytes_sent": float(sent),
+            "bytes_received": float(received),
+        }
+        for places in self._places.values():
+            if places.closed is not None:
+                places.closed(self.round, slowest_seconds, sent + received)
+            measures |= places.measures()
+        for name, value in measures.items():
+            self.series.setdefault(name, []).append(value)
+        spent = sum(self.series["bytes_sent"]) + sum(self.series["bytes_received"])
+        self.stopped = reason_to_stop(self.spec.rounds.stop, self.series.get(SCORE[self.spec.job.task], []), spent)
+        return RoundDone(self.round, self.spec.rounds.rounds, self.saved(), measures)
+
+    def count_steps(self, rows: int) -> int:
+        """Steps a client with so many rows took this round."""
+        return len(batch_sizes(rows, self.spec.train.batch_rows)) * self.spec.rounds.local_epochs
+
+    @property
+    def over(self) -> bool:
+        return bool(self.stopped) or self.round >= self.spec.rounds.rounds
+
+    def evaluated(self) -> dict[str, float] | None:
+        """Of the parameters in the module: score and loss on the aggregator's test rows, where it has some (R0.9)."""
+        return None if self._tests is None else measured(self.spec, self.travelling, self._tests, ranking=True)
+
+    def evaluation_task(self) -> EvaluationTask:
+        """The round's model as it is, for clients to measure."""
+        body = write(self.parameters)
+        return EvaluationTask(round=self.round, model_digest=digest(body), parameters=body)
+
+    # The end
+
+    def final(self) -> Published:
+        """What is published, encoded once: all clients get the same."""
+        body = self.carrier.broadcast(self.round + 1, self.parameters)  # as the next round would have had it
+        return Published(round=self.round, parameters=body, model_digest=digest(body))
+
+    def published_to(self, held: bytes, message: Published) -> Published:
+        for places in self._places.values():
+            if places.publish is not None:
+                message = places.publish(held, message)
+        return message
+
+    def outcome(self) -> Outcome:
+        finished = Finished(self.parameters)
+        for places in self._places.values():
+            if places.finish is not None:
+                last = places.finish(self.travelling, self.parameters)
+                finished = Finished(last.parameters, finished.metrics | last.metrics, finished.notices + last.notices)
+        score = SCORE[self.spec.job.task]
+        kept = {score, "auc", "loss"}
+        metrics = {name: values[-1] for name, values in self.series.items() if name in kept and values}
+        tested = 0 if self._tests is None else len(self._tests.inputs)
+        ended = f"ended after round {self.round}: {self.stopped}"
+        return Outcome(
+            state=save_parameters(finished.parameters, self._setup.scaling or agreed(self.spec)),
+            metrics=metrics | self._intervals(metrics) | finished.metrics,
+            series=self.series,
+            notices=[
+                *(
+                    Notice("warning", "refusal_waived", f"refusal {name} is waived by rounds.allow")
+                    for name in self.spec.rounds.allow
+                ),
+                *([Notice("note", "ended_early", ended)] if self.stopped else []),
+                *few_rows(tested),
+                *on_test_rows(self.series.get("loss", []), self._tests),
+                *clipped(self.spec, self._setup.tables, self._setup.scaling),
+                *finished.notices,
+            ],
+        )
+
+    def _intervals(self, metrics: Mapping[str, float]) -> dict[str, float]:
+        """On the aggregator's test rows: of the accuracy, and of the AUC of two classes."""
+        if self._tests is None or self._tests.labels is None or "accuracy" not in metrics:
+            return {}
+        labels = self._tests.labels
+        found = ends("accuracy", of_share(round(metrics["accuracy"] * len(labels)), len(labels)))
+        if self.spec.outputs == 2 and "auc" in metrics:
+            positive = int((labels == 1).sum())
+            found |= ends("auc", of_auc_of_counts(metrics["auc"], positive, len(labels) - positive))
+        return found
+
+    def saved(self) -> bytes:
+        """All that the next round needs, safetensors."""
+        numbers = {"round": self.round, "series": self.series, "rows_of": self.rows_of, "stopped": self.stopped}
+        numbers["sums"], numbers["reach"] = self.counted.sums, astuple(self.reach) if self.reach else None
+        tensors = {f"model/{name}": values for name, values in self.parameters.items()}
+        tensors |= {f"optimiser/{name}": values for name, values in self._stepper.saved().items()}
+        for part, places in self._places.items():
+            tensors |= {f"part/{part}/{name}": values for name, values in places.saved().items()}
+        tensors["numbers"] = torch.from_numpy(np.frombuffer(json.dumps(numbers).encode(), np.uint8).copy())
+        return save_parameters(tensors, self._setup.scaling)
+
+
+@dataclass
+class Counted:
+    """What the aggregator counts from its first message on, before it knows how to read a row."""
+
+    sums: int = 0
+    """Secure sums so far."""
+    sent: int = 0
+    """Payload bytes since the last round closed: of every try, and of sums."""
+    received: int = 0
+
+    def next_sum(self) -> int:
+        """The number of the next secure sum: larger than all before."""
+        self.sums += 1
+        return self.sums
+
+    def since_last_round(self) -> tuple[int, int]:
+        """Bytes sent and received, which are then counted anew."""
+        found, self.sent, self.received = (self.sent, self.received), 0, 0
+        return found
+
+
+SCORE = {"binary": "accuracy", "multiclass": "accuracy", "regression": "r2"}
+"""What measures a model of each task on test rows."""
+
+
+def measured(
+    spec: RoundsSpec, travelling: Travelling, examples: Examples, *, ranking: bool = False
+) -> dict[str, float]:
+    """Accuracy, or R2 of a regression, and the mean loss; with `ranking` the AUC of classes, where there is one."""
+    labels = examples.labels
+    if labels is None:
+        raise ValueError("test rows carry labels")
+    regression = spec.job.task == "regression"
+    found = evaluate(travelling.module, travelling.embed(examples.inputs), labels, regression=regression)
+    score = found.correct / found.rows
+    if regression:
+        score = 1 + score / max(float(labels.double().var(unbiased=False)), 1e-12)
+    area = math.nan
+    if ranking and not regression:
+        area = auc_of_classes(labels.numpy(), found.scores.softmax(1).double().numpy())
+    return {SCORE[spec.job.task]: score} | ({} if math.isnan(area) else {"auc": area}) | {"loss": found.loss}
+
+
+def network_of(spec: RoundsSpec, seed: bytes | None) -> nn.Sequential:
+    """The network of a job with fresh weights drawn from a seed; None leaves them to be loaded."""
+    generator = None
+    if seed is not None:
+        generator = torch.Generator().manual_seed(int.from_bytes(hashlib.sha256(seed).digest()[:7], "big"))
+    model = spec.model
+    return build(
+        model.network, model.input_shape, spec.outputs, hidden=model.hidden, norm=model.norm, generator=generator
+    )
+
+
+def first_model(setup: Setup[RoundsSpec]) -> nn.Sequential:
+    """Fresh, registered, or trained here on the aggregator's own first rows.
+
+    Raises InvalidData or ImpossibleJob where the registered model is of another shape.
+    """
+    spec = setup.spec
+    module = network_of(spec, derived(setup.joint_seed, "initial weights"))
+    if setup.first_model:
+        load_parameters(module, load(setup.first_model))
+    if "first" in setup.tables:
+        rows = examples_of(spec, setup.tables["first"], "first", setup.scaling)
+        if rows.labels is None:
+            raise ValueError("first rows carry labels")
+        train(
+            module,
+            rows.inputs,
+            rows.labels,
+            epochs=spec.model.first_epochs,
+            batch_rows=spec.train.batch_rows,
+            optimiser=spec.train.optimiser,
+            seed=derived(setup.joint_seed, "first model"),
+            regression=spec.job.task == "regression",
+        )
+    return module
+
+
+def distance(one: Parameters, other: Parameters) -> float:
+    """Euclidean, over all floating-point tensors."""
+    return math.sqrt(
+        sum(
+            float(((values.double() - other[name].double()) ** 2).sum())
+            for name, values in one.items()
+            if values.is_floating_point()
+        )
+    )
+
+
+def save_parameters(parameters: Parameters, scaling: InputScaling | None = None) -> bytes:
+    """As safetensors bytes; a model's say in their metadata how its inputs are scaled."""
+    metadata = None if scaling is None else metadata_of(scaling)
+    data: bytes = save({name: values.contiguous() for name, values in parameters.items()}, metadata)
+    return data
+
+
+def _under(prefix: str, saved: Parameters) -> Parameters:
+    """The tensors of one owner."""
+    return {name.removeprefix(prefix): values for name, values in saved.items() if name.startswith(prefix)}

@@ -1,0 +1,1 @@
+"""Part compressed-sync: parameters are codes of a few bits wherever they rest and wherever they travel."""

@@ -1,0 +1,115 @@
+"""How many bytes of each message a job will send, from its specification and its number of rows alone.
+
+Ciphertexts have one size whatever they hold, so the forecast differs from what travels by the framing of the messages
+only; tests hold it to 5 % per message kind that matters.
+"""
+
+import math
+
+from crypto.ciphertexts import seeded_bytes
+from crypto.ckks_parameters import PRESETS, RING_DEGREE, SLOTS
+from crypto.packing import Group, groups_for
+from vfl.schedule import batch_sizes, held_out_rows
+from vfl.spec.training import TrainingSpec
+
+WORD = 8
+POLYNOMIAL = WORD * RING_DEGREE
+PICKED_ROWS = 1024
+"""Held-out rows scored at once by a model with hidden neurons; each is a ciphertext until it is packed."""
+
+
+def expected_bytes(spec: TrainingSpec, rows: int, opened: int, cut_width: int) -> dict[str, int]:
+    """Payload bytes by message kind for a whole resolved job; `opened` values and `cut_width` errors per step."""
+    test = held_out_rows(rows, spec.split.test)
+    sizes = batch_sizes(rows - test, spec.train.batch_rows) * spec.train.epochs
+    told = {"HeldOut": len(spec.roster.features) * math.ceil(rows / 8)} if spec.split.stratify else {}
+    if spec.encryption.scheme == "none":
+        return _clear(spec, sizes, test) | told
+    preset, width = PRESETS[spec.encryption.preset], spec.embedding_width(spec.roster.features[0])
+    ciphertext = seeded_bytes(preset.data_moduli, RING_DEGREE)
+    blocks = sum(math.ceil(size / SLOTS) for size in sizes)
+    masked, steps = _masked(groups_for(opened)), len(sizes)
+    room = evaluation_rows(spec)
+    parts = [min(room, test - start) for start in range(0, test, room)]
+    asked = [
+        groups_for(part * spec.outputs) if spec.hidden else (Group(part, RING_DEGREE),) * spec.outputs for part in parts
+    ]
+    steps_per_key = spec.encryption.values_per_key // opened
+    keys = math.ceil(steps / steps_per_key) * _keys(spec, opened)
+    keys += sum(_keys(spec, part * spec.outputs if spec.hidden else 0) for part in parts)
+    forecast = {
+        "PublicKeys": keys,
+        "EncryptedEmbedding": blocks * width * ciphertext,
+        "MaskedGradient": steps * masked,
+        "OpenedGradient": steps * opened * WORD,
+        "EncryptedEvaluation": len(parts) * width * ciphertext,
+        "MaskedScores": sum(map(_masked, asked)),
+        "OpenedScores": test * spec.outputs * WORD,
+    }
+    if spec.model.layout == "embeddings":
+        forecast["EncryptedError"] = blocks * cut_width * (2 * POLYNOMIAL + WORD * width)
+    return forecast | told
+
+
+def largest_messages(spec: TrainingSpec, rows: int, opened: int, cut_width: int) -> dict[str, int]:
+    """Payload bytes of one message at most, by kind; of a kind that is not named a few words."""
+    test = held_out_rows(rows, spec.split.test)
+    batch = min(rows, spec.train.batch_rows)
+    if spec.encryption.scheme == "none":
+        width = max(map(spec.embedding_width, spec.roster.features))
+        return {
+            "HeldOut": math.ceil(rows / 8),
+            "Embedding": batch * width * WORD,
+            "EvaluationRows": test * width * WORD,
+            "CutGradient": batch * width * WORD,
+        }
+    preset, width = PRESETS[spec.encryption.preset], spec.embedding_width(spec.roster.features[0])
+    ciphertext = seeded_bytes(preset.data_moduli, RING_DEGREE)
+    blocks, room = math.ceil(batch / SLOTS), min(evaluation_rows(spec), test)
+    # The last part is the smaller one, and may be packed into more groups all the same.
+    parts = [part for part in (room, test % room if room else 0) if part]
+    asked = [
+        groups_for(part * spec.outputs) if spec.hidden else (Group(part, RING_DEGREE),) * spec.outputs for part in parts
+    ]
+    values = [opened, *(part * spec.outputs if spec.hidden else 0 for part in parts)]
+    return {
+        "HeldOut": math.ceil(rows / 8),
+        "PublicKeys": max(_keys(spec, count) for count in values),
+        "EncryptedEmbedding": blocks * width * ciphertext,
+        "MaskedGradient": _masked(groups_for(opened)),
+        "OpenedGradient": opened * WORD,
+        "EncryptedError": blocks * cut_width * (2 * POLYNOMIAL + WORD * width),
+        "EncryptedEvaluation": width * ciphertext,
+        "MaskedScores": max(map(_masked, asked), default=0),
+        "OpenedScores": room * spec.outputs * WORD,
+    }
+
+
+def evaluation_rows(spec: TrainingSpec) -> int:
+    """Held-out rows whose scores are opened under one key."""
+    room = PICKED_ROWS if spec.hidden else RING_DEGREE
+    return min(room, spec.encryption.values_per_key // spec.outputs)
+
+
+def _clear(spec: TrainingSpec, sizes: list[int], test: int) -> dict[str, int]:
+    width = sum(map(spec.embedding_width, spec.roster.features))
+    forecast = {"Embedding": sum(sizes) * width * WORD, "EvaluationRows": test * width * WORD}
+    if spec.model.layout == "embeddings":
+        forecast["CutGradient"] = sum(sizes) * width * WORD
+    return forecast
+
+
+def _masked(groups: tuple[Group, ...]) -> int:
+    """One polynomial and the masked words of each group."""
+    return sum(POLYNOMIAL + WORD * group.width for group in groups)
+
+
+def _keys(spec: TrainingSpec, values: int) -> int:
+    """A key's public part for releases of so many values."""
+    preset = PRESETS[spec.encryption.preset]
+    size = seeded_bytes(preset.public_moduli, RING_DEGREE)
+    if values:
+        size += (len(preset.key_moduli) - 1) * seeded_bytes(preset.key_moduli, RING_DEGREE)
+        widest = max(group.width for group in groups_for(values))
+        size += (widest.bit_length() - 1) * seeded_bytes(preset.release_moduli, RING_DEGREE)
+    return size

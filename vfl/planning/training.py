@@ -1,0 +1,190 @@
+"""What a training job will do, worked out from its specification before it runs; refuses one no run could satisfy.
+
+Everything here is computed alike by both sides and loads neither torch nor an encryption library.
+"""
+
+import math
+
+import msgspec
+
+from crypto.ckks_parameters import PRESETS, ROOMY_VALUES_PER_KEY, SLOTS, CkksPreset, preset_for, weaknesses
+from vfl.errors import ImpossibleJob
+from vfl.messages import Grain
+from vfl.planning.plan import Plan, RevealLine
+from vfl.planning.traffic import expected_bytes
+from vfl.planning.traffic import largest_messages as largest_of
+from vfl.routes import routes_of
+from vfl.schedule import batch_sizes, held_out_rows
+from vfl.spec.sections import PartyId
+from vfl.spec.training import TrainingSpec
+
+INPUT_BOUND = 3.0
+"""Inputs are standardised and clipped by their owner to this many standard deviations (ckks_training.md)."""
+
+MINIMUM_BATCH = 64
+ROWS_PER_OPENED_VALUE = 4
+"""A batch holds at least 64 rows and four per value opened in its step (ckks_training.md)."""
+
+
+def resolve(spec: TrainingSpec) -> TrainingSpec:
+    """The specification with its weight limit, preset and cap per key filled in, as it is proposed and digested."""
+    limit = spec.train.weight_limit or preset_for(spec.model.top.kind, loss_of(spec)).weight_limit
+    spec = msgspec.structs.replace(spec, train=msgspec.structs.replace(spec.train, weight_limit=limit))
+    if spec.encryption.scheme != "ckks":
+        return msgspec.structs.replace(spec, encryption=msgspec.structs.replace(spec.encryption, preset="none"))
+    name = spec.encryption.preset
+    if name == "auto":
+        name = preset_for(spec.model.top.kind, loss_of(spec)).name
+    preset = _preset(name)
+    cap = spec.encryption.values_per_key or preset.values_per_key
+    return msgspec.structs.replace(
+        spec, encryption=msgspec.structs.replace(spec.encryption, preset=name, values_per_key=cap)
+    )
+
+
+def loss_of(spec: TrainingSpec) -> str:
+    """The form of the loss error: "squared" for regression, else as the specification says."""
+    return "squared" if spec.job.task == "regression" else spec.encryption.loss_error
+
+
+def preset_of(spec: TrainingSpec) -> CkksPreset | None:
+    """The CKKS preset of a resolved specification; None in clear training."""
+    return _preset(spec.encryption.preset) if spec.encryption.scheme == "ckks" else None
+
+
+def plan(spec: TrainingSpec, rows: int) -> Plan:
+    """What a resolved job does on `rows` rows. Raises ImpossibleJob, naming the cause."""
+    if spec.job.task == "multiclass" and not spec.job.classes:
+        raise ImpossibleJob("job.classes is not set", fix="The label party fills it in when it proposes.")
+    if spec.encryption.scheme == "none" and len(spec.model.top.hidden) > 1:
+        raise ImpossibleJob(
+            f"a top model with {len(spec.model.top.hidden)} hidden layers is not available in clear either",
+            fix="Use one: clear training is what encrypted training is compared with.",
+        )
+    test_rows = held_out_rows(rows, spec.split.test)
+    training_rows = rows - test_rows
+    if training_rows < 1 or test_rows < 1:
+        raise ImpossibleJob(f"{rows} rows cannot be split into training and held-out rows")
+    sizes = batch_sizes(training_rows, spec.train.batch_rows)
+    steps = len(sizes) * spec.train.epochs
+    encrypted = spec.encryption.scheme == "ckks"
+    opened = opened_per_step(spec) if encrypted else 0
+    cap = spec.encryption.values_per_key
+    guarded = False
+    if encrypted:
+        preset = _preset(spec.encryption.preset)
+        _refuse(
+            weaknesses(preset, len(spec.model.top.hidden), loss_of(spec), INPUT_BOUND),
+            f"Use preset `auto`, which takes {preset_for(spec.model.top.kind, loss_of(spec)).name}, "
+            "with at most one hidden layer and no cubic error above it.",
+        )
+        if spec.train.weight_limit > preset.weight_limit:
+            _refuse(
+                [f"train.weight_limit = {spec.train.weight_limit:g} is too large for preset {preset.name}"],
+                f"Use at most {preset.weight_limit:g}: range and noise are sized for it.",
+            )
+        if cap > ROOMY_VALUES_PER_KEY:
+            _refuse([f"encryption.values_per_key = {cap} is too many"], f"Use at most {ROOMY_VALUES_PER_KEY}.")
+        if opened > cap:
+            _refuse(
+                [f"one step opens {opened} values, more than the {cap} one key may open"],
+                f"Use fewer columns or classes, or encryption.values_per_key up to {ROOMY_VALUES_PER_KEY}, "
+                "which claims nothing against a label party that deviates.",
+            )
+        guarded = cap < preset.key_owner_margin
+    return Plan(
+        rows=rows,
+        training_rows=training_rows,
+        test_rows=test_rows,
+        steps=steps,
+        smallest_batch=min(sizes),
+        opened_per_step=opened,
+        minimum_batch=max(MINIMUM_BATCH, ROWS_PER_OPENED_VALUE * opened) if encrypted else 0,
+        rho=steps * (spec.hidden or spec.outputs) / training_rows if encrypted else 0.0,
+        values_per_key=cap if encrypted else 0,
+        weight_noise=_weight_noise(spec, sizes) if encrypted else 0.0,
+        guards_deviating_label_party=guarded,
+        payload_bytes=expected_bytes(spec, rows, opened, cut_width(spec, spec.roster.features[0])),
+        reveals=_reveals(spec, rows, steps, training_rows * spec.train.epochs, test_rows, opened),
+    )
+
+
+def largest_messages(spec: TrainingSpec, rows: int) -> dict[str, int]:
+    """Payload bytes of one message at most, by kind."""
+    return largest_of(spec, rows, opened_per_step(spec), cut_width(spec, spec.roster.features[0]))
+
+
+def opened_per_step(spec: TrainingSpec) -> int:
+    """Gradient sums of one encrypted step: one per weight of the top model."""
+    label = spec.roster.label
+    width = sum(map(spec.embedding_width, spec.roster.features)) + len(spec.data[label].columns) + 1
+    return spec.hidden * width + output_sums(spec) if spec.hidden else spec.outputs * width
+
+
+def output_sums(spec: TrainingSpec) -> int:
+    """How many of them, the last, belong to an output layer above hidden neurons."""
+    return spec.outputs * (spec.hidden + 1) if spec.hidden else 0
+
+
+def cut_width(spec: TrainingSpec, feature: PartyId) -> int:
+    """Coordinates of the cut error that goes back: at most the rank of the first top layer."""
+    return min(spec.embedding_width(feature), spec.hidden or spec.outputs)
+
+
+def _weight_noise(spec: TrainingSpec, sizes: list[int]) -> float:
+    """Noise of mean gradients carried through descent with momentum; curvature, which only damps it, is left out."""
+    if spec.hidden or spec.train.optimiser.name != "sgd" or spec.model.layout == "embeddings":
+        return 0.0
+    rate, momentum = spec.train.optimiser.rate, spec.train.optimiser.momentum
+    noise = _preset(spec.encryption.preset).relative_noise
+    variance, velocity = 0.0, 0.0
+    for size in reversed(sizes * spec.train.epochs):
+        # The factor by which one gradient's noise reaches the final weight: rate (1 + momentum + ...).
+        velocity = rate + momentum * velocity
+        filled = SLOTS / (max(1, SLOTS // size) * size)
+        variance += math.ceil(size / SLOTS) * (velocity * noise * filled) ** 2
+    return math.sqrt(variance)
+
+
+def _reveals(
+    spec: TrainingSpec, rows: int, steps: int, row_visits: int, test_rows: int, opened: int
+) -> tuple[RevealLine, ...]:
+    lines = []
+    for route in routes_of(spec):
+        reveals = route.message.reveals
+        for feature in spec.roster.features:
+            columns = spec.embedding_width(feature)
+            values = {
+                "RowsDigest": 2,
+                "HeldOut": rows,
+                "Embedding": row_visits * columns,
+                "EvaluationRows": test_rows * columns,
+                "OpenedGradient": steps * opened,
+                "CutGradient": row_visits * columns,
+                "EncryptedError": row_visits * cut_width(spec, feature) + steps * cut_width(spec, feature) * columns,
+                "OpenedScores": test_rows * spec.outputs,
+            }.get(route.message.kind(), 0)
+            ends = {spec.role_of(feature): feature, spec.role_of(spec.roster.label): spec.roster.label}
+            lines.append(
+                RevealLine(
+                    message=route.message.kind(),
+                    sender=ends[route.sender],
+                    receiver=ends[route.receiver],
+                    learns=reveals.learns,
+                    grain=reveals.grain.value,
+                    values=values if reveals.grain is not Grain.NOTHING else 0,
+                    protection=reveals.protection,
+                )
+            )
+    return tuple(lines)
+
+
+def _refuse(found: list[str], fix: str) -> None:
+    if found:
+        raise ImpossibleJob("; ".join(found), fix=fix)
+
+
+def _preset(name: str) -> CkksPreset:
+    if name not in PRESETS:
+        raise ImpossibleJob(f"unknown preset {name!r}", fix=f"Use auto or one of {', '.join(PRESETS)}.")
+    return PRESETS[name]

@@ -1,0 +1,155 @@
+"""What a job is warned of before anything is sent: it can run, but may tell more, or give less, than one would expect.
+
+The only list of such warnings: `vfl job check` prints it, and every party stores it with the job it agrees to.
+"""
+
+import math
+from collections.abc import Iterator
+
+from vfl.notices import Notice
+from vfl.planning.plan import Forecast, Plan
+from vfl.spec.job import JobSpec
+from vfl.spec.rounds import RoundsSpec
+from vfl.spec.training import TrainingSpec
+
+NEARLY_ALL = 0.9
+"""A part that leaves more of the bytes than this saves next to nothing."""
+DECODER_SHARE = 0.05
+"""Of federated averaging's bytes: what later rounds of a backbone that stays may send at most (backbone_decoder.md)."""
+FEW_CHOSEN = 0.5
+"""Share of the clients in a cohort from which all are as good as there."""
+
+
+def warnings(
+    spec: JobSpec, plan: Plan | None = None, forecast: Forecast | None = None, classes_held: int | None = None
+) -> tuple[Notice, ...]:
+    """By what is known: `plan` needs rows, `forecast` a rehearsal; `classes_held` is of how many own rows are."""
+    if isinstance(spec, TrainingSpec):
+        return tuple(_of_training(spec, plan))
+    found = [*_of_rounds(spec), *_of_backbone(spec), *_of_shared_data(spec), *_of_inversion(spec, classes_held)]
+    if forecast is not None:
+        found += [*_of_savings(spec, forecast), *_of_budget(spec, forecast)]
+    return tuple(found)
+
+
+def _of_training(spec: TrainingSpec, plan: Plan | None) -> Iterator[Notice]:
+    if spec.encryption.scheme == "none":
+        text = "nothing is encrypted: every embedding is read by the label party"
+        yield Notice("warning", "nothing_encrypted", text)
+    if spec.protection is not None and spec.protection.cut_noise.method == "none":
+        text = "errors go back without noise: the feature party can infer labels from them"
+        yield Notice("warning", "errors_without_noise", text)
+    if plan is not None and spec.encryption.scheme == "ckks" and not plan.guards_deviating_label_party:
+        text = "nothing is claimed against a label party that breaks the protocol, as a key opens so many values"
+        yield Notice("warning", "deviation_not_guarded", text)
+
+
+def _of_rounds(spec: RoundsSpec) -> Iterator[Notice]:
+    rounds, clients = spec.rounds, len(spec.roster.clients)
+    never = clients * (1 - spec.cohort / clients) ** rounds.rounds
+    if never >= 1:
+        text = (
+            f"about {never:.0f} of {clients} clients are never chosen in {rounds.rounds} rounds of {spec.cohort}; "
+            "they get the final model"
+        )
+        yield Notice("warning", "clients_never_chosen", text)
+    if rounds.min_clients == spec.cohort:
+        text = f"min_clients is the whole cohort of {spec.cohort}: one late or refused reply repeats the round"
+        yield Notice("warning", "no_client_to_spare", text)
+    if rounds.rounds * rounds.deadline_seconds > spec.job.deadline_seconds:
+        text = (
+            f"{rounds.rounds} rounds of up to {rounds.deadline_seconds:g} s may take longer than "
+            f"job.deadline_seconds = {spec.job.deadline_seconds}"
+        )
+        yield Notice("warning", "deadline_short", text)
+    if not rounds.reply_norm_limit and not rounds.secure_sum:
+        text = "reply_norm_limit is off: a reply scaled up on purpose enters the mean"
+        yield Notice("warning", "replies_unlimited", text)
+    if spec.model.norm == "batch" and spec.train.batch_rows < 2:
+        text = "batches of one row with batch normalisation: every client's training fails"
+        yield Notice("warning", "batches_of_one_row", text)
+
+
+def _of_backbone(spec: RoundsSpec) -> Iterator[Notice]:
+    backbone, held = spec.backbone_decoder, spec.brings(spec.roster.aggregator)
+    if backbone is None:
+        return
+    if not spec.model.first_model and "first" not in held:
+        text = "the first model has fresh weights: a backbone made from it has learned nothing"
+        yield Notice("warning", "backbone_untrained", text)
+    if backbone.carry_back == "best" and "validation" not in held:
+        text = "carry_back = best without validation rows: nothing says whether the old first model was better"
+        yield Notice("warning", "carry_back_unjudged", text)
+
+
+def _of_shared_data(spec: RoundsSpec) -> Iterator[Notice]:
+    shared, everybody = spec.shared_data, spec.cohort == len(spec.roster.clients)
+    if shared is not None and shared.rule == "feddu" and shared.divergence == "cohort" and everybody:
+        text = (
+            'rule = "feddu" never acts where every client is chosen in every round: its weight is then 0; set '
+            'divergence = "clients", or choose fewer'
+        )
+        yield Notice("warning", "shared_data_idle", text)
+    if shared is not None and shared.rule == "share":
+        text = "the aggregator's shared rows, with their labels, go to every client"
+        yield Notice("warning", "shared_rows_leave", text)
+
+
+def _of_inversion(spec: RoundsSpec, classes_held: int | None) -> Iterator[Notice]:
+    """Where averaging already works, inverted rows cost up to a point (model_inversion.md)."""
+    terms = spec.model_inversion
+    if terms is None or terms.where == "none":
+        return
+    for text in _of_its_use(spec, classes_held):
+        yield Notice("warning", "inversion_of_little_use", text)
+    if terms.where == "clients":
+        text = "model_inversion: rows that clients find in the shared model can resemble rows of other clients"
+    else:
+        text = "model_inversion: the aggregator inverts each client's own model, and can find rows like that client's"
+    yield Notice("warning", "inversion_reveals", text)
+
+
+def _of_its_use(spec: RoundsSpec, classes_held: int | None) -> Iterator[str]:
+    terms, clients = spec.model_inversion, len(spec.roster.clients)
+    if terms is None:
+        return
+    if classes_held is not None and 2 * classes_held > spec.outputs:
+        yield (
+            f"model_inversion is unlikely to help: rows here are of {classes_held} of {spec.outputs} classes, and it "
+            "pays where clients miss most"
+        )
+    elif classes_held is None and spec.cohort >= FEW_CHOSEN * clients and spec.rounds.rounds > 1:
+        yield (
+            f"model_inversion is unlikely to help where {spec.cohort} of {clients} clients take part in each round, "
+            "unless each misses most classes: where each misses few, averaging alone does as well"
+        )
+    if terms.warm_up > spec.rounds.rounds:
+        yield (
+            f"model_inversion never acts: it starts in round {terms.warm_up} of {spec.rounds.rounds}; a job of one "
+            "round needs warm_up = 1"
+        )
+    if terms.labels == "soft" and terms.where == "clients":
+        yield 'model_inversion.labels = "soft" is for the aggregator, which does not invert here'
+
+
+def _of_savings(spec: RoundsSpec, forecast: Forecast) -> Iterator[Notice]:
+    share = (forecast.down + forecast.up) / sum(forecast.without_parts.values())
+    if spec.backbone_decoder is not None and spec.compressed_sync is None and share > DECODER_SHARE:
+        text = (
+            f"after a client's first round {share:.0%} of federated averaging's bytes still travel: cut later for a "
+            "smaller decoder"
+        )
+        yield Notice("warning", "little_saved", text)
+    if spec.backbone_decoder is None and spec.compressed_sync is not None and share > NEARLY_ALL:
+        text = f"compressed_sync leaves {share:.0%} of the bytes: tensors of fewer than 1,024 values travel as they are"
+        yield Notice("warning", "little_saved", text)
+
+
+def _of_budget(spec: RoundsSpec, forecast: Forecast) -> Iterator[Notice]:
+    limit = spec.rounds.stop.gigabytes * 1e9
+    per_round = spec.cohort * (forecast.down + forecast.up)
+    first = min(spec.cohort * spec.rounds.rounds, len(spec.roster.clients)) * (forecast.once_down + forecast.once_up)
+    if limit and first + spec.rounds.rounds * per_round > limit:
+        ends = max(1, math.ceil((limit - first) / per_round))
+        text = f"stop.gigabytes ends the job after about {ends} of {spec.rounds.rounds} rounds"
+        yield Notice("warning", "budget_short", text)

@@ -1,0 +1,1 @@
+"""The agreement of a job: what a specification of every kind holds, how it is read, and what is refused."""

@@ -1,0 +1,269 @@
+"""The agreement of a training job: one network over a label party's and feature parties' columns of the same rows.
+
+Operators write it as TOML (job_specification.md). What can be judged without a table is judged when it is built.
+"""
+
+from typing import Literal
+
+from vfl.errors import SpecError
+from vfl.spec.sections import (
+    Brought,
+    Job,
+    Optimiser,
+    PartyId,
+    Role,
+    Section,
+    canonical,
+    check_job,
+    check_optimiser,
+    digest_of,
+    require,
+)
+
+
+class Roster(Section, frozen=True, kw_only=True):
+    label: PartyId
+    features: tuple[PartyId, ...]
+
+
+class Columns(Section, frozen=True, kw_only=True):
+    """What one party brings: a registered data set and the columns of it that enter the job."""
+
+    dataset: str
+    columns: tuple[str, ...] = ()
+    label: str = ""
+    positive: str | int = ""
+    """Of a binary label, the value that counts as 1; empty: the greater of two numbers."""
+    scaling: Literal["clip"] = "clip"
+    """By the owner, on its own training rows: standardised and clipped to three standard deviations."""
+
+
+class Split(Section, frozen=True, kw_only=True):
+    test: float = 0.2
+    stratify: bool = False
+    """Each class is held out in its share; the label party then says which rows, and that tells a little of labels."""
+
+
+class Bottom(Section, frozen=True, kw_only=True):
+    """The feature party's part of layout `embeddings`."""
+
+    kind: Literal["mlp", "private"] = "mlp"
+    """`private` is a torch module that its owner names in its own party.toml; a peer learns its width only."""
+    hidden: tuple[int, ...] = ()
+    out: int
+    activation: Literal["tanh", "relu"] = "tanh"
+
+
+class Top(Section, frozen=True, kw_only=True):
+    kind: Literal["linear", "mlp"] = "linear"
+    hidden: tuple[int, ...] = ()
+    """Neurons of each hidden layer, each computing 0.12 a^2 + 0.5 a."""
+
+
+class Model(Section, frozen=True, kw_only=True):
+    layout: Literal["features", "embeddings"] = "features"
+    bottom: Bottom | None = None
+    top: Top = Top()
+
+
+class CutNoise(Section, frozen=True, kw_only=True):
+    method: Literal["none", "isotropic"]
+    scale: float = 0.0
+    """Standard deviation, in units of the cut error, of the noise on each of its coordinates."""
+
+
+class Protection(Section, frozen=True, kw_only=True):
+    """What is done to the label-bearing errors of layout `embeddings` before they leave the label party."""
+
+    cut_noise: CutNoise
+
+
+class Train(Section, frozen=True, kw_only=True):
+    epochs: int
+    batch_rows: int
+    optimiser: Optimiser = Optimiser()
+    weight_limit: float = 0.0
+    """Largest sum of absolute weights of one output, or one hidden neuron, of the top model; the label party scales
+    weights back to it. 0 takes that of the preset for this top model and loss error, which its noise is sized for."""
+
+
+class Encryption(Section, frozen=True, kw_only=True):
+    scheme: Literal["none", "ckks"] = "ckks"
+    preset: str = "auto"
+    """Resolved from (top model, loss error) before the proposal is sent."""
+    loss_error: Literal["linear", "cubic"] = "linear"
+    """Error of the logistic loss: u/4 + 1/2 - y, or its cubic approximation on |u| <= 8. Regression uses u - y."""
+    labels: Literal["clear", "ciphertext"] = "clear"
+    """Subtracted at the label party in clear, or encrypted there first under the feature party's key; same result."""
+    values_per_key: int = 0
+    """Values opened under one key; 0 takes the preset's cap, which holds against a label party that deviates."""
+
+
+class TrainingSpec(Section, frozen=True, kw_only=True):
+    """The whole agreement of a training job. Raises SpecError when built from something that contradicts itself."""
+
+    spec_version: Literal[1] = 1
+    job: Job
+    roster: Roster
+    data: dict[PartyId, Columns]
+    split: Split = Split()
+    model: Model = Model()
+    train: Train
+    encryption: Encryption = Encryption()
+    protection: Protection | None = None
+
+    def __post_init__(self) -> None:
+        parties = (self.roster.label, *self.roster.features)
+        require(self.job.protocol == "training", "job.protocol is training for a roster of label and feature parties")
+        require(bool(self.roster.features), "roster.features names nobody")
+        check_job(self.job, parties)
+        require(
+            set(self.data) == set(parties),
+            f"[data.*] must name exactly the parties of the roster: {', '.join(parties)}",
+        )
+        for party, brought in self.data.items():
+            at = f"data.{party}"
+            require(brought.positive == "" or self.job.task == "binary", f"{at}.positive is for a binary task")
+            require(len(set(brought.columns)) == len(brought.columns), f"{at}.columns names a column twice")
+            if party == self.roster.label:
+                require(bool(brought.label), f"{at}.label is missing: {party} is the label party")
+                require(brought.label not in brought.columns, f"{at}: the label is among the columns")
+            else:
+                require(not brought.label, f"{at}.label is set, but {party} is a feature party")
+                require(brought.positive == "", f"{at}.positive is set, but {party} is a feature party")
+                require(bool(brought.columns), f"{at}.columns is empty: a feature party brings at least one")
+        require(0.0 < self.split.test < 1.0, "split.test must lie between 0 and 1")
+        require(not self.split.stratify or self.job.task != "regression", "split.stratify is for classes")
+        require(self.train.epochs >= 1, "train.epochs must be at least 1")
+        require(self.train.batch_rows >= 1, "train.batch_rows must be at least 1")
+        check_optimiser(self.train.optimiser)
+        require(0 <= self.train.weight_limit < float("inf"), "train.weight_limit must not be negative")
+        require(self.encryption.values_per_key >= 0, "encryption.values_per_key must not be negative")
+        self._check_model()
+        if self.encryption.scheme == "ckks":
+            require(
+                len(self.roster.features) == 1, "scheme ckks takes one feature party: sums under two keys do not add"
+            )
+        if self.job.task == "regression":
+            require(
+                self.encryption.loss_error == "linear", "encryption.loss_error: a regression job uses squared error"
+            )
+
+    def _check_model(self) -> None:
+        model = self.model
+        require(
+            bool(model.top.hidden) == (model.top.kind == "mlp"), "model.top.hidden lists the hidden layers of kind mlp"
+        )
+        require(all(width >= 1 for width in model.top.hidden), "model.top.hidden: a layer has at least one neuron")
+        if model.layout == "features":
+            require(model.bottom is None, "model.bottom is for layout embeddings")
+            require(self.protection is None, "[protection] is for layout embeddings: layout features sends no error")
+            return
+        if model.bottom is None:
+            raise SpecError("job specification: model.bottom is missing: layout embeddings has one")
+        widths = (*model.bottom.hidden, model.bottom.out)
+        require(all(width >= 1 for width in widths), "model.bottom: a layer has at least one neuron")
+        private = model.bottom.kind == "private"
+        require(not private or not model.bottom.hidden, "model.bottom of kind private states its width only")
+        if self.protection is None:
+            raise SpecError(
+                "job specification: protection.cut_noise is missing: layout embeddings sends label-bearing errors back",
+                fix='Name a protection, or say plainly cut_noise = { method = "none" }.',
+            )
+        noise = self.protection.cut_noise
+        require((noise.method == "none") == (noise.scale == 0), "protection.cut_noise: scale goes with isotropic")
+        require(0 <= noise.scale < float("inf"), "protection.cut_noise.scale must be positive")
+
+    def embedding_width(self, feature: PartyId) -> int:
+        """Coordinates that a feature party brings to the cut."""
+        return len(self.data[feature].columns) if self.model.bottom is None else self.model.bottom.out
+
+    @property
+    def entry(self) -> str:
+        """The protocol that runs this job: a key of `vfl.protocols.PROTOCOLS` and `vfl.routes.ROUTES`."""
+        return {"none": "split_training", "ckks": "ckks_training"}[self.encryption.scheme]
+
+    @property
+    def parties(self) -> tuple[PartyId, ...]:
+        return (self.roster.label, *self.roster.features)
+
+    @property
+    def outputs(self) -> int:
+        """Width of the top model's output: K one-vs-rest scores, else one."""
+        return self.job.classes if self.job.task == "multiclass" else 1
+
+    @property
+    def hidden(self) -> int:
+        """Width of the top model's first hidden layer; 0 for a linear one."""
+        return self.model.top.hidden[0] if self.model.top.hidden else 0
+
+    def role_of(self, party: PartyId) -> Role:
+        return Role.LABEL if party == self.roster.label else Role.FEATURE
+
+    def peers_of(self, party: PartyId) -> tuple[PartyId, ...]:
+        """Whom a party exchanges messages with: pairwise links between label party and feature parties."""
+        return self.roster.features if party == self.roster.label else (self.roster.label,)
+
+    @property
+    def coordinator(self) -> PartyId:
+        """Who proposes the job and relays the shares of its seed."""
+        return self.roster.label
+
+    @property
+    def indispensable(self) -> frozenset[PartyId]:
+        """The parties without which the job cannot go on: all."""
+        return frozenset(self.parties)
+
+    @property
+    def least_parties(self) -> int:
+        """With how many parties it may begin: all."""
+        return len(self.parties)
+
+    @property
+    def gathering_seconds(self) -> float:
+        """How long parties the job can do without are waited for: there are none."""
+        return float(self.job.deadline_seconds)
+
+    @property
+    def first_model(self) -> str:
+        """Digest of a registered model the coordinator brings; empty for none."""
+        return ""
+
+    @property
+    def private_bottom(self) -> bool:
+        """Whether a party's own bottom module is part of the model."""
+        return self.model.bottom is not None and self.model.bottom.kind == "private"
+
+    @property
+    def checkpoints(self) -> int:
+        """How many states a role reports: one per epoch."""
+        return self.train.epochs
+
+    @property
+    def exposure(self) -> str:
+        """What an acceptance must name: the encryption scheme."""
+        return self.encryption.scheme
+
+    def brings(self, party: PartyId) -> dict[str, Brought]:
+        """The tables of one party, by their use."""
+        of, label = self.data[party], self.data[self.roster.label].label
+        return {
+            "rows": Brought(
+                dataset=of.dataset,
+                columns=of.columns,
+                label=of.label,
+                positive=of.positive,
+                label_at_peer="" if party == self.roster.label else label,
+            )
+        }
+
+    def steps_on(self, rows: int) -> int:
+        """About how many steps a job on so many rows has."""
+        return max(1, rows // self.train.batch_rows) * self.train.epochs
+
+    def encoded(self) -> bytes:
+        return canonical(self)
+
+    def digest(self) -> bytes:
+        """SHA-256 of the canonical bytes, 32 bytes."""
+        return digest_of(self)
