@@ -16,7 +16,7 @@ USES = {
 """Keys of [data.*] and what the data set they name is for."""
 
 
-class Brought(NamedTuple):
+class TableUse(NamedTuple):
     """One party of a job."""
 
     party: str
@@ -27,7 +27,7 @@ class Brought(NamedTuple):
     label: str
 
 
-def brought(specification: dict[str, Any]) -> Iterator[Brought]:
+def brought(specification: dict[str, Any]) -> Iterator[TableUse]:
     """Every party of the roster, the coordinator first."""
     roster, model, data = specification["roster"], specification["model"], specification["data"]
     roles = {roster[role]: role for role in ("label", "aggregator") if role in roster}
@@ -37,7 +37,7 @@ def brought(specification: dict[str, Any]) -> Iterator[Brought]:
         named = [(given[key], use) for key, use in USES.items() if given.get(key)]
         sets = ", ".join(name if use == "rows" else f"{name} ({use})" for name, use in named)
         columns, label = given.get("columns", model.get("columns", ())), given.get("label", model.get("label", ""))
-        yield Brought(party, role, sets, list(columns) if sets else [], label if sets else "")
+        yield TableUse(party, role, sets, list(columns) if sets else [], label if sets else "")
 
 
 def reveals(job: dict[str, Any]) -> list[dict[str, Any]]:

@@ -49,7 +49,7 @@ def measure(case: str, width: int) -> dict[str, float]:
     given = setups(spec, {"test": rows.table()}, [rows], 0)
     client = next(party for party in given if party != HUB)
     side = Aggregation(given[HUB])
-    task = side.task(side.carrier.broadcast(1, side.parameters), 4)
+    task = side.task(side.encoding.broadcast(1, side.parameters), 4)
     values = sum(tensor.numel() for tensor in side.parameters.values())
     del side, given[HUB]
     participation = Participation(given[client])

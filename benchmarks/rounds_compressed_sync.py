@@ -18,7 +18,7 @@ from hadamard_minmax import HADAMARD_MINMAX
 from parties.simulation.partition import shards
 from vfl.codecs import CODECS
 from vfl.horizontal.aggregator import network_of
-from vfl.horizontal.update_encoding import raw_carrier
+from vfl.horizontal.update_encoding import raw_encoding
 from vfl.models.networks import parameters_of
 
 CLIENTS, SHARDS, LAST = 10, 5, 5
@@ -90,7 +90,7 @@ def _row(dataset: Dataset, test: Dataset, dealt: list[Dataset], seed: int, name:
     row, outcome = done.row, done.outcome
     if terms is None:
         parameters = parameters_of(network_of(spec, bytes(32)))
-        row["parameter_bytes"] = len(raw_carrier(parameters).broadcast(1, parameters))
+        row["parameter_bytes"] = len(raw_encoding(parameters).broadcast(1, parameters))
     else:
         row["parameter_bytes"] = round(outcome.metrics["parameter_bytes_stored"])
         # Of the copy of a round's result, which is sent in the next one, or published.

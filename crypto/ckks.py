@@ -69,7 +69,7 @@ def repeats(rows: int) -> int:
     return SLOTS // rows
 
 
-def fill(values: Floats, times: int) -> list[float]:
+def to_slots(values: Floats, times: int) -> list[float]:
     """A value per row (B) as slots: repeated whole so many times, rest zero."""
     slots = np.zeros(SLOTS)
     slots[: times * len(values)] = np.tile(values, times)
@@ -123,7 +123,7 @@ class CkksPrivateKey:
 
     def encrypt_rows(self, columns: Floats, times: int) -> bytes:
         """Rows x columns as one seeded ciphertext per column, rows in slots, repeated so many times."""
-        return self._encrypt([fill(column, times) for column in columns.T])
+        return self._encrypt([to_slots(column, times) for column in columns.T])
 
     def encrypt_coefficients(self, columns: Floats) -> bytes:
         """Rows x columns as one seeded ciphertext per column, rows as polynomial coefficients (at most N)."""

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from tenseal import sealapi
 
 from crypto.ciphertexts import Seeded, read_integers, read_seeded, write_integers, write_words
-from crypto.ckks import Masked, PublicMaterial, fill, galois_elements, score_groups
+from crypto.ckks import Masked, PublicMaterial, galois_elements, score_groups, to_slots
 from crypto.ckks_context import contexts_of
 from crypto.ckks_parameters import CUT_SCALE, RING_DEGREE, SLOTS, CkksPreset
 from crypto.packing import Group, groups_for
@@ -158,15 +158,15 @@ class CkksPublicKey:
     def plus(self, value: CkksVector, rows: Floats) -> CkksVector:
         """Empty slots get nothing: there embedding, offset and target are all zero, and so is the error."""
         result = sealapi.Ciphertext()
-        plain = self._contexts.data.encode(fill(rows, value.times), value.primes, value.ciphertext.scale)
+        plain = self._contexts.data.encode(to_slots(rows, value.times), value.primes, value.ciphertext.scale)
         self._contexts.data.evaluator.add_plain(value.ciphertext, plain, result)
         self.operations["add plain"] += 1
         return replace(value, ciphertext=result)
 
-    def less_encrypted(self, value: CkksVector, rows: Floats) -> CkksVector:
+    def subtract_encrypted(self, value: CkksVector, rows: Floats) -> CkksVector:
         """value - [[rows]], the rows encrypted here first under the owner's public key: the label ciphertext."""
         context, result = self._contexts.public, sealapi.Ciphertext()
-        plain = context.encode(fill(rows, value.times), value.primes, value.ciphertext.scale)
+        plain = context.encode(to_slots(rows, value.times), value.primes, value.ciphertext.scale)
         encrypted = sealapi.Ciphertext()
         self._encryptor.encrypt(plain, encrypted)
         context.evaluator.sub(value.ciphertext, encrypted, result)
@@ -260,7 +260,7 @@ class CkksPublicKey:
             else:
                 evaluator.add_inplace(sums.ciphertexts[position], term)
 
-    def pick_rows(self, vectors: Sequence[CkksVector]) -> EncryptedSums:
+    def select_slots(self, vectors: Sequence[CkksVector]) -> EncryptedSums:
         """Every row's value of each vector, to be released one by one, vector after vector."""
         rows, times = vectors[0].rows, vectors[0].times
         sums, context = EncryptedSums(len(vectors) * rows), self._contexts.release
@@ -272,7 +272,7 @@ class CkksPublicKey:
                 context.evaluator.multiply_plain(lowered, self._contexts.inverse_width(sums.widths[position]), scaled)
                 pick[:] = 0.0
                 pick[row] = SLOTS / times  # the mean over all slots is then the row's own value
-                plain = context.encode(fill(pick, times), 1, 2.0**self._preset.sum_scale / lowered.scale)
+                plain = context.encode(to_slots(pick, times), 1, 2.0**self._preset.sum_scale / lowered.scale)
                 context.evaluator.multiply_plain(scaled, plain, picked)
                 sums.ciphertexts[position] = picked
         sums.times = SLOTS
@@ -285,7 +285,7 @@ class CkksPublicKey:
             return self._at(factor.ciphertext, 1)
         if not factor.any():
             return None
-        value = float(factor[0]) if (factor == factor[0]).all() else fill(factor, error.times)
+        value = float(factor[0]) if (factor == factor[0]).all() else to_slots(factor, error.times)
         return self._contexts.release.encode(value, 1, 2.0**self._preset.sum_scale / error.ciphertext.scale)
 
     # -- what leaves

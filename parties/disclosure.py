@@ -77,7 +77,7 @@ IN_FULL = frozenset(
 """About the specification, which the peer has, about its own messages, or about nothing but that something happened."""
 
 
-def told(failure: Failure) -> Failure:
+def redacted_for_peer(failure: Failure) -> Failure:
     """As a peer may read it."""
     if failure.code in ABOUT_TABLE:
         return Failure(roles.InvalidData.code, f"{failure.side}'s table does not fit the job; its operator sees where")

@@ -129,7 +129,7 @@ def _sides(spec: JobSpec) -> tuple[Side, ...]:
         Side(
             role=role.value,
             parties=(of_role := tuple(party for party in spec.parties if spec.role_of(party) is role)),
-            brings=tuple(spec.brings(of_role[0])),
+            brings=tuple(spec.tables_of(of_role[0])),
             sends=tuple(dict.fromkeys(r.message.kind() for r in routes_of(spec) if r.sender is role)),
         )
         for role in roles
@@ -166,12 +166,12 @@ def _forecast(spec: RoundsSpec) -> Forecast:
 
 
 def _must_accept(spec: JobSpec, plans: dict[PartyId, Plan]) -> Any:
-    if spec.exposure not in FLOOR.schemes:
-        yield f'acceptance.schemes of every party: "{spec.exposure}"'
+    if spec.disclosure not in FLOOR.schemes:
+        yield f'acceptance.schemes of every party: "{spec.disclosure}"'
     if isinstance(spec.job.seed, int):
         yield f"acceptance.fixed_seed of every party: true, as job.seed is {spec.job.seed}"
     for party in spec.parties:
-        for brought in spec.brings(party).values():
+        for brought in spec.tables_of(party).values():
             if brought.leaves:
                 yield f'acceptance.handed_out of {party}: "{brought.dataset}", as its rows go to every peer'
     rules: list[Callable[[Acceptance], object]] = [

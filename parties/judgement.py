@@ -28,7 +28,7 @@ class Judgement:
     tables: dict[str, datasets.Table] = field(repr=False)
     """By use."""
     plan: Plan
-    lowered_floors: list[str]
+    relaxed_limits: list[str]
 
     @property
     def notices(self) -> list[Notice]:
@@ -43,7 +43,7 @@ class Judgement:
         return None if labels is None or self.spec.job.task == "regression" else len(np.unique(labels))
 
     def warn_of_floors(self, job: str) -> None:
-        for floor in self.lowered_floors:
+        for floor in self.relaxed_limits:
             _LOG.warning("job %s: floor lowered: %s", job, floor)
 
     def shown(self) -> dict[str, Any]:
@@ -55,7 +55,7 @@ class Judgement:
             "reveals": [msgspec.to_builtins(line) for line in self.plan.reveals],
             "plan": numbers,
             "classes": [name for table in self.tables.values() for name in table.classes],
-            "lowered_floors": self.lowered_floors,
+            "relaxed_limits": self.relaxed_limits,
         }
 
 

@@ -36,7 +36,7 @@ from parties.judgement import judge, new_job
 from parties.settings import PartySettings
 from parties.storage.database import Event, Job, Store
 from parties.storage.job_list import JobLine
-from parties.storage.models import Registry
+from parties.storage.models import ModelStore
 from parties.tables.datasets import Table
 from parties.wire.control import (
     SHARE_BYTES,
@@ -53,7 +53,7 @@ from parties.wire.envelopes import (
     Envelope,
     check_body,
 )
-from parties.wire.outbox import Courier, Receipt
+from parties.wire.outbox import Outbox, Receipt
 from parties.wire.post import Places, Post
 from parties.wire.rate_limit import Quota
 from parties.wire.transport import SHORTEST_EXCHANGE_SECONDS, Answer, HttpTransport, Transport
@@ -87,14 +87,14 @@ class Party:
         self._store = Store(self.folder, patience)
         self._clock = AwakeClock()
         self._endings = Endings(self.name, self._store)
-        self._registry = Registry(self.folder)
+        self._models = ModelStore(self.folder)
         if transports is None:
             transports = {
                 peer: HttpTransport(at.url, max(patience, SHORTEST_EXCHANGE_SECONDS))
                 for peer, at in settings.peers.items()
             }
-        self._couriers = {
-            peer: Courier(
+        self._outboxes = {
+            peer: Outbox(
                 peer,
                 transport,
                 patience,
@@ -105,8 +105,8 @@ class Party:
             for peer, transport in transports.items()
         }
         self._supervisors: dict[str, Supervisor] = {}
-        self._quotas = {peer: Quota() for peer in self._couriers}
-        self._places, self._room = Places(self._couriers), Room(UNREAD_BYTES)
+        self._quotas = {peer: Quota() for peer in self._outboxes}
+        self._places, self._room = Places(self._outboxes), Room(UNREAD_BYTES)
         self._lock = threading.RLock()
         self._submitting = threading.Lock()
         self._judging = threading.BoundedSemaphore(TABLES_AT_ONCE)
@@ -129,7 +129,7 @@ class Party:
         with self._judging:
             judgement = judge(spec, self.name, self.folder, self.settings)
         spec = judgement.spec
-        first_model = self._registry.model(spec.first_model) if spec.first_model else b""
+        first_model = self._models.model(spec.first_model) if spec.first_model else b""
         self._check_peers(spec)  # nothing is held meanwhile: a peer may be slow to answer
         share = secrets.token_bytes(SHARE_BYTES)
         agreement = Agreement(share, commitment_to(share), self._private_seed())
@@ -193,8 +193,8 @@ class Party:
         stopped = Failure.of(ServerRestarted(f"the server of {self.name} was stopped"), self.name)
         for supervisor in self._all():
             supervisor.close(stopped, WORKER_FAREWELL_SECONDS)
-        for courier in self._couriers.values():
-            courier.close()
+        for outbox in self._outboxes.values():
+            outbox.close()
         self._clock.close()
         self._store.close()
         self._lock_file.close()
@@ -207,7 +207,7 @@ class Party:
 
     def _check_sender(self, envelope: Envelope) -> None:
         # (4) the sender is a peer; revocation comes with identities
-        if envelope.header.sender not in self._couriers:
+        if envelope.header.sender not in self._outboxes:
             raise UnknownSender(f"{envelope.header.sender!r} is no peer of {self.name}")
         # (5) the signature over the header, once parties have identities
 
@@ -221,7 +221,7 @@ class Party:
             if supervisor is None and first and self._store.ending(header.job) is None:
                 supervisor = self._consider(envelope)
         if supervisor is None:
-            return self._endings.hear(envelope, self._couriers[header.sender])
+            return self._endings.hear(envelope, self._outboxes[header.sender])
         return supervisor.receive(envelope)
 
     def _consider(self, envelope: Envelope) -> Supervisor:
@@ -280,7 +280,7 @@ class Party:
         """The job is stored before anybody may speak of it. Raises StorageFailed."""
         supervisor = self._supervisor(job, spec, agreement)
         # A job that needs this party does not outlive its server, and what is drawn for it is not written down.
-        kept = None if self.name in spec.indispensable else msgspec.msgpack.encode(agreement)
+        kept = None if self.name in spec.required_parties else msgspec.msgpack.encode(agreement)
         self._store.add(job, spec.encoded(), kept, idempotency_key, digest)
         self._keep(supervisor)
         return supervisor
@@ -293,9 +293,9 @@ class Party:
             spec,
             agreement,
             bottom,
-            self._couriers,
+            self._outboxes,
             self._store,
-            self._registry,
+            self._models,
             self.folder,
             bring,
             self._drop,
@@ -320,18 +320,18 @@ class Party:
             role = spec.role_of(spec.coordinator).value
             raise NotTheCoordinator(f"{self.name} is not the {role} of this job, {spec.coordinator} is")
         for peer in spec.peers_of(self.name):
-            if peer not in self._couriers:
+            if peer not in self._outboxes:
                 raise UnknownPeer(f"{self.name} has no peer {peer!r}", fix=f"Add [peers.{peer}] to party.toml.")
 
     def _check_peers(self, spec: JobSpec) -> None:
         """Ask each peer whether it is there; so many the job can do without may be away."""
-        spare = len(spec.parties) - spec.least_parties
+        spare = len(spec.parties) - spec.minimum_parties
         for peer in spec.peers_of(self.name):
             try:
-                self._couriers[peer].check()
+                self._outboxes[peer].check()
             except PeerUnreachable:
                 spare -= 1
-                if spare < 0 or peer in spec.indispensable:
+                if spare < 0 or peer in spec.required_parties:
                     raise
 
     def _private_seed(self) -> bytes:
@@ -342,9 +342,9 @@ class Party:
         """A courier gave up."""
         supervisor = self._supervisors.get(job)
         if supervisor is not None:
-            supervisor.lose(peer, attempt, error)
+            supervisor.on_peer_lost(peer, attempt, error)
         else:
-            self._couriers[peer].forget(job)
+            self._outboxes[peer].forget(job)
 
     def _recover(self) -> None:
         """Of the jobs that ran when the last server process ended those that need this party have failed."""
@@ -353,19 +353,19 @@ class Party:
         voted = {(word.job, word.peer) for word in self._store.words()}
         for job in open_jobs:
             if not self._resume(job, voted):
-                states = self._registry.discard(job.id)
+                states = self._models.discard(job.id)
                 close_unfinished(
                     self._store, job, msgspec.structs.replace(failure, safe=STATES_KEPT) if states else failure
                 )
-        self._endings.recall(self._couriers, frozenset(self._supervisors))
+        self._endings.recall(self._outboxes, frozenset(self._supervisors))
 
     def _resume(self, job: Job, voted: set[tuple[str, PartyId]]) -> bool:
         """Take up a job that goes on without this party, or whose end its coordinator knows."""
         encoded, kept = self._store.agreed(job.id)
-        if not set(job.peers) <= self._couriers.keys():
+        if not set(job.peers) <= self._outboxes.keys():
             return False
         spec = decode_spec(encoded)
-        result = self._registry.result(job.id) if (job.id, spec.coordinator) in voted else None
+        result = self._models.result(job.id) if (job.id, spec.coordinator) in voted else None
         if result is not None:
             supervisor = self._supervisor(job, spec, Agreement(b"", b"", b""))
             self._keep(supervisor)

@@ -5,7 +5,7 @@ from parties.settings import Acceptance
 from vfl.planning.model_size import model_bytes
 from vfl.planning.plan import Plan
 from vfl.spec.job import JobSpec
-from vfl.spec.sections import Brought, PartyId
+from vfl.spec.sections import PartyId, TableUse
 
 FLOOR = Acceptance()
 
@@ -16,9 +16,9 @@ def check_agreement(spec: JobSpec, me: PartyId, acceptance: Acceptance) -> None:
     for peer in spec.peers_of(me):
         if peer not in acceptance.peers:
             _refuse(me, "peers", f"{peer!r} is not in it", f'add "{peer}" to it')
-    for brought in spec.brings(me).values():
+    for brought in spec.tables_of(me).values():
         _check_table(brought, me, acceptance)
-    scheme = spec.exposure
+    scheme = spec.disclosure
     if scheme not in acceptance.schemes:
         _refuse(me, "schemes", f"{scheme!r} is not in it", f'add "{scheme}" to it')
     if isinstance(spec.job.seed, int) and not acceptance.fixed_seed:
@@ -36,7 +36,7 @@ def check_model(spec: JobSpec, me: PartyId, acceptance: Acceptance) -> None:
         _refuse(me, "maximum_model_bytes", text, "propose fewer or narrower layers, or raise it")
 
 
-def _check_table(brought: Brought, me: PartyId, acceptance: Acceptance) -> None:
+def _check_table(brought: TableUse, me: PartyId, acceptance: Acceptance) -> None:
     if brought.dataset not in acceptance.datasets:
         _refuse(me, "datasets", f"{brought.dataset!r} is not in it", f'add "{brought.dataset}" to it')
     if brought.leaves and brought.dataset not in acceptance.handed_out:

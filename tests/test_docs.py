@@ -136,9 +136,9 @@ def test_the_parties_and_the_job_on_the_page_of_rounds_fit_together(tmp_path: Pa
             party = party_of(block, tmp_path)
             found[party.name] = party
             assert set(job.peers_of(party.name)) == set(party.peers) == set(party.acceptance.peers)
-            brought = {brought.dataset for brought in job.brings(party.name).values()}
+            brought = {brought.dataset for brought in job.tables_of(party.name).values()}
             assert brought == set(party.datasets) == set(party.acceptance.datasets)
-            assert job.exposure in party.acceptance.schemes
+            assert job.disclosure in party.acceptance.schemes
     assert {job.role_of(name) for name in found} == {Role.AGGREGATOR, Role.CLIENT}
     for party in found.values():
         ports = {peer.url.rpartition(":")[2] for name, peer in party.peers.items() if name in found}

@@ -117,7 +117,7 @@ def _setup(spec: RoundsSpec, party: PartyId) -> Setup[RoundsSpec]:
     draws = np.random.Generator(philox(SEED, f"rehearsal {party}"))
     rows, ranges = max(FEWEST_ROWS, 2 * spec.outputs), np.array(spec.model.ranges or ((0.0, 1.0),))
     tables = {}
-    for use in spec.brings(party):
+    for use in spec.tables_of(party):
         columns = draws.uniform(ranges[:, 0], ranges[:, 1], (rows, spec.inputs))
         labels = (np.arange(rows) % max(spec.outputs, 2)).astype(np.float64)
         tables[use] = Table(bytes(32), columns, labels if use != "public" else None)

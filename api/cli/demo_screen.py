@@ -54,7 +54,7 @@ def _training_facts(data: dict[str, Any]) -> Iterator[tuple[str, str]]:
     for party, notices in data["notices"].items():
         for notice in notices:
             yield notice["kind"], f"{party.replace('_', ' ')}: {notice['text']}"
-    for floor in data["lowered_floors"]:
+    for floor in data["relaxed_limits"]:
         yield "lowered", f"{floor['name']} from {floor['usual']:g} to {floor['lowered']:g}"
     yield from _last_facts(data)
 
@@ -80,7 +80,7 @@ def _rounds_facts(data: dict[str, Any]) -> Iterator[tuple[str, str]]:
     for line in revealed(data):
         if line["grain"] != "nothing":
             yield "revealed", f"to {line['receiver']}: {line['values']:,} messages, {line['learns']}"
-    for floor in data["lowered_floors"]:
+    for floor in data["relaxed_limits"]:
         yield "lowered", f"{floor['party']}: {floor['name']} from {floor['usual']:g} to {floor['lowered']:g}"
     yield from _last_facts(data)
 

@@ -314,7 +314,7 @@ def _facts(job: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield "classes", ", ".join(job["classes"]) + (" (positive)" if len(job["classes"]) == 2 else "")
     yield from ((notice["kind"], notice["text"]) for notice in job["notices"])
     yield from ((f"{name} time", f"{value:.1f} s") for name, value in job["seconds"].items() if value is not None)
-    yield from (("lowered floor", str(floor)) for floor in job["lowered_floors"])
+    yield from (("lowered floor", str(floor)) for floor in job["relaxed_limits"])
     if job["model_path"]:
         yield "model", job["model_path"]
     if job["error"]:

@@ -75,7 +75,7 @@ class JobBody(BaseModel):
     model_path: str | None
     specification: dict[str, Any]
     seconds: SecondsBody
-    lowered_floors: list[str]
+    relaxed_limits: list[str]
     attendance: list[str]
 
 

@@ -53,7 +53,7 @@ def render(told: JsonObject) -> str:
         "counted": "messages" if rounds else "values",
         "seen_note": "As planned for the whole job" + (", messages of each client at most." if rounds else "."),
         "not_protected": [*lines, unprotected.UNSIGNED],
-        "floors": job["lowered_floors"],
+        "floors": job["relaxed_limits"],
         "bytes_chart": bytes_by_kind(sizes, first="received") if sizes else "",
         "first_bytes": f"received by {job['party']}",
         "second_bytes": f"sent by {job['party']}",

@@ -14,9 +14,9 @@ from parties.jobs.journal import Ending, result_of
 from parties.storage.database import now
 from parties.storage.kept_words import Words
 from parties.storage.manifest import manifest
-from parties.storage.models import Registry
+from parties.storage.models import ModelStore
 from parties.wire.envelopes import Envelope
-from parties.wire.link import Link, Presence
+from parties.wire.link import Link, PeerState
 from vfl.errors import RowsDiffer
 from vfl.reports import Outcome
 from vfl.spec.sections import PartyId
@@ -38,8 +38,8 @@ LastWords = dict[PartyId, Envelope | None]
 class Closing:
     """Its methods run under the supervisor's lock, or take it."""
 
-    def __init__(self, job: "Supervisor", registry: Registry) -> None:
-        self._job, self._registry = job, registry
+    def __init__(self, job: "Supervisor", registry: ModelStore) -> None:
+        self._job, self._models = job, registry
         self.result: dict[str, Any] | None = None
         """The manifest, once the role has returned."""
 
@@ -54,10 +54,10 @@ class Closing:
         job = self._job
         notices = msgspec.to_builtins(job.journal.tell(outcome.notices))
         told = manifest(job.job, job.spec, job.me, job.inputs, {"notices": notices} | result_of(outcome))
-        result = self._registry.keep_model(job.job, outcome.state, told, job.inputs)
+        result = self._models.keep_model(job.job, outcome.state, told, job.inputs)
         with job.lock:
             if job.over:
-                self._registry.discard(job.job)
+                self._models.discard(job.job)
                 return
             words = job.side.words_of_return()
             self._count(words)
@@ -66,7 +66,7 @@ class Closing:
             self.result = result
             self._say(words, until_answered=True)
             if not job.needs_all:
-                job.later(job.spec.gathering_seconds, self._wait_no_longer)
+                job.later(job.spec.join_timeout_seconds, self._wait_no_longer)
             self.finish_together()
 
     def _wait_no_longer(self) -> None:
@@ -76,15 +76,15 @@ class Closing:
     def finish_together(self) -> None:
         """Done, if the role has returned and every peer that is there has said the same. Raises StorageFailed."""
         job = self._job
-        awaited = any(link.presence is Presence.LIVE and not link.finished for link in job.links.values())
+        awaited = any(link.state is PeerState.LIVE and not link.finished for link in job.links.values())
         if self.result is None or job.over or awaited:
             return
-        self._registry.seal(job.job, self.result | {"finished_at": now()})
+        self._models.seal(job.job, self.result | {"finished_at": now()})
         words = job.side.words_of_end()
         self._count(words)
         values = {name: self.result[name] for name in MEASURED}
         job.journal.close(Ending("done", f"{job.spec.job.name} is done", None, _stored(words), values))
-        self._registry.drop_result(job.job)
+        self._models.drop_result(job.job)
         _LOG.info("job %s: done", job.job)
         job.stop()
         self._say(words)
@@ -99,16 +99,16 @@ class Closing:
             if self.awaits_word and knowing is None:
                 self._request_end(failure)
                 return
-            here = [link for link in job.links.values() if link.presence is not Presence.GONE]
+            here = [link for link in job.links.values() if link.state is not PeerState.GONE]
             for link in here:
-                link.leave(Presence.GONE)
+                link.leave(PeerState.GONE)
             abort = abort_of(failure)
             self.end(failure, {link.peer: None if link.peer == knowing else link.word(abort) for link in here})
 
     def end(self, failure: Failure, words: LastWords) -> None:
         """The job ends with these words."""
         job = self._job
-        if self._registry.discard(job.job):
+        if self._models.discard(job.job):
             failure = msgspec.structs.replace(failure, safe=STATES_KEPT)
         if failure.code == RowsDiffer.code:  # what a peer is told stands in the words: this is about our own ids
             failure = msgspec.structs.replace(failure, fix=f"{failure.fix} {job.run.about_ids}".strip())
@@ -140,11 +140,11 @@ class Closing:
 
     def _say(self, words: LastWords, *, until_answered: bool = False) -> None:
         for peer, word in words.items():
-            courier = self._job.links[peer].courier
+            outbox = self._job.links[peer].outbox
             if word is None:
-                courier.settle(self._job.job)
+                outbox.settle(self._job.job)
             else:
-                courier.owe(word, until_answered=until_answered)
+                outbox.owe(word, until_answered=until_answered)
 
     def _count(self, words: LastWords) -> None:
         for peer, word in words.items():

@@ -9,12 +9,12 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from parties.disclosure import told
+from parties.disclosure import redacted_for_peer
 from parties.errors import Failure, JobOver, NoSuchJob, StorageFailed, UnreadableBody
 from parties.storage.database import Ending, Job, Store, now
 from parties.wire.control import Abort, Control, Finish, decode_control, encode_control, failure_at
 from parties.wire.envelopes import CONTROL_LIMIT, Envelope, Outgoing, check_body, read_post
-from parties.wire.outbox import Courier, Receipt
+from parties.wire.outbox import Outbox, Receipt
 from vfl.errors import RemoteProtocolError
 from vfl.spec.job import JobSpec, decode_spec
 from vfl.spec.sections import PartyId
@@ -28,12 +28,12 @@ class Endings:
     def __init__(self, me: PartyId, store: Store) -> None:
         self._me, self._store = me, store
 
-    def recall(self, couriers: Mapping[PartyId, Courier], open_jobs: frozenset[str]) -> None:
+    def recall(self, outboxes: Mapping[PartyId, Outbox], open_jobs: frozenset[str]) -> None:
         """The server was away: go on telling what peers had not received then."""
         for job, peer, encoded, since in self._store.words():
-            if peer in couriers:
+            if peer in outboxes:
                 (word,) = read_post(encoded, peer)
-                couriers[peer].owe(word, until_answered=job in open_jobs, since=since)
+                outboxes[peer].owe(word, until_answered=job in open_jobs, since=since)
 
     def told(self, peer: PartyId, job: str) -> None:
         """A peer has received how a job ended."""
@@ -42,7 +42,7 @@ class Endings:
         except StorageFailed as error:
             _LOG.warning("job %s: %s would be told its end once more: %s", job, peer, error)
 
-    def hear(self, envelope: Envelope, courier: Courier) -> Receipt:
+    def hear(self, envelope: Envelope, outbox: Outbox) -> Receipt:
         """A peer speaks of a job that does not run here. Raises EnvelopeRefused, StorageFailed."""
         header = envelope.header
         ending = self._store.ending(header.job)
@@ -56,7 +56,7 @@ class Endings:
         if header.sender == spec.coordinator and header.kind in {"Abort", "Finish"}:
             self._take_over(envelope, ending)
         elif header.kind != "Refusal":
-            courier.remind(self._word(header.job, header.sender, ending, spec))
+            outbox.remind(self._word(header.job, header.sender, ending, spec))
         return Receipt(header.job, header.attempt, header.sequence + 1)
 
     def _stranger(self, sender: PartyId, spec: JobSpec) -> bool:
@@ -91,7 +91,7 @@ def state_of(failure: Failure) -> str:
 
 
 def abort_of(failure: Failure) -> Abort:
-    reason = told(failure)
+    reason = redacted_for_peer(failure)
     return Abort(reason.code, reason.message)
 
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from parties.errors import StorageFailed, printable
 from parties.storage.database import Count, Job, Store, now
 from parties.storage.kept_words import Words
-from parties.storage.models import Registry
+from parties.storage.models import ModelStore
 from vfl.errors import LocalProtocolError
 from vfl.notices import Notice
 from vfl.reports import EpochDone, Fact, Outcome, Progress, Refused, RoundDone, StepDone, Warned
@@ -37,9 +37,9 @@ class Ending(NamedTuple):
 class Journal:
     """Counters live in memory and reach the database a few times a second, with the role's facts."""
 
-    def __init__(self, job: Job, store: Store, registry: Registry) -> None:
+    def __init__(self, job: Job, store: Store, registry: ModelStore) -> None:
         """A job that was taken up again counts on from where it is stored."""
-        self._job, self._store, self._registry = job.id, store, registry
+        self._job, self._store, self._models = job.id, store, registry
         self._counts = {
             (line.direction, line.peer, line.kind): Count(line.messages, line.payload_bytes) for line in job.traffic
         }
@@ -69,7 +69,7 @@ class Journal:
                 if epoch != self._epoch + 1:
                     raise LocalProtocolError(f"the role reports epoch {epoch} after epoch {self._epoch}")
                 self._epoch = epoch
-                self._registry.keep_epoch(self._job, epoch, state)
+                self._models.keep_epoch(self._job, epoch, state)
                 text = f"epoch {epoch} of {epochs} done"
                 told: dict[str, Any] = {"epoch": epoch, "epochs": epochs, "measures": finite(measures)}
                 self._store.record(self._job, "epoch", text, told, epoch=epoch, step=self._step)
@@ -78,7 +78,7 @@ class Journal:
                 if number < self._epoch:
                     raise LocalProtocolError(f"the role reports round {number} after round {self._epoch}")
                 self._epoch = self._step = number
-                self._registry.keep_round(self._job, number, state)
+                self._models.keep_round(self._job, number, state)
                 text = f"round {number} of {rounds} done"
                 measured: dict[str, Any] = {"round": number, "rounds": rounds, "measures": finite(measures)}
                 self._store.record(self._job, "round", text, measured, epoch=number, step=number)

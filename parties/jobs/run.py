@@ -14,12 +14,12 @@ from parties.worker.frames import (
     Finished,
     FromWorker,
     Left,
-    News,
     RawTable,
+    Reported,
     Returned,
     Sent,
     Start,
-    Stated,
+    WorkerInput,
 )
 from parties.worker.mailbox import Mailbox, Room
 from parties.worker.process import WorkerProcess
@@ -38,7 +38,7 @@ class Run:
     def __init__(self, job: "Supervisor", room: Room) -> None:
         """`room` is shared with the runs of all jobs."""
         self._job = job
-        self._inbox: Mailbox[News] = Mailbox(room=room)
+        self._inbox: Mailbox[WorkerInput] = Mailbox(room=room)
         self._worker: WorkerProcess | None = None
         self.about_ids = ""
         """What this party's own ids look like, for its operator alone."""
@@ -115,7 +115,7 @@ class Run:
         match frame:
             case Sent(to, kind, body):
                 job.guard(partial(self._send, to, kind, body))
-            case Stated(fact):
+            case Reported(fact):
                 job.guard(partial(job.journal.note, fact))
             case Finished(outcome):
                 job.guard(partial(job.closing.keep, outcome))
@@ -128,10 +128,10 @@ class Run:
         if to not in job.links or not allowed(job.spec, job.me, to, kind):
             raise LocalProtocolError(f"the role of {job.me} may not send {kind} to {to!r} in this job")
         link = job.links[to]
-        if to in job.spec.indispensable:
-            link.courier.wait_for_room()
-        elif not link.courier.has_room:  # one slow peer must not hold up the others
-            job.lose(to, None, PeerTimeout(f"{to} has not received yet what was sent to it before"))
+        if to in job.spec.required_parties:
+            link.outbox.wait_for_room()
+        elif not link.outbox.has_room:  # one slow peer must not hold up the others
+            job.on_peer_lost(to, None, PeerTimeout(f"{to} has not received yet what was sent to it before"))
         if link.send(kind, body, lambda: self._counts):
             job.journal.sent(to, kind, len(body))
 

@@ -5,7 +5,7 @@ coordinator said so. Refused: an exception left the role, an operator cancelled,
 the worker died or such a peer stopped answering; until attempts can resume from a checkpoint, that fails the job too.
 A party that has told the coordinator that its role returned ends as the coordinator says (docs/protocols/job.md).
 
-A peer the job can do without ends its own link only, and may join again (`Convening`); a party the job can do without
+A peer the job can do without ends its own link only, and may join again (`Coordinator`); a party the job can do without
 comes back itself until the job's deadline (`Attendance`). The server process outlives all of them.
 """
 
@@ -27,13 +27,13 @@ from parties.errors import (
     StorageFailed,
 )
 from parties.jobs.closing import Closing
-from parties.jobs.coordinator import Convening
+from parties.jobs.coordinator import Coordinator
 from parties.jobs.journal import Journal
-from parties.jobs.participant import Attendance
+from parties.jobs.participant import Participant
 from parties.jobs.run import Run
 from parties.storage.database import Job, Store, now, seconds_since
 from parties.storage.manifest import NO_INPUTS, inputs_of
-from parties.storage.models import Registry
+from parties.storage.models import ModelStore
 from parties.tables.datasets import Table
 from parties.wire.control import (
     CONTROLS,
@@ -48,8 +48,8 @@ from parties.wire.control import (
     may_send,
 )
 from parties.wire.envelopes import CONTROL_LIMIT, PART_LIMIT, Bytes, Envelope, Header, check_body
-from parties.wire.link import Link, Presence
-from parties.wire.outbox import Courier, Receipt
+from parties.wire.link import Link, PeerState
+from parties.wire.outbox import Outbox, Receipt
 from parties.worker.mailbox import Room
 from vfl.errors import JobError, RemoteProtocolError
 from vfl.routes import allowed
@@ -71,9 +71,9 @@ class Supervisor:
         spec: JobSpec,
         agreement: Agreement,
         bottom: str,
-        couriers: Mapping[PartyId, Courier],
+        outboxes: Mapping[PartyId, Outbox],
         store: Store,
-        registry: Registry,
+        registry: ModelStore,
         folder: Path,
         bring: Callable[[], dict[str, Table]],
         on_end: Callable[[str], None],
@@ -81,7 +81,7 @@ class Supervisor:
     ) -> None:
         self.job, self.spec, self.me, self.agreement = job.id, spec, job.party, agreement
         self.over = False
-        self.needs_all = spec.indispensable == set(spec.parties)
+        self.needs_all = spec.required_parties == set(spec.parties)
         self.lock = threading.RLock()
         self.journal = Journal(job, store, registry)
         self.tables: dict[str, Table] | None = None
@@ -91,10 +91,10 @@ class Supervisor:
         self.log_path = folder / "logs" / f"{job.id}.log"
         self.digest = spec.digest()
         self.links = {
-            peer: Link(job.id, self.digest, self.me, peer, couriers[peer], job.attempt)
+            peer: Link(job.id, self.digest, self.me, peer, outboxes[peer], job.attempt)
             for peer in spec.peers_of(self.me)
         }
-        self.side = Convening(self) if self.me == spec.coordinator else Attendance(self, bring)
+        self.side = Coordinator(self) if self.me == spec.coordinator else Participant(self, bring)
         self._bottom, self._first_model = bottom, b""
         self._started = job.started_at is not None
         self._on_end = on_end
@@ -107,7 +107,7 @@ class Supervisor:
 
     def propose(self, tables: dict[str, Table], first_model: bytes) -> None:
         """The coordinator's first word. The caller has stored the job."""
-        assert isinstance(self.side, Convening)  # noqa: S101 - the caller checked who proposes
+        assert isinstance(self.side, Coordinator)  # noqa: S101 - the caller checked who proposes
         with self.lock:
             self.tables, self._first_model = tables, first_model
             self._watch()
@@ -115,7 +115,7 @@ class Supervisor:
 
     def accept(self, tables: dict[str, Table]) -> None:
         """Another party agrees."""
-        assert isinstance(self.side, Attendance)  # noqa: S101 - a coordinator is not asked
+        assert isinstance(self.side, Participant)  # noqa: S101 - a coordinator is not asked
         with self.lock:
             if not self.over:
                 self.tables = tables
@@ -124,7 +124,7 @@ class Supervisor:
 
     def refuse(self, error: JobError) -> None:
         """Another party does not agree."""
-        assert isinstance(self.side, Attendance)  # noqa: S101 - a coordinator is not asked
+        assert isinstance(self.side, Participant)  # noqa: S101 - a coordinator is not asked
         failure = Failure.of(error, self.me)
         with self.lock:
             if not self.over:
@@ -132,7 +132,7 @@ class Supervisor:
 
     def resume(self) -> None:
         """Take a job up again that ran without this party while its server was away."""
-        assert isinstance(self.side, Attendance)  # noqa: S101 - a coordinator's job does not outlive its server
+        assert isinstance(self.side, Participant)  # noqa: S101 - a coordinator's job does not outlive its server
         with self.lock:
             self._watch()
             self.side.resume()
@@ -142,7 +142,7 @@ class Supervisor:
         with self.lock:
             self.closing.result = result
             for link in self.links.values():
-                link.presence = Presence.LIVE
+                link.state = PeerState.LIVE
             self._watch()
 
     # What peers say
@@ -154,9 +154,9 @@ class Supervisor:
         with link.receiving:
             if header.kind in LAST_WORDS:
                 self._hear_last_word(link, envelope)
-            elif link.presence is Presence.GONE and not self.over:
+            elif link.state is PeerState.GONE and not self.over:
                 link.remind()
-                if header.kind in {"Acceptance", "Join"} and header.sender not in self.spec.indispensable:
+                if header.kind in {"Acceptance", "Join"} and header.sender not in self.spec.required_parties:
                     raise JobOver(f"the job goes on without {header.sender}")
             elif header.kind != Ask.__name__ and not self.over:
                 return self._receive_in_turn(link, envelope)
@@ -171,7 +171,7 @@ class Supervisor:
             expected, body = link.receive(envelope, partial(self._check, link))
         except Equivocation as error:
             with self.lock:
-                self.side.lack(link, Failure.of(error, header.sender))
+                self.side.exclude(link, Failure.of(error, header.sender))
             raise
         if body is not None:
             self.journal.received(header.sender, header.kind, len(body))
@@ -188,7 +188,7 @@ class Supervisor:
         with self.lock:
             if self.over:
                 return
-            if link.presence is Presence.GONE:
+            if link.state is PeerState.GONE:
                 link.remind()
                 return
             if not (header.kind == Finish.__name__ and link.finished):
@@ -203,7 +203,7 @@ class Supervisor:
         Raises EnvelopeRefused.
         """
         header, link = head.header, self._link_of(head.header)
-        ended = self.over or link.presence is Presence.GONE or not link.is_running(header.attempt)
+        ended = self.over or link.state is PeerState.GONE or not link.is_running(header.attempt)
         if ended or header.kind in CONTROLS or not allowed(self.spec, header.sender, self.me, header.kind):
             return False
         self.run.check_size(header)
@@ -252,14 +252,14 @@ class Supervisor:
             case _:
                 self.side.obey(link, attempt, control)
 
-    def lose(self, peer: PartyId, attempt: int | None, error: JobError) -> None:
+    def on_peer_lost(self, peer: PartyId, attempt: int | None, error: JobError) -> None:
         """A courier gave up on a peer, or the peer refused an envelope of an attempt."""
         with self.lock:
             link = self.links[peer]
             if self.over:
-                link.courier.forget(self.job)
+                link.outbox.forget(self.job)
             elif attempt is None or attempt == link.newest:
-                self.guard(lambda: self.side.lose(link, error))
+                self.guard(lambda: self.side.on_peer_lost(link, error))
 
     # The run
 
@@ -306,7 +306,7 @@ class Supervisor:
         """The server stops."""
         with self.lock:
             run = self.run
-            if not self.over and self.side.step_out(failure):
+            if not self.over and self.side.detach(failure):
                 self.stop()
             self.fail(failure)
         run.stop()
@@ -318,7 +318,7 @@ class Supervisor:
         for timer in self._timers:
             timer.cancel()
         for link in self.links.values():
-            link.courier.unwatch(self.job)
+            link.outbox.unwatch(self.job)
 
     def _pass_deadline(self) -> None:
         seconds = self.spec.job.deadline_seconds
@@ -336,9 +336,9 @@ class Supervisor:
         """Tell a peer something about the job."""
         self.journal.sent(link.peer, control.kind, link.say(control, attempt))
 
-    def knock(self, link: Link, control: Control, attempt: int | None = None) -> None:
+    def send_until_acknowledged(self, link: Link, control: Control, attempt: int | None = None) -> None:
         """The same, and again while the peer is out of reach."""
-        self.journal.sent(link.peer, control.kind, link.knock(control, attempt))
+        self.journal.sent(link.peer, control.kind, link.send_until_acknowledged(control, attempt))
 
     def later(self, seconds: float, task: Callable[[], None]) -> None:
         """Under the lock, unless the job is over by then."""
@@ -365,7 +365,7 @@ class Supervisor:
             if link is None:
                 self.fail(Failure.of(error, self.me))
             else:
-                self.side.lack(link, Failure.of(error, link.peer))
+                self.side.exclude(link, Failure.of(error, link.peer))
         except JobError as error:
             self.fail(Failure.of(error, self.me))
         except Exception:  # noqa: BLE001 - whatever it is, the job ends and the server goes on

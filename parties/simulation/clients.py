@@ -54,7 +54,7 @@ class Given(Frame, frozen=True):
     body: memoryview
 
 
-class Letter(msgspec.Struct, frozen=True):
+class OutgoingMessage(msgspec.Struct, frozen=True):
     """A message of a client, encoded."""
 
     to: PartyId
@@ -66,7 +66,7 @@ class Answer(Frame, frozen=True):
     """From the process: what a client did when it was started or given a message, until it waited again."""
 
     client: PartyId
-    letters: tuple[Letter, ...] = ()
+    letters: tuple[OutgoingMessage, ...] = ()
     facts: tuple[Fact, ...] = ()
     outcome: Outcome | None = None
     """Once it has returned."""
@@ -93,7 +93,7 @@ class Clients:
         return self._answer(client, Delivery(decode(kind, body), len(body)))
 
     def _answer(self, client: PartyId, delivery: Delivery | None) -> Answer:
-        letters = list[Letter]()
+        letters = list[OutgoingMessage]()
         facts = list[Fact]()
         try:
             while True:
@@ -101,7 +101,7 @@ class Clients:
                 delivery = None
                 match effect:
                     case Send(to, message):
-                        letters.append(Letter(to, message.kind(), memoryview(encode(message))))
+                        letters.append(OutgoingMessage(to, message.kind(), memoryview(encode(message))))
                         delivery = Delivery(None, len(letters[-1].body))
                     case Report(fact):
                         facts.append(fact)

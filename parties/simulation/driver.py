@@ -22,7 +22,7 @@ from threadpoolctl import threadpool_limits
 
 from parties.errors import Failure, WorkerVanished
 from parties.processes import computing_environment
-from parties.simulation.clients import Answer, Clients, Given, Letter, begin_with, pump, role_of
+from parties.simulation.clients import Answer, Clients, Given, OutgoingMessage, begin_with, pump, role_of
 from parties.worker.frames import FrameReader, FrameWriter
 from vfl import errors
 from vfl.errors import DeadlockError, JobError
@@ -102,7 +102,7 @@ class _Simulation:
     def __init__(self, hub: Setup[Any], hosts: Mapping[PartyId, Host], watch: Watch) -> None:
         self._name, self._role, self._hosts, self._watch = hub.me, role_of(hub), hosts, watch
         self._owed = dict.fromkeys(hosts, 1)  # each is started
-        self._letters: dict[PartyId, deque[Letter]] = {client: deque() for client in hosts}
+        self._letters: dict[PartyId, deque[OutgoingMessage]] = {client: deque() for client in hosts}
         self._states: dict[bytes, bytes] = {}
         self._round = 0
         self._simulated = Simulated(reports={party: [] for party in (hub.me, *hosts)})

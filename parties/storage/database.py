@@ -19,7 +19,7 @@ from sqlalchemy import event as sql_event
 from parties.errors import DatabaseBusy, StorageFailed, printable
 from parties.storage.job_list import JobLine, page_of
 from parties.storage.kept_words import KeptWord, Words, keep, kept, words_table
-from parties.storage.models import Registry
+from parties.storage.models import ModelStore
 from parties.storage.pruning import COORDINATORS, drop_old_proposals
 from vfl.notices import Notice
 
@@ -60,7 +60,7 @@ _JOBS = sql.Table(
     sql.Column("reveals", sql.JSON, nullable=False),
     sql.Column("plan", sql.JSON, nullable=False),
     sql.Column("model_digest", sql.String),
-    sql.Column("lowered_floors", sql.JSON, nullable=False),
+    sql.Column("relaxed_limits", sql.JSON, nullable=False),
     sql.Column("idempotency_key", sql.String, unique=True),
     sql.Column("idempotency_digest", sql.String),
 )
@@ -142,7 +142,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     model_path: str | None = None
     """Where this party's half lies, also after its folder was moved."""
     seconds: Seconds = Seconds()
-    lowered_floors: list[str] = []
+    relaxed_limits: list[str] = []
     specification: dict[str, Any] = {}
     """What all parties agreed to; left out of lists."""
     attendance: list[str] = []
@@ -179,7 +179,7 @@ class Store:
 
     def __init__(self, folder: Path, busy_seconds: float = 5.0) -> None:
         """A write waits so long for another program that has the database locked."""
-        path, self._registry = folder / DATABASE_FILE, Registry(folder)
+        path, self._models = folder / DATABASE_FILE, ModelStore(folder)
         try:
             os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
             path.chmod(0o600)
@@ -360,7 +360,7 @@ class Store:
             **fields,
             traffic=[Traffic(*line[1:]) for line in connection.execute(query)],
             seconds=Seconds(training=training, total=_between(row["created_at"], row["finished_at"])),
-            model_path=str(self._registry.model_path(row["id"])) if row["model_digest"] else None,
+            model_path=str(self._models.model_path(row["id"])) if row["model_digest"] else None,
             attendance=_attendance(connection, row["id"]),
         )
 

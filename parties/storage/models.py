@@ -31,7 +31,7 @@ CHECKPOINTS = ("epochs", "rounds")
 HEADER_LENGTH_BYTES = 8
 
 
-class Registry:
+class ModelStore:
     def __init__(self, folder: Path) -> None:
         self._folder = folder / "models"
 

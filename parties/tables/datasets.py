@@ -36,7 +36,7 @@ from parties.tables.spellings import MISSING
 from parties.tables.table_files import Rows, open_table, reading
 from vfl.notices import Notice
 from vfl.spec.job import JobSpec
-from vfl.spec.sections import Brought, PartyId
+from vfl.spec.sections import PartyId, TableUse
 
 MINIMUM_ROWS = 2
 LARGEST = 1e100
@@ -68,10 +68,10 @@ class Table:
 
 def load(folder: Path, datasets: dict[str, DatasetSettings], spec: JobSpec, me: PartyId) -> dict[str, Table]:
     """What this party brings to a job, by use. Raises a subclass of InvalidData, naming file, column and row."""
-    return {use: _load(folder, datasets, spec, me, brought) for use, brought in spec.brings(me).items()}
+    return {use: _load(folder, datasets, spec, me, brought) for use, brought in spec.tables_of(me).items()}
 
 
-def _load(folder: Path, datasets: dict[str, DatasetSettings], spec: JobSpec, me: PartyId, brought: Brought) -> Table:
+def _load(folder: Path, datasets: dict[str, DatasetSettings], spec: JobSpec, me: PartyId, brought: TableUse) -> Table:
     if brought.dataset not in datasets:
         near = difflib.get_close_matches(brought.dataset, datasets, n=1)
         raise UnknownDataset(

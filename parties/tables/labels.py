@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from parties.errors import ConstantLabel, LabelsNotBinary, LabelsNotClasses, TaskUnclear
 from parties.tables.spellings import MISSING
 from vfl.notices import Notice
-from vfl.spec.sections import Brought, Job
+from vfl.spec.sections import Job, TableUse
 
 EXAMPLES = 3
 FEWEST_CLASSES = 3
@@ -37,7 +37,7 @@ class Labels(NamedTuple):
     notices: tuple[Notice, ...] = ()
 
 
-def read_labels(job: Job, brought: Brought, party: str, column: pl.Series, numbers: Numbers) -> Labels:
+def read_labels(job: Job, brought: TableUse, party: str, column: pl.Series, numbers: Numbers) -> Labels:
     """The labels one party brings to a job of known task. Raises InvalidData."""
     if job.task == "regression":
         return _measured(brought.label, numbers())
@@ -127,7 +127,7 @@ def _agreed(job: Job, name: str, numbers: NDArray[np.float64]) -> NDArray[np.flo
 
 
 def _two(
-    brought: Brought, party: str, values: tuple[str, ...], codes: NDArray[np.int64], *, words: bool
+    brought: TableUse, party: str, values: tuple[str, ...], codes: NDArray[np.int64], *, words: bool
 ) -> tuple[tuple[str, ...], NDArray[np.int64], tuple[Notice, ...]]:
     """The negative value and the positive one, each row's class, and what was guessed."""
     name, positive = brought.label, str(brought.positive)

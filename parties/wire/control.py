@@ -11,7 +11,7 @@
     Ask                                     <->  does this job still run at your side? (with a heartbeat)
 
     where the job can do without the other party:
-    Lapse(reason)                           <->  envelope 0 of the next attempt: this one is over, it may join again
+    Detach(reason)                           <->  envelope 0 of the next attempt: this one is over, it may join again
                                             <--  Join(share), envelope 0 of the attempt after
     Begin(shares)                           -->  its role starts afresh in that attempt
 
@@ -76,7 +76,7 @@ class Begin(Control, frozen=True):
     """Of the parties that had agreed when the run began: the same for all, whenever they come."""
 
 
-class Lapse(Control, frozen=True):
+class Detach(Control, frozen=True):
     """The receiver was out of reach too long, or the sender had to leave; nobody is at fault."""
 
     code: str
@@ -131,11 +131,11 @@ CONTROLS: dict[str, ControlRoute] = {
     "Finish": ControlRoute(Finish, None, RUN),
     "Abort": ControlRoute(Abort, None, None),
     "Ask": ControlRoute(Ask, None, None),
-    "Lapse": ControlRoute(Lapse, None, RUN, replaceable=True),
+    "Detach": ControlRoute(Detach, None, RUN, replaceable=True),
     "Join": ControlRoute(Join, Side.OTHER, RUN, replaceable=True),
 }
 
-OPENERS = frozenset({"Begin", "Lapse", "Join"})
+OPENERS = frozenset({"Begin", "Detach", "Join"})
 """What may come first in an attempt."""
 LAST_WORDS = frozenset({"Refusal", "Finish", "Abort"})
 
@@ -182,14 +182,14 @@ def may_send(spec: JobSpec, header: Header, receiver: PartyId) -> bool:
         control.sender in {None, side}
         and control.attempt in {None, attempt}
         and header.parts == 1
-        and not (control.replaceable and {header.sender, receiver} <= spec.indispensable)
+        and not (control.replaceable and {header.sender, receiver} <= spec.required_parties)
     )
 
 
 def check_shares(shares: dict[PartyId, bytes], spec: JobSpec, commitment: bytes, me: PartyId, own: bytes) -> None:
     """Another party's view of Begin. Raises RemoteProtocolError when the coordinator changed its mind."""
     coordinator, given = spec.coordinator, set(shares)
-    if not spec.indispensable <= given <= set(spec.parties) or len(given) < spec.least_parties:
+    if not spec.required_parties <= given <= set(spec.parties) or len(given) < spec.minimum_parties:
         raise RemoteProtocolError(f"{coordinator} began the job without a share of the seed from every party it needs")
     if shares.get(me, own) != own or commitment_to(shares[coordinator]) != commitment:
         raise RemoteProtocolError(f"{coordinator} opened another share of the seed than it had committed to")

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from parties.errors import StaleAttempt, TooManyJoins
 from parties.wire.control import NEGOTIATION, OPENERS, RUN, Ask, Control, Refusal, encode_control
 from parties.wire.envelopes import Bytes, Envelope, Header, Incoming, Outgoing
-from parties.wire.outbox import Courier
+from parties.wire.outbox import Outbox
 from parties.wire.rate_limit import Quota
 from vfl.spec.sections import PartyId
 
@@ -25,7 +25,7 @@ LANES_KEPT = 2
 JOINS, JOINS_PER_SECOND = 8, 0.1
 
 
-class Presence(enum.Enum):
+class PeerState(enum.Enum):
     """Where a peer stands in a job."""
 
     ASKED = "asked"
@@ -42,11 +42,11 @@ class Link:
     """`receiving` is held while an envelope of this peer is looked at; never take it under the supervisor's lock."""
 
     def __init__(
-        self, job: str, job_digest: bytes, me: PartyId, peer: PartyId, courier: Courier, attempt: int = NEGOTIATION
+        self, job: str, job_digest: bytes, me: PartyId, peer: PartyId, outbox: Outbox, attempt: int = NEGOTIATION
     ) -> None:
         self._job, self._job_digest, self._me, self.peer = job, job_digest, me, peer
-        self.courier = courier
-        self.presence = Presence.ASKED
+        self.outbox = outbox
+        self.state = PeerState.ASKED
         self.finished = False
         """Whether its role has returned."""
         self.begun = NEGOTIATION
@@ -90,7 +90,7 @@ class Link:
     def begun_bytes(self) -> int:
         """What a message of the peer that is not whole yet will hold at most."""
         lane = self._incoming.get(self.begun)
-        return lane.begun_bytes if lane is not None and self.presence is Presence.LIVE else 0
+        return lane.begun_bytes if lane is not None and self.state is PeerState.LIVE else 0
 
     def check_join(self, header: Header) -> None:
         """Raises StaleAttempt, TooManyJoins."""
@@ -120,15 +120,15 @@ class Link:
             self._seal(control, body, attempt)
         return len(body)
 
-    def knock(self, control: Control, attempt: int | None = None) -> int:
+    def send_until_acknowledged(self, control: Control, attempt: int | None = None) -> int:
         """The same, with a word that `knock_again` repeats while the peer is out of reach."""
         body = encode_control(control)
         with self._lock:
             self._knock = self._seal(control, body, attempt)
         return len(body)
 
-    def knock_again(self) -> None:
-        self.courier.put_again(self._knock)
+    def retransmit(self) -> None:
+        self.outbox.put_again(self._knock)
 
     def word(self, control: Control) -> Envelope:
         """A last word of this party about the job, which stands outside the count of envelopes."""
@@ -141,19 +141,19 @@ class Link:
         """Say it once more: the peer speaks as if it had not heard."""
         with self._lock:
             if self._word is not None:
-                self.courier.remind(self._word)
+                self.outbox.remind(self._word)
 
     def watch(self) -> None:
         """The peer must stay within reach and know of the job."""
         (question,) = self._lane(NEGOTIATION).seal(Ask.__name__, encode_control(Ask()))
-        self.courier.watch(self._job, question)
+        self.outbox.watch(self._job, question)
 
     def send(self, kind: str, body: Bytes, holds: Callable[[], bool]) -> bool:
         """A message of the role; dropped while the peer is not there, or if `holds` no longer does."""
         with self._lock:
-            if self.presence is not Presence.LIVE or not holds():
+            if self.state is not PeerState.LIVE or not holds():
                 return False
-            self.courier.put(self._outgoing.seal(kind, body))
+            self.outbox.put(self._outgoing.seal(kind, body))
             return True
 
     # Where the peer stands
@@ -161,31 +161,31 @@ class Link:
     def begin(self, word: Control | None) -> int:
         """Its run begins, in the attempt it was agreed in, with this word before any message of the role.
 
-        A Lapse that crossed the peer's Join has opened this attempt, and `leave` may have dropped it. Whether it
+        A Detach that crossed the peer's Join has opened this attempt, and `leave` may have dropped it. Whether it
         arrived cannot be known, so the same bytes go ahead of the word: who has them takes them for a repetition.
         """
         body = b"" if word is None else encode_control(word)
         with self._lock:
             self._renew(max(RUN, self.newest))
             if word is not None:
-                self.courier.put_again(self._opening)
+                self.outbox.put_again(self._opening)
                 self._seal(word, body, None)
-            self.presence, self.begun, self.finished = Presence.LIVE, self.attempt, False
+            self.state, self.begun, self.finished = PeerState.LIVE, self.attempt, False
         return len(body)
 
     def is_running(self, attempt: int) -> bool:
-        return self.presence is Presence.LIVE and attempt == self.begun
+        return self.state is PeerState.LIVE and attempt == self.begun
 
     @property
     def next_run(self) -> int:
         """The attempt in which its run begins next."""
         return max(RUN, self.newest)
 
-    def leave(self, presence: Presence) -> None:
+    def leave(self, presence: PeerState) -> None:
         """Nothing more is sent in this attempt, and what still lies in the outbox is dropped."""
         with self._lock:
-            self.presence, self._knock = presence, []
-            self.courier.forget(self._job)
+            self.state, self._knock = presence, []
+            self.outbox.forget(self._job)
         for lane in list(self._incoming.values()):
             lane.drop_parts()
 
@@ -194,7 +194,7 @@ class Link:
             self._renew(attempt)
         envelopes = self._outgoing.seal(control.kind, body)
         self._opening = self._opening or envelopes
-        self.courier.put(envelopes)
+        self.outbox.put(envelopes)
         return envelopes
 
     def _renew(self, attempt: int) -> None:

@@ -69,7 +69,7 @@ class _Trouble:
     delay: float = FIRST_DELAY_SECONDS
 
 
-class Courier:
+class Outbox:
     """One peer's outbox and the thread that empties it."""
 
     def __init__(

@@ -75,7 +75,7 @@ class Sent(Frame, frozen=True):
     body: memoryview
 
 
-class Stated(Frame, frozen=True):
+class Reported(Frame, frozen=True):
     """From the worker: a fact for its own party."""
 
     fact: Fact
@@ -96,10 +96,10 @@ class Failed(Frame, frozen=True):
     fix: str
 
 
-News: TypeAlias = Delivered | Left | Returned
+WorkerInput: TypeAlias = Delivered | Left | Returned
 """What reaches a running worker."""
-ToWorker: TypeAlias = Start | News
-FromWorker: TypeAlias = Sent | Stated | Finished | Failed
+ToWorker: TypeAlias = Start | WorkerInput
+FromWorker: TypeAlias = Sent | Reported | Finished | Failed
 
 F = TypeVar("F")
 

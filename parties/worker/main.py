@@ -65,7 +65,7 @@ def _work(start: Start, reader: FrameReader[ToWorker], writer: FrameWriter) -> F
             bottom,
             first_model=start.first_model,
         )
-        inboxes = Inboxes(spec.peers_of(start.me), spec.indispensable)
+        inboxes = Inboxes(spec.peers_of(start.me), spec.required_parties)
         threading.Thread(target=_receive, args=(reader, inboxes), daemon=True).start()
         role = PROTOCOLS[spec.entry]().roles[spec.role_of(start.me)](setup)
         return Finished(run(role, inboxes, writer))

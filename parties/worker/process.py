@@ -12,7 +12,7 @@ import msgspec
 
 from parties.errors import StorageFailed, WorkerVanished
 from parties.processes import computing_environment
-from parties.worker.frames import FrameReader, FrameWriter, FromWorker, News, Start
+from parties.worker.frames import FrameReader, FrameWriter, FromWorker, Start, WorkerInput
 from parties.worker.mailbox import Mailbox
 
 
@@ -25,7 +25,7 @@ class WorkerProcess:
     def __init__(
         self,
         start: Start,
-        inbox: Mailbox[News],
+        inbox: Mailbox[WorkerInput],
         log: Path,
         on_frame: Callable[[FromWorker], None],
         on_end: Callable[[str], None],

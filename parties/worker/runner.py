@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Collection
 from typing import TypeVar
 
-from parties.worker.frames import Delivered, FrameWriter, Sent, Stated
+from parties.worker.frames import Delivered, FrameWriter, Reported, Sent
 from parties.worker.mailbox import LIMIT_BYTES
 from vfl.errors import RemoteProtocolError
 from vfl.flow import Delivery, Flow, Receive, Report, Send
@@ -37,13 +37,13 @@ class _Inbox:
 class Inboxes:
     """One queue per peer; filled by the thread that reads the pipe, taken from by the role's."""
 
-    def __init__(self, peers: Collection[PartyId], indispensable: Collection[PartyId]) -> None:
+    def __init__(self, peers: Collection[PartyId], required_parties: Collection[PartyId]) -> None:
         self._boxes = {peer: _Inbox() for peer in peers}
-        self._indispensable = frozenset(indispensable)
+        self._indispensable = frozenset(required_parties)
         self._changed = threading.Condition()
 
     def put(self, delivered: Delivered) -> None:
-        """A full queue of an indispensable peer is waited for: the pipe then fills, and that peer is slowed down.
+        """A full queue of an required_parties peer is waited for: the pipe then fills, and that peer is slowed down.
 
         Another peer must not slow the rest: what it sends beyond its queue is dropped, and the role is told.
         """
@@ -62,7 +62,7 @@ class Inboxes:
         """What it sent before is still taken; then whoever waits for it is answered at once.
 
         A role that gives time is told once that a peer has left; whoever gives it time again waits for its return. An
-        indispensable peer leaves when its role has returned: whoever still waits for it has been let down.
+        required_parties peer leaves when its role has returned: whoever still waits for it has been let down.
         """
         with self._changed:
             self._boxes[peer].away = True
@@ -126,7 +126,7 @@ def run(role: Flow[R], inboxes: Inboxes, pipe: FrameWriter) -> R:
                 case Send(to, message):
                     answer = Delivery(None, 0 if inboxes.is_away(to) else _send(to, message, pipe))
                 case Report(fact):
-                    pipe.write(Stated(fact))
+                    pipe.write(Reported(fact))
                 case Receive(frm, seconds):
                     answer = inboxes.take(frm, seconds)
     except StopIteration as stop:

@@ -15,7 +15,7 @@ from vfl.messages import MaskedReply, Message, PairKey, PairKeys, SealedShares, 
 from vfl.protocols.secure_sum import sum_of
 from vfl.reports import Refused
 from vfl.secure_sum.client import Member
-from vfl.secure_sum.terms import BOX_BYTES, DIGEST_BYTES, Attendance
+from vfl.secure_sum.terms import BOX_BYTES, DIGEST_BYTES, SumLog
 
 SMALL_ORDER = (325606250916557431795983626356110631294008115727848805560023387167927233504).to_bytes(32, "little")
 OTHER_KEY = public_key(fresh_private_key())
@@ -82,7 +82,7 @@ CHEATS = {
 @pytest.mark.parametrize("cheat", CHEATS)
 def test_what_no_honest_client_sends_is_refused_by_name_and_the_rest_is_summed_exactly(cheat):
     change, why, step = CHEATS[cheat]
-    agreed, seen = terms(5), Attendance()
+    agreed, seen = terms(5), SumLog()
     given = vectors(agreed)
     together = run(agreed, given, change={"c1": change}, seen=seen)
     assert seen.faulty == {"c1"}
@@ -172,13 +172,13 @@ def test_a_dealer_that_announces_other_shares_than_it_deals_is_named_and_no_hone
     agreed = terms(clients)
     own = slice(2 * DIGEST_BYTES, 4 * DIGEST_BYTES)
     attack = {"c1": only(SealedShares, digests=lambda d: spoilt(d[: own.start]) + d[own] + spoilt(d[own.stop :]))}
-    seen = Attendance()
+    seen = SumLog()
     with pytest.raises(SecureSumFailed, match=r"c1's self mask open, . are needed; c1 deviates"):
         run(agreed, vectors(agreed), change=attack, seen=seen)
     assert seen.faulty == {"c1"}
 
     monkeypatch.setattr(Member, "_announced", lambda *_: True)
-    unprotected = Attendance()
+    unprotected = SumLog()
     with pytest.raises(SecureSumFailed, match="1 clients sent UnmaskShares"):
         run(agreed, vectors(agreed), change=attack, seen=unprotected)
     assert unprotected.faulty == set(agreed.roster) - {"c1"}
@@ -201,7 +201,7 @@ def test_a_share_that_was_announced_wrongly_to_one_holder_is_given_by_the_others
 )
 def test_a_holder_that_keeps_shares_back_bars_no_honest_dealer(withheld, faulty, named):
     """Three clients, whose sum needs every share: one word stands against another, and only the third decides."""
-    agreed, seen = terms(3), Attendance()
+    agreed, seen = terms(3), SumLog()
     keeping = only(UnmaskShares, self_masks=lambda pairs: tuple(pair for pair in pairs if pair[0] not in withheld))
     with pytest.raises(SecureSumFailed, match=named):
         run(agreed, vectors(agreed), change={"c2": keeping}, seen=seen)
@@ -226,7 +226,7 @@ def test_a_client_that_deals_shares_of_a_wrong_key_and_drops_out_is_named():
         yield from send(HUB, member.deal((yield from receive(PairKeys, HUB))))
 
     roles = {me: liar() if me == "c1" else client(agreed, me, given[me]) for me in agreed.roster}
-    seen = Attendance()
+    seen = SumLog()
     with pytest.raises(SecureSumFailed, match="c1 dropped out, and had dealt shares of another key than its own"):
         run_together({HUB: hub(agreed, 1, seen), **roles})
     assert seen.faulty == {"c1"}

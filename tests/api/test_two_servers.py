@@ -58,7 +58,7 @@ def test_a_finished_job_tells_steps_seconds_and_lowered_floors(done: list[dict[s
         assert job["step"] == job["steps"] == job["plan"]["steps"]
         assert job["epoch"] == job["epochs"] == 3
         assert 0 < job["seconds"]["training"] <= job["seconds"]["total"]
-        assert any(line.startswith("minimum_rows 1000 -> 100") for line in job["lowered_floors"])
+        assert any(line.startswith("minimum_rows 1000 -> 100") for line in job["relaxed_limits"])
         assert job["worker_pid"] is None
 
 

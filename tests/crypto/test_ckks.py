@@ -12,7 +12,7 @@ from tenseal import sealapi
 
 from crypto import seal_stream
 from crypto.ciphertexts import seeded_bytes
-from crypto.ckks import CkksPrivateKey, Masked, PublicMaterial, fill, repeats, score_groups
+from crypto.ckks import CkksPrivateKey, Masked, PublicMaterial, repeats, score_groups, to_slots
 from crypto.ckks_evaluator import CkksPublicKey, EncryptedSums
 from crypto.ckks_parameters import PRESETS, RING_DEGREE, SLOTS
 from crypto.errors import InvalidCiphertext, KeyUsedUp, OutOfRange
@@ -74,7 +74,7 @@ def test_a_wider_batch_than_slots_is_refused():
 
 
 def test_a_small_batch_repeats_its_rows_and_leaves_the_rest_empty():
-    slots = np.array(fill(np.arange(1.0, 1001.0), 4))
+    slots = np.array(to_slots(np.arange(1.0, 1001.0), 4))
     assert (slots[:4000].reshape(4, 1000) == np.arange(1.0, 1001.0)).all()
     assert not slots[4000:].any()
 
@@ -255,7 +255,7 @@ def test_a_score_picked_from_its_slot_carries_no_more_ciphertext_noise_than_its_
     runs = []
     for _ in range(3):
         private, public, _ = both_ends(preset, rows, rows)
-        picked = public.pick_rows(top.output(public, received(private, public, columns), own))
+        picked = public.select_slots(top.output(public, received(private, public, columns), own))
         masked, mask = public.mask_sums(picked)
         runs.append(mask.remove(private.open(masked, groups_for(rows))))
     np.testing.assert_allclose(runs[0], top.scores(columns, own)[:, 0], atol=1e-3)

@@ -46,7 +46,7 @@ def test_an_encrypted_model_is_as_good_as_the_same_model_in_clear(encrypted: Any
 def test_ten_classes_are_told_better_with_the_other_half_of_the_image(demo: Demo, tmp_path: Path) -> None:
     data = demo(tmp_path / "digits", "--dataset", "digits", "--epochs", "4").data
     assert data["accuracy"]["federated"] >= data["accuracy"]["label_party_alone"] + 0.03
-    assert [floor["name"] for floor in data["lowered_floors"]] == ["minimum_batch_rows"]
+    assert [floor["name"] for floor in data["relaxed_limits"]] == ["minimum_batch_rows"]
     assert any("deviates" in line for line in data["not_protected"])
 
 
@@ -122,7 +122,7 @@ def test_the_report_is_one_small_page_that_needs_nothing_else(encrypted: Any) ->
 
 def test_lowered_floors_are_printed_and_stand_in_both_settings(clear: Any) -> None:
     assert "minimum_rows 1000 -> 569" in clear.stderr
-    assert clear.data["lowered_floors"] == [{"name": "minimum_rows", "usual": 1000, "lowered": 569}]
+    assert clear.data["relaxed_limits"] == [{"name": "minimum_rows", "usual": 1000, "lowered": 569}]
     for party in ("label-party", "feature-party"):
         assert "minimum_rows = 569" in (clear.folder / party / "party.toml").read_text()
 

@@ -68,7 +68,7 @@ def test_the_result_and_the_report_say_that_label_bearing_errors_went_back(encry
 
 
 def test_the_floors_a_network_cannot_meet_on_few_rows_are_lowered_by_name(encrypted: Any) -> None:
-    lowered = [floor["name"] for floor in encrypted.data["lowered_floors"]]
+    lowered = [floor["name"] for floor in encrypted.data["relaxed_limits"]]
     assert lowered == ["minimum_rows", "minimum_batch_rows", "maximum_rho"]
     for name in lowered:
         assert f"floor lowered in both party.toml: {name}" in encrypted.stderr

@@ -89,7 +89,7 @@ def tables(job: RoundsSpec, rows_each: int = 60) -> dict[str, dict[str, Table]]:
     dealt: dict[str, dict[str, Table]] = {
         name: {"rows": take(rows_each + 7 * number)} for number, name in enumerate(job.roster.clients)
     }
-    dealt[HUB] = {use: take(200, labelled=use != "public") for use in job.brings(HUB)}
+    dealt[HUB] = {use: take(200, labelled=use != "public") for use in job.tables_of(HUB)}
     return dealt
 
 

@@ -13,7 +13,7 @@ from vfl.messages import Message, Published, SumTask
 from vfl.protocols.secure_sum import contribute, sum_of
 from vfl.secure_sum.aggregator import Collection
 from vfl.secure_sum.client import Member
-from vfl.secure_sum.terms import Attendance, SumResult, SumTerms, majority
+from vfl.secure_sum.terms import SumLog, SumResult, SumTerms, majority
 
 HUB = "hub"
 SECONDS = 60.0
@@ -54,7 +54,7 @@ def client(agreed: SumTerms, me: str, words: Vector, sums: int = 1) -> Flow[Mess
     return over
 
 
-def hub(agreed: SumTerms, number: int = 1, seen: Attendance | None = None) -> Flow[SumResult]:
+def hub(agreed: SumTerms, number: int = 1, seen: SumLog | None = None) -> Flow[SumResult]:
     """Takes one sum and then ends the job, for those that were left out as well."""
     result = yield from sum_of(agreed, number, agreed.roster, SECONDS, seen)
     for each in agreed.roster:
@@ -87,7 +87,7 @@ def run(
     *,
     vanish: Mapping[str, int] | None = None,
     change: Mapping[str, Change] | None = None,
-    seen: Attendance | None = None,
+    seen: SumLog | None = None,
     number: int = 1,
 ) -> Together[Any]:
     """One sum. `vanish` says after how many of its four messages a client goes, `change` how it changes them."""
@@ -105,7 +105,7 @@ class Group:
         self.agreed, self.given = agreed, given
         task = SumTask(number, agreed.round, agreed.purpose)
         self.members = {me: Member(agreed, task, me, HUB) for me in agreed.roster}
-        self.side = Collection(agreed, number, Attendance())
+        self.side = Collection(agreed, number, SumLog())
         for me, member in self.members.items():
             self.side.take_key(me, member.key())
         self.keys = self.side.keys()

@@ -10,7 +10,6 @@ import numpy as np
 import polars as pl
 import pytest
 
-from parties.disclosure import told
 from parties.errors import (
     ConstantLabel,
     DuplicateColumns,

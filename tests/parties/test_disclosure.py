@@ -72,4 +72,4 @@ def test_which_fault_a_table_has_is_not_told() -> None:
 def test_a_rule_is_named_with_the_way_to_change_it() -> None:
     message = "bank refuses by acceptance.peers: 'shop' is not in it"
     failure = Failure("policy_refused", message, fix="add it", side="bank")
-    assert told(failure) == Failure("policy_refused", "bank refuses by acceptance.peers", fix="add it")
+    assert redacted_for_peer(failure) == Failure("policy_refused", "bank refuses by acceptance.peers", fix="add it")

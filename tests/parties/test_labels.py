@@ -10,7 +10,7 @@ import pytest
 from parties.errors import ConstantLabel, LabelsNotBinary, LabelsNotClasses, NonNumericCell, TaskUnclear
 from parties.tables.labels import guess_task, read_labels
 from vfl.errors import InvalidData
-from vfl.spec.sections import Brought, Job
+from vfl.spec.sections import Job, TableUse
 
 
 def numbers(column: pl.Series) -> np.ndarray:
@@ -24,7 +24,7 @@ def labels(
     values: list[Any], task: Any = "binary", positive: str | int = "", times: int = 10, *, some_classes: bool = False
 ) -> Any:
     column = pl.Series("y", values * times)
-    brought = Brought(dataset="rows", label="y", positive=positive, some_classes=some_classes)
+    brought = TableUse(dataset="rows", label="y", positive=positive, some_classes=some_classes)
     return read_labels(Job(name="j", task=task), brought, "bank", column, partial(numbers, column))
 
 

@@ -15,14 +15,14 @@ from torch import nn
 
 from vfl.codecs import InvalidBody
 from vfl.errors import RemoteProtocolError
-from vfl.horizontal.hooks import AggregatorPlaces, Examples, Finished, Question, Travelling, parts_of
+from vfl.horizontal.hooks import AggregatorHooks, Examples, Finished, SharedModule, SumQuery, parts_of
 from vfl.horizontal.input_scaling import agreed, message_of, metadata_of
 from vfl.horizontal.mean import Stepper, WeightedMean
 from vfl.horizontal.rows import clipped, derived, examples_of
 from vfl.horizontal.standstill import on_test_rows
 from vfl.horizontal.stopping import reason_to_stop
-from vfl.horizontal.summed_updates import Reach
-from vfl.horizontal.update_encoding import digest, raw_carrier, write
+from vfl.horizontal.summed_updates import ClippingBounds
+from vfl.horizontal.update_encoding import digest, raw_encoding, write
 from vfl.messages import EvaluationTask, Message, Published, RoundReply, RoundTask
 from vfl.models.held_out import few_rows
 from vfl.models.intervals import ends, of_auc_of_counts, of_share
@@ -55,22 +55,22 @@ class Aggregation:
         saved = load(setup.saved) if setup.saved else {}
         tests = setup.tables.get("test")
         self._tests = None if tests is None else examples_of(self.spec, tests, "test", setup.scaling)
-        self._places: dict[str, AggregatorPlaces] = {
+        self._hooks: dict[str, AggregatorHooks] = {
             part.name: part.aggregator(setup, _under(f"part/{part.name}/", saved)) for part in parts_of(self.spec)
         }
-        self.travelling = Travelling(first_model(setup) if not saved else network_of(self.spec, bytes(32)))
-        for places in self._places.values():
-            if places.derive is not None:
-                self.travelling = places.derive(self.travelling.module)
-        for places in self._places.values():
-            if places.observe is not None:
-                self.travelling = replace(self.travelling, module=places.observe(self.travelling.module))
-        self.parameters = parameters_of(self.travelling.module)
+        self.shared_module = SharedModule(first_model(setup) if not saved else network_of(self.spec, bytes(32)))
+        for hooks in self._hooks.values():
+            if hooks.derive is not None:
+                self.shared_module = hooks.derive(self.shared_module.module)
+        for hooks in self._hooks.values():
+            if hooks.observe is not None:
+                self.shared_module = replace(self.shared_module, module=hooks.observe(self.shared_module.module))
+        self.parameters = parameters_of(self.shared_module.module)
         if saved:  # safetensors gives tensors out in another order than the model's
             self.parameters = {name: saved[f"model/{name}"] for name in self.parameters}
-        made = [places.carrier(self.travelling) for places in self._places.values() if places.carrier is not None]
-        self.carrier = made[0] if made else raw_carrier(self.parameters)
-        trained = [name for name, _ in self.travelling.module.named_parameters()]
+        made = [hooks.encoding(self.shared_module) for hooks in self._hooks.values() if hooks.encoding is not None]
+        self.encoding = made[0] if made else raw_encoding(self.parameters)
+        trained = [name for name, _ in self.shared_module.module.named_parameters()]
         self._stepper = Stepper(self.spec.rounds.server_optimiser, trained, _under("optimiser/", saved))
         numbers: dict[str, Any] = json.loads(saved["numbers"].numpy().tobytes()) if saved else {}
         self.round: int = numbers.get("round", 0)
@@ -79,8 +79,8 @@ class Aggregation:
         """What each client first said it has: it may not say more later to weigh more."""
         self.stopped: str = numbers.get("stopped", "")
         self.counted = counted or Counted(numbers.get("sums", 0))
-        reach = numbers.get("reach")
-        self.reach: Reach | None = Reach(*reach) if reach else None
+        bounds = numbers.get("reach")
+        self.bounds: ClippingBounds | None = ClippingBounds(*bounds) if bounds else None
         """Of secure sums of updates; measured by the round before."""
 
     # A round
@@ -97,9 +97,9 @@ class Aggregation:
         )
 
     def task_for(self, client: PartyId, held: bytes, task: RoundTask) -> RoundTask:
-        for places in self._places.values():
-            if places.dispatch is not None:
-                task = places.dispatch(client, held, task)
+        for hooks in self._hooks.values():
+            if hooks.dispatch is not None:
+                task = hooks.dispatch(client, held, task)
         return task
 
     def told_first(self) -> Iterator[Message]:
@@ -110,20 +110,20 @@ class Aggregation:
     def handed_out(self) -> Iterator[Message]:
         """What a client that has just come gets before its first task."""
         yield from self.told_first()
-        for places in self._places.values():
-            if places.handed_out is not None:
-                yield places.handed_out()
+        for hooks in self._hooks.values():
+            if hooks.handed_out is not None:
+                yield hooks.handed_out()
 
-    def questions(self, round_number: int) -> Iterator[tuple[Question, Callable[[int, NDArray[np.uint64]], None]]]:
+    def questions(self, round_number: int) -> Iterator[tuple[SumQuery, Callable[[int, NDArray[np.uint64]], None]]]:
         """What the clients are asked for, and who learns the sum."""
-        for places in self._places.values():
-            if places.question is not None and places.learn is not None:
-                question = places.question(round_number)
+        for hooks in self._hooks.values():
+            if hooks.question is not None and hooks.learn is not None:
+                question = hooks.question(round_number)
                 if question is not None:
-                    yield question, places.learn
+                    yield question, hooks.learn
 
     def mean(self) -> WeightedMean:
-        keep = any(places.keeps_replies for places in self._places.values())
+        keep = any(hooks.keeps_replies for hooks in self._hooks.values())
         return WeightedMean(norm_statistics_names(self.parameters), keep=keep)
 
     def trained_by(self, client: PartyId, reply: RoundReply, received: Parameters, reply_bits: int) -> Parameters:
@@ -133,7 +133,7 @@ class Aggregation:
         if self.rows_of.setdefault(client, reply.rows) != reply.rows:
             raise RemoteProtocolError(f"{client} had {self.rows_of[client]} rows before and now says {reply.rows}")
         try:
-            trained = self.carrier.read(reply.parameters, received, reply_bits)
+            trained = self.encoding.read(reply.parameters, received, reply_bits)
         except InvalidBody as error:
             raise RemoteProtocolError(f"{client}'s parameters cannot be read: {error}") from error
         if not all(bool(torch.isfinite(values).all()) for values in trained.values() if values.is_floating_point()):
@@ -152,15 +152,15 @@ class Aggregation:
     def combine(self, mean: WeightedMean) -> None:
         """The mean, adjusted, becomes the next parameters."""
         self.round += 1
-        for places in self._places.values():
-            if places.enter is not None:
-                places.enter(self.round, self.travelling, self.parameters, mean)
+        for hooks in self._hooks.values():
+            if hooks.enter is not None:
+                hooks.enter(self.round, self.shared_module, self.parameters, mean)
         before, after = self.parameters, self._stepper.step(self.parameters, mean.mean())
-        for places in self._places.values():
-            if places.adjust is not None:
-                after = places.adjust(self.round, self.travelling, before, after)
+        for hooks in self._hooks.values():
+            if hooks.adjust is not None:
+                after = hooks.adjust(self.round, self.shared_module, before, after)
         self.parameters = after
-        load_parameters(self.travelling.module, after)
+        load_parameters(self.shared_module.module, after)
 
     def close_round(self, mean: WeightedMean, found: dict[str, float], slowest_seconds: float) -> RoundDone:
         """The round's report; `found` is the score and loss of its model."""
@@ -171,10 +171,10 @@ class Aggregation:
             "bytes_sent": float(sent),
             "bytes_received": float(received),
         }
-        for places in self._places.values():
-            if places.closed is not None:
-                places.closed(self.round, slowest_seconds, sent + received)
-            measures |= places.measures()
+        for hooks in self._hooks.values():
+            if hooks.closed is not None:
+                hooks.closed(self.round, slowest_seconds, sent + received)
+            measures |= hooks.measures()
         for name, value in measures.items():
             self.series.setdefault(name, []).append(value)
         spent = sum(self.series["bytes_sent"]) + sum(self.series["bytes_received"])
@@ -191,7 +191,7 @@ class Aggregation:
 
     def evaluated(self) -> dict[str, float] | None:
         """Of the parameters in the module: score and loss on the aggregator's test rows, where it has some (R0.9)."""
-        return None if self._tests is None else measured(self.spec, self.travelling, self._tests, ranking=True)
+        return None if self._tests is None else measured(self.spec, self.shared_module, self._tests, ranking=True)
 
     def evaluation_task(self) -> EvaluationTask:
         """The round's model as it is, for clients to measure."""
@@ -202,20 +202,20 @@ class Aggregation:
 
     def final(self) -> Published:
         """What is published, encoded once: all clients get the same."""
-        body = self.carrier.broadcast(self.round + 1, self.parameters)  # as the next round would have had it
+        body = self.encoding.broadcast(self.round + 1, self.parameters)  # as the next round would have had it
         return Published(round=self.round, parameters=body, model_digest=digest(body))
 
     def published_to(self, held: bytes, message: Published) -> Published:
-        for places in self._places.values():
-            if places.publish is not None:
-                message = places.publish(held, message)
+        for hooks in self._hooks.values():
+            if hooks.publish is not None:
+                message = hooks.publish(held, message)
         return message
 
     def outcome(self) -> Outcome:
         finished = Finished(self.parameters)
-        for places in self._places.values():
-            if places.finish is not None:
-                last = places.finish(self.travelling, self.parameters)
+        for hooks in self._hooks.values():
+            if hooks.finish is not None:
+                last = hooks.finish(self.shared_module, self.parameters)
                 finished = Finished(last.parameters, finished.metrics | last.metrics, finished.notices + last.notices)
         score = SCORE[self.spec.job.task]
         kept = {score, "auc", "loss"}
@@ -253,11 +253,11 @@ class Aggregation:
     def saved(self) -> bytes:
         """All that the next round needs, safetensors."""
         numbers = {"round": self.round, "series": self.series, "rows_of": self.rows_of, "stopped": self.stopped}
-        numbers["sums"], numbers["reach"] = self.counted.sums, astuple(self.reach) if self.reach else None
+        numbers["sums"], numbers["reach"] = self.counted.sums, astuple(self.bounds) if self.bounds else None
         tensors = {f"model/{name}": values for name, values in self.parameters.items()}
         tensors |= {f"optimiser/{name}": values for name, values in self._stepper.saved().items()}
-        for part, places in self._places.items():
-            tensors |= {f"part/{part}/{name}": values for name, values in places.saved().items()}
+        for part, hooks in self._hooks.items():
+            tensors |= {f"part/{part}/{name}": values for name, values in hooks.saved().items()}
         tensors["numbers"] = torch.from_numpy(np.frombuffer(json.dumps(numbers).encode(), np.uint8).copy())
         return save_parameters(tensors, self._setup.scaling)
 
@@ -288,14 +288,14 @@ SCORE = {"binary": "accuracy", "multiclass": "accuracy", "regression": "r2"}
 
 
 def measured(
-    spec: RoundsSpec, travelling: Travelling, examples: Examples, *, ranking: bool = False
+    spec: RoundsSpec, shared_module: SharedModule, examples: Examples, *, ranking: bool = False
 ) -> dict[str, float]:
     """Accuracy, or R2 of a regression, and the mean loss; with `ranking` the AUC of classes, where there is one."""
     labels = examples.labels
     if labels is None:
         raise ValueError("test rows carry labels")
     regression = spec.job.task == "regression"
-    found = evaluate(travelling.module, travelling.embed(examples.inputs), labels, regression=regression)
+    found = evaluate(shared_module.module, shared_module.embed(examples.inputs), labels, regression=regression)
     score = found.correct / found.rows
     if regression:
         score = 1 + score / max(float(labels.double().var(unbiased=False)), 1e-12)

@@ -12,12 +12,12 @@ from torch import nn
 from vfl.codecs import InvalidBody
 from vfl.errors import Diverged, RemoteProtocolError
 from vfl.horizontal.aggregator import network_of, save_parameters
-from vfl.horizontal.hooks import ClientPlaces, Examples, Updated, Work, parts_of
+from vfl.horizontal.hooks import ClientHooks, Examples, Updated, Work, parts_of
 from vfl.horizontal.input_scaling import agreed, message_of
 from vfl.horizontal.rows import clipped, derived, examples_of
 from vfl.horizontal.secure_statistics import EVALUATION, evaluation_words, pooled
 from vfl.horizontal.standstill import on_own_rows
-from vfl.horizontal.summed_updates import PURPOSE, ROWS_PURPOSE, UpdateSums, reach_of
+from vfl.horizontal.summed_updates import PURPOSE, ROWS_PURPOSE, UpdateSums, bounds_of
 from vfl.horizontal.update_encoding import digest, fit, like, raw_update, read
 from vfl.messages import ColumnScaling, EvaluationTask, Message, Published, RoundReply, RoundTask, SumTask
 from vfl.models.networks import Parameters, load_parameters, parameters_of
@@ -54,8 +54,8 @@ class Participation:
     def __init__(self, setup: Setup[RoundsSpec]) -> None:
         self._setup, self.spec = setup, setup.spec
         self._examples = examples_of(self.spec, setup.table, "training", setup.scaling)
-        self._names, self._places = _places_of(setup)
-        updates = [places.update for places in self._places if places.update is not None]
+        self._names, self._hooks = _hooks_of(setup)
+        updates = [hooks.update for hooks in self._hooks if hooks.update is not None]
         self._update: Callable[[bytes, Work], Updated] = updates[0] if updates else raw_update
         self._stored = b""
         self._tasks: dict[int, int] = {}
@@ -69,7 +69,7 @@ class Participation:
 
     def held(self) -> bytes:
         """Digest of the backbone this client holds."""
-        return next((held for places in self._places if (held := places.held())), b"")
+        return next((held for hooks in self._hooks if (held := hooks.held())), b"")
 
     def reply_to(self, task: RoundTask) -> RoundReply:
         """Receive, prepare, train, encode (rounds.md). Raises RemoteProtocolError for a task it cannot read."""
@@ -119,10 +119,10 @@ class Participation:
         if not self._receive(task):
             return None
         examples = self._examples
-        for places in self._places:
-            if places.prepare is not None:
-                examples = places.prepare(task, examples)
-        amendments = [places.amend for places in self._places if places.amend is not None]
+        for hooks in self._hooks:
+            if hooks.prepare is not None:
+                examples = hooks.prepare(task, examples)
+        amendments = [hooks.amend for hooks in self._hooks if hooks.amend is not None]
 
         def amend(module: nn.Sequential, received: Parameters) -> None:
             for amendment in amendments:
@@ -154,8 +154,8 @@ class Participation:
 
     def _note(self, task: RoundTask, measures: dict[str, float]) -> None:
         self._stored, self.measures = task.parameters, measures
-        for places in self._places:
-            self.measures = self.measures | places.measures()
+        for hooks in self._hooks:
+            self.measures = self.measures | hooks.measures()
         for name, value in self.measures.items():
             self._series.setdefault(name, []).append(value)
 
@@ -164,7 +164,7 @@ class Participation:
         if isinstance(message, ColumnScaling):
             self._told_again(message)
             return
-        takers = [places.take for places in self._places if places.take is not None]
+        takers = [hooks.take for hooks in self._hooks if hooks.take is not None]
         if not takers:
             raise RemoteProtocolError(f"the aggregator handed out {message.kind()}, which this job has no use for")
         for take in takers:
@@ -199,9 +199,9 @@ class Participation:
         if table is None or not agreed or digest(task.parameters) != task.model_digest:
             raise RemoteProtocolError("the aggregator asks for an evaluation that this job does not have")
         module, rows = self._build(), examples_of(self.spec, table, "test", self._setup.scaling)
-        for places in self._places:
-            if places.embed is not None:
-                rows = replace(rows, inputs=places.embed(rows.inputs))
+        for hooks in self._hooks:
+            if hooks.embed is not None:
+                rows = replace(rows, inputs=hooks.embed(rows.inputs))
         try:
             load_parameters(module, read(task.parameters, like(parameters_of(module))))
         except InvalidBody as error:
@@ -216,15 +216,15 @@ class Participation:
             words = np.array([self._examples.rows], np.uint64)
         if task.purpose == EVALUATION and self._evaluated is not None and self._evaluated[0] == task.round:
             words = self._evaluated[1]
-        for places in self._places:
-            if words is None and places.answer is not None:
-                words = places.answer(task.round, task.purpose, task.numbers, self._examples)
+        for hooks in self._hooks:
+            if words is None and hooks.answer is not None:
+                words = hooks.answer(task.round, task.purpose, task.numbers, self._examples)
         return None if words is None else (pooled(self.spec, task.round, task.purpose, len(words)), words)
 
     def _summand(self, task: SumTask) -> tuple[SumTerms, NDArray[np.uint64]] | None:
         trained = self._trained
-        reach = reach_of(task.numbers)
-        if trained is None or trained.round != task.round or reach is None or not self.spec.rounds.secure_sum:
+        bounds = bounds_of(task.numbers)
+        if trained is None or trained.round != task.round or bounds is None or not self.spec.rounds.secure_sum:
             return None
         sums = UpdateSums(self.spec, trained.received)
         words = sums.words(
@@ -232,17 +232,17 @@ class Participation:
             trained.trained,
             self._examples.rows,
             trained.loss,
-            reach,
+            bounds,
             shared_seed=derived(self._setup.joint_seed, "grid", task.round),
             own_seed=derived(self._setup.private_seed, self._setup.me, "grid", task.round),
         )
-        return sums.terms(task.round, reach), words
+        return sums.terms(task.round, bounds), words
 
     def stored(self) -> bytes:
         """What this client holds between rounds, as it was received or as a part keeps it, and what parts remember."""
-        stored = next((places.stored() for places in self._places if places.stored is not None), self._stored)
-        both = zip(self._names, self._places, strict=True)
-        memories = {name: places.memory() for name, places in both if places.memory is not None}
+        stored = next((hooks.stored() for hooks in self._hooks if hooks.stored is not None), self._stored)
+        both = zip(self._names, self._hooks, strict=True)
+        memories = {name: hooks.memory() for name, hooks in both if hooks.memory is not None}
         return msgspec.msgpack.encode(_Held(stored, memories)) if memories else stored
 
     def keep(self, published: Published) -> Outcome:
@@ -252,57 +252,57 @@ class Participation:
         try:
             parameters = self._read(published.parameters)
             metrics = self._concluded(parameters)
-            for places in self._places:
-                if places.complete is not None:
-                    parameters = places.complete(parameters)
+            for hooks in self._hooks:
+                if hooks.complete is not None:
+                    parameters = hooks.complete(parameters)
         except InvalidBody as error:
             raise RemoteProtocolError(f"the published model cannot be read: {error}") from error
         notices = on_own_rows(self._series.get("loss", []), self._examples)
         notices += clipped(self.spec, self._setup.tables, self._setup.scaling)
-        notices += [notice for places in self._places for notice in places.notices()]
+        notices += [notice for hooks in self._hooks for notice in hooks.notices()]
         state = save_parameters(parameters, self._setup.scaling or agreed(self.spec))
         return Outcome(state=state, metrics=metrics, series=self._series, notices=notices)
 
     def _concluded(self, parameters: Parameters) -> dict[str, float]:
         """What parts measure of the published model, each on a module of its own."""
         metrics: dict[str, float] = {}
-        for places in self._places:
-            if places.conclude is not None:
+        for hooks in self._hooks:
+            if hooks.conclude is not None:
                 module = self._build()
                 load_parameters(module, parameters)
-                metrics |= places.conclude(module)
+                metrics |= hooks.conclude(module)
         return metrics
 
     def _augmenting(self, number: int) -> Callable[[nn.Sequential, Examples], tuple[nn.Sequential, Examples]] | None:
         """At most one part gives a client more rows than it has."""
-        augments = [places.augment for places in self._places if places.augment is not None]
+        augments = [hooks.augment for hooks in self._hooks if hooks.augment is not None]
         return partial(augments[0], number) if augments else None
 
     def _read(self, body: bytes) -> Parameters:
         """The parameters of a task or of the published model. Raises InvalidBody."""
         expected = like(dict(self._build().state_dict()))
-        reading = [places.read for places in self._places if places.read is not None]
+        reading = [hooks.read for hooks in self._hooks if hooks.read is not None]
         return reading[0](body, expected) if reading else read(body, expected)
 
     def _receive(self, message: RoundTask | Published) -> bool:
-        return all(places.receive is None or places.receive(message) for places in self._places)
+        return all(hooks.receive is None or hooks.receive(message) for hooks in self._hooks)
 
     def _build(self) -> nn.Sequential:
         module = network_of(self.spec, None)
-        for places in self._places:
-            if places.trained is not None:
-                module = places.trained(module)
-        for places in self._places:
-            if places.observe is not None:
-                module = places.observe(module)
+        for hooks in self._hooks:
+            if hooks.trained is not None:
+                module = hooks.trained(module)
+        for hooks in self._hooks:
+            if hooks.observe is not None:
+                module = hooks.observe(module)
         return module
 
 
-def _places_of(setup: Setup[RoundsSpec]) -> tuple[list[str], list[ClientPlaces]]:
+def _hooks_of(setup: Setup[RoundsSpec]) -> tuple[list[str], list[ClientHooks]]:
     """Names of the parts and what they do here, each given back what it remembered."""
     parts = parts_of(setup.spec)
     held = _Held(setup.saved, {})
     if setup.saved and any(part.remembers(setup.spec) for part in parts):
         held = msgspec.msgpack.decode(setup.saved, type=_Held)
-    places = [part.client(replace(setup, saved=held.memories.get(part.name, held.stored))) for part in parts]
-    return [part.name for part in parts], places
+    hooks = [part.client(replace(setup, saved=held.memories.get(part.name, held.stored))) for part in parts]
+    return [part.name for part in parts], hooks

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from vfl.spec.sections import PartyId
 
 
-class Presence:
+class ConnectedClients:
     def __init__(self) -> None:
         self._held: dict[PartyId, bytes] = {}
         self._new: set[PartyId] = set()

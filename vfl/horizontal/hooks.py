@@ -52,7 +52,7 @@ def unchanged(rows: torch.Tensor) -> torch.Tensor:
 
 
 @dataclass(frozen=True)
-class Travelling:
+class SharedModule:
     """What is trained, sent and averaged each round: a whole model, or what stands behind a backbone that stays."""
 
     module: nn.Sequential
@@ -101,7 +101,7 @@ class Finished:
 
 
 @dataclass(frozen=True)
-class Carrier:
+class UpdateEncoding:
     """How parameters travel: one pair of functions for each direction. Bodies are self-contained."""
 
     broadcast: Callable[[int, Parameters], bytes]
@@ -118,7 +118,7 @@ class Carrier:
 
 
 @dataclass(frozen=True)
-class Question:
+class SumQuery:
     """Whole numbers that clients are asked for; only their sum over the clients is ever read."""
 
     purpose: str
@@ -129,9 +129,9 @@ class Question:
 
 
 @dataclass(frozen=True)
-class AggregatorPlaces:
-    derive: Callable[[nn.Sequential], Travelling] | None = None
-    carrier: Callable[[Travelling], Carrier] | None = None
+class AggregatorHooks:
+    derive: Callable[[nn.Sequential], SharedModule] | None = None
+    encoding: Callable[[SharedModule], UpdateEncoding] | None = None
     observe: Callable[[nn.Sequential], nn.Sequential] | None = None
     """What travels -> the same module, that also keeps statistics of what its layers read."""
     keeps_replies: bool = False
@@ -140,13 +140,13 @@ class AggregatorPlaces:
     """(client, digest of the backbone it last named, task) -> task."""
     handed_out: Callable[[], Message] | None = None
     """What each client is given once, before its first task."""
-    question: Callable[[int], Question | None] | None = None
+    question: Callable[[int], SumQuery | None] | None = None
     """(round) -> what the clients that replied are asked; round 0 asks all, before the first round."""
     learn: Callable[[int, NDArray[np.uint64]], None] | None = None
     """(round, the sums that answer it)."""
-    enter: Callable[[int, Travelling, Parameters, WeightedMean], None] | None = None
+    enter: Callable[[int, SharedModule, Parameters, WeightedMean], None] | None = None
     """(round, what travels, its parameters before the round, the replies' mean so far): may add to the mean."""
-    adjust: Callable[[int, Travelling, Parameters, Parameters], Parameters] | None = None
+    adjust: Callable[[int, SharedModule, Parameters, Parameters], Parameters] | None = None
     """(round, what travels, its parameters before the round, their mean) -> parameters. May load into the module."""
     publish: Callable[[bytes, Published], Published] | None = None
     """(digest of the backbone a client last named, message) -> message."""
@@ -154,12 +154,12 @@ class AggregatorPlaces:
     """Of the round that has just been adjusted, for the report."""
     closed: Callable[[int, float, int], None] | None = None
     """(round, seconds its slowest reply took, payload bytes sent and received): told after each round."""
-    finish: Callable[[Travelling, Parameters], Finished] | None = None
+    finish: Callable[[SharedModule, Parameters], Finished] | None = None
     saved: Callable[[], Parameters] = dict
 
 
 @dataclass(frozen=True)
-class ClientPlaces:
+class ClientHooks:
     receive: Callable[[RoundTask | Published], bool] | None = None
     """False: this client cannot train, because it lacks a backbone it should hold."""
     held: Callable[[], bytes] = bytes
@@ -201,8 +201,8 @@ class Part:
     """A part on both sides. `saved` is what the aggregator's side gave out by `saved`, empty at the start."""
 
     name: str
-    aggregator: Callable[[Setup[RoundsSpec], Mapping[str, torch.Tensor]], AggregatorPlaces]
-    client: Callable[[Setup[RoundsSpec]], ClientPlaces]
+    aggregator: Callable[[Setup[RoundsSpec], Mapping[str, torch.Tensor]], AggregatorHooks]
+    client: Callable[[Setup[RoundsSpec]], ClientHooks]
     remembers: Callable[[RoundsSpec], bool] = lambda _: False
     """Whether its client's side has a memory."""
 

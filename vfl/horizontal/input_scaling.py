@@ -48,8 +48,8 @@ def agreed(spec: RoundsSpec) -> InputScaling | None:
 
 
 def standardising(means: Floats, deviations: Floats) -> InputScaling:
-    reach = DEVIATIONS * deviations
-    return InputScaling(means - reach, means + reach, means, deviations)
+    bounds = DEVIATIONS * deviations
+    return InputScaling(means - bounds, means + bounds, means, deviations)
 
 
 def message_of(scaling: InputScaling) -> ColumnScaling:

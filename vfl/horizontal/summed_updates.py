@@ -31,7 +31,7 @@ CLIP_GROWTH, CAP_GROWTH = 1.5, 4.0
 
 
 @dataclass(frozen=True)
-class Reach:
+class ClippingBounds:
     """What a round's numbers are measured in; public."""
 
     clip: float
@@ -40,17 +40,17 @@ class Reach:
     """Rows at which a client's weight is one, and beyond which it does not grow."""
 
 
-def reach_of(numbers: tuple[float, ...]) -> Reach | None:
+def bounds_of(numbers: tuple[float, ...]) -> ClippingBounds | None:
     """As it came in a task; None where it is none."""
     if len(numbers) != 2 or not 1e-9 < numbers[0] < 1e9 or not 1 <= numbers[1] < 1 << 33:
         return None
-    return Reach(*numbers)
+    return ClippingBounds(*numbers)
 
 
-def first_reach(parameters: Parameters, mean_rows: float) -> Reach:
+def first_bounds(parameters: Parameters, mean_rows: float) -> ClippingBounds:
     """Of the first round: nothing has been measured yet but the model and the pooled rows."""
     norm = math.sqrt(sum(float((v.double() ** 2).sum()) for v in parameters.values() if v.is_floating_point()))
-    return Reach(clip=max(norm / 2, 1e-3), cap=max(1.0, math.ceil(CAP_GROWTH * mean_rows)))
+    return ClippingBounds(clip=max(norm / 2, 1e-3), cap=max(1.0, math.ceil(CAP_GROWTH * mean_rows)))
 
 
 @dataclass(frozen=True)
@@ -64,10 +64,10 @@ class Summed:
     """Of the clients' cut differences; the next C follows from it."""
 
 
-def next_reach(summed: Summed, clients: int) -> Reach:
+def next_bounds(summed: Summed, clients: int) -> ClippingBounds:
     """A little more room than the clients have just needed."""
     cap = max(1.0, math.ceil(CAP_GROWTH * summed.rows / clients))
-    return Reach(clip=max(CLIP_GROWTH * summed.mean_norm, 1e-6), cap=cap)
+    return ClippingBounds(clip=max(CLIP_GROWTH * summed.mean_norm, 1e-6), cap=cap)
 
 
 class UpdateSums:
@@ -84,7 +84,7 @@ class UpdateSums:
         self.values = sum(math.prod(shape) for shape in self._shapes.values())
         self._digits = [math.ceil(bits / self.bits) for bits in (COUNT_BITS, FRACTION_BITS + 1, COUNT_BITS)]
 
-    def terms(self, round_number: int, reach: Reach) -> SumTerms:
+    def terms(self, round_number: int, bounds: ClippingBounds) -> SumTerms:
         return SumTerms(
             job=self._spec.digest(),
             round=round_number,
@@ -93,7 +93,7 @@ class UpdateSums:
             words=self.values + sum(self._digits),
             word_bits=self.word_bits,
             threshold=majority(self._spec.cohort),
-            numbers=(reach.clip, reach.cap),
+            numbers=(bounds.clip, bounds.cap),
         )
 
     def words(
@@ -102,21 +102,21 @@ class UpdateSums:
         trained: Parameters,
         rows: int,
         loss: float,
-        reach: Reach,
+        bounds: ClippingBounds,
         shared_seed: bytes,
         own_seed: bytes,
     ) -> NDArray[np.uint64]:
         """One client's vector. Raises Diverged where a value is not finite."""
-        rows = min(rows, int(reach.cap))
-        scaled = (self._flat(trained) - self._flat(received)) * np.float32(rows / reach.cap)
-        codes = to_codes(scaled, reach.clip, self.bits, shared_seed, own_seed)
-        length = min(float(np.linalg.norm(scaled.astype(np.float64))), reach.clip) / reach.clip
+        rows = min(rows, int(bounds.cap))
+        scaled = (self._flat(trained) - self._flat(received)) * np.float32(rows / bounds.cap)
+        codes = to_codes(scaled, bounds.clip, self.bits, shared_seed, own_seed)
+        length = min(float(np.linalg.norm(scaled.astype(np.float64))), bounds.clip) / bounds.clip
         extras = (rows, round(length * (1 << FRACTION_BITS)), min(round(loss * (1 << FRACTION_BITS)), LARGEST_LOSS))
         digits = [self._spread(number, count) for number, count in zip(extras, self._digits, strict=True)]
         return np.concatenate([codes.astype(np.uint64), *digits])
 
     def read(
-        self, total: NDArray[np.uint64], clients: int, received: Parameters, reach: Reach, shared_seed: bytes
+        self, total: NDArray[np.uint64], clients: int, received: Parameters, bounds: ClippingBounds, shared_seed: bytes
     ) -> Summed | None:
         """The mean of the clients in the sum; None where the sum says that they have no rows, which no client says."""
         codes, rest = total[: self.values], total[self.values :]
@@ -125,14 +125,14 @@ class UpdateSums:
             extras.append(self._joined(rest[:count]))
             rest = rest[count:]
         rows, length, loss = extras
-        if not 0 < rows <= clients * reach.cap or length > clients << FRACTION_BITS or loss > clients * LARGEST_LOSS:
+        if not 0 < rows <= clients * bounds.cap or length > clients << FRACTION_BITS or loss > clients * LARGEST_LOSS:
             return None
-        mean = from_sum(codes, clients, reach.clip, self.bits, shared_seed) * np.float32(reach.cap / rows)
+        mean = from_sum(codes, clients, bounds.clip, self.bits, shared_seed) * np.float32(bounds.cap / rows)
         return Summed(
             parameters=self._shaped(self._flat(received) + mean, received),
             rows=rows,
             loss=loss / (1 << FRACTION_BITS) / clients,
-            mean_norm=length / (1 << FRACTION_BITS) / clients * reach.clip,
+            mean_norm=length / (1 << FRACTION_BITS) / clients * bounds.clip,
         )
 
     def _flat(self, parameters: Parameters) -> NDArray[np.float32]:

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from vfl.codecs.parameters import Format, Shape, decode_parameters, encode_parameters, shapes
-from vfl.horizontal.hooks import Carrier, Updated, Work
+from vfl.horizontal.hooks import Updated, UpdateEncoding, Work
 from vfl.models.local_training import train
 from vfl.models.networks import Parameters, from_arrays, load_parameters, parameters_of, to_arrays
 
@@ -29,9 +29,9 @@ def read(body: bytes, expected: dict[str, Shape], form: Format = RAW) -> Paramet
     return from_arrays(decode_parameters(body, expected, form))
 
 
-def raw_carrier(travelling: Parameters) -> Carrier:
-    expected = like(travelling)
-    return Carrier(
+def raw_encoding(shared_module: Parameters) -> UpdateEncoding:
+    expected = like(shared_module)
+    return UpdateEncoding(
         broadcast=lambda _round, parameters: write(parameters),
         received=lambda body: read(body, expected),
         read=lambda body, _received, _bits: read(body, expected),

@@ -64,7 +64,7 @@ class Arithmetic(Protocol[V]):
     def plus(self, value: V, rows: Floats) -> V:
         """value + rows, a number per row."""
 
-    def less_encrypted(self, value: V, rows: Floats) -> V:
+    def subtract_encrypted(self, value: V, rows: Floats) -> V:
         """value - rows, the rows taken through a ciphertext of their own where values are ciphertexts."""
 
 
@@ -100,7 +100,7 @@ class Numbers:
     def plus(self, value: Floats, rows: Floats) -> Floats:
         return value + rows
 
-    def less_encrypted(self, value: Floats, rows: Floats) -> Floats:
+    def subtract_encrypted(self, value: Floats, rows: Floats) -> Floats:
         return value - rows
 
     def sums(self, products: RowProducts[Floats]) -> Floats:
@@ -320,7 +320,7 @@ class Top:
             else:
                 slope, constant = LINEAR_ERROR[self._loss]
                 error = values.weighted_sum(inputs, slope * row, slope * offset[:, k] + constant - target)
-            errors.append(values.less_encrypted(error, targets[:, k]) if self._encrypt_labels else error)
+            errors.append(values.subtract_encrypted(error, targets[:, k]) if self._encrypt_labels else error)
         return errors
 
 

@@ -71,7 +71,7 @@ def _of_rounds(spec: RoundsSpec) -> Iterator[Notice]:
 
 
 def _of_backbone(spec: RoundsSpec) -> Iterator[Notice]:
-    backbone, held = spec.backbone_decoder, spec.brings(spec.roster.aggregator)
+    backbone, held = spec.backbone_decoder, spec.tables_of(spec.roster.aggregator)
     if backbone is None:
         return
     if not spec.model.first_model and "first" not in held:

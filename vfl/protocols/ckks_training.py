@@ -96,7 +96,7 @@ def feature_party(setup: Setup[TrainingSpec]) -> Flow[Outcome]:
         if not learns:  # nothing it hears of this step changes what it sends: it encrypts on while the other side works
             prepared = next(encrypted, None)
         masked = yield from receive(MaskedGradient, label, step)  # 7
-        with blaming(label):
+        with attributed_to(label):
             sent = Masked(masked.packed, masked.masked)
             opened = block.key.open(sent, groups, output_sums(setup.spec), len(blocks(rows, SLOTS)))
         yield from send(label, OpenedGradient(step, opened))  # 9
@@ -120,7 +120,7 @@ def feature_party(setup: Setup[TrainingSpec]) -> Flow[Outcome]:
         yield from send(label, keys)  # 12
         yield from send(label, EncryptedEvaluation(number, columns))
         asked = yield from receive(MaskedScores, label, number)  # 13
-        with blaming(label):
+        with attributed_to(label):
             groups = score_groups(len(rows), setup.spec.outputs) if linear else groups_for(values)
             opened = key.open(Masked(asked.packed, asked.masked), groups)
         yield from send(label, OpenedScores(number, opened))  # 14
@@ -177,7 +177,7 @@ def label_party(setup: Setup[TrainingSpec]) -> Flow[Outcome]:
         parts, sums, cut_errors = blocks(rows, SLOTS), EncryptedSums(values), []
         for part in parts:
             sent = yield from receive(EncryptedEmbedding, feature, step)  # 2
-            with blaming(feature):
+            with attributed_to(feature):
                 embedding = ckks.load(sent.columns, width, len(part), repeats(max(map(len, parts))))
             passes = side.passes(ckks, embedding, part)  # 3 to 6
             ckks.add_products(sums, passes.products)
@@ -189,7 +189,7 @@ def label_party(setup: Setup[TrainingSpec]) -> Flow[Outcome]:
             yield from send(feature, cut_error)  # 8
         ckks.prepare_zeros(len(groups_for(values)))  # for the next step, while the feature party opens this one
         opened = yield from receive(OpenedGradient, feature, step)  # 9
-        with blaming(feature):
+        with attributed_to(feature):
             gradients = mask.remove(opened.values)
         side.update(gradients, len(rows), step)  # 10
         yield from report(StepDone(step, steps, epoch, side.dropped))
@@ -203,12 +203,12 @@ def label_party(setup: Setup[TrainingSpec]) -> Flow[Outcome]:
         ckks = yield from _public_key(feature, preset.for_evaluation(), scored)  # 12
         used.append(ckks.operations)
         held_out = yield from receive(EncryptedEvaluation, feature, number)
-        with blaming(feature):
+        with attributed_to(feature):
             embedding = ckks.load(held_out.columns, width, len(rows), repeats(len(rows)) if scored else 1)
         masked, mask = _masked_scores(ckks, side, embedding, rows)
         yield from send(feature, MaskedScores(number, *masked))  # 13
         opened_scores = yield from receive(OpenedScores, feature, number)  # 14
-        with blaming(feature):
+        with attributed_to(feature):
             opened_part = mask.remove(opened_scores.values).reshape(setup.spec.outputs, -1).T
         scores.append(opened_part if scored else opened_part + side.top.own_part(side.own[rows]))
     return side.outcome(np.concatenate(scores), _summed(used))
@@ -228,7 +228,7 @@ def _cut_error(setup: Setup[TrainingSpec], key: CkksPrivateKey, cut: EncryptedEr
     basis = floats(cut.basis, rank, width)
     if basis is None or not np.allclose(basis @ basis.T, np.eye(rank), atol=1e-6):
         raise RemoteProtocolError(f"{label} sent a basis that is not {rank} orthonormal rows of {width}")
-    with blaming(label):
+    with attributed_to(label):
         return key.decrypt_cut(cut.columns, rank, rows) @ basis
 
 
@@ -239,12 +239,12 @@ def _masked_scores(
     top = side.top
     if not top.shape.hidden:
         return ckks.mask_scores(ckks.scores(embedding, top.embedding_weights))
-    return ckks.mask_sums(ckks.pick_rows(top.output(ckks, embedding, side.own[rows])))
+    return ckks.mask_sums(ckks.select_slots(top.output(ckks, embedding, side.own[rows])))
 
 
 def _public_key(feature: PartyId, preset: CkksPreset, values: int) -> Flow[CkksPublicKey]:
     keys = yield from receive(PublicKeys, feature)
-    with blaming(feature):
+    with attributed_to(feature):
         ckks = CkksPublicKey(preset, PublicMaterial(keys.public, keys.relinearise, keys.packing), values)
     ckks.prepare_zeros(len(groups_for(values)) if values else 0)  # while the feature party encrypts
     return ckks
@@ -271,7 +271,7 @@ def _summed(counters: Iterable[Counter[str]]) -> dict[str, int]:
 
 
 @contextmanager
-def blaming(peer: PartyId) -> Iterator[None]:
+def attributed_to(peer: PartyId) -> Iterator[None]:
     """What the gate refuses was sent by this peer."""
     try:
         yield

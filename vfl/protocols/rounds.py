@@ -28,7 +28,7 @@ from vfl.errors import LocalProtocolError, RemoteProtocolError, SecureSumFailed,
 from vfl.flow import Flow, await_next, receive_any, report, send
 from vfl.horizontal.aggregator import MOST_ROWS, Aggregation, Counted
 from vfl.horizontal.client import Participation
-from vfl.horizontal.connected_clients import Presence
+from vfl.horizontal.connected_clients import ConnectedClients
 from vfl.horizontal.input_scaling import (
     PURPOSE,
     of_first_model,
@@ -42,7 +42,7 @@ from vfl.horizontal.mean import WeightedMean
 from vfl.horizontal.rows import check_fit, column_name, derived
 from vfl.horizontal.secure_statistics import EVALUATION, EVALUATION_WORDS, evaluation_of, pooled
 from vfl.horizontal.selection import cohort
-from vfl.horizontal.summed_updates import ROWS_PURPOSE, UpdateSums, first_reach, next_reach
+from vfl.horizontal.summed_updates import ROWS_PURPOSE, UpdateSums, first_bounds, next_bounds
 from vfl.messages import (
     ClientReady,
     ColumnScaling,
@@ -58,7 +58,7 @@ from vfl.notices import Notice
 from vfl.protocols import Protocol
 from vfl.protocols.secure_sum import contribute, sum_of
 from vfl.reports import Outcome, Progress, Refused, RoundDone, Warned
-from vfl.secure_sum.terms import Attendance, SumResult, SumTerms
+from vfl.secure_sum.terms import SumLog, SumResult, SumTerms
 from vfl.setup import Setup
 from vfl.spec.rounds import RoundsSpec
 from vfl.spec.sections import PartyId, Role
@@ -72,13 +72,13 @@ MESSAGES_PER_REPLY = 64
 
 def aggregator(setup: Setup[RoundsSpec]) -> Flow[Outcome]:
     spec, rounds = setup.spec, setup.spec.rounds
-    present = Presence()
+    present = ConnectedClients()
     side = yield from _begun(setup, present)  # 0
     if not side.round:
         yield from _pool(side, 0, [client for client in spec.roster.clients if client in present], present)
     while not side.over:
-        body = side.carrier.broadcast(side.round + 1, side.parameters)
-        bits = side.carrier.reply_bits(side.round + 1)
+        body = side.encoding.broadcast(side.round + 1, side.parameters)
+        bits = side.encoding.reply_bits(side.round + 1)
         for _ in range(TRIES):
             enough = len(present) >= rounds.min_clients
             yield from _await_clients(spec, present, 0.0 if enough else rounds.deadline_seconds)
@@ -146,7 +146,7 @@ def client(setup: Setup[RoundsSpec]) -> Flow[Outcome]:
                 message = None
 
 
-def _begun(setup: Setup[RoundsSpec], present: Presence) -> Flow[Aggregation]:
+def _begun(setup: Setup[RoundsSpec], present: ConnectedClients) -> Flow[Aggregation]:
     """The aggregator's side once its clients are there, and once it is known how columns are scaled."""
     spec, seconds, counted = setup.spec, setup.spec.rounds.deadline_seconds, Counted()
     scaling = scaling_in(setup.saved) or of_first_model(spec, setup.first_model)
@@ -183,14 +183,14 @@ def _scaled(setup: Setup[RoundsSpec], hub: PartyId) -> Flow[Setup[RoundsSpec]]:
     return setup
 
 
-def _greet(side: Aggregation, client: PartyId, present: Presence) -> Flow[None]:
+def _greet(side: Aggregation, client: PartyId, present: ConnectedClients) -> Flow[None]:
     """What a client that has just come is given before anything is asked of it."""
     if present.just_came(client):
         for message in side.handed_out():
             side.counted.sent += yield from send(client, message)
 
 
-def _pool(side: Aggregation, number: int, clients: list[PartyId], present: Presence) -> Flow[None]:
+def _pool(side: Aggregation, number: int, clients: list[PartyId], present: ConnectedClients) -> Flow[None]:
     """What parts ask these clients, by secure sums: nobody's own numbers are read."""
     if side.spec.rounds.secure_sum and not number:
         terms = pooled(side.spec, 0, ROWS_PURPOSE, 1)
@@ -198,7 +198,7 @@ def _pool(side: Aggregation, number: int, clients: list[PartyId], present: Prese
         mean_rows = int(result.words[0]) / len(result.contributors)
         if not 1 <= mean_rows < MOST_ROWS:
             raise SecureSumFailed(f"the clients' rows cannot be {mean_rows:.3g} each: somebody spoilt their sum")
-        side.reach = first_reach(side.parameters, mean_rows)
+        side.bounds = first_bounds(side.parameters, mean_rows)
     for question, learn in side.questions(number):
         terms = pooled(side.spec, number, question.purpose, question.words, question.numbers)
         if not number:
@@ -206,20 +206,20 @@ def _pool(side: Aggregation, number: int, clients: list[PartyId], present: Prese
             learn(number, result.words)
             continue
         try:
-            result = yield from _sum(side.spec, side.counted, terms, clients, present, Attendance())
+            result = yield from _sum(side.spec, side.counted, terms, clients, present, SumLog())
             learn(number, result.words)
         except SecureSumFailed as error:  # a round can do without
             yield from report(Progress(f"{question.purpose} of round {number} are not known: {error}"))
 
 
-def _evaluate(side: Aggregation, clients: list[PartyId], present: Presence) -> Flow[dict[str, float]]:
+def _evaluate(side: Aggregation, clients: list[PartyId], present: ConnectedClients) -> Flow[dict[str, float]]:
     """The round's model on the test rows of its clients, where the aggregator has none (R0.9)."""
     task = side.evaluation_task()
     for client in clients:
         side.counted.sent += yield from send(client, task)
     terms = pooled(side.spec, side.round, EVALUATION, EVALUATION_WORDS)
     try:
-        result = yield from _sum(side.spec, side.counted, terms, clients, present, Attendance())
+        result = yield from _sum(side.spec, side.counted, terms, clients, present, SumLog())
     except SecureSumFailed as error:
         yield from report(Progress(f"round {side.round} is not measured: {error}"))
         return {}
@@ -231,7 +231,7 @@ def _sum_before(
     counted: Counted,
     terms: SumTerms,
     clients: list[PartyId],
-    present: Presence,
+    present: ConnectedClients,
     side: Aggregation | None = None,
 ) -> Flow[SumResult]:
     """A sum that nothing goes on without, tried as often as a round; `side` greets whom it asks."""
@@ -241,7 +241,7 @@ def _sum_before(
             for client in there:
                 yield from _greet(side, client, present)
         try:
-            return (yield from _sum(spec, counted, terms, there, present, Attendance()))
+            return (yield from _sum(spec, counted, terms, there, present, SumLog()))
         except SecureSumFailed as error:
             if tries == TRIES:
                 raise
@@ -255,8 +255,8 @@ def _sum(
     counted: Counted,
     terms: SumTerms,
     clients: list[PartyId],
-    present: Presence,
-    seen: Attendance,
+    present: ConnectedClients,
+    seen: SumLog,
 ) -> Flow[SumResult]:
     try:
         return (yield from sum_of(terms, counted.next_sum(), clients, spec.rounds.deadline_seconds, seen))
@@ -271,7 +271,7 @@ def _sum(
             present.welcome(client, ready.backbone_digest)
 
 
-def _await_clients(spec: RoundsSpec, present: Presence, seconds: float) -> Flow[None]:
+def _await_clients(spec: RoundsSpec, present: ConnectedClients, seconds: float) -> Flow[None]:
     """Who is not there yet, or was lost, is there once it says so; all together are awaited so long at most.
 
     A wait ends early where a client has left or is just coming back: too few are waited for again while there is time.
@@ -291,14 +291,14 @@ class _Collected:
 
     def __init__(self, side: Aggregation, task: RoundTask, reply_bits: int) -> None:
         self._side, self._task, self._bits = side, task, reply_bits
-        self._received = side.carrier.received(task.parameters)
+        self._received = side.encoding.received(task.parameters)
         self._seconds = side.spec.rounds.deadline_seconds
         self.mean: WeightedMean = side.mean()
         self.answered = 0
         self.replied: list[PartyId] = []
         self.slowest = 0.0
 
-    def gather(self, chosen: list[PartyId], present: Presence) -> Flow[None]:
+    def gather(self, chosen: list[PartyId], present: ConnectedClients) -> Flow[None]:
         for sender in chosen:
             try:
                 reply = yield from self._reply_of(sender, present)
@@ -309,14 +309,14 @@ class _Collected:
                 self.answered += 1
                 yield from report(Refused(sender, str(error)))
 
-    def sum(self, chosen: list[PartyId], present: Presence) -> Flow[None]:
+    def sum(self, chosen: list[PartyId], present: ConnectedClients) -> Flow[None]:
         """The same where only the sum of the replies is read, and enters the mean as one."""
-        side, reach, seen = self._side, self._side.reach, Attendance()
-        if reach is None:
+        side, bounds, seen = self._side, self._side.bounds, SumLog()
+        if bounds is None:
             raise LocalProtocolError("a secure round has no measure yet")
         layout = UpdateSums(side.spec, self._received)
         seed = derived(side.seed, "grid", self._task.round)
-        terms = layout.terms(self._task.round, reach)
+        terms = layout.terms(self._task.round, bounds)
         try:
             result = yield from _sum(side.spec, side.counted, terms, chosen, present, seen)
         except SecureSumFailed as error:
@@ -324,11 +324,11 @@ class _Collected:
             return
         finally:
             self.slowest = seen.seconds
-        summed = layout.read(result.words, len(result.contributors), self._received, reach, seed)
+        summed = layout.read(result.words, len(result.contributors), self._received, bounds, seed)
         if summed is None:
             yield from report(Progress(f"the sum of round {self._task.round} names no rows: somebody spoilt it"))
             return
-        side.reach = next_reach(summed, len(result.contributors))
+        side.bounds = next_bounds(summed, len(result.contributors))
         self.mean.add(summed.parameters, summed.rows)
         self.mean.replies = self.answered = len(result.contributors)
         # Who gave words and then left, came back afresh or was barred is asked nothing more of this round.
@@ -340,7 +340,7 @@ class _Collected:
         rounds = self._side.spec.rounds
         return self.mean.replies >= rounds.min_clients and self.answered >= math.ceil(rounds.quorum * len(chosen))
 
-    def _reply_of(self, sender: PartyId, present: Presence) -> Flow[RoundReply | None]:
+    def _reply_of(self, sender: PartyId, present: ConnectedClients) -> Flow[RoundReply | None]:
         """This round's reply, or None where the client is late, lost, or has come back without it."""
         for _ in range(MESSAGES_PER_REPLY):
             delivery = yield from await_next(sender, self._seconds)

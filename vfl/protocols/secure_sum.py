@@ -43,7 +43,7 @@ from vfl.messages import (
 from vfl.reports import Refused
 from vfl.secure_sum.aggregator import Collection
 from vfl.secure_sum.client import Member
-from vfl.secure_sum.terms import Attendance, SumResult, SumTerms
+from vfl.secure_sum.terms import SumLog, SumResult, SumTerms
 from vfl.spec.sections import PartyId
 
 MESSAGES_PER_STEP: Final = 64
@@ -55,7 +55,7 @@ Down = TypeVar("Down", PairKeys, SealedShares, UnmaskTask)
 
 
 def sum_of(
-    terms: SumTerms, number: int, cohort: Sequence[PartyId], seconds: float, seen: Attendance | None = None
+    terms: SumTerms, number: int, cohort: Sequence[PartyId], seconds: float, seen: SumLog | None = None
 ) -> Flow[SumResult]:
     """The aggregator's side: one sum over those clients of the cohort that stay until their words have come.
 
@@ -66,7 +66,7 @@ def sum_of(
     """
     if 2 * terms.threshold <= len(cohort):
         raise ValueError(f"a threshold of {terms.threshold} is not more than half of {len(cohort)} clients")
-    seen = seen if seen is not None else Attendance()
+    seen = seen if seen is not None else SumLog()
     side = Collection(terms, number, seen)
     steps = _Steps(side, terms.threshold, number, seconds, seen)
     for client in cohort:
@@ -131,7 +131,7 @@ def _due(kind: type[Down], task: SumTask, hub: PartyId) -> Flow[Down | Message]:
 class _Steps:
     """Waits for one message of each client, step by step."""
 
-    def __init__(self, side: Collection, threshold: int, number: int, seconds: float, seen: Attendance) -> None:
+    def __init__(self, side: Collection, threshold: int, number: int, seconds: float, seen: SumLog) -> None:
         self._side, self._threshold, self._number, self._seen = side, threshold, number, seen
         self._seconds = self._left = seconds
 

@@ -15,7 +15,7 @@ from vfl.secure_sum.terms import (
     DIGEST_BYTES,
     MASKING_KEY,
     SELF_MASK,
-    Attendance,
+    SumLog,
     SumResult,
     SumTerms,
     by_name,
@@ -27,7 +27,7 @@ from vfl.spec.sections import PartyId
 class Collection:
     """`take_...` enter one client's message, or raise RemoteProtocolError or CryptoError and leave it out."""
 
-    def __init__(self, terms: SumTerms, number: int, seen: Attendance) -> None:
+    def __init__(self, terms: SumTerms, number: int, seen: SumLog) -> None:
         self._terms, self._number, self._seen = terms, number, seen
         self._pairs: dict[PartyId, PublicPair] = {}
         self._keys: KeyList

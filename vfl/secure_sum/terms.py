@@ -77,7 +77,7 @@ class SumResult:
 
 
 @dataclass
-class Attendance:
+class SumLog:
     """What else the aggregator saw while it waited; filled in even where the sum fails."""
 
     left: set[PartyId] = field(default_factory=set)

@@ -35,129 +35,131 @@ class Facts:
 
 
 @dataclass(frozen=True)
-class Clash:
+class Conflict:
     name: str
     facts: frozenset[str]
     why: str
     ways_out: str
 
 
-def _clash(name: str, facts: tuple[str, ...], why: str, ways_out: str) -> Clash:
-    return Clash(name, frozenset(facts), why, ways_out)
+def _conflict(name: str, facts: tuple[str, ...], why: str, ways_out: str) -> Conflict:
+    return Conflict(name, frozenset(facts), why, ways_out)
 
 
-CLASHES = (
-    _clash(
+CONFLICTS = (
+    _conflict(
         "X1",
         ("model_inversion at the aggregator", "secure_sum = true"),
         "inverting needs each client's own model, and the masked sum hides it",
         'Set where = "clients", or secure_sum = false.',
     ),
-    _clash(
+    _conflict(
         "X2",
         ("secure_sum = true", "a codec other than grid"),
         "masked words add only on one grid that all clients share",
         'Set codec = "grid" (or "auto", which picks it), or secure_sum = false.',
     ),
-    _clash(
+    _conflict(
         "X2",
         ("secure_sum = true", 'storage = "layers"'),
         "a sum takes each client's whole difference at once, at full precision",
         'Set storage = "model", or secure_sum = false.',
     ),
-    _clash(
+    _conflict(
         "norm",
         ("secure_sum = true", "reply_norm_limit > 0"),
         "nobody sees a single reply, so none can be measured",
         "Set reply_norm_limit = 0 (clients cut their own differences), or secure_sum = false.",
     ),
-    _clash("X3", ("words of the grid's sum too narrow",), "the sum of the cohort's codes would wrap", ""),
-    _clash(
+    _conflict("X3", ("words of the grid's sum too narrow",), "the sum of the cohort's codes would wrap", ""),
+    _conflict(
         "X4",
         ('reply = "parameters"', "fewer than 3 bits"),
         "whole parameters lose each round's small changes at so few bits: training stalls or collapses",
         'Set reply = "difference", or stored_bits and reply_bits to at least 3.',
     ),
-    _clash(
+    _conflict(
         "X4",
         ("feedback = false", "stored_bits below 5"),
         "what the codec drops each round is lost for good: training stalls or collapses",
         "Set feedback = true, or stored_bits to at least 5.",
     ),
-    _clash(
+    _conflict(
         "X5",
         ('storage = "layers"', 'rounding = "nearest"'),
         "every update below half a step vanishes",
         'Set rounding = "stochastic", or storage = "model".',
     ),
-    _clash(
+    _conflict(
         "X5",
         ('storage = "layers"', "an optimiser with state at full precision"),
         "its state is as large as the weights that are kept small",
         "Use sgd without momentum, or keep_optimiser = true, which keeps momentum at 8 bits.",
     ),
-    _clash(
+    _conflict(
         "X6",
         ("model_inversion", "a regression"),
         "there are no classes to balance",
         "Leave the part out.",
     ),
-    _clash(
+    _conflict(
         "X7",
         ('model_inversion with space = "inputs"', "backbone_decoder"),
         "the frozen backbone's statistics describe the aggregator's rows, not the clients'",
         'Set space = "features".',
     ),
-    _clash(
+    _conflict(
         "X8",
         ('derive = "student"', "no public rows"),
         "there are no rows on which a student can be aligned",
         "Name rows without labels under the aggregator's [data] public, or use another derive.",
     ),
-    _clash(
+    _conflict(
         "X8",
         ('carry_back = "distil"', "no public rows"),
         "there are no rows on which to distil",
         'Name rows without labels under the aggregator\'s [data] public, or use carry_back = "copy" or "delta".',
     ),
-    _clash(
+    _conflict(
         "X8",
         ("carry_back by copy or delta", "decoders of different shape"),
         "nothing of the trained decoder fits the first model's",
         "",
     ),
-    _clash("X9", ("the model is not cut at a named block",), "the decoder must be the blocks behind a named one", ""),
-    _clash(
+    _conflict(
+        "X9", ("the model is not cut at a named block",), "the decoder must be the blocks behind a named one", ""
+    ),
+    _conflict(
         "X10",
         ("shared_data", "no shared rows"),
         "there are no rows on which to adjust the mean",
         "Name labelled rows under the aggregator's [data] shared, or leave the part out.",
     ),
-    _clash(
+    _conflict(
         "undo",
         ("shared_data", "undo = false"),
         "shared rows with wrong labels would then pull the model down, unseen",
         'Set undo = true; for an ablation, allow = ["undo"].',
     ),
-    _clash(
+    _conflict(
         "X11",
         ("privacy.epsilon > 0", 'reply = "parameters"'),
         "noise is calibrated to a clipped difference",
         'Set reply = "difference", or epsilon = 0.',
     ),
-    _clash(
+    _conflict(
         "X12",
         ("privacy.epsilon > 0", 'norm = "batch"'),
         "norm statistics would leave outside the clipped vector, unprotected",
         'Set model.norm = "group" or "none", or epsilon = 0.',
     ),
-    _clash(
+    _conflict(
         "X14",
         ("secure_sum = true", "fewer than 3 clients per sum"),
         "the sum shows each of two clients the other's update",
         "Choose at least three clients per round, or secure_sum = false.",
     ),
-    _clash(
+    _conflict(
         "X14",
         ("model.input_range left out", "fewer than 3 clients in the roster"),
         "means and deviations of columns are then pooled by a secure sum, and a sum over two shows each the other's",
@@ -174,7 +176,7 @@ def check(rounds: Rounds, facts: Facts) -> None:
             raise SpecConflict(
                 f"job specification: rounds.allow names {waiver!r}", fix=f"It can waive {', '.join(sorted(WAIVABLE))}."
             )
-    for clash in CLASHES:
+    for clash in CONFLICTS:
         if clash.facts <= holds.keys() and clash.name not in rounds.allow:
             ways_out = clash.ways_out or next(holds[fact] for fact in clash.facts if holds[fact])
             raise SpecConflict(

@@ -6,7 +6,7 @@ What cannot work is refused when it is built: `vfl.spec.conflicts` compares what
 from typing import Literal
 
 from vfl.errors import NotAvailable
-from vfl.spec import conflicts as clashes
+from vfl.spec import conflicts
 from vfl.spec.network_names import block_names, widths_of
 from vfl.spec.rounds_settings import (
     BackboneDecoder,
@@ -20,11 +20,11 @@ from vfl.spec.rounds_settings import (
     SharedData,
 )
 from vfl.spec.sections import (
-    Brought,
     Job,
     PartyId,
     Role,
     Section,
+    TableUse,
     canonical,
     check_job,
     check_optimiser,
@@ -63,7 +63,7 @@ class RoundsSpec(Section, frozen=True, kw_only=True):
         self._check_compressed_sync()
         self._check_shared_data()
         self._check_model_inversion()
-        clashes.check(self.rounds, self._facts())
+        conflicts.check(self.rounds, self._facts())
         if self.backbone_decoder is not None:
             self.backbone_decoder.check(self.model, self.job.task)
         if self.rounds.privacy.epsilon > 0:
@@ -158,7 +158,7 @@ class RoundsSpec(Section, frozen=True, kw_only=True):
             require(1 <= bits <= 8, f"{table}.{name} must be 1 to 8, not {bits}")
         require(0.0 < terms.kept_share <= 1.0, f"{table}.kept_share must lie in (0, 1]")
         require(0.0 < terms.link_seconds < float("inf"), f"{table}.link_seconds must be positive")
-        require(0 <= terms.word_bits <= clashes.LARGEST_WORD_BITS, f"{table}.word_bits must be 0 to 32")
+        require(0 <= terms.word_bits <= conflicts.LARGEST_WORD_BITS, f"{table}.word_bits must be 0 to 32")
         require(
             terms.codec != "sparse" or terms.reply == "difference",
             f'{table}.codec = "sparse" sends the largest changes: set reply = "difference"',
@@ -216,9 +216,9 @@ class RoundsSpec(Section, frozen=True, kw_only=True):
             terms.space == "inputs" or terms.cut in cuts, f"{table}.cut: {terms.cut!r} is none of {', '.join(cuts)}"
         )
 
-    def _facts(self) -> clashes.Facts:
+    def _facts(self) -> conflicts.Facts:
         model = self.model
-        return clashes.Facts(
+        return conflicts.Facts(
             cohort=self.cohort,
             clients=len(self.roster.clients),
             pools_columns=self.pools_columns,
@@ -313,17 +313,17 @@ class RoundsSpec(Section, frozen=True, kw_only=True):
         return self.roster.aggregator
 
     @property
-    def indispensable(self) -> frozenset[PartyId]:
+    def required_parties(self) -> frozenset[PartyId]:
         """The parties without which the job cannot go on: a client may leave and come back."""
         return frozenset({self.roster.aggregator})
 
     @property
-    def least_parties(self) -> int:
+    def minimum_parties(self) -> int:
         """With how many parties it may begin."""
         return 1 + self.rounds.min_clients
 
     @property
-    def gathering_seconds(self) -> float:
+    def join_timeout_seconds(self) -> float:
         """How long clients are waited for, at the beginning and at the end."""
         return self.rounds.deadline_seconds
 
@@ -343,11 +343,11 @@ class RoundsSpec(Section, frozen=True, kw_only=True):
         return self.rounds.rounds
 
     @property
-    def exposure(self) -> str:
+    def disclosure(self) -> str:
         """What an acceptance must name: the aggregator reads each client's update, or sums of them only."""
         return "sums" if self.rounds.secure_sum else "updates"
 
-    def brings(self, party: PartyId) -> dict[str, Brought]:
+    def tables_of(self, party: PartyId) -> dict[str, TableUse]:
         """The tables of one party, by their use."""
         given = self.data.get(party, RoundsData())
         named = {
@@ -359,7 +359,7 @@ class RoundsSpec(Section, frozen=True, kw_only=True):
             "first": given.first,
         }
         return {
-            use: Brought(
+            use: TableUse(
                 dataset=dataset,
                 columns=self.model.columns,
                 every_column=not self.model.columns,

@@ -39,7 +39,7 @@ class Optimiser(Section, frozen=True, kw_only=True):
     weight_decay: float = 0.0
 
 
-class Brought(Section, frozen=True, kw_only=True):
+class TableUse(Section, frozen=True, kw_only=True):
     """One table a party brings to a job: a registered data set, and which of its columns enter."""
 
     dataset: str

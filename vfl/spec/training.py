@@ -7,12 +7,12 @@ from typing import Literal
 
 from vfl.errors import SpecError
 from vfl.spec.sections import (
-    Brought,
     Job,
     Optimiser,
     PartyId,
     Role,
     Section,
+    TableUse,
     canonical,
     check_job,
     check_optimiser,
@@ -210,17 +210,17 @@ class TrainingSpec(Section, frozen=True, kw_only=True):
         return self.roster.label
 
     @property
-    def indispensable(self) -> frozenset[PartyId]:
+    def required_parties(self) -> frozenset[PartyId]:
         """The parties without which the job cannot go on: all."""
         return frozenset(self.parties)
 
     @property
-    def least_parties(self) -> int:
+    def minimum_parties(self) -> int:
         """With how many parties it may begin: all."""
         return len(self.parties)
 
     @property
-    def gathering_seconds(self) -> float:
+    def join_timeout_seconds(self) -> float:
         """How long parties the job can do without are waited for: there are none."""
         return float(self.job.deadline_seconds)
 
@@ -240,15 +240,15 @@ class TrainingSpec(Section, frozen=True, kw_only=True):
         return self.train.epochs
 
     @property
-    def exposure(self) -> str:
+    def disclosure(self) -> str:
         """What an acceptance must name: the encryption scheme."""
         return self.encryption.scheme
 
-    def brings(self, party: PartyId) -> dict[str, Brought]:
+    def tables_of(self, party: PartyId) -> dict[str, TableUse]:
         """The tables of one party, by their use."""
         of, label = self.data[party], self.data[self.roster.label].label
         return {
-            "rows": Brought(
+            "rows": TableUse(
                 dataset=of.dataset,
                 columns=of.columns,
                 label=of.label,

@@ -54,7 +54,7 @@ class RoundsAgreement:
         lowered = {floor.name: floor.lowered for floor in self.floors if floor.party == party}
         acceptance: dict[str, Any] = {
             "datasets": list(self.table.files[party]),
-            "schemes": [self.spec.exposure],
+            "schemes": [self.spec.disclosure],
             "fixed_seed": True,
             **lowered,
         }

@@ -64,7 +64,7 @@ def in_one_process(spec: RoundsSpec, folder: Path, seed: int) -> Outcome:
     """The job as the servers run it, all roles in this process; answers what the aggregator is left with."""
     roles = {}
     for party in spec.parties:
-        tables = {use: _table(spec, folder, party, use) for use in spec.brings(party)}
+        tables = {use: _table(spec, folder, party, use) for use in spec.tables_of(party)}
         setup = Setup(spec, party, tables, joint_seed(spec, {}), drawn_seed(seed, party))
         roles[party] = aggregator(setup) if party == AGGREGATOR else client(setup)
     return run_together(roles, keep_messages=False).results[AGGREGATOR]
@@ -108,7 +108,7 @@ def _table(spec: RoundsSpec, folder: Path, party: str, use: str) -> Table:
 
 
 def _datasets(spec: RoundsSpec, party: str) -> list[str]:
-    return [brought.dataset for brought in spec.brings(party).values()]
+    return [brought.dataset for brought in spec.tables_of(party).values()]
 
 
 def _labels(table: Table) -> "np.ndarray":

@@ -109,7 +109,7 @@ def render(result: JsonObject, specification: str) -> str:
         "not_protected": result["not_protected"],
         "floors": [
             f"{floor['party']}, {floor['name']}: usually {floor['usual']}, here {floor['lowered']}"
-            for floor in result["lowered_floors"]
+            for floor in result["relaxed_limits"]
         ],
         "operations": {},
         "notices": [f"aggregator, {notice['kind']}: {notice['text']}" for notice in result["notices"]],

@@ -105,7 +105,7 @@ def rounds_result(
             for dataset, frame in agreement.table.files[party].items()
         ],
         "notices": hub["notices"],
-        "lowered_floors": [asdict(floor) for floor in agreement.floors],
+        "relaxed_limits": [asdict(floor) for floor in agreement.floors],
         "not_protected": [*of_rounds(msgspec.to_builtins(spec)), ONE_MACHINE],
         "machine": {
             "system": f"{platform.system()} {platform.machine()}",

@@ -103,7 +103,7 @@ def render(result: JsonObject, specification: str) -> str:
         "not_protected": result["not_protected"],
         "floors": [
             f"{floor['name']}: usually {floor['usual']:g}, here {floor['lowered']:g}"
-            for floor in result["lowered_floors"]
+            for floor in result["relaxed_limits"]
         ],
         "operations": result["he_operations"],
         "notices": [

@@ -12,9 +12,9 @@ from parties.wire.control import (
     Abort,
     Acceptance,
     Begin,
+    Detach,
     Finish,
     Join,
-    Lapse,
     Proposal,
     Refusal,
     check_shares,
@@ -22,7 +22,7 @@ from parties.wire.control import (
 )
 from parties.wire.envelopes import check_body
 from parties.wire.link import JOINS, SKIPPED_ATTEMPTS, Link
-from parties.wire.outbox import Courier
+from parties.wire.outbox import Outbox
 from vfl.messages import ClientReady, RoundReply, RoundTask, encode
 
 PATIENCE_SECONDS = 0.4
@@ -58,7 +58,7 @@ def running(hub: Party, clients: Clients) -> str:
 
 
 def leave(client: PlayedPeer, job: str) -> None:
-    assert client.say(job, Lapse("worker_vanished", "its worker died"), 2) == ""
+    assert client.say(job, Detach("worker_vanished", "its worker died"), 2) == ""
 
 
 def test_it_begins_with_everybody_who_agreed(hub: Party, clients: Clients) -> None:
@@ -176,7 +176,7 @@ def test_a_client_that_leaves_before_the_beginning_may_still_come(hub: Party, cl
     ada, bob, cyd = clients
     job = hub.submit(text()).id
     ada.say(job, Acceptance(ada.share))
-    assert ada.say(job, Lapse("server_restarted", "its server was stopped"), 1) == ""
+    assert ada.say(job, Detach("server_restarted", "its server was stopped"), 1) == ""
     for client in (bob, cyd):
         client.say(job, Acceptance(client.share))
     assert set(bob.hear(job, Begin)[0].shares) == {HUB, "bob", "cyd"}
@@ -195,7 +195,7 @@ def test_a_client_out_of_reach_is_let_go_and_told_when_it_is_back(hub: Party, cl
     ada.out_of_reach = True
     assert happened(hub, running, "left")[0].data == {"peer": "ada", "code": "peer_timeout"}
     ada.out_of_reach = False
-    assert ada.hear(running, Lapse)[1] == 2
+    assert ada.hear(running, Detach)[1] == 2
     assert ada.say(running, Join(ada.share), 3) == ""
     ada.hear(running, Begin, attempt=3)
 
@@ -216,24 +216,24 @@ def test_a_lapse_and_a_join_may_cross(hub: Party, clients: Clients, running: str
 def test_the_begin_is_taken_after_a_join_that_crossed_a_lapse(
     hub: Party, clients: Clients, running: str, *, arrived: bool, remembered: bool
 ) -> None:
-    """Its server may have died after it took the Lapse, and be another one that knows of attempt 1 only."""
+    """Its server may have died after it took the Detach, and be another one that knows of attempt 1 only."""
     ada = clients[0]
     ada.out_of_reach = True
     happened(hub, running, "left")
     if arrived:
         ada.out_of_reach = False
-        ada.hear(running, Lapse, attempt=2)
+        ada.hear(running, Detach, attempt=2)
     before = ada.envelopes(running, 2)
     assert ada.say(running, Join(ada.share), 2) == ""
     ada.out_of_reach = False
     ada.hear(running, Begin, attempt=2)
     after = ada.envelopes(running, 2)[len(before) :]
-    courier = Courier(HUB, PlayedPeer(HUB), PATIENCE_SECONDS, lambda *_: None)
-    link = Link(running, after[0].header.job_digest, ada.name, HUB, courier, attempt=1)
+    outbox = Outbox(HUB, PlayedPeer(HUB), PATIENCE_SECONDS, lambda *_: None)
+    link = Link(running, after[0].header.job_digest, ada.name, HUB, outbox, attempt=1)
     sent = (before if remembered else []) + after
     taken = [kind for kind, body in ((e.header.kind, link.receive(e, check_body)[1]) for e in sent) if body is not None]
-    courier.close()
-    assert taken == ["Lapse", "Begin"]
+    outbox.close()
+    assert taken == ["Detach", "Begin"]
     assert all(link.receive(e, check_body) == (2, None) for e in sent)  # a replay has no effect
 
 

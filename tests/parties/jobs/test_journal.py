@@ -13,7 +13,7 @@ import pytest
 from parties.errors import StorageFailed
 from parties.jobs.journal import Ending, Journal, result_of
 from parties.storage.database import DATABASE_FILE, Job, Store, Traffic, now
-from parties.storage.models import Registry
+from parties.storage.models import ModelStore
 from vfl.errors import LocalProtocolError
 from vfl.notices import Notice
 from vfl.reports import Outcome, Refused, RoundDone, Warned
@@ -56,7 +56,7 @@ def stored(store: Store) -> Job:
 
 
 def test_a_round_is_an_event_with_its_measures(tmp_path: Path, store: Store) -> None:
-    journal = Journal(a_job(), store, Registry(tmp_path))
+    journal = Journal(a_job(), store, ModelStore(tmp_path))
     journal.note(RoundDone(3, 10, b"state", {"accuracy": 0.5, "norm": math.inf}))
     (event,) = store.events("job", 0, 0)
     assert (event.kind, event.text) == ("round", "round 3 of 10 done")
@@ -66,7 +66,7 @@ def test_a_round_is_an_event_with_its_measures(tmp_path: Path, store: Store) -> 
 
 
 def test_a_round_may_be_left_out_or_repeated_but_not_undone(tmp_path: Path, store: Store) -> None:
-    journal = Journal(a_job(), store, Registry(tmp_path))
+    journal = Journal(a_job(), store, ModelStore(tmp_path))
     for number in (2, 5, 5):
         journal.note(RoundDone(number, 10, b""))
     with pytest.raises(LocalProtocolError, match="reports round 4 after round 5"):
@@ -74,18 +74,18 @@ def test_a_round_may_be_left_out_or_repeated_but_not_undone(tmp_path: Path, stor
 
 
 def test_who_was_refused_is_an_event_a_terminal_can_show(tmp_path: Path, store: Store) -> None:
-    Journal(a_job(), store, Registry(tmp_path)).note(Refused("b", "weights \x1b[31m are not finite"))
+    Journal(a_job(), store, ModelStore(tmp_path)).note(Refused("b", "weights \x1b[31m are not finite"))
     (event,) = store.events("job", 0, 0)
     assert (event.kind, event.data) == ("refused", {"peer": "b"})
     assert event.text == "b was left out: weights  [31m are not finite"
 
 
 def test_a_job_that_is_taken_up_again_counts_on(tmp_path: Path, store: Store) -> None:
-    first = Journal(a_job(), store, Registry(tmp_path))
+    first = Journal(a_job(), store, ModelStore(tmp_path))
     first.received("b", "RoundTask", 100)
     first.note(RoundDone(4, 10, b""))
     first.pause("left", "a is away", {"peer": "a"})
-    second = Journal(stored(store), store, Registry(tmp_path))
+    second = Journal(stored(store), store, ModelStore(tmp_path))
     second.received("b", "RoundTask", 11)
     second.pause("left", "a is away", {"peer": "a"})
     assert stored(store).traffic == [Traffic("received", "b", "RoundTask", 2, 111)]
@@ -103,7 +103,7 @@ def test_a_result_shows_numbers_that_json_can_hold() -> None:
 
 
 def test_a_warning_of_the_role_is_seen_as_it_comes_and_stored_with_the_job_once(tmp_path: Path, store: Store) -> None:
-    journal = Journal(a_job(), store, Registry(tmp_path))
+    journal = Journal(a_job(), store, ModelStore(tmp_path))
     for _ in range(2):
         journal.note(Warned(Notice("warning", "loss_has_not_moved", "the loss has\x07 not moved")))
     (told,) = stored(store).notices
@@ -118,7 +118,7 @@ def test_an_end_that_cannot_be_stored_is_tried_again_until_it_is(tmp_path: Path,
         store.record("job", "progress", "news")
     closed = threading.Event()
     ending = Ending("failed", "no room", None, {}, {})
-    Journal(a_job(), store, Registry(tmp_path)).close_in_time(ending, closed.set)
+    Journal(a_job(), store, ModelStore(tmp_path)).close_in_time(ending, closed.set)
     assert stored(store).state == "running"
     assert not closed.is_set()
     change(tmp_path, "ALTER TABLE events RENAME COLUMN elsewhere TO data")

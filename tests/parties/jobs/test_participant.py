@@ -17,8 +17,8 @@ from parties.wire.control import (
     Abort,
     Acceptance,
     Begin,
+    Detach,
     Join,
-    Lapse,
     Proposal,
     commitment_to,
     encode_control,
@@ -91,8 +91,8 @@ def test_it_comes_back_when_its_worker_dies(ada: Party, hub: PlayedPeer, running
     first = until(ada, running, works).worker_pid
     assert first is not None
     os.kill(first, signal.SIGKILL)
-    assert hub.hear(running, Lapse) == (
-        Lapse("worker_vanished", f"the worker process of {ADA} was ended by signal 9"),
+    assert hub.hear(running, Detach) == (
+        Detach("worker_vanished", f"the worker process of {ADA} was ended by signal 9"),
         2,
     )
     joined, attempt = hub.hear(running, Join)
@@ -106,7 +106,7 @@ def test_it_comes_back_when_its_worker_dies(ada: Party, hub: PlayedPeer, running
 
 def test_it_comes_back_after_its_server_was_stopped(hub: PlayedPeer, running: str, reopen: Reopen) -> None:
     again = reopen()
-    assert hub.hear(running, Lapse)[0].code == "server_restarted"
+    assert hub.hear(running, Detach)[0].code == "server_restarted"
     joined, attempt = hub.hear(running, Join)
     assert (joined.share, attempt) == (shares(hub, running)[ADA], 3)
     assert hub.say(running, Begin(shares(hub, running)), 3) == ""
@@ -123,17 +123,17 @@ def test_a_job_it_had_only_agreed_to_is_taken_up_too(ada: Party, hub: PlayedPeer
 
 
 def test_it_comes_back_when_it_was_let_go(ada: Party, hub: PlayedPeer, running: str) -> None:
-    assert hub.say(running, Lapse("peer_timeout", "ada stopped answering"), 2) == ""
+    assert hub.say(running, Detach("peer_timeout", "ada stopped answering"), 2) == ""
     _, attempt = hub.hear(running, Join)
     assert attempt == 4
     assert "hub let go of the job: ada stopped answering" in happened(ada, running, "left")[0].text
 
 
 def test_a_lapse_that_crosses_its_join_changes_nothing(ada: Party, hub: PlayedPeer, running: str) -> None:
-    hub.say(running, Lapse("peer_timeout", "ada stopped answering"), 2)
+    hub.say(running, Detach("peer_timeout", "ada stopped answering"), 2)
     _, attempt = hub.hear(running, Join)
     lane = hub.lane(running, attempt)
-    late = lane.seal("Lapse", encode_control(Lapse("peer_timeout", "again")))
+    late = lane.seal("Detach", encode_control(Detach("peer_timeout", "again")))
     begin = lane.seal("Begin", encode_control(Begin(shares(hub, running))))
     assert hub.send(late + begin) == ""
     happened(ada, running, "joined")
@@ -152,7 +152,7 @@ def test_it_asks_until_it_is_heard(ada: Party, hub: PlayedPeer, running: str) ->
 
 def test_it_ends_when_the_job_is_over_without_it(ada: Party, hub: PlayedPeer, running: str) -> None:
     hub.status, hub.answer = 422, Reply(HUB, 1, code="job_over", detail="the role of hub has returned")
-    hub.say(running, Lapse("peer_timeout", "ada stopped answering"), 2)
+    hub.say(running, Detach("peer_timeout", "ada stopped answering"), 2)
     error = ended(ada, running).error
     assert error is not None
     assert error["code"] == "job_over"
@@ -181,7 +181,7 @@ def test_it_ends_at_its_deadline_while_it_waits_to_come_back(ada: Party, hub: Pl
 
 def test_it_ends_where_its_own_table_no_longer_fits(ada: Party, hub: PlayedPeer, running: str) -> None:
     (ada.folder / "table.csv").write_text("id,a,b,y\n0,secret,2,1\n1,3,4,0\n")
-    hub.say(running, Lapse("peer_timeout", "ada stopped answering"), 2)
+    hub.say(running, Detach("peer_timeout", "ada stopped answering"), 2)
     error = ended(ada, running).error
     assert error is not None
     assert error["code"] == "non_numeric_cell"
@@ -227,7 +227,7 @@ def test_it_does_not_begin_with_another_seed(ada: Party, hub: PlayedPeer, change
 
 def test_it_does_not_begin_with_fewer_parties_than_the_job_needs(ada: Party, hub: PlayedPeer) -> None:
     job = propose(hub)
-    assert spec().least_parties == 3
+    assert spec().minimum_parties == 3
     hub.say(job, Begin({HUB: hub.share, ADA: shares(hub, job)[ADA]}), 1)
     error = ended(ada, job).error
     assert error is not None

@@ -151,7 +151,7 @@ def test_of_the_environment_simulated_clients_have_the_numeric_variables_alone(m
 def test_the_specification_is_that_of_a_job_between_servers():
     spec = federation().spec
     assert spec.roster.clients[:2] == ("client-01", "client-02")
-    assert spec.brings("aggregator").keys() == {"test", "validation"}
+    assert spec.tables_of("aggregator").keys() == {"test", "validation"}
     assert {spec.data[client].dataset for client in spec.roster.clients} == {"rows"}
 
 

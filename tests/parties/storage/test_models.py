@@ -12,7 +12,7 @@ from safetensors.numpy import save
 
 from parties.errors import StorageFailed, UnknownModel
 from parties.storage.manifest import Inputs
-from parties.storage.models import EPOCH_BYTES, EPOCHS_KEPT, Registry, weights_digest
+from parties.storage.models import EPOCH_BYTES, EPOCHS_KEPT, ModelStore, weights_digest
 from vfl.errors import LocalProtocolError
 
 WEIGHTS: dict[str, NDArray[Any]] = {
@@ -34,7 +34,7 @@ def test_the_digest_covers_names_types_shapes_and_values_and_nothing_else() -> N
 
 
 def test_a_model_counts_once_its_manifest_is_there(tmp_path: Path) -> None:
-    registry = Registry(tmp_path)
+    registry = ModelStore(tmp_path)
     registry.keep_epoch("job", 1, save(WEIGHTS))
     digest = registry.keep_model("job", save(WEIGHTS), {})["model_digest"]
     registry.seal("job", {"model_digest": digest})
@@ -48,7 +48,7 @@ def test_a_model_counts_once_its_manifest_is_there(tmp_path: Path) -> None:
 
 
 def test_the_names_of_its_columns_stand_beside_the_weights_and_change_none(tmp_path: Path) -> None:
-    registry = Registry(tmp_path)
+    registry = ModelStore(tmp_path)
     digest = registry.keep_model("job", save(WEIGHTS), {}, Inputs(("age", "größe"), "ill"))["model_digest"]
     registry.seal("job", {"model_digest": digest})
     assert digest == weights_digest(save(WEIGHTS)) == weights_digest(registry.model(digest))
@@ -58,7 +58,7 @@ def test_the_names_of_its_columns_stand_beside_the_weights_and_change_none(tmp_p
 
 
 def test_a_failed_job_leaves_its_epochs_and_no_model(tmp_path: Path) -> None:
-    registry = Registry(tmp_path)
+    registry = ModelStore(tmp_path)
     registry.keep_model("early", save(WEIGHTS), {})
     assert not registry.discard("early")
     registry.keep_epoch("late", 1, save(WEIGHTS))
@@ -68,7 +68,7 @@ def test_a_failed_job_leaves_its_epochs_and_no_model(tmp_path: Path) -> None:
 
 
 def test_what_a_killed_server_left_half_written_goes_with_the_job(tmp_path: Path) -> None:
-    registry = Registry(tmp_path)
+    registry = ModelStore(tmp_path)
     registry.keep_epoch("job", 1, save(WEIGHTS))
     registry.keep_model("job", save(WEIGHTS), {})
     registry.seal("job", {})
@@ -80,18 +80,18 @@ def test_what_a_killed_server_left_half_written_goes_with_the_job(tmp_path: Path
 
 def test_bytes_that_are_no_weights_are_the_roles_fault(tmp_path: Path) -> None:
     with pytest.raises(LocalProtocolError, match="not safetensors"):
-        Registry(tmp_path).keep_model("job", b"something else", {})
+        ModelStore(tmp_path).keep_model("job", b"something else", {})
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_folder_that_takes_no_files_is_named(tmp_path: Path) -> None:
     (tmp_path / "models").write_text("in the way")
     with pytest.raises(StorageFailed, match="cannot be written"):
-        Registry(tmp_path).keep_model("job", save(WEIGHTS), {})
+        ModelStore(tmp_path).keep_model("job", save(WEIGHTS), {})
 
 
 def test_of_a_large_model_the_last_epochs_are_kept_and_of_a_small_one_all(tmp_path: Path) -> None:
-    registry, large = Registry(tmp_path), save({"w": np.zeros(EPOCH_BYTES // 24)})  # 11 MB
+    registry, large = ModelStore(tmp_path), save({"w": np.zeros(EPOCH_BYTES // 24)})  # 11 MB
     for epoch in range(1, 6):
         registry.keep_epoch("large", epoch, large)
         registry.keep_epoch("small", epoch, save(WEIGHTS))
@@ -105,7 +105,7 @@ def test_of_a_large_model_the_last_epochs_are_kept_and_of_a_small_one_all(tmp_pa
 
 
 def test_of_many_rounds_the_newest_states_are_kept_as_they_are(tmp_path: Path) -> None:
-    registry = Registry(tmp_path)
+    registry = ModelStore(tmp_path)
     for number in range(1, 12):
         registry.keep_round("job", number, b"packed %d" % number)
     kept = {path.name: path.read_bytes() for path in (tmp_path / "models" / "job" / "rounds").iterdir()}
@@ -114,7 +114,7 @@ def test_of_many_rounds_the_newest_states_are_kept_as_they_are(tmp_path: Path) -
 
 
 def test_a_model_is_found_by_its_digest_once_its_job_is_done(tmp_path: Path) -> None:
-    registry, state = Registry(tmp_path), save(WEIGHTS)
+    registry, state = ModelStore(tmp_path), save(WEIGHTS)
     digest = registry.keep_model("job", state, {})["model_digest"]
     with pytest.raises(UnknownModel, match=digest):
         registry.model(digest)
@@ -123,7 +123,7 @@ def test_a_model_is_found_by_its_digest_once_its_job_is_done(tmp_path: Path) -> 
 
 
 def test_a_model_that_was_changed_on_disk_is_unknown(tmp_path: Path) -> None:
-    registry = Registry(tmp_path)
+    registry = ModelStore(tmp_path)
     digest = registry.keep_model("job", save(WEIGHTS), {})["model_digest"]
     registry.seal("job", {"model_digest": digest})
     registry.model_path("job").write_bytes(save({"a": WEIGHTS["b"]}))

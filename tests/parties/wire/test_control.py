@@ -110,6 +110,6 @@ def test_who_the_job_can_do_without_begins_with_enough_shares(absent: tuple[str,
     check_shares(given, job, commitment_to(THEIRS), "cyd", THEIRS)
     for missing in ("hub", "ada" if "cyd" in absent else "bob"):
         fewer = {party: share for party, share in given.items() if party != missing}
-        if len(fewer) < job.least_parties or missing == "hub":
+        if len(fewer) < job.minimum_parties or missing == "hub":
             with pytest.raises(RemoteProtocolError, match="every party it needs"):
                 check_shares(fewer, job, commitment_to(THEIRS), "cyd", THEIRS)

@@ -8,7 +8,7 @@ import pytest
 
 from parties.errors import PeerMisnamed, PeerUnreachable, PeerWireVersion
 from parties.wire.envelopes import Bytes, Envelope, Outgoing, read_post
-from parties.wire.outbox import Courier, Receipt, Reply
+from parties.wire.outbox import Outbox, Receipt, Reply
 from parties.wire.transport import Answer, LocalTransport, TransportFailedError
 from vfl.errors import JobError, PeerAborted, PeerTimeout, RemoteProtocolError
 
@@ -36,12 +36,12 @@ def reply(status: int, **fields: object) -> Answer:
     return Answer(status, msgspec.json.encode(msgspec.convert({"party": "b", "wire_version": 1} | fields, Reply)))
 
 
-def send(peer: Peer, bodies: list[bytes], patience_seconds: float = 5.0) -> tuple[Courier, "Failures"]:
+def send(peer: Peer, bodies: list[bytes], patience_seconds: float = 5.0) -> tuple[Outbox, "Failures"]:
     failures = Failures()
-    courier = Courier("b", peer, patience_seconds, failures)
+    outbox = Outbox("b", peer, patience_seconds, failures)
     lane = Outgoing("job", bytes(32), 1, "a", "b")
-    courier.put([envelope for body in bodies for envelope in lane.seal("Kind", body)])
-    return courier, failures
+    outbox.put([envelope for body in bodies for envelope in lane.seal("Kind", body)])
+    return outbox, failures
 
 
 class Failures:
@@ -61,9 +61,9 @@ def test_a_lost_answer_makes_the_same_bytes_come_again() -> None:
         return reply(202)
 
     peer = Peer(answer)
-    courier, failures = send(peer, [b"one", b"two"])
+    outbox, failures = send(peer, [b"one", b"two"])
     assert all(peer.came.acquire(timeout=BOUND) for _ in range(3))
-    courier.close()
+    outbox.close()
     assert peer.posts[0] == peer.posts[1] == peer.posts[2]
     assert failures.errors == []
 
@@ -75,9 +75,9 @@ def test_a_full_mailbox_is_tried_again_and_what_was_received_is_not() -> None:
         return reply(202)
 
     peer = Peer(answer)
-    courier, failures = send(peer, [b"one", b"two"])
+    outbox, failures = send(peer, [b"one", b"two"])
     assert all(peer.came.acquire(timeout=BOUND) for _ in range(2))
-    courier.close()
+    outbox.close()
     assert failures.errors == []
 
 
@@ -86,17 +86,17 @@ def test_a_gap_is_filled_from_the_number_that_is_due() -> None:
         return reply(409, code="sequence_gap", expected=1) if number == 1 else reply(202)
 
     peer = Peer(answer)
-    courier, failures = send(peer, [b"one", b"two"])
+    outbox, failures = send(peer, [b"one", b"two"])
     assert all(peer.came.acquire(timeout=BOUND) for _ in range(2))
-    courier.close()
+    outbox.close()
     assert [envelope.header.sequence for envelope in read_post(peer.posts[1], "b")] == [1]
     assert failures.errors == []
 
 
 def test_a_post_carries_sixteen_envelopes_of_one_job_at_most() -> None:
     peer = Peer(lambda _number, _envelopes: reply(202))
-    courier, _ = send(peer, [b"x"] * 40)
-    courier.close()
+    outbox, _ = send(peer, [b"x"] * 40)
+    outbox.close()
     counts = [len(list(read_post(post, "b"))) for post in peer.posts]
     assert sum(counts) == 40
     assert max(counts) <= 16
@@ -106,9 +106,9 @@ def test_a_peer_that_stays_away_is_named_when_time_is_up() -> None:
     def answer(_number: int, _envelopes: list[Envelope]) -> Answer:
         raise TransportFailedError("connection refused")
 
-    courier, failures = send(Peer(answer), [b"one"], patience_seconds=0.1)
+    outbox, failures = send(Peer(answer), [b"one"], patience_seconds=0.1)
     assert failures.came.wait(BOUND)
-    courier.close()
+    outbox.close()
     job, error = failures.errors[0]
     assert (job, type(error)) == ("job", PeerTimeout)
     assert "b stopped answering" in str(error)
@@ -119,10 +119,10 @@ def test_a_watched_peer_is_asked_whether_it_is_there_while_nothing_is_sent() -> 
         raise TransportFailedError("connection refused")
 
     failures = Failures()
-    courier = Courier("b", Peer(answer), 0.1, failures)
-    courier.watch("job", Outgoing("job", bytes(32), 0, "a", "b").seal("Ask", b"")[0])
+    outbox = Outbox("b", Peer(answer), 0.1, failures)
+    outbox.watch("job", Outgoing("job", bytes(32), 0, "a", "b").seal("Ask", b"")[0])
     assert failures.came.wait(BOUND)
-    courier.close()
+    outbox.close()
     assert isinstance(failures.errors[0][1], PeerTimeout)
 
 
@@ -136,9 +136,9 @@ def test_a_watched_peer_is_asked_whether_it_is_there_while_nothing_is_sent() -> 
     ],
 )
 def test_a_refusal_ends_the_job_with_its_name(answer: Answer, error: type[JobError]) -> None:
-    courier, failures = send(Peer(lambda _number, _envelopes: answer), [b"one"])
+    outbox, failures = send(Peer(lambda _number, _envelopes: answer), [b"one"])
     assert failures.came.wait(BOUND)
-    courier.close()
+    outbox.close()
     assert [type(found) for _, found in failures.errors] == [error]
 
 
@@ -152,10 +152,10 @@ def test_a_refusal_ends_the_job_with_its_name(answer: Answer, error: type[JobErr
     ],
 )
 def test_a_check_names_what_is_wrong_at_the_other_end(answer: Answer, error: type[JobError]) -> None:
-    courier = Courier("b", LocalTransport(lambda _post: answer), 1.0, Failures())
+    outbox = Outbox("b", LocalTransport(lambda _post: answer), 1.0, Failures())
     with pytest.raises(error):
-        courier.check()
-    courier.close()
+        outbox.check()
+    outbox.close()
 
 
 def test_an_answer_nobody_can_read_does_not_end_the_courier() -> None:
@@ -163,18 +163,18 @@ def test_an_answer_nobody_can_read_does_not_end_the_courier() -> None:
         return Answer(202, b'{"party": "\xff", "wire_version": 1}') if number == 1 else reply(202)
 
     peer = Peer(answer)
-    courier, failures = send(peer, [b"one"])
+    outbox, failures = send(peer, [b"one"])
     assert all(peer.came.acquire(timeout=BOUND) for _ in range(2))
-    courier.close()
+    outbox.close()
     assert failures.errors == []
 
 
 def test_a_peer_that_takes_no_further_job_is_quoted_by_code() -> None:
-    courier, failures = send(
+    outbox, failures = send(
         Peer(lambda _number, _envelopes: reply(409, code="too_many_jobs", detail="16 open")), [b"x"]
     )
     assert failures.came.wait(BOUND)
-    courier.close()
+    outbox.close()
     assert [(error.code, str(error)) for _, error in failures.errors] == [
         ("too_many_jobs", "b takes no further job of ours now: 16 open")
     ]
@@ -188,9 +188,9 @@ def test_a_forgotten_job_has_nothing_more_to_say() -> None:
         return reply(202)
 
     peer = Peer(answer)
-    courier, _ = send(peer, [b"x"] * 20)
+    outbox, _ = send(peer, [b"x"] * 20)
     assert peer.came.acquire(timeout=BOUND)
-    courier.forget("job")
+    outbox.forget("job")
     held.set()
-    courier.close()
+    outbox.close()
     assert len(peer.posts) == 1

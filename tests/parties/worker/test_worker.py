@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from parties.processes import NUMERIC_VARIABLES
-from parties.worker.frames import Delivered, Failed, FrameReader, FrameWriter, FromWorker, News, RawTable, Start
+from parties.worker.frames import Delivered, Failed, FrameReader, FrameWriter, FromWorker, RawTable, Start, WorkerInput
 from parties.worker.mailbox import Mailbox
 from parties.worker.main import load_bottom
 from parties.worker.process import WorkerProcess
@@ -36,7 +36,7 @@ NOTHING = Start(b"not a spec", "bank", {"rows": RawTable(1, b"\0" * 8, None, b""
 def start_worker(log: Path) -> tuple[WorkerProcess, list[FromWorker], list[str]]:
     frames: list[FromWorker] = []
     ends: list[str] = []
-    worker = WorkerProcess(NOTHING, Mailbox[News](), log, frames.append, ends.append)
+    worker = WorkerProcess(NOTHING, Mailbox[WorkerInput](), log, frames.append, ends.append)
     return worker, frames, ends
 
 
@@ -69,7 +69,7 @@ def test_a_waiting_worker_leaves_no_core_and_ends_with_its_pipe(tmp_path: Path) 
     start = Start(
         spec.encoded(), "bank", {"rows": RawTable(8, b"", bytes(64), bytes(32))}, b"", bytes(32), bytes(32), ""
     )
-    inbox: Mailbox[News] = Mailbox()
+    inbox: Mailbox[WorkerInput] = Mailbox()
     waits, ended = threading.Event(), threading.Event()
     worker = WorkerProcess(start, inbox, tmp_path / "job.log", lambda _frame: waits.set(), lambda _how: ended.set())
     assert waits.wait(BOUND), (tmp_path / "job.log").read_text()

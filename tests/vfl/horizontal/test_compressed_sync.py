@@ -16,8 +16,8 @@ from vfl.horizontal.aggregator import Aggregation, save_parameters
 from vfl.horizontal.client import Participation
 from vfl.horizontal.compressed_sync.formats import stored_format
 from vfl.horizontal.compressed_sync.part import PART
-from vfl.horizontal.hooks import AggregatorPlaces, Carrier, Travelling
-from vfl.horizontal.update_encoding import like, raw_carrier, read
+from vfl.horizontal.hooks import AggregatorHooks, SharedModule, UpdateEncoding
+from vfl.horizontal.update_encoding import like, raw_encoding, read
 from vfl.messages import Published, RoundReply, RoundTask
 from vfl.models.networks import Parameters
 from vfl.reports import Outcome, RoundDone
@@ -160,18 +160,18 @@ def test_all_chosen_clients_get_the_same_body_and_keep_what_was_published():
 # -- the residual (R3.4)
 
 
-def compressing(training: RoundsSpec) -> tuple[AggregatorPlaces, Carrier, Parameters]:
+def compressing(training: RoundsSpec) -> tuple[AggregatorHooks, UpdateEncoding, Parameters]:
     """The part at the aggregator, and the first model's parameters."""
     side = aggregation(training)
-    places = PART.aggregator(setups(training)[HUB], {})
-    assert places.carrier is not None
-    return places, places.carrier(Travelling(side.travelling.module)), side.parameters
+    hooks = PART.aggregator(setups(training)[HUB], {})
+    assert hooks.encoding is not None
+    return hooks, hooks.encoding(SharedModule(side.shared_module.module)), side.parameters
 
 
 def distances(training: RoundsSpec, rounds: int) -> tuple[float, float]:
     """How far one decoded broadcast, and the mean of many, lie from parameters that do not move."""
-    _, carrier, parameters = compressing(training)
-    decoded = [carrier.received(carrier.broadcast(number, parameters)) for number in range(1, rounds + 1)]
+    _, encoding, parameters = compressing(training)
+    decoded = [encoding.received(encoding.broadcast(number, parameters)) for number in range(1, rounds + 1)]
     name = WEIGHTS[0]
     mean = sum((one[name] for one in decoded), torch.zeros(())) / rounds
     return float((decoded[0][name] - parameters[name]).norm()), float((mean - parameters[name]).norm())
@@ -200,14 +200,14 @@ def test_a_client_that_skipped_rounds_needs_no_history():
 def one_reply(training: RoundsSpec) -> tuple[Parameters, Parameters, Parameters, bytes]:
     """(what a client received, what the aggregator reads, what the client had trained, the reply's body)."""
     side, client = aggregation(training), Participation(setups(training)["c0"])
-    body = side.carrier.broadcast(1, side.parameters)
-    reply = client.reply_to(side.task(body, side.carrier.reply_bits(1)))
-    received = side.carrier.received(body)
+    body = side.encoding.broadcast(1, side.parameters)
+    reply = client.reply_to(side.task(body, side.encoding.reply_bits(1)))
+    received = side.encoding.received(body)
     exact = msgspec.structs.replace(training.rounds, parts=(), compressed_sync=None)
     plain = Participation(setups(msgspec.structs.replace(training, rounds=exact))["c0"])
-    raw = raw_carrier(received)
+    raw = raw_encoding(received)
     trained = raw.read(plain.reply_to(side.task(raw.broadcast(1, received), 0)).parameters, received, 0)
-    read_back = side.carrier.read(reply.parameters, received, side.carrier.reply_bits(1))
+    read_back = side.encoding.read(reply.parameters, received, side.encoding.reply_bits(1))
     return received, read_back, trained, reply.parameters
 
 
@@ -267,7 +267,7 @@ def test_bits_of_a_tensor_that_does_not_travel_are_refused():
 def test_a_client_refuses_a_task_that_asks_for_other_bits_than_agreed():
     training = job()
     side = aggregation(training)
-    task = side.task(side.carrier.broadcast(1, side.parameters), 8)
+    task = side.task(side.encoding.broadcast(1, side.parameters), 8)
     with pytest.raises(RemoteProtocolError, match="asks for replies of 8 bits"):
         Participation(setups(training)["c0"]).reply_to(task)
 
@@ -355,13 +355,13 @@ def test_a_budget_is_spent_on_as_many_bits_as_it_carries_and_not_overdrawn():
 
 def test_a_slow_link_gets_fewer_bits():
     training = job('bits_from = "link"\nlink_seconds = 1.0')
-    places, carrier, _ = compressing(training)
-    assert places.closed is not None
-    assert carrier.reply_bits(1) == 4  # nothing is measured yet
+    hooks, encoding, _ = compressing(training)
+    assert hooks.closed is not None
+    assert encoding.reply_bits(1) == 4  # nothing is measured yet
     bits = []
     for number, bytes_per_second in enumerate((1e6, 6000.0, 100.0), 1):
-        places.closed(number, 5.0, round(5.0 * training.cohort * bytes_per_second))
-        bits.append(carrier.reply_bits(number + 1))
+        hooks.closed(number, 5.0, round(5.0 * training.cohort * bytes_per_second))
+        bits.append(encoding.reply_bits(number + 1))
     assert bits[0] == 8 > bits[1] > bits[2] == 1
 
 

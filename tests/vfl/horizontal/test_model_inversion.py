@@ -19,7 +19,7 @@ from vfl.horizontal.model_inversion import aggregator as retraining
 from vfl.horizontal.model_inversion.balance import drawn, entropy, missing
 from vfl.horizontal.model_inversion.inversion import Inverted, Space, invert
 from vfl.horizontal.model_inversion.leak_meter import membership_auc, nearness
-from vfl.horizontal.model_inversion.mid_network_inputs import Entering, marked
+from vfl.horizontal.model_inversion.mid_network_inputs import MidNetworkInputs, marked
 from vfl.horizontal.model_inversion.part import part
 from vfl.horizontal.update_encoding import like, read
 from vfl.messages import RoundReply, RoundTask
@@ -105,7 +105,7 @@ def test_marked_rows_enter_where_they_belong_and_come_out_in_order():
     module = build("mlp", (5,), 3, hidden=(4,), norm="none", generator=torch.Generator().manual_seed(1))
     rows, features = torch.rand(2, 5), torch.rand(3, 4)
     both = marked(rows, features)[torch.tensor([4, 0, 2, 1, 3])]
-    scores = Entering(module, "features", (5,), (4,))(both)
+    scores = MidNetworkInputs(module, "features", (5,), (4,))(both)
     expected = torch.cat([module(rows), module.get_submodule("head")(features)])
     assert torch.allclose(scores, expected[torch.tensor([4, 0, 2, 1, 3])])
 

@@ -14,7 +14,7 @@ from vfl.errors import NotAvailable, RemoteProtocolError, SpecConflict, SpecErro
 from vfl.flow import Delivery, Flow, Send, Together, run_together
 from vfl.horizontal.aggregator import measured, network_of
 from vfl.horizontal.client import Participation
-from vfl.horizontal.hooks import Examples, Travelling
+from vfl.horizontal.hooks import Examples, SharedModule
 from vfl.horizontal.secure_statistics import evaluation_of, evaluation_words
 from vfl.messages import (
     EvaluationTask,
@@ -241,7 +241,7 @@ def test_evaluations_add_up_whatever_the_size_of_labels_and_losses(task):
     module = network_of(job, bytes(32))
     rows = Examples(torch.rand(50, 64), torch.full((50,), 7) if task == "multiclass" else 3e5 + 1e4 * torch.rand(50))
     total = sum((evaluation_words(job, module, rows) for _ in range(40)), start=np.zeros(16, np.uint64))
-    found, expected = evaluation_of(job, total), measured(job, Travelling(module), rows)
+    found, expected = evaluation_of(job, total), measured(job, SharedModule(module), rows)
     assert found == pytest.approx(expected, rel=1e-3)
 
 

@@ -84,7 +84,7 @@ def test_with_every_client_chosen_the_published_rule_is_plain_averaging_and_the_
 
 def test_every_quantity_of_the_formula_is_reported_each_round():
     together = run_skewed(shared())
-    for name in ("cohort_divergence", "shared_divergence", "shared_say", "shared_accuracy", "shared_step"):
+    for name in ("cohort_divergence", "shared_divergence", "shared_omega", "shared_accuracy", "shared_step"):
         assert all(0 <= value <= 1 for value in measures(together, name)), name
     for step, effective in zip(
         measures(together, "shared_step"), measures(together, "shared_effective_steps"), strict=True
@@ -157,7 +157,7 @@ def test_a_regression_bins_its_label():
     job = shared(rounds=1)
     text = replace_task(job)
     together = run_together(roles(with_numbers(text)))
-    assert 0 <= measures(together, "shared_say")[0] <= 1
+    assert 0 <= measures(together, "shared_omega")[0] <= 1
     assert "r2" in together.results[HUB].metrics
 
 

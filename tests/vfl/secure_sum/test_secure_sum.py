@@ -27,7 +27,7 @@ from vfl.messages import (
 from vfl.protocols.secure_sum import contribute, sum_of
 from vfl.reports import Refused
 from vfl.routes import ROUTES, allowed, routes_of
-from vfl.secure_sum.terms import Attendance, SumResult, SumTerms, majority
+from vfl.secure_sum.terms import SumLog, SumResult, SumTerms, majority
 
 STEPS = ["PairKey", "SealedShares", "MaskedReply", "UnmaskShares"]
 
@@ -217,7 +217,7 @@ def test_a_client_left_behind_hands_back_what_it_was_told_instead():
 
 
 def test_who_left_and_who_came_back_is_noted_beside_the_sum():
-    agreed, seen = terms(5), Attendance()
+    agreed, seen = terms(5), SumLog()
     given_words = vectors(agreed)
 
     def back(me):
@@ -233,7 +233,7 @@ def test_who_left_and_who_came_back_is_noted_beside_the_sum():
 
 
 def test_a_client_the_job_goes_on_without_is_noted_as_gone():
-    agreed, seen = terms(4), Attendance()
+    agreed, seen = terms(4), SumLog()
     flow = sum_of(agreed, 1, agreed.roster, SECONDS, seen)
     effect = next(flow)
     while isinstance(effect, Send):

@@ -8,7 +8,7 @@ import pytest
 from rounds_federation import spec
 
 from vfl.errors import NotAvailable, SpecConflict, SpecError
-from vfl.spec.conflicts import CLASHES, WAIVABLE
+from vfl.spec.conflicts import CONFLICTS, WAIVABLE
 from vfl.spec.rounds import RoundsSpec
 from vfl.spec.rounds_settings import CompressedSync, RoundsTrain
 from vfl.spec.sections import Optimiser
@@ -284,7 +284,7 @@ def test_each_way_out_is_one(way_out: Callable[[], RoundsSpec]) -> None:
 
 
 def test_every_rule_is_met_here() -> None:
-    assert {case.rule for case in CASES.values()} == {clash.name for clash in CLASHES}
+    assert {case.rule for case in CASES.values()} == {clash.name for clash in CONFLICTS}
 
 
 def test_what_is_kept_for_ablations_can_be_waived_by_name() -> None:
@@ -300,7 +300,7 @@ def test_a_waiver_waives_nothing_else() -> None:
         compressed("feedback = false", 'allow = ["X5"]')
 
 
-@pytest.mark.parametrize("rule", [*sorted({clash.name for clash in CLASHES} - WAIVABLE), "X99", ""])
+@pytest.mark.parametrize("rule", [*sorted({clash.name for clash in CONFLICTS} - WAIVABLE), "X99", ""])
 def test_nothing_but_ablations_can_be_waived(rule: str) -> None:
     with pytest.raises(SpecConflict, match=r"rounds\.allow") as refusal:
         spec(extra=f'allow = ["{rule}"]')

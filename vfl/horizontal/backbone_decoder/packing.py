@@ -63,9 +63,9 @@ def _pack_pruned(weights: Arrays, terms: BackboneDecoder) -> tuple[Arrays, bytes
 
 def _unpack_pruned(tensors: Arrays, packed: memoryview, shapes: Shapes, terms: BackboneDecoder) -> Arrays:
     count = _count(shapes)
-    places = np.flatnonzero(unpack(np.frombuffer(packed, np.uint8), count, 1))[: _kept(count, terms.share)]
+    hooks = np.flatnonzero(unpack(np.frombuffer(packed, np.uint8), count, 1))[: _kept(count, terms.share)]
     flat = np.zeros(count, np.float32)
-    flat[places] = tensors["kept"][0, : len(places)]
+    flat[hooks] = tensors["kept"][0, : len(hooks)]
     return _split(flat, shapes)
 
 

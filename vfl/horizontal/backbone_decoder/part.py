@@ -35,7 +35,7 @@ from vfl.horizontal.backbone_decoder.report import (
     multiply_adds,
     sizes_notice,
 )
-from vfl.horizontal.hooks import AggregatorPlaces, ClientPlaces, Examples, Finished, Part, Travelling
+from vfl.horizontal.hooks import AggregatorHooks, ClientHooks, Examples, Finished, Part, SharedModule
 from vfl.horizontal.rows import derived, examples_of
 from vfl.horizontal.update_encoding import digest, write
 from vfl.messages import Published, RoundTask
@@ -83,7 +83,7 @@ class _Deriving:
         self._seed = derived(setup.joint_seed, "backbone-decoder")
         self._measures: dict[str, float] = {}
 
-    def derive(self, module: nn.Sequential) -> Travelling:
+    def derive(self, module: nn.Sequential) -> SharedModule:
         """What travels is the second decoder, behind the backbone as clients rebuild it."""
         saved = dict(self._saved)
         if saved:
@@ -94,7 +94,7 @@ class _Deriving:
         self._body, self._alignment_error, decoder = made.body, made.alignment_error, made.decoder
         self._digest, self._started = digest(self._body), parameters_of(decoder)
         self._backbone = second.rebuild(self._spec, self._body)
-        self._second = Travelling(deepcopy(decoder), _Embedding(self._backbone))
+        self._second = SharedModule(deepcopy(decoder), _Embedding(self._backbone))
         return replace(self._second, module=decoder)
 
     def saved(self) -> Parameters:
@@ -119,7 +119,7 @@ class _Deriving:
     def publish(self, held: bytes, message: Published) -> Published:
         return msgspec.structs.replace(message, backbone=self._owed(held), backbone_digest=self._digest)
 
-    def adjust(self, _round: int, _travelling: Travelling, _before: Parameters, after: Parameters) -> Parameters:
+    def adjust(self, _round: int, _shared_module: SharedModule, _before: Parameters, after: Parameters) -> Parameters:
         if self._terms.debias:
             after = after | {WEIGHT: without_class_mean(after[WEIGHT])}
         if self._terms.carry_each_round and "test" in self._embedded:
@@ -139,7 +139,7 @@ class _Deriving:
 
     # The end
 
-    def finish(self, _travelling: Travelling, parameters: Parameters) -> Finished:
+    def finish(self, _shared_module: SharedModule, parameters: Parameters) -> Finished:
         """The first model with the decoder it is given back, and, where there are test rows, the three-way report."""
         trained = self._own(parameters)
         carried_back, sizes = self._carry_back(trained), self._sizes()
@@ -197,7 +197,7 @@ class _Deriving:
         """Score and negative loss of the first model with this decoder: the larger pair is the better one."""
         module = deepcopy(self._first.decoder)
         load_parameters(module, decoder)
-        found = measured(self._spec, Travelling(module), self._embedded[use])
+        found = measured(self._spec, SharedModule(module), self._embedded[use])
         return found[SCORE[self._spec.job.task]], -found["loss"]
 
     @cached_property
@@ -243,9 +243,9 @@ class _Deriving:
         return sizes
 
 
-def _aggregator(setup: Setup[RoundsSpec], saved: Mapping[str, torch.Tensor]) -> AggregatorPlaces:
+def _aggregator(setup: Setup[RoundsSpec], saved: Mapping[str, torch.Tensor]) -> AggregatorHooks:
     side = _Deriving(setup, saved)
-    return AggregatorPlaces(
+    return AggregatorHooks(
         derive=side.derive,
         dispatch=side.dispatch,
         adjust=side.adjust,
@@ -315,9 +315,9 @@ def without_class_mean(weight: torch.Tensor) -> torch.Tensor:
     return weight - weight.mean(dim=0)
 
 
-def _client(setup: Setup[RoundsSpec]) -> ClientPlaces:
+def _client(setup: Setup[RoundsSpec]) -> ClientHooks:
     side = _Holding(setup)
-    return ClientPlaces(
+    return ClientHooks(
         receive=side.receive,
         held=side.held,
         trained=side.trained,

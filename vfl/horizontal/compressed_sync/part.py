@@ -27,7 +27,7 @@ from vfl.horizontal.compressed_sync.formats import (
     warnings_of,
 )
 from vfl.horizontal.compressed_sync.reply_bits import ReplyBits, Sizes
-from vfl.horizontal.hooks import AggregatorPlaces, Carrier, ClientPlaces, Finished, Part, Travelling
+from vfl.horizontal.hooks import AggregatorHooks, ClientHooks, Finished, Part, SharedModule, UpdateEncoding
 from vfl.horizontal.rows import derived, examples_of
 from vfl.horizontal.update_encoding import RAW, like, read, write
 from vfl.models.networks import Parameters, load_parameters, to_arrays
@@ -54,12 +54,12 @@ class _Compression:
         self._measures: dict[str, float] = {}
         self._error = MessageError(0.0, None, {})
 
-    def carrier(self, travelling: Travelling) -> Carrier:
-        self._travelling = travelling
-        self._like: dict[str, Shape] = like(travelling.module.state_dict())
+    def encoding(self, shared_module: SharedModule) -> UpdateEncoding:
+        self._shared_module = shared_module
+        self._like: dict[str, Shape] = like(shared_module.module.state_dict())
         self._stored: Format = stored_format(self._terms, self._like)
         self._values = values_of(self._like, self._like)
-        return Carrier(
+        return UpdateEncoding(
             broadcast=self._broadcast,
             received=lambda body: read(body, self._like, self._stored),
             read=self._read,
@@ -79,7 +79,7 @@ class _Compression:
         data = torch.from_numpy(np.frombuffer(json.dumps(numbers).encode(), np.uint8).copy())
         return {f"residual/{name}": values for name, values in self._residual.items()} | {"numbers": data}
 
-    def finish(self, _travelling: Travelling, parameters: Parameters) -> Finished:
+    def finish(self, _shared_module: SharedModule, parameters: Parameters) -> Finished:
         """The metrics are those of the published message."""
         errors = {f"stored_error/{name}": error for name, error in self._error.by_tensor.items()}
         sizes = {
@@ -115,10 +115,12 @@ class _Compression:
     def _measured(self, number: int, body: bytes, decoded: Parameters) -> dict[str, float]:
         if self._tests is None:
             return self._costs(number, body)
-        module = self._travelling.module
+        module = self._shared_module.module
         before = {name: values.clone() for name, values in module.state_dict().items()}
         load_parameters(module, decoded)
-        found = {f"stored_{name}": value for name, value in measured(self._spec, self._travelling, self._tests).items()}
+        found = {
+            f"stored_{name}": value for name, value in measured(self._spec, self._shared_module, self._tests).items()
+        }
         load_parameters(module, before)
         return found | self._costs(number, body)
 
@@ -154,18 +156,18 @@ class _Compression:
         return self._bits.of_round(number, sizes)
 
 
-def _aggregator(setup: Setup[RoundsSpec], saved: Mapping[str, torch.Tensor]) -> AggregatorPlaces:
+def _aggregator(setup: Setup[RoundsSpec], saved: Mapping[str, torch.Tensor]) -> AggregatorHooks:
     side = _Compression(setup, _terms(setup), saved)
-    return AggregatorPlaces(
-        carrier=side.carrier, measures=side.measures, closed=side.closed, finish=side.finish, saved=side.saved
+    return AggregatorHooks(
+        encoding=side.encoding, measures=side.measures, closed=side.closed, finish=side.finish, saved=side.saved
     )
 
 
-def _client(setup: Setup[RoundsSpec]) -> ClientPlaces:
+def _client(setup: Setup[RoundsSpec]) -> ClientHooks:
     terms = _terms(setup)
     side = CompressedTraining(setup, terms)
     memory = side.memory if terms.keep_optimiser else None
-    return ClientPlaces(update=side.update, read=side.published, memory=memory, notices=side.notices)
+    return ClientHooks(update=side.update, read=side.published, memory=memory, notices=side.notices)
 
 
 def _terms(setup: Setup[RoundsSpec]) -> CompressedSync:

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from vfl.horizontal.aggregator import SCORE, measured
-from vfl.horizontal.hooks import Examples, Finished, Travelling
+from vfl.horizontal.hooks import Examples, Finished, SharedModule
 from vfl.horizontal.mean import WeightedMean
 from vfl.horizontal.model_inversion.inversion import Inverted
 from vfl.horizontal.model_inversion.search import FEWEST_KEPT, Inverter, every_class, labels_of
@@ -30,17 +30,17 @@ class Retraining:
         self._singles: list[tuple[Parameters, int]] = []
         self._measures: dict[str, float] = {}
 
-    def enter(self, _round: int, _travelling: Travelling, _before: Parameters, mean: WeightedMean) -> None:
+    def enter(self, _round: int, _shared_module: SharedModule, _before: Parameters, mean: WeightedMean) -> None:
         self._singles = mean.singles
 
-    def adjust(self, number: int, travelling: Travelling, _before: Parameters, after: Parameters) -> Parameters:
+    def adjust(self, number: int, shared_module: SharedModule, _before: Parameters, after: Parameters) -> Parameters:
         """Train the mean on the union of what each client's model holds (R2.3)."""
         singles, self._singles = self._singles, []
         self._measures = {"inverted_rows": 0.0, "inverted_kept": 0.0}
-        if number < self._terms.warm_up or not self._better_than_guessing(travelling, after):
+        if number < self._terms.warm_up or not self._better_than_guessing(shared_module, after):
             return after
-        module = travelling.module
-        probe = travelling.embed(torch.zeros(1, *self._spec.model.input_shape))
+        module = shared_module.module
+        probe = shared_module.embed(torch.zeros(1, *self._spec.model.input_shape))
         space, search = self._inverter.space(module, probe), self._inverter.at_aggregator()
         part = self._inverter.inverted_part(module)
         labels = every_class(self._terms.server_rows, self._spec.outputs)
@@ -62,17 +62,17 @@ class Retraining:
     def measures(self) -> dict[str, float]:
         return self._measures
 
-    def finish(self, _travelling: Travelling, parameters: Parameters) -> Finished:
+    def finish(self, _shared_module: SharedModule, parameters: Parameters) -> Finished:
         """What the job cost in privacy (R2.7)."""
         cost = (
             "rows like the clients' were found in each client's model; each client's own report says how near they come"
         )
         return Finished(parameters, notices=(Notice("warning", "rows_found", cost),))
 
-    def _better_than_guessing(self, travelling: Travelling, mean: Parameters) -> bool:
+    def _better_than_guessing(self, shared_module: SharedModule, mean: Parameters) -> bool:
         """By rows that are here, where there are any (R2.5)."""
-        load_parameters(travelling.module, mean)
-        found = [measured(self._spec, travelling, rows)[SCORE[self._spec.job.task]] for rows in self._judges]
+        load_parameters(shared_module.module, mean)
+        found = [measured(self._spec, shared_module, rows)[SCORE[self._spec.job.task]] for rows in self._judges]
         return all(accuracy >= 2 / self._spec.outputs for accuracy in found)
 
     def _student(self, module: nn.Sequential, mean: Parameters) -> nn.Sequential | None:

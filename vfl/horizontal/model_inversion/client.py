@@ -13,7 +13,7 @@ from vfl.horizontal.hooks import Examples
 from vfl.horizontal.model_inversion.balance import drawn, entropy, missing
 from vfl.horizontal.model_inversion.inversion import Inverted, Space, invert
 from vfl.horizontal.model_inversion.leak_report import leak_report
-from vfl.horizontal.model_inversion.mid_network_inputs import Entering, marked
+from vfl.horizontal.model_inversion.mid_network_inputs import MidNetworkInputs, marked
 from vfl.horizontal.model_inversion.search import FEWEST_KEPT, Inverter, every_class, labels_of
 from vfl.horizontal.rows import derived, examples_of
 from vfl.models.local_training import features, train
@@ -105,7 +105,7 @@ class Augmentation:
     ) -> tuple[nn.Sequential, Examples]:
         own, trained, behind = self._own, module, self._inverter.behind
         if behind:
-            trained = Entering(module, behind, tuple(own.inputs.shape[1:]), space.shape)
+            trained = MidNetworkInputs(module, behind, tuple(own.inputs.shape[1:]), space.shape)
             both = marked(own.inputs, inputs)
         else:
             both = torch.cat([own.inputs, inputs])

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 
-class Entering(nn.Sequential):
+class MidNetworkInputs(nn.Sequential):
     """The blocks of a model under their names, sharing its weights, for marked rows."""
 
     def __init__(self, module: nn.Sequential, cut: str, inputs: tuple[int, ...], features: tuple[int, ...]) -> None:

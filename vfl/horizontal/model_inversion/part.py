@@ -17,7 +17,7 @@ from collections.abc import Mapping
 
 import torch
 
-from vfl.horizontal.hooks import AggregatorPlaces, ClientPlaces, Part
+from vfl.horizontal.hooks import AggregatorHooks, ClientHooks, Part
 from vfl.horizontal.model_inversion.aggregator import Retraining
 from vfl.horizontal.model_inversion.client import Augmentation
 from vfl.horizontal.model_inversion.inversion import invert
@@ -37,14 +37,14 @@ def terms_of(spec: RoundsSpec) -> ModelInversion:
 def part(find: Find = invert) -> Part:
     """The part, with a way to invert."""
 
-    def aggregator(setup: Setup[RoundsSpec], _saved: Mapping[str, torch.Tensor]) -> AggregatorPlaces:
+    def aggregator(setup: Setup[RoundsSpec], _saved: Mapping[str, torch.Tensor]) -> AggregatorHooks:
         inverter = Inverter(setup.spec, terms_of(setup.spec), find)
         if inverter.terms.where == "none":
-            return AggregatorPlaces()
+            return AggregatorHooks()
         if inverter.terms.where == "clients":
-            return AggregatorPlaces(observe=inverter.observed)
+            return AggregatorHooks(observe=inverter.observed)
         side = Retraining(setup, inverter)
-        return AggregatorPlaces(
+        return AggregatorHooks(
             observe=inverter.observed,
             keeps_replies=True,
             enter=side.enter,
@@ -53,12 +53,12 @@ def part(find: Find = invert) -> Part:
             finish=side.finish,
         )
 
-    def client(setup: Setup[RoundsSpec]) -> ClientPlaces:
+    def client(setup: Setup[RoundsSpec]) -> ClientHooks:
         inverter = Inverter(setup.spec, terms_of(setup.spec), find)
         if inverter.terms.where == "none":
-            return ClientPlaces()
+            return ClientHooks()
         side = Augmentation(setup, inverter)
-        return ClientPlaces(
+        return ClientHooks(
             observe=inverter.observed,
             augment=side.augment,
             memory=side.memory,

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from vfl.errors import Diverged, InvalidData, LocalProtocolError, RemoteProtocolError
-from vfl.horizontal.hooks import AggregatorPlaces, ClientPlaces, Examples, Finished, Part, Question, Travelling
+from vfl.horizontal.hooks import AggregatorHooks, ClientHooks, Examples, Finished, Part, SharedModule, SumQuery
 from vfl.horizontal.mean import WeightedMean
 from vfl.horizontal.rows import derived, examples_of
 from vfl.horizontal.shared_data import feddu
@@ -45,7 +45,7 @@ class _Memory:
 
     accuracies: list[float] = field(default_factory=list)
     """Of the copies trained on shared rows, on held-out ones."""
-    everybody: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
+    population_counts: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
     """Class counts of all clients, or the running sum of their estimates."""
     mean_velocity: Parameters = field(default_factory=dict)
     step_velocity: Parameters = field(default_factory=dict)
@@ -73,41 +73,43 @@ class Adjuster:
         self._cohort_rows = 0
         self._cohort: NDArray[np.float64] = np.zeros(0)
         self._measures: dict[str, float] = {}
-        self._embedded: tuple[Travelling, torch.Tensor] | None = None
+        self._embedded: tuple[SharedModule, torch.Tensor] | None = None
 
     # Pooled class mixes
 
-    def question(self, round_number: int) -> Question | None:
+    def question(self, round_number: int) -> SumQuery | None:
         """Round 0 asks all clients for their class counts, every other one the cohort, where the rule wants that."""
         if self._terms.rule != "feddu" or self._terms.counts == "estimate":
             return None
         if round_number == 0:
-            return Question(COUNTS_OF_ALL, self._classes, self._edges)
+            return SumQuery(COUNTS_OF_ALL, self._classes, self._edges)
         if self._terms.divergence == "cohort":
-            return Question(COUNTS_OF_COHORT, self._classes, self._edges)
-        return Question(DIVERGENCES, 1, (*self._edges, *map(float, self._memory.everybody)))
+            return SumQuery(COUNTS_OF_COHORT, self._classes, self._edges)
+        return SumQuery(DIVERGENCES, 1, (*self._edges, *map(float, self._memory.population_counts)))
 
     def learn(self, round_number: int, sums: NDArray[np.uint64]) -> None:
         if round_number == 0:
-            self._memory.everybody = sums.astype(np.float64)
+            self._memory.population_counts = sums.astype(np.float64)
         else:
             self._cohort = sums.astype(np.float64)
 
     # The mean
 
-    def enter(self, round_number: int, travelling: Travelling, before: Parameters, mean: WeightedMean) -> None:
+    def enter(self, round_number: int, shared_module: SharedModule, before: Parameters, mean: WeightedMean) -> None:
         self._cohort_rows = mean.rows
         if self._terms.rule == "hybrid":
-            mean.add(self._trained_from(before, travelling, round_number), len(self._train))
+            mean.add(self._trained_from(before, shared_module, round_number), len(self._train))
 
-    def adjust(self, round_number: int, travelling: Travelling, before: Parameters, mean: Parameters) -> Parameters:
+    def adjust(
+        self, round_number: int, shared_module: SharedModule, before: Parameters, mean: Parameters
+    ) -> Parameters:
         rule = self._terms.rule
         self._measures = {}
         if rule in {"none", "hybrid", "share"}:
             return mean
         mean = self._with_momentum(self._memory.mean_velocity, before, mean)
-        held = self._measured(mean, travelling)
-        step = self._terms.step if rule == "fixed" else self._step(round_number, mean, travelling, held)
+        held = self._measured(mean, shared_module)
+        step = self._terms.step if rule == "fixed" else self._step(round_number, mean, shared_module, held)
         self._measures |= {"shared_accuracy": self._score(held), "shared_step": step}
         self._measures["shared_effective_steps"] = feddu.effective_steps(
             step, self._terms.epochs, len(self._train), self._terms.batch_rows
@@ -115,7 +117,7 @@ class Adjuster:
         if step <= feddu.SMALLEST_STEP:
             return mean
         try:
-            copy = self._trained_from(mean, travelling, round_number)
+            copy = self._trained_from(mean, shared_module, round_number)
         except Diverged:  # a mean that cannot be trained on is not adjusted
             return mean
         moved = {
@@ -123,8 +125,8 @@ class Adjuster:
             for name, values in mean.items()
         }
         moved = self._with_momentum(self._memory.step_velocity, mean, moved)
-        after = self._measured(moved, travelling)
-        self._memory.accuracies.append(self._score(self._measured(copy, travelling)))
+        after = self._measured(moved, shared_module)
+        self._memory.accuracies.append(self._score(self._measured(copy, shared_module)))
         undone = self._terms.undo and self._harms(held, after)
         self._measures |= {
             "shared_loss_before": held.loss,
@@ -133,7 +135,7 @@ class Adjuster:
         }
         return mean if undone else moved
 
-    def finish(self, _travelling: Travelling, parameters: Parameters) -> Finished:
+    def finish(self, _shared_module: SharedModule, parameters: Parameters) -> Finished:
         mix = ", ".join(f"{share:.2f}" for share in self._mix / self._mix.sum())
         used = f"{len(self._train)} shared rows were trained on and {len(self._test)} held out; class mix {mix}"
         notices = [Notice("note", "shared_rows", used)]
@@ -152,7 +154,7 @@ class Adjuster:
         memory = self._memory
         return {
             "accuracies": torch.tensor(memory.accuracies, dtype=torch.float64),
-            "everybody": torch.from_numpy(memory.everybody.copy()),
+            "everybody": torch.from_numpy(memory.population_counts.copy()),
             **{f"mean/{name}": values for name, values in memory.mean_velocity.items()},
             **{f"step/{name}": values for name, values in memory.step_velocity.items()},
         }
@@ -163,21 +165,23 @@ class Adjuster:
     def _classes(self) -> int:
         return BINS if self._regression else self._spec.outputs
 
-    def _step(self, round_number: int, mean: Parameters, travelling: Travelling, held: Evaluation) -> float:
+    def _step(self, round_number: int, mean: Parameters, shared_module: SharedModule, held: Evaluation) -> float:
         """a of the rule `feddu`."""
         if self._terms.counts == "estimate":
-            self._cohort = self._estimated(mean, travelling)
-            everybody = self._memory.everybody if len(self._memory.everybody) else np.zeros(self._classes)
-            self._memory.everybody = everybody + self._cohort
-        everybody = self._memory.everybody
-        leaning = (
-            feddu.divergence(self._cohort, everybody)
+            self._cohort = self._estimated(mean, shared_module)
+            population_counts = (
+                self._memory.population_counts if len(self._memory.population_counts) else np.zeros(self._classes)
+            )
+            self._memory.population_counts = population_counts + self._cohort
+        population_counts = self._memory.population_counts
+        cohort_divergence = (
+            feddu.divergence(self._cohort, population_counts)
             if self._terms.divergence == "cohort"
             else float(self._cohort[0]) / FRACTION / self._cohort_rows
         )
-        own = feddu.divergence(self._mix, everybody)
-        share = feddu.share_of_shared(len(self._train), self._cohort_rows, leaning, own)
-        self._measures = {"cohort_divergence": leaning, "shared_divergence": own, "shared_say": share}
+        own = feddu.divergence(self._mix, population_counts)
+        share = feddu.share_of_shared(len(self._train), self._cohort_rows, cohort_divergence, own)
+        self._measures = {"cohort_divergence": cohort_divergence, "shared_divergence": own, "shared_omega": share}
         return feddu.step_size(self._terms.scale, self._score(held), share, self._terms.decay, round_number)
 
     def _harms(self, held: Evaluation, after: Evaluation) -> bool:
@@ -194,12 +198,12 @@ class Adjuster:
         spread = float(self._labels[self._test].double().var(unbiased=False))
         return 1 - min(1.0, held.loss / spread) if spread else 0.0
 
-    def _trained_from(self, start: Parameters, travelling: Travelling, round_number: int) -> Parameters:
+    def _trained_from(self, start: Parameters, shared_module: SharedModule, round_number: int) -> Parameters:
         """A copy trained on the shared rows at the round's rate."""
-        load_parameters(travelling.module, start)
+        load_parameters(shared_module.module, start)
         train(
-            travelling.module,
-            self._embed(travelling)[self._train],
+            shared_module.module,
+            self._embed(shared_module)[self._train],
             self._labels[self._train],
             epochs=self._terms.epochs,
             batch_rows=self._terms.batch_rows,
@@ -207,25 +211,25 @@ class Adjuster:
             seed=derived(self._seed, round_number),
             regression=self._regression,
         )
-        return parameters_of(travelling.module)
+        return parameters_of(shared_module.module)
 
-    def _measured(self, parameters: Parameters, travelling: Travelling) -> Evaluation:
-        load_parameters(travelling.module, parameters)
-        inputs, labels = self._embed(travelling)[self._test], self._labels[self._test]
-        return evaluate(travelling.module, inputs, labels, regression=self._regression)
+    def _measured(self, parameters: Parameters, shared_module: SharedModule) -> Evaluation:
+        load_parameters(shared_module.module, parameters)
+        inputs, labels = self._embed(shared_module)[self._test], self._labels[self._test]
+        return evaluate(shared_module.module, inputs, labels, regression=self._regression)
 
-    def _estimated(self, parameters: Parameters, travelling: Travelling) -> NDArray[np.float64]:
+    def _estimated(self, parameters: Parameters, shared_module: SharedModule) -> NDArray[np.float64]:
         """Mean softmax of the mean model on shared rows, for the class mix of the cohort (R4.4)."""
-        load_parameters(travelling.module, parameters)
-        travelling.module.eval()
+        load_parameters(shared_module.module, parameters)
+        shared_module.module.eval()
         with torch.no_grad():
-            scores = travelling.module(self._embed(travelling))
+            scores = shared_module.module(self._embed(shared_module))
         shares: NDArray[np.float64] = scores.softmax(1).mean(0).double().numpy()
         return shares
 
-    def _embed(self, travelling: Travelling) -> torch.Tensor:
-        if self._embedded is None or self._embedded[0] is not travelling:
-            self._embedded = (travelling, travelling.embed(self._inputs))
+    def _embed(self, shared_module: SharedModule) -> torch.Tensor:
+        if self._embedded is None or self._embedded[0] is not shared_module:
+            self._embedded = (shared_module, shared_module.embed(self._inputs))
         return self._embedded[1]
 
     def _with_momentum(self, velocity: Parameters, old: Parameters, new: Parameters) -> Parameters:
@@ -269,10 +273,12 @@ class Sharer:
         counts = class_counts(labels, self._spec.outputs, edges)
         if purpose != DIVERGENCES:
             return counts.astype(np.uint64)
-        everybody = np.array(numbers[len(edges) :])
-        if len(everybody) != len(counts) or not (np.isfinite(everybody).all() and (everybody >= 0).all()):
+        population_counts = np.array(numbers[len(edges) :])
+        if len(population_counts) != len(counts) or not (
+            np.isfinite(population_counts).all() and (population_counts >= 0).all()
+        ):
             raise InvalidData("the class mix of all clients does not fit this job's classes")
-        lean = feddu.divergence(counts, everybody) * len(labels)
+        lean = feddu.divergence(counts, population_counts) * len(labels)
         return np.array([round(lean * FRACTION)], np.uint64)
 
     def take(self, message: Message) -> None:
@@ -347,17 +353,17 @@ def _restored(saved: Mapping[str, torch.Tensor]) -> _Memory:
         return _Memory()
     return _Memory(
         accuracies=saved["accuracies"].tolist(),
-        everybody=saved["everybody"].numpy().copy(),
+        population_counts=saved["everybody"].numpy().copy(),
         mean_velocity={name[5:]: values for name, values in saved.items() if name.startswith("mean/")},
         step_velocity={name[5:]: values for name, values in saved.items() if name.startswith("step/")},
     )
 
 
-def _at_aggregator(setup: Setup[RoundsSpec], saved: Mapping[str, torch.Tensor]) -> AggregatorPlaces:
+def _at_aggregator(setup: Setup[RoundsSpec], saved: Mapping[str, torch.Tensor]) -> AggregatorHooks:
     if terms_of(setup.spec).rule == "none":
-        return AggregatorPlaces()
+        return AggregatorHooks()
     side = Adjuster(setup, saved)
-    return AggregatorPlaces(
+    return AggregatorHooks(
         question=side.question,
         learn=side.learn,
         enter=side.enter,
@@ -369,9 +375,9 @@ def _at_aggregator(setup: Setup[RoundsSpec], saved: Mapping[str, torch.Tensor]) 
     )
 
 
-def _at_client(setup: Setup[RoundsSpec]) -> ClientPlaces:
+def _at_client(setup: Setup[RoundsSpec]) -> ClientHooks:
     side = Sharer(setup)
-    return ClientPlaces(answer=side.answer, take=side.take, prepare=side.prepare)
+    return ClientHooks(answer=side.answer, take=side.take, prepare=side.prepare)
 
 
 PART = Part("shared_data", _at_aggregator, _at_client)
