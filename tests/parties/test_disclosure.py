@@ -8,7 +8,7 @@ import pytest
 
 import parties
 import vfl
-from parties.disclosure import ABOUT_TABLE, IN_FULL, NEUTRAL, told
+from parties.disclosure import ABOUT_TABLE, IN_FULL, NEUTRAL, redacted_for_peer
 from parties.errors import EnvelopeRefused, Failure, PolicyRefused
 from vfl.errors import JobError
 
@@ -57,14 +57,14 @@ def test_every_code_is_decided_on_once() -> None:
 @pytest.mark.parametrize("code", sorted({*ABOUT_TABLE, *NEUTRAL, PolicyRefused.code, "a_code_of_tomorrow"}))
 def test_nothing_of_a_table_is_told(code: str) -> None:
     message = "bank refuses by acceptance.minimum_rows: its table has 1234 rows, in secret.csv column 'salary'"
-    reason = told(Failure(code, message, fix="lower it", side="bank"))
+    reason = redacted_for_peer(Failure(code, message, fix="lower it", side="bank"))
     for word in ("1234", "secret.csv", "salary"):
         assert word not in reason.message + reason.fix
     assert "bank" in reason.message
 
 
 def test_which_fault_a_table_has_is_not_told() -> None:
-    assert {told(Failure(code, "", side="bank")) for code in ABOUT_TABLE} == {
+    assert {redacted_for_peer(Failure(code, "", side="bank")) for code in ABOUT_TABLE} == {
         Failure("invalid_data", "bank's table does not fit the job; its operator sees where")
     }
 

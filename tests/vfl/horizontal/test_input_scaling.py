@@ -42,7 +42,7 @@ def table(seed: int, rows: int) -> Table:
 
 
 def given(this: RoundsSpec, **more) -> dict[str, Setup[RoundsSpec]]:
-    made = setups(digits(len(this.roster.clients), tables=tuple(this.brings(HUB))))
+    made = setups(digits(len(this.roster.clients), tables=tuple(this.tables_of(HUB))))
 
     def own(party: str, at: int, setup: Setup[RoundsSpec]) -> Setup[RoundsSpec]:
         tables = {use: table(100 * at + n, 60 + 7 * at) for n, use in enumerate(setup.tables)}

@@ -220,7 +220,7 @@ def test_unknown_data_sets_and_files_are_named(load: Load, tmp_path: Path) -> No
 def test_the_peer_never_reads_a_value_of_a_table(load: Load) -> None:
     with pytest.raises(NonNumericCell) as refused:
         load("id,a,b,y\n1,secret,2,0\n2,3,4,1\n")
-    reason = told(Failure.of(refused.value, "bank"))
+    reason = redacted_for_peer(Failure.of(refused.value, "bank"))
     assert reason.code == "invalid_data"
     assert "secret" not in reason.message + reason.fix
     assert "row" not in reason.message
