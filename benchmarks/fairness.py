@@ -8,7 +8,7 @@ import torch
 from federation import Dataset, Row, Run
 from safetensors.torch import load
 
-from vfl.horizontal.aggregator import network_of
+from vfl.horizontal.network import network_of
 from vfl.horizontal.rows import examples_of
 from vfl.models.local_training import one_thread
 from vfl.models.networks import load_parameters

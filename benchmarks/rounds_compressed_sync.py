@@ -17,7 +17,7 @@ from hadamard_minmax import HADAMARD_MINMAX
 
 from parties.simulation.partition import shards
 from vfl.codecs import CODECS
-from vfl.horizontal.aggregator import network_of
+from vfl.horizontal.network import network_of
 from vfl.horizontal.update_encoding import raw_encoding
 from vfl.models.networks import parameters_of
 

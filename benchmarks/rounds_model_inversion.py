@@ -26,11 +26,11 @@ from federation import Dataset, Row, Run, drawn, parted, run, setups, specificat
 from torch import nn
 
 from parties.simulation.partition import dirichlet, shards
-from vfl.horizontal.aggregator import network_of
-from vfl.horizontal.hooks import PARTS
 from vfl.horizontal.model_inversion import part as model_inversion
 from vfl.horizontal.model_inversion.inversion import Inverted, Search, Space, invert
 from vfl.horizontal.model_inversion.search import Find, labels_of
+from vfl.horizontal.network import network_of
+from vfl.horizontal.parts import PARTS
 from vfl.horizontal.rows import examples_of
 from vfl.horizontal.update_encoding import like, read
 from vfl.models.local_training import features, train

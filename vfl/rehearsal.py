@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 
 from vfl.flow import run_together
-from vfl.horizontal.aggregator import network_of
+from vfl.horizontal.network import network_of
 from vfl.messages import Published
 from vfl.protocols.rounds import PROTOCOL
 from vfl.reports import RoundDone

@@ -1,6 +1,5 @@
 """What the aggregator keeps while rounds run: the model that travels, the parts' memory, and the numbers so far."""
 
-import hashlib
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping
@@ -10,15 +9,17 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import load, save
-from torch import nn
+from safetensors.torch import load
 
 from vfl.codecs import InvalidBody
 from vfl.errors import RemoteProtocolError
-from vfl.horizontal.hooks import AggregatorHooks, Examples, Finished, SharedModule, SumQuery, parts_of
-from vfl.horizontal.input_scaling import agreed, message_of, metadata_of
+from vfl.horizontal.evaluation import SCORE, measured
+from vfl.horizontal.hooks import AggregatorHooks, Finished, SharedModule, SumQuery
+from vfl.horizontal.input_scaling import agreed, message_of
 from vfl.horizontal.mean import Stepper, WeightedMean
-from vfl.horizontal.rows import clipped, derived, examples_of
+from vfl.horizontal.network import first_model, network_of, save_parameters
+from vfl.horizontal.parts import parts_of
+from vfl.horizontal.rows import clipped, examples_of
 from vfl.horizontal.standstill import on_test_rows
 from vfl.horizontal.stopping import reason_to_stop
 from vfl.horizontal.summed_updates import ClippingBounds
@@ -26,11 +27,8 @@ from vfl.horizontal.update_encoding import digest, raw_encoding, write
 from vfl.messages import EvaluationTask, Message, Published, RoundReply, RoundTask
 from vfl.models.held_out import few_rows
 from vfl.models.intervals import ends, of_auc_of_counts, of_share
-from vfl.models.local_training import evaluate, train
-from vfl.models.metrics import auc_of_classes
 from vfl.models.networks import (
     Parameters,
-    build,
     load_parameters,
     norm_statistics_names,
     parameters_of,
@@ -38,7 +36,7 @@ from vfl.models.networks import (
 from vfl.notices import Notice
 from vfl.reports import Outcome, RoundDone
 from vfl.schedule import batch_sizes
-from vfl.setup import InputScaling, Setup
+from vfl.setup import Setup
 from vfl.spec.rounds import RoundsSpec
 from vfl.spec.sections import PartyId
 
@@ -58,18 +56,19 @@ class Aggregation:
         self._hooks: dict[str, AggregatorHooks] = {
             part.name: part.aggregator(setup, _under(f"part/{part.name}/", saved)) for part in parts_of(self.spec)
         }
-        self.shared_module = SharedModule(first_model(setup) if not saved else network_of(self.spec, bytes(32)))
+        self.shared_module: SharedModule = SharedModule(
+            first_model(setup) if not saved else network_of(self.spec, bytes(32))
+        )
         for hooks in self._hooks.values():
-            if hooks.derive is not None:
-                self.shared_module = hooks.derive(self.shared_module.module)
+            self.shared_module = hooks.derive(self.shared_module)
         for hooks in self._hooks.values():
-            if hooks.observe is not None:
-                self.shared_module = replace(self.shared_module, module=hooks.observe(self.shared_module.module))
+            self.shared_module = replace(self.shared_module, module=hooks.observe(self.shared_module.module))
         self.parameters = parameters_of(self.shared_module.module)
         if saved:  # safetensors gives tensors out in another order than the model's
             self.parameters = {name: saved[f"model/{name}"] for name in self.parameters}
-        made = [hooks.encoding(self.shared_module) for hooks in self._hooks.values() if hooks.encoding is not None]
-        self.encoding = made[0] if made else raw_encoding(self.parameters)
+        self.encoding = raw_encoding(self.parameters)
+        for hooks in self._hooks.values():
+            self.encoding = hooks.encoding(self.shared_module, self.encoding)
         trained = [name for name, _ in self.shared_module.module.named_parameters()]
         self._stepper = Stepper(self.spec.rounds.server_optimiser, trained, _under("optimiser/", saved))
         numbers: dict[str, Any] = json.loads(saved["numbers"].numpy().tobytes()) if saved else {}
@@ -98,8 +97,7 @@ class Aggregation:
 
     def task_for(self, client: PartyId, held: bytes, task: RoundTask) -> RoundTask:
         for hooks in self._hooks.values():
-            if hooks.dispatch is not None:
-                task = hooks.dispatch(client, held, task)
+            task = hooks.dispatch(client, held, task)
         return task
 
     def told_first(self) -> Iterator[Message]:
@@ -111,16 +109,14 @@ class Aggregation:
         """What a client that has just come gets before its first task."""
         yield from self.told_first()
         for hooks in self._hooks.values():
-            if hooks.handed_out is not None:
-                yield hooks.handed_out()
+            yield from hooks.handed_out()
 
-    def questions(self, round_number: int) -> Iterator[tuple[SumQuery, Callable[[int, NDArray[np.uint64]], None]]]:
-        """What the clients are asked for, and who learns the sum."""
+    def queries(self, round_number: int) -> Iterator[tuple[SumQuery, Callable[[int, NDArray[np.uint64]], None]]]:
+        """What the clients are asked for, and whom the sum is given to."""
         for hooks in self._hooks.values():
-            if hooks.question is not None and hooks.learn is not None:
-                question = hooks.question(round_number)
-                if question is not None:
-                    yield question, hooks.learn
+            query = hooks.query(round_number)
+            if query is not None:
+                yield query, hooks.on_sum
 
     def mean(self) -> WeightedMean:
         keep = any(hooks.keeps_replies for hooks in self._hooks.values())
@@ -153,12 +149,10 @@ class Aggregation:
         """The mean, adjusted, becomes the next parameters."""
         self.round += 1
         for hooks in self._hooks.values():
-            if hooks.enter is not None:
-                hooks.enter(self.round, self.shared_module, self.parameters, mean)
+            hooks.enter(self.round, self.shared_module, self.parameters, mean)
         before, after = self.parameters, self._stepper.step(self.parameters, mean.mean())
         for hooks in self._hooks.values():
-            if hooks.adjust is not None:
-                after = hooks.adjust(self.round, self.shared_module, before, after)
+            after = hooks.adjust(self.round, self.shared_module, before, after)
         self.parameters = after
         load_parameters(self.shared_module.module, after)
 
@@ -172,8 +166,7 @@ class Aggregation:
             "bytes_received": float(received),
         }
         for hooks in self._hooks.values():
-            if hooks.closed is not None:
-                hooks.closed(self.round, slowest_seconds, sent + received)
+            hooks.close_round(self.round, slowest_seconds, sent + received)
             measures |= hooks.measures()
         for name, value in measures.items():
             self.series.setdefault(name, []).append(value)
@@ -207,16 +200,14 @@ class Aggregation:
 
     def published_to(self, held: bytes, message: Published) -> Published:
         for hooks in self._hooks.values():
-            if hooks.publish is not None:
-                message = hooks.publish(held, message)
+            message = hooks.publish(held, message)
         return message
 
     def outcome(self) -> Outcome:
         finished = Finished(self.parameters)
         for hooks in self._hooks.values():
-            if hooks.finish is not None:
-                last = hooks.finish(self.shared_module, self.parameters)
-                finished = Finished(last.parameters, finished.metrics | last.metrics, finished.notices + last.notices)
+            last = hooks.finish(self.shared_module, finished.parameters)
+            finished = Finished(last.parameters, finished.metrics | last.metrics, finished.notices + last.notices)
         score = SCORE[self.spec.job.task]
         kept = {score, "auc", "loss"}
         metrics = {name: values[-1] for name, values in self.series.items() if name in kept and values}
@@ -283,65 +274,6 @@ class Counted:
         return found
 
 
-SCORE = {"binary": "accuracy", "multiclass": "accuracy", "regression": "r2"}
-"""What measures a model of each task on test rows."""
-
-
-def measured(
-    spec: RoundsSpec, shared_module: SharedModule, examples: Examples, *, ranking: bool = False
-) -> dict[str, float]:
-    """Accuracy, or R2 of a regression, and the mean loss; with `ranking` the AUC of classes, where there is one."""
-    labels = examples.labels
-    if labels is None:
-        raise ValueError("test rows carry labels")
-    regression = spec.job.task == "regression"
-    found = evaluate(shared_module.module, shared_module.embed(examples.inputs), labels, regression=regression)
-    score = found.correct / found.rows
-    if regression:
-        score = 1 + score / max(float(labels.double().var(unbiased=False)), 1e-12)
-    area = math.nan
-    if ranking and not regression:
-        area = auc_of_classes(labels.numpy(), found.scores.softmax(1).double().numpy())
-    return {SCORE[spec.job.task]: score} | ({} if math.isnan(area) else {"auc": area}) | {"loss": found.loss}
-
-
-def network_of(spec: RoundsSpec, seed: bytes | None) -> nn.Sequential:
-    """The network of a job with fresh weights drawn from a seed; None leaves them to be loaded."""
-    generator = None
-    if seed is not None:
-        generator = torch.Generator().manual_seed(int.from_bytes(hashlib.sha256(seed).digest()[:7], "big"))
-    model = spec.model
-    return build(
-        model.network, model.input_shape, spec.outputs, hidden=model.hidden, norm=model.norm, generator=generator
-    )
-
-
-def first_model(setup: Setup[RoundsSpec]) -> nn.Sequential:
-    """Fresh, registered, or trained here on the aggregator's own first rows.
-
-    Raises InvalidData or ImpossibleJob where the registered model is of another shape.
-    """
-    spec = setup.spec
-    module = network_of(spec, derived(setup.joint_seed, "initial weights"))
-    if setup.first_model:
-        load_parameters(module, load(setup.first_model))
-    if "first" in setup.tables:
-        rows = examples_of(spec, setup.tables["first"], "first", setup.scaling)
-        if rows.labels is None:
-            raise ValueError("first rows carry labels")
-        train(
-            module,
-            rows.inputs,
-            rows.labels,
-            epochs=spec.model.first_epochs,
-            batch_rows=spec.train.batch_rows,
-            optimiser=spec.train.optimiser,
-            seed=derived(setup.joint_seed, "first model"),
-            regression=spec.job.task == "regression",
-        )
-    return module
-
-
 def distance(one: Parameters, other: Parameters) -> float:
     """Euclidean, over all floating-point tensors."""
     return math.sqrt(
@@ -351,13 +283,6 @@ def distance(one: Parameters, other: Parameters) -> float:
             if values.is_floating_point()
         )
     )
-
-
-def save_parameters(parameters: Parameters, scaling: InputScaling | None = None) -> bytes:
-    """As safetensors bytes; a model's say in their metadata how its inputs are scaled."""
-    metadata = None if scaling is None else metadata_of(scaling)
-    data: bytes = save({name: values.contiguous() for name, values in parameters.items()}, metadata)
-    return data
 
 
 def _under(prefix: str, saved: Parameters) -> Parameters:

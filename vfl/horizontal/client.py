@@ -1,8 +1,6 @@
 """What a client keeps while rounds run: its rows, and between tasks nothing of the model but what is stored."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
 
 import msgspec
 import numpy as np
@@ -11,14 +9,15 @@ from torch import nn
 
 from vfl.codecs import InvalidBody
 from vfl.errors import Diverged, RemoteProtocolError
-from vfl.horizontal.aggregator import network_of, save_parameters
-from vfl.horizontal.hooks import ClientHooks, Examples, Updated, Work, parts_of
+from vfl.horizontal.hooks import ClientEncoding, ClientHooks, Work
 from vfl.horizontal.input_scaling import agreed, message_of
+from vfl.horizontal.network import network_of, save_parameters
+from vfl.horizontal.parts import parts_of
 from vfl.horizontal.rows import clipped, derived, examples_of
 from vfl.horizontal.secure_statistics import EVALUATION, evaluation_words, pooled
 from vfl.horizontal.standstill import on_own_rows
 from vfl.horizontal.summed_updates import PURPOSE, ROWS_PURPOSE, UpdateSums, bounds_of
-from vfl.horizontal.update_encoding import digest, fit, like, raw_update, read
+from vfl.horizontal.update_encoding import digest, fit_amended, like, raw_update, read
 from vfl.messages import ColumnScaling, EvaluationTask, Message, Published, RoundReply, RoundTask, SumTask
 from vfl.models.networks import Parameters, load_parameters, parameters_of
 from vfl.reports import Outcome
@@ -55,8 +54,9 @@ class Participation:
         self._setup, self.spec = setup, setup.spec
         self._examples = examples_of(self.spec, setup.table, "training", setup.scaling)
         self._names, self._hooks = _hooks_of(setup)
-        updates = [hooks.update for hooks in self._hooks if hooks.update is not None]
-        self._update: Callable[[bytes, Work], Updated] = updates[0] if updates else raw_update
+        self._encoding = ClientEncoding(raw_update, read)
+        for hooks in self._hooks:
+            self._encoding = hooks.encoding(self._encoding)
         self._stored = b""
         self._tasks: dict[int, int] = {}
         self._measured: dict[int, int] = {}
@@ -77,7 +77,7 @@ class Participation:
         if work is None:
             return RoundReply(round=task.round, parameters=b"", rows=0, loss=0.0)
         try:
-            updated = self._update(task.parameters, work)
+            updated = self._encoding.update(task.parameters, work)
         except InvalidBody as error:
             raise RemoteProtocolError(f"the model of round {task.round} cannot be read: {error}") from error
         except Diverged:  # on what came from others: this round is lost to this client, not the job
@@ -104,7 +104,7 @@ class Participation:
         module = work.build()
         load_parameters(module, received)
         try:
-            loss = fit(module, received, work)
+            loss = fit_amended(module, received, work)
         except Diverged:
             self._note(task, {"diverged": 1.0})
             return
@@ -120,14 +120,7 @@ class Participation:
             return None
         examples = self._examples
         for hooks in self._hooks:
-            if hooks.prepare is not None:
-                examples = hooks.prepare(task, examples)
-        amendments = [hooks.amend for hooks in self._hooks if hooks.amend is not None]
-
-        def amend(module: nn.Sequential, received: Parameters) -> None:
-            for amendment in amendments:
-                amendment(module, received)
-
+            examples = hooks.prepare(task, examples)
         return Work(
             spec=self.spec,
             build=self._build,
@@ -137,8 +130,7 @@ class Participation:
             rate=task.rate,
             seed=derived(self._setup.private_seed, self._setup.me, task.round),
             reply_bits=task.reply_bits,
-            augment=self._augmenting(task.round),
-            amend=amend if amendments else None,
+            parts=self._hooks,
         )
 
     def _check(self, task: RoundTask) -> None:
@@ -164,11 +156,8 @@ class Participation:
         if isinstance(message, ColumnScaling):
             self._told_again(message)
             return
-        takers = [hooks.take for hooks in self._hooks if hooks.take is not None]
-        if not takers:
+        if not any(hooks.take(message) for hooks in self._hooks):
             raise RemoteProtocolError(f"the aggregator handed out {message.kind()}, which this job has no use for")
-        for take in takers:
-            take(message)
 
     def _told_again(self, message: ColumnScaling) -> None:
         """Whom the aggregator lost sight of may hear the scaling twice, but not another one."""
@@ -200,8 +189,7 @@ class Participation:
             raise RemoteProtocolError("the aggregator asks for an evaluation that this job does not have")
         module, rows = self._build(), examples_of(self.spec, table, "test", self._setup.scaling)
         for hooks in self._hooks:
-            if hooks.embed is not None:
-                rows = replace(rows, inputs=hooks.embed(rows.inputs))
+            rows = replace(rows, inputs=hooks.embed(rows.inputs))
         try:
             load_parameters(module, read(task.parameters, like(parameters_of(module))))
         except InvalidBody as error:
@@ -217,8 +205,8 @@ class Participation:
         if task.purpose == EVALUATION and self._evaluated is not None and self._evaluated[0] == task.round:
             words = self._evaluated[1]
         for hooks in self._hooks:
-            if words is None and hooks.answer is not None:
-                words = hooks.answer(task.round, task.purpose, task.numbers, self._examples)
+            if words is None:
+                words = hooks.contribution(task.round, task.purpose, task.numbers, self._examples)
         return None if words is None else (pooled(self.spec, task.round, task.purpose, len(words)), words)
 
     def _summand(self, task: SumTask) -> tuple[SumTerms, NDArray[np.uint64]] | None:
@@ -239,11 +227,10 @@ class Participation:
         return sums.terms(task.round, bounds), words
 
     def stored(self) -> bytes:
-        """What this client holds between rounds, as it was received or as a part keeps it, and what parts remember."""
-        stored = next((hooks.stored() for hooks in self._hooks if hooks.stored is not None), self._stored)
+        """What this client holds between rounds: the model as it was received, and what parts remember."""
         both = zip(self._names, self._hooks, strict=True)
-        memories = {name: hooks.memory() for name, hooks in both if hooks.memory is not None}
-        return msgspec.msgpack.encode(_Held(stored, memories)) if memories else stored
+        memories = {name: memory for name, hooks in both if (memory := hooks.memory()) is not None}
+        return msgspec.msgpack.encode(_Held(self._stored, memories)) if memories else self._stored
 
     def keep(self, published: Published) -> Outcome:
         """The final model. Raises RemoteProtocolError where it is another than it says."""
@@ -253,8 +240,7 @@ class Participation:
             parameters = self._read(published.parameters)
             metrics = self._concluded(parameters)
             for hooks in self._hooks:
-                if hooks.complete is not None:
-                    parameters = hooks.complete(parameters)
+                parameters = hooks.complete(parameters)
         except InvalidBody as error:
             raise RemoteProtocolError(f"the published model cannot be read: {error}") from error
         notices = on_own_rows(self._series.get("loss", []), self._examples)
@@ -265,44 +251,36 @@ class Participation:
 
     def _concluded(self, parameters: Parameters) -> dict[str, float]:
         """What parts measure of the published model, each on a module of its own."""
-        metrics: dict[str, float] = {}
-        for hooks in self._hooks:
-            if hooks.conclude is not None:
-                module = self._build()
-                load_parameters(module, parameters)
-                metrics |= hooks.conclude(module)
-        return metrics
 
-    def _augmenting(self, number: int) -> Callable[[nn.Sequential, Examples], tuple[nn.Sequential, Examples]] | None:
-        """At most one part gives a client more rows than it has."""
-        augments = [hooks.augment for hooks in self._hooks if hooks.augment is not None]
-        return partial(augments[0], number) if augments else None
+        def published() -> nn.Sequential:
+            module = self._build()
+            load_parameters(module, parameters)
+            return module
+
+        return {name: value for hooks in self._hooks for name, value in hooks.conclude(published).items()}
 
     def _read(self, body: bytes) -> Parameters:
         """The parameters of a task or of the published model. Raises InvalidBody."""
         expected = like(dict(self._build().state_dict()))
-        reading = [hooks.read for hooks in self._hooks if hooks.read is not None]
-        return reading[0](body, expected) if reading else read(body, expected)
+        return self._encoding.read(body, expected)
 
     def _receive(self, message: RoundTask | Published) -> bool:
-        return all(hooks.receive is None or hooks.receive(message) for hooks in self._hooks)
+        return all(hooks.receive(message) for hooks in self._hooks)
 
     def _build(self) -> nn.Sequential:
         module = network_of(self.spec, None)
         for hooks in self._hooks:
-            if hooks.trained is not None:
-                module = hooks.trained(module)
+            module = hooks.trained(module)
         for hooks in self._hooks:
-            if hooks.observe is not None:
-                module = hooks.observe(module)
+            module = hooks.observe(module)
         return module
 
 
-def _hooks_of(setup: Setup[RoundsSpec]) -> tuple[list[str], list[ClientHooks]]:
+def _hooks_of(setup: Setup[RoundsSpec]) -> tuple[list[str], tuple[ClientHooks, ...]]:
     """Names of the parts and what they do here, each given back what it remembered."""
     parts = parts_of(setup.spec)
     held = _Held(setup.saved, {})
     if setup.saved and any(part.remembers(setup.spec) for part in parts):
         held = msgspec.msgpack.decode(setup.saved, type=_Held)
-    hooks = [part.client(replace(setup, saved=held.memories.get(part.name, held.stored))) for part in parts]
+    hooks = tuple(part.client(replace(setup, saved=held.memories.get(part.name, held.stored))) for part in parts)
     return [part.name for part in parts], hooks

@@ -1,18 +1,17 @@
-"""The places of a round that a part may fill. What a part leaves empty is done as federated averaging does it.
+"""The hooks of a round: what a part may do at each place of it, as methods that do nothing until a part overrides them.
 
     derive     aggregator, once      first model -> what is trained, sent and averaged
-    broadcast  aggregator, per round parameters -> the body all chosen clients get
+    encoding   both sides            how parameters travel in each direction
     dispatch   aggregator, per client and task: what only some clients need
     receive    client, per task      can it train? then, what it trains
     prepare    client, per task      its rows -> as the module reads them
     augment    client, per task      its rows, and the model it received -> the rows it trains on
-    update     client, per task      body -> trained -> body of the reply
-    read       aggregator, per reply body -> parameters
+    amend      client, per task      the trained module, before the reply is encoded
     adjust     aggregator, per round mean -> next parameters
     finish     aggregator, once      -> the model that is kept, and what the report says
 
-All functions are deterministic given the seeds of the job (R0.5). What a part must remember it gives out by `saved`
-and takes back when it is made; what follows from that it computes again (R0.7).
+All methods are deterministic given the seeds of the job. What a part must remember it gives out by `saved` (aggregator)
+or `memory` (client) and takes back when it is made; what follows from that it computes again.
 """
 
 from collections.abc import Callable, Mapping
@@ -74,11 +73,29 @@ class Work:
     seed: bytes = field(repr=False)
     """Of this client, this round: batches, dropout, stochastic rounding."""
     reply_bits: int = 0
-    augment: Callable[[nn.Sequential, Examples], tuple[nn.Sequential, Examples]] | None = None
-    """Called once before training, with the module that holds what was received: the module to train, which shares its
-    weights, and on which rows."""
-    amend: Callable[[nn.Sequential, Parameters], None] | None = None
-    """Called once after training with the module and what was received, before the reply is encoded."""
+    parts: "tuple[ClientHooks, ...]" = ()
+    """Whose `augment` comes before the training, and whose `amend` after it."""
+
+    @property
+    def augments(self) -> bool:
+        """Whether a part must see the whole received model before the first step."""
+        return any(part.augments for part in self.parts)
+
+    @property
+    def amends(self) -> bool:
+        """Whether a part must see the whole trained model after the last step."""
+        return any(part.amends for part in self.parts)
+
+    def augmented(self, module: nn.Sequential) -> tuple[nn.Sequential, Examples]:
+        """The module to train, which shares the weights of `module`, and on which rows."""
+        examples = self.examples
+        for part in self.parts:
+            module, examples = part.augment(self.round, module, examples)
+        return module, examples
+
+    def amend(self, module: nn.Sequential, received: Parameters) -> None:
+        for part in self.parts:
+            part.amend(module, received)
 
 
 @dataclass(frozen=True)
@@ -118,6 +135,16 @@ class UpdateEncoding:
 
 
 @dataclass(frozen=True)
+class ClientEncoding:
+    """The client's end of an UpdateEncoding."""
+
+    update: Callable[[bytes, Work], Updated]
+    """(a task's body, the work) -> trained, and the body of the reply. Raises vfl.codecs.InvalidBody."""
+    read: Callable[[bytes, dict[str, Shape]], Parameters]
+    """(published parameters, what they must hold) -> the parameters this client keeps. Raises InvalidBody."""
+
+
+@dataclass(frozen=True)
 class SumQuery:
     """Whole numbers that clients are asked for; only their sum over the clients is ever read."""
 
@@ -128,72 +155,141 @@ class SumQuery:
     """What a client needs to know to answer; public."""
 
 
-@dataclass(frozen=True)
 class AggregatorHooks:
-    derive: Callable[[nn.Sequential], SharedModule] | None = None
-    encoding: Callable[[SharedModule], UpdateEncoding] | None = None
-    observe: Callable[[nn.Sequential], nn.Sequential] | None = None
-    """What travels -> the same module, that also keeps statistics of what its layers read."""
-    keeps_replies: bool = False
-    """It looks at each client's parameters when it enters: the mean keeps them until the round ends."""
-    dispatch: Callable[[PartyId, bytes, RoundTask], RoundTask] | None = None
-    """(client, digest of the backbone it last named, task) -> task."""
-    handed_out: Callable[[], Message] | None = None
-    """What each client is given once, before its first task."""
-    question: Callable[[int], SumQuery | None] | None = None
-    """(round) -> what the clients that replied are asked; round 0 asks all, before the first round."""
-    learn: Callable[[int, NDArray[np.uint64]], None] | None = None
-    """(round, the sums that answer it)."""
-    enter: Callable[[int, SharedModule, Parameters, WeightedMean], None] | None = None
-    """(round, what travels, its parameters before the round, the replies' mean so far): may add to the mean."""
-    adjust: Callable[[int, SharedModule, Parameters, Parameters], Parameters] | None = None
-    """(round, what travels, its parameters before the round, their mean) -> parameters. May load into the module."""
-    publish: Callable[[bytes, Published], Published] | None = None
-    """(digest of the backbone a client last named, message) -> message."""
-    measures: Callable[[], dict[str, float]] = dict
-    """Of the round that has just been adjusted, for the report."""
-    closed: Callable[[int, float, int], None] | None = None
-    """(round, seconds its slowest reply took, payload bytes sent and received): told after each round."""
-    finish: Callable[[SharedModule, Parameters], Finished] | None = None
-    saved: Callable[[], Parameters] = dict
+    """The aggregator's side of a part; as it stands here, that of federated averaging.
+
+    Each round calls, in this order: `dispatch`, `query` and `on_sum`, `enter`, `adjust`, `close_round`, `measures`.
+    """
+
+    keeps_replies = False
+    """Whether it looks at each client's parameters in `enter`: the mean keeps them until the round ends."""
+
+    def derive(self, shared: SharedModule) -> SharedModule:
+        """Once: the first model -> what travels."""
+        return shared
+
+    def observe(self, module: nn.Sequential) -> nn.Sequential:
+        """Once: what travels -> the same module, that also keeps statistics of what its layers read."""
+        return module
+
+    def encoding(self, shared: SharedModule, usual: UpdateEncoding) -> UpdateEncoding:
+        """Once: how parameters travel; `usual` is at full precision."""
+        return usual
+
+    def handed_out(self) -> tuple[Message, ...]:
+        """What each client is given once, before its first task."""
+        return ()
+
+    def dispatch(self, client: PartyId, held: bytes, task: RoundTask) -> RoundTask:
+        """`held` is the digest of the backbone the client last named."""
+        return task
+
+    def query(self, round_number: int) -> SumQuery | None:
+        """What the clients that replied are asked; round 0 asks all, before the first round."""
+        return None
+
+    def on_sum(self, round_number: int, sums: NDArray[np.uint64]) -> None:
+        """The sums that answer `query`, (words,)."""
+
+    def enter(self, round_number: int, shared: SharedModule, before: Parameters, mean: WeightedMean) -> None:
+        """The replies' mean so far: a part may add to it. `before` are the parameters before the round."""
+
+    def adjust(self, round_number: int, shared: SharedModule, before: Parameters, mean: Parameters) -> Parameters:
+        """The mean -> the next parameters. May load parameters into the module."""
+        return mean
+
+    def close_round(self, round_number: int, slowest_seconds: float, payload_bytes: int) -> None:
+        """Seconds that the slowest reply of the round took, and payload bytes sent and received."""
+
+    def measures(self) -> dict[str, float]:
+        """Of the round that has just been adjusted, for the report."""
+        return {}
+
+    def publish(self, held: bytes, message: Published) -> Published:
+        """`held` as in `dispatch`."""
+        return message
+
+    def finish(self, shared: SharedModule, parameters: Parameters) -> Finished:
+        """Once: the model that is kept, and what the report says."""
+        return Finished(parameters)
+
+    def saved(self) -> Parameters:
+        """What this side must remember between rounds."""
+        return {}
 
 
-@dataclass(frozen=True)
 class ClientHooks:
-    receive: Callable[[RoundTask | Published], bool] | None = None
-    """False: this client cannot train, because it lacks a backbone it should hold."""
-    held: Callable[[], bytes] = bytes
-    """Digest of the backbone this client holds."""
-    trained: Callable[[nn.Sequential], nn.Sequential] | None = None
-    """The whole network -> the module that is trained, sent and averaged."""
-    observe: Callable[[nn.Sequential], nn.Sequential] | None = None
-    """As the aggregator's."""
-    take: Callable[[Message], None] | None = None
-    """What the aggregator has handed out. Raises InvalidData."""
-    answer: Callable[[int, str, tuple[float, ...], Examples], NDArray[np.uint64] | None] | None = None
-    """(round, purpose, numbers of the question, own rows) -> this client's numbers; None: not asked of this part."""
-    embed: Callable[[torch.Tensor], torch.Tensor] | None = None
-    """Inputs of the job -> inputs of what travels, where its model is measured. Raises RemoteProtocolError."""
-    prepare: Callable[[RoundTask, Examples], Examples] | None = None
-    augment: Callable[[int, nn.Sequential, Examples], tuple[nn.Sequential, Examples]] | None = None
-    """(round, ...): see Work."""
-    update: Callable[[bytes, Work], Updated] | None = None
-    amend: Callable[[nn.Sequential, Parameters], None] | None = None
-    """See Work."""
-    read: Callable[[bytes, dict[str, Shape]], Parameters] | None = None
-    """(published parameters, what they must hold) -> the parameters this client keeps. Raises InvalidBody."""
-    complete: Callable[[Parameters], Parameters] | None = None
-    """Those parameters -> with what this client holds beside what travels."""
-    stored: Callable[[], bytes] | None = None
-    """What this client holds between rounds; what it received, where this is empty."""
-    memory: Callable[[], bytes] | None = None
-    """What this part must remember beside that; it comes back as `setup.saved`."""
-    measures: Callable[[], dict[str, float]] = dict
-    """Of the round it has just trained in, for the client's own report."""
-    conclude: Callable[[nn.Sequential], dict[str, float]] | None = None
-    """The published model, as it travels -> metrics for the client's own report."""
-    notices: Callable[[], tuple[Notice, ...]] = tuple
-    """For the client's own report."""
+    """A client's side of a part; as it stands here, that of federated averaging."""
+
+    augments = False
+    """Whether `augment` looks at the received model."""
+    amends = False
+    """Whether `amend` does anything."""
+
+    def trained(self, module: nn.Sequential) -> nn.Sequential:
+        """The whole network -> the module that is trained, sent and averaged."""
+        return module
+
+    def observe(self, module: nn.Sequential) -> nn.Sequential:
+        """As the aggregator's."""
+        return module
+
+    def encoding(self, usual: ClientEncoding) -> ClientEncoding:
+        """How parameters travel; `usual` is at full precision."""
+        return usual
+
+    def held(self) -> bytes:
+        """Digest of the backbone this client holds; empty for none."""
+        return b""
+
+    def receive(self, message: RoundTask | Published) -> bool:
+        """False: this client cannot train, because it lacks a backbone it should hold."""
+        return True
+
+    def take(self, message: Message) -> bool:
+        """What the aggregator has handed out; False: it is not for this part. Raises InvalidData."""
+        return False
+
+    def contribution(
+        self, round_number: int, purpose: str, numbers: tuple[float, ...], rows: Examples
+    ) -> NDArray[np.uint64] | None:
+        """This client's numbers for a query; None: the query is not this part's."""
+        return None
+
+    def embed(self, rows: torch.Tensor) -> torch.Tensor:
+        """Inputs of the job -> inputs of what travels, where its model is measured. Raises RemoteProtocolError."""
+        return rows
+
+    def prepare(self, task: RoundTask, rows: Examples) -> Examples:
+        """Own rows -> as the module reads them."""
+        return rows
+
+    def augment(self, round_number: int, module: nn.Sequential, rows: Examples) -> tuple[nn.Sequential, Examples]:
+        """`module` holds what was received: the module to train, which shares its weights, and on which rows."""
+        return module, rows
+
+    def amend(self, module: nn.Sequential, received: Parameters) -> None:
+        """The trained module, before the reply is encoded."""
+
+    def measures(self) -> dict[str, float]:
+        """Of the round it has just trained in, for the client's own report."""
+        return {}
+
+    def memory(self) -> bytes | None:
+        """What this side must remember beside what it received; it comes back as `setup.saved`. None for nothing."""
+        return None
+
+    def complete(self, parameters: Parameters) -> Parameters:
+        """The published parameters -> with what this client holds beside what travels."""
+        return parameters
+
+    def conclude(self, published: Callable[[], nn.Sequential]) -> dict[str, float]:
+        """Gives a fresh copy of the published model, as it travels -> metrics for the client's own report."""
+        return {}
+
+    def notices(self) -> tuple[Notice, ...]:
+        """For the client's own report."""
+        return ()
 
 
 @dataclass(frozen=True)
@@ -205,42 +301,3 @@ class Part:
     client: Callable[[Setup[RoundsSpec]], ClientHooks]
     remembers: Callable[[RoundsSpec], bool] = lambda _: False
     """Whether its client's side has a memory."""
-
-
-def parts_of(spec: RoundsSpec) -> tuple[Part, ...]:
-    """The parts of a job in the order of its adjustments; what is carried back comes last (R0.2)."""
-    names = sorted(spec.rounds.parts, key=lambda name: name == "backbone_decoder")
-    return tuple(PARTS[name]() for name in names)
-
-
-def _compressed_sync() -> Part:
-    from vfl.horizontal.compressed_sync.part import PART  # noqa: PLC0415
-
-    return PART
-
-
-def _backbone_decoder() -> Part:
-    from vfl.horizontal.backbone_decoder.part import PART  # noqa: PLC0415
-
-    return PART
-
-
-def _model_inversion() -> Part:
-    from vfl.horizontal.model_inversion.part import PART  # noqa: PLC0415
-
-    return PART
-
-
-def _shared_data() -> Part:
-    from vfl.horizontal.shared_data.part import PART  # noqa: PLC0415
-
-    return PART
-
-
-PARTS: dict[str, Callable[[], Part]] = {
-    "model_inversion": _model_inversion,
-    "shared_data": _shared_data,
-    "compressed_sync": _compressed_sync,
-    "backbone_decoder": _backbone_decoder,
-}
-"""Functions that import on demand: the only registry of parts."""

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from vfl.codecs.parameters import Format, Shape, decode_parameters, encode_parameters, shapes
-from vfl.horizontal.hooks import Updated, UpdateEncoding, Work
+from vfl.horizontal.hooks import Examples, Updated, UpdateEncoding, Work
 from vfl.models.local_training import train
 from vfl.models.networks import Parameters, from_arrays, load_parameters, parameters_of, to_arrays
 
@@ -43,26 +43,35 @@ def raw_update(body: bytes, work: Work) -> Updated:
     module = work.build()
     received = read(body, like(parameters_of(module)))
     load_parameters(module, received)
-    loss = fit(module, received, work)
+    loss = fit_amended(module, received, work)
     return Updated(write(parameters_of(module)), loss)
+
+
+def fit_amended(
+    module: nn.Sequential, received: Parameters, work: Work, steps: torch.optim.Optimizer | None = None
+) -> float:
+    """What parts put before the training, the training, and what they amend after it; returns the loss."""
+    trained, examples = work.augmented(module)
+    loss = fit(trained, examples, received, work, steps=steps)
+    work.amend(module, received)
+    return loss
 
 
 def fit(
     module: nn.Sequential,
+    examples: Examples,
     received: Parameters,
     work: Work,
     *,
     steps: torch.optim.Optimizer | None = None,
     on_step: Callable[[int], None] | None = None,
 ) -> float:
-    """E local epochs in place, and what a part amends; returns the loss. See `train` for `steps` and `on_step`."""
-    spec, examples = work.spec, work.examples
-    trained, examples = (module, examples) if work.augment is None else work.augment(module, examples)
-    labels = examples.labels
+    """E local epochs in place on these rows; returns the loss. See `train` for `steps` and `on_step`."""
+    spec, labels = work.spec, examples.labels
     if labels is None:
         raise ValueError("a client's rows carry labels")
-    loss = train(
-        trained,
+    return train(
+        module,
         examples.inputs,
         labels,
         epochs=work.epochs,
@@ -76,9 +85,6 @@ def fit(
         steps=steps,
         on_step=on_step,
     )
-    if work.amend is not None:
-        work.amend(module, received)
-    return loss
 
 
 def digest(body: bytes) -> bytes:

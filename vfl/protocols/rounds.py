@@ -199,17 +199,17 @@ def _pool(side: Aggregation, number: int, clients: list[PartyId], present: Conne
         if not 1 <= mean_rows < MOST_ROWS:
             raise SecureSumFailed(f"the clients' rows cannot be {mean_rows:.3g} each: somebody spoilt their sum")
         side.bounds = first_bounds(side.parameters, mean_rows)
-    for question, learn in side.questions(number):
-        terms = pooled(side.spec, number, question.purpose, question.words, question.numbers)
+    for query, on_sum in side.queries(number):
+        terms = pooled(side.spec, number, query.purpose, query.words, query.numbers)
         if not number:
             result = yield from _sum_before(side.spec, side.counted, terms, clients, present, side)
-            learn(number, result.words)
+            on_sum(number, result.words)
             continue
         try:
             result = yield from _sum(side.spec, side.counted, terms, clients, present, SumLog())
-            learn(number, result.words)
+            on_sum(number, result.words)
         except SecureSumFailed as error:  # a round can do without
-            yield from report(Progress(f"{question.purpose} of round {number} are not known: {error}"))
+            yield from report(Progress(f"{query.purpose} of round {number} are not known: {error}"))
 
 
 def _evaluate(side: Aggregation, clients: list[PartyId], present: ConnectedClients) -> Flow[dict[str, float]]:

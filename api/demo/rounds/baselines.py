@@ -14,7 +14,7 @@ from parties.settings import DatasetSettings
 from parties.tables.datasets import load
 from parties.wire.control import joint_seed
 from vfl.flow import run_together
-from vfl.horizontal.aggregator import network_of
+from vfl.horizontal.network import network_of
 from vfl.horizontal.rows import derived, examples_of
 from vfl.horizontal.update_encoding import write
 from vfl.models.local_training import evaluate, train

@@ -287,7 +287,7 @@ def test_what_decides_the_result_is_digested_and_the_number_of_processes_is_not(
 
 # -- its page
 
-PAGE = (Path(__file__).parents[2] / "docs" / "simulation.md").read_text()
+PAGE = (Path(__file__).parents[3] / "docs" / "simulation.md").read_text()
 
 
 def test_the_specification_on_the_page_is_one():

@@ -10,6 +10,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+from parties.disclosure import redacted_for_peer
 from parties.errors import (
     ConstantLabel,
     DuplicateColumns,

@@ -103,7 +103,7 @@ def test_of_its_servers_environment_a_worker_has_the_numeric_variables_alone_and
 
 def test_every_numeric_variable_that_reaches_a_worker_is_documented() -> None:
     section = (
-        (Path(__file__).parents[2] / "docs/party_settings.md")
+        (Path(__file__).parents[3] / "docs/party_settings.md")
         .read_text("utf-8")
         .split("## What workers see of the environment")[1]
     )

@@ -13,9 +13,9 @@ from safetensors.torch import load
 
 from vfl.errors import RemoteProtocolError
 from vfl.flow import Delivery, Flow, Receive, Send, run_together
-from vfl.horizontal.aggregator import first_model
 from vfl.horizontal.backbone_decoder.second_backbone import rebuild
 from vfl.horizontal.mean import WeightedMean
+from vfl.horizontal.network import first_model
 from vfl.horizontal.rows import derived, examples_of
 from vfl.messages import ClientReady, Published, RoundReply, RoundTask
 from vfl.models.local_training import evaluate, features, train

@@ -9,12 +9,12 @@ from rounds_federation import HUB, setups, spec
 
 from vfl.codecs import InvalidBody
 from vfl.errors import ImpossibleJob, InvalidData
-from vfl.horizontal.aggregator import first_model, network_of
 from vfl.horizontal.backbone_decoder import second_backbone as second
 from vfl.horizontal.backbone_decoder.derivation import derive
 from vfl.horizontal.backbone_decoder.feature_alignment import alignment_error, fit_translator
 from vfl.horizontal.backbone_decoder.packing import PACKINGS
 from vfl.horizontal.backbone_decoder.report import multiply_adds
+from vfl.horizontal.network import first_model, network_of
 from vfl.horizontal.rows import examples_of
 from vfl.models.local_training import features
 from vfl.models.networks import parameters_of, shapes_of

@@ -15,8 +15,8 @@ from sklearn.datasets import load_digits
 
 from vfl.codecs.parameters import Format, expected_bytes
 from vfl.flow import run_together
-from vfl.horizontal.aggregator import first_model, save_parameters
 from vfl.horizontal.backbone_decoder import second_backbone as second
+from vfl.horizontal.network import first_model, save_parameters
 from vfl.horizontal.update_encoding import like
 from vfl.messages import RoundReply, RoundTask
 from vfl.models.networks import parameters_of

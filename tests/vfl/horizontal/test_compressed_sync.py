@@ -12,11 +12,12 @@ from safetensors.torch import load
 
 from vfl.errors import ImpossibleJob, RemoteProtocolError
 from vfl.flow import Together, run_together
-from vfl.horizontal.aggregator import Aggregation, save_parameters
+from vfl.horizontal.aggregator import Aggregation
 from vfl.horizontal.client import Participation
 from vfl.horizontal.compressed_sync.formats import stored_format
 from vfl.horizontal.compressed_sync.part import PART
 from vfl.horizontal.hooks import AggregatorHooks, SharedModule, UpdateEncoding
+from vfl.horizontal.network import save_parameters
 from vfl.horizontal.update_encoding import like, raw_encoding, read
 from vfl.messages import Published, RoundReply, RoundTask
 from vfl.models.networks import Parameters
@@ -164,8 +165,8 @@ def compressing(training: RoundsSpec) -> tuple[AggregatorHooks, UpdateEncoding, 
     """The part at the aggregator, and the first model's parameters."""
     side = aggregation(training)
     hooks = PART.aggregator(setups(training)[HUB], {})
-    assert hooks.encoding is not None
-    return hooks, hooks.encoding(SharedModule(side.shared_module.module)), side.parameters
+    usual = raw_encoding(side.parameters)
+    return hooks, hooks.encoding(SharedModule(side.shared_module.module), usual), side.parameters
 
 
 def distances(training: RoundsSpec, rounds: int) -> tuple[float, float]:
@@ -356,11 +357,10 @@ def test_a_budget_is_spent_on_as_many_bits_as_it_carries_and_not_overdrawn():
 def test_a_slow_link_gets_fewer_bits():
     training = job('bits_from = "link"\nlink_seconds = 1.0')
     hooks, encoding, _ = compressing(training)
-    assert hooks.closed is not None
     assert encoding.reply_bits(1) == 4  # nothing is measured yet
     bits = []
     for number, bytes_per_second in enumerate((1e6, 6000.0, 100.0), 1):
-        hooks.closed(number, 5.0, round(5.0 * training.cohort * bytes_per_second))
+        hooks.close_round(number, 5.0, round(5.0 * training.cohort * bytes_per_second))
         bits.append(encoding.reply_bits(number + 1))
     assert bits[0] == 8 > bits[1] > bits[2] == 1
 

@@ -13,12 +13,12 @@ from rounds_federation import HUB, run, setups, spec
 from torch import nn
 
 from vfl.errors import Diverged
-from vfl.horizontal.aggregator import network_of
 from vfl.horizontal.compressed_sync.client import Momenta, train_in_layers, train_whole
 from vfl.horizontal.compressed_sync.formats import stored_format
 from vfl.horizontal.compressed_sync.layerwise import PackedWeight, Packing
 from vfl.horizontal.compressed_sync.momentum import pack, unpack
-from vfl.horizontal.hooks import Examples, Work
+from vfl.horizontal.hooks import ClientHooks, Examples, Work
+from vfl.horizontal.network import network_of
 from vfl.horizontal.rows import examples_of
 from vfl.horizontal.update_encoding import RAW, like, write
 from vfl.models.networks import Parameters, parameters_of
@@ -147,15 +147,18 @@ def test_what_was_received_in_blocks_of_64_is_packed_again_without_a_loss():
 def test_a_part_that_looks_at_the_trained_model_gets_all_of_it():
     seen: list[set[str]] = []
 
-    def amend(module: nn.Sequential, received: Parameters) -> None:
-        seen.append({name for name, values in module.state_dict().items() if values.shape == received[name].shape})
-        with torch.no_grad():
-            module.get_parameter("features.linear.weight").zero_()
+    class Zeroing(ClientHooks):
+        amends = True
+
+        def amend(self, module: nn.Sequential, received: Parameters) -> None:
+            seen.append({name for name, values in module.state_dict().items() if values.shape == received[name].shape})
+            with torch.no_grad():
+                module.get_parameter("features.linear.weight").zero_()
 
     work, start = task()
     terms = CompressedSync(storage="layers")
     stored = stored_format(terms, like(start))
-    amended = replace(work, amend=amend)
+    amended = replace(work, parts=(Zeroing(),))
     trained = train_in_layers(work.build(), write(start, stored, b"seed"), stored, amended, terms, {})
     assert seen == [set(start)]
     assert not trained.values["features.linear.weight"]().any()
@@ -165,12 +168,15 @@ def test_a_part_that_looks_at_the_received_model_gets_all_of_it_and_may_say_what
     work, start = task()
     seen: list[Parameters] = []
 
-    def augment(module: nn.Sequential, rows: Examples) -> tuple[nn.Sequential, Examples]:
-        seen.append(parameters_of(module))
-        watching = nn.Sequential(OrderedDict(module.named_children()))
-        return watching, replace(rows, weights=torch.ones(rows.rows))
+    class Watching(ClientHooks):
+        augments = True
 
-    body, augmented = write(start), replace(work, augment=augment)
+        def augment(self, round_number: int, module: nn.Sequential, rows: Examples) -> tuple[nn.Sequential, Examples]:
+            seen.append(parameters_of(module))
+            watching = nn.Sequential(OrderedDict(module.named_children()))
+            return watching, replace(rows, weights=torch.ones(rows.rows))
+
+    body, augmented = write(start), replace(work, parts=(Watching(),))
     one = train_whole(work.build(), body, RAW, augmented, CompressedSync(codec="none"), {})
     other = train_in_layers(work.build(), body, RAW, augmented, CompressedSync(codec="none", storage="layers"), {})
     assert all(torch.equal(values, start[name]) for held in seen for name, values in held.items())

@@ -9,10 +9,10 @@ from census import census
 from rounds_federation import HUB, roles, run, setups, spec
 
 from vfl.flow import Delivery, Flow, Receive, Send, run_together
-from vfl.horizontal.aggregator import network_of
 from vfl.horizontal.compressed_sync.client import train_in_layers
 from vfl.horizontal.compressed_sync.formats import stored_format
 from vfl.horizontal.hooks import Work
+from vfl.horizontal.network import network_of
 from vfl.horizontal.rows import examples_of
 from vfl.horizontal.update_encoding import like
 from vfl.messages import Message, RoundTask

@@ -12,7 +12,7 @@ from safetensors.torch import load
 
 from vfl.codecs.parameters import Format
 from vfl.flow import Flow, Send, Together, run_together
-from vfl.horizontal.aggregator import network_of
+from vfl.horizontal.network import network_of
 from vfl.horizontal.update_encoding import RAW, like, read, write
 from vfl.messages import Message, Published, RoundReply
 from vfl.models.networks import parameters_of

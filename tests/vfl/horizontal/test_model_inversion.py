@@ -14,13 +14,13 @@ from sklearn.datasets import load_digits
 
 from vfl.errors import SpecConflict, SpecError
 from vfl.flow import run_together
-from vfl.horizontal.hooks import PARTS
 from vfl.horizontal.model_inversion import aggregator as retraining
 from vfl.horizontal.model_inversion.balance import drawn, entropy, missing
 from vfl.horizontal.model_inversion.inversion import Inverted, Space, invert
 from vfl.horizontal.model_inversion.leak_meter import membership_auc, nearness
 from vfl.horizontal.model_inversion.mid_network_inputs import MidNetworkInputs, marked
 from vfl.horizontal.model_inversion.part import part
+from vfl.horizontal.parts import PARTS
 from vfl.horizontal.update_encoding import like, read
 from vfl.messages import RoundReply, RoundTask
 from vfl.models.local_training import features, train

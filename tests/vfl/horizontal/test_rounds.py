@@ -13,8 +13,8 @@ from safetensors.torch import load
 
 from vfl.errors import RemoteProtocolError, TooFewReplies
 from vfl.flow import Delivery, Flow, Receive, Send, run_together
-from vfl.horizontal.aggregator import network_of
 from vfl.horizontal.mean import WeightedMean
+from vfl.horizontal.network import network_of
 from vfl.horizontal.rows import derived, examples_of
 from vfl.horizontal.selection import cohort
 from vfl.messages import Published, RoundReply, RoundTask

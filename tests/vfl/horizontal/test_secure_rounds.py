@@ -12,9 +12,10 @@ from sum_federation import Change, changing
 
 from vfl.errors import NotAvailable, RemoteProtocolError, SpecConflict, SpecError, TooFewReplies
 from vfl.flow import Delivery, Flow, Send, Together, run_together
-from vfl.horizontal.aggregator import measured, network_of
 from vfl.horizontal.client import Participation
+from vfl.horizontal.evaluation import measured
 from vfl.horizontal.hooks import Examples, SharedModule
+from vfl.horizontal.network import network_of
 from vfl.horizontal.secure_statistics import evaluation_of, evaluation_words
 from vfl.messages import (
     EvaluationTask,

@@ -22,7 +22,6 @@ from torch import nn
 
 from vfl.codecs import InvalidBody
 from vfl.errors import RemoteProtocolError
-from vfl.horizontal.aggregator import SCORE, measured, network_of
 from vfl.horizontal.backbone_decoder import second_backbone as second
 from vfl.horizontal.backbone_decoder.carry_back import Decoders, Rows, carried, rules_of
 from vfl.horizontal.backbone_decoder.derivation import SecondModel, derive
@@ -35,7 +34,9 @@ from vfl.horizontal.backbone_decoder.report import (
     multiply_adds,
     sizes_notice,
 )
+from vfl.horizontal.evaluation import SCORE, measured
 from vfl.horizontal.hooks import AggregatorHooks, ClientHooks, Examples, Finished, Part, SharedModule
+from vfl.horizontal.network import network_of
 from vfl.horizontal.rows import derived, examples_of
 from vfl.horizontal.update_encoding import digest, write
 from vfl.messages import Published, RoundTask
@@ -74,7 +75,7 @@ class _CarriedBack:
     """By every rule that was tried."""
 
 
-class _Deriving:
+class _Deriving(AggregatorHooks):
     """The aggregator's side: both models, and what it may say of them."""
 
     def __init__(self, setup: Setup[RoundsSpec], saved: Mapping[str, torch.Tensor]) -> None:
@@ -83,9 +84,9 @@ class _Deriving:
         self._seed = derived(setup.joint_seed, "backbone-decoder")
         self._measures: dict[str, float] = {}
 
-    def derive(self, module: nn.Sequential) -> SharedModule:
+    def derive(self, shared: SharedModule) -> SharedModule:
         """What travels is the second decoder, behind the backbone as clients rebuild it."""
-        saved = dict(self._saved)
+        saved, module = dict(self._saved), shared.module
         if saved:
             module = network_of(self._spec, None)
             load_parameters(module, {name: saved[f"first/{name}"] for name in parameters_of(module)})
@@ -113,13 +114,14 @@ class _Deriving:
 
     # Every round
 
-    def dispatch(self, _client: PartyId, held: bytes, task: RoundTask) -> RoundTask:
+    def dispatch(self, client: PartyId, held: bytes, task: RoundTask) -> RoundTask:
         return msgspec.structs.replace(task, backbone=self._owed(held), backbone_digest=self._digest)
 
     def publish(self, held: bytes, message: Published) -> Published:
         return msgspec.structs.replace(message, backbone=self._owed(held), backbone_digest=self._digest)
 
-    def adjust(self, _round: int, _shared_module: SharedModule, _before: Parameters, after: Parameters) -> Parameters:
+    def adjust(self, round_number: int, shared: SharedModule, before: Parameters, mean: Parameters) -> Parameters:
+        after = mean
         if self._terms.debias:
             after = after | {WEIGHT: without_class_mean(after[WEIGHT])}
         if self._terms.carry_each_round and "test" in self._embedded:
@@ -139,7 +141,7 @@ class _Deriving:
 
     # The end
 
-    def finish(self, _shared_module: SharedModule, parameters: Parameters) -> Finished:
+    def finish(self, shared: SharedModule, parameters: Parameters) -> Finished:
         """The first model with the decoder it is given back, and, where there are test rows, the three-way report."""
         trained = self._own(parameters)
         carried_back, sizes = self._carry_back(trained), self._sizes()
@@ -244,23 +246,15 @@ class _Deriving:
 
 
 def _aggregator(setup: Setup[RoundsSpec], saved: Mapping[str, torch.Tensor]) -> AggregatorHooks:
-    side = _Deriving(setup, saved)
-    return AggregatorHooks(
-        derive=side.derive,
-        dispatch=side.dispatch,
-        adjust=side.adjust,
-        publish=side.publish,
-        measures=side.measures,
-        finish=side.finish,
-        saved=side.saved,
-    )
+    return _Deriving(setup, saved)
 
 
-class _Holding:
+class _Holding(ClientHooks):
     """A client's side: the backbone it was sent, and its rows behind it."""
 
     def __init__(self, setup: Setup[RoundsSpec]) -> None:
         self._spec, self._terms = setup.spec, second.terms_of(setup.spec)
+        self.amends = self._terms.preserve or self._terms.debias
         self._digest = b""
         self._backbone = nn.Sequential()
         self._embedding = _Embedding(self._backbone)
@@ -292,7 +286,7 @@ class _Holding:
             raise RemoteProtocolError("the aggregator asks for an evaluation of a decoder without its backbone")
         return features(self._backbone, rows)
 
-    def prepare(self, _task: RoundTask, rows: Examples) -> Examples:
+    def prepare(self, task: RoundTask, rows: Examples) -> Examples:
         return replace(rows, inputs=self._embedding(rows.inputs))
 
     def amend(self, module: nn.Sequential, received: Parameters) -> None:
@@ -305,9 +299,9 @@ class _Holding:
                 weight = module.get_parameter(WEIGHT)
                 weight.copy_(without_class_mean(weight))
 
-    def complete(self, decoder: Parameters) -> Parameters:
+    def complete(self, parameters: Parameters) -> Parameters:
         """The whole second model: what a client can predict with."""
-        return parameters_of(self._backbone) | decoder
+        return parameters_of(self._backbone) | parameters
 
 
 @one_thread()
@@ -316,16 +310,7 @@ def without_class_mean(weight: torch.Tensor) -> torch.Tensor:
 
 
 def _client(setup: Setup[RoundsSpec]) -> ClientHooks:
-    side = _Holding(setup)
-    return ClientHooks(
-        receive=side.receive,
-        held=side.held,
-        trained=side.trained,
-        embed=side.embed,
-        prepare=side.prepare,
-        amend=side.amend,
-        complete=side.complete,
-    )
+    return _Holding(setup)
 
 
 PART = Part("backbone_decoder", _aggregator, _client)

@@ -14,8 +14,8 @@ from torch import nn
 
 from vfl.codecs import InvalidBody
 from vfl.codecs.parameters import Format, Shape, decode_parameters, encode_parameters, expected_bytes
-from vfl.horizontal.aggregator import network_of
 from vfl.horizontal.backbone_decoder.packing import AS_THEY_ARE, PACKINGS, Packing
+from vfl.horizontal.network import network_of
 from vfl.horizontal.update_encoding import RAW, like
 from vfl.models.networks import BLOCKS, build, from_arrays, load_parameters, parameters_of, to_arrays
 from vfl.models.split import cut

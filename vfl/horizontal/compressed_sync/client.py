@@ -1,7 +1,7 @@
 """A client's side of compressed-sync: decompress, train, quantise (R3.1, R3.5 to R3.7, R3.9)."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeAlias
 
@@ -22,9 +22,9 @@ from vfl.horizontal.compressed_sync.formats import (
     warnings_of,
 )
 from vfl.horizontal.compressed_sync.layerwise import PackedWeight, Packing, packed, restore
-from vfl.horizontal.hooks import Updated, Work
+from vfl.horizontal.hooks import ClientEncoding, ClientHooks, Updated, Work
 from vfl.horizontal.rows import derived
-from vfl.horizontal.update_encoding import fit, like, read
+from vfl.horizontal.update_encoding import fit, fit_amended, like, read
 from vfl.models.networks import Parameters, load_parameters
 from vfl.models.polynomial import make_optimiser
 from vfl.notices import Notice
@@ -51,7 +51,7 @@ class Trained:
     loss: float
 
 
-class CompressedTraining:
+class CompressedTraining(ClientHooks):
     def __init__(self, setup: Setup[RoundsSpec], terms: CompressedSync) -> None:
         self._terms = terms
         kept = setup.saved if terms.keep_optimiser else b""
@@ -59,7 +59,10 @@ class CompressedTraining:
         self._doubtful: dict[str, float] = {}
         self._notices: tuple[Notice, ...] = ()
 
-    def update(self, body: bytes, work: Work) -> Updated:
+    def encoding(self, usual: ClientEncoding) -> ClientEncoding:
+        return ClientEncoding(self._update, self._published)
+
+    def _update(self, body: bytes, work: Work) -> Updated:
         """Raises InvalidBody where what came is not what was agreed, RemoteProtocolError for other bits."""
         terms = self._terms
         agreed = range(1, 9) if terms.bits_from != "terms" else (terms.reply_bits,)
@@ -81,12 +84,12 @@ class CompressedTraining:
                 self._notices = warnings_of("the reply to", form, self._doubtful)
         return Updated(reply, trained.loss, measures)
 
-    def published(self, body: bytes, shapes: Mapping[str, Shape]) -> Parameters:
-        return read(body, dict(shapes), stored_format(self._terms, shapes))
+    def _published(self, body: bytes, shapes: dict[str, Shape]) -> Parameters:
+        return read(body, shapes, stored_format(self._terms, shapes))
 
-    def memory(self) -> bytes:
+    def memory(self) -> bytes | None:
         """Momentum that is kept (R3.7), beside the codes as they were received (R3.1, R3.4)."""
-        return msgspec.msgpack.encode(self._momenta)
+        return msgspec.msgpack.encode(self._momenta) if self._terms.keep_optimiser else None
 
     def notices(self) -> tuple[Notice, ...]:
         return self._notices
@@ -100,7 +103,7 @@ def train_whole(
     load_parameters(module, received)
     steps = _optimiser(module, work, momenta)
     with _products(terms):
-        loss = fit(module, received, work, steps=steps)
+        loss = fit_amended(module, received, work, steps)
     module.zero_grad()
     values: Parameters = dict(module.state_dict())
     return Trained(
@@ -143,19 +146,17 @@ def train_in_layers(
         for name in compressed_names(shapes, stored)
         if name in learnt
     }
-    alone = replace(work, amend=None)
-    if work.augment is not None:  # a part that looks at what was received gets all of it, before the first step
+    if work.augments:  # a part that looks at what was received gets all of it, before the first step
         load_parameters(module, {name: reading[name]() for name in reading})
-        augmented = work.augment(module, work.examples)
-        alone = replace(alone, augment=lambda _module, _rows: augmented)
+    trained, examples = work.augmented(module)
     with packed(module, weights, packing.products), _products(terms):
         rest = {name: reading[name]() for name in shapes if name not in weights}
         load_parameters(module, rest)
         steps = _optimiser(module, work, momenta)
-        loss = fit(module, rest, alone, steps=steps, on_step=on_step)
+        loss = fit(trained, examples, rest, work, steps=steps, on_step=on_step)
     kept = _packed_momenta(module, steps, work) if terms.keep_optimiser else {}
     kept |= {name: weight.momentum for name, weight in weights.items() if weight.momentum}
-    if work.amend is not None:  # and so does one that looks at what was trained, after the last step
+    if work.amends:  # and so does one that looks at what was trained, after the last step
         restore(module, weights)
         work.amend(module, {name: reading[name]() for name in reading})
         weights = {}

@@ -16,7 +16,6 @@ import numpy as np
 import torch
 
 from vfl.codecs.parameters import Format, MessageError, Shape, expected_bytes, message_error
-from vfl.horizontal.aggregator import SCORE, measured
 from vfl.horizontal.compressed_sync.client import CompressedTraining
 from vfl.horizontal.compressed_sync.formats import (
     compressed_names,
@@ -27,6 +26,7 @@ from vfl.horizontal.compressed_sync.formats import (
     warnings_of,
 )
 from vfl.horizontal.compressed_sync.reply_bits import ReplyBits, Sizes
+from vfl.horizontal.evaluation import SCORE, measured
 from vfl.horizontal.hooks import AggregatorHooks, ClientHooks, Finished, Part, SharedModule, UpdateEncoding
 from vfl.horizontal.rows import derived, examples_of
 from vfl.horizontal.update_encoding import RAW, like, read, write
@@ -36,7 +36,7 @@ from vfl.spec.rounds import RoundsSpec
 from vfl.spec.rounds_settings import CompressedSync
 
 
-class _Compression:
+class _Compression(AggregatorHooks):
     """What the aggregator remembers: what its last message dropped, what messages erred, and what rounds took."""
 
     def __init__(self, setup: Setup[RoundsSpec], terms: CompressedSync, saved: Mapping[str, torch.Tensor]) -> None:
@@ -54,9 +54,9 @@ class _Compression:
         self._measures: dict[str, float] = {}
         self._error = MessageError(0.0, None, {})
 
-    def encoding(self, shared_module: SharedModule) -> UpdateEncoding:
-        self._shared_module = shared_module
-        self._like: dict[str, Shape] = like(shared_module.module.state_dict())
+    def encoding(self, shared: SharedModule, usual: UpdateEncoding) -> UpdateEncoding:
+        self._shared_module = shared
+        self._like: dict[str, Shape] = like(shared.module.state_dict())
         self._stored: Format = stored_format(self._terms, self._like)
         self._values = values_of(self._like, self._like)
         return UpdateEncoding(
@@ -71,7 +71,7 @@ class _Compression:
         replies = self._reply_bytes
         return self._measures | {"bits_per_parameter_up": 8 * sum(replies) / max(1, len(replies)) / self._values}
 
-    def closed(self, _round: int, slowest_seconds: float, payload_bytes: int) -> None:
+    def close_round(self, round_number: int, slowest_seconds: float, payload_bytes: int) -> None:
         self._bits.closed(slowest_seconds, payload_bytes)
 
     def saved(self) -> Parameters:
@@ -79,7 +79,7 @@ class _Compression:
         data = torch.from_numpy(np.frombuffer(json.dumps(numbers).encode(), np.uint8).copy())
         return {f"residual/{name}": values for name, values in self._residual.items()} | {"numbers": data}
 
-    def finish(self, _shared_module: SharedModule, parameters: Parameters) -> Finished:
+    def finish(self, shared: SharedModule, parameters: Parameters) -> Finished:
         """The metrics are those of the published message."""
         errors = {f"stored_error/{name}": error for name, error in self._error.by_tensor.items()}
         sizes = {
@@ -157,17 +157,11 @@ class _Compression:
 
 
 def _aggregator(setup: Setup[RoundsSpec], saved: Mapping[str, torch.Tensor]) -> AggregatorHooks:
-    side = _Compression(setup, _terms(setup), saved)
-    return AggregatorHooks(
-        encoding=side.encoding, measures=side.measures, closed=side.closed, finish=side.finish, saved=side.saved
-    )
+    return _Compression(setup, _terms(setup), saved)
 
 
 def _client(setup: Setup[RoundsSpec]) -> ClientHooks:
-    terms = _terms(setup)
-    side = CompressedTraining(setup, terms)
-    memory = side.memory if terms.keep_optimiser else None
-    return ClientHooks(update=side.update, read=side.published, memory=memory, notices=side.notices)
+    return CompressedTraining(setup, _terms(setup))
 
 
 def _terms(setup: Setup[RoundsSpec]) -> CompressedSync:

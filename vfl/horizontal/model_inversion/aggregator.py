@@ -6,8 +6,8 @@ import msgspec
 import torch
 from torch import nn
 
-from vfl.horizontal.aggregator import SCORE, measured
-from vfl.horizontal.hooks import Examples, Finished, SharedModule
+from vfl.horizontal.evaluation import SCORE, measured
+from vfl.horizontal.hooks import AggregatorHooks, Examples, Finished, SharedModule
 from vfl.horizontal.mean import WeightedMean
 from vfl.horizontal.model_inversion.inversion import Inverted
 from vfl.horizontal.model_inversion.search import FEWEST_KEPT, Inverter, every_class, labels_of
@@ -19,50 +19,63 @@ from vfl.setup import Setup
 from vfl.spec.rounds import RoundsSpec
 
 
-class Retraining:
-    """The aggregator's side."""
+class Observing(AggregatorHooks):
+    """The aggregator's side where clients alone invert: it sends them the statistics to invert by."""
+
+    def __init__(self, inverter: Inverter) -> None:
+        self._inverter = inverter
+
+    def observe(self, module: nn.Sequential) -> nn.Sequential:
+        return self._inverter.observed(module)
+
+
+class Retraining(Observing):
+    """The aggregator's side where it inverts each client's model."""
+
+    keeps_replies = True
 
     def __init__(self, setup: Setup[RoundsSpec], inverter: Inverter) -> None:
-        self._setup, self._spec, self._terms, self._inverter = setup, setup.spec, inverter.terms, inverter
+        super().__init__(inverter)
+        self._setup, self._spec, self._terms = setup, setup.spec, inverter.terms
         self._seed = derived(setup.joint_seed, "model-inversion")
         uses = [use for use in ("validation", "test") if use in setup.tables]
         self._judges = [examples_of(setup.spec, setup.tables[use], use, setup.scaling) for use in uses[:1]]
         self._singles: list[tuple[Parameters, int]] = []
         self._measures: dict[str, float] = {}
 
-    def enter(self, _round: int, _shared_module: SharedModule, _before: Parameters, mean: WeightedMean) -> None:
+    def enter(self, round_number: int, shared: SharedModule, before: Parameters, mean: WeightedMean) -> None:
         self._singles = mean.singles
 
-    def adjust(self, number: int, shared_module: SharedModule, _before: Parameters, after: Parameters) -> Parameters:
+    def adjust(self, round_number: int, shared: SharedModule, before: Parameters, mean: Parameters) -> Parameters:
         """Train the mean on the union of what each client's model holds (R2.3)."""
         singles, self._singles = self._singles, []
         self._measures = {"inverted_rows": 0.0, "inverted_kept": 0.0}
-        if number < self._terms.warm_up or not self._better_than_guessing(shared_module, after):
-            return after
-        module = shared_module.module
-        probe = shared_module.embed(torch.zeros(1, *self._spec.model.input_shape))
+        if round_number < self._terms.warm_up or not self._better_than_guessing(shared, mean):
+            return mean
+        module = shared.module
+        probe = shared.embed(torch.zeros(1, *self._spec.model.input_shape))
         space, search = self._inverter.space(module, probe), self._inverter.at_aggregator()
         part = self._inverter.inverted_part(module)
         labels = every_class(self._terms.server_rows, self._spec.outputs)
-        student = self._student(module, after)
+        student = self._student(module, mean)
         found = []
         for position, (parameters, _) in enumerate(singles):
             load_parameters(module, parameters)
-            seed = derived(self._seed, number, position)
+            seed = derived(self._seed, round_number, position)
             found.append(self._inverter.find(part, labels, space, search, seed, student))
         kept = sum(float(one.kept.sum()) for one in found)
         self._measures = {"inverted_rows": kept, "inverted_kept": kept / max(1, len(labels) * len(found))}
         union = self._union(module, part, singles, [one.filtered() for one in found])
-        load_parameters(module, after)
+        load_parameters(module, mean)
         if self._measures["inverted_kept"] < FEWEST_KEPT:
-            return after
-        self._train(part, union, number)
+            return mean
+        self._train(part, union, round_number)
         return parameters_of(module)
 
     def measures(self) -> dict[str, float]:
         return self._measures
 
-    def finish(self, _shared_module: SharedModule, parameters: Parameters) -> Finished:
+    def finish(self, shared: SharedModule, parameters: Parameters) -> Finished:
         """What the job cost in privacy (R2.7)."""
         cost = (
             "rows like the clients' were found in each client's model; each client's own report says how near they come"

@@ -1,5 +1,6 @@
 """A client's side of model-inversion: classes evened out with rows found in what it receives (R2.2)."""
 
+from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import replace
 from functools import partial
@@ -9,7 +10,7 @@ import torch
 from safetensors.torch import load, save
 from torch import nn
 
-from vfl.horizontal.hooks import Examples
+from vfl.horizontal.hooks import ClientHooks, Examples
 from vfl.horizontal.model_inversion.balance import drawn, entropy, missing
 from vfl.horizontal.model_inversion.inversion import Inverted, Space, invert
 from vfl.horizontal.model_inversion.leak_report import leak_report
@@ -40,8 +41,10 @@ class _Pool(msgspec.Struct, frozen=True):
         return Inverted(tensors["inputs"], tensors["labels"], torch.ones(len(tensors["labels"]), dtype=torch.bool))
 
 
-class Augmentation:
+class Augmentation(ClientHooks):
     """A client's side."""
+
+    augments = True
 
     def __init__(self, setup: Setup[RoundsSpec], inverter: Inverter) -> None:
         self._spec, self._terms, self._inverter = setup.spec, inverter.terms, inverter
@@ -53,7 +56,7 @@ class Augmentation:
         self._notices: tuple[Notice, ...] = ()
         self._measures: dict[str, float] = {}
 
-    def augment(self, number: int, module: nn.Sequential, rows: Examples) -> tuple[nn.Sequential, Examples]:
+    def augment(self, round_number: int, module: nn.Sequential, rows: Examples) -> tuple[nn.Sequential, Examples]:
         """Own rows and, beside them, what is missing of each class (R2.2)."""
         own = self._trained_on(rows)
         if self._terms.where == "aggregator":
@@ -66,13 +69,13 @@ class Augmentation:
             "entropy_before": entropy(counts),
             "entropy_after": entropy(counts),
         }
-        if number < self._terms.warm_up or not any(wanted):
+        if round_number < self._terms.warm_up or not any(wanted):
             return module, own
-        usable = self._refreshed(number, module, space, wanted)
+        usable = self._refreshed(round_number, module, space, wanted)
         self._measures["inverted_kept"] = self._pool.share_kept
         if not usable:
             return module, own
-        inputs, labels = drawn(self._pool.found(), wanted, space, derived(self._seed, "draw", number))
+        inputs, labels = drawn(self._pool.found(), wanted, space, derived(self._seed, "draw", round_number))
         both = [count + more for count, more in zip(counts, self._counts(labels), strict=True)]
         self._measures |= {"inverted_rows": float(len(labels)), "entropy_after": entropy(both)}
         return self._joined(module, inputs, labels, space)
@@ -125,7 +128,10 @@ class Augmentation:
         )
         return self._own
 
-    def memory(self) -> bytes:
+    def observe(self, module: nn.Sequential) -> nn.Sequential:
+        return self._inverter.observed(module)
+
+    def memory(self) -> bytes | None:
         return msgspec.msgpack.encode(self._pool)
 
     def measures(self) -> dict[str, float]:
@@ -138,24 +144,25 @@ class Augmentation:
         text = f"model-inversion did nothing in rounds {rounds}: the filter kept under {FEWEST_KEPT:.0%}"
         return (Notice("warning", "inversion_skipped", text), *self._notices)
 
-    def conclude(self, published: nn.Sequential) -> dict[str, float]:
+    def conclude(self, published: Callable[[], nn.Sequential]) -> dict[str, float]:
         """The leak meter: what was found here, what another round's reply would give away, and membership (R2.7)."""
         if not self._terms.leak_meter or not self._own.rows:
             return {}
-        alone, found = self._trained(published, self._own), dict[str, torch.Tensor]()
-        models = {"published": published, "own_rows": alone}
-        space, behind = self._inverter.space(published, self._own.inputs), self._inverter.behind
+        model = published()
+        alone, found = self._trained(model, self._own), dict[str, torch.Tensor]()
+        models = {"published": model, "own_rows": alone}
+        space, behind = self._inverter.space(model, self._own.inputs), self._inverter.behind
         if self._pool.rows:
             pool = self._pool.found()
             found["pool"] = pool.inputs
             wanted = missing(self._counts(labels_of(self._own)), self._terms)
             inputs, labels = drawn(pool, wanted, space, self._seed)
-            models["with_inverted_rows"] = self._trained(*self._joined(deepcopy(published), inputs, labels, space))
+            models["with_inverted_rows"] = self._trained(*self._joined(deepcopy(model), inputs, labels, space))
         if self._terms.where != "clients":
             part, labels = self._inverter.inverted_part(alone), every_class(self._terms.server_rows, self._spec.outputs)
             search = self._inverter.at_aggregator()
             found["reply"] = invert(part, labels, space, search, self._seed).filtered().inputs
-        backbone = cut(published, behind).backbone if behind else nn.Sequential()
+        backbone = cut(model, behind).backbone if behind else nn.Sequential()
         report = leak_report(self._own, self._held_out, found, models, partial(features, backbone))
         self._notices = report.notices
         return report.metrics

@@ -18,7 +18,7 @@ from collections.abc import Mapping
 import torch
 
 from vfl.horizontal.hooks import AggregatorHooks, ClientHooks, Part
-from vfl.horizontal.model_inversion.aggregator import Retraining
+from vfl.horizontal.model_inversion.aggregator import Observing, Retraining
 from vfl.horizontal.model_inversion.client import Augmentation
 from vfl.horizontal.model_inversion.inversion import invert
 from vfl.horizontal.model_inversion.search import Find, Inverter
@@ -41,31 +41,13 @@ def part(find: Find = invert) -> Part:
         inverter = Inverter(setup.spec, terms_of(setup.spec), find)
         if inverter.terms.where == "none":
             return AggregatorHooks()
-        if inverter.terms.where == "clients":
-            return AggregatorHooks(observe=inverter.observed)
-        side = Retraining(setup, inverter)
-        return AggregatorHooks(
-            observe=inverter.observed,
-            keeps_replies=True,
-            enter=side.enter,
-            adjust=side.adjust,
-            measures=side.measures,
-            finish=side.finish,
-        )
+        return Observing(inverter) if inverter.terms.where == "clients" else Retraining(setup, inverter)
 
     def client(setup: Setup[RoundsSpec]) -> ClientHooks:
         inverter = Inverter(setup.spec, terms_of(setup.spec), find)
         if inverter.terms.where == "none":
             return ClientHooks()
-        side = Augmentation(setup, inverter)
-        return ClientHooks(
-            observe=inverter.observed,
-            augment=side.augment,
-            memory=side.memory,
-            measures=side.measures,
-            conclude=side.conclude,
-            notices=side.notices,
-        )
+        return Augmentation(setup, inverter)
 
     return Part("model_inversion", aggregator, client, remembers=lambda spec: terms_of(spec).where != "none")
 

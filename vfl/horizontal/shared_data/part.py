@@ -1,8 +1,8 @@
 """Part shared-data (EP4113394A3): each round's mean is adjusted on rows the aggregator holds and all agreed to.
 
 Rules: `feddu` moves the mean towards a copy trained on the shared rows, by a step that follows from class mixes
-(`vfl.horizontal.shared_data.feddu`); `fixed` moves it by a fixed share; `hybrid` enters the mean as one more client; `share` hands
-the rows to the clients once. What the aggregator knows of class mixes is pooled: no client's counts leave it alone.
+(`feddu` beside this file); `fixed` moves it by a fixed share; `hybrid` enters the mean as one more client; `share`
+hands the rows to the clients once. What the aggregator knows of class mixes is pooled: no client shows its own counts.
 """
 
 from collections.abc import Mapping
@@ -12,12 +12,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from vfl.errors import Diverged, InvalidData, LocalProtocolError, RemoteProtocolError
+from vfl.errors import Diverged, InvalidData, LocalProtocolError
 from vfl.horizontal.hooks import AggregatorHooks, ClientHooks, Examples, Finished, Part, SharedModule, SumQuery
 from vfl.horizontal.mean import WeightedMean
 from vfl.horizontal.rows import derived, examples_of
 from vfl.horizontal.shared_data import feddu
-from vfl.messages import Message, SharedRows
+from vfl.messages import Message, RoundTask, SharedRows
 from vfl.models.local_training import Evaluation, evaluate, train
 from vfl.models.networks import Parameters, load_parameters, parameters_of
 from vfl.notices import Notice
@@ -51,7 +51,7 @@ class _Memory:
     step_velocity: Parameters = field(default_factory=dict)
 
 
-class Adjuster:
+class Adjuster(AggregatorHooks):
     """The aggregator's side."""
 
     def __init__(self, setup: Setup[RoundsSpec], saved: Mapping[str, torch.Tensor]) -> None:
@@ -77,7 +77,7 @@ class Adjuster:
 
     # Pooled class mixes
 
-    def question(self, round_number: int) -> SumQuery | None:
+    def query(self, round_number: int) -> SumQuery | None:
         """Round 0 asks all clients for their class counts, every other one the cohort, where the rule wants that."""
         if self._terms.rule != "feddu" or self._terms.counts == "estimate":
             return None
@@ -87,7 +87,7 @@ class Adjuster:
             return SumQuery(COUNTS_OF_COHORT, self._classes, self._edges)
         return SumQuery(DIVERGENCES, 1, (*self._edges, *map(float, self._memory.population_counts)))
 
-    def learn(self, round_number: int, sums: NDArray[np.uint64]) -> None:
+    def on_sum(self, round_number: int, sums: NDArray[np.uint64]) -> None:
         if round_number == 0:
             self._memory.population_counts = sums.astype(np.float64)
         else:
@@ -95,21 +95,19 @@ class Adjuster:
 
     # The mean
 
-    def enter(self, round_number: int, shared_module: SharedModule, before: Parameters, mean: WeightedMean) -> None:
+    def enter(self, round_number: int, shared: SharedModule, before: Parameters, mean: WeightedMean) -> None:
         self._cohort_rows = mean.rows
         if self._terms.rule == "hybrid":
-            mean.add(self._trained_from(before, shared_module, round_number), len(self._train))
+            mean.add(self._trained_from(before, shared, round_number), len(self._train))
 
-    def adjust(
-        self, round_number: int, shared_module: SharedModule, before: Parameters, mean: Parameters
-    ) -> Parameters:
+    def adjust(self, round_number: int, shared: SharedModule, before: Parameters, mean: Parameters) -> Parameters:
         rule = self._terms.rule
         self._measures = {}
         if rule in {"none", "hybrid", "share"}:
             return mean
         mean = self._with_momentum(self._memory.mean_velocity, before, mean)
-        held = self._measured(mean, shared_module)
-        step = self._terms.step if rule == "fixed" else self._step(round_number, mean, shared_module, held)
+        held = self._measured(mean, shared)
+        step = self._terms.step if rule == "fixed" else self._step(round_number, mean, shared, held)
         self._measures |= {"shared_accuracy": self._score(held), "shared_step": step}
         self._measures["shared_effective_steps"] = feddu.effective_steps(
             step, self._terms.epochs, len(self._train), self._terms.batch_rows
@@ -117,7 +115,7 @@ class Adjuster:
         if step <= feddu.SMALLEST_STEP:
             return mean
         try:
-            copy = self._trained_from(mean, shared_module, round_number)
+            copy = self._trained_from(mean, shared, round_number)
         except Diverged:  # a mean that cannot be trained on is not adjusted
             return mean
         moved = {
@@ -125,8 +123,8 @@ class Adjuster:
             for name, values in mean.items()
         }
         moved = self._with_momentum(self._memory.step_velocity, mean, moved)
-        after = self._measured(moved, shared_module)
-        self._memory.accuracies.append(self._score(self._measured(copy, shared_module)))
+        after = self._measured(moved, shared)
+        self._memory.accuracies.append(self._score(self._measured(copy, shared)))
         undone = self._terms.undo and self._harms(held, after)
         self._measures |= {
             "shared_loss_before": held.loss,
@@ -135,7 +133,7 @@ class Adjuster:
         }
         return mean if undone else moved
 
-    def finish(self, _shared_module: SharedModule, parameters: Parameters) -> Finished:
+    def finish(self, shared: SharedModule, parameters: Parameters) -> Finished:
         mix = ", ".join(f"{share:.2f}" for share in self._mix / self._mix.sum())
         used = f"{len(self._train)} shared rows were trained on and {len(self._test)} held out; class mix {mix}"
         notices = [Notice("note", "shared_rows", used)]
@@ -143,9 +141,11 @@ class Adjuster:
             notices.append(Notice("note", "class_mix_estimated", "class mixes of clients are estimates"))
         return Finished(parameters, notices=tuple(notices))
 
-    def handed_out(self) -> SharedRows:
+    def handed_out(self) -> tuple[Message, ...]:
         """Rule `share`: what may be trained on, once to each client."""
-        return rows_message(Examples(self._inputs[self._train], self._labels[self._train]))
+        if self._terms.rule != "share":
+            return ()
+        return (rows_message(Examples(self._inputs[self._train], self._labels[self._train])),)
 
     def measures(self) -> dict[str, float]:
         return self._measures
@@ -165,10 +165,10 @@ class Adjuster:
     def _classes(self) -> int:
         return BINS if self._regression else self._spec.outputs
 
-    def _step(self, round_number: int, mean: Parameters, shared_module: SharedModule, held: Evaluation) -> float:
+    def _step(self, round_number: int, mean: Parameters, shared: SharedModule, held: Evaluation) -> float:
         """a of the rule `feddu`."""
         if self._terms.counts == "estimate":
-            self._cohort = self._estimated(mean, shared_module)
+            self._cohort = self._estimated(mean, shared)
             population_counts = (
                 self._memory.population_counts if len(self._memory.population_counts) else np.zeros(self._classes)
             )
@@ -198,12 +198,12 @@ class Adjuster:
         spread = float(self._labels[self._test].double().var(unbiased=False))
         return 1 - min(1.0, held.loss / spread) if spread else 0.0
 
-    def _trained_from(self, start: Parameters, shared_module: SharedModule, round_number: int) -> Parameters:
+    def _trained_from(self, start: Parameters, shared: SharedModule, round_number: int) -> Parameters:
         """A copy trained on the shared rows at the round's rate."""
-        load_parameters(shared_module.module, start)
+        load_parameters(shared.module, start)
         train(
-            shared_module.module,
-            self._embed(shared_module)[self._train],
+            shared.module,
+            self._embed(shared)[self._train],
             self._labels[self._train],
             epochs=self._terms.epochs,
             batch_rows=self._terms.batch_rows,
@@ -211,25 +211,25 @@ class Adjuster:
             seed=derived(self._seed, round_number),
             regression=self._regression,
         )
-        return parameters_of(shared_module.module)
+        return parameters_of(shared.module)
 
-    def _measured(self, parameters: Parameters, shared_module: SharedModule) -> Evaluation:
-        load_parameters(shared_module.module, parameters)
-        inputs, labels = self._embed(shared_module)[self._test], self._labels[self._test]
-        return evaluate(shared_module.module, inputs, labels, regression=self._regression)
+    def _measured(self, parameters: Parameters, shared: SharedModule) -> Evaluation:
+        load_parameters(shared.module, parameters)
+        inputs, labels = self._embed(shared)[self._test], self._labels[self._test]
+        return evaluate(shared.module, inputs, labels, regression=self._regression)
 
-    def _estimated(self, parameters: Parameters, shared_module: SharedModule) -> NDArray[np.float64]:
+    def _estimated(self, parameters: Parameters, shared: SharedModule) -> NDArray[np.float64]:
         """Mean softmax of the mean model on shared rows, for the class mix of the cohort (R4.4)."""
-        load_parameters(shared_module.module, parameters)
-        shared_module.module.eval()
+        load_parameters(shared.module, parameters)
+        shared.module.eval()
         with torch.no_grad():
-            scores = shared_module.module(self._embed(shared_module))
+            scores = shared.module(self._embed(shared))
         shares: NDArray[np.float64] = scores.softmax(1).mean(0).double().numpy()
         return shares
 
-    def _embed(self, shared_module: SharedModule) -> torch.Tensor:
-        if self._embedded is None or self._embedded[0] is not shared_module:
-            self._embedded = (shared_module, shared_module.embed(self._inputs))
+    def _embed(self, shared: SharedModule) -> torch.Tensor:
+        if self._embedded is None or self._embedded[0] is not shared:
+            self._embedded = (shared, shared.embed(self._inputs))
         return self._embedded[1]
 
     def _with_momentum(self, velocity: Parameters, old: Parameters, new: Parameters) -> Parameters:
@@ -245,7 +245,7 @@ class Adjuster:
         return moved
 
 
-class Sharer:
+class Sharer(ClientHooks):
     """A client's side: it answers pooled questions, and takes shared rows in where the rule hands them out."""
 
     def __init__(self, setup: Setup[RoundsSpec]) -> None:
@@ -259,11 +259,11 @@ class Sharer:
             return set()
         return {COUNTS_OF_ALL} if not round_number else {_asked_each_round(terms)}
 
-    def answer(
-        self, round_number: int, purpose: str, numbers: tuple[float, ...], examples: Examples
+    def contribution(
+        self, round_number: int, purpose: str, numbers: tuple[float, ...], rows: Examples
     ) -> NDArray[np.uint64] | None:
         """This client's part of a pooled sum; it leaves under masks only."""
-        labels = examples.labels
+        labels = rows.labels
         if labels is None or purpose not in self._agreed(round_number):
             return None
         regression = self._spec.job.task == "regression"
@@ -281,17 +281,18 @@ class Sharer:
         lean = feddu.divergence(counts, population_counts) * len(labels)
         return np.array([round(lean * FRACTION)], np.uint64)
 
-    def take(self, message: Message) -> None:
-        """Raises InvalidData where the rows do not fit the model, RemoteProtocolError where they are none."""
+    def take(self, message: Message) -> bool:
+        """Raises InvalidData where the rows do not fit the model."""
         if not isinstance(message, SharedRows) or terms_of(self._spec).rule != "share" or self._shared is not None:
-            raise RemoteProtocolError(f"the aggregator handed out {message.kind()}, which this job has no use for")
+            return False
         self._shared = examples_from(self._spec, message)
+        return True
 
-    def prepare(self, _task: object, examples: Examples) -> Examples:
+    def prepare(self, task: RoundTask, rows: Examples) -> Examples:
         shared = self._shared
-        if shared is None or shared.labels is None or examples.labels is None:
-            return examples
-        return Examples(torch.cat([examples.inputs, shared.inputs]), torch.cat([examples.labels, shared.labels]))
+        if shared is None or shared.labels is None or rows.labels is None:
+            return rows
+        return Examples(torch.cat([rows.inputs, shared.inputs]), torch.cat([rows.labels, shared.labels]))
 
 
 def _asked_each_round(terms: SharedData) -> str:
@@ -362,22 +363,11 @@ def _restored(saved: Mapping[str, torch.Tensor]) -> _Memory:
 def _at_aggregator(setup: Setup[RoundsSpec], saved: Mapping[str, torch.Tensor]) -> AggregatorHooks:
     if terms_of(setup.spec).rule == "none":
         return AggregatorHooks()
-    side = Adjuster(setup, saved)
-    return AggregatorHooks(
-        question=side.question,
-        learn=side.learn,
-        enter=side.enter,
-        adjust=side.adjust,
-        measures=side.measures,
-        finish=side.finish,
-        saved=side.saved,
-        handed_out=side.handed_out if terms_of(setup.spec).rule == "share" else None,
-    )
+    return Adjuster(setup, saved)
 
 
 def _at_client(setup: Setup[RoundsSpec]) -> ClientHooks:
-    side = Sharer(setup)
-    return ClientHooks(answer=side.answer, take=side.take, prepare=side.prepare)
+    return Sharer(setup)
 
 
 PART = Part("shared_data", _at_aggregator, _at_client)
