@@ -312,7 +312,8 @@ def test_every_runtime_dependency_has_a_licence_and_a_reason() -> None:
 
 
 @pytest.mark.parametrize(
-    ("of", "file", "name"), [("", "result.py", "result_data"), (" of rounds", "rounds/result.py", "rounds_result")]
+    ("of", "file", "name"),
+    [("", "training/result.py", "result_data"), (" of rounds", "rounds/result.py", "rounds_result")],
 )
 def test_the_fields_of_a_demonstration_are_documented(of: str, file: str, name: str) -> None:
     tree = ast.parse((ROOT / "api" / "demo" / file).read_text("utf-8"))

@@ -1,1 +1,1 @@
-"""The parts a round can be made of, each a record of plain functions for the places it fills (rounds.md)."""
+"""Jobs of rounds: the two sides, what a part may do at each place of a round, and a folder for each part."""

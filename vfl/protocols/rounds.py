@@ -12,7 +12,7 @@
     6  adjust, evaluate on its test rows, report; until an end condition holds, 1 again
     7  publish: Published -> every client, chosen or not        8  keeps the final model
 
-With no parts this is federated averaging (McMahan et al. 2017). Parts fill the places of `vfl.horizontal.hooks`.
+With no parts this is federated averaging (McMahan et al. 2017). Parts override the hooks of `vfl.horizontal.hooks`.
 A round closes when its whole cohort has answered, or at its deadline with `quorum` of it; with fewer than `min_clients`
 usable replies it is repeated. A reply that must not enter is refused by name, and the round goes on with the rest.
 

@@ -118,7 +118,7 @@ def render(result: JsonObject, specification: str) -> str:
         ],
         **agreed(specification),
     }
-    return page("report.html", context)
+    return page("training/report.html", context)
 
 
 def agreed(specification: str) -> JsonObject:
