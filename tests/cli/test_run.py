@@ -154,7 +154,7 @@ def test_ctrl_c_says_how_to_go_on(run: Run, spec: Path) -> None:
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs Linux: /proc")
 def test_a_killed_run_takes_the_processes_of_its_clients_with_it(spec: Path, tmp_path: Path) -> None:
     spec.write_text(SPEC.replace("rounds = 3", "rounds = 2000"))
-    command = [sys.executable, "-m", "api.cli.main", "run", str(spec), "--sim", "--processes", "2"]
+    command = [sys.executable, "-m", "api.cli.main", "run", str(spec), "--processes", "2"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as process:
         assert process.stderr is not None
         next(line for line in process.stderr if "2/2000" in line)
