@@ -72,7 +72,7 @@ def test_rule_2_whole_first_polynomials_would_show_the_key_owner_every_score_unm
     secret = private._secret[Q]
     whole = [(int(a) + int(b) * int(s)) % Q for a, b, s in zip(before[0, 0], before[1, 0], secret, strict=True)]
     scores = [abs(centred(value, Q)) for value in block_coefficients(whole, RING_DEGREE, Q)]
-    assert max(scores) < Q // 64
+    assert max(scores) < Q // 32
     numbers = read_integers(masked.masked, RING_DEGREE, Q)
     sent = read_words(memoryview(masked.packed), (Q,), RING_DEGREE)[0]
     seen = [(a + int(b) * int(s)) % Q for a, b, s in zip(numbers, sent, secret, strict=True)]

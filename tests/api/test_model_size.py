@@ -30,7 +30,7 @@ def test_a_proposer_is_refused_its_own_too_large_model_at_once(parties, job_spec
         text = f"""
         job = {{ name = "large", protocol = "rounds", task = "binary" }}
         roster = {{ aggregator = "{parties[0].name}", clients = ["{parties[1].name}"] }}
-        model = {{ network = "mlp", hidden = [2048, 2048], input_shape = [16384], label = "y" }}
+        model = {{ network = "mlp", hidden = {[2048] * 4}, input_shape = [4096], input_range = [0, 1], label = "y" }}
         train = {{ batch_rows = 64 }}
         rounds = {{ rounds = 1, min_clients = 1 }}
         [data]

@@ -157,7 +157,7 @@ def test_repeating_a_submit_with_one_key_gives_one_job(
     assert (code, json.loads(out)["error_code"]) == (4, "idempotency_key_reused")
     code, out, err = run("job", "submit", specification(), *key, "--party", folder / LABEL_PARTY)
     assert (code, out.strip()) == (0, submit(run, folder, specification(), *key))
-    assert err.startswith("Follow it with `vfl job watch")
+    assert "Follow it with `vfl job watch" in err
 
 
 def test_a_specification_with_a_typing_slip_names_the_nearest_key(run: Run, folder: Path, tmp_path: Path) -> None:
