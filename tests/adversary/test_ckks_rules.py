@@ -29,12 +29,16 @@ class WithoutFreshZeros(CkksPublicKey):
             self._zeros.append(load(sealapi.Ciphertext(), context.seal, stream(body)))
 
 
+def table_and_weights():
+    draws = np.random.Generator(np.random.Philox(3))
+    return draws.normal(size=(50, COLUMNS)).clip(-3, 3), draws.normal(size=COLUMNS)
+
+
 def scores_asked(kind, preset=PRESET):
     """(private key, what the key owner kept and received, quantised weights, the asking party's secrets)."""
     private = CkksPrivateKey(preset, 4096)
     public = kind(preset, private.public_material(0), 0)
-    draws = np.random.Generator(np.random.Philox(3))
-    columns, weights = draws.normal(size=(50, COLUMNS)).clip(-3, 3), draws.normal(size=COLUMNS)
+    columns, weights = table_and_weights()
     embedding = public.load(private.encrypt_coefficients(columns), COLUMNS, 50, 1)
     own = [read_ciphertext(vector.ciphertext)[1, 0] for vector in embedding]
     score = public.scores(embedding, weights[None])
@@ -71,8 +75,9 @@ def test_rule_2_whole_first_polynomials_would_show_the_key_owner_every_score_unm
     private, _, masked, _, before, _ = scores_asked(CkksPublicKey)
     secret = private._secret[Q]
     whole = [(int(a) + int(b) * int(s)) % Q for a, b, s in zip(before[0, 0], before[1, 0], secret, strict=True)]
-    scores = [abs(centred(value, Q)) for value in block_coefficients(whole, RING_DEGREE, Q)]
-    assert max(scores) < Q // 32
+    scores = [centred(value, Q) / 2.0**PRESET.sum_scale for value in block_coefficients(whole, RING_DEGREE, Q)]
+    columns, weights = table_and_weights()
+    assert np.allclose(scores[: len(columns)], columns @ weights, atol=1e-4)
     numbers = read_integers(masked.masked, RING_DEGREE, Q)
     sent = read_words(memoryview(masked.packed), (Q,), RING_DEGREE)[0]
     seen = [(a + int(b) * int(s)) % Q for a, b, s in zip(numbers, sent, secret, strict=True)]
