@@ -140,7 +140,7 @@ class Party:
                 return known
             supervisor = self._supervise(job, spec, agreement, idempotency_key, digest)
         self._store.tell(supervisor.job, told)
-        supervisor.propose(judgement.tables, first_model)
+        supervisor.take_part(judgement.tables, first_model)
         return self.job(supervisor.job)
 
     def _submitted(self, idempotency_key: str | None, digest: str) -> Job | None:
@@ -203,7 +203,7 @@ class Party:
         """Whether a body larger than any proposal may come now. Raises EnvelopeRefused."""
         self._check_sender(head)
         supervisor = self._supervisors.get(head.header.job)
-        return supervisor is not None and supervisor.wants(head)
+        return supervisor is not None and supervisor.reception.wants(head)
 
     def _check_sender(self, envelope: Envelope) -> None:
         # (4) the sender is a peer; revocation comes with identities
@@ -222,7 +222,7 @@ class Party:
                 supervisor = self._consider(envelope)
         if supervisor is None:
             return self._endings.hear(envelope, self._outboxes[header.sender])
-        return supervisor.receive(envelope)
+        return supervisor.reception.receive(envelope)
 
     def _consider(self, envelope: Envelope) -> Supervisor:
         """A peer proposes: what its bytes show is answered at once, tables and policy are looked at next."""
@@ -253,7 +253,7 @@ class Party:
         except JobError as error:
             supervisor.refuse(error)
             return
-        supervisor.accept(tables)
+        supervisor.take_part(tables)
 
     def _bring(self, job: str, spec: JobSpec) -> dict[str, Table]:
         """The same questions the coordinator asked itself, with this party's own tables and policy. Raises JobError."""

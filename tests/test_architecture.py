@@ -1,5 +1,6 @@
 """The shape of the house: which way the arrows point, what is never imported, and what no file may be called."""
 
+import ast
 import re
 import subprocess
 import sys
@@ -60,6 +61,38 @@ def test_the_command_line_loads_neither_tensors_nor_ciphertexts() -> None:
 
 def test_the_worker_process_has_no_network_and_no_database() -> None:
     assert loaded_by("parties.worker.main").isdisjoint({"httpx", "fastapi", "uvicorn", "sqlalchemy", "sqlite3"})
+
+
+def test_the_rules_of_a_job_need_no_server_no_clock_and_no_database() -> None:
+    loaded = loaded_by("parties.jobs.coordinator") | loaded_by("parties.jobs.participant")
+    unwanted = {"httpx", "fastapi", "sqlalchemy", "sqlite3", "parties.jobs.supervisor", "parties.wire.outbox"}
+    assert loaded.isdisjoint(unwanted)
+    for name in ("coordinator", "participant", "actions", "standing", "state_table"):
+        written = (ROOT / "parties" / "jobs" / f"{name}.py").read_text("utf-8")
+        assert not re.search(r"^(import|from) (threading|time|datetime)\b", written, re.MULTILINE), name
+
+
+def test_no_module_of_parties_imports_itself_through_another() -> None:
+    """Whatever is only imported for types counts too."""
+    sources = {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in SOURCES}
+    imports = {
+        module: imported_by(path) & sources.keys() for module, path in sources.items() if module.startswith("parties.")
+    }
+    while leaves := {module for module, needs in imports.items() if not needs & imports.keys()}:
+        for module in leaves:
+            del imports[module]
+    assert not imports, f"these import each other in a circle: {sorted(imports)}"
+
+
+def imported_by(path: Path) -> set[str]:
+    """Every module a file names in an import, wherever the import stands."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {name.name for name in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {node.module, *(f"{node.module}.{name.name}" for name in node.names)}
+    return found
 
 
 def test_a_party_does_not_know_what_kind_of_job_it_runs() -> None:

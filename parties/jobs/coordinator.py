@@ -1,12 +1,38 @@
-"""The coordinator's side of a job: it gathers parties, begins, lets go who leaves and takes back who returns."""
+"""The coordinator's side of a job: it gathers parties, begins, lets go who leaves and takes back who returns.
 
-from typing import TYPE_CHECKING, Any
+Each method looks at how the job stands and answers what is to be done; it changes nothing itself.
+"""
 
-from parties.disclosure import redacted_for_peer
+from dataclasses import replace
+
 from parties.errors import Failure, JobOver, PeerStorageFailed, StaleAttempt, TooFewParties
+from parties.jobs.actions import (
+    Actions,
+    Agree,
+    BeginPeer,
+    BeginRun,
+    Done,
+    EndAttempt,
+    EndGathering,
+    Exclude,
+    LastWords,
+    MarkFinished,
+    Record,
+    Retransmit,
+    SendUntilAcknowledged,
+    StartTimer,
+    TellWorker,
+    Timer,
+    Watch,
+    end_for_all,
+    overdue,
+)
+from parties.jobs.standing import Standing
+from parties.jobs.state_table import AWAY, RETURNED, Speaker, legal, state_of
 from parties.wire.control import (
     Abort,
     Acceptance,
+    Agreement,
     Begin,
     Control,
     Detach,
@@ -16,177 +42,189 @@ from parties.wire.control import (
     Refusal,
     failure_at,
 )
-from parties.wire.envelopes import Envelope
-from parties.wire.link import Link, PeerState
-from vfl.errors import JobError, PeerTimeout, RemoteProtocolError
+from parties.wire.peer_state import Peer, PeerState
+from parties.worker.frames import Left, Returned
+from vfl.errors import JobError, PeerTimeout
+from vfl.spec.job import JobSpec
 from vfl.spec.sections import PartyId
-
-if TYPE_CHECKING:
-    from parties.jobs.supervisor import Supervisor
-
-NOT_HERE = (PeerState.ASKED, PeerState.AGREED, PeerState.AWAY)
 
 
 class Coordinator:
-    """Its methods run under the supervisor's lock."""
+    def __init__(self, spec: JobSpec, me: PartyId, agreement: Agreement) -> None:
+        self._spec, self._me, self._agreement = spec, me, agreement
+        self._needs_all = spec.required_parties == set(spec.parties)
 
-    def __init__(self, job: "Supervisor") -> None:
-        self._job = job
-        self._shares = {job.me: job.agreement.share}
-        self._begun: dict[PartyId, bytes] = {}
-        self._impatient = False
+    def take_part(self, standing: Standing) -> Actions:
+        """Propose the job to everybody."""
+        proposal = Proposal(self._spec.encoded(), self._agreement.commitment)
+        timer: Actions = [] if self._needs_all else [StartTimer(Timer.GATHERING, self._spec.join_timeout_seconds)]
+        return [*timer, *(SendUntilAcknowledged(peer, proposal) for peer in standing.peers)]
 
-    def propose(self) -> None:
-        job = self._job
-        if not job.needs_all:
-            job.later(job.spec.join_timeout_seconds, self._gather_no_longer)
-        for link in job.links.values():
-            job.send_until_acknowledged(link, Proposal(job.spec.encoded(), job.agreement.commitment))
+    # What others say
 
-    def obey(self, link: Link, _attempt: int, control: Control) -> None:
-        match control:
-            case Acceptance(share) if link.state is PeerState.ASKED:
-                self._agree(link, share)
-            case Detach(code, message):
-                self._lapse(link, failure_at(link.peer, "left", code, message), knows=True)
-            case Join(share):
-                link.leave(PeerState.ASKED)
-                link.watch()
-                self._agree(link, share)
-            case _:
-                raise RemoteProtocolError(f"{link.peer} sent {control.kind} out of turn")
-
-    def hear_last_word(self, link: Link, word: Control) -> None:
+    def hear(  # noqa: PLR0911 - a line for each word
+        self, standing: Standing, sender: PartyId, word: Control, _attempt: int
+    ) -> Actions:
+        """Raises RemoteProtocolError for a word that fits no row of the table."""
+        peer = standing.peers[sender]
+        state = state_of(peer, returned=peer.finished)
+        row = legal(Speaker.OTHER, sender, word, state, replaceable=self._can_do_without(sender))
         match word:
-            case Refusal(code, message, fix) if link.state is PeerState.ASKED:
-                self.exclude(link, failure_at(link.peer, "refused", code, message, fix), knows=True)
+            case Acceptance(share):
+                return self._agree(standing, peer, share)
+            case Join(share):
+                anew: Actions = [EndAttempt(sender, PeerState.ASKED), Watch(sender)]
+                return [*anew, *self._agree(standing, peer, share)]
+            case Detach(code, message) if row.then is AWAY:
+                return self._detach(standing, peer, failure_at(sender, "left", code, message), knows=True)
+            case Refusal(code, message, fix):
+                return self.exclude(standing, sender, failure_at(sender, "refused", code, message, fix), knows=True)
             case Abort(code, message):
-                self.exclude(link, failure_at(link.peer, "ended", code, message), knows=True)
-            case Finish() if link.state is PeerState.LIVE:
-                link.finished = True
-                self._job.run.tell_finished(link.peer)
-                self._job.closing.finish_together()
-            case Finish() if link.state is PeerState.AWAY:
-                self.exclude(
-                    link, Failure(JobOver.code, f"{self._job.me} had let go of {link.peer}", side=self._job.me)
-                )
+                return self.exclude(standing, sender, failure_at(sender, "ended", code, message), knows=True)
+            case Finish() if row.then is RETURNED:
+                # After what the peer sent before, there is nothing to wait for.
+                told: Actions = [MarkFinished(sender), TellWorker(Left(sender))]
+                return told + self.conclude(standing.having(sender, finished=True))
+            case Finish() if state is AWAY:
+                over = Failure(JobOver.code, f"{self._me} had let go of {sender}", side=self._me)
+                return self.exclude(standing, sender, over)
             case _:
-                raise RemoteProtocolError(f"{link.peer} sent {word.kind} out of turn")
+                return []
 
-    def begin(self, shares: dict[PartyId, bytes]) -> None:
-        """The role starts: whoever agreed is told, and of the others it knows that they are not there."""
-        self._begun = shares
-        for link in self._job.links.values():
-            if link.state is PeerState.AGREED:
-                self._begin(link)
-            else:
-                self._job.run.tell_left(link.peer)
-
-    def on_peer_lost(self, link: Link, error: JobError) -> None:
-        """A courier gave up on a peer, or the peer refused what it was sent."""
-        unable = isinstance(error, PeerStorageFailed) and link.state is PeerState.ASKED
+    def on_peer_lost(self, standing: Standing, lost: PartyId, error: JobError) -> Actions:
+        """The outbox gave up on a peer, or the peer refused what it was sent."""
+        peer = standing.peers[lost]
+        unable = isinstance(error, PeerStorageFailed) and peer.state is PeerState.ASKED
         silent, ahead = isinstance(error, PeerTimeout) and not unable, isinstance(error, StaleAttempt)
-        failure = Failure.of(error, link.peer)
-        if link.peer in self._job.spec.required_parties or not (silent or ahead):
-            self.exclude(link, failure)
-        elif link.state is PeerState.LIVE and not link.finished:
-            self._lapse(link, failure)
-        elif link.state in {PeerState.ASKED, PeerState.AWAY} and silent:
-            link.retransmit()  # else it has been away and is about to join
+        failure = Failure.of(error, lost)
+        if not self._can_do_without(lost) or not (silent or ahead):
+            return self.exclude(standing, lost, failure)
+        if peer.state is PeerState.LIVE and not peer.finished:
+            return self._detach(standing, peer, failure)
+        if peer.state in {PeerState.ASKED, PeerState.AWAY} and silent:
+            return [Retransmit(lost)]
+        return []  # it has been away and is about to join
 
-    def exclude(self, link: Link, failure: Failure, *, knows: bool = False) -> None:
+    def exclude(self, standing: Standing, excluded: PartyId, failure: Failure, *, knows: bool = False) -> Actions:
         """A peer is out for good: the job goes on where it can do without."""
-        if link.peer in self._job.spec.required_parties:
-            self._job.fail(failure, link.peer if knows else None)
-        elif link.state is not PeerState.GONE:
-            self._leave(link, PeerState.GONE, failure)
-            if not knows:
-                self._job.closing.let_go(link, failure)
-            self._go_on()
+        if not self._can_do_without(excluded):
+            return self.fail(standing, failure, excluded if knows else None)
+        if standing.peers[excluded].state is PeerState.GONE:
+            return []
+        actions = _leave(excluded, PeerState.GONE, failure)
+        if not knows:
+            actions.append(Exclude(excluded, Abort.of(failure)))
+        return actions + self._go_on(standing.having(excluded, state=PeerState.GONE))
 
-    def lose_worker(self, failure: Failure) -> None:
-        self._job.fail(failure)
+    # What happens here
 
-    def detach(self, _failure: Failure) -> bool:
+    def begin(self, standing: Standing) -> Actions:
+        """The worker is prepared: whoever agreed is told, and of the others the role knows that they are not there."""
+        actions: Actions = []
+        for peer in standing.peers.values():
+            if peer.state is PeerState.AGREED:
+                actions += self._begin(standing, peer.name)
+            else:
+                actions.append(TellWorker(Left(peer.name)))
+        return actions
+
+    def lose_worker(self, standing: Standing, failure: Failure) -> Actions:
+        return self.fail(standing, failure)
+
+    def detach(self, _standing: Standing, _failure: Failure) -> Actions | None:
         """A job does not outlive the coordinator's server."""
-        return False
+        return None
 
-    def wait_no_longer(self) -> None:
-        """What the job can do without has had its time to finish too."""
-        for link in self._job.links.values():
-            link.finished = link.finished or link.peer not in self._job.spec.required_parties
+    def time_is_up(self, standing: Standing, timer: Timer) -> Actions:
+        match timer:
+            case Timer.DEADLINE:
+                return self.fail(standing, overdue(self._spec, self._me))
+            case Timer.GATHERING:
+                return [EndGathering(), *self._gather(replace(standing, gathering_is_over=True))]
+            case Timer.FINISHING:
+                late = [peer for peer in standing.peers if self._can_do_without(peer)]
+                for peer in late:
+                    standing = standing.having(peer, finished=True)
+                return [*map(MarkFinished, late), *self.conclude(standing)]
+            case _:
+                return []
 
-    def words_of_return(self) -> dict[PartyId, Envelope | None]:
-        """It waits for the others'."""
+    # How it ends
+
+    def words_of_return(self, _standing: Standing) -> LastWords:
+        """The coordinator waits for the others' word."""
         return {}
 
-    def words_of_end(self) -> dict[PartyId, Envelope | None]:
-        """The job is done: who was not there any more, or not yet, need not come."""
-        over = Abort(JobOver.code, f"the job is over at {self._job.me}")
-        here: dict[PartyId, Envelope | None]
-        here = {link.peer: link.word(Finish()) for link in self._job.links.values() if link.state is PeerState.LIVE}
-        away: dict[PartyId, Envelope | None]
-        away = {link.peer: link.word(over) for link in self._job.links.values() if link.state in NOT_HERE}
-        return here | away
+    def on_returned(self, standing: Standing) -> Actions:
+        """The role of this party has returned, and its result is stored."""
+        timer: Actions = [] if self._needs_all else [StartTimer(Timer.FINISHING, self._spec.join_timeout_seconds)]
+        return timer + self.conclude(standing)
 
-    def _lapse(self, link: Link, failure: Failure, *, knows: bool = False) -> None:
-        """The run of a peer ends early; it may join again."""
-        if link.state not in {PeerState.LIVE, PeerState.AGREED}:
-            return
-        reason, attempt = redacted_for_peer(failure), link.newest + 1
-        self._leave(link, PeerState.AWAY, failure, attempt=max(self._job.newest, attempt))
-        if not knows:
-            self._job.send_until_acknowledged(link, Detach(reason.code, reason.message), attempt)
-        self._go_on()
+    def conclude(self, standing: Standing) -> Actions:
+        """Done, if the role has returned and every peer that is there has said the same.
 
-    def _agree(self, link: Link, share: bytes) -> None:
+        Who is not there any more, or not yet, need not come.
+        """
+        if not standing.returned or not all(peer.finished for peer in standing.in_state(PeerState.LIVE)):
+            return []
+        over = Abort(JobOver.code, f"the job is over at {self._me}")
+        away = standing.in_state(PeerState.ASKED, PeerState.AGREED, PeerState.AWAY)
+        here = standing.in_state(PeerState.LIVE)
+        return [Done({peer.name: Finish() for peer in here} | {peer.name: over for peer in away})]
+
+    def fail(self, standing: Standing, failure: Failure, knowing: PartyId | None = None) -> Actions:
+        """End the job here and tell every peer but the one that told us."""
+        return end_for_all(standing, failure, knowing)
+
+    # Small things
+
+    def _can_do_without(self, peer: PartyId) -> bool:
+        return peer not in self._spec.required_parties
+
+    def _agree(self, standing: Standing, peer: Peer, share: bytes) -> Actions:
         """A peer agrees to the job: in time, too late for its share to matter, or once more."""
-        job = self._job
-        known = link.peer in self._shares
-        self._shares.setdefault(link.peer, share)
-        link.state = PeerState.AGREED
-        kind, text = ("joined", "is back") if known else ("accepted", "accepted the job")
-        # The attempt is stored before anything is sent in it.
-        job.journal.record(kind, f"{link.peer} {text}", {"peer": link.peer}, attempt=job.newest)
-        if self._begun:
-            self._begin(link)
-        else:
-            self._gather()
+        kind, text = ("joined", "is back") if peer.name in standing.shares else ("accepted", "accepted the job")
+        record = Record(kind, f"{peer.name} {text}", {"peer": peer.name}, attempt=standing.newest)
+        actions: Actions = [Agree(peer.name, share), record]
+        if standing.begun:
+            return actions + self._begin(standing, peer.name)
+        agreed = replace(standing, shares={peer.name: share, **standing.shares})
+        return actions + self._gather(agreed.having(peer.name, state=PeerState.AGREED))
 
-    def _begin(self, link: Link) -> None:
-        word = Begin(self._begun)
-        self._job.journal.sent(link.peer, word.kind, link.begin(word))
-        self._job.run.tell_returned(link.peer)
+    def _begin(self, standing: Standing, peer: PartyId) -> Actions:
+        return [BeginPeer(peer, Begin(dict(standing.begun))), TellWorker(Returned(peer))]
 
-    def _leave(self, link: Link, presence: PeerState, failure: Failure, **values: Any) -> None:
-        link.leave(presence)
-        self._job.run.tell_left(link.peer)
-        data = {"peer": link.peer, "code": failure.code}
-        self._job.journal.record("left", failure.message, data, **values)
+    def _detach(self, standing: Standing, peer: Peer, failure: Failure, *, knows: bool = False) -> Actions:
+        """The run of a peer ends early; it may join again."""
+        if peer.state not in {PeerState.LIVE, PeerState.AGREED}:
+            return []
+        attempt = peer.newest + 1
+        actions = _leave(peer.name, PeerState.AWAY, failure, max(standing.newest, attempt))
+        if not knows:
+            actions.append(SendUntilAcknowledged(peer.name, Detach.of(failure), attempt))
+        return actions + self._go_on(standing.having(peer.name, state=PeerState.AWAY))
 
-    def _go_on(self) -> None:
+    def _go_on(self, standing: Standing) -> Actions:
         """Somebody is missing now: that may be enough to end, or too few to begin."""
-        if self._begun:
-            self._job.closing.finish_together()
-        else:
-            self._gather()
+        return self.conclude(standing) if standing.begun else self._gather(standing)
 
-    def _gather(self) -> None:
+    def _gather(self, standing: Standing) -> Actions:
         """Begin when everybody has answered, or time is up, and enough have agreed."""
-        job = self._job
-        if self._begun or job.over:
-            return
-        here = [link.state for link in job.links.values()]
-        agreed = {job.me} | {link.peer for link in job.links.values() if link.state is PeerState.AGREED}
-        possible = len(agreed) + here.count(PeerState.ASKED) + here.count(PeerState.AWAY)
-        least = job.spec.minimum_parties
-        if possible < least or (self._impatient and len(agreed) < least):
-            text = f"{len(agreed)} of {len(job.spec.parties)} parties agreed to the job in time, it needs {least}"
-            job.fail(Failure.of(TooFewParties(text), job.me))
-        elif len(agreed) >= least and (self._impatient or PeerState.ASKED not in here):
-            shares = {party: share for party, share in self._shares.items() if party in agreed}
-            job.attend(lambda: job.begin(shares))
+        if standing.begun:
+            return []
+        agreed = {self._me} | {peer.name for peer in standing.in_state(PeerState.AGREED)}
+        asked = standing.in_state(PeerState.ASKED)
+        possible = len(agreed) + len(asked) + len(standing.in_state(PeerState.AWAY))
+        least, time_is_up = self._spec.minimum_parties, standing.gathering_is_over
+        if possible < least or (time_is_up and len(agreed) < least):
+            text = f"{len(agreed)} of {len(self._spec.parties)} parties agreed to the job in time, it needs {least}"
+            return self.fail(standing, Failure.of(TooFewParties(text), self._me))
+        if len(agreed) >= least and (time_is_up or not asked):
+            shares = {self._me: self._agreement.share, **standing.shares}
+            return [BeginRun({party: share for party, share in shares.items() if party in agreed})]
+        return []
 
-    def _gather_no_longer(self) -> None:
-        self._impatient = True
-        self._gather()
+
+def _leave(peer: PartyId, state: PeerState, failure: Failure, attempt: int | None = None) -> Actions:
+    data = {"peer": peer, "code": failure.code}
+    return [EndAttempt(peer, state), TellWorker(Left(peer)), Record("left", failure.message, data, attempt)]

@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from parties.disclosure import redacted_for_peer
 from parties.errors import Failure, JobOver, NoSuchJob, StorageFailed, UnreadableBody
 from parties.storage.database import Ending, Job, Store, now
 from parties.wire.control import Abort, Control, Finish, decode_control, encode_control, failure_at
@@ -63,7 +62,7 @@ class Endings:
         return self._me not in spec.parties or sender not in spec.peers_of(self._me)
 
     def _word(self, job: str, peer: PartyId, ending: Ending, spec: JobSpec) -> Envelope:
-        control = Finish() if ending.error is None else abort_of(Failure(**ending.error))
+        control = Finish() if ending.error is None else Abort.of(Failure(**ending.error))
         return word_of(job, spec.digest(), ending.attempt, self._me, peer, control)
 
     def _take_over(self, envelope: Envelope, ending: Ending) -> None:
@@ -90,11 +89,6 @@ def state_of(failure: Failure) -> str:
     return "cancelled" if failure.code == "cancelled" else "failed"
 
 
-def abort_of(failure: Failure) -> Abort:
-    reason = redacted_for_peer(failure)
-    return Abort(reason.code, reason.message)
-
-
 def word_of(job: str, job_digest: bytes, attempt: int, me: PartyId, peer: PartyId, control: Control) -> Envelope:
     """A last word where nothing else is known of the link any more."""
     (word,) = Outgoing(job, job_digest, attempt + 1, me, peer).seal(control.kind, encode_control(control))
@@ -104,7 +98,7 @@ def word_of(job: str, job_digest: bytes, attempt: int, me: PartyId, peer: PartyI
 def close_unfinished(store: Store, job: Job, failure: Failure) -> None:
     """The server was away in a job that needs this party: it has failed, and every peer is owed the word."""
     encode = partial(word_of, job.id, bytes.fromhex(job.spec_digest), job.attempt, job.party)
-    words = {peer: encode(peer, abort_of(failure)).as_sent() for peer in job.peers}
+    words = {peer: encode(peer, Abort.of(failure)).as_sent() for peer in job.peers}
     error = failure.as_stored()
     values: dict[str, Any] = {"state": "failed", "error": error, "worker_pid": None, "agreement": None}
     store.record(job.id, "failed", failure.message, error, words=words, finished_at=now(), **values)

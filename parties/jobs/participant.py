@@ -1,15 +1,39 @@
-"""The side of a party that was asked to a job: it answers, begins when told, and comes back if the job did without."""
+"""The side of a party that was asked to a job: it answers, begins when told, and comes back if the job did without.
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+Each method looks at how the job stands and answers what is to be done; it changes nothing itself.
+"""
 
-from parties.disclosure import redacted_for_peer
 from parties.errors import Failure, JobOver, NeverBegun, StaleAttempt
-from parties.tables.datasets import Table
+from parties.jobs.actions import (
+    Actions,
+    Agree,
+    BeginPeer,
+    BeginRun,
+    Done,
+    End,
+    EndAttempt,
+    LastWords,
+    LeaveRun,
+    LoadTables,
+    MarkFinished,
+    Record,
+    RequestEnd,
+    Retransmit,
+    Send,
+    SendUntilAcknowledged,
+    StartTimer,
+    Timer,
+    Watch,
+    end_for_all,
+    overdue,
+)
+from parties.jobs.standing import Standing
+from parties.jobs.state_table import AWAY, GONE, Speaker, legal, state_of
 from parties.wire.control import (
     NEGOTIATION,
     Abort,
     Acceptance,
+    Agreement,
     Begin,
     Control,
     Detach,
@@ -19,13 +43,10 @@ from parties.wire.control import (
     check_shares,
     failure_at,
 )
-from parties.wire.envelopes import Envelope
-from parties.wire.link import Link, PeerState
+from parties.wire.peer_state import Peer, PeerState
 from vfl.errors import JobError, PeerTimeout, RemoteProtocolError
+from vfl.spec.job import JobSpec
 from vfl.spec.sections import PartyId
-
-if TYPE_CHECKING:
-    from parties.jobs.supervisor import Supervisor
 
 BEGIN_SECONDS = 600.0
 """For so long an accepted job waits to be begun, beyond the time it gives everybody to answer."""
@@ -34,151 +55,156 @@ FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.5, 30.0
 
 
 class Participant:
-    """Its methods run under the supervisor's lock.
+    """Its only peer is the coordinator."""
 
-    `bring` loads this party's tables anew. Raises JobError where they or its policy no longer fit the job.
-    """
+    def __init__(self, spec: JobSpec, me: PartyId, agreement: Agreement) -> None:
+        self._spec, self._me, self._agreement = spec, me, agreement
+        self._is_needed = me in spec.required_parties
 
-    def __init__(self, job: "Supervisor", bring: Callable[[], dict[str, Table]]) -> None:
-        self._job, self._bring = job, bring
-        (self._link,) = job.links.values()
-        self._pause = FIRST_PAUSE_SECONDS
+    def take_part(self, _standing: Standing) -> Actions:
+        """Agree to the job."""
+        hub, needs_all = self._spec.coordinator, self._spec.required_parties == set(self._spec.parties)
+        gathering = 0.0 if needs_all else self._spec.join_timeout_seconds
+        return [
+            Record("accepted", f"{self._me} accepted the job"),
+            Agree(hub),
+            SendUntilAcknowledged(hub, Acceptance(self._agreement.share)),
+            StartTimer(Timer.BEGINNING, BEGIN_SECONDS + gathering),
+        ]
 
-    def accept(self) -> None:
-        job = self._job
-        job.journal.record("accepted", f"{job.me} accepted the job")
-        self._link.state = PeerState.AGREED
-        job.send_until_acknowledged(self._link, Acceptance(job.agreement.share))
-        gathering = 0.0 if job.needs_all else job.spec.join_timeout_seconds
-        job.later(BEGIN_SECONDS + gathering, self._wait_no_longer_to_begin)
-
-    def _wait_no_longer_to_begin(self) -> None:
-        """A table is held meanwhile, and one of the jobs that the coordinator may have open here."""
-        if self._link.begun == NEGOTIATION:
-            text = f"{self._link.peer} did not begin the job that {self._job.me} had accepted"
-            self._job.fail(Failure.of(NeverBegun(text), self._link.peer))
-
-    def refuse(self, failure: Failure) -> None:
+    def refuse(self, _standing: Standing, failure: Failure) -> Actions:
         """It tells why, and no value of its table."""
-        reason = redacted_for_peer(failure)
-        self._link.leave(PeerState.GONE)
-        word = self._link.word(Refusal(reason.code, reason.message, reason.fix))
-        self._job.closing.end(failure, {self._link.peer: word})
+        hub = self._spec.coordinator
+        return [EndAttempt(hub, PeerState.GONE), End(failure, {hub: Refusal.of(failure)})]
 
-    def resume(self) -> None:
+    def resume(self, _standing: Standing) -> Actions:
         """The server was away."""
-        self._link.leave(PeerState.AWAY)
-        self._job.attend(self._join)
+        return [EndAttempt(self._spec.coordinator, PeerState.AWAY), LoadTables()]
 
-    def obey(self, link: Link, attempt: int, control: Control) -> None:
-        job = self._job
-        match control:
-            case Begin(shares) if link.state is PeerState.AGREED and attempt == link.next_run:
-                check_shares(shares, job.spec, job.agreement.commitment, job.me, job.agreement.share)
-                job.attend(lambda: job.begin(shares))
-            case Detach(code, message):
-                if self._waits_or_runs and attempt > link.attempt:  # else this party has left already
-                    self._come_back(failure_at(link.peer, "let go of", code, message))
-            case _:
-                raise RemoteProtocolError(f"{link.peer} sent {control.kind} out of turn")
+    # What the coordinator says
 
-    def hear_last_word(self, link: Link, word: Control) -> None:
+    def hear(self, standing: Standing, sender: PartyId, word: Control, attempt: int) -> Actions:
+        """Raises RemoteProtocolError for a word that fits no row of the table, or opens another seed than agreed."""
+        hub = standing.peers[sender]
+        state = state_of(hub, returned=standing.returned)
+        row = legal(Speaker.COORDINATOR, sender, word, state, replaceable=not self._is_needed)
         match word:
+            case Begin(shares):
+                if attempt != hub.next_run:
+                    raise RemoteProtocolError(f"{sender} sent Begin in attempt {attempt}, {hub.next_run} was agreed")
+                check_shares(shares, self._spec, self._agreement.commitment, self._me, self._agreement.share)
+                return [BeginRun(shares)]
+            case Detach(code, message) if row.then in {AWAY, GONE} and attempt > hub.attempt:
+                return self._come_back(standing, hub, failure_at(sender, "let go of", code, message))
             case Abort(code, message):
-                self.exclude(link, failure_at(link.peer, "ended", code, message), knows=True)
-            case Finish() if self._job.closing.awaits_word:
-                link.finished = True
-            case Finish() if self._needed:
-                raise RemoteProtocolError(f"{link.peer} said the job is done while the role of {self._job.me} ran")
-            case Finish() if link.state is PeerState.LIVE:
-                link.finished = True  # the job is done, and this party has not caught up yet
+                return self.exclude(standing, sender, failure_at(sender, "ended", code, message), knows=True)
+            case Finish() if row.then is GONE:
+                over = Failure.of(JobOver(f"the job is over at {sender}"), sender)
+                return self.exclude(standing, sender, over, knows=True)
             case Finish():
-                self.exclude(link, Failure.of(JobOver(f"the job is over at {link.peer}"), link.peer), knows=True)
+                return [MarkFinished(sender)]
             case _:
-                raise RemoteProtocolError(f"{link.peer} sent {word.kind} out of turn")
+                return []  # also a Detach that crossed this party's own leaving
 
-    def begin(self, _shares: dict[PartyId, bytes]) -> None:
-        self._link.begin(None)
-
-    def on_peer_lost(self, link: Link, error: JobError) -> None:
-        """The courier gave up on the coordinator, or the coordinator refused what it was sent."""
+    def on_peer_lost(self, standing: Standing, lost: PartyId, error: JobError) -> Actions:
+        """The outbox gave up on the coordinator, or the coordinator refused what it was sent."""
+        hub, failure = standing.peers[lost], Failure.of(error, lost)
         silent, ahead = isinstance(error, PeerTimeout), isinstance(error, StaleAttempt)
-        failure = Failure.of(error, link.peer)
-        if self._job.closing.awaits_word:
-            if not silent:
-                self.exclude(link, failure, knows=True)
-        elif self._needed or not (silent or ahead):
-            self.exclude(link, failure)
-        elif link.state is PeerState.AGREED and silent:
-            link.retransmit()
-        elif self._waits_or_runs:
-            self._come_back(failure)
+        if standing.returned:
+            return [] if silent else self.exclude(standing, lost, failure, knows=True)
+        if self._is_needed or not (silent or ahead):
+            return self.exclude(standing, lost, failure)
+        if hub.state is PeerState.AGREED and silent:
+            return [Retransmit(lost)]
+        if hub.state in {PeerState.AGREED, PeerState.LIVE}:
+            return self._come_back(standing, hub, failure)
+        return []
 
-    def exclude(self, link: Link, failure: Failure, *, knows: bool = False) -> None:
+    def exclude(self, standing: Standing, excluded: PartyId, failure: Failure, *, knows: bool = False) -> Actions:
         """Without the coordinator there is no job."""
-        self._job.fail(failure, link.peer if knows else None)
+        return self.fail(standing, failure, excluded if knows else None)
 
-    def lose_worker(self, failure: Failure) -> None:
-        if self._needed:
-            self._job.fail(failure)
-        else:
-            self._come_back(failure)
+    # What happens here
 
-    def detach(self, failure: Failure) -> bool:
-        """The server stops; answers whether the job may be taken up when it is back."""
-        if self._job.closing.awaits_word:
-            return True
-        if self._needed or self._job.closing.result is not None:
-            return False
-        self._leave(failure)
-        return True
+    def begin(self, _standing: Standing) -> Actions:
+        """The worker is prepared."""
+        return [BeginPeer(self._spec.coordinator)]
 
-    def wait_no_longer(self) -> None:
-        """The coordinator is waited for until the job's deadline."""
+    def lose_worker(self, standing: Standing, failure: Failure) -> Actions:
+        if self._is_needed:
+            return self.fail(standing, failure)
+        return self._come_back(standing, standing.peers[self._spec.coordinator], failure)
 
-    def words_of_return(self) -> dict[PartyId, Envelope | None]:
+    def detach(self, standing: Standing, failure: Failure) -> Actions | None:
+        """The server stops; None where the job cannot be taken up when it is back."""
+        if standing.returned:
+            return []
+        return None if self._is_needed else self._leave(standing.peers[self._spec.coordinator], failure)
+
+    def join(self, standing: Standing) -> Actions:
+        """Its tables are here again: ask to be taken back, until that is answered or the job's time is up."""
+        hub = standing.peers[self._spec.coordinator]
+        if hub.state is not PeerState.AWAY:
+            return []
+        attempt = hub.newest + 1
+        return [
+            Record("joining", f"{self._me} asks {hub.name} to be taken back", attempt=attempt),
+            EndAttempt(hub.name, PeerState.AGREED),
+            Watch(hub.name),
+            SendUntilAcknowledged(hub.name, Join(self._agreement.share), attempt),
+        ]
+
+    def time_is_up(self, standing: Standing, timer: Timer) -> Actions:
+        hub = standing.peers[self._spec.coordinator]
+        match timer:
+            case Timer.DEADLINE if not standing.returned:
+                return self.fail(standing, overdue(self._spec, self._me))
+            case Timer.BEGINNING if hub.begun == NEGOTIATION:  # a table is held meanwhile, and one of the open jobs
+                text = f"{hub.name} did not begin the job that {self._me} had accepted"
+                return self.fail(standing, Failure.of(NeverBegun(text), hub.name))
+            case Timer.RETURNING:
+                return [LoadTables()]
+            case _:
+                return []
+
+    # How it ends
+
+    def words_of_return(self, standing: Standing) -> LastWords:
         """From here on only the coordinator ends the job, which may have said already that it is done."""
-        return {} if self._link.finished else {self._link.peer: self._link.word(Finish())}
+        return {} if self._coordinator_is_done(standing) else {self._spec.coordinator: Finish()}
 
-    def words_of_end(self) -> dict[PartyId, Envelope | None]:
-        return {self._link.peer: None}
+    def on_returned(self, standing: Standing) -> Actions:
+        """The role of this party has returned, and its result is stored: the coordinator is waited for."""
+        return self.conclude(standing)
 
-    @property
-    def _needed(self) -> bool:
-        return self._job.me in self._job.spec.required_parties
+    def conclude(self, standing: Standing) -> Actions:
+        """Done, if the role has returned and the coordinator has said so."""
+        if not standing.returned or not self._coordinator_is_done(standing):
+            return []
+        return [Done({self._spec.coordinator: None})]
 
-    @property
-    def _waits_or_runs(self) -> bool:
-        return self._link.state in {PeerState.AGREED, PeerState.LIVE}
+    def fail(self, standing: Standing, failure: Failure, knowing: PartyId | None = None) -> Actions:
+        """End the job here; a party that has said Finish asks the coordinator to end it, unless that has done so."""
+        if not standing.returned or knowing is not None:
+            return end_for_all(standing, failure, knowing)
+        hub = self._spec.coordinator
+        text = f"{failure.message}; {self._me} has trained, so {hub} says how the job ends"
+        return [RequestEnd(text, failure, {hub: Abort.of(failure)})]
 
-    def _come_back(self, failure: Failure) -> None:
-        if self._job.closing.result is not None:
-            self._job.fail(failure, self._link.peer)
-        elif self._link.state is not PeerState.AWAY:
-            self._leave(failure)
-            self._job.later(self._pause, lambda: self._job.attend(self._join))
-            self._pause = min(2 * self._pause, LONGEST_PAUSE_SECONDS)
+    # Small things
 
-    def _leave(self, failure: Failure) -> None:
-        job, link, reason = self._job, self._link, redacted_for_peer(failure)
-        link.leave(PeerState.AWAY)
-        job.end_run()
-        text = f"{job.me} is away: {failure.message}"
-        job.journal.pause(
-            "left", text, {"peer": job.me, "code": failure.code}, attempt=link.newest + 1, worker_pid=None
-        )
-        job.say(link, Detach(reason.code, reason.message), link.newest + 1)
+    def _coordinator_is_done(self, standing: Standing) -> bool:
+        return standing.peers[self._spec.coordinator].finished
 
-    def _join(self) -> None:
-        """Ask to be taken back, until that is answered or the job's time is up. Takes the lock after reading tables."""
-        job, link = self._job, self._link
-        tables = self._bring()
-        with job.lock:
-            if job.over or link.state is not PeerState.AWAY:
-                return
-            attempt = link.newest + 1
-            job.journal.record("joining", f"{job.me} asks {link.peer} to be taken back", attempt=attempt)
-            link.leave(PeerState.AGREED)
-            job.tables = tables
-            link.watch()
-            job.send_until_acknowledged(link, Join(job.agreement.share), attempt)
+    def _come_back(self, standing: Standing, hub: Peer, failure: Failure) -> Actions:
+        if standing.returned:
+            return self.fail(standing, failure, hub.name)
+        if hub.state is PeerState.AWAY:
+            return []
+        pause = min(FIRST_PAUSE_SECONDS * 2**standing.departures, LONGEST_PAUSE_SECONDS)
+        return [*self._leave(hub, failure), StartTimer(Timer.RETURNING, pause)]
+
+    def _leave(self, hub: Peer, failure: Failure) -> Actions:
+        attempt = hub.newest + 1
+        leave: Actions = [EndAttempt(hub.name, PeerState.AWAY), LeaveRun(failure, attempt)]
+        return [*leave, Send(hub.name, Detach.of(failure), attempt)]

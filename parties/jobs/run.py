@@ -1,7 +1,10 @@
 """One run of this party's role: what its worker is given, what reaches it, and how far what it says is believed."""
 
-from functools import partial
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
 
 from parties.errors import EnvelopeTooLarge, Failure, InternalError, MailboxFull, WorkerVanished, printable
 from parties.tables.datasets import Table, ids_digest
@@ -23,50 +26,78 @@ from parties.worker.frames import (
 )
 from parties.worker.mailbox import Mailbox, Room
 from parties.worker.process import WorkerProcess
-from vfl.errors import LocalProtocolError, PeerTimeout
+from vfl.errors import JobError, LocalProtocolError, RowsDiffer
 from vfl.planning import planner
+from vfl.reports import Fact, Outcome
 from vfl.routes import allowed
+from vfl.spec.job import JobSpec
 from vfl.spec.sections import PartyId
 
-if TYPE_CHECKING:
-    from parties.jobs.supervisor import Supervisor
+
+class WorkerHearing(NamedTuple):
+    """Who hears what a worker says, as far as it is believed."""
+
+    send: Callable[[PartyId, str, Bytes, Callable[[], bool]], None]
+    """A message of the role. Here and below the last argument says whether this run still counts."""
+    note: Callable[[Fact], None]
+    returned: Callable[[Outcome], None]
+    failed: Callable[[Failure], None]
+    vanished: Callable[[JobError, Callable[[], bool]], None]
 
 
 class Run:
     """Of a job whose party comes back there is another one; the worker of an earlier run is not heard any more."""
 
-    def __init__(self, job: "Supervisor", room: Room) -> None:
-        """`room` is shared with the runs of all jobs."""
-        self._job = job
+    def __init__(
+        self,
+        spec: JobSpec,
+        me: PartyId,
+        private_seed: bytes,
+        log_path: Path,
+        room: Room,
+        begun_bytes: Callable[[], int],
+        hearing: WorkerHearing,
+    ) -> None:
+        """`room` is shared with the runs of all jobs; `begun_bytes` is what messages that are not whole may hold."""
+        self._spec, self._me, self._private_seed = spec, me, private_seed
+        self._log_path, self._begun_bytes, self._hearing = log_path, begun_bytes, hearing
         self._inbox: Mailbox[WorkerInput] = Mailbox(room=room)
         self._worker: WorkerProcess | None = None
-        self.about_ids = ""
+        self._counts = True
+        self._about_ids = ""
         """What this party's own ids look like, for its operator alone."""
         self._largest: dict[str, int] = {}
         """Bytes of a message by its kind, once the rows are known."""
 
-    def given(self, tables: dict[str, Table], first_model: bytes, shares: dict[PartyId, bytes], bottom: str) -> Start:
+    def given(
+        self, tables: dict[str, Table], first_model: bytes, shares: Mapping[PartyId, bytes], bottom: str
+    ) -> Start:
         """Everything the role may know."""
         if "rows" in tables:
-            self.about_ids = own_ids(tables["rows"].ids)
-        job, seed = self._job, joint_seed(self._job.spec, shares)
-        self._largest = planner.largest_messages(job.spec, tables["rows"].rows if "rows" in tables else 0)
+            self._about_ids = own_ids(tables["rows"].ids)
+        seed = joint_seed(self._spec, shares)
+        self._largest = planner.largest_messages(self._spec, tables["rows"].rows if "rows" in tables else 0)
         return Start(
-            spec=job.spec.encoded(),
-            me=job.me,
+            spec=self._spec.encoded(),
+            me=self._me,
             tables={use: _raw(table, seed) for use, table in tables.items()},
             first_model=first_model,
             joint_seed=seed,
-            private_seed=job.agreement.private_seed,
+            private_seed=self._private_seed,
             bottom=bottom,
         )
 
     def start(self, given: Start) -> int:
         """Answers the worker's process id. Raises WorkerVanished, StorageFailed."""
-        self._worker = WorkerProcess(given, self._inbox, self._job.log_path, self._hear, self._lose_worker)
+        self._worker = WorkerProcess(given, self._inbox, self._log_path, self._hear, self._lose_worker)
         return self._worker.pid
 
+    def mute(self) -> None:
+        """Whatever the worker still says does not count."""
+        self._counts = False
+
     def stop(self) -> None:
+        self.mute()
         self._inbox.close()
         if self._worker is not None:
             self._worker.kill()
@@ -74,6 +105,12 @@ class Run:
     def wait(self, timeout_seconds: float) -> None:
         if self._worker is not None:
             self._worker.wait(timeout_seconds)
+
+    def with_own_ids(self, failure: Failure) -> Failure:
+        """For this party's operator, who is told what its own ids look like; what a peer is told stands in its word."""
+        if failure.code != RowsDiffer.code:
+            return failure
+        return msgspec.structs.replace(failure, fix=f"{failure.fix} {self._about_ids}".strip())
 
     # What reaches the worker
 
@@ -84,62 +121,41 @@ class Run:
             raise EnvelopeTooLarge(f"{header.kind} has at most {most} bytes in this job")
         # One that has begun may end, or its parts would lie here for ever.
         begins = header.parts > 1 and header.part == 1
-        begun = sum(link.begun_bytes for link in self._job.links.values()) if begins else 0
+        begun = self._begun_bytes() if begins else 0
         if not self._inbox.has_room_beside(begun):
-            raise MailboxFull(f"the worker of {self._job.me} has not read what came before")
+            raise MailboxFull(f"the worker of {self._me} has not read what came before")
 
     def deliver(self, sender: PartyId, kind: str, body: Bytes) -> None:
         self._inbox.put(Delivered(sender, kind, memoryview(body)), len(body))
 
-    def tell_left(self, peer: PartyId) -> None:
-        self._inbox.put(Left(peer), 0)
-
-    def tell_finished(self, peer: PartyId) -> None:
-        """Its role has returned: after what it sent before there is nothing to wait for."""
-        self._inbox.put(Left(peer), 0)
-
-    def tell_returned(self, peer: PartyId) -> None:
-        self._inbox.put(Returned(peer), 0)
+    def tell(self, news: Left | Returned) -> None:
+        self._inbox.put(news, 0)
 
     # What the worker says
 
-    @property
-    def _counts(self) -> bool:
-        return self._job.run is self and not self._job.over
-
     def _hear(self, frame: FromWorker) -> None:
         """One thing the worker says, believed only as far as it is checked."""
-        job = self._job
         if not self._counts:
             return
         match frame:
             case Sent(to, kind, body):
-                job.guard(partial(self._send, to, kind, body))
+                if not allowed(self._spec, self._me, to, kind):
+                    text = f"the role of {self._me} may not send {kind} to {to!r} in this job"
+                    self._hearing.failed(Failure.of(LocalProtocolError(text), self._me))
+                else:
+                    self._hearing.send(to, kind, body, lambda: self._counts)
             case Reported(fact):
-                job.guard(partial(job.journal.note, fact))
+                self._hearing.note(fact)
             case Finished(outcome):
-                job.guard(partial(job.closing.keep, outcome))
+                self._hearing.returned(outcome)
             case Failed(code, message, safe, fix):
-                bug = Failure.of(InternalError(f"a bug ended the worker of {job.me}"), job.me)
-                job.fail(Failure(code, printable(message), safe, printable(fix), job.me) if code else bug)
-
-    def _send(self, to: PartyId, kind: str, body: Bytes) -> None:
-        job = self._job
-        if to not in job.links or not allowed(job.spec, job.me, to, kind):
-            raise LocalProtocolError(f"the role of {job.me} may not send {kind} to {to!r} in this job")
-        link = job.links[to]
-        if to in job.spec.required_parties:
-            link.outbox.wait_for_room()
-        elif not link.outbox.has_room:  # one slow peer must not hold up the others
-            job.on_peer_lost(to, None, PeerTimeout(f"{to} has not received yet what was sent to it before"))
-        if link.send(kind, body, lambda: self._counts):
-            job.journal.sent(to, kind, len(body))
+                bug = Failure.of(InternalError(f"a bug ended the worker of {self._me}"), self._me)
+                self._hearing.failed(Failure(code, printable(message), safe, printable(fix), self._me) if code else bug)
 
     def _lose_worker(self, how: str) -> None:
-        """The pipe closed. After a proper ending this changes nothing."""
-        with self._job.lock:
-            if self._counts and self._job.closing.result is None:
-                self._job.lose_worker(WorkerVanished(f"the worker process of {self._job.me} {how}"))
+        """The pipe closed."""
+        error = WorkerVanished(f"the worker process of {self._me} {how}")
+        self._hearing.vanished(error, lambda: self._counts)
 
 
 def _raw(table: Table, seed: bytes) -> RawTable:

@@ -1,62 +1,56 @@
-"""One job at this party: what its peers and its worker say is checked here, and every ending is decided here.
+"""One job at this party: what its peers and its worker say comes together here, and whatever follows is done here.
 
 A job ends in exactly one of three ways (CONTRIBUTING.md). Finished: every role that is there returned, and the
 coordinator said so. Refused: an exception left the role, an operator cancelled, a peer the job needs aborted. Vanished:
 the worker died or such a peer stopped answering; until attempts can resume from a checkpoint, that fails the job too.
 A party that has told the coordinator that its role returned ends as the coordinator says (docs/protocols/job.md).
 
-A peer the job can do without ends its own link only, and may join again (`Coordinator`); a party the job can do without
-comes back itself until the job's deadline (`Attendance`). The server process outlives all of them.
+A peer the job can do without ends its own link only, and may join again; a party the job can do without comes back
+itself until the job's deadline. What follows of an event is decided by `Coordinator` or `Participant`, which see plain
+data and answer with actions; the supervisor alone has the lock, the timers and the threads, and performs the actions in
+`_perform`. The server process outlives all of them.
 """
 
 import logging
 import threading
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Concatenate, ParamSpec
 
 from parties.errors import (
-    DeadlinePassed,
-    Equivocation,
     Failure,
-    IllegalRoute,
     InternalError,
-    JobOver,
-    StaleAttempt,
     StorageFailed,
 )
+from parties.jobs import actions
+from parties.jobs.actions import Actions, LastWords, Timer
 from parties.jobs.closing import Closing
 from parties.jobs.coordinator import Coordinator
 from parties.jobs.journal import Journal
 from parties.jobs.participant import Participant
-from parties.jobs.run import Run
+from parties.jobs.reception import JobHearing, Reception
+from parties.jobs.run import Run, WorkerHearing
+from parties.jobs.standing import Standing
 from parties.storage.database import Job, Store, now, seconds_since
 from parties.storage.manifest import NO_INPUTS, inputs_of
 from parties.storage.models import ModelStore
 from parties.tables.datasets import Table
-from parties.wire.control import (
-    CONTROLS,
-    LAST_WORDS,
-    RUN,
-    Agreement,
-    Ask,
-    Control,
-    Finish,
-    Proposal,
-    decode_control,
-    may_send,
-)
-from parties.wire.envelopes import CONTROL_LIMIT, PART_LIMIT, Bytes, Envelope, Header, check_body
-from parties.wire.link import Link, PeerState
-from parties.wire.outbox import Outbox, Receipt
+from parties.wire.control import CONTROLS, RUN, Agreement, Finish, decode_control
+from parties.wire.envelopes import Bytes, Envelope, Header
+from parties.wire.link import Link
+from parties.wire.outbox import Outbox
+from parties.wire.peer_state import PeerState
 from parties.worker.mailbox import Room
-from vfl.errors import JobError, RemoteProtocolError
-from vfl.routes import allowed
+from vfl.errors import JobError, PeerTimeout, RemoteProtocolError
+from vfl.reports import Outcome
 from vfl.spec.job import JobSpec
 from vfl.spec.sections import PartyId
 
 _LOG = logging.getLogger("parties")
+
+P = ParamSpec("P")
 
 
 class Supervisor:
@@ -79,272 +73,304 @@ class Supervisor:
         on_end: Callable[[str], None],
         room: Room,
     ) -> None:
-        self.job, self.spec, self.me, self.agreement = job.id, spec, job.party, agreement
+        self.job, self.spec, self.me = job.id, spec, job.party
         self.over = False
-        self.needs_all = spec.required_parties == set(spec.parties)
-        self.lock = threading.RLock()
-        self.journal = Journal(job, store, registry)
-        self.tables: dict[str, Table] | None = None
-        self.closing = Closing(self, registry)
-        self._room = room
-        self.run = Run(self, room)
-        self.log_path = folder / "logs" / f"{job.id}.log"
-        self.digest = spec.digest()
-        self.links = {
-            peer: Link(job.id, self.digest, self.me, peer, outboxes[peer], job.attempt)
-            for peer in spec.peers_of(self.me)
+        self._agreement, self._bring, self._room = agreement, bring, room
+        self._lock = threading.RLock()
+        self._journal = Journal(job, store, registry)
+        self._tables: dict[str, Table] | None = None
+        self._log_path = folder / "logs" / f"{job.id}.log"
+        digest = spec.digest()
+        self._links = {
+            peer: Link(job.id, digest, self.me, peer, outboxes[peer], job.attempt) for peer in spec.peers_of(self.me)
         }
-        self.side = Coordinator(self) if self.me == spec.coordinator else Participant(self, bring)
+        self._side: Coordinator | Participant
+        self._side = (Coordinator if self.me == spec.coordinator else Participant)(spec, self.me, agreement)
+        self._remembered = Standing({})
+        self._closing = Closing(job.id, spec, self.me, self._links, self._journal, registry, self._stop, on_end)
+        self._run = self._new_run()
+        hearing = JobHearing(
+            is_over=lambda: self.over,
+            has_returned=lambda: self._closing.result is not None,
+            check_size=lambda header: self._run.check_size(header),  # noqa: PLW0108 - another run may come
+            take=self._take,
+            take_last_word=self._take_last_word,
+            exclude=self._exclude,
+            check_stored=self._check_stored,
+        )
+        self.reception = Reception(job.id, spec, self.me, self._links, hearing)
         self._bottom, self._first_model = bottom, b""
         self._started = job.started_at is not None
-        self._on_end = on_end
-        self._stored = False
-        self.inputs = NO_INPUTS
+        self._inputs = NO_INPUTS
         self._timers: list[threading.Timer] = []
         self._seconds_left = max(0.0, spec.job.deadline_seconds - seconds_since(job.created_at))
 
     # Negotiation
 
-    def propose(self, tables: dict[str, Table], first_model: bytes) -> None:
-        """The coordinator's first word. The caller has stored the job."""
-        assert isinstance(self.side, Coordinator)  # noqa: S101 - the caller checked who proposes
-        with self.lock:
-            self.tables, self._first_model = tables, first_model
-            self._watch()
-            self.side.propose()
-
-    def accept(self, tables: dict[str, Table]) -> None:
-        """Another party agrees."""
-        assert isinstance(self.side, Participant)  # noqa: S101 - a coordinator is not asked
-        with self.lock:
+    def take_part(self, tables: dict[str, Table], first_model: bytes = b"") -> None:
+        """The coordinator proposes, another party agrees. The caller has stored the job."""
+        with self._lock:
             if not self.over:
-                self.tables = tables
+                self._tables, self._first_model = tables, first_model
                 self._watch()
-                self.side.accept()
+                self._follow(self._side.take_part)
 
     def refuse(self, error: JobError) -> None:
         """Another party does not agree."""
-        assert isinstance(self.side, Participant)  # noqa: S101 - a coordinator is not asked
-        failure = Failure.of(error, self.me)
-        with self.lock:
-            if not self.over:
-                self.side.refuse(failure)
+        assert isinstance(self._side, Participant)  # noqa: S101 - a coordinator is not asked
+        self._follow(self._side.refuse, Failure.of(error, self.me))
 
     def resume(self) -> None:
         """Take a job up again that ran without this party while its server was away."""
-        assert isinstance(self.side, Participant)  # noqa: S101 - a coordinator's job does not outlive its server
-        with self.lock:
+        assert isinstance(self._side, Participant)  # noqa: S101 - a coordinator's job does not outlive its server
+        with self._lock:
             self._watch()
-            self.side.resume()
+            self._follow(self._side.resume)
 
     def await_word(self, result: dict[str, Any]) -> None:
         """Take a job up again whose role had returned when the server went away: the coordinator says how it ends."""
-        with self.lock:
-            self.closing.result = result
-            for link in self.links.values():
+        with self._lock:
+            self._closing.result = result
+            for link in self._links.values():
                 link.state = PeerState.LIVE
             self._watch()
 
     # What peers say
 
-    def receive(self, envelope: Envelope) -> Receipt:
-        """One envelope of a peer of this job. Raises EnvelopeRefused."""
-        header = envelope.header
-        link = self._link_of(header)
-        with link.receiving:
-            if header.kind in LAST_WORDS:
-                self._hear_last_word(link, envelope)
-            elif link.state is PeerState.GONE and not self.over:
-                link.remind()
-                if header.kind in {"Acceptance", "Join"} and header.sender not in self.spec.required_parties:
-                    raise JobOver(f"the job goes on without {header.sender}")
-            elif header.kind != Ask.__name__ and not self.over:
-                return self._receive_in_turn(link, envelope)
-            with self.lock:  # who ends the job holds it until that is stored
-                if self.over and not self._stored:
-                    raise StorageFailed(f"job {self.job}: its end is not stored yet")
-            return Receipt(self.job, header.attempt, header.sequence + 1)
+    def _check_stored(self) -> None:
+        with self._lock:  # who ends the job holds it until that is stored
+            if self.over and not self._closing.is_stored:
+                raise StorageFailed(f"job {self.job}: its end is not stored yet")
 
-    def _receive_in_turn(self, link: Link, envelope: Envelope) -> Receipt:
+    def _take_last_word(self, link: Link, envelope: Envelope) -> None:
+        """It changes nothing when it comes again. Raises StorageFailed: then it must come again."""
         header = envelope.header
-        try:
-            expected, body = link.receive(envelope, partial(self._check, link))
-        except Equivocation as error:
-            with self.lock:
-                self.side.exclude(link, Failure.of(error, header.sender))
-            raise
-        if body is not None:
-            self.journal.received(header.sender, header.kind, len(body))
-            self._take(link, header, body)
-        # (11) the receipt
-        return Receipt(self.job, header.attempt, expected)
-
-    def _hear_last_word(self, link: Link, envelope: Envelope) -> None:
-        """It changes nothing when it comes again. Raises EnvelopeRefused, or StorageFailed: then it must come again."""
-        header = envelope.header
-        if not may_send(self.spec, header, self.me):
-            raise IllegalRoute(f"{header.sender} may not send {header.kind} to {self.me} in this job")
-        check_body(envelope, CONTROL_LIMIT)
-        with self.lock:
+        with self._lock:
             if self.over:
                 return
             if link.state is PeerState.GONE:
                 link.remind()
                 return
             if not (header.kind == Finish.__name__ and link.finished):
-                self.journal.received(header.sender, header.kind, len(envelope.body))
-                self.guard(lambda: self.side.hear_last_word(link, decode_control(header.kind, envelope.body)), link)
-            if self.closing.awaits_word and link.finished:
-                self.closing.finish_together()
-
-    def wants(self, head: Envelope) -> bool:
-        """Whether a body larger than any word about the job is worth keeping; False leaves the rest to `receive`.
-
-        Raises EnvelopeRefused.
-        """
-        header, link = head.header, self._link_of(head.header)
-        ended = self.over or link.state is PeerState.GONE or not link.is_running(header.attempt)
-        if ended or header.kind in CONTROLS or not allowed(self.spec, header.sender, self.me, header.kind):
-            return False
-        self.run.check_size(header)
-        return True
-
-    def _link_of(self, header: Header) -> Link:
-        # (6) the job is this one, its specification the one both signed up to, and the sender in it
-        link = self.links.get(header.sender)
-        if link is None or header.job_digest != self.digest:
-            raise IllegalRoute(f"{header.sender} is not in this job, or means another specification")
-        return link
-
-    def _check(self, link: Link, envelope: Envelope) -> None:
-        """What a new envelope must pass before it counts. Raises EnvelopeRefused."""
-        header = envelope.header
-        control = header.kind in CONTROLS
-        # (6) may this role send this kind?
-        if control:
-            legal = may_send(self.spec, header, self.me)
-        else:
-            legal = allowed(self.spec, header.sender, self.me, header.kind)
-            if legal and not link.is_running(header.attempt):  # its end may be on its way to the sender
-                raise StaleAttempt(f"attempt {header.attempt} does not run at {self.me}")
-        if not legal:
-            raise IllegalRoute(f"{header.sender} may not send {header.kind} to {self.me} in this job")
-        if header.kind == "Join":
-            if self.closing.result is not None:
-                raise JobOver(f"the role of {self.me} has returned")
-            link.check_join(header)
-        check_body(envelope, CONTROL_LIMIT if control else PART_LIMIT)
-        # (9) policy and reveal counters come with budgets
-        if not control:
-            self.run.check_size(header)
+                self._journal.received(header.sender, header.kind, len(envelope.body))
+                self._hear(link, header, envelope.body)
+            self._follow(self._side.conclude)
 
     def _take(self, link: Link, header: Header, body: Bytes) -> None:
-        with self.lock:
+        self._journal.received(header.sender, header.kind, len(body))
+        with self._lock:
             if header.kind in CONTROLS:
-                self.guard(lambda: self._obey(link, header.attempt, decode_control(header.kind, body)), link)
+                self._hear(link, header, body)
             elif link.is_running(header.attempt):  # it may have left since it was looked at
-                self.run.deliver(header.sender, header.kind, body)
+                self._run.deliver(header.sender, header.kind, body)
 
-    def _obey(self, link: Link, attempt: int, control: Control) -> None:
-        match control:
-            case Proposal():
-                pass  # this supervisor was made from it
-            case _:
-                self.side.obey(link, attempt, control)
+    def _hear(self, link: Link, header: Header, body: Bytes) -> None:
+        """A word about the job."""
+
+        def obey() -> None:
+            word = decode_control(header.kind, body)
+            self._follow(self._side.hear, link.peer, word, header.attempt)
+
+        self.guard(obey, link)
 
     def on_peer_lost(self, peer: PartyId, attempt: int | None, error: JobError) -> None:
-        """A courier gave up on a peer, or the peer refused an envelope of an attempt."""
-        with self.lock:
-            link = self.links[peer]
+        """The outbox gave up on a peer, or the peer refused an envelope of an attempt."""
+        with self._lock:
+            link = self._links[peer]
             if self.over:
                 link.outbox.forget(self.job)
             elif attempt is None or attempt == link.newest:
-                self.guard(lambda: self.side.on_peer_lost(link, error))
+                self.guard(partial(self._follow, self._side.on_peer_lost, peer, error))
 
     # The run
 
-    def begin(self, shares: dict[PartyId, bytes]) -> None:
+    def _new_run(self) -> Run:
+        hearing = WorkerHearing(
+            send=lambda *message: self.guard(partial(self._send, *message)),
+            note=lambda fact: self.guard(partial(self._journal.note, fact)),
+            returned=lambda outcome: self.guard(partial(self._return, outcome)),
+            failed=self.fail,
+            vanished=self._lose_worker,
+        )
+        seed = self._agreement.private_seed
+
+        def begun_bytes() -> int:
+            return sum(link.begun_bytes for link in self._links.values())
+
+        return Run(self.spec, self.me, seed, self._log_path, self._room, begun_bytes, hearing)
+
+    def _begin(self, shares: Mapping[PartyId, bytes]) -> None:
         """Enough have agreed: say so, start the worker."""
-        run, tables = self.run, self.tables
+        run, tables = self._run, self._tables
         if tables is None:
             return
         given = run.given(tables, self._first_model, shares, self._bottom)
-        with self.lock:
-            if self.over or self.run is not run or self.tables is not tables:  # a second Begin may have been faster
+        with self._lock:
+            if self.over or self._run is not run or self._tables is not tables:  # a second Begin may have been faster
                 return
             # The attempt is stored before anything is sent in it.
-            values: dict[str, Any] = {"state": "running", "attempt": max(RUN, self.newest)}
+            values: dict[str, Any] = {"state": "running", "attempt": max(RUN, self._standing.newest)}
             if self._started:
-                self.journal.record("joined", f"{self.me} is back", {"peer": self.me}, **values)
+                self._journal.record("joined", f"{self.me} is back", {"peer": self.me}, **values)
             else:
-                self.journal.record("started", "training started", started_at=now(), **values)
-            self.inputs = inputs_of(self.spec, self.me, tables)
-            self._started, self.tables, self._first_model = True, None, b""
-            self.side.begin(shares)
-            self.journal.update(worker_pid=run.start(given))
+                self._journal.record("started", "training started", started_at=now(), **values)
+            self._inputs = inputs_of(self.spec, self.me, tables)
+            self._started, self._tables, self._first_model = True, None, b""
+            self._remembered = replace(self._remembered, begun=shares)
+            self._follow(self._side.begin)
+            self._journal.update(worker_pid=run.start(given))
 
-    def end_run(self) -> None:
-        """Another may begin later."""
-        self.run.stop()
-        self.run, self.tables = Run(self, self._room), None
+    def _join(self) -> None:
+        """Ask to be taken back. Takes the lock after reading tables."""
+        assert isinstance(self._side, Participant)  # noqa: S101 - only it asks to be taken back
+        tables = self._bring()
+        with self._lock:
+            if not self.over and (wanted := self._side.join(self._standing)):
+                self._tables = tables
+                self._perform(wanted)
 
-    def lose_worker(self, error: JobError) -> None:
-        self.guard(lambda: self.side.lose_worker(Failure.of(error, self.me)))
+    def _send(self, to: PartyId, kind: str, body: Bytes, counts: Callable[[], bool]) -> None:
+        """A message of the role."""
+        link = self._links[to]
+        if to in self.spec.required_parties:
+            link.outbox.wait_for_room()
+        elif not link.outbox.has_room:  # one slow peer must not hold up the others
+            self.on_peer_lost(to, None, PeerTimeout(f"{to} has not received yet what was sent to it before"))
+        if link.send(kind, body, counts):
+            self._journal.sent(to, kind, len(body))
+
+    def _return(self, outcome: Outcome) -> None:
+        """The role of this party has returned."""
+        result = self._closing.keep(outcome, self._inputs)
+        with self._lock:
+            if self.over:
+                self._closing.discard()
+                return
+            self._closing.returned(result, self._side.words_of_return(self._standing))
+            self._follow(self._side.on_returned)
+
+    def _lose_worker(self, error: JobError, counts: Callable[[], bool]) -> None:
+        """The pipe closed. After a proper ending this changes nothing."""
+        with self._lock:
+            if counts() and not self.over and self._closing.result is None:
+                self.guard(partial(self._follow, self._side.lose_worker, Failure.of(error, self.me)))
+
+    # What follows of an event
+
+    @property
+    def _standing(self) -> Standing:
+        """How the job stands now, for the rules to look at."""
+        views = {peer: link.view() for peer, link in self._links.items()}
+        return replace(self._remembered, peers=views, returned=self._closing.result is not None)
+
+    def _follow(self, rule: Callable[Concatenate[Standing, P], Actions], *event: P.args, **more: P.kwargs) -> None:
+        """Do what a rule makes of an event as the job stands now; a job that is over does not change."""
+        with self._lock:
+            if not self.over:
+                self._perform(rule(self._standing, *event, **more))
+
+    def _perform(self, wanted: Actions) -> None:  # noqa: C901, PLR0912 - a line for each action
+        """In this order, under the lock."""
+        for action in wanted:
+            match action:
+                case actions.Send(peer, word, attempt):
+                    self._journal.sent(peer, word.kind, self._links[peer].say(word, attempt))
+                case actions.SendUntilAcknowledged(peer, word, attempt):
+                    self._journal.sent(peer, word.kind, self._links[peer].send_until_acknowledged(word, attempt))
+                case actions.Retransmit(peer):
+                    self._links[peer].retransmit()
+                case actions.Watch(peer):
+                    self._links[peer].watch()
+                case actions.Agree(peer, share):
+                    self._links[peer].state = PeerState.AGREED
+                    shares = {peer: share, **self._remembered.shares}
+                    self._remembered = replace(self._remembered, shares=shares)
+                case actions.BeginPeer(peer, begin):
+                    size = self._links[peer].begin(begin)
+                    if begin is not None:
+                        self._journal.sent(peer, begin.kind, size)
+                case actions.MarkFinished(peer):
+                    self._links[peer].finished = True
+                case actions.EndAttempt(peer, state):
+                    self._links[peer].leave(state)
+                case actions.Record(kind, text, data, attempt):
+                    values: dict[str, Any] = {} if attempt is None else {"attempt": attempt}
+                    self._journal.record(kind, text, dict(data), **values)
+                case actions.StartTimer(timer, seconds):
+                    self._later(seconds, partial(self._follow, self._side.time_is_up, timer))
+                case actions.EndGathering():
+                    self._remembered = replace(self._remembered, gathering_is_over=True)
+                case actions.BeginRun(shares):
+                    self._off_lock(partial(self._begin, shares))
+                case actions.TellWorker(news):
+                    self._run.tell(news)
+                case actions.LeaveRun(failure, attempt):
+                    self._leave_run(failure, attempt)
+                case actions.LoadTables():
+                    self._off_lock(self._join)
+                case actions.Exclude(peer, abort):
+                    self._closing.exclude(peer, abort)
+                case actions.RequestEnd(text, failure, words):
+                    self._closing.request_end(text, failure, words)
+                case actions.End(failure, words):
+                    self._end(failure, words)
+                case actions.Done(words):
+                    self._closing.done(words)
+
+    def _leave_run(self, failure: Failure, attempt: int) -> None:
+        """Another run may begin later."""
+        self._run.stop()
+        self._run, self._tables = self._new_run(), None
+        self._remembered = replace(self._remembered, departures=self._remembered.departures + 1)
+        text, data = f"{self.me} is away: {failure.message}", {"peer": self.me, "code": failure.code}
+        self._journal.pause("left", text, data, attempt=attempt, worker_pid=None)
+
+    def _end(self, failure: Failure, words: LastWords) -> None:
+        self._run.stop()
+        self._closing.end(self._run.with_own_ids(failure), words)
 
     # Endings
 
-    def fail(self, failure: Failure, knowing: PartyId | None = None) -> None:
-        """End the job here and tell every peer but the one that told us. Later endings change nothing."""
-        self.closing.fail(failure, knowing)
-
-    def closed(self) -> None:
-        """The end is stored: peers that speak of the job hear of it from there."""
-        self._stored = True
-        self._on_end(self.job)
+    def fail(self, failure: Failure) -> None:
+        """End the job here and tell every peer, or ask the coordinator to. Later endings change nothing."""
+        self._follow(self._side.fail, failure)
 
     def close(self, failure: Failure, timeout_seconds: float) -> None:
         """The server stops."""
-        with self.lock:
-            run = self.run
-            if not self.over and self.side.detach(failure):
-                self.stop()
+        with self._lock:
+            run = self._run
+            wanted = None if self.over else self._side.detach(self._standing, failure)
+            if wanted is not None:
+                self._perform(wanted)
+                self._stop()
             self.fail(failure)
         run.stop()
         run.wait(timeout_seconds)
 
-    def stop(self) -> None:
+    def _exclude(self, link: Link, error: JobError) -> None:
+        """The peer broke a rule."""
+        self._follow(self._side.exclude, link.peer, Failure.of(error, link.peer))
+
+    def _stop(self) -> None:
         """Nothing of the job counts any more."""
-        self.over, self.tables = True, None
+        self.over, self._tables = True, None
+        self._run.mute()
         for timer in self._timers:
             timer.cancel()
-        for link in self.links.values():
+        for link in self._links.values():
             link.outbox.unwatch(self.job)
 
-    def _pass_deadline(self) -> None:
-        seconds = self.spec.job.deadline_seconds
-        if not self.closing.awaits_word:
-            self.fail(Failure.of(DeadlinePassed(f"the job did not end within its {seconds} s at {self.me}"), self.me))
+    # Time and threads
 
-    # Small things
+    def _watch(self) -> None:
+        """The job is open here from now on."""
+        self._perform([actions.StartTimer(Timer.DEADLINE, self._seconds_left), *map(actions.Watch, self._links)])
 
-    @property
-    def newest(self) -> int:
-        """The highest attempt of any link."""
-        return max(link.newest for link in self.links.values())
-
-    def say(self, link: Link, control: Control, attempt: int | None = None) -> None:
-        """Tell a peer something about the job."""
-        self.journal.sent(link.peer, control.kind, link.say(control, attempt))
-
-    def send_until_acknowledged(self, link: Link, control: Control, attempt: int | None = None) -> None:
-        """The same, and again while the peer is out of reach."""
-        self.journal.sent(link.peer, control.kind, link.send_until_acknowledged(control, attempt))
-
-    def later(self, seconds: float, task: Callable[[], None]) -> None:
+    def _later(self, seconds: float, task: Callable[[], None]) -> None:
         """Under the lock, unless the job is over by then."""
 
         def run() -> None:
-            with self.lock:
+            with self._lock:
                 if not self.over:
                     self.guard(task)
 
@@ -353,7 +379,7 @@ class Supervisor:
         self._timers.append(timer)
         timer.start()
 
-    def attend(self, task: Callable[[], None]) -> None:
+    def _off_lock(self, task: Callable[[], None]) -> None:
         """Off the thread that owes a peer its receipt."""
         threading.Thread(target=self.guard, args=(task,), name=f"job {self.job}", daemon=True).start()
 
@@ -365,14 +391,9 @@ class Supervisor:
             if link is None:
                 self.fail(Failure.of(error, self.me))
             else:
-                self.side.exclude(link, Failure.of(error, link.peer))
+                self._exclude(link, error)
         except JobError as error:
             self.fail(Failure.of(error, self.me))
         except Exception:  # noqa: BLE001 - whatever it is, the job ends and the server goes on
             _LOG.exception("job %s", self.job)
             self.fail(Failure.of(InternalError(f"a bug at {self.me}"), self.me))
-
-    def _watch(self) -> None:
-        self.later(self._seconds_left, self._pass_deadline)
-        for link in self.links.values():
-            link.watch()

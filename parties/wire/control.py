@@ -25,15 +25,16 @@ chooses the seed alone. A party the job can do without may have answered too lat
 it cannot tell a coordinator that was impatient from one that left it out on purpose.
 """
 
-import enum
 import hashlib
 import re
-from typing import Annotated, NamedTuple, TypeAlias
+from collections.abc import Mapping
+from typing import Annotated, TypeAlias
 
 import msgspec
 
+from parties.disclosure import redacted_for_peer
 from parties.errors import Failure, printable
-from parties.wire.envelopes import UNREADABLE, Header
+from parties.wire.envelopes import UNREADABLE
 from vfl.errors import RemoteProtocolError
 from vfl.spec.job import JobSpec
 from vfl.spec.sections import PartyId
@@ -70,6 +71,11 @@ class Refusal(Control, frozen=True):
     message: str
     fix: str
 
+    @classmethod
+    def of(cls, failure: Failure) -> "Refusal":
+        reason = redacted_for_peer(failure)
+        return cls(reason.code, reason.message, reason.fix)
+
 
 class Begin(Control, frozen=True):
     shares: dict[PartyId, Share]
@@ -81,6 +87,11 @@ class Detach(Control, frozen=True):
 
     code: str
     message: str
+
+    @classmethod
+    def of(cls, failure: Failure) -> "Detach":
+        reason = redacted_for_peer(failure)
+        return cls(reason.code, reason.message)
 
 
 class Join(Control, frozen=True):
@@ -100,40 +111,20 @@ class Abort(Control, frozen=True):
     code: str
     message: str
 
+    @classmethod
+    def of(cls, failure: Failure) -> "Abort":
+        reason = redacted_for_peer(failure)
+        return cls(reason.code, reason.message)
+
 
 NEGOTIATION, RUN = 0, 1
 """Attempt numbers: a run is 1, or more at a link over which a party came back."""
 
 
-class Side(enum.Enum):
-    """Who speaks about a job: the party that proposed it, or one of the others."""
-
-    COORDINATOR = "coordinator"
-    OTHER = "other"
-
-
-class ControlRoute(NamedTuple):
-    """Who may send a control message, and in which attempts; None is any."""
-
-    control: type[Control]
-    sender: Side | None
-    attempt: int | None
-    """NEGOTIATION or RUN, which stands for all that follow."""
-    replaceable: bool = False
-    """Only between parties one of which the job can do without."""
-
-
-CONTROLS: dict[str, ControlRoute] = {
-    "Proposal": ControlRoute(Proposal, Side.COORDINATOR, NEGOTIATION),
-    "Acceptance": ControlRoute(Acceptance, Side.OTHER, NEGOTIATION),
-    "Refusal": ControlRoute(Refusal, Side.OTHER, NEGOTIATION),
-    "Begin": ControlRoute(Begin, Side.COORDINATOR, RUN),
-    "Finish": ControlRoute(Finish, None, RUN),
-    "Abort": ControlRoute(Abort, None, None),
-    "Ask": ControlRoute(Ask, None, None),
-    "Detach": ControlRoute(Detach, None, RUN, replaceable=True),
-    "Join": ControlRoute(Join, Side.OTHER, RUN, replaceable=True),
+CONTROLS: dict[str, type[Control]] = {
+    word.__name__: word for word in (Proposal, Acceptance, Refusal, Begin, Finish, Abort, Ask, Detach, Join)
 }
+"""By the envelope's kind. Which may be said when is in `parties/jobs/state_table.py`."""
 
 OPENERS = frozenset({"Begin", "Detach", "Join"})
 """What may come first in an attempt."""
@@ -149,7 +140,7 @@ def encode_control(control: Control) -> bytes:
 def decode_control(kind: str, body: Body) -> Control:
     """Raises RemoteProtocolError."""
     try:
-        control: Control = msgspec.msgpack.decode(body, type=CONTROLS[kind].control)
+        control: Control = msgspec.msgpack.decode(body, type=CONTROLS[kind])
     except UNREADABLE as error:
         raise RemoteProtocolError(f"the peer's {kind} cannot be read: {error}") from error
     return control
@@ -173,20 +164,7 @@ def commitment_to(share: bytes) -> bytes:
     return hashlib.sha256(b"vfl seed commitment" + share).digest()
 
 
-def may_send(spec: JobSpec, header: Header, receiver: PartyId) -> bool:
-    """Whether a control message of this kind may come from its sender, in this attempt."""
-    control = CONTROLS[header.kind]
-    side = Side.COORDINATOR if header.sender == spec.coordinator else Side.OTHER
-    attempt = min(header.attempt, RUN)
-    return (
-        control.sender in {None, side}
-        and control.attempt in {None, attempt}
-        and header.parts == 1
-        and not (control.replaceable and {header.sender, receiver} <= spec.required_parties)
-    )
-
-
-def check_shares(shares: dict[PartyId, bytes], spec: JobSpec, commitment: bytes, me: PartyId, own: bytes) -> None:
+def check_shares(shares: Mapping[PartyId, bytes], spec: JobSpec, commitment: bytes, me: PartyId, own: bytes) -> None:
     """Another party's view of Begin. Raises RemoteProtocolError when the coordinator changed its mind."""
     coordinator, given = spec.coordinator, set(shares)
     if not spec.required_parties <= given <= set(spec.parties) or len(given) < spec.minimum_parties:
@@ -195,7 +173,7 @@ def check_shares(shares: dict[PartyId, bytes], spec: JobSpec, commitment: bytes,
         raise RemoteProtocolError(f"{coordinator} opened another share of the seed than it had committed to")
 
 
-def joint_seed(spec: JobSpec, shares: dict[PartyId, bytes]) -> bytes:
+def joint_seed(spec: JobSpec, shares: Mapping[PartyId, bytes]) -> bytes:
     """32 bytes that no party chose alone, or the seed all policies let the specification fix."""
     if isinstance(spec.job.seed, int):
         return hashlib.sha256(f"vfl fixed seed {spec.job.seed}".encode()).digest()

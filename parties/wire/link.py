@@ -1,13 +1,10 @@
-"""One peer of a job: both directions between it and this party, and whether it is there.
-
-    asked -> agreed -> live -> away -> agreed -> live ...          gone is for good
+"""One peer of a job: both directions between it and this party, and whether it is there (`peer_state.py`).
 
 Attempts are numbered for each link alone: 0 is the negotiation, 1 the first run, and every coming back takes a number
 higher than any this link has seen, stored before its first byte leaves. So a peer that was away starts afresh without
 the others noticing, and nothing of what it said before can be mixed in (ADR 0009).
 """
 
-import enum
 import threading
 from collections.abc import Callable
 
@@ -15,6 +12,7 @@ from parties.errors import StaleAttempt, TooManyJoins
 from parties.wire.control import NEGOTIATION, OPENERS, RUN, Ask, Control, Refusal, encode_control
 from parties.wire.envelopes import Bytes, Envelope, Header, Incoming, Outgoing
 from parties.wire.outbox import Outbox
+from parties.wire.peer_state import Peer, PeerState
 from parties.wire.rate_limit import Quota
 from vfl.spec.sections import PartyId
 
@@ -23,19 +21,6 @@ SKIPPED_ATTEMPTS = 1000
 LANES_KEPT = 2
 """Attempts whose repeated envelopes are still known as such."""
 JOINS, JOINS_PER_SECOND = 8, 0.1
-
-
-class PeerState(enum.Enum):
-    """Where a peer stands in a job."""
-
-    ASKED = "asked"
-    """It has not answered the proposal; at a party that was asked: it has not answered yet itself."""
-    AGREED = "agreed"
-    LIVE = "live"
-    """Its run has begun, and it is there as far as we know."""
-    AWAY = "away"
-    """Its run has ended early; it may come back."""
-    GONE = "gone"
 
 
 class Link:
@@ -62,7 +47,7 @@ class Link:
         self._opening: list[Envelope] = []
         """What it said first in this attempt: without that the peer takes nothing of what follows."""
         self._incoming: dict[int, Incoming] = {}
-        self._knock: list[Envelope] = []
+        self._unacknowledged: list[Envelope] = []
         self._word: Envelope | None = None
 
     # What the peer says
@@ -121,14 +106,14 @@ class Link:
         return len(body)
 
     def send_until_acknowledged(self, control: Control, attempt: int | None = None) -> int:
-        """The same, with a word that `knock_again` repeats while the peer is out of reach."""
+        """The same, with a word that `retransmit` repeats while the peer is out of reach."""
         body = encode_control(control)
         with self._lock:
-            self._knock = self._seal(control, body, attempt)
+            self._unacknowledged = self._seal(control, body, attempt)
         return len(body)
 
     def retransmit(self) -> None:
-        self.outbox.put_again(self._knock)
+        self.outbox.put_again(self._unacknowledged)
 
     def word(self, control: Control) -> Envelope:
         """A last word of this party about the job, which stands outside the count of envelopes."""
@@ -176,15 +161,14 @@ class Link:
     def is_running(self, attempt: int) -> bool:
         return self.state is PeerState.LIVE and attempt == self.begun
 
-    @property
-    def next_run(self) -> int:
-        """The attempt in which its run begins next."""
-        return max(RUN, self.newest)
+    def view(self) -> Peer:
+        """As it stands now."""
+        return Peer(self.peer, self.state, self.finished, self.attempt, self.begun, self.newest)
 
     def leave(self, presence: PeerState) -> None:
         """Nothing more is sent in this attempt, and what still lies in the outbox is dropped."""
         with self._lock:
-            self.state, self._knock = presence, []
+            self.state, self._unacknowledged = presence, []
             self.outbox.forget(self._job)
         for lane in list(self._incoming.values()):
             lane.drop_parts()

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
+from played_peers import until
 
 from parties.party import Party
 from parties.settings import Acceptance, DatasetSettings, PartySettings, ServerSettings
@@ -120,6 +121,7 @@ def begun(bank: Bank) -> tuple[Offer, Outgoing]:
     lane = offer.lane(1)
     begin = Begin({"bank": offer.share, "telco": answer.share})
     assert bank.say(*lane.seal("Begin", encode_control(begin))).code == ""
+    until(bank.telco, offer.job, lambda job: job.worker_pid is not None)
     return offer, lane
 
 

@@ -1,0 +1,38 @@
+"""How one job stands at this party at one moment: plain data, from which coordinator and participant decide.
+
+No lock, no clock, no connection: the supervisor makes a new one for each event.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from parties.wire.peer_state import Peer, PeerState
+from vfl.spec.sections import PartyId
+
+
+@dataclass(frozen=True)
+class Standing:
+    peers: Mapping[PartyId, Peer]
+    returned: bool = False
+    """Whether the role of this party has returned and its result is stored."""
+    shares: Mapping[PartyId, bytes] = field(default_factory=dict)
+    """Of the joint seed, by the parties that have ever agreed; at the coordinator only."""
+    begun: Mapping[PartyId, bytes] = field(default_factory=dict)
+    """The shares the run began with; empty before."""
+    gathering_is_over: bool = False
+    """Whether the time in which the others could agree has passed."""
+    departures: int = 0
+    """How often this party has left the job and meant to come back."""
+
+    @property
+    def newest(self) -> int:
+        """The highest attempt of any link."""
+        return max(peer.newest for peer in self.peers.values())
+
+    def in_state(self, *states: PeerState) -> list[Peer]:
+        return [peer for peer in self.peers.values() if peer.state in states]
+
+    def having(self, peer: PartyId, **changes: Any) -> "Standing":
+        """The same with another view of one peer."""
+        return replace(self, peers={**self.peers, peer: replace(self.peers[peer], **changes)})

@@ -1,0 +1,120 @@
+"""Who may say which control word in which state, and the state after it: everything a word can change, as data.
+
+The state is the other party's, the one that is not the coordinator; both sides see it alike. A word that fits no row
+breaks the rules. docs/protocols/job.md shows these rows, and a test compares the two.
+
+A party that is gone stands in no row: whatever it says changes nothing, and it is told again how the job ended for it.
+"""
+
+import enum
+from typing import NamedTuple
+
+from parties.wire.control import (
+    NEGOTIATION,
+    RUN,
+    Abort,
+    Acceptance,
+    Ask,
+    Begin,
+    Control,
+    Detach,
+    Finish,
+    Join,
+    Proposal,
+    Refusal,
+)
+from parties.wire.envelopes import Header
+from parties.wire.peer_state import Peer, PeerState
+from vfl.errors import RemoteProtocolError
+from vfl.spec.job import JobSpec
+from vfl.spec.sections import PartyId
+
+
+class Speaker(enum.Enum):
+    """Who speaks about a job: the party that proposed it, or one of the others."""
+
+    COORDINATOR = "coordinator"
+    OTHER = "other party"
+
+
+class State(enum.Enum):
+    """Of a party that was asked to a job."""
+
+    ASKED = "asked"
+    AGREED = "agreed"
+    LIVE = "live"
+    """Its role is at work."""
+    RETURNED = "returned"
+    """Its role has returned, and it has said Finish."""
+    AWAY = "away"
+    GONE = "gone"
+    """It has left the job for good; where the job needs it, the job is over."""
+    DONE = "done"
+
+
+class Row(NamedTuple):
+    speaker: Speaker
+    word: type[Control]
+    attempt: int | None
+    """NEGOTIATION, or RUN, which stands for all that follow; None is any."""
+    states: tuple[State, ...]
+    then: State | None = None
+    """The state after it; None where the word changes nothing."""
+    replaceable: bool | None = None
+    """Whether the job must be able to do without the other party; None where that is the same."""
+
+
+ASKED, AGREED, LIVE, RETURNED, AWAY, GONE, DONE = State
+EVERY = (ASKED, AGREED, LIVE, RETURNED, AWAY)
+COORDINATOR, OTHER = Speaker
+
+LEGAL = (
+    Row(COORDINATOR, Proposal, NEGOTIATION, EVERY),
+    Row(OTHER, Acceptance, NEGOTIATION, (ASKED,), AGREED),
+    Row(OTHER, Refusal, NEGOTIATION, (ASKED,), GONE),
+    Row(COORDINATOR, Begin, RUN, (AGREED,), LIVE),
+    Row(OTHER, Finish, RUN, (LIVE,), RETURNED),
+    Row(OTHER, Finish, RUN, (RETURNED,)),
+    Row(OTHER, Finish, RUN, (AWAY,), GONE),
+    Row(COORDINATOR, Finish, RUN, (RETURNED,), DONE),
+    Row(COORDINATOR, Finish, RUN, (LIVE,), LIVE, replaceable=True),  # done once its own role has returned
+    Row(COORDINATOR, Finish, RUN, (ASKED, AGREED, AWAY), GONE, replaceable=True),
+    Row(OTHER, Abort, None, EVERY, GONE),
+    Row(COORDINATOR, Abort, None, EVERY, GONE),
+    Row(OTHER, Ask, None, EVERY),
+    Row(COORDINATOR, Ask, None, EVERY),
+    Row(OTHER, Detach, RUN, (AGREED, LIVE, RETURNED), AWAY, replaceable=True),
+    Row(OTHER, Detach, RUN, (ASKED, AWAY), replaceable=True),
+    Row(COORDINATOR, Detach, RUN, (AGREED, LIVE), AWAY, replaceable=True),
+    Row(COORDINATOR, Detach, RUN, (RETURNED,), GONE, replaceable=True),
+    Row(COORDINATOR, Detach, RUN, (ASKED, AWAY), replaceable=True),
+    Row(OTHER, Join, RUN, EVERY, AGREED, replaceable=True),
+)
+
+
+def state_of(peer: Peer, *, returned: bool) -> State:
+    """As the table has it; `returned` is of the party that was asked."""
+    return RETURNED if returned and peer.state is PeerState.LIVE else State(peer.state.value)
+
+
+def legal(speaker: Speaker, sender: PartyId, word: Control, state: State, *, replaceable: bool) -> Row:
+    """The row that allows this word now. Raises RemoteProtocolError."""
+    for row in LEGAL:
+        fits = row.speaker is speaker and isinstance(word, row.word) and state in row.states
+        if fits and row.replaceable in {None, replaceable}:
+            return row
+    whose = "this party" if speaker is COORDINATOR else "it"
+    raise RemoteProtocolError(f"{sender} sent {word.kind} out of turn: not while {whose} is {state.value}")
+
+
+def may_send(spec: JobSpec, header: Header, receiver: PartyId) -> bool:
+    """Whether a control word of this kind may come from its sender in this attempt, in whatever state."""
+    speaker = COORDINATOR if header.sender == spec.coordinator else OTHER
+    replaceable = not {header.sender, receiver} <= spec.required_parties
+    return header.parts == 1 and any(
+        row.speaker is speaker
+        and row.word.__name__ == header.kind
+        and row.attempt in {None, min(header.attempt, RUN)}
+        and row.replaceable in {None, replaceable}
+        for row in LEGAL
+    )

@@ -1,0 +1,355 @@
+"""The rules of a job without a server: each row of the table, each word outside it, and what the page on jobs says.
+
+A test makes the standing of a job by hand, lets a coordinator or a participant hear a word, and reads the actions.
+"""
+
+import itertools
+import re
+from pathlib import Path
+
+import pytest
+from played_peers import spec as rounds_spec
+
+from parties.errors import Failure
+from parties.jobs.actions import (
+    Actions,
+    Agree,
+    BeginPeer,
+    BeginRun,
+    Done,
+    End,
+    EndAttempt,
+    Exclude,
+    LeaveRun,
+    MarkFinished,
+    Record,
+    RequestEnd,
+    Send,
+    SendUntilAcknowledged,
+    StartTimer,
+    TellWorker,
+    Timer,
+)
+from parties.jobs.coordinator import Coordinator
+from parties.jobs.participant import FIRST_PAUSE_SECONDS, Participant
+from parties.jobs.standing import Standing
+from parties.jobs.state_table import COORDINATOR, LEGAL, OTHER, Row, Speaker, State, state_of
+from parties.wire.control import (
+    CONTROLS,
+    NEGOTIATION,
+    Abort,
+    Acceptance,
+    Agreement,
+    Ask,
+    Begin,
+    Control,
+    Detach,
+    Finish,
+    Join,
+    Proposal,
+    Refusal,
+    commitment_to,
+)
+from parties.wire.peer_state import Peer, PeerState
+from parties.worker.frames import Left, Returned
+from vfl.errors import PeerAborted, PeerTimeout, RemoteProtocolError
+from vfl.spec.job import JobSpec, read_spec_as
+from vfl.spec.training import TrainingSpec
+
+PAGE = Path(__file__).parents[3] / "docs" / "protocols" / "job.md"
+TRAINING = read_spec_as(
+    TrainingSpec,
+    """
+job = {name = "test", task = "binary"}
+roster = {label = "bank", features = ["telco"]}
+train = {epochs = 1, batch_rows = 64}
+[data]
+bank = {dataset = "table", label = "y"}
+telco = {dataset = "other", columns = ["a"]}
+""",
+)
+HUB_SHARE, OWN_SHARE = b"h" * 32, b"o" * 32
+AGREEMENT = Agreement(OWN_SHARE, commitment_to(HUB_SHARE), b"")
+STATES = [state for state in State if state not in {State.GONE, State.DONE}]
+ATTEMPT = 5
+FAILURE = Failure("worker_vanished", "its worker died", side="ada")
+
+
+def the_spec(*, replaceable: bool) -> JobSpec:
+    return rounds_spec() if replaceable else TRAINING
+
+
+def other_of(spec: JobSpec) -> str:
+    """The other party whose state the table is about."""
+    return spec.peers_of(spec.coordinator)[0]
+
+
+def peer(name: str, state: State) -> Peer:
+    attempt = NEGOTIATION if state in {State.ASKED, State.AGREED} else ATTEMPT - 1
+    known = PeerState.LIVE if state is State.RETURNED else PeerState(state.value)
+    return Peer(name, known, attempt=attempt, begun=attempt, newest=attempt)
+
+
+def word(kind: str, spec: JobSpec) -> Control:
+    shares = dict.fromkeys(spec.parties, OWN_SHARE) | {spec.coordinator: HUB_SHARE}
+    words = (
+        Proposal(spec.encoded(), commitment_to(HUB_SHARE)),
+        Acceptance(OWN_SHARE),
+        Refusal("policy_refused", "no", ""),
+        Begin(shares),
+        Finish(),
+        Abort("cancelled", "never mind"),
+        Ask(),
+        Detach("peer_timeout", "it was away"),
+        Join(OWN_SHARE),
+    )
+    assert {type(one).__name__ for one in words} == set(CONTROLS)
+    return next(one for one in words if one.kind == kind)
+
+
+class Heard:
+    """One side of a job in which the other party is in some state, and hears a word."""
+
+    def __init__(self, speaker: Speaker, state: State, *, replaceable: bool) -> None:
+        spec = the_spec(replaceable=replaceable)
+        self.spec, self.speaker, self.other = spec, speaker, other_of(spec)
+        self.side: Coordinator | Participant
+        if speaker is OTHER:
+            self.side = Coordinator(spec, spec.coordinator, AGREEMENT)
+            peers = {name: peer(name, State.ASKED) for name in spec.peers_of(spec.coordinator)}
+            self.standing = Standing(peers | {self.other: peer(self.other, state)})
+            if state is State.RETURNED:
+                self.standing = self.standing.having(self.other, finished=True)
+            self.sender = self.other
+        else:
+            self.side = Participant(spec, self.other, AGREEMENT)
+            self.sender = spec.coordinator
+            self.standing = Standing({self.sender: peer(self.sender, state)}, returned=state is State.RETURNED)
+
+    def hear(self, kind: str) -> Actions:
+        hub = self.standing.peers[self.sender]
+        attempt = hub.next_run if kind == "Begin" else ATTEMPT
+        return self.side.hear(self.standing, self.sender, word(kind, self.spec), attempt)
+
+    def state_after(self, actions: Actions) -> State:
+        standing, done = self._after(self.standing, actions)
+        if not done and self.side.conclude(standing):
+            return State.DONE
+        seen = standing.peers[self.sender]
+        return state_of(seen, returned=seen.finished if self.speaker is OTHER else standing.returned)
+
+    def _after(self, standing: Standing, actions: Actions) -> tuple[Standing, bool]:
+        """As the supervisor would leave it."""
+        done = False
+        for action in actions:
+            match action:
+                case Agree(name):
+                    standing = standing.having(name, state=PeerState.AGREED)
+                case EndAttempt(name, state):
+                    standing = standing.having(name, state=state)
+                case MarkFinished(name):
+                    standing = standing.having(name, finished=True)
+                case BeginPeer(name):
+                    standing = standing.having(name, state=PeerState.LIVE, finished=False)
+                case BeginRun() if self.speaker is COORDINATOR:  # at once; a coordinator prepares its worker first
+                    standing, done = self._after(standing, self.side.begin(standing))
+                case Done():
+                    done = True
+        return standing, done
+
+
+def rows_of(speaker: Speaker, kind: str, state: State, *, replaceable: bool) -> list[Row]:
+    return [
+        row
+        for row in LEGAL
+        if (row.speaker, row.word.__name__) == (speaker, kind)
+        and state in row.states
+        and row.replaceable in {None, replaceable}
+    ]
+
+
+CASES = [
+    pytest.param(speaker, kind, state, replaceable, id=f"{speaker.value} {kind} {state.value} {where}")
+    for (speaker, kind, state), (replaceable, where) in itertools.product(
+        itertools.product(Speaker, CONTROLS, STATES), ((True, "rounds"), (False, "training"))
+    )
+]
+
+
+@pytest.mark.parametrize(("speaker", "kind", "state", "replaceable"), CASES)
+def test_a_word_leads_where_its_row_says_and_one_without_a_row_changes_nothing(
+    speaker: Speaker, kind: str, state: State, *, replaceable: bool
+) -> None:
+    heard = Heard(speaker, state, replaceable=replaceable)
+    before = repr((heard.standing, vars(heard.side)))
+    found = rows_of(speaker, kind, state, replaceable=replaceable)
+    if found:
+        (row,) = found
+        assert heard.state_after(heard.hear(kind)) is (row.then or state)
+    else:
+        with pytest.raises(RemoteProtocolError, match=f"{heard.sender} sent {kind} out of turn"):
+            heard.hear(kind)
+    assert repr((heard.standing, vars(heard.side))) == before  # rules look and answer; they keep nothing
+
+
+def test_a_word_with_a_row_that_changes_nothing_asks_for_nothing() -> None:
+    for row, replaceable in itertools.product(LEGAL, (True, False)):
+        if row.then is None and row.replaceable in {None, replaceable}:
+            for state in row.states:
+                assert Heard(row.speaker, state, replaceable=replaceable).hear(row.word.__name__) == []
+
+
+def test_the_page_shows_the_table() -> None:
+    attempts = {NEGOTIATION: "0", 1: "a run", None: "any"}
+    wanted = [
+        f"| {row.speaker.value} | {row.word.__name__} | {attempts[row.attempt]} "
+        f"| {', '.join(state.value for state in row.states)} | {row.then.value if row.then else 'as before'} "
+        f"| {'only there' if row.replaceable else ''} |".replace("|  |", "| |")
+        for row in LEGAL
+    ]
+    shown = [
+        line for line in PAGE.read_text("utf-8").splitlines() if re.match(r"\| (coordinator|other party) \|", line)
+    ]
+    assert shown == wanted
+
+
+@pytest.mark.parametrize(
+    ("hears", "label", "states"),
+    [
+        (COORDINATOR, "proposed, asked or agreed", (State.ASKED, State.AGREED)),
+        (COORDINATOR, "running, role at work", (State.LIVE,)),
+        (COORDINATOR, "running, has said Finish", (State.RETURNED,)),
+        (OTHER, "proposed", (State.ASKED, State.AGREED)),
+        (OTHER, "running", (State.LIVE,)),
+    ],
+)
+def test_the_page_says_of_last_words_what_the_table_says(hears: Speaker, label: str, states: tuple[State, ...]) -> None:
+    """`hears` is who speaks; the page's two tables of endings are about jobs that need all their parties."""
+    (line,) = (line for line in PAGE.read_text("utf-8").splitlines() if line.startswith(f"| {label} |"))
+    finish, abort = line.split("|")[2:4]
+    for state in states:
+        assert bool(rows_of(hears, "Finish", state, replaceable=False)) is ("refused" not in finish)
+        (row,) = rows_of(hears, "Abort", state, replaceable=False)
+        assert row.then is State.GONE
+        assert "failed or cancelled" in abort
+
+
+# What is done, in its order
+
+
+def test_the_last_who_agrees_lets_the_run_begin() -> None:
+    heard = Heard(OTHER, State.ASKED, replaceable=False)
+    assert heard.hear("Acceptance") == [
+        Agree("telco", OWN_SHARE),
+        Record("accepted", "telco accepted the job", {"peer": "telco"}, attempt=0),
+        BeginRun({"bank": OWN_SHARE, "telco": OWN_SHARE}),
+    ]
+
+
+def test_who_agrees_late_is_begun_with_the_shares_of_the_others_after_its_attempt_is_stored() -> None:
+    spec = rounds_spec()
+    begun = {"hub": HUB_SHARE, "ada": OWN_SHARE, "bob": OWN_SHARE}
+    standing = Standing({name: peer(name, State.LIVE) for name in spec.peers_of("hub")}, begun=begun)
+    standing = standing.having("cyd", state=PeerState.ASKED)
+    actions = Coordinator(spec, "hub", AGREEMENT).hear(standing, "cyd", Acceptance(OWN_SHARE), NEGOTIATION)
+    assert actions == [
+        Agree("cyd", OWN_SHARE),
+        Record("accepted", "cyd accepted the job", {"peer": "cyd"}, attempt=standing.newest),
+        BeginPeer("cyd", Begin(begun)),
+        TellWorker(Returned("cyd")),
+    ]
+
+
+def test_a_refusal_that_leaves_too_few_ends_the_job_for_who_is_left() -> None:
+    spec = rounds_spec()
+    standing = Standing({name: peer(name, State.ASKED) for name in spec.peers_of("hub")})
+    standing = standing.having("bob", state=PeerState.GONE)
+    actions = Coordinator(spec, "hub", AGREEMENT).hear(standing, "ada", Refusal("policy_refused", "no", ""), 0)
+    assert actions[0] == EndAttempt("ada", PeerState.GONE)
+    (end,) = (action for action in actions if isinstance(action, End))
+    assert end.failure.code == "too_few_parties"
+    assert set(end.words) == {"cyd"}
+
+
+def test_the_coordinator_is_done_when_everybody_who_is_there_has_finished() -> None:
+    spec = rounds_spec()
+    here = {name: peer(name, State.LIVE) for name in ("ada", "bob")}
+    standing = Standing(here | {"cyd": peer("cyd", State.AWAY)}, returned=True).having("ada", finished=True)
+    side = Coordinator(spec, "hub", AGREEMENT)
+    assert side.conclude(standing) == []
+    actions = side.hear(standing, "bob", Finish(), ATTEMPT)
+    over = Abort("job_over", "the job is over at hub")
+    assert actions == [
+        MarkFinished("bob"),
+        TellWorker(Left("bob")),
+        Done({"ada": Finish(), "bob": Finish(), "cyd": over}),
+    ]
+
+
+@pytest.mark.parametrize("state", [State.LIVE, State.RETURNED])
+def test_a_silent_client_is_let_go_unless_it_has_finished(state: State) -> None:
+    heard = Heard(OTHER, state, replaceable=True)
+    assert isinstance(heard.side, Coordinator)
+    actions = heard.side.on_peer_lost(heard.standing, "ada", PeerTimeout("ada stopped answering"))
+    if state is State.RETURNED:
+        assert actions == []
+    else:
+        detach = SendUntilAcknowledged("ada", Detach("peer_timeout", "ada stopped answering"), ATTEMPT)
+        assert actions[0] == EndAttempt("ada", PeerState.AWAY)
+        assert detach in actions
+
+
+def test_a_client_that_breaks_a_rule_is_out_and_told_and_the_job_goes_on() -> None:
+    heard = Heard(OTHER, State.LIVE, replaceable=True)
+    actions = heard.side.exclude(heard.standing, "ada", Failure("equivocation", "two envelopes", side="ada"))
+    assert Exclude("ada", Abort("equivocation", "two envelopes")) in actions
+    assert not [action for action in actions if isinstance(action, End)]
+
+
+def test_a_party_that_has_said_finish_asks_the_coordinator_to_end_the_job() -> None:
+    cancelled = Failure("cancelled", "the operator cancelled it", side="telco")
+    waiting = Heard(COORDINATOR, State.RETURNED, replaceable=False)
+    (request,) = waiting.side.fail(waiting.standing, cancelled)
+    assert isinstance(request, RequestEnd)
+    assert request.words == {"bank": Abort("cancelled", "the operator cancelled it")}
+    working = Heard(COORDINATOR, State.LIVE, replaceable=False)
+    assert working.side.fail(working.standing, cancelled)[-1] == End(cancelled, dict(request.words))
+
+
+def test_a_party_that_has_said_finish_outlives_its_deadline_and_a_silent_coordinator() -> None:
+    waiting = Heard(COORDINATOR, State.RETURNED, replaceable=False)
+    assert waiting.side.time_is_up(waiting.standing, Timer.DEADLINE) == []
+    assert waiting.side.on_peer_lost(waiting.standing, "bank", PeerTimeout("silent")) == []
+    unknown = waiting.side.on_peer_lost(waiting.standing, "bank", PeerAborted("bank does not run this job"))
+    assert unknown[-1] == End(Failure.of(PeerAborted("bank does not run this job"), "bank"), {"bank": None})
+
+
+def test_a_client_whose_worker_dies_says_so_and_pauses_longer_each_time() -> None:
+    heard = Heard(COORDINATOR, State.LIVE, replaceable=True)
+    pauses = []
+    for departures in range(3):
+        standing = Standing(heard.standing.peers, departures=departures)
+        away, leave, detach, timer = heard.side.lose_worker(standing, FAILURE)
+        assert away == EndAttempt("hub", PeerState.AWAY)
+        assert leave == LeaveRun(FAILURE, ATTEMPT)
+        assert detach == Send("hub", Detach("worker_vanished", "its worker died"), ATTEMPT)
+        assert isinstance(timer, StartTimer)
+        pauses.append(timer.seconds)
+    assert pauses == [FIRST_PAUSE_SECONDS, 2 * FIRST_PAUSE_SECONDS, 4 * FIRST_PAUSE_SECONDS]
+
+
+def test_a_party_the_job_needs_fails_it_when_its_worker_dies() -> None:
+    heard = Heard(COORDINATOR, State.LIVE, replaceable=False)
+    abort = Abort("worker_vanished", "its worker died")
+    assert heard.side.lose_worker(heard.standing, FAILURE)[-1] == End(FAILURE, {"bank": abort})
+
+
+def test_a_begin_of_another_attempt_than_was_agreed_is_refused() -> None:
+    heard = Heard(COORDINATOR, State.AGREED, replaceable=False)
+    with pytest.raises(RemoteProtocolError, match="in attempt 2, 1 was agreed"):
+        heard.side.hear(heard.standing, "bank", word("Begin", heard.spec), 2)
+
+
+def test_a_detach_that_crossed_its_own_leaving_changes_nothing() -> None:
+    heard = Heard(COORDINATOR, State.LIVE, replaceable=True)
+    assert heard.side.hear(heard.standing, "hub", word("Detach", heard.spec), ATTEMPT - 1) == []
