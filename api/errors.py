@@ -20,6 +20,7 @@ STATUS = {
     "peer_misnamed": 502,
     "internal_error": 500,
     "storage_failed": 507,
+    "database_busy": 507,
 }
 """By code; every other named error says that the request itself cannot be fulfilled: 422."""
 

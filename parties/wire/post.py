@@ -103,7 +103,8 @@ class Post:
             return self._refused(refused.status, refused.code, str(refused), refused.expected)
         except StorageFailed as error:
             _LOG.warning("an envelope: %s", error)
-            return self._refused(507, error.code, "this party cannot store anything now")
+            # One code for a full disk and a locked database: which of them it is, is for this party's operator alone.
+            return self._refused(StorageFailed.status, StorageFailed.code, "this party cannot store anything now")
         except Exception:  # noqa: BLE001 - a bug must not be told to a peer, who tries again
             _LOG.exception("an envelope")
             return self._refused(500, InternalError.code, "see this party's log")

@@ -258,10 +258,12 @@ def job_spec() -> Callable[..., str]:
 
 @pytest.fixture(scope="session")
 def new_party() -> Callable[..., Server]:
-    """Make a party's folder with free ports: (folder, name, peers' urls, data sets' files)."""
+    """Make a party's folder: (folder, name, peers' urls, data sets' files, its two ports or free ones)."""
 
-    def make(folder: Path, name: str, peers: dict[str, str], datasets: dict[str, str]) -> Server:
-        return make_party(folder, name, free_ports(2), peers, datasets)
+    def make(
+        folder: Path, name: str, peers: dict[str, str], datasets: dict[str, str], ports: list[int] | None = None
+    ) -> Server:
+        return make_party(folder, name, ports or free_ports(2), peers, datasets)
 
     return make
 
