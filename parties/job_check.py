@@ -15,6 +15,7 @@ from parties.limits import check_steps
 from parties.policy import FLOOR, check_model, check_plan
 from parties.settings import Acceptance
 from vfl.messages import Grain
+from vfl.notices import Notice
 from vfl.planning import planner
 from vfl.planning.model_size import model_bytes
 from vfl.planning.plan import Forecast, Plan
@@ -23,7 +24,9 @@ from vfl.spec.job import JobSpec
 from vfl.spec.rounds import RoundsSpec
 from vfl.spec.sections import PartyId, Role
 
-NOT_REHEARSED = "the model is too large to rehearse its messages here: their bytes are not forecast"
+NOT_REHEARSED = Notice(
+    "warning", "not_rehearsed", "the model is too large to rehearse its messages here: their bytes are not forecast"
+)
 REHEARSED_BYTES = 8 << 20
 """Of a model: messages of a larger one are not rehearsed, so their bytes are not forecast."""
 
@@ -74,7 +77,7 @@ class JobCheck(msgspec.Struct, frozen=True):
     must_accept: tuple[str, ...]
     """What a party's [acceptance] has to say, beyond its defaults, for the job to begin."""
     waived: tuple[str, ...]
-    warnings: tuple[str, ...]
+    warnings: tuple[Notice, ...]
 
 
 def check(spec: JobSpec, rows: int | None = None) -> JobCheck:
@@ -102,7 +105,7 @@ def check(spec: JobSpec, rows: int | None = None) -> JobCheck:
         must_accept=tuple(_must_accept(spec, plans)),
         waived=rounds.rounds.allow if rounds else (),
         warnings=(
-            *(notice.text for notice in planner.warnings(spec, plan, forecast)),
+            *planner.warnings(spec, plan, forecast),
             *(() if rounds is None or forecast else (NOT_REHEARSED,)),
         ),
     )

@@ -69,8 +69,8 @@ def _facts(found: "JobCheck") -> Iterator[tuple[str, str]]:
         yield "waived", f"refusal {text}, by rounds.allow"
     for text in found.must_accept:
         yield "must accept", text
-    for text in found.warnings:
-        yield "warning", text
+    for warning in found.warnings:
+        yield warning.kind, warning.text
 
 
 def _side(side: "Side") -> Iterator[tuple[str, str]]:

@@ -43,6 +43,8 @@ def _screen(
 
 
 def _training_facts(data: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    from api.demo.training.report import notices_by_party  # noqa: PLC0415 - only for text
+
     seconds, sent = data["seconds"], data["bytes"]
     speed = f"{data['samples_per_second']:,.0f} samples per second"
     yield "time", f"{seconds['total']:.1f} s, training {seconds['training']:.1f} s, {speed}"
@@ -51,9 +53,8 @@ def _training_facts(data: dict[str, Any]) -> Iterator[tuple[str, str]]:
     for line in data["reveals"]:
         if line["values"] and line["grain"] != "whole table":
             yield "revealed", f"to {line['receiver']}: {line['values']:,} values, {line['learns']}"
-    for party, notices in data["notices"].items():
-        for notice in notices:
-            yield notice["kind"], f"{party.replace('_', ' ')}: {notice['text']}"
+    for party, notice in notices_by_party(data):
+        yield notice["kind"], f"{party}: {notice['text']}"
     for floor in data["relaxed_limits"]:
         yield "lowered", f"{floor['name']} from {floor['usual']:g} to {floor['lowered']:g}"
     yield from _last_facts(data)

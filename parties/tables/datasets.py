@@ -34,7 +34,9 @@ from parties.tables.labels import Labels, guess_task, read_labels
 from parties.tables.row_ids import oddities
 from parties.tables.spellings import MISSING
 from parties.tables.table_files import Rows, open_table, reading
+from vfl.errors import InvalidData
 from vfl.notices import Notice
+from vfl.planning.rounds import SHARED_ROWS_BYTES, SHARED_VALUE_BYTES
 from vfl.spec.job import JobSpec
 from vfl.spec.sections import PartyId, TableUse
 
@@ -105,10 +107,7 @@ def _load(folder: Path, datasets: dict[str, DatasetSettings], spec: JobSpec, me:
         )
     rows = file.rows(list(dict.fromkeys(wanted)), registered.id)
     height = rows.frame.height
-    if height < MINIMUM_ROWS:
-        raise TooFewRows(f"{file.shown} has {height} rows; a job needs at least {MINIMUM_ROWS}")
-    if height * len(asked) * 8 > TABLE_LIMIT:
-        raise UnreadableFile(f"{file.shown} has {height} rows, too many for one job's worker")
+    _check_size(brought, file.shown, height, len(asked))
     ids = _ids(rows, registered.id, path.name)
     columns = np.empty((height, len(asked)), dtype=np.float64)
     for position, column in enumerate(asked):
@@ -146,6 +145,20 @@ def ids_digest(joint_seed: bytes, ids: tuple[str, ...]) -> bytes:
         encoded = identifier.encode()
         digest.update(len(encoded).to_bytes(4, "big") + encoded)
     return digest.digest()
+
+
+def _check_size(brought: TableUse, shown: str, rows: int, columns: int) -> None:
+    """Raises TooFewRows, UnreadableFile, InvalidData."""
+    if rows < MINIMUM_ROWS:
+        raise TooFewRows(f"{shown} has {rows} rows; a job needs at least {MINIMUM_ROWS}")
+    if rows * columns * 8 > TABLE_LIMIT:
+        raise UnreadableFile(f"{shown} has {rows} rows, too many for one job's worker")
+    size = rows * (columns + 1) * SHARED_VALUE_BYTES
+    if brought.leaves and size > SHARED_ROWS_BYTES:
+        raise InvalidData(
+            f"{shown} would have {size} bytes as it is handed to every client; {SHARED_ROWS_BYTES} is the most",
+            fix="Hand out fewer rows or columns, or choose another rule of shared_data than `share`.",
+        )
 
 
 def _ids(rows: Rows, name: str, file: str) -> tuple[str, ...]:

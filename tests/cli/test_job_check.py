@@ -136,9 +136,10 @@ def test_it_tells_of_model_inversion_who_can_find_whose_rows_and_where_it_is_of_
 ) -> None:
     code, out, _ = run("job", "check", spec('parts = ["model_inversion"]'), "--format", "json")
     assert code == 0
-    found = json.loads(out)["data"]["warnings"]
-    assert any("is unlikely to help where 3 of 3 clients take part" in text for text in found)
-    assert any("the aggregator inverts each client's own model" in text for text in found)
+    found = {notice["code"]: notice for notice in json.loads(out)["data"]["warnings"]}
+    assert {frozenset(notice) for notice in found.values()} == {frozenset({"kind", "code", "text"})}
+    assert "is unlikely to help where 3 of 3 clients take part" in found["inversion_of_little_use"]["text"]
+    assert "the aggregator inverts each client's own model" in found["inversion_reveals"]["text"]
     _, clear, _ = run("job", "check", spec('parts = ["model_inversion"]'))
     assert "can find rows like that client's" in " ".join(clear.split())
 

@@ -37,6 +37,7 @@ def plainly(folder: Path, *arguments: str) -> str:
 def test_a_demonstration_prints_its_squared_metric(tmp_path: Path) -> None:
     out = plainly(tmp_path, "demo", "--dataset", "diabetes", "--scheme", "none", "--epochs", "1")
     assert out.splitlines()[2].split()[:2] == ["model", "R2"]
+    assert " ".join(out.split()).count("warning both parties: nothing is encrypted") == 1
 
 
 def test_names_from_a_specification_are_written_in_the_nearest_letters_and_kept_in_json(tmp_path: Path) -> None:

@@ -80,6 +80,12 @@ def test_the_result_is_the_envelope_that_was_printed(clear: Any) -> None:
     assert data["curves"][-1]["held_out_metric"] == pytest.approx(data["auc"]["federated"])
 
 
+def test_what_both_parties_are_warned_of_stands_once(clear: Any) -> None:
+    assert {told[0]["code"] for told in clear.data["notices"].values()} == {"nothing_encrypted"}
+    page = (clear.folder / "report.html").read_text()
+    assert page.count("warning: nothing is encrypted") == page.count("both parties, warning: nothing is encrypted") == 1
+
+
 def test_in_clear_the_two_parties_train_exactly_the_model_of_one_process(clear: Any) -> None:
     assert clear.data["auc"]["federated"] == clear.data["auc"]["same_model_in_clear"]
 
@@ -118,6 +124,9 @@ def test_the_report_is_one_small_page_that_needs_nothing_else(encrypted: Any) ->
     for text in ("OpenedGradient", "What was not protected", "minimum_rows", "prefers-color-scheme", "[train]"):
         assert text in page
     assert page.count("<svg") == 3
+    # In the legend of the metric, and beside each message in the table of what was seen.
+    assert ">this run<" in page
+    assert 'data-name="from">feature-party<' in page
 
 
 def test_lowered_floors_are_printed_and_stand_in_both_settings(clear: Any) -> None:

@@ -14,7 +14,8 @@ COLUMN_BYTES = 256
 MEMBER_BYTES = 1024
 """What one member of a secure sum adds to a message about all of them: its name, keys, sealed shares and digests."""
 SHARED_ROWS_BYTES = 64 << 20
-"""How many rows an aggregator hands out stands in no specification."""
+"""Of the rows an aggregator hands out. Their number stands in no specification: it counts them before it proposes."""
+SHARED_VALUE_BYTES = 4
 PER_ROUND = {"RoundTask", "RoundReply", "EvaluationTask"}
 
 

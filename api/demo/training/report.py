@@ -55,6 +55,15 @@ def readable_score(score: float | None, decimals: int) -> str:
     return "undefined" if score is None else f"{score:.{decimals}f}"
 
 
+def notices_by_party(result: JsonObject) -> list[tuple[str, JsonObject]]:
+    """(who is told, the notice); what both parties are told in the same words stands once."""
+    told: dict[str, tuple[list[str], JsonObject]] = {}
+    for party, notices in result["notices"].items():
+        for notice in notices:
+            told.setdefault(notice["text"], ([], notice))[0].append(party.replace("_", " "))
+    return [("both parties" if len(parties) > 1 else parties[0], notice) for parties, notice in told.values()]
+
+
 def render(result: JsonObject, specification: str) -> str:
     """The page, from a result and the job's TOML text."""
     key, scores = metric_of(result)
@@ -106,11 +115,7 @@ def render(result: JsonObject, specification: str) -> str:
             for floor in result["relaxed_limits"]
         ],
         "operations": result["he_operations"],
-        "notices": [
-            f"{party.replace('_', ' ')}, {notice['kind']}: {notice['text']}"
-            for party, notices in result["notices"].items()
-            for notice in notices
-        ],
+        "notices": [f"{party}, {notice['kind']}: {notice['text']}" for party, notice in notices_by_party(result)],
         "where": [
             *of_machine(result),
             ("model of the label party", result["model_digest"]["label_party"]),

@@ -34,6 +34,7 @@ from parties.tables.datasets import Table, ids_digest
 from parties.tables.table_files import reading
 from vfl.errors import InvalidData
 from vfl.spec.job import read_spec_as
+from vfl.spec.rounds import RoundsSpec
 from vfl.spec.training import TrainingSpec
 
 Load = Callable[..., Table]
@@ -69,6 +70,36 @@ batch_rows = 2
         return datasets.load(tmp_path, {"table": DatasetSettings(path="table.csv", id="id")}, spec, me)["rows"]
 
     return loaded
+
+
+SHARED = """
+job = {name = "test", protocol = "rounds", task = "binary"}
+roster = {aggregator = "hub", clients = ["ada", "bob", "cyd"]}
+train = {batch_rows = 10}
+model = {network = "mlp", hidden = [4], input_shape = [2], input_range = [0.0, 1.0], label = "y"}
+data = {hub = {test = "table", shared = "table"}, ada = {dataset = "t"}, bob = {dataset = "t"}, cyd = {dataset = "t"}}
+[rounds]
+rounds = 5
+min_clients = 2
+parts = ["shared_data"]
+shared_data = {rule = "share"}
+"""
+
+
+def test_shared_rows_larger_than_a_client_takes_are_refused_before_the_job_is_proposed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "table.csv").write_text("\n".join(["id,a,b,y", *(f"{row},0.5,0.1,{row % 2}" for row in range(100))]))
+    registered = {"table": DatasetSettings(path="table.csv", id="id")}
+    handed_out, kept = (
+        read_spec_as(RoundsSpec, SHARED.replace('share"}', f'{rule}"}}')) for rule in ("share", "feddu")
+    )
+    for most, spec in ((1200, handed_out), (1199, kept)):
+        monkeypatch.setattr(datasets, "SHARED_ROWS_BYTES", most)
+        assert datasets.load(tmp_path, registered, spec, "hub")["shared"].rows == 100
+    with pytest.raises(InvalidData, match="would have 1200 bytes") as refused:
+        datasets.load(tmp_path, registered, handed_out, "hub")
+    assert "another rule" in refused.value.fix
 
 
 def test_columns_come_in_the_order_of_the_specification_and_ids_as_they_are_written(load: Load) -> None:
