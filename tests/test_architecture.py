@@ -4,6 +4,7 @@ import ast
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,16 @@ def test_the_server_process_loads_neither_tensors_nor_ciphertexts_nor_roles() ->
     assert loaded.isdisjoint(HEAVY)
     assert not {name for name in loaded if name.startswith("vfl.protocols.")}
     assert "crypto.ckks" not in loaded
+
+
+def test_neither_users_nor_developers_install_anything_under_the_gpl_unasked() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    under_gpl = {re.split(r"[^\w-]", line)[0] for line in extras["paillier"]}
+    assert "phe" in under_gpl
+    unasked = {re.split(r"[^\w-]", line)[0] for line in (*project["dependencies"], *extras["dev"])}
+    assert not unasked & under_gpl
+    assert re.findall(r"--editable '(.*)'", (ROOT / "Makefile").read_text()) == [".[dev]"]
 
 
 def test_the_command_line_loads_neither_tensors_nor_ciphertexts() -> None:

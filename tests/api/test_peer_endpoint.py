@@ -32,8 +32,8 @@ class Label:
     def new_lane(self, attempt: int) -> Outgoing:
         return Outgoing(self.job, self._spec.digest(), attempt, *self._ends)
 
-    def proposal(self) -> Envelope:
-        return self.seal("Proposal", encode_control(Proposal(self._spec.encoded(), self._commitment)))
+    def proposal(self, commitment: bytes | None = None) -> Envelope:
+        return self.seal("Proposal", encode_control(Proposal(self._spec.encoded(), commitment or self._commitment)))
 
     def seal(self, kind: str, body: bytes = b"") -> Envelope:
         return self.lane.seal(kind, body)[0]
@@ -181,6 +181,29 @@ def test_a_proposal_that_is_not_what_its_header_says_is_refused(label: Label) ->
         label.lane = label.new_lane(0)
         answer = label.post(changed(label.proposal(), **field))
         assert (answer.status_code, answer.json()["code"]) == (422, "unreadable_body")
+
+
+@pytest.mark.parametrize("size", [1, 31, 33, 50_000])
+def test_a_proposal_whose_commitment_has_another_length_is_refused(label: Label, feature: Any, size: int) -> None:
+    answer = label.post(label.proposal(bytes(size)))
+    assert (answer.status_code, answer.json()["code"]) == (422, "unreadable_body")
+    assert feature.call("GET", f"/v1/jobs/{label.job}").status_code == 404
+
+
+def test_lists_are_pages_without_specifications_however_many_jobs_a_peer_proposes(
+    label: Label, feature: Any, job_spec: Any
+) -> None:
+    for _ in range(3):
+        other = Label(feature.peer, job_spec())
+        assert other.post(other.proposal()).status_code == 202
+        other.lane = other.new_lane(1)
+        assert other.post(other.seal("Abort", encode_control(Abort("cancelled", "never mind")))).status_code == 202
+    page = feature.call("GET", "/v1/jobs", params={"limit": 2}).json()
+    assert len(page["jobs"]) == 2
+    assert "specification" not in page["jobs"][0]
+    following = feature.call("GET", "/v1/jobs", params={"limit": 2, "after": page["next"]}).json()["jobs"]
+    assert following
+    assert not {job["id"] for job in page["jobs"]} & {job["id"] for job in following}
 
 
 def test_a_header_whose_text_is_no_text_is_malformed(label: Label) -> None:

@@ -176,6 +176,16 @@ def test_serving_a_folder_without_a_party_says_how_to_make_one(run: Run, tmp_pat
     assert "vfl party init" in err
 
 
+def test_serving_a_party_whose_peer_is_beyond_this_machine_is_refused_by_name(run: Run, tmp_path: Path) -> None:
+    run("party", "init", tmp_path / "bank", "--name", "bank")
+    with (tmp_path / "bank" / "party.toml").open("a") as settings:
+        settings.write('\n[peers.telco]\nurl = "http://192.0.2.7:7202"\n')
+    code, out, err = run("party", "serve", tmp_path / "bank")
+    assert (code, out) == (4, "")
+    assert "peers.telco.url: leads beyond this machine, where jobs would travel in clear" in " ".join(err.split())
+    assert err.endswith("[invalid_settings]\n")
+
+
 def test_an_unexpected_exception_is_one_sentence_and_exit_5(run: Run, broken_command: str) -> None:
     code, out, err = run(broken_command, "--format", "json")
     answer = json.loads(out)

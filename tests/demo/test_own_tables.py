@@ -31,6 +31,11 @@ class Files:
             frame.write_parquet(path) if parquet else frame.write_csv(path)
         return paths[0], paths[1]
 
+    def arguments(self) -> list[str]:
+        """Written, and as the command takes them."""
+        label, feature = map(str, self.write())
+        return ["--label-file", label, "--feature-file", feature, "--id", "customer", "--label", "default"]
+
     def table(self, task: str | None = None, **options: bool) -> Any:
         return own_tables(*self.write(**options), "customer", "default", task)
 
@@ -98,6 +103,53 @@ def test_a_metric_that_is_not_defined_is_null(files: Files, demo: Callable[..., 
     told = " ".join(notice["text"] for notice in ended.data["notices"]["label_party"])
     assert "so the AUC is not defined" in told
     assert "only 1 row is held out" in told
+
+
+@pytest.mark.parametrize(
+    ("values", "task", "code"), [((0, 2, 5), "multiclass", "class_values"), ((-1, 1), "binary", "positive_value")]
+)
+def test_labels_are_classes_by_their_values_and_what_was_guessed_is_printed(
+    files: Files, demo: Callable[..., Any], values: tuple[int, ...], task: str, code: str
+) -> None:
+    files.label = files.label.with_columns(pl.Series("default", [values[row % len(values)] for row in range(ROWS)]))
+    ended = demo(files.folder / "out", *files.arguments(), "--scheme", "none", "--epochs", "1")
+    assert ended.data["task"] == task
+    guesses = {notice["code"]: notice["text"] for notice in ended.data["notices"]["label_party"]}
+    assert f"guess: {guesses['task']}" in ended.stderr
+    assert ", ".join(map(str, values)) in guesses[code].replace(" and ", ", ")
+
+
+def test_what_few_rows_measure_stands_with_a_wide_interval_and_a_warning(
+    files: Files, demo: Callable[..., Any]
+) -> None:
+    files.label, files.feature = files.label[:50], files.feature[:50]
+    ended = demo(files.folder / "out", *files.arguments(), "--scheme", "none", "--epochs", "2")
+    low, high = ended.data["intervals"]["federated"]
+    assert low <= ended.data["auc"]["federated"] <= high
+    assert high - low > 0.15
+    assert "few_held_out" in {notice["code"] for notice in ended.data["notices"]["label_party"]}
+
+
+@pytest.mark.parametrize(("rows", "positives"), [(1200, 1), (1200, 2), (20_000, 100)])
+def test_of_rare_positives_an_auc_is_a_number_only_where_one_is_held_out_and_else_the_reason_is_told(
+    files: Files, demo: Callable[..., Any], rows: int, positives: int
+) -> None:
+    random = np.random.default_rng(2)
+    ids, values = [f"{row:05}" for row in range(rows)], random.normal(size=(rows, 2))
+    default = np.arange(rows) < positives
+    files.label = pl.DataFrame({"customer": ids, "income": values[:, 0], "default": default.astype(int)})
+    files.feature = pl.DataFrame({"customer": ids, "calls": values[:, 1] + 2 * default})
+    ended = demo(files.folder / "out", *files.arguments(), "--scheme", "none", "--epochs", "1")
+    told = {notice["code"]: notice["text"] for notice in ended.data["notices"]["label_party"]}
+    assert "held-out rows by class: " in told["held_out_classes"]
+    held_out = int(told["held_out_classes"].rpartition(" of 1")[0].rpartition(", ")[2])
+    assert ("rare_class" in told) == (positives < 10)
+    for model, score in ended.data["auc"].items():
+        assert (score is None) == (ended.data["intervals"][model] is None) == (held_out == 0), model
+    if held_out == 0:
+        assert "so the AUC is not defined" in told["class_not_held_out"]
+    elif held_out < 5:
+        assert "fewer than 5 rows are held out of class 1" in told["few_held_out"]
 
 
 def test_parquet_is_read_like_csv(files: Files) -> None:
@@ -195,11 +247,14 @@ def test_labels_that_are_not_binary_for_a_binary_job(files: Files, refused: Call
     assert (code, answer["error_code"]) == (4, "labels_not_binary")
 
 
-def test_words_as_labels_say_how_to_name_the_positive_one(files: Files, refused: Callable[..., Any]) -> None:
-    files.label = files.label.with_columns(pl.Series("default", ["N", "Y"] * (ROWS // 2)))
+@pytest.mark.parametrize("words", [("N", "Y"), ("false", "true"), ("high", "low")])
+def test_words_as_labels_say_how_to_name_the_positive_one(
+    files: Files, refused: Callable[..., Any], words: tuple[str, str]
+) -> None:
+    files.label = files.label.with_columns(pl.Series("default", words * (ROWS // 2)))
     code, answer = refused()
     assert (code, answer["error_code"]) == (4, "labels_not_binary")
-    assert "--positive 'Y'" in answer["hint"]
+    assert f"--positive '{words[1]}'" in answer["hint"]
     assert refused("--positive", "Y", "--task", "multiclass")[1]["error_code"] == "invalid_arguments"
 
 

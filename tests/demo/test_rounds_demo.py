@@ -222,6 +222,9 @@ def test_the_report_is_one_small_page_that_needs_nothing_else(each: Any) -> None
     for text in ("RoundReply", "What was not protected", "Who holds what", "minimum_rows", "[rounds]"):
         assert text in page
     assert page.count("<svg") == 3
+    # In the legend of the accuracy, and beside each message in the table of what was seen.
+    assert ">this run<" in page
+    assert f'data-name="from">{AGGREGATOR}<' in page
 
 
 def test_the_report_tells_what_the_part_did(inverted: Any, shared: Any) -> None:
