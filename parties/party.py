@@ -30,12 +30,13 @@ from parties.errors import (
     UnreadableBody,
 )
 from parties.jobs.closing import STATES_KEPT
-from parties.jobs.endings import Endings, close_unfinished
+from parties.jobs.endings import Endings
 from parties.jobs.supervisor import Supervisor
 from parties.judgement import judge, new_job
 from parties.settings import PartySettings
 from parties.storage.database import Event, Job, Store
 from parties.storage.job_list import JobLine
+from parties.storage.ledger import Ledger
 from parties.storage.models import ModelStore
 from parties.tables.datasets import Table
 from parties.wire.control import (
@@ -86,7 +87,8 @@ class Party:
         patience = settings.server.peer_timeout_seconds
         self._store = Store(self.folder, patience)
         self._clock = AwakeClock()
-        self._endings = Endings(self.name, self._store)
+        self._ledger = Ledger(self._store)
+        self._endings = Endings(self.name, self._store, self._ledger)
         self._models = ModelStore(self.folder)
         if transports is None:
             transports = {
@@ -196,6 +198,7 @@ class Party:
         for outbox in self._outboxes.values():
             outbox.close()
         self._clock.close()
+        self._ledger.close()
         self._store.close()
         self._lock_file.close()
 
@@ -295,6 +298,7 @@ class Party:
             bottom,
             self._outboxes,
             self._store,
+            self._ledger,
             self._models,
             self.folder,
             bring,
@@ -354,8 +358,8 @@ class Party:
         for job in open_jobs:
             if not self._resume(job, voted):
                 states = self._models.discard(job.id)
-                close_unfinished(
-                    self._store, job, msgspec.structs.replace(failure, safe=STATES_KEPT) if states else failure
+                self._endings.close_unfinished(
+                    job, msgspec.structs.replace(failure, safe=STATES_KEPT) if states else failure
                 )
         self._endings.recall(self._outboxes, frozenset(self._supervisors))
 

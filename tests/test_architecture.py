@@ -83,6 +83,12 @@ def test_the_rules_of_a_job_need_no_server_no_clock_and_no_database() -> None:
         assert not re.search(r"^(import|from) (threading|time|datetime)\b", written, re.MULTILINE), name
 
 
+@pytest.mark.parametrize("call", [r"(lane|outgoing|\))\.seal\(", r"(recorder|ledger)\.(sent|received)\("])
+def test_every_envelope_is_made_and_recorded_at_one_door(call: str) -> None:
+    places = [path.name for path in (ROOT / "parties").rglob("*.py") if re.search(call, path.read_text("utf-8"))]
+    assert places == ["door.py"]
+
+
 def test_no_module_of_parties_imports_itself_through_another() -> None:
     """Whatever is only imported for types counts too."""
     sources = {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in SOURCES}

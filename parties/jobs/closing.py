@@ -118,19 +118,14 @@ class Closing:
         self._on_end(self._job)
 
     def _seal(self, words: LastWords) -> Sealed:
-        sealed = {peer: None if word is None else self._links[peer].word(word) for peer, word in words.items()}
-        for peer, word in sealed.items():
-            if word is not None:
-                self._journal.sent(peer, word.header.kind, len(word.body))
-        return sealed
+        return {peer: None if word is None else self._links[peer].word(word) for peer, word in words.items()}
 
     def _say(self, words: Sealed, *, until_answered: bool = False) -> None:
         for peer, word in words.items():
-            outbox = self._links[peer].outbox
             if word is None:
-                outbox.settle(self._job)
+                self._links[peer].outbox.settle(self._job)
             else:
-                outbox.owe(word, until_answered=until_answered)
+                self._links[peer].owe(word, until_answered=until_answered)
 
 
 def _stored(words: Sealed) -> Words:

@@ -10,9 +10,12 @@ from functools import partial
 from typing import Any
 
 from parties.errors import Failure, JobOver, NoSuchJob, StorageFailed, UnreadableBody
+from parties.jobs.reception import check_kind
 from parties.storage.database import Ending, Job, Store, now
-from parties.wire.control import Abort, Control, Finish, decode_control, encode_control, failure_at
-from parties.wire.envelopes import CONTROL_LIMIT, Envelope, Outgoing, check_body, read_post
+from parties.storage.ledger import Ledger
+from parties.wire.control import Abort, Finish, decode_control, failure_at
+from parties.wire.door import Door
+from parties.wire.envelopes import CONTROL_LIMIT, Envelope, check_body, read_post
 from parties.wire.outbox import Outbox, Receipt
 from vfl.errors import RemoteProtocolError
 from vfl.spec.job import JobSpec, decode_spec
@@ -24,8 +27,8 @@ _LOG = logging.getLogger("parties")
 class Endings:
     """Safe for several threads."""
 
-    def __init__(self, me: PartyId, store: Store) -> None:
-        self._me, self._store = me, store
+    def __init__(self, me: PartyId, store: Store, ledger: Ledger) -> None:
+        self._me, self._store, self._ledger = me, store, ledger
 
     def recall(self, outboxes: Mapping[PartyId, Outbox], open_jobs: frozenset[str]) -> None:
         """The server was away: go on telling what peers had not received then."""
@@ -33,6 +36,19 @@ class Endings:
             if peer in outboxes:
                 (word,) = read_post(encoded, peer)
                 outboxes[peer].owe(word, until_answered=job in open_jobs, since=since)
+
+    def close_unfinished(self, job: Job, failure: Failure) -> None:
+        """The server was away in a job that needs this party: it has failed, and every peer is owed the word."""
+        digest = bytes.fromhex(job.spec_digest)
+        doors = {peer: Door(job.id, digest, job.party, peer, self._ledger) for peer in job.peers}
+        abort, attempt = Abort.of(failure), job.attempt + 1
+        words = {peer: door.last_word(abort, attempt).as_sent() for peer, door in doors.items()}
+        error = failure.as_stored()
+        values: dict[str, Any] = {"state": "failed", "error": error, "worker_pid": None, "agreement": None}
+        with self._ledger.storing(job.id) as counts:
+            self._store.record(
+                job.id, "failed", failure.message, error, words=words, counts=counts, finished_at=now(), **values
+            )
 
     def told(self, peer: PartyId, job: str) -> None:
         """A peer has received how a job ended."""
@@ -52,18 +68,18 @@ class Endings:
             raise StorageFailed(f"job {header.job}: its end is not stored yet")
         if header.kind == "Join":
             raise JobOver(f"the job is over at {self._me}")
+        check_kind(spec, header, self._me)
+        door = Door(header.job, header.job_digest, self._me, header.sender, self._ledger)
+        door.take_uncounted(envelope)
         if header.sender == spec.coordinator and header.kind in {"Abort", "Finish"}:
             self._take_over(envelope, ending)
         elif header.kind != "Refusal":
-            outbox.remind(self._word(header.job, header.sender, ending, spec))
+            word = Finish() if ending.error is None else Abort.of(Failure(**ending.error))
+            outbox.remind(header.job, partial(door.last_word, word, ending.attempt + 1))
         return Receipt(header.job, header.attempt, header.sequence + 1)
 
     def _stranger(self, sender: PartyId, spec: JobSpec) -> bool:
         return self._me not in spec.parties or sender not in spec.peers_of(self._me)
-
-    def _word(self, job: str, peer: PartyId, ending: Ending, spec: JobSpec) -> Envelope:
-        control = Finish() if ending.error is None else Abort.of(Failure(**ending.error))
-        return word_of(job, spec.digest(), ending.attempt, self._me, peer, control)
 
     def _take_over(self, envelope: Envelope, ending: Ending) -> None:
         header = envelope.header
@@ -87,18 +103,3 @@ class Endings:
 
 def state_of(failure: Failure) -> str:
     return "cancelled" if failure.code == "cancelled" else "failed"
-
-
-def word_of(job: str, job_digest: bytes, attempt: int, me: PartyId, peer: PartyId, control: Control) -> Envelope:
-    """A last word where nothing else is known of the link any more."""
-    (word,) = Outgoing(job, job_digest, attempt + 1, me, peer).seal(control.kind, encode_control(control))
-    return word
-
-
-def close_unfinished(store: Store, job: Job, failure: Failure) -> None:
-    """The server was away in a job that needs this party: it has failed, and every peer is owed the word."""
-    encode = partial(word_of, job.id, bytes.fromhex(job.spec_digest), job.attempt, job.party)
-    words = {peer: encode(peer, Abort.of(failure)).as_sent() for peer in job.peers}
-    error = failure.as_stored()
-    values: dict[str, Any] = {"state": "failed", "error": error, "worker_pid": None, "agreement": None}
-    store.record(job.id, "failed", failure.message, error, words=words, finished_at=now(), **values)

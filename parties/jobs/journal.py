@@ -1,4 +1,7 @@
-"""What this party's operator sees of one job: events, the last step, and what travelled. Cheap while the job runs."""
+"""What this party's operator sees of one job: events and the last step. Cheap while the job runs.
+
+Each event is stored with what has travelled before it (`parties/storage/ledger.py`).
+"""
 
 import logging
 import math
@@ -8,16 +11,15 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from parties.errors import StorageFailed, printable
-from parties.storage.database import Count, Job, Store, now
+from parties.storage.database import Job, Store, now
 from parties.storage.kept_words import Words
+from parties.storage.ledger import Ledger
 from parties.storage.models import ModelStore
 from vfl.errors import LocalProtocolError
 from vfl.notices import Notice
 from vfl.reports import EpochDone, Fact, Outcome, Progress, Refused, RoundDone, StepDone, Warned
-from vfl.spec.sections import PartyId
 
 STEP_EVENT_SECONDS = 0.1
-TRAFFIC_SECONDS = 0.5
 TEXT_LIMIT = 500
 CLOSE_AGAIN_SECONDS = 2.0
 
@@ -35,23 +37,11 @@ class Ending(NamedTuple):
 
 
 class Journal:
-    """Counters live in memory and reach the database a few times a second, with the role's facts."""
-
-    def __init__(self, job: Job, store: Store, registry: ModelStore) -> None:
+    def __init__(self, job: Job, store: Store, registry: ModelStore, ledger: Ledger) -> None:
         """A job that was taken up again counts on from where it is stored."""
-        self._job, self._store, self._models = job.id, store, registry
-        self._counts = {
-            (line.direction, line.peer, line.kind): Count(line.messages, line.payload_bytes) for line in job.traffic
-        }
-        self._counting = threading.Lock()
+        self._job, self._store, self._models, self._ledger = job.id, store, registry, ledger
         self._step, self._epoch = job.step, job.epoch
-        self._step_stored_at = self._traffic_stored_at = 0.0
-
-    def sent(self, peer: PartyId, kind: str, payload_bytes: int) -> None:
-        self._count(("sent", peer, kind), payload_bytes)
-
-    def received(self, peer: PartyId, kind: str, payload_bytes: int) -> None:
-        self._count(("received", peer, kind), payload_bytes)
+        self._step_stored_at = 0.0
 
     def note(self, fact: Fact) -> None:
         """A fact of the role. Raises LocalProtocolError for an epoch out of turn, StorageFailed for a full disk."""
@@ -64,7 +54,7 @@ class Journal:
                     data = {"step": step, "steps": steps, "epoch": epoch, "dropped": dropped}
                     text = f"step {step} of {steps}, epoch {epoch}"
                     text += f"; {dropped} updates left out, out of range" if dropped else ""
-                    self._store.record(self._job, "step", text, data, step=step)
+                    self.record("step", text, data, step=step)
             case EpochDone(epoch, epochs, state, measures):
                 if epoch != self._epoch + 1:
                     raise LocalProtocolError(f"the role reports epoch {epoch} after epoch {self._epoch}")
@@ -72,7 +62,7 @@ class Journal:
                 self._models.keep_epoch(self._job, epoch, state)
                 text = f"epoch {epoch} of {epochs} done"
                 told: dict[str, Any] = {"epoch": epoch, "epochs": epochs, "measures": finite(measures)}
-                self._store.record(self._job, "epoch", text, told, epoch=epoch, step=self._step)
+                self.record("epoch", text, told, epoch=epoch, step=self._step)
             case RoundDone(number, rounds, state, measures):
                 # A party takes part in some rounds only, and twice in one that is repeated.
                 if number < self._epoch:
@@ -81,22 +71,21 @@ class Journal:
                 self._models.keep_round(self._job, number, state)
                 text = f"round {number} of {rounds} done"
                 measured: dict[str, Any] = {"round": number, "rounds": rounds, "measures": finite(measures)}
-                self._store.record(self._job, "round", text, measured, epoch=number, step=number)
+                self.record("round", text, measured, epoch=number, step=number)
             case Refused() | Warned() | Progress():
                 self._remark(fact)
-        if clock - self._traffic_stored_at >= TRAFFIC_SECONDS:
-            self._traffic_stored_at = clock
-            self._keep_traffic()
 
     def record(
         self, kind: str, text: str, data: dict[str, Any] | None = None, words: Words | None = None, **values: Any
     ) -> None:
         """An event with the columns of the job that change with it, and what peers are owed from now on."""
-        self._store.record(self._job, kind, text, data, words=words, **values)
+        with self._ledger.storing(self._job) as counts:
+            self._store.record(self._job, kind, text, data, words=words, counts=counts, **values)
 
     def keep_words(self, words: Words) -> None:
         """What peers are owed while the job goes on."""
-        self._store.keep_words(self._job, words)
+        with self._ledger.storing(self._job) as counts:
+            self._store.keep_words(self._job, words, counts)
 
     def tell(self, notices: Iterable[Notice]) -> list[Notice]:
         """Notices of the role, stored with the job; answers all the job has."""
@@ -106,14 +95,8 @@ class Journal:
         """Columns of the job that no event tells of."""
         self._store.update(self._job, **values)
 
-    def pause(self, kind: str, text: str, data: dict[str, Any], **values: Any) -> None:
-        """An event after which nothing may come for long: the counters are stored with it."""
-        self._keep_traffic()
-        self.record(kind, text, data, **values)
-
     def close(self, ending: Ending) -> None:
-        """The last event, with the last counters before it. Raises StorageFailed."""
-        self._keep_traffic()
+        """The last event. Raises StorageFailed."""
         values: dict[str, Any] = {"finished_at": now(), "agreement": None, "step": self._step, "worker_pid": None}
         values |= {"state": ending.state, "error": ending.error, **ending.values}
         self.record(ending.state, ending.text, ending.error, ending.words, **values)
@@ -134,23 +117,12 @@ class Journal:
         match fact:
             case Refused(peer, text):
                 text = printable(text[:TEXT_LIMIT])
-                self._store.record(self._job, "refused", f"{peer} was left out: {text}", {"peer": peer})
+                self.record("refused", f"{peer} was left out: {text}", {"peer": peer})
             case Warned(notice):
-                self._store.record(self._job, "notice", printable(str(notice)), {"code": notice.code})
+                self.record("notice", printable(str(notice)), {"code": notice.code})
                 self.tell([notice])
             case Progress(text):
-                self._store.record(self._job, "progress", text[:TEXT_LIMIT])
-
-    def _count(self, key: tuple[str, str, str], payload_bytes: int) -> None:
-        with self._counting:
-            count = self._counts.setdefault(key, Count())
-            count.messages += 1
-            count.payload_bytes += payload_bytes
-
-    def _keep_traffic(self) -> None:
-        with self._counting:
-            counts = {key: Count(count.messages, count.payload_bytes) for key, count in self._counts.items()}
-        self._store.keep_traffic(self._job, counts)
+                self.record("progress", text[:TEXT_LIMIT])
 
 
 def result_of(outcome: Outcome) -> dict[str, Any]:

@@ -45,14 +45,18 @@ class Reception:
         header = envelope.header
         link = self._link_of(header)
         with link.receiving:
+            goes_on = not self._hearing.is_over()
             if header.kind in LAST_WORDS:
                 self._receive_last_word(link, envelope)
-            elif link.state is PeerState.GONE and not self._hearing.is_over():
-                link.remind()
-                if header.kind in {"Acceptance", "Join"} and header.sender not in self._spec.required_parties:
-                    raise JobOver(f"the job goes on without {header.sender}")
-            elif header.kind != Ask.__name__ and not self._hearing.is_over():
+            elif goes_on and link.state is not PeerState.GONE and header.kind != Ask.__name__:
                 return self._receive_in_turn(link, envelope)
+            else:
+                if goes_on and link.state is PeerState.GONE:
+                    link.remind()
+                    if header.kind in {"Acceptance", "Join"} and header.sender not in self._spec.required_parties:
+                        raise JobOver(f"the job goes on without {header.sender}")
+                check_kind(self._spec, header, self._me)
+                link.receive_uncounted(envelope)
             self._hearing.check_stored()
             return Receipt(self._job, header.attempt, header.sequence + 1)
 
@@ -86,6 +90,7 @@ class Reception:
         if not may_send(self._spec, header, self._me):
             raise IllegalRoute(f"{header.sender} may not send {header.kind} to {self._me} in this job")
         check_body(envelope, CONTROL_LIMIT)
+        link.receive_uncounted(envelope)
         self._hearing.take_last_word(link, envelope)
 
     def _link_of(self, header: Header) -> Link:
@@ -116,3 +121,9 @@ class Reception:
         # (9) policy and reveal counters come with budgets
         if not control:
             self._hearing.check_size(header)
+
+
+def check_kind(spec: JobSpec, header: Header, me: PartyId) -> None:
+    """What comes too late for anything to follow of it must still be of this job. Raises IllegalRoute."""
+    if header.kind not in CONTROLS and not allowed(spec, header.sender, me, header.kind):
+        raise IllegalRoute(f"{header.sender} may not send {header.kind} to {me} in this job")

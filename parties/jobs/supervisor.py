@@ -34,6 +34,7 @@ from parties.jobs.reception import JobHearing, Reception
 from parties.jobs.run import Run, WorkerHearing
 from parties.jobs.standing import Standing
 from parties.storage.database import Job, Store, now, seconds_since
+from parties.storage.ledger import Ledger
 from parties.storage.manifest import NO_INPUTS, inputs_of
 from parties.storage.models import ModelStore
 from parties.tables.datasets import Table
@@ -67,6 +68,7 @@ class Supervisor:
         bottom: str,
         outboxes: Mapping[PartyId, Outbox],
         store: Store,
+        ledger: Ledger,
         registry: ModelStore,
         folder: Path,
         bring: Callable[[], dict[str, Table]],
@@ -77,12 +79,13 @@ class Supervisor:
         self.over = False
         self._agreement, self._bring, self._room = agreement, bring, room
         self._lock = threading.RLock()
-        self._journal = Journal(job, store, registry)
+        self._journal = Journal(job, store, registry, ledger)
         self._tables: dict[str, Table] | None = None
         self._log_path = folder / "logs" / f"{job.id}.log"
         digest = spec.digest()
         self._links = {
-            peer: Link(job.id, digest, self.me, peer, outboxes[peer], job.attempt) for peer in spec.peers_of(self.me)
+            peer: Link(job.id, digest, self.me, peer, outboxes[peer], ledger, job.attempt)
+            for peer in spec.peers_of(self.me)
         }
         self._side: Coordinator | Participant
         self._side = (Coordinator if self.me == spec.coordinator else Participant)(spec, self.me, agreement)
@@ -152,12 +155,10 @@ class Supervisor:
                 link.remind()
                 return
             if not (header.kind == Finish.__name__ and link.finished):
-                self._journal.received(header.sender, header.kind, len(envelope.body))
                 self._hear(link, header, envelope.body)
             self._follow(self._side.conclude)
 
     def _take(self, link: Link, header: Header, body: Bytes) -> None:
-        self._journal.received(header.sender, header.kind, len(body))
         with self._lock:
             if header.kind in CONTROLS:
                 self._hear(link, header, body)
@@ -236,8 +237,7 @@ class Supervisor:
             link.outbox.wait_for_room()
         elif not link.outbox.has_room:  # one slow peer must not hold up the others
             self.on_peer_lost(to, None, PeerTimeout(f"{to} has not received yet what was sent to it before"))
-        if link.send(kind, body, counts):
-            self._journal.sent(to, kind, len(body))
+        link.send(kind, body, counts)
 
     def _return(self, outcome: Outcome) -> None:
         """The role of this party has returned."""
@@ -274,9 +274,9 @@ class Supervisor:
         for action in wanted:
             match action:
                 case actions.Send(peer, word, attempt):
-                    self._journal.sent(peer, word.kind, self._links[peer].say(word, attempt))
+                    self._links[peer].say(word, attempt)
                 case actions.SendUntilAcknowledged(peer, word, attempt):
-                    self._journal.sent(peer, word.kind, self._links[peer].send_until_acknowledged(word, attempt))
+                    self._links[peer].send_until_acknowledged(word, attempt)
                 case actions.Retransmit(peer):
                     self._links[peer].retransmit()
                 case actions.Watch(peer):
@@ -286,9 +286,7 @@ class Supervisor:
                     shares = {peer: share, **self._remembered.shares}
                     self._remembered = replace(self._remembered, shares=shares)
                 case actions.BeginPeer(peer, begin):
-                    size = self._links[peer].begin(begin)
-                    if begin is not None:
-                        self._journal.sent(peer, begin.kind, size)
+                    self._links[peer].begin(begin)
                 case actions.MarkFinished(peer):
                     self._links[peer].finished = True
                 case actions.EndAttempt(peer, state):
@@ -323,7 +321,7 @@ class Supervisor:
         self._run, self._tables = self._new_run(), None
         self._remembered = replace(self._remembered, departures=self._remembered.departures + 1)
         text, data = f"{self.me} is away: {failure.message}", {"peer": self.me, "code": failure.code}
-        self._journal.pause("left", text, data, attempt=attempt, worker_pid=None)
+        self._journal.record("left", text, data, attempt=attempt, worker_pid=None)
 
     def _end(self, failure: Failure, words: LastWords) -> None:
         self._run.stop()

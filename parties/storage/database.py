@@ -17,10 +17,12 @@ import sqlalchemy as sql
 from sqlalchemy import event as sql_event
 
 from parties.errors import DatabaseBusy, StorageFailed, printable
+from parties.storage import traffic
 from parties.storage.job_list import JobLine, page_of
 from parties.storage.kept_words import KeptWord, Words, keep, kept, words_table
 from parties.storage.models import ModelStore
 from parties.storage.pruning import COORDINATORS, drop_old_proposals
+from parties.storage.traffic import Counts, Line, Traffic
 from vfl.notices import Notice
 
 DATABASE_FILE = "party.db"
@@ -74,32 +76,8 @@ _EVENTS = sql.Table(
     sql.Column("text", sql.String, nullable=False),
     sql.Column("data", sql.JSON, nullable=False),
 )
-_TRAFFIC = sql.Table(
-    "traffic",
-    _METADATA,
-    sql.Column("job", sql.ForeignKey("jobs.id"), primary_key=True),
-    sql.Column("direction", sql.String, primary_key=True),
-    sql.Column("peer", sql.String, primary_key=True),
-    sql.Column("kind", sql.String, primary_key=True),
-    sql.Column("messages", sql.Integer, nullable=False),
-    sql.Column("payload_bytes", sql.Integer, nullable=False),
-)
+_TRAFFIC = traffic.traffic_table(_METADATA)
 _WORDS = words_table(_METADATA)
-
-
-class Count(msgspec.Struct):
-    """What went one way between this party and a peer, of one kind."""
-
-    messages: int = 0
-    payload_bytes: int = 0
-
-
-class Traffic(msgspec.Struct, frozen=True):
-    direction: str
-    peer: str
-    kind: str
-    messages: int
-    payload_bytes: int
 
 
 class Seconds(msgspec.Struct, frozen=True):
@@ -230,9 +208,11 @@ class Store:
         data: Mapping[str, Any] | None = None,
         *,
         words: Words | None = None,
+        counts: Counts | None = None,
         **values: Any,
     ) -> None:
-        """An event, the columns of the job that change with it, and what peers are owed, in one commit."""
+        """An event, the columns of the job that change with it, what peers are owed and what has travelled, in one
+        commit."""
         number = sql.select(sql.func.coalesce(sql.func.max(_EVENTS.c.number), 0) + 1).where(_EVENTS.c.job == job)
         with self._writing() as connection:
             if values:
@@ -243,10 +223,12 @@ class Store:
                 )
             )
             keep(connection, _WORDS, job, words or {})
+            traffic.add(connection, _TRAFFIC, _JOBS, counts or {})
 
-    def keep_words(self, job: str, words: Words) -> None:
+    def keep_words(self, job: str, words: Words, counts: Counts | None = None) -> None:
         with self._writing() as connection:
             keep(connection, _WORDS, job, words)
+            traffic.add(connection, _TRAFFIC, _JOBS, counts or {})
 
     def words(self) -> list[KeptWord]:
         """The oldest first."""
@@ -262,15 +244,15 @@ class Store:
             connection.execute(_JOBS.update().where(_JOBS.c.id == job).values(notices=msgspec.to_builtins(known)))
         return known
 
-    def keep_traffic(self, job: str, counts: Mapping[tuple[str, str, str], Count]) -> None:
-        """Replace the counters of (direction, peer, kind)."""
-        rows = [
-            {"job": job, "direction": direction, "peer": peer, "kind": kind, **msgspec.structs.asdict(count)}
-            for (direction, peer, kind), count in counts.items()
-        ]
-        if rows:
-            with self._writing() as connection:
-                connection.execute(_TRAFFIC.insert().prefix_with("OR REPLACE"), rows)
+    def add_traffic(self, counts: Counts) -> None:
+        """What has travelled since it was last stored."""
+        with self._writing() as connection:
+            traffic.add(connection, _TRAFFIC, _JOBS, counts)
+
+    def last_received(self, line: Line) -> bytes:
+        """The digest of the last envelope of a peer, of one kind."""
+        with self._engine.connect() as connection:
+            return traffic.last_of(connection, _TRAFFIC, line)
 
     def job(self, job: str) -> Job | None:
         with self._engine.connect() as connection:
@@ -352,13 +334,12 @@ class Store:
             return [Event(*row[1:]) for row in connection.execute(query.limit(EVENTS_AT_ONCE))]
 
     def _job(self, connection: sql.Connection, row: sql.RowMapping) -> Job:
-        query = _TRAFFIC.select().where(_TRAFFIC.c.job == row["id"]).order_by(*_TRAFFIC.c)
         fields = {name: row[name] for name in Job.__struct_fields__ if name in _JOBS.c}
         fields["notices"] = msgspec.convert(row["notices"], list[Notice])
         training = _between(row["started_at"], row["trained_at"])
         return Job(
             **fields,
-            traffic=[Traffic(*line[1:]) for line in connection.execute(query)],
+            traffic=traffic.of_job(connection, _TRAFFIC, row["id"]),
             seconds=Seconds(training=training, total=_between(row["created_at"], row["finished_at"])),
             model_path=str(self._models.model_path(row["id"])) if row["model_digest"] else None,
             attendance=_attendance(connection, row["id"]),

@@ -28,7 +28,7 @@ it cannot tell a coordinator that was impatient from one that left it out on pur
 import hashlib
 import re
 from collections.abc import Mapping
-from typing import Annotated, TypeAlias
+from typing import Annotated, ClassVar, TypeAlias
 
 import msgspec
 
@@ -36,16 +36,23 @@ from parties.disclosure import redacted_for_peer
 from parties.errors import Failure, printable
 from parties.wire.envelopes import UNREADABLE
 from vfl.errors import RemoteProtocolError
+from vfl.messages import Grain, Reveals
 from vfl.spec.job import JobSpec
 from vfl.spec.sections import PartyId
 
 SHARE_BYTES = 32
 WORDS = 1000
 """Letters of a peer's reason that are kept."""
+REDACTED = "of what depends on a table only that it happened is told"
 
 
 class Control(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A message about a job. Its class name is the envelope's kind."""
+    """A message about a job. Its class name is the envelope's kind.
+
+    What it reveals is no value of a table or a model, so the table "what each side could see" has no line for it.
+    """
+
+    reveals: ClassVar[Reveals]
 
     @property
     def kind(self) -> str:
@@ -57,16 +64,19 @@ Share: TypeAlias = Annotated[bytes, msgspec.Meta(min_length=SHARE_BYTES, max_len
 
 
 class Proposal(Control, frozen=True):
+    reveals = Reveals("the specification, and that the coordinator would run it with these parties", Grain.NOTHING)
     spec: bytes
     """Canonical bytes; their digest is in the envelope's header."""
     commitment: Share
 
 
 class Acceptance(Control, frozen=True):
+    reveals = Reveals("that this party agrees, and its share of the joint seed", Grain.NOTHING)
     share: Share
 
 
 class Refusal(Control, frozen=True):
+    reveals = Reveals("that this party does not agree, and why", Grain.NOTHING, REDACTED)
     code: str
     message: str
     fix: str
@@ -78,12 +88,15 @@ class Refusal(Control, frozen=True):
 
 
 class Begin(Control, frozen=True):
+    reveals = Reveals("which parties had agreed when the run began, and their shares of the joint seed", Grain.NOTHING)
     shares: dict[PartyId, Share]
     """Of the parties that had agreed when the run began: the same for all, whenever they come."""
 
 
 class Detach(Control, frozen=True):
     """The receiver was out of reach too long, or the sender had to leave; nobody is at fault."""
+
+    reveals = Reveals("that the sender has left or the receiver was out of reach, and why", Grain.NOTHING, REDACTED)
 
     code: str
     message: str
@@ -95,6 +108,7 @@ class Detach(Control, frozen=True):
 
 
 class Join(Control, frozen=True):
+    reveals = Reveals("that this party comes back, and its share of the joint seed", Grain.NOTHING)
     share: Share
     """As in Acceptance, which may never have arrived."""
 
@@ -102,12 +116,17 @@ class Join(Control, frozen=True):
 class Finish(Control, frozen=True):
     """From a party that was asked: its role has returned. From the coordinator: the job is done."""
 
+    reveals = Reveals("that the role has returned, or that the job is done", Grain.NOTHING)
+
 
 class Ask(Control, frozen=True):
     """Whoever has no such job refuses it; whoever knows it to be over says how it ended once more."""
 
+    reveals = Reveals("that the job still runs at the sender", Grain.NOTHING)
+
 
 class Abort(Control, frozen=True):
+    reveals = Reveals("that the job is over at the sender, and why", Grain.NOTHING, REDACTED)
     code: str
     message: str
 

@@ -4,7 +4,7 @@ A question is a last word too: a party whose role has returned says so until its
 """
 
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from parties.wire.envelopes import Envelope
@@ -43,9 +43,11 @@ class LastWords:
         for job in [job for job, word in self._words.items() if not word.until_answered][:-MOST_WORDS]:
             del self._words[job]
 
-    def remind(self, envelope: Envelope, since: float) -> None:
-        known = self._words.setdefault(envelope.header.job, Word(envelope, since, until_answered=False))
-        known.due = 0.0
+    def remind(self, job: str, make: Callable[[], Envelope], since: float) -> None:
+        """`make` is called where nothing is owed."""
+        if job not in self._words:
+            self._words[job] = Word(make(), since, until_answered=False)
+        self._words[job].due = 0.0
 
     def settle(self, job: str) -> None:
         self._words.pop(job, None)

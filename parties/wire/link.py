@@ -5,12 +5,14 @@ higher than any this link has seen, stored before its first byte leaves. So a pe
 the others noticing, and nothing of what it said before can be mixed in (ADR 0009).
 """
 
+import functools
 import threading
 from collections.abc import Callable
 
 from parties.errors import StaleAttempt, TooManyJoins
-from parties.wire.control import NEGOTIATION, OPENERS, RUN, Ask, Control, Refusal, encode_control
-from parties.wire.envelopes import Bytes, Envelope, Header, Incoming, Outgoing
+from parties.wire.control import NEGOTIATION, OPENERS, RUN, Control, encode_control
+from parties.wire.door import Door, Recorder
+from parties.wire.envelopes import Bytes, Envelope, Header, Incoming
 from parties.wire.outbox import Outbox
 from parties.wire.peer_state import Peer, PeerState
 from parties.wire.rate_limit import Quota
@@ -27,9 +29,17 @@ class Link:
     """`receiving` is held while an envelope of this peer is looked at; never take it under the supervisor's lock."""
 
     def __init__(
-        self, job: str, job_digest: bytes, me: PartyId, peer: PartyId, outbox: Outbox, attempt: int = NEGOTIATION
+        self,
+        job: str,
+        job_digest: bytes,
+        me: PartyId,
+        peer: PartyId,
+        outbox: Outbox,
+        recorder: Recorder,
+        attempt: int = NEGOTIATION,
     ) -> None:
-        self._job, self._job_digest, self._me, self.peer = job, job_digest, me, peer
+        self._job, self._me, self.peer = job, me, peer
+        self._door = Door(job, job_digest, me, peer, recorder)
         self.outbox = outbox
         self.state = PeerState.ASKED
         self.finished = False
@@ -43,7 +53,7 @@ class Link:
         self._lock = threading.Lock()
         self.attempt = attempt
         """The one this party speaks in."""
-        self._outgoing = self._lane(attempt)
+        self._outgoing = self._door.lane(attempt)
         self._opening: list[Envelope] = []
         """What it said first in this attempt: without that the peer takes nothing of what follows."""
         self._incoming: dict[int, Incoming] = {}
@@ -64,12 +74,17 @@ class Link:
                 raise StaleAttempt(f"attempt {header.attempt} is over, {self.newest} runs")
             check(envelope)
             body = lane.accept(envelope)
+            self._door.take(envelope)
             self._incoming[header.attempt] = lane
             for old in sorted(self._incoming)[:-LANES_KEPT]:
                 del self._incoming[old]
             with self._lock:
                 self.newest = max(self.newest, header.attempt)
         return lane.expected, body
+
+    def receive_uncounted(self, envelope: Envelope) -> None:
+        """A last word, a question, or what comes when the job is over or goes on without the peer."""
+        self._door.take_uncounted(envelope)
 
     @property
     def begun_bytes(self) -> int:
@@ -98,65 +113,59 @@ class Link:
 
     # What this party says
 
-    def say(self, control: Control, attempt: int | None = None) -> int:
-        """A word about the job, in a newer attempt if one is named; answers the bytes of its body."""
-        body = encode_control(control)
+    def say(self, control: Control, attempt: int | None = None) -> None:
+        """A word about the job, in a newer attempt if one is named."""
         with self._lock:
-            self._seal(control, body, attempt)
-        return len(body)
+            self._say(control, attempt)
 
-    def send_until_acknowledged(self, control: Control, attempt: int | None = None) -> int:
+    def send_until_acknowledged(self, control: Control, attempt: int | None = None) -> None:
         """The same, with a word that `retransmit` repeats while the peer is out of reach."""
-        body = encode_control(control)
         with self._lock:
-            self._unacknowledged = self._seal(control, body, attempt)
-        return len(body)
+            self._unacknowledged = self._say(control, attempt)
 
     def retransmit(self) -> None:
         self.outbox.put_again(self._unacknowledged)
 
     def word(self, control: Control) -> Envelope:
-        """A last word of this party about the job, which stands outside the count of envelopes."""
-        attempt = NEGOTIATION if isinstance(control, Refusal) else max(RUN, self.newest + 1)
+        """A last word of this party about the job, to be stored before it is handed to `owe`."""
         with self._lock:
-            (self._word,) = self._lane(attempt).seal(control.kind, encode_control(control))
+            self._word = self._door.last_word(control, max(RUN, self.newest + 1))
             return self._word
+
+    def owe(self, word: Envelope, *, until_answered: bool) -> None:
+        """Say a last word that is stored."""
+        self.outbox.owe(word, until_answered=until_answered)
 
     def remind(self) -> None:
         """Say it once more: the peer speaks as if it had not heard."""
         with self._lock:
-            if self._word is not None:
-                self.outbox.remind(self._word)
+            if (word := self._word) is not None:
+                self.outbox.remind(self._job, lambda: word)
 
     def watch(self) -> None:
-        """The peer must stay within reach and know of the job."""
-        (question,) = self._lane(NEGOTIATION).seal(Ask.__name__, encode_control(Ask()))
-        self.outbox.watch(self._job, question)
+        """The peer must stay within reach and know of the job; the question is made when it is first asked."""
+        self.outbox.watch(self._job, functools.cache(self._door.question))
 
-    def send(self, kind: str, body: Bytes, holds: Callable[[], bool]) -> bool:
+    def send(self, kind: str, body: Bytes, holds: Callable[[], bool]) -> None:
         """A message of the role; dropped while the peer is not there, or if `holds` no longer does."""
         with self._lock:
-            if self.state is not PeerState.LIVE or not holds():
-                return False
-            self.outbox.put(self._outgoing.seal(kind, body))
-            return True
+            if self.state is PeerState.LIVE and holds():
+                self.outbox.put(self._door.make(self._outgoing, kind, body))
 
     # Where the peer stands
 
-    def begin(self, word: Control | None) -> int:
+    def begin(self, word: Control | None) -> None:
         """Its run begins, in the attempt it was agreed in, with this word before any message of the role.
 
         A Detach that crossed the peer's Join has opened this attempt, and `leave` may have dropped it. Whether it
         arrived cannot be known, so the same bytes go ahead of the word: who has them takes them for a repetition.
         """
-        body = b"" if word is None else encode_control(word)
         with self._lock:
             self._renew(max(RUN, self.newest))
             if word is not None:
                 self.outbox.put_again(self._opening)
-                self._seal(word, body, None)
+                self._say(word, None)
             self.state, self.begun, self.finished = PeerState.LIVE, self.attempt, False
-        return len(body)
 
     def is_running(self, attempt: int) -> bool:
         return self.state is PeerState.LIVE and attempt == self.begun
@@ -173,18 +182,15 @@ class Link:
         for lane in list(self._incoming.values()):
             lane.drop_parts()
 
-    def _seal(self, control: Control, body: bytes, attempt: int | None) -> list[Envelope]:
+    def _say(self, control: Control, attempt: int | None) -> list[Envelope]:
         if attempt is not None:
             self._renew(attempt)
-        envelopes = self._outgoing.seal(control.kind, body)
+        envelopes = self._door.make(self._outgoing, control.kind, encode_control(control))
         self._opening = self._opening or envelopes
         self.outbox.put(envelopes)
         return envelopes
 
     def _renew(self, attempt: int) -> None:
         if attempt != self.attempt:
-            self.attempt, self._outgoing, self._opening = attempt, self._lane(attempt), []
+            self.attempt, self._outgoing, self._opening = attempt, self._door.lane(attempt), []
             self.newest = max(self.newest, attempt)
-
-    def _lane(self, attempt: int) -> Outgoing:
-        return Outgoing(self._job, self._job_digest, attempt, self._me, self.peer)

@@ -87,7 +87,7 @@ class Outbox:
         self._on_told, self._clock = on_told, clock
         self._outbox: deque[Envelope] = deque()
         self._held = 0
-        self._watched: dict[str, Envelope] = {}
+        self._watched: dict[str, Callable[[], Envelope]] = {}
         self._words = LastWords()
         self._trouble: _Trouble | None = None
         self._heard_at = clock()
@@ -136,7 +136,7 @@ class Outbox:
         with self._changed:
             self._changed.wait_for(lambda: self.has_room or self._closing)
 
-    def watch(self, job: str, question: Envelope) -> None:
+    def watch(self, job: str, question: Callable[[], Envelope]) -> None:
         """While a job runs the peer must stay within reach and know of it, also when we only wait for it."""
         with self._changed:
             self._watched[job] = question
@@ -159,10 +159,10 @@ class Outbox:
             self._words.owe(word, since or time.time(), until_answered=until_answered)
             self._changed.notify_all()
 
-    def remind(self, word: Envelope) -> None:
-        """The peer asks how a job ended: say at once what it is owed, or else this."""
+    def remind(self, job: str, make: Callable[[], Envelope]) -> None:
+        """The peer asks how a job ended: say at once what it is owed, or else what `make` makes."""
         with self._changed:
-            self._words.remind(word, time.time())
+            self._words.remind(job, make, time.time())
             self._changed.notify_all()
 
     def settle(self, job: str) -> None:
@@ -231,7 +231,7 @@ class Outbox:
         jobs = list(self._watched)[:ENVELOPES_LIMIT]
         for job in jobs:
             self._watched[job] = self._watched.pop(job)
-        return [self._watched[job] for job in jobs]
+        return [self._watched[job]() for job in jobs]
 
     def _give_up_old_words(self) -> None:
         for word in self._words.drop_old():

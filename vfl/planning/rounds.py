@@ -16,7 +16,8 @@ MEMBER_BYTES = 1024
 SHARED_ROWS_BYTES = 64 << 20
 """Of the rows an aggregator hands out. Their number stands in no specification: it counts them before it proposes."""
 SHARED_VALUE_BYTES = 4
-PER_ROUND = {"RoundTask", "RoundReply", "EvaluationTask"}
+PER_ROUND = ("RoundTask", "RoundReply", "EvaluationTask")
+ONCE = ("ClientReady", "ColumnScaling", "SharedRows", "Published")
 
 
 def plan(spec: RoundsSpec, me: PartyId, rows: int) -> Plan:
@@ -64,6 +65,7 @@ def _reveals(spec: RoundsSpec) -> tuple[RevealLine, ...]:
     asks = shared is not None and shared.rule == "feddu" and shared.counts == "pooled"
     each_round, before = spec.rounds.secure_sum + asks + spec.evaluates_at_clients, spec.rounds.secure_sum + asks
     sums = share * each_round + before + spec.pools_columns
+    counted = dict.fromkeys(PER_ROUND, share) | dict.fromkeys(ONCE, 1)
     lines = []
     for route in routes_of(spec):
         reveals, kind = route.message.reveals, route.message.kind()
@@ -76,7 +78,7 @@ def _reveals(spec: RoundsSpec) -> tuple[RevealLine, ...]:
                     receiver=ends[route.receiver],
                     learns=reveals.learns,
                     grain=reveals.grain.value,
-                    values=sums if route in ROUTES["secure_sum"] else share if kind in PER_ROUND else 1,
+                    values=sums if route in ROUTES["secure_sum"] else counted[kind],
                     protection=reveals.protection,
                 )
             )

@@ -154,7 +154,7 @@ def _reveals(
         reveals = route.message.reveals
         for feature in spec.roster.features:
             columns = spec.embedding_width(feature)
-            values = {
+            counted = {
                 "RowsDigest": 2,
                 "HeldOut": rows,
                 "Embedding": row_visits * columns,
@@ -163,7 +163,7 @@ def _reveals(
                 "CutGradient": row_visits * columns,
                 "EncryptedError": row_visits * cut_width(spec, feature) + steps * cut_width(spec, feature) * columns,
                 "OpenedScores": test_rows * spec.outputs,
-            }.get(route.message.kind(), 0)
+            }
             ends = {spec.role_of(feature): feature, spec.role_of(spec.roster.label): spec.roster.label}
             lines.append(
                 RevealLine(
@@ -172,7 +172,7 @@ def _reveals(
                     receiver=ends[route.receiver],
                     learns=reveals.learns,
                     grain=reveals.grain.value,
-                    values=values if reveals.grain is not Grain.NOTHING else 0,
+                    values=0 if reveals.grain is Grain.NOTHING else counted[route.message.kind()],
                     protection=reveals.protection,
                 )
             )

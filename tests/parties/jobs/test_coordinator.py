@@ -8,6 +8,8 @@ from played_peers import CLIENTS, HUB, PlayedPeer, ended, happened, party, spec,
 
 from parties.errors import PeerUnreachable
 from parties.party import Party
+from parties.storage.database import Store
+from parties.storage.ledger import Ledger
 from parties.wire.control import (
     Abort,
     Acceptance,
@@ -214,7 +216,7 @@ def test_a_lapse_and_a_join_may_cross(hub: Party, clients: Clients, running: str
 @pytest.mark.parametrize("arrived", [False, True], ids=["lost", "arrived"])
 @pytest.mark.parametrize("remembered", [False, True], ids=["forgotten", "remembered"])
 def test_the_begin_is_taken_after_a_join_that_crossed_a_lapse(
-    hub: Party, clients: Clients, running: str, *, arrived: bool, remembered: bool
+    tmp_path: Path, hub: Party, clients: Clients, running: str, *, arrived: bool, remembered: bool
 ) -> None:
     """Its server may have died after it took the Detach, and be another one that knows of attempt 1 only."""
     ada = clients[0]
@@ -229,10 +231,12 @@ def test_the_begin_is_taken_after_a_join_that_crossed_a_lapse(
     ada.hear(running, Begin, attempt=2)
     after = ada.envelopes(running, 2)[len(before) :]
     outbox = Outbox(HUB, PlayedPeer(HUB), PATIENCE_SECONDS, lambda *_: None)
-    link = Link(running, after[0].header.job_digest, ada.name, HUB, outbox, attempt=1)
+    ledger = Ledger(Store(tmp_path))
+    link = Link(running, after[0].header.job_digest, ada.name, HUB, outbox, ledger, attempt=1)
     sent = (before if remembered else []) + after
     taken = [kind for kind, body in ((e.header.kind, link.receive(e, check_body)[1]) for e in sent) if body is not None]
     outbox.close()
+    ledger.close()
     assert taken == ["Detach", "Begin"]
     assert all(link.receive(e, check_body) == (2, None) for e in sent)  # a replay has no effect
 

@@ -12,8 +12,11 @@ import pytest
 
 from parties.errors import StorageFailed
 from parties.jobs.journal import Ending, Journal, result_of
-from parties.storage.database import DATABASE_FILE, Job, Store, Traffic, now
+from parties.storage.database import DATABASE_FILE, Job, Store, now
+from parties.storage.ledger import Ledger
 from parties.storage.models import ModelStore
+from parties.storage.traffic import Traffic
+from parties.wire.envelopes import Outgoing
 from vfl.errors import LocalProtocolError
 from vfl.notices import Notice
 from vfl.reports import Outcome, Refused, RoundDone, Warned
@@ -49,14 +52,21 @@ def store(tmp_path: Path) -> Iterator[Store]:
     opened.close()
 
 
+@pytest.fixture
+def ledger(store: Store) -> Iterator[Ledger]:
+    opened = Ledger(store)
+    yield opened
+    opened.close()
+
+
 def stored(store: Store) -> Job:
     found = store.job("job")
     assert found is not None
     return found
 
 
-def test_a_round_is_an_event_with_its_measures(tmp_path: Path, store: Store) -> None:
-    journal = Journal(a_job(), store, ModelStore(tmp_path))
+def test_a_round_is_an_event_with_its_measures(tmp_path: Path, store: Store, ledger: Ledger) -> None:
+    journal = Journal(a_job(), store, ModelStore(tmp_path), ledger)
     journal.note(RoundDone(3, 10, b"state", {"accuracy": 0.5, "norm": math.inf}))
     (event,) = store.events("job", 0, 0)
     assert (event.kind, event.text) == ("round", "round 3 of 10 done")
@@ -65,32 +75,31 @@ def test_a_round_is_an_event_with_its_measures(tmp_path: Path, store: Store) -> 
     assert (tmp_path / "models" / "job" / "rounds" / "round-000003").read_bytes() == b"state"
 
 
-def test_a_round_may_be_left_out_or_repeated_but_not_undone(tmp_path: Path, store: Store) -> None:
-    journal = Journal(a_job(), store, ModelStore(tmp_path))
+def test_a_round_may_be_left_out_or_repeated_but_not_undone(tmp_path: Path, store: Store, ledger: Ledger) -> None:
+    journal = Journal(a_job(), store, ModelStore(tmp_path), ledger)
     for number in (2, 5, 5):
         journal.note(RoundDone(number, 10, b""))
     with pytest.raises(LocalProtocolError, match="reports round 4 after round 5"):
         journal.note(RoundDone(4, 10, b""))
 
 
-def test_who_was_refused_is_an_event_a_terminal_can_show(tmp_path: Path, store: Store) -> None:
-    Journal(a_job(), store, ModelStore(tmp_path)).note(Refused("b", "weights \x1b[31m are not finite"))
+def test_who_was_refused_is_an_event_a_terminal_can_show(tmp_path: Path, store: Store, ledger: Ledger) -> None:
+    Journal(a_job(), store, ModelStore(tmp_path), ledger).note(Refused("b", "weights \x1b[31m are not finite"))
     (event,) = store.events("job", 0, 0)
     assert (event.kind, event.data) == ("refused", {"peer": "b"})
     assert event.text == "b was left out: weights  [31m are not finite"
 
 
-def test_a_job_that_is_taken_up_again_counts_on(tmp_path: Path, store: Store) -> None:
-    first = Journal(a_job(), store, ModelStore(tmp_path))
-    first.received("b", "RoundTask", 100)
-    first.note(RoundDone(4, 10, b""))
-    first.pause("left", "a is away", {"peer": "a"})
-    second = Journal(stored(store), store, ModelStore(tmp_path))
-    second.received("b", "RoundTask", 11)
-    second.pause("left", "a is away", {"peer": "a"})
-    assert stored(store).traffic == [Traffic("received", "b", "RoundTask", 2, 111)]
+def test_a_job_that_is_taken_up_again_goes_on_from_its_round(tmp_path: Path, store: Store, ledger: Ledger) -> None:
+    Journal(a_job(), store, ModelStore(tmp_path), ledger).note(RoundDone(4, 10, b""))
     with pytest.raises(LocalProtocolError):
-        second.note(RoundDone(3, 10, b""))
+        Journal(stored(store), store, ModelStore(tmp_path), ledger).note(RoundDone(3, 10, b""))
+
+
+def test_an_event_is_stored_with_what_has_travelled_before_it(tmp_path: Path, store: Store, ledger: Ledger) -> None:
+    ledger.sent(Outgoing("job", bytes(32), 1, "a", "b").seal("RoundReply", b"x" * 11)[0])
+    Journal(a_job(), store, ModelStore(tmp_path), ledger).record("left", "a is away")
+    assert stored(store).traffic == [Traffic("sent", "b", "RoundReply", 1, 11)]
 
 
 def test_a_result_shows_numbers_that_json_can_hold() -> None:
@@ -102,8 +111,10 @@ def test_a_result_shows_numbers_that_json_can_hold() -> None:
     }
 
 
-def test_a_warning_of_the_role_is_seen_as_it_comes_and_stored_with_the_job_once(tmp_path: Path, store: Store) -> None:
-    journal = Journal(a_job(), store, ModelStore(tmp_path))
+def test_a_warning_of_the_role_is_seen_as_it_comes_and_stored_with_the_job_once(
+    tmp_path: Path, store: Store, ledger: Ledger
+) -> None:
+    journal = Journal(a_job(), store, ModelStore(tmp_path), ledger)
     for _ in range(2):
         journal.note(Warned(Notice("warning", "loss_has_not_moved", "the loss has\x07 not moved")))
     (told,) = stored(store).notices
@@ -112,13 +123,13 @@ def test_a_warning_of_the_role_is_seen_as_it_comes_and_stored_with_the_job_once(
     assert store.events("job", 0, 0)[0].text == "warning: the loss has  not moved"
 
 
-def test_an_end_that_cannot_be_stored_is_tried_again_until_it_is(tmp_path: Path, store: Store) -> None:
+def test_an_end_that_cannot_be_stored_is_tried_again_until_it_is(tmp_path: Path, store: Store, ledger: Ledger) -> None:
     change(tmp_path, "ALTER TABLE events RENAME COLUMN data TO elsewhere")
     with pytest.raises(StorageFailed, match="cannot be written"):
         store.record("job", "progress", "news")
     closed = threading.Event()
     ending = Ending("failed", "no room", None, {}, {})
-    Journal(a_job(), store, ModelStore(tmp_path)).close_in_time(ending, closed.set)
+    Journal(a_job(), store, ModelStore(tmp_path), ledger).close_in_time(ending, closed.set)
     assert stored(store).state == "running"
     assert not closed.is_set()
     change(tmp_path, "ALTER TABLE events RENAME COLUMN elsewhere TO data")

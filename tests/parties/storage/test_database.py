@@ -11,8 +11,9 @@ import msgspec
 import pytest
 
 from parties.errors import DatabaseBusy
-from parties.storage.database import DATABASE_FILE, Count, Event, Job, Store, now
+from parties.storage.database import DATABASE_FILE, Event, Job, Store, now
 from parties.storage.job_list import JobLine
+from parties.storage.traffic import Count, Line
 
 LONG_SECONDS = 20.0
 SPECIFICATION = {"job": {"purpose": "research"}}
@@ -42,10 +43,13 @@ def a_job(job: str = "job", created_at: str = "") -> Job:
 
 def test_a_job_is_read_as_it_was_written(store: Store, tmp_path: Path) -> None:
     store.record("job", "step", "step 1", {"step": 1}, step=1, error={"code": "x"})
-    store.keep_traffic("job", {("sent", "b", "Kind"): Count(1, 10)})
-    store.keep_traffic("job", {("sent", "b", "Kind"): Count(2, 20), ("received", "b", "Kind"): Count(1, 5)})
+    sent, received = Line("job", "sent", "b", "Kind"), Line("job", "received", "b", "Kind")
+    store.add_traffic({sent: Count(1, 10, b"one")})
+    store.add_traffic({sent: Count(1, 10, b"two"), received: Count(1, 5, b"three")})
+    store.add_traffic({Line("dropped meanwhile", "sent", "b", "Kind"): Count(1, 10)})
     again = Store(tmp_path)
     job = again.job("job")
+    assert (again.last_received(received), again.last_received(received._replace(peer="c"))) == (b"three", b"")
     again.close()
     assert job is not None
     assert (job.step, job.error, job.over) == (1, {"code": "x"}, False)

@@ -4,8 +4,10 @@ import played_peers
 import pytest
 
 from parties.wire.control import (
+    CONTROLS,
     Acceptance,
     Begin,
+    Control,
     Join,
     Proposal,
     check_shares,
@@ -17,6 +19,7 @@ from parties.wire.control import (
     joint_seed,
 )
 from vfl.errors import RemoteProtocolError
+from vfl.messages import Grain, Reveals
 from vfl.spec.job import read_spec_as
 from vfl.spec.training import TrainingSpec
 
@@ -113,3 +116,13 @@ def test_who_the_job_can_do_without_begins_with_enough_shares(absent: tuple[str,
         if len(fewer) < job.minimum_parties or missing == "hub":
             with pytest.raises(RemoteProtocolError, match="every party it needs"):
                 check_shares(fewer, job, commitment_to(THEIRS), "cyd", THEIRS)
+
+
+def test_every_control_word_says_what_it_reveals_and_reveals_no_value_of_a_table() -> None:
+    """One that did would need a line in the table "what each side could see", which counts messages only."""
+    assert set(CONTROLS.values()) == set(Control.__subclasses__())
+    for kind, word in CONTROLS.items():
+        reveals = word.__dict__.get("reveals")
+        assert isinstance(reveals, Reveals), f"{kind} does not say what it reveals"
+        assert reveals.learns
+        assert reveals.grain is Grain.NOTHING, f"the values of {kind} are not counted"

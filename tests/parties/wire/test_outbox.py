@@ -120,7 +120,7 @@ def test_a_watched_peer_is_asked_whether_it_is_there_while_nothing_is_sent() -> 
 
     failures = Failures()
     outbox = Outbox("b", Peer(answer), 0.1, failures)
-    outbox.watch("job", Outgoing("job", bytes(32), 0, "a", "b").seal("Ask", b"")[0])
+    outbox.watch("job", lambda: Outgoing("job", bytes(32), 0, "a", "b").seal("Ask", b"")[0])
     assert failures.came.wait(BOUND)
     outbox.close()
     assert isinstance(failures.errors[0][1], PeerTimeout)
@@ -194,3 +194,17 @@ def test_a_forgotten_job_has_nothing_more_to_say() -> None:
     held.set()
     outbox.close()
     assert len(peer.posts) == 1
+
+
+def test_a_word_that_is_owed_is_said_before_another_is_made_for_a_peer_that_asks() -> None:
+    def answer(_number: int, _envelopes: list[Envelope]) -> Answer:
+        raise TransportFailedError("connection refused")
+
+    peer = Peer(answer)
+    outbox = Outbox("b", peer, 5.0, Failures())
+    outbox.owe(Outgoing("job", bytes(32), 2, "a", "b").seal("Abort", b"first")[0])
+    assert peer.came.acquire(timeout=BOUND)
+    outbox.remind("job", lambda: pytest.fail("the first word is still owed"))
+    assert peer.came.acquire(timeout=BOUND)
+    outbox.close()
+    assert len(set(peer.posts)) == 1

@@ -1,0 +1,82 @@
+"""What went each way between this party and a peer of a job, counted by kind, in the database."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import msgspec
+import sqlalchemy as sql
+from sqlalchemy.dialects.sqlite import insert
+
+
+class Traffic(msgspec.Struct, frozen=True):
+    direction: str
+    peer: str
+    kind: str
+    messages: int
+    payload_bytes: int
+
+
+class Line(NamedTuple):
+    """What is counted together."""
+
+    job: str
+    direction: str
+    peer: str
+    kind: str
+
+
+@dataclass
+class Count:
+    messages: int = 0
+    payload_bytes: int = 0
+    last: bytes = b""
+    """The digest of the envelope that came last."""
+
+    def add(self, other: "Count") -> None:
+        """What was counted after this."""
+        self.messages += other.messages
+        self.payload_bytes += other.payload_bytes
+        self.last = other.last
+
+
+Counts = Mapping[Line, Count]
+
+
+def traffic_table(metadata: sql.MetaData) -> sql.Table:
+    return sql.Table(
+        "traffic",
+        metadata,
+        sql.Column("job", sql.ForeignKey("jobs.id"), primary_key=True),
+        sql.Column("direction", sql.String, primary_key=True),
+        sql.Column("peer", sql.String, primary_key=True),
+        sql.Column("kind", sql.String, primary_key=True),
+        sql.Column("messages", sql.Integer, nullable=False),
+        sql.Column("payload_bytes", sql.Integer, nullable=False),
+        sql.Column("last", sql.LargeBinary, nullable=False),
+    )
+
+
+def add(connection: sql.Connection, table: sql.Table, jobs: sql.Table, counts: Counts) -> None:
+    """To what is stored; a job that has been dropped meanwhile is left out."""
+    if not counts:
+        return
+    known = sql.select(jobs.c.id).where(jobs.c.id.in_({line.job for line in counts}))
+    stored = set(connection.execute(known).scalars())
+    rows = [line._asdict() | vars(count) for line, count in counts.items() if line.job in stored]
+    if rows:
+        new = insert(table)
+        sums = {name: table.c[name] + new.excluded[name] for name in ("messages", "payload_bytes")}
+        connection.execute(new.on_conflict_do_update(set_=sums | {"last": new.excluded.last}), rows)
+
+
+def of_job(connection: sql.Connection, table: sql.Table, job: str) -> list[Traffic]:
+    columns = [table.c[name] for name in Traffic.__struct_fields__]
+    query = sql.select(*columns).where(table.c.job == job).order_by(*columns)
+    return [Traffic(*row) for row in connection.execute(query)]
+
+
+def last_of(connection: sql.Connection, table: sql.Table, line: Line) -> bytes:
+    """The digest of the envelope of this line that came last; empty where none has come."""
+    same = [table.c[name] == value for name, value in line._asdict().items()]
+    return connection.execute(sql.select(table.c.last).where(*same)).scalar() or b""

@@ -1,0 +1,89 @@
+"""The table "what each side could see" counts every message that tells something, in every job that may send it."""
+
+import msgspec
+import pytest
+import rounds_federation
+
+from vfl.messages import MESSAGES, Grain
+from vfl.planning.planner import plan, resolve
+from vfl.routes import routes_of
+from vfl.spec.job import JobSpec, read_spec_as
+from vfl.spec.rounds import RoundsSpec
+from vfl.spec.rounds_settings import RoundsData
+from vfl.spec.training import TrainingSpec
+
+ROWS = 1000
+BOTTOM = """
+bottom = {kind = "mlp", hidden = [4], out = 2}
+"""
+
+
+def training(scheme: str, layout: str) -> TrainingSpec:
+    has_bottom = layout == "embeddings"
+    return read_spec_as(
+        TrainingSpec,
+        f"""
+job = {{name = "test", task = "binary"}}
+roster = {{label = "bank", features = ["telco"]}}
+train = {{epochs = 2, batch_rows = 256}}
+split = {{stratify = true}}
+encryption = {{scheme = "{scheme}"}}
+{'protection = {cut_noise = {method = "none"}}' if has_bottom else ""}
+[model]
+layout = "{layout}"
+{BOTTOM if has_bottom else ""}
+[data]
+bank = {{dataset = "table", label = "y", columns = ["a"]}}
+telco = {{dataset = "other", columns = ["b", "c"]}}
+""",
+    )
+
+
+def rounds(extra: str = "", tables: tuple[str, ...] = (), parts: tuple[str, ...] = ()) -> RoundsSpec:
+    return rounds_federation.spec(parts=parts, extra=extra, tables=tables, min_clients=3)
+
+
+def measured_at_clients(spec: RoundsSpec) -> RoundsSpec:
+    """Only clients have test rows, and no range of the columns is agreed: both need sums over the clients."""
+    data = {client: RoundsData(dataset="rows", test="test-rows") for client in spec.roster.clients}
+    model = msgspec.structs.replace(spec.model, input_range=None)
+    return msgspec.structs.replace(spec, data=data, model=model)
+
+
+JOBS: dict[str, JobSpec] = {
+    "clear, features": training("none", "features"),
+    "clear, embeddings": training("none", "embeddings"),
+    "encrypted, features": training("ckks", "features"),
+    "encrypted, embeddings": training("ckks", "embeddings"),
+    "rounds": rounds(tables=("test",)),
+    "rounds under secure sums, measured at the clients": measured_at_clients(rounds("secure_sum = true", ("test",))),
+    "rounds with shared rows": rounds(
+        '[rounds.shared_data]\nrule = "share"', ("test", "shared"), parts=("shared_data",)
+    ),
+}
+
+
+@pytest.mark.parametrize("name", JOBS)
+def test_every_message_that_tells_something_is_counted(name: str) -> None:
+    """A kind that the plan does not count would show "0 values", or nothing."""
+    spec = resolve(JOBS[name])
+    planned = plan(spec, spec.coordinator, ROWS)
+    lines = {(line.message, line.sender, line.receiver): line for line in planned.reveals}
+    for route in routes_of(spec):
+        kind = route.message.kind()
+        found = [
+            line
+            for (message, sender, receiver), line in lines.items()
+            if (message, spec.role_of(sender), spec.role_of(receiver)) == (kind, route.sender, route.receiver)
+        ]
+        assert found, f"the plan has no line for {kind}"
+        for line in found:
+            assert line.grain == route.message.reveals.grain.value
+            if route.message.reveals.grain is not Grain.NOTHING:
+                assert line.values > 0, f"the values of {kind} are not counted"
+
+
+def test_every_message_stands_in_one_of_these_jobs() -> None:
+    """Whoever adds a message adds a job that sends it."""
+    routed = {route.message.kind() for spec in JOBS.values() for route in routes_of(resolve(spec))}
+    assert routed == set(MESSAGES)
