@@ -26,6 +26,10 @@ MODULUS_BITS_PER_KEY_WORD = MODULUS_BITS_LIMIT[RING_DEGREE] / RING_DEGREE
 
 BITS_PER_TERNARY_WORD = math.log2(3)
 
+NOISE_BITS_PER_DOUBLED_WEIGHTS = 5
+"""How much the ciphertext noise in the sums of a network grows when its weight limit doubles
+(docs/protocols/ckks_training.md)."""
+
 _Q0, _SPECIAL = 1152921504606748673, 1152921504606830593
 _RESCALE = (16760833, 16580609, 16515073)
 _NETWORK_SPECIAL = 562949952847873
@@ -62,6 +66,8 @@ class CkksPreset:
     standardised columns can be (docs/protocols/ckks_training.md)."""
     weight_limit: float
     """Largest sum of absolute weights of one output or hidden neuron, for which range and noise are sized."""
+    largest_weight_limit: float
+    """How far a specification may raise it; the noise then grows."""
     values_per_key: int
     """Opened values under one key that leave it secret from a label party that deviates (heuristic)."""
     output_noise: float = 0.0
@@ -75,6 +81,13 @@ class CkksPreset:
             return self
         embedding, levels, total, noise = self.evaluation
         return replace(self, embedding_scale=embedding, level_scales=levels, sum_scale=total, noise=noise)
+
+    def for_weights(self, limit: float) -> "CkksPreset":
+        """The same keys, with the noise that weights up to this limit need."""
+        if limit <= self.weight_limit:
+            return self
+        more = NOISE_BITS_PER_DOUBLED_WEIGHTS * math.log2(limit / self.weight_limit)
+        return replace(self, weight_limit=limit, noise=self.noise + more, output_noise=self.output_noise + more)
 
     @property
     def rescales(self) -> int:
@@ -137,6 +150,7 @@ PRESETS: dict[str, CkksPreset] = {
             error_primes=1,
             noise=43,
             weight_limit=12.0,
+            largest_weight_limit=12.0,
             values_per_key=200,
         ),
         CkksPreset(
@@ -148,6 +162,7 @@ PRESETS: dict[str, CkksPreset] = {
             error_primes=1,
             noise=45.5,
             weight_limit=4.0,
+            largest_weight_limit=4.0,
             values_per_key=100,
         ),
         CkksPreset(
@@ -159,6 +174,7 @@ PRESETS: dict[str, CkksPreset] = {
             error_primes=1,
             noise=42,
             weight_limit=6.0,
+            largest_weight_limit=6.0,
             values_per_key=200,
         ),
         # One hidden layer fits without a refresh: docs/adr/0006-no-refresh-for-one-hidden-layer.md.
@@ -170,10 +186,11 @@ PRESETS: dict[str, CkksPreset] = {
             level_scales=(0, 29, 0, 29),
             sum_scale=56,
             error_primes=2,
-            noise=45.5,
+            noise=46,
             output_noise=48.5,
             evaluation=Scales(embedding=34, levels=(0, 38, 0, 34), sum=52, noise=41.5),
             weight_limit=6.0,
+            largest_weight_limit=12.0,
             values_per_key=4096,
         ),
     )

@@ -271,7 +271,7 @@ def test_the_presets_in_the_documents_are_those_of_the_code() -> None:
             str(preset.modulus_bits),
             f"2^{preset.sum_scale}",
             f"2^{preset.noise:g}",
-            f"{preset.weight_limit:g}",
+            " to ".join(f"{limit:g}" for limit in sorted({preset.weight_limit, preset.largest_weight_limit})),
             str(preset.values_per_key),
         )
         for preset in PRESETS.values()

@@ -27,13 +27,15 @@ RARE = np.where(np.arange(SLOTS) % 9 == 0, 3.0, 0.0)
 CLIPPED = np.full(SLOTS, 3.0)
 """No standardised column, only a batch that happens to hold such rows."""
 
-AT_THE_LIMIT = {
-    "ckks-linear": ("linear", 10.5, 9.25),
-    "ckks-linear-cubic": ("cubic", 9.5, 7.5),
-    "ckks-linear-squared": ("squared", 10.5, 9.25),
-    "ckks-mlp": ("linear", 9, 7.25),
-}
-"""Loss error, and how many times the ciphertext noise the key owner's is, in bits: worst columns, every row clipped."""
+AT_THE_LIMIT = [
+    ("ckks-linear", 12, "linear", 10.5, 9.25),
+    ("ckks-linear-cubic", 4, "cubic", 9.5, 7.5),
+    ("ckks-linear-squared", 6, "squared", 10.5, 9.25),
+    ("ckks-mlp", 6, "linear", 9, 7.25),
+    ("ckks-mlp", 12, "linear", 9, 7.25),
+]
+"""Preset, limit of weights, loss error, and how many times the ciphertext noise the key owner's is, in bits: worst
+columns, every row clipped."""
 
 
 def opened(preset, loss, column):
@@ -73,11 +75,20 @@ def factors(preset, loss, column, pairs=PAIRS):
     return [added - np.log2(np.sqrt(np.mean(carried**2))) for added, carried in layers]
 
 
-@pytest.mark.parametrize("name", AT_THE_LIMIT)
-def test_the_key_owners_noise_covers_the_ciphertexts_at_the_limit_of_weights(name):
-    loss, worst_columns, every_row_clipped = AT_THE_LIMIT[name]
-    assert min(factors(PRESETS[name], loss, RARE)) > worst_columns
-    assert min(factors(PRESETS[name], loss, CLIPPED)) > every_row_clipped
+@pytest.mark.parametrize(("name", "limit", "loss", "worst_columns", "every_row_clipped"), AT_THE_LIMIT)
+def test_the_key_owners_noise_covers_the_ciphertexts_at_the_limit_of_weights(
+    name, limit, loss, worst_columns, every_row_clipped
+):
+    preset = PRESETS[name].for_weights(limit)
+    assert preset.weight_limit == limit
+    assert min(factors(preset, loss, RARE)) > worst_columns
+    assert min(factors(preset, loss, CLIPPED)) > every_row_clipped
+
+
+@pytest.mark.parametrize("preset", PRESETS.values(), ids=PRESETS)
+def test_both_ends_of_what_a_preset_allows_are_measured(preset):
+    measured = {limit for name, limit, *_ in AT_THE_LIMIT if name == preset.name}
+    assert measured == {preset.weight_limit, preset.largest_weight_limit}
 
 
 def test_noise_sized_from_first_weights_would_be_drowned_once_weights_have_grown():

@@ -34,7 +34,7 @@ SQUARE_ACTIVATION = (0.12, 0.5)
 
 INITIAL_DEVIATION = 0.01
 
-OUTPUT_SHARE = 1 / 3
+OUTPUT_SHARE = 1 / 2
 """Part of the weight limit that an output above hidden neurons has: what it reads is a square of what they read."""
 
 OVERSHOOT = 2.0

@@ -49,7 +49,9 @@ def loss_of(spec: TrainingSpec) -> str:
 
 def preset_of(spec: TrainingSpec) -> CkksPreset | None:
     """The CKKS preset of a resolved specification; None in clear training."""
-    return _preset(spec.encryption.preset) if spec.encryption.scheme == "ckks" else None
+    if spec.encryption.scheme != "ckks":
+        return None
+    return _preset(spec.encryption.preset).for_weights(spec.train.weight_limit)
 
 
 def plan(spec: TrainingSpec, rows: int) -> Plan:
@@ -78,10 +80,10 @@ def plan(spec: TrainingSpec, rows: int) -> Plan:
             f"Use preset `auto`, which takes {preset_for(spec.model.top.kind, loss_of(spec)).name}, "
             "with at most one hidden layer and no cubic error above it.",
         )
-        if spec.train.weight_limit > preset.weight_limit:
+        if spec.train.weight_limit > preset.largest_weight_limit:
             _refuse(
                 [f"train.weight_limit = {spec.train.weight_limit:g} is too large for preset {preset.name}"],
-                f"Use at most {preset.weight_limit:g}: range and noise are sized for it.",
+                f"Use at most {preset.largest_weight_limit:g}: range and noise are sized for it.",
             )
         if cap > ROOMY_VALUES_PER_KEY:
             _refuse([f"encryption.values_per_key = {cap} is too many"], f"Use at most {ROOMY_VALUES_PER_KEY}.")

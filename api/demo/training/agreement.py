@@ -138,6 +138,7 @@ def _text(table: DividedTable, training: Training, scheme: str, seed: int) -> st
         "[train]",
         f"epochs = {training.epochs}",
         f"batch_rows = {training.batch_rows}",
+        *([f"weight_limit = {training.weight_limit}"] if training.weight_limit else []),
         f"optimiser = {{ name = {_toml(training.optimiser)}, rate = {training.rate}"
         + (f", momentum = {training.momentum} }}" if training.optimiser == "sgd" else " }"),
         "[encryption]",

@@ -29,6 +29,8 @@ class Training:
     """Hidden layers of the top model; none: it is linear."""
     bottom: Bottom | None = None
     """The feature party's own network; None: its columns themselves are the embedding."""
+    weight_limit: float = 0.0
+    """Of the top model; 0: the preset's."""
 
     @property
     def layout(self) -> str:
@@ -118,9 +120,11 @@ def digits() -> DividedTable:
         # All training rows in one batch: ten outputs then stay under rho 0.10, though not under 0.05.
         training=Training(epochs=14, batch_rows=1438, rate=0.2, momentum=0.5),
         others=(
-            Training(24, 720, 0.07, optimiser="adam", hidden=(16,)),
+            Training(12, 720, 0.05, optimiser="adam", hidden=(32,), weight_limit=9),
             Training(20, 720, 0.03, optimiser="adam", bottom=Bottom(hidden=(32,), out=16)),
-            Training(24, 720, 0.03, optimiser="adam", hidden=(16,), bottom=Bottom(hidden=(32,), out=16)),
+            Training(
+                20, 720, 0.03, optimiser="adam", hidden=(32,), bottom=Bottom(hidden=(32,), out=16), weight_limit=9
+            ),
         ),
     )
 
