@@ -21,7 +21,7 @@ from api.peer.app import peer_app
 from api.request_log import RefusalLog, RequestIds, RequestInLine
 from parties.errors import PortInUse
 from parties.party import Party
-from parties.processes import close_memory
+from parties.processes import close_memory, give_memory_back
 from parties.settings import ServerSettings, load, token_hash
 from parties.wire.transport import KEEP_ALIVE_SECONDS
 
@@ -43,6 +43,7 @@ def serve(folder: Path) -> None:
     Raises SettingsError, PortInUse or PartyInUse before anything is started.
     """
     close_memory()  # it will hold rows and the seeds of this party's draws
+    give_memory_back()  # after each large message and result
     settings = load(folder)
     operator_token_hash = token_hash(folder)
     os.umask(0o077)

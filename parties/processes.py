@@ -1,4 +1,4 @@
-"""What the processes of a party share: their environment, memory closed to others, an end with whoever started them."""
+"""What the processes of a party share: their environment, what is done about memory, an end with their parent."""
 
 import ctypes
 import os
@@ -53,6 +53,9 @@ _ONE_THREAD: Final = dict.fromkeys(
 PARENT_ENDED: Final = 3
 """Exit code of a process whose pipe has closed."""
 _PR_SET_DUMPABLE: Final = 4
+_M_MMAP_THRESHOLD: Final = -3
+LARGE_BYTES: Final = 1 << 20
+"""A buffer from which on memory is given back as soon as it is freed."""
 
 
 def computing_environment() -> dict[str, str]:
@@ -71,6 +74,17 @@ def close_memory() -> None:
     if prctl is not None and prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0) != 0:
         number = ctypes.get_errno()
         raise OSError(number, f"this process's memory cannot be closed to others: {os.strerror(number)}")
+
+
+def give_memory_back() -> None:
+    """From here on each large buffer has pages of its own, which go back to the system when it is freed.
+
+    glibc raises the size that counts as large with each such buffer that is freed, up to 32 MiB, and keeps the pages of
+    smaller ones: a server would stay as large as the messages of its largest job. Elsewhere it is left to the system.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_M_MMAP_THRESHOLD, LARGE_BYTES)
 
 
 def at_hang_up(descriptor: int, then: Callable[[], object]) -> None:
