@@ -1,19 +1,21 @@
 """What the parties of a job agreed to bring, as a person reads it, from the specification in the operator API."""
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from vfl.kind import Kind
 
 SHOWN_COLUMNS = 12
 EACH_CLIENT = "each client"
 USES = {
-    "dataset": "rows",
     "test": "test rows",
     "validation": "validation rows",
     "public": "public rows",
     "shared": "shared rows",
     "first": "rows of the first model",
 }
-"""Keys of [data.*] and what the data set they name is for."""
+"""What a table is for that holds no training rows of its party."""
 
 
 class TableUse(NamedTuple):
@@ -27,17 +29,24 @@ class TableUse(NamedTuple):
     label: str
 
 
+def kind_in(job: dict[str, Any]) -> "Kind[Any, Any]":
+    """The kind of a job that the operator API tells of."""
+    from vfl.kinds import KINDS  # noqa: PLC0415 - numpy, which a command that asks nothing can do without
+
+    return KINDS[job["specification"]["job"]["protocol"]]
+
+
 def brought(specification: dict[str, Any]) -> Iterator[TableUse]:
     """Every party of the roster, the coordinator first."""
-    roster, model, data = specification["roster"], specification["model"], specification["data"]
-    roles = {roster[role]: role for role in ("label", "aggregator") if role in roster}
-    roles |= {party: role.removesuffix("s") for role in ("features", "clients") for party in roster.get(role, ())}
-    for party, role in roles.items():
-        given = data.get(party, {})
-        named = [(given[key], use) for key, use in USES.items() if given.get(key)]
-        sets = ", ".join(name if use == "rows" else f"{name} ({use})" for name, use in named)
-        columns, label = given.get("columns", model.get("columns", ())), given.get("label", model.get("label", ""))
-        yield TableUse(party, role, sets, list(columns) if sets else [], label if sets else "")
+    from vfl.kinds import spec_of  # noqa: PLC0415
+
+    spec = spec_of(specification)
+    for party in spec.parties:
+        tables = spec.tables_of(party)
+        sets = [table.dataset if use == "rows" else f"{table.dataset} ({USES[use]})" for use, table in tables.items()]
+        columns = next((list(table.columns) for table in tables.values()), [])
+        label = next((table.label for table in tables.values() if table.label), "")
+        yield TableUse(party, spec.role_of(party).value, ", ".join(sets), columns, label)
 
 
 def reveals(job: dict[str, Any]) -> list[dict[str, Any]]:

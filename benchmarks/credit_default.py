@@ -25,10 +25,9 @@ from numpy.typing import NDArray
 
 from api.demo.training.baselines import JoinedRows, label_party_alone, same_model_in_clear
 from vfl.flow import run_together
-from vfl.planning.training import plan, preset_of, resolve
-from vfl.protocols import PROTOCOLS
+from vfl.kinds import flow_of, read_spec_as
+from vfl.planning.training import plan, resolve
 from vfl.setup import Setup, Table
-from vfl.spec.job import read_spec_as
 from vfl.spec.training import TrainingSpec
 
 DATA = Path(__file__).parents[2] / "shared" / "data" / "credit-default"
@@ -77,12 +76,10 @@ def run(
 
     rows = JoinedRows(own, features, labels, draw("joint"), {party: draw(party) for party in spec.parties})
     tables = {LABEL: Table(bytes(32), own, labels), FEATURE: Table(bytes(32), features)}
-    roles, start = PROTOCOLS[spec.entry]().roles, time.perf_counter()
+    start = time.perf_counter()
     together = run_together(
         {
-            party: roles[spec.role_of(party)](
-                Setup(spec, party, {"rows": table}, rows.joint_seed, rows.private_seeds[party], preset_of(spec))
-            )
+            party: flow_of(Setup(spec, party, {"rows": table}, rows.joint_seed, rows.private_seeds[party]))
             for party, table in tables.items()
         }
     )

@@ -24,6 +24,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import polars as pl
@@ -41,19 +42,18 @@ from api.demo.folder import write_parties
 from api.demo.servers import Servers, free_ports
 from api.demo.training.agreement import MAXIMUM_RHO, Agreement, Floor
 from api.demo.training.tables import FEATURE_PARTY, LABEL_PARTY, DividedTable, Training
-from crypto.ckks_parameters import CkksPreset
+from crypto.ckks_parameters import PRESETS
 from vfl.flow import Flow, Report, Together, run_together
+from vfl.kinds import read_spec_as
 from vfl.models.polynomial import Numbers, load_tensors
 from vfl.models.scaling import Scaling
 from vfl.planning.training import plan, preset_of, resolve
-from vfl.protocols.ckks_training import PROTOCOL
+from vfl.protocols.ckks_training import ROLES
 from vfl.protocols.label_side import LabelSide
 from vfl.reports import Outcome, StepDone
 from vfl.schedule import held_out
 from vfl.setup import Setup, Table
-from vfl.spec.job import read_spec_as
-from vfl.spec.sections import Role
-from vfl.spec.training import TrainingSpec
+from vfl.spec.training import TrainingRole, TrainingSpec
 
 ROUNDS = 3
 HTTP_STEPS = 66
@@ -73,20 +73,17 @@ def marked(flow: Flow[Outcome], mark: Callable[[], None]) -> Flow[Outcome]:
             return stop.value  # type: ignore[no-any-return]
 
 
-def in_process(
-    spec: TrainingSpec, preset: CkksPreset | None = None, mark: Callable[[], None] = lambda: None
-) -> Together[Outcome]:
+def in_process(spec: TrainingSpec, mark: Callable[[], None] = lambda: None) -> Together[Outcome]:
     """Both roles in this process; `mark` is called when the label party has done a step."""
     columns, labels = table()
-    used = preset or preset_of(spec)
 
     def setup(me: str, mine: Floats, targets: Floats | None) -> Setup[TrainingSpec]:
-        return Setup(spec, me, {"rows": Table(SEED, mine, targets)}, SEED, SEED, used)
+        return Setup(spec, me, {"rows": Table(SEED, mine, targets)}, SEED, SEED)
 
     return run_together(
         {
-            "label-party": marked(PROTOCOL.roles[Role.LABEL](setup("label-party", np.zeros((ROWS, 0)), labels)), mark),
-            "feature-party": PROTOCOL.roles[Role.FEATURE](setup("feature-party", columns, None)),
+            "label-party": marked(ROLES[TrainingRole.LABEL](setup("label-party", np.zeros((ROWS, 0)), labels)), mark),
+            "feature-party": ROLES[TrainingRole.FEATURE](setup("feature-party", columns, None)),
         }
     )
 
@@ -210,12 +207,10 @@ def gradient_error(case: Case) -> float:
     """
     spec = case.specification(1)
     preset = preset_of(spec)
-    assert preset is not None  # noqa: S101 - the specification asks for ckks
-    encrypted = load_tensors(
-        in_process(spec, replace(preset, noise=0.0, output_noise=0.0)).results["label-party"].state
-    )
+    with patch.dict(PRESETS, {preset.name: replace(preset, noise=0.0, output_noise=0.0)}):
+        encrypted = load_tensors(in_process(spec).results["label-party"].state)
     columns, labels = table()
-    side = LabelSide(Setup(spec, "label-party", {"rows": Table(SEED, np.zeros((ROWS, 0)), labels)}, SEED, SEED, preset))
+    side = LabelSide(Setup(spec, "label-party", {"rows": Table(SEED, np.zeros((ROWS, 0)), labels)}, SEED, SEED))
     before = side.top.tensors()
     rows = held_out(SEED, ROWS, spec.split.test)[0]
     numbers = Numbers()

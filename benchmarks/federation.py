@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 from sklearn.datasets import load_digits
 
 from vfl.flow import run_together
+from vfl.kinds import spec_of
 from vfl.messages import RoundReply
-from vfl.protocols.rounds import PROTOCOL
+from vfl.protocols.rounds import ROLES
 from vfl.reports import Outcome, RoundDone
 from vfl.schedule import batch_sizes, permutation
 from vfl.setup import Setup, Table
-from vfl.spec.job import spec_of
 from vfl.spec.rounds import RoundsSpec
 
 MNIST = Path(__file__).parents[2] / "shared" / "data" / "mnist"
@@ -158,7 +158,7 @@ class Run:
 
 def run(given: Mapping[str, Setup[RoundsSpec]], *, keep_replies: bool = False) -> Run:
     """All roles of one job, in this process: the code that runs between processes."""
-    roles = {party: PROTOCOL.roles[setup.spec.role_of(party)](setup) for party, setup in given.items()}
+    roles = {party: ROLES[setup.spec.role_of(party)](setup) for party, setup in given.items()}
     together = run_together(roles, keep_messages=keep_replies)
     outcome = together.results[HUB]
     up = sum(sent.payload_bytes for sent in together.transcript if sent.receiver == HUB)

@@ -9,9 +9,9 @@ import tenseal
 import torch
 from numpy.typing import NDArray
 
+from vfl.kinds import read_spec_as
 from vfl.models.polynomial import CUBIC_ERROR, LINEAR_ERROR, SQUARE_ACTIVATION
 from vfl.planning.training import resolve
-from vfl.spec.job import read_spec_as
 from vfl.spec.training import TrainingSpec
 
 Floats = NDArray[np.float64]

@@ -42,8 +42,8 @@ from parties.wire.control import (
 )
 from parties.wire.envelopes import POST_LIMIT, Envelope, EnvelopeReader, Outgoing
 from parties.wire.outbox import Reply
+from vfl.kinds import read_spec_as
 from vfl.planning.training import resolve
-from vfl.spec.job import read_spec_as
 from vfl.spec.training import TrainingSpec
 
 LABEL, HONEST, FEATURE, STRANGER = "bank", "lender", "telco", "127.0.0.9"

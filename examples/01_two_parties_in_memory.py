@@ -11,10 +11,9 @@ import numpy as np
 from sklearn.datasets import load_wine
 
 from vfl.flow import run_together
-from vfl.planning.training import preset_of, resolve
-from vfl.protocols import PROTOCOLS
+from vfl.kinds import flow_of, read_spec_as
+from vfl.planning.training import resolve
 from vfl.setup import Setup, Table
-from vfl.spec.job import read_spec_as
 from vfl.spec.training import TrainingSpec
 
 SPEC = """
@@ -47,8 +46,8 @@ for party in spec.parties:
     columns = wine.data[:, [wine.feature_names.index(name) for name in spec.data[party].columns]]
     labels = wine.target.astype(np.float64) if party == spec.roster.label else None
     table = Table(ids_digest=bytes(32), columns=columns, labels=labels)
-    setup = Setup(spec, party, {"rows": table}, joint_seed=b"both", private_seed=party.encode(), preset=preset_of(spec))
-    roles[party] = PROTOCOLS[spec.entry]().roles[spec.role_of(party)](setup)
+    setup = Setup(spec, party, {"rows": table}, joint_seed=b"both", private_seed=party.encode())
+    roles[party] = flow_of(setup)
 
 together = run_together(roles)
 print(*str(together).splitlines()[:8], sep="\n")

@@ -5,8 +5,8 @@ Both sides compute this alike from the specification and the number of rows; no 
 # ruff: noqa: INP001, T201
 
 from vfl.errors import ImpossibleJob
+from vfl.kinds import read_spec_as
 from vfl.planning.training import plan, resolve
-from vfl.spec.job import read_spec_as
 from vfl.spec.training import TrainingSpec
 
 SPEC = """

@@ -13,10 +13,9 @@ import torch
 from sklearn.datasets import load_breast_cancer
 
 from vfl.flow import run_together
-from vfl.planning.training import plan, preset_of, resolve
-from vfl.protocols import PROTOCOLS
+from vfl.kinds import flow_of, read_spec_as
+from vfl.planning.training import plan, resolve
 from vfl.setup import Setup, Table
-from vfl.spec.job import read_spec_as
 from vfl.spec.training import TrainingSpec
 
 SPEC = """
@@ -45,9 +44,9 @@ cells, roles = load_breast_cancer(), {}
 for party in spec.parties:
     columns = cells.data[:, [cells.feature_names.tolist().index(name) for name in spec.data[party].columns]]
     labels = cells.target.astype(np.float64) if party == spec.roster.label else None
-    table, seed, preset = Table(bytes(32), columns, labels), party.encode(), preset_of(spec)
-    setup = Setup(spec, party, {"rows": table}, joint_seed=b"both", private_seed=seed, preset=preset, bottom=bottom)
-    roles[party] = PROTOCOLS[spec.entry]().roles[spec.role_of(party)](setup)
+    table, seed = Table(bytes(32), columns, labels), party.encode()
+    setup = Setup(spec, party, {"rows": table}, joint_seed=b"both", private_seed=seed, bottom=bottom)
+    roles[party] = flow_of(setup)
 
 for line in plan(spec, len(cells.target)).reveals:
     if line.receiver == "laboratory" and line.grain == "per row":

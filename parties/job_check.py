@@ -14,15 +14,13 @@ from parties.errors import PolicyRefused
 from parties.limits import check_steps
 from parties.policy import FLOOR, check_model, check_plan
 from parties.settings import Acceptance
+from vfl.kind import one_of_each_role
+from vfl.kinds import kind_of
 from vfl.messages import Grain
 from vfl.notices import Notice
-from vfl.planning import planner
-from vfl.planning.model_size import model_bytes
 from vfl.planning.plan import Forecast, Plan
-from vfl.routes import routes_of
 from vfl.spec.job import JobSpec
-from vfl.spec.rounds import RoundsSpec
-from vfl.spec.sections import PartyId, Role
+from vfl.spec.sections import PartyId
 
 NOT_REHEARSED = Notice(
     "warning", "not_rehearsed", "the model is too large to rehearse its messages here: their bytes are not forecast"
@@ -82,13 +80,12 @@ class JobCheck(msgspec.Struct, frozen=True):
 
 def check(spec: JobSpec, rows: int | None = None) -> JobCheck:
     """`rows` are what the feature and label party share, or what each client has. Raises ImpossibleJob."""
-    spec = planner.resolve(spec)
+    kind = kind_of(spec)
+    spec = kind.resolve(spec)
     check_steps(spec, rows or 0)
-    # How often a message of rounds is sent does not depend on rows.
-    plans = _plans(spec, rows or 0) if rows or isinstance(spec, RoundsSpec) else {}
-    forecast = _forecast(spec) if isinstance(spec, RoundsSpec) and is_rehearsed(spec) else None
+    plans = _plans(spec, rows or 0) if rows or kind.plans_without_rows else {}
+    forecast = kind.rehearse(spec) if is_rehearsed(spec) else None
     plan = next(iter(plans.values()), None)
-    rounds = spec if isinstance(spec, RoundsSpec) else None
     return JobCheck(
         name=spec.job.name,
         protocol=spec.job.protocol,
@@ -97,33 +94,30 @@ def check(spec: JobSpec, rows: int | None = None) -> JobCheck:
         rows=rows,
         sides=_sides(spec),
         learned=_learned(spec, plan),
-        steps=rounds.rounds.rounds if rounds else plan.steps if plan else None,
-        cohort=rounds.cohort if rounds else None,
-        parts=rounds.rounds.parts if rounds else (),
+        steps=plan.steps if plan else None,
+        cohort=spec.cohort,
+        parts=spec.parts,
         forecast=forecast,
-        payload_bytes=plan.payload_bytes if plan and not rounds else None,
+        payload_bytes=(plan.payload_bytes or None) if plan else None,
         must_accept=tuple(_must_accept(spec, plans)),
-        waived=rounds.rounds.allow if rounds else (),
+        waived=spec.waived,
         warnings=(
-            *planner.warnings(spec, plan, forecast),
-            *(() if rounds is None or forecast else (NOT_REHEARSED,)),
+            *kind.warnings(spec, plan, forecast),
+            *((NOT_REHEARSED,) if kind.can_rehearse and forecast is None else ()),
         ),
     )
 
 
-def is_rehearsed(spec: RoundsSpec) -> bool:
-    """Whether the network is small enough to run two made-up rounds of four parties for a forecast of bytes."""
-    return model_bytes(spec, spec.roster.aggregator) <= REHEARSED_BYTES
+def is_rehearsed(spec: JobSpec) -> bool:
+    """Whether the model is small enough to run the job's roles on made-up rows for a forecast of bytes."""
+    kind = kind_of(spec)
+    return kind.can_rehearse and kind.model_bytes(spec, spec.coordinator) <= REHEARSED_BYTES
 
 
 def _plans(spec: JobSpec, rows: int) -> dict[PartyId, Plan]:
-    """One per role: parties of one role plan alike."""
-    asked = (party for party in _one_of_each_role(spec) if spec.role_of(party) is not Role.AGGREGATOR)
-    return {party: planner.plan(spec, party, rows) for party in asked}
-
-
-def _one_of_each_role(spec: JobSpec) -> tuple[PartyId, ...]:
-    return tuple({spec.role_of(party): party for party in reversed(spec.parties)}.values())
+    """Of one party of each role that brings rows."""
+    asked = (party for party in one_of_each_role(spec).values() if "rows" in spec.tables_of(party))
+    return {party: kind_of(spec).plan(spec, party, rows) for party in asked}
 
 
 def _sides(spec: JobSpec) -> tuple[Side, ...]:
@@ -133,7 +127,7 @@ def _sides(spec: JobSpec) -> tuple[Side, ...]:
             role=role.value,
             parties=(of_role := tuple(party for party in spec.parties if spec.role_of(party) is role)),
             brings=tuple(spec.tables_of(of_role[0])),
-            sends=tuple(dict.fromkeys(r.message.kind() for r in routes_of(spec) if r.sender is role)),
+            sends=tuple(dict.fromkeys(r.message.kind() for r in kind_of(spec).routes(spec) if r.sender is role)),
         )
         for role in roles
     )
@@ -142,7 +136,7 @@ def _sides(spec: JobSpec) -> tuple[Side, ...]:
 def _learned(spec: JobSpec, plan: Plan | None) -> tuple[Learned, ...]:
     values = {line.message: line.values for line in plan.reveals} if plan else {}
     found = []
-    for route in routes_of(spec):
+    for route in kind_of(spec).routes(spec):
         reveals, kind = route.message.reveals, route.message.kind()
         if reveals.grain is not Grain.NOTHING:
             ends = (route.sender.value, route.receiver.value)
@@ -150,22 +144,6 @@ def _learned(spec: JobSpec, plan: Plan | None) -> tuple[Learned, ...]:
                 Learned(kind, *ends, reveals.learns, reveals.grain.value, reveals.protection, values.get(kind))
             )
     return tuple(found)
-
-
-def _forecast(spec: RoundsSpec) -> Forecast:
-    from vfl.rehearsal import parameters_in, rehearse, without_parts  # noqa: PLC0415 - torch, for rounds only
-
-    sizes = rehearse(spec)
-    plain = rehearse(without_parts(spec)) if spec.rounds.parts or spec.rounds.secure_sum else sizes
-    tasks, clients = spec.cohort * spec.rounds.rounds, len(spec.roster.clients)
-    once = min(tasks, clients)
-    return Forecast(
-        parameters=parameters_in(spec),
-        **msgspec.structs.asdict(sizes),
-        without_parts={"down": plain.down, "up": plain.up},
-        total_down=tasks * sizes.down + once * sizes.once_down + clients * sizes.published,
-        total_up=tasks * sizes.up + once * sizes.once_up,
-    )
 
 
 def _must_accept(spec: JobSpec, plans: dict[PartyId, Plan]) -> Any:
@@ -178,7 +156,7 @@ def _must_accept(spec: JobSpec, plans: dict[PartyId, Plan]) -> Any:
             if brought.leaves:
                 yield f'acceptance.handed_out of {party}: "{brought.dataset}", as its rows go to every peer'
     rules: list[Callable[[Acceptance], object]] = [
-        partial(check_model, spec, party) for party in _one_of_each_role(spec)
+        partial(check_model, spec, party) for party in one_of_each_role(spec).values()
     ]
     rules += [partial(check_plan, plan, party) for party, plan in plans.items()]
     for rule in rules:

@@ -12,8 +12,8 @@ from parties import limits, policy
 from parties.settings import PartySettings
 from parties.storage.database import Job, now
 from parties.tables import datasets
+from vfl.kinds import kind_of
 from vfl.notices import Notice
-from vfl.planning import planner
 from vfl.planning.plan import Plan
 from vfl.spec.job import JobSpec
 from vfl.spec.sections import PartyId
@@ -34,7 +34,8 @@ class Judgement:
     def notices(self) -> list[Notice]:
         """What tables and specification tell this party's operator."""
         told = [notice for table in self.tables.values() for notice in table.notices]
-        return [*told, *planner.warnings(self.spec, self.plan, classes_held=self._classes_held)]
+        warnings = kind_of(self.spec).warnings(self.spec, self.plan, classes_held=self._classes_held)
+        return [*told, *warnings]
 
     @property
     def _classes_held(self) -> int | None:
@@ -68,7 +69,7 @@ def judge(spec: JobSpec, me: PartyId, folder: Path, settings: PartySettings) -> 
         spec = msgspec.structs.replace(spec, job=job)
     rows = tables["rows"].rows if "rows" in tables else 0
     limits.check_steps(spec, rows)
-    plan = planner.plan(spec, me, rows)
+    plan = kind_of(spec).plan(spec, me, rows)
     return Judgement(spec, tables, plan, policy.check_plan(plan, me, settings.acceptance))
 
 

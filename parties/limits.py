@@ -12,8 +12,9 @@ import msgspec
 
 from parties.wire.envelopes import CONTROL_LIMIT
 from vfl.errors import ImpossibleJob, SpecError
-from vfl.planning.model_size import model_bytes
-from vfl.spec.job import JobSpec, read_spec
+from vfl.kind import one_of_each_role
+from vfl.kinds import kind_of, read_spec
+from vfl.spec.job import JobSpec
 
 SPEC_BYTES = CONTROL_LIMIT - (1 << 10)
 """A proposal is one control message; the rest of it is the commitment and what its coordinator fills in."""
@@ -129,8 +130,8 @@ def check_limits(spec: JobSpec) -> None:
                     raise SpecError(f"job specification: {key} is {_short(value)}; {most} is the most it can be")
             case tuple() if key.rpartition(".")[2] in WIDTHS and len(value) > LAYERS:
                 raise SpecError(f"job specification: {key} has {len(value)} layers; {LAYERS} is the most")
-    for party in {spec.role_of(party): party for party in spec.parties}.values():
-        size = model_bytes(spec, party)
+    for party in one_of_each_role(spec).values():
+        size = kind_of(spec).model_bytes(spec, party)
         if size > MODEL_BYTES:
             raise SpecError(
                 f"job specification: the model of {party} has {_short(size)} bytes; {MODEL_BYTES} is the most",
@@ -143,9 +144,8 @@ def check_steps(spec: JobSpec, rows: int) -> None:
     steps = spec.steps_on(rows)
     if steps > STEPS:
         raise ImpossibleJob(
-            f"{rows} rows in batches of {spec.train.batch_rows} are {steps} steps over the whole job; "
-            f"{STEPS} is the most",
-            fix="Raise train.batch_rows, or lower the number of epochs or rounds.",
+            f"{rows} rows make {steps} steps over the whole job; {STEPS} is the most",
+            fix="Take larger batches, or fewer epochs or rounds.",
         )
 
 

@@ -60,9 +60,9 @@ from parties.wire.rate_limit import Quota
 from parties.wire.transport import SHORTEST_EXCHANGE_SECONDS, Answer, HttpTransport, Transport
 from parties.worker.mailbox import Room
 from vfl.errors import ImpossibleJob, JobError
+from vfl.kinds import decode_spec, kind_of
 from vfl.notices import Notice
-from vfl.planning import planner
-from vfl.spec.job import JobSpec, decode_spec
+from vfl.spec.job import JobSpec
 from vfl.spec.sections import PartyId
 
 LOCK_FILE = "party.lock"
@@ -126,7 +126,8 @@ class Party:
         known = self._submitted(idempotency_key, digest)
         if known is not None:
             return known
-        spec = planner.resolve(limits.read_limited(text))
+        spec = limits.read_limited(text)
+        spec = kind_of(spec).resolve(spec)
         self._check_proposer(spec)
         with self._judging:
             judgement = judge(spec, self.name, self.folder, self.settings)
@@ -260,8 +261,8 @@ class Party:
 
     def _bring(self, job: str, spec: JobSpec) -> dict[str, Table]:
         """The same questions the coordinator asked itself, with this party's own tables and policy. Raises JobError."""
-        if planner.resolve(spec) != spec:
-            raise ImpossibleJob("the proposal leaves its preset or cap per key open")
+        if kind_of(spec).resolve(spec) != spec:
+            raise ImpossibleJob("the proposal leaves open what its coordinator fills in")
         with self._judging:
             judgement = judge(spec, self.name, self.folder, self.settings)
         judgement.warn_of_floors(job)
@@ -284,7 +285,8 @@ class Party:
         supervisor = self._supervisor(job, spec, agreement)
         # A job that needs this party does not outlive its server, and what is drawn for it is not written down.
         kept = None if self.name in spec.required_parties else msgspec.msgpack.encode(agreement)
-        self._store.add(job, spec.encoded(), kept, idempotency_key, digest)
+        from_peer = self.name != spec.coordinator
+        self._store.add(job, spec.encoded(), kept, idempotency_key, digest, from_peer=from_peer)
         self._keep(supervisor)
         return supervisor
 

@@ -2,7 +2,7 @@
 
 from parties.errors import PolicyRefused
 from parties.settings import Acceptance
-from vfl.planning.model_size import model_bytes
+from vfl.kinds import kind_of
 from vfl.planning.plan import Plan
 from vfl.spec.job import JobSpec
 from vfl.spec.sections import PartyId, TableUse
@@ -30,7 +30,7 @@ def check_agreement(spec: JobSpec, me: PartyId, acceptance: Acceptance) -> None:
 
 def check_model(spec: JobSpec, me: PartyId, acceptance: Acceptance) -> None:
     """The rule about the model's size, counted without building it. Raises PolicyRefused."""
-    size, most = model_bytes(spec, me), acceptance.maximum_model_bytes
+    size, most = kind_of(spec).model_bytes(spec, me), acceptance.maximum_model_bytes
     if size > most:
         text = f"its part of the model would have {size} bytes, more than {most}"
         _refuse(me, "maximum_model_bytes", text, "propose fewer or narrower layers, or raise it")

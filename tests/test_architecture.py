@@ -43,7 +43,7 @@ def test_the_import_contracts_hold() -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["vfl", "vfl.planning.planner", "vfl.routes", "vfl.protocols", "crypto", "crypto.ckks_parameters"]
+    "module", ["vfl", "vfl.kinds", "vfl.routes", "vfl.protocols", "crypto", "crypto.ckks_parameters"]
 )
 def test_what_a_server_plans_with_loads_neither_tensors_nor_ciphertexts(module: str) -> None:
     assert loaded_by(module).isdisjoint(HEAVY)

@@ -6,7 +6,7 @@ Five minutes, top to bottom:
 - `messages`, `routes` - everything that may ever leave a party, to whom, and what it tells.
 - `flow` - a protocol role is a generator of Send, Receive and Report; `run_together` runs roles in memory.
 - `protocols` - one page per protocol: `split_training` in clear, `ckks_training` on ciphertexts.
-- `planner` - what a job will open, send and cost, and why it may be impossible, before it runs.
+- `kinds` - the kinds of job by name: what each reads, plans, sends and runs.
 
 Importing this package loads neither torch nor an encryption library.
 """

@@ -1,12 +1,14 @@
 """Every message that may leave a party while it learns, and what its receiver can read out of it.
 
 This file and `routes.py` are the privacy surface: whoever reads both knows all that can ever cross, to whom, and what
-it tells. Messages are closed msgspec structs in one tagged union, encoded as MessagePack; a body is decoded only in the
-receiver's worker process. Arrays travel as raw little-endian bytes: NaN or a wrong length is the role's to judge.
+it tells; a job kind in one file may hold messages and routes of its own. Messages are closed msgspec structs, encoded
+as MessagePack; a body is decoded only in the receiver's worker process. Arrays travel as raw little-endian bytes: NaN
+or a wrong length is the role's to judge.
 """
 
 import enum
-from typing import Any, ClassVar
+import functools
+from typing import ClassVar
 
 import msgspec
 
@@ -31,10 +33,20 @@ class Reveals(msgspec.Struct, frozen=True):
     protection: str = ""
 
 
+MESSAGES: dict[str, "type[Message]"] = {}
+"""Every message by its kind; a class enters when it is made."""
+
+
 class Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Anything that crosses. A subclass without `reveals` fails the tests."""
 
     reveals: ClassVar[Reveals]
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        if cls.kind() in MESSAGES:
+            raise TypeError(f"there are two messages of kind {cls.kind()}")
+        MESSAGES[cls.kind()] = cls
 
     @classmethod
     def kind(cls) -> str:
@@ -340,44 +352,12 @@ class UnmaskShares(Message, frozen=True, tag=True):
     masking_keys: tuple[tuple[str, bytes], ...]
 
 
-MESSAGES: dict[str, type[Message]] = {
-    message.kind(): message
-    for message in (
-        RowsDigest,
-        HeldOut,
-        Embedding,
-        CutGradient,
-        StepApplied,
-        EvaluationRows,
-        PublicKeys,
-        EncryptedEmbedding,
-        MaskedGradient,
-        OpenedGradient,
-        EncryptedError,
-        EncryptedEvaluation,
-        MaskedScores,
-        OpenedScores,
-        ClientReady,
-        ColumnScaling,
-        RoundTask,
-        RoundReply,
-        Published,
-        SharedRows,
-        EvaluationTask,
-        SumTask,
-        PairKey,
-        PairKeys,
-        SealedShares,
-        MaskedReply,
-        UnmaskTask,
-        UnmaskShares,
-    )
-}
-
 _ENCODER = msgspec.msgpack.Encoder()
-_DECODERS: dict[str, msgspec.msgpack.Decoder[Any]] = {
-    kind: msgspec.msgpack.Decoder(message) for kind, message in MESSAGES.items()
-}
+
+
+@functools.cache
+def _decoder(message: type[Message]) -> msgspec.msgpack.Decoder[Message]:
+    return msgspec.msgpack.Decoder(message)
 
 
 def encode(message: Message) -> bytes:
@@ -386,11 +366,9 @@ def encode(message: Message) -> bytes:
 
 def decode(kind: str, body: bytes | memoryview) -> Message:
     """A body as the message its envelope names. Raises RemoteProtocolError for anything else."""
-    decoder = _DECODERS.get(kind)
-    if decoder is None:
+    if kind not in MESSAGES:
         raise RemoteProtocolError(f"the peer sent a message of the unknown kind {kind!r}")
     try:
-        message: Message = decoder.decode(body)
+        return _decoder(MESSAGES[kind]).decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:  # the second: text that is not UTF-8
         raise RemoteProtocolError(f"the peer's {kind} cannot be read: {error}") from error
-    return message

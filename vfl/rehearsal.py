@@ -12,13 +12,14 @@ import numpy as np
 from vfl.flow import run_together
 from vfl.horizontal.network import network_of
 from vfl.messages import Published
-from vfl.protocols.rounds import PROTOCOL
+from vfl.planning.plan import Forecast
+from vfl.protocols.rounds import ROLES
 from vfl.reports import RoundDone
 from vfl.schedule import philox
 from vfl.setup import Setup, Table
-from vfl.spec.rounds import RoundsSpec
+from vfl.spec.rounds import RoundsRole, RoundsSpec
 from vfl.spec.rounds_settings import Stop
-from vfl.spec.sections import PartyId, Role
+from vfl.spec.sections import PartyId
 
 CLIENTS = 3
 MOST_CLIENTS = 30
@@ -50,10 +51,25 @@ def parameters_in(spec: RoundsSpec) -> int:
     return sum(parameter.numel() for parameter in network_of(spec, SEED).parameters())
 
 
+def forecast(spec: RoundsSpec) -> Forecast:
+    """The bytes of the whole job, should every round run. Raises ImpossibleJob where the network cannot be built."""
+    sizes = rehearse(spec)
+    plain = rehearse(without_parts(spec)) if spec.parts or spec.rounds.secure_sum else sizes
+    tasks, clients = spec.cohort * spec.rounds.rounds, len(spec.roster.clients)
+    once = min(tasks, clients)
+    return Forecast(
+        parameters=parameters_in(spec),
+        **msgspec.structs.asdict(sizes),
+        without_parts={"down": plain.down, "up": plain.up},
+        total_down=tasks * sizes.down + once * sizes.once_down + clients * sizes.published,
+        total_up=tasks * sizes.up + once * sizes.once_up,
+    )
+
+
 def rehearse(spec: RoundsSpec) -> Sizes:
     """Raises ImpossibleJob where the network cannot be built, and what else a role would raise before its first row."""
     small = _small(spec)
-    roles = {party: PROTOCOL.roles[small.role_of(party)](_setup(small, party)) for party in small.parties}
+    roles = {party: ROLES[small.role_of(party)](_setup(small, party)) for party in small.parties}
     together = run_together(roles)
     hub, clients = small.roster.aggregator, small.roster.clients
     down, up, published = [0] * (ROUNDS + 1), [0] * (ROUNDS + 1), 0
@@ -121,5 +137,5 @@ def _setup(spec: RoundsSpec, party: PartyId) -> Setup[RoundsSpec]:
         columns = draws.uniform(ranges[:, 0], ranges[:, 1], (rows, spec.inputs))
         labels = (np.arange(rows) % max(spec.outputs, 2)).astype(np.float64)
         tables[use] = Table(bytes(32), columns, labels if use != "public" else None)
-    seed = party.encode() if spec.role_of(party) is Role.CLIENT else SEED
+    seed = party.encode() if spec.role_of(party) is RoundsRole.CLIENT else SEED
     return Setup(spec, party, tables, SEED, seed)

@@ -36,9 +36,9 @@ from vfl.messages import (
     UnmaskShares,
     UnmaskTask,
 )
-from vfl.spec.job import JobSpec
-from vfl.spec.rounds import RoundsSpec
-from vfl.spec.sections import PartyId, Role
+from vfl.spec.rounds import RoundsRole, RoundsSpec
+from vfl.spec.sections import Role
+from vfl.spec.training import TrainingRole, TrainingSpec
 
 
 @dataclass(frozen=True)
@@ -50,8 +50,8 @@ class Route:
     message: type[Message]
 
 
-F, L = Role.FEATURE, Role.LABEL
-A, C = Role.AGGREGATOR, Role.CLIENT
+F, L = TrainingRole.FEATURE, TrainingRole.LABEL
+A, C = RoundsRole.AGGREGATOR, RoundsRole.CLIENT
 
 ROUTES: dict[str, tuple[Route, ...]] = {
     "split_training": (
@@ -103,17 +103,15 @@ ONLY_EMBEDDINGS: frozenset[type[Message]] = frozenset({CutGradient, EncryptedErr
 """Messages of layout `embeddings`: where no bottom model learns, no error goes back."""
 
 
-def routes_of(spec: JobSpec) -> tuple[Route, ...]:
-    """The routes of one job: those of its protocol that its layout and split use."""
-    if isinstance(spec, RoundsSpec):
-        return _of_rounds(spec)
+def routes_of_training(spec: TrainingSpec) -> tuple[Route, ...]:
+    """The routes of its protocol that its layout and split use."""
     unused = ONLY_EMBEDDINGS if spec.model.layout == "features" else frozenset({StepApplied})
     if not spec.split.stratify:
         unused |= {HeldOut}
     return tuple(route for route in ROUTES[spec.entry] if route.message not in unused)
 
 
-def _of_rounds(spec: RoundsSpec) -> tuple[Route, ...]:
+def routes_of_rounds(spec: RoundsSpec) -> tuple[Route, ...]:
     """Under secure sums a client's parameters leave as MaskedReply and in no other message."""
     unused: set[type[Message]] = {RoundReply} if spec.rounds.secure_sum else set()
     if spec.shared_data is None or spec.shared_data.rule != "share":
@@ -124,11 +122,3 @@ def _of_rounds(spec: RoundsSpec) -> tuple[Route, ...]:
         unused.add(EvaluationTask)
     routes = ROUTES["rounds"] + (ROUTES["secure_sum"] if spec.pools else ())
     return tuple(route for route in routes if route.message not in unused)
-
-
-def allowed(spec: JobSpec, sender: PartyId, receiver: PartyId, kind: str) -> bool:
-    """May `sender` send `receiver` a message of this kind under this job?"""
-    if receiver not in spec.peers_of(sender) if sender in spec.parties else True:
-        return False
-    roles = (spec.role_of(sender), spec.role_of(receiver))
-    return any((r.sender, r.receiver) == roles and r.message.kind() == kind for r in routes_of(spec))

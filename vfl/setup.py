@@ -7,13 +7,12 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from crypto.ckks_parameters import CkksPreset
 from vfl.schedule import Batch, batches, held_out
-from vfl.spec.rounds import RoundsSpec
+from vfl.spec.job import JobSpec
 from vfl.spec.sections import PartyId, Role
 from vfl.spec.training import TrainingSpec
 
-S = TypeVar("S", TrainingSpec, RoundsSpec)
+S = TypeVar("S", bound=JobSpec)
 
 
 @dataclass(frozen=True)
@@ -61,7 +60,6 @@ class Setup(Generic[S]):
     """Drawn by both sides: batch order and held-out rows."""
     private_seed: bytes = field(repr=False)
     """This party's own: initial weights."""
-    preset: CkksPreset | None = None
     bottom: Callable[[int, int], Any] | None = None
     """Makes this party's own bottom module, for bottoms of kind `private`."""
     first_model: bytes = field(default=b"", repr=False)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from api.agreement import brought, listed, reveals
+from api.agreement import brought, kind_in, listed, reveals
 from api.cli.check import check
 from api.cli.connection import PartyOption, ServerOption, TokenFileOption, connected
 from api.cli.output import (
@@ -271,8 +271,8 @@ def _details(job: dict[str, Any]) -> "RenderableType":
         parts += ["", traffic]
     if job["reveals"]:
         learned = Table("receiver", "learns from", "in", box=None, pad_edge=False)
-        of_rounds = job["role"] in {"aggregator", "client"}
-        learned.add_column("messages, at most" if of_rounds else "values", justify="right")
+        counted = kind_in(job).counted
+        learned.add_column("messages, at most" if counted == "messages" else counted, justify="right")
         learned.add_column("what")
         for line in reveals(job):
             if line["values"]:
@@ -304,7 +304,7 @@ def _facts(job: dict[str, Any]) -> Iterator[tuple[str, str]]:
     if job["steps"]:
         yield "progress", how_far(job)
     yield from ((found.name, str(found)) for found in measured(job["metrics"]))
-    by_round = job["series"] if job["role"] in {"aggregator", "client"} else {}
+    by_round = job["series"] if kind_in(job).step == "round" else {}
     for name, values in by_round.items():
         known = [value for value in values if value is not None]
         if len(known) > 1:

@@ -5,14 +5,12 @@ import time
 from types import TracebackType
 from typing import Any, Self
 
+from api.agreement import kind_in
 from api.cli.output import note, notes_console
 
 LINE_SECONDS = 30.0
 STEPS_BEFORE_ESTIMATE = 20
 """Fewer steps say little about the time left (cli.md); of a job of few rounds, fewer than a tenth."""
-
-ROUND_ROLES = frozenset({"aggregator", "client"})
-"""Parties whose steps are rounds."""
 
 
 class Progress:
@@ -93,6 +91,6 @@ class Progress:
 
 def how_far(job: dict[str, Any]) -> str:
     """The job's own count of what is behind it."""
-    if job.get("role") in ROUND_ROLES:
-        return f"round {job['step']} of {job['steps']}"
-    return f"step {job['step']} of {job['steps']}, {job['epoch']} of {job['epochs']} epochs done"
+    kind = kind_in(job)
+    checkpoints = f", {job['epoch']} of {job['epochs']} {kind.checkpoint}s done" if kind.checkpoint != kind.step else ""
+    return f"{kind.step} {job['step']} of {job['steps']}{checkpoints}"

@@ -4,13 +4,14 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from api.agreement import brought, reveals
+from api.agreement import brought, kind_in, reveals
 from api.client import JsonObject
 from api.metrics import measured
-from api.report import unprotected
 from api.report.charts import bytes_by_kind, bytes_by_round, calibration, curve, roc
 from api.report.page import page
 from api.sizes import readable_bytes
+from vfl.kind import Kind
+from vfl.kinds import spec_of
 from vfl.messages import MESSAGES
 
 NAMES = {
@@ -24,14 +25,13 @@ NAMES = {
 """Measures as a person reads them; of others the underscores are left out."""
 CURVES = ("accuracy", "auc", "r2", "loss", "gradient", "cut_error")
 AROUND_THE_JOB = "agree, begin, end"
-OF_ROUNDS = frozenset({"aggregator", "client"})
-"""Roles whose steps are rounds."""
+UNSIGNED = "The messages of this job were not signed: it ran between servers that trust the machine they share."
 
 
 def render(told: JsonObject) -> str:
     job, progress = told["job"], told["progress"]
-    specification, rounds = job["specification"], job["role"] in OF_ROUNDS
-    lines = unprotected.of_rounds(specification) if rounds else unprotected.of_training(specification, job["plan"])
+    specification, kind = job["specification"], kind_in(job)
+    spec = spec_of(specification)
     sizes = list(_traffic(job))
     metrics = list(_metrics(job["metrics"]))
     context: dict[str, Any] = {
@@ -40,19 +40,20 @@ def render(told: JsonObject) -> str:
         "score": job["state"],
         "kicker": f"as {job['party']} sees it ({job['role']} party), with {', '.join(job['peers'])}",
         "job": job["id"],
-        "summary": _summary(job),
-        "facts": list(_facts(job)),
+        "summary": _summary(job, kind, spec.disclosure),
+        "facts": list(_facts(job, kind)),
         "error": job["error"],
         "metrics": metrics,
         "intervals": any(interval for _, _, interval in metrics),
         "quality_charts": list(_quality(job["series"])),
         "quality_caption": _quality_caption(job["series"]),
-        "learning_charts": list(_learning(progress, "round" if rounds else "epoch")),
-        "learning_caption": f"Measured by {job['party']} after each {'round' if rounds else 'epoch'}, on its own side.",
+        "learning_charts": list(_learning(progress, kind.checkpoint)),
+        "learning_caption": f"Measured by {job['party']} after each {kind.checkpoint}, on its own side.",
         "seen": list(_seen(job)),
-        "counted": "messages" if rounds else "values",
-        "seen_note": "As planned for the whole job" + (", messages of each client at most." if rounds else "."),
-        "not_protected": [*lines, unprotected.UNSIGNED],
+        "counted": kind.counted,
+        "seen_note": "As planned for the whole job"
+        + (", messages of each client at most." if kind.counted == "messages" else "."),
+        "not_protected": [*kind.unprotected(spec, job["plan"]), UNSIGNED],
         "floors": job["relaxed_limits"],
         "bytes_chart": bytes_by_kind(sizes, first="received") if sizes else "",
         "first_bytes": f"received by {job['party']}",
@@ -71,28 +72,26 @@ def name_of(measure: str) -> str:
     return NAMES.get(measure, measure.replace("_", " "))
 
 
-def _summary(job: JsonObject) -> str:
-    steps = "rounds" if job["role"] in OF_ROUNDS else "steps"
-    how_far = f"{job['step']} of {job['steps']} {steps}" if job["steps"] else f"no {steps}"
+def _summary(job: JsonObject, kind: Kind[Any, Any], disclosure: str) -> str:
+    how_far = f"{job['step']} of {job['steps']} {kind.step}s" if job["steps"] else f"no {kind.step}s"
     if job["state"] != "done":
         ended = "It is not over: this page shows what there is." if job["error"] is None else "No model came of it."
         state = "failed" if job["state"] == "failed" else f"is {job['state']}"
         return f"The job {state} after {how_far}. {ended}"
     scores = [f"{name} {value}" for name, value, _ in _metrics(job["metrics"])][:2]
     reached = f" On held-out rows the model reaches {' and '.join(scores)}." if scores else ""
-    encrypted = job["specification"].get("encryption", {}).get("scheme") == "ckks"
-    kept = " Each party keeps its own half, and no row left its owner in clear." if encrypted else ""
+    kept = " Each party keeps its own half, and no row left its owner in clear." if disclosure == "ckks" else ""
     return f"The job is done after {how_far}.{reached}{kept}"
 
 
-def _facts(job: JsonObject) -> Iterator[tuple[str, str]]:
+def _facts(job: JsonObject, kind: Kind[Any, Any]) -> Iterator[tuple[str, str]]:
     yield "state", job["state"]
-    plan, rounds = job["plan"], job["role"] in OF_ROUNDS
+    plan = job["plan"]
     if plan.get("rows"):
         held_out = f", {plan['test_rows']:,} held out" if plan["test_rows"] else ""
         yield "rows here", f"{plan['rows']:,}{held_out}"
     if job["steps"]:
-        yield "training", f"{job['step']:,} of {job['steps']:,} {'rounds' if rounds else 'steps'}"
+        yield "training", f"{job['step']:,} of {job['steps']:,} {kind.step}s"
     for name, seconds in job["seconds"].items():
         if seconds is not None:
             yield f"{name} time", f"{seconds:.1f} s"

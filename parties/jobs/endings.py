@@ -18,7 +18,8 @@ from parties.wire.door import Door
 from parties.wire.envelopes import CONTROL_LIMIT, Envelope, check_body, read_post
 from parties.wire.outbox import Outbox, Receipt
 from vfl.errors import RemoteProtocolError
-from vfl.spec.job import JobSpec, decode_spec
+from vfl.kinds import decode_spec
+from vfl.spec.job import JobSpec
 from vfl.spec.sections import PartyId
 
 _LOG = logging.getLogger("parties")

@@ -12,7 +12,7 @@ from parties.wire.link import Link
 from parties.wire.outbox import Receipt
 from parties.wire.peer_state import PeerState
 from vfl.errors import JobError
-from vfl.routes import allowed
+from vfl.kinds import allowed
 from vfl.spec.job import JobSpec
 from vfl.spec.sections import PartyId
 

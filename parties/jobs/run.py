@@ -27,9 +27,8 @@ from parties.worker.frames import (
 from parties.worker.mailbox import Mailbox, Room
 from parties.worker.process import WorkerProcess
 from vfl.errors import JobError, LocalProtocolError, RowsDiffer
-from vfl.planning import planner
+from vfl.kinds import allowed, kind_of
 from vfl.reports import Fact, Outcome
-from vfl.routes import allowed
 from vfl.spec.job import JobSpec
 from vfl.spec.sections import PartyId
 
@@ -76,7 +75,7 @@ class Run:
         if "rows" in tables:
             self._about_ids = own_ids(tables["rows"].ids)
         seed = joint_seed(self._spec, shares)
-        self._largest = planner.largest_messages(self._spec, tables["rows"].rows if "rows" in tables else 0)
+        self._largest = kind_of(self._spec).message_limits(self._spec, tables["rows"].rows if "rows" in tables else 0)
         return Start(
             spec=self._spec.encoded(),
             me=self._me,

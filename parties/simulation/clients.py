@@ -19,11 +19,10 @@ from parties.processes import exit_at_hang_up
 from parties.worker.frames import Frame, FrameReader, FrameWriter, RawTable
 from vfl.errors import JobError
 from vfl.flow import Delivery, Flow, Receive, Report, Send
+from vfl.kinds import decode_spec, flow_of
 from vfl.messages import decode, encode
-from vfl.protocols import PROTOCOLS
 from vfl.reports import Fact, Outcome
 from vfl.setup import Setup, Table
-from vfl.spec.job import decode_spec
 from vfl.spec.sections import PartyId
 
 F = TypeVar("F")
@@ -81,7 +80,7 @@ class Clients:
     """Generators of some clients, each run when it has something to go on with."""
 
     def __init__(self, setups: Iterable[Setup[Any]]) -> None:
-        self._roles: dict[PartyId, Flow[Outcome]] = {setup.me: role_of(setup) for setup in setups}
+        self._roles: dict[PartyId, Flow[Outcome]] = {setup.me: flow_of(setup) for setup in setups}
 
     def start(self, client: PartyId) -> Answer:
         return self._answer(client, None)
@@ -113,11 +112,6 @@ class Clients:
         except JobError as error:
             del self._roles[client]
             return Answer(client, tuple(letters), tuple(facts), failure=Failure.of(error, client))
-
-
-def role_of(setup: Setup[Any]) -> Flow[Outcome]:
-    spec = setup.spec
-    return PROTOCOLS[spec.entry]().roles[spec.role_of(setup.me)](setup)
 
 
 def begin_with(setups: list[Setup[Any]]) -> Begin:

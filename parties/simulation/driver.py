@@ -22,11 +22,12 @@ from threadpoolctl import threadpool_limits
 
 from parties.errors import Failure, WorkerVanished
 from parties.processes import computing_environment
-from parties.simulation.clients import Answer, Clients, Given, OutgoingMessage, begin_with, pump, role_of
+from parties.simulation.clients import Answer, Clients, Given, OutgoingMessage, begin_with, pump
 from parties.worker.frames import FrameReader, FrameWriter
 from vfl import errors
 from vfl.errors import DeadlockError, JobError
 from vfl.flow import Delivery, Receive, Report, Send
+from vfl.kinds import flow_of
 from vfl.messages import decode, encode
 from vfl.reports import Fact, Outcome, without_state
 from vfl.setup import Setup
@@ -100,7 +101,7 @@ class _Simulation:
     """The coordinator's effects, performed."""
 
     def __init__(self, hub: Setup[Any], hosts: Mapping[PartyId, Host], watch: Watch) -> None:
-        self._name, self._role, self._hosts, self._watch = hub.me, role_of(hub), hosts, watch
+        self._name, self._role, self._hosts, self._watch = hub.me, flow_of(hub), hosts, watch
         self._owed = dict.fromkeys(hosts, 1)  # each is started
         self._letters: dict[PartyId, deque[OutgoingMessage]] = {client: deque() for client in hosts}
         self._states: dict[bytes, bytes] = {}

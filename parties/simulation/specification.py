@@ -21,9 +21,9 @@ from parties.simulation.partition import FEWEST_ROWS, Rows, dirichlet, even, qua
 from parties.simulation.synthetic_images import pictures
 from parties.tables.datasets import load
 from vfl.errors import ImpossibleJob, SpecError
+from vfl.kinds import spec_of
 from vfl.schedule import held_out, permutation
 from vfl.setup import Setup, Table
-from vfl.spec.job import spec_of
 from vfl.spec.rounds import RoundsSpec
 from vfl.spec.sections import PartyId, Section, require
 

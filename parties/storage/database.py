@@ -21,7 +21,7 @@ from parties.storage import traffic
 from parties.storage.job_list import JobLine, page_of
 from parties.storage.kept_words import KeptWord, Words, keep, kept, words_table
 from parties.storage.models import ModelStore
-from parties.storage.pruning import COORDINATORS, drop_old_proposals
+from parties.storage.pruning import drop_old_proposals
 from parties.storage.traffic import Counts, Line, Traffic
 from vfl.notices import Notice
 
@@ -179,22 +179,21 @@ class Store:
         agreement: bytes | None = None,
         idempotency_key: str | None = None,
         idempotency_digest: str = "",
+        *,
+        from_peer: bool = False,
     ) -> None:
-        """`agreement` is what it takes to go on with the job after this server was away; never shown."""
+        """`agreement` is what it takes to go on with the job after this server was away; never shown.
+
+        The oldest jobs of its peer that came to nothing make room for one that comes `from_peer`.
+        """
         values = {name: value for name, value in msgspec.structs.asdict(job).items() if name in _JOBS.c}
         values["notices"] = msgspec.to_builtins([_printable(notice) for notice in job.notices])
+        values |= {"spec": spec, "agreement": agreement}
+        values |= {"idempotency_key": idempotency_key, "idempotency_digest": idempotency_digest}
         with self._writing() as connection:
-            if job.role not in COORDINATORS:
+            if from_peer:
                 drop_old_proposals(connection, _JOBS, (_EVENTS, _TRAFFIC, _WORDS), job.role, job.peers)
-            connection.execute(
-                _JOBS.insert().values(
-                    **values,
-                    spec=spec,
-                    agreement=agreement,
-                    idempotency_key=idempotency_key,
-                    idempotency_digest=idempotency_digest,
-                )
-            )
+            connection.execute(_JOBS.insert().values(**values))
 
     def update(self, job: str, **values: Any) -> None:
         with self._writing() as connection:

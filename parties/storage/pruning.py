@@ -4,14 +4,10 @@ from collections.abc import Sequence
 
 import sqlalchemy as sql
 
-from vfl.spec.sections import Role
-
 MOST_PROPOSALS = 200
 MOST_BYTES = 16 << 20
 """Of specifications, plans and reveal tables, of one peer."""
 CAME_TO_NOTHING = ("failed", "cancelled")
-COORDINATORS = (Role.LABEL.value, Role.AGGREGATOR.value)
-"""Their own jobs are their operator's to keep."""
 
 
 def drop_old_proposals(

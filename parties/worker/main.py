@@ -28,10 +28,8 @@ from parties.worker.frames import (
 )
 from parties.worker.runner import Inboxes, run
 from vfl.errors import InvalidBottom, JobError
-from vfl.planning.planner import preset_of
-from vfl.protocols import PROTOCOLS
+from vfl.kinds import decode_spec, flow_of
 from vfl.setup import Setup, Table
-from vfl.spec.job import decode_spec
 
 
 def main() -> None:
@@ -61,14 +59,12 @@ def _work(start: Start, reader: FrameReader[ToWorker], writer: FrameWriter) -> F
             tables,
             start.joint_seed,
             start.private_seed,
-            preset_of(spec),
-            bottom,
+            bottom=bottom,
             first_model=start.first_model,
         )
         inboxes = Inboxes(spec.peers_of(start.me), spec.required_parties)
         threading.Thread(target=_receive, args=(reader, inboxes), daemon=True).start()
-        role = PROTOCOLS[spec.entry]().roles[spec.role_of(start.me)](setup)
-        return Finished(run(role, inboxes, writer))
+        return Finished(run(flow_of(setup), inboxes, writer))
     except JobError as error:
         return Failed(error.code, str(error), error.safe, error.fix)
     except BrokenPipeError:

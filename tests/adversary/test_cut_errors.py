@@ -11,13 +11,13 @@ import pytest
 
 from vfl.errors import RemoteProtocolError
 from vfl.flow import run_together
+from vfl.kinds import flow_of, read_spec_as
 from vfl.models.polynomial import load_tensors
-from vfl.planning.training import preset_of, resolve
-from vfl.protocols import PROTOCOLS, ckks_training, split_training
+from vfl.planning.training import resolve
+from vfl.protocols import ckks_training, split_training
 from vfl.protocols.feature_side import FeatureSide
 from vfl.protocols.label_side import LabelSide
 from vfl.setup import Setup, Table
-from vfl.spec.job import read_spec_as
 from vfl.spec.training import TrainingSpec
 
 ROWS = 160
@@ -67,13 +67,12 @@ def train(monkeypatch, scheme, *, label=LabelSide, feature=FeatureSide):
     )
     columns = np.random.Generator(np.random.Philox(1)).standard_normal((ROWS, 3))
     labels = (columns[:, 0] > 0).astype(np.float64)
-    ours = Setup(spec, "f", {"rows": Table(b"", columns)}, b"joint", b"private of f", preset_of(spec))
+    ours = Setup(spec, "f", {"rows": Table(b"", columns)}, b"joint", b"private of f")
     theirs = replace(ours, me="l", tables={"rows": Table(b"", np.zeros((ROWS, 0)), labels)}, private_seed=b"of l")
     for module in (ckks_training, split_training):
         monkeypatch.setattr(module, "LabelSide", label)
         monkeypatch.setattr(module, "FeatureSide", feature)
-    roles = PROTOCOLS[spec.entry]().roles
-    return run_together({s.me: roles[spec.role_of(s.me)](s) for s in (theirs, ours)}).results["f"]
+    return run_together({s.me: flow_of(s) for s in (theirs, ours)}).results["f"]
 
 
 def largest_weight(outcome):

@@ -13,6 +13,7 @@ from crypto.ckks import CkksPrivateKey, Masked, repeats, score_groups
 from crypto.packing import groups_for
 from vfl.errors import Diverged
 from vfl.flow import Report, receive, run_together, send
+from vfl.kinds import read_spec_as
 from vfl.messages import (
     EncryptedEmbedding,
     EncryptedEvaluation,
@@ -28,7 +29,6 @@ from vfl.protocols.label_side import LabelSide
 from vfl.protocols.same_rows import agree_on_rows
 from vfl.reports import Outcome, StepDone
 from vfl.setup import Setup, Table
-from vfl.spec.job import read_spec_as
 from vfl.spec.training import TrainingSpec
 
 ROWS, ASKED = 80, 5
@@ -74,8 +74,9 @@ def as_built(flow):
 def probing(setup, probed):
     """A feature party that encrypts one row alone and shifts its value by a quarter of the modulus: whether the value
     is positive decides on which side of the edge it falls."""
-    key = CkksPrivateKey(replace(setup.preset, noise=0.0), 4096)
-    modulus, values = setup.preset.data_moduli[0], opened_per_step(setup.spec)
+    preset = preset_of(setup.spec)
+    key = CkksPrivateKey(replace(preset, noise=0.0), 4096)
+    modulus, values = preset.data_moduli[0], opened_per_step(setup.spec)
 
     def shifted(opened, position):
         words = np.frombuffer(opened, "<u8").copy()
@@ -102,7 +103,7 @@ def probing(setup, probed):
 
 def seen_by_the_feature_party(build, probed, labels, private_seed=b"private of l"):
     """(kind and size of all it receives, whether the job went to its end; the label party's outcome or None)."""
-    feature = Setup(SPEC, "f", {"rows": Table(b"", np.zeros((ROWS, 1)))}, b"joint", b"private of f", preset_of(SPEC))
+    feature = Setup(SPEC, "f", {"rows": Table(b"", np.zeros((ROWS, 1)))}, b"joint", b"private of f")
     label = replace(
         feature, me="l", tables={"rows": Table(b"", np.zeros((ROWS, 0)), labels)}, private_seed=private_seed
     )

@@ -10,11 +10,10 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from vfl.flow import run_together
+from vfl.kinds import flow_of, read_spec_as
 from vfl.messages import CutGradient
-from vfl.planning.training import preset_of, resolve
-from vfl.protocols import PROTOCOLS
+from vfl.planning.training import resolve
 from vfl.setup import Setup, Table
-from vfl.spec.job import read_spec_as
 from vfl.spec.training import TrainingSpec
 
 ROWS, COLUMNS = 1024, 6
@@ -41,11 +40,11 @@ def errors_seen(cut_noise):
         """,
         )
     )
-    feature = Setup(spec, "f", {"rows": Table(b"", columns)}, b"joint", b"private of f", preset_of(spec))
+    feature = Setup(spec, "f", {"rows": Table(b"", columns)}, b"joint", b"private of f")
     label = replace(
         feature, me="l", tables={"rows": Table(b"", np.zeros((ROWS, 0)), labels)}, private_seed=b"private of l"
     )
-    together = run_together({s.me: PROTOCOLS[spec.entry]().roles[spec.role_of(s.me)](s) for s in (label, feature)})
+    together = run_together({s.me: flow_of(s) for s in (label, feature)})
     cuts = [line.message for line in together.transcript if isinstance(line.message, CutGradient)]
     seen = [np.frombuffer(cut.values).reshape(-1, 4) for cut in cuts]
     return [(errors, labels[batch.rows]) for errors, batch in zip(seen, feature.batches(), strict=True)]

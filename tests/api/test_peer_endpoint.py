@@ -13,8 +13,8 @@ import pytest
 from parties.settings import write_private
 from parties.wire.control import Abort, Proposal, commitment_to, encode_control, job_id
 from parties.wire.envelopes import ENVELOPES_LIMIT, PART_LIMIT, POST_LIMIT, Envelope, Outgoing
+from vfl.kinds import read_spec_as
 from vfl.planning.training import resolve
-from vfl.spec.job import read_spec_as
 from vfl.spec.training import TrainingSpec
 
 

@@ -219,12 +219,32 @@ def test_ctrl_c_only_detaches_from_a_job(run: Run, folder: Path, specification: 
     assert run("job", "cancel", job, *party)[0] == 0
 
 
+OF_ROUNDS = """
+job = { name = "clinics", protocol = "rounds", task = "binary", purpose = "research" }
+roster = { aggregator = "hub", clients = ["ada", "bob"] }
+train = { batch_rows = 16 }
+rounds = { rounds = 4, min_clients = 1 }
+[model]
+columns = ["age", "dose"]
+label = "ill"
+network = "mlp"
+hidden = [4]
+input_shape = [2]
+input_range = [0.0, 100.0]
+[data]
+hub = { test = "clinic" }
+ada = { dataset = "rows" }
+bob = { dataset = "rows" }
+"""
+
+
 def test_a_job_of_rounds_shows_its_series_and_notices() -> None:
     import msgspec
     from rich.console import Console
 
     from api.cli.job import _details
     from parties.storage.database import Job, now
+    from vfl.kinds import read_spec
     from vfl.notices import Notice
 
     job = Job(
@@ -243,12 +263,7 @@ def test_a_job_of_rounds_shows_its_series_and_notices() -> None:
         series={"accuracy": [0.25, None, 0.5, 0.75], "rate": [0.1]},
         notices=[Notice("warning", "refusal_waived", "refusal X4 is waived by rounds.allow")],
         reveals=[{"receiver": "hub", "sender": "ada", "message": "RoundReply", "values": 4, "learns": "parameters"}],
-        specification={
-            "job": {"purpose": "research"},
-            "roster": {"aggregator": "hub", "clients": ["ada", "bob"]},
-            "model": {"columns": ["age", "dose"], "label": "ill"},
-            "data": {"hub": {"test": "clinic"}, "ada": {"dataset": "rows"}},
-        },
+        specification=msgspec.to_builtins(read_spec(OF_ROUNDS)),
     )
     console = Console(width=80)
     with console.capture() as shown:
@@ -261,4 +276,4 @@ def test_a_job_of_rounds_shows_its_series_and_notices() -> None:
     assert "hub each client RoundReply 4 parameters" in lines
     assert "purpose research" in lines
     assert "data hub, clinic (test rows): age, dose, label ill" in lines
-    assert "bob, none" in lines
+    assert "bob, rows: age, dose, label ill" in lines

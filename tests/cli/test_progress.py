@@ -15,7 +15,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 
 def job(step: int, steps: int) -> dict[str, Any]:
-    return {"step": step, "steps": steps, "epoch": 0, "epochs": 1, "role": "client"}
+    return {"step": step, "steps": steps, "epoch": 0, "epochs": 1, "specification": {"job": {"protocol": "rounds"}}}
 
 
 def test_who_begins_to_watch_late_is_told_by_the_pace_since_then(

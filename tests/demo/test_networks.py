@@ -11,7 +11,7 @@ from safetensors.numpy import load_file
 from api.demo.training.agreement import agree
 from api.demo.training.tables import BUNDLED, DividedTable, breast_cancer
 from vfl.errors import ImpossibleJob
-from vfl.spec.job import read_spec_as
+from vfl.kinds import read_spec_as
 from vfl.spec.training import TrainingSpec
 
 Demo = Callable[..., Any]

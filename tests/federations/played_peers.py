@@ -17,8 +17,8 @@ from parties.wire.control import CONTROLS, Control, decode_control, encode_contr
 from parties.wire.envelopes import Bytes, Envelope, Outgoing, read_post
 from parties.wire.outbox import Reply
 from parties.wire.transport import Answer, TransportFailedError
+from vfl.kinds import read_spec_as
 from vfl.messages import Message, decode
-from vfl.spec.job import read_spec_as
 from vfl.spec.rounds import RoundsSpec
 
 HUB, CLIENTS = "hub", ("ada", "bob", "cyd")

@@ -7,11 +7,11 @@ import numpy as np
 from sklearn.datasets import load_digits
 
 from vfl.flow import Flow, Together, run_together
-from vfl.planning.planner import largest_messages
+from vfl.kinds import kind_of, read_spec_as
 from vfl.protocols.rounds import aggregator, client
 from vfl.reports import Outcome
 from vfl.setup import Setup, Table
-from vfl.spec.job import JobSpec, read_spec_as
+from vfl.spec.job import JobSpec
 from vfl.spec.rounds import RoundsSpec
 
 HUB = "hub"
@@ -120,6 +120,6 @@ def run(job: RoundsSpec, saved: bytes = b"", rows_each: int = 60) -> Together[Ou
 
 def check_sizes(job: JobSpec, together: Together[Outcome], rows: int) -> None:
     """No message is larger than what a server lets in of its kind."""
-    most = largest_messages(job, rows)
+    most = kind_of(job).message_limits(job, rows)
     for sent in together.transcript:
         assert sent.payload_bytes <= most[sent.kind], sent.kind

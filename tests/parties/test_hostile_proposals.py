@@ -19,8 +19,8 @@ from parties.wire.envelopes import PART_LIMIT, UNASKED_BYTES, Bytes, Envelope, I
 from parties.wire.outbox import Reply
 from parties.wire.rate_limit import PROPOSALS
 from parties.wire.transport import Answer
+from vfl.kinds import read_spec_as
 from vfl.planning.training import resolve
-from vfl.spec.job import read_spec_as
 from vfl.spec.training import TrainingSpec
 
 BOUND_SECONDS = 30.0

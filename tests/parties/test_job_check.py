@@ -6,7 +6,7 @@ from parties.job_check import check
 from parties.simulation.driver import simulate
 from parties.simulation.specification import read_federation, setups
 from vfl.errors import ImpossibleJob
-from vfl.spec.job import read_spec
+from vfl.kinds import read_spec
 
 ROUNDS = """
 job = {{ name = "digits", protocol = "rounds", task = "multiclass", classes = 10 }}

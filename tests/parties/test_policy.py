@@ -8,8 +8,8 @@ import rounds_federation as rounds
 from parties.errors import PolicyRefused
 from parties.policy import check_agreement, check_plan
 from parties.settings import Acceptance
+from vfl.kinds import read_spec_as
 from vfl.planning.training import plan, resolve
-from vfl.spec.job import read_spec_as
 from vfl.spec.training import TrainingSpec
 
 AGREED: dict[str, Any] = {"peers": ("telco",), "datasets": ("table",)}

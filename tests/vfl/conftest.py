@@ -11,13 +11,12 @@ from numpy.typing import NDArray
 from rounds_federation import check_sizes
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_digits
 
-from crypto.ckks_parameters import CkksPreset
+from crypto.ckks_parameters import PRESETS, CkksPreset
 from vfl.flow import Together, run_together
+from vfl.kinds import flow_of, read_spec_as
 from vfl.planning.training import preset_of, resolve
-from vfl.protocols import PROTOCOLS
 from vfl.reports import Outcome
 from vfl.setup import Setup, Table
-from vfl.spec.job import read_spec_as
 from vfl.spec.sections import Role
 from vfl.spec.training import TrainingSpec
 
@@ -109,33 +108,32 @@ def specification(
     )
 
 
-def setups(spec: TrainingSpec, joined: Joined, preset: CkksPreset | None = None) -> dict[str, Setup[TrainingSpec]]:
+def setups(spec: TrainingSpec, joined: Joined) -> dict[str, Setup[TrainingSpec]]:
     def setup(party: str) -> Setup[TrainingSpec]:
         columns = joined.columns[:, [int(name[1:]) for name in spec.data[party].columns]]
         labels = joined.labels if party == LABEL else None
         private = hashlib.sha256(party.encode()).digest()
-        return Setup(
-            spec, party, {"rows": Table(bytes(32), columns, labels)}, JOINT_SEED, private, preset or preset_of(spec)
-        )
+        return Setup(spec, party, {"rows": Table(bytes(32), columns, labels)}, JOINT_SEED, private)
 
     return {party: setup(party) for party in spec.parties}
 
 
-def train(spec: TrainingSpec, joined: Joined, preset: CkksPreset | None = None) -> Together[Outcome]:
-    roles = PROTOCOLS[spec.entry]().roles
-    return run_together({p: roles[spec.role_of(p)](s) for p, s in setups(spec, joined, preset).items()})
+def train(spec: TrainingSpec, joined: Joined) -> Together[Outcome]:
+    return run_together({party: flow_of(setup) for party, setup in setups(spec, joined).items()})
 
 
 @pytest.fixture(scope="session")
 def federation() -> Callable[..., tuple[TrainingSpec, Together[Outcome]]]:
-    """Trains on a joined table; options as in `specification`, `preset` to replace the preset."""
+    """Trains on a joined table; options as in `specification`, `change` changes the preset they name."""
 
     def run(
         joined: Joined, *, change: Callable[[CkksPreset], CkksPreset] | None = None, **options: Any
     ) -> tuple[TrainingSpec, Together[Outcome]]:
         spec = specification(joined, **options)
-        preset = preset_of(spec)
-        together = train(spec, joined, change(preset) if change and preset else preset)
+        with pytest.MonkeyPatch.context() as presets:
+            if change is not None:
+                presets.setitem(PRESETS, spec.ckks.preset, change(preset_of(spec)))
+            together = train(spec, joined)
         check_sizes(spec, together, len(joined.labels))
         return spec, together
 

@@ -7,7 +7,7 @@ from vfl import messages
 from vfl.errors import RemoteProtocolError
 from vfl.messages import MESSAGES, Message, decode, encode
 from vfl.routes import ONLY_EMBEDDINGS, ROUTES
-from vfl.spec.sections import Role
+from vfl.spec.training import TrainingRole
 
 GOLDEN = {
     messages.RowsDigest(2, b"d"): "83a474797065aa526f7773446967657374a4726f777302a6646967657374c40164",
@@ -100,7 +100,7 @@ def test_every_message_says_what_it_reveals_and_stands_in_a_route():
 
 
 def test_layout_features_sends_the_feature_party_nothing_that_bears_labels():
-    to_feature = {r.message for r in ROUTES["ckks_training"] if r.receiver is Role.FEATURE}
+    to_feature = {r.message for r in ROUTES["ckks_training"] if r.receiver is TrainingRole.FEATURE}
     to_feature -= ONLY_EMBEDDINGS | {messages.HeldOut}  # in jobs that ask for split.stratify
     assert {message.kind() for message in to_feature} == {"RowsDigest", "MaskedGradient", "MaskedScores"}
 

@@ -8,9 +8,9 @@ import pytest
 
 from vfl.errors import RemoteProtocolError, SpecError
 from vfl.flow import Delivery, run_together
+from vfl.kinds import flow_of
 from vfl.messages import HeldOut, RowsDigest
-from vfl.planning.planner import plan
-from vfl.protocols import PROTOCOLS
+from vfl.planning.training import plan
 from vfl.protocols.same_rows import agree_on_rows
 from vfl.schedule import held_out_rows, stratified
 from vfl.spec.training import Split
@@ -53,9 +53,7 @@ def stratify(setups):
 @pytest.fixture(scope="module", params=["none", "ckks"])
 def trained(request, make_setups, breast_cancer):
     given = stratify(make_setups(breast_cancer, train_epochs=1, encryption_scheme=request.param))
-    spec = given["bank"].spec
-    roles = PROTOCOLS[spec.entry]().roles
-    return given, run_together({party: roles[spec.role_of(party)](setup) for party, setup in given.items()})
+    return given, run_together({party: flow_of(setup) for party, setup in given.items()})
 
 
 def test_a_training_holds_out_each_class_in_its_share_and_sends_one_bit_a_row(trained, breast_cancer):
@@ -66,7 +64,7 @@ def test_a_training_holds_out_each_class_in_its_share_and_sends_one_bit_a_row(tr
     positive = round(held_out_rows(rows, 0.2) * breast_cancer.labels.mean())
     counted = next(notice for notice in together.results["bank"].notices if notice.code == "held_out_classes")
     assert counted.text.endswith(f"{held_out_rows(rows, 0.2) - positive} of 0, {positive} of 1")
-    planned = plan(spec, "bank", rows)
+    planned = plan(spec, rows)
     assert {line.message: line.values for line in planned.reveals if line.receiver == "telco-0"}["HeldOut"] == rows
     assert planned.payload_bytes["HeldOut"] == -(-rows // 8)
 
@@ -74,7 +72,7 @@ def test_a_training_holds_out_each_class_in_its_share_and_sends_one_bit_a_row(tr
 def test_without_it_nothing_of_the_kind_is_sent(federation, breast_cancer):
     spec, together = federation(breast_cancer, encryption_scheme="none", train_epochs=1)
     assert not [line for line in together.transcript if line.kind == "HeldOut"]
-    assert "HeldOut" not in {line.message for line in plan(spec, "bank", 569).reveals}
+    assert "HeldOut" not in {line.message for line in plan(spec, 569).reveals}
 
 
 @pytest.mark.parametrize("bits", [b"", b"\xff" * 72, b"\x01" + bytes(71), bytes(72)])

@@ -3,40 +3,35 @@
 import math
 from itertools import pairwise
 
-from vfl.spec.job import JobSpec
 from vfl.spec.network_names import block_names, widths_of
 from vfl.spec.rounds import RoundsSpec
-from vfl.spec.sections import PartyId, Role
+from vfl.spec.sections import PartyId
 from vfl.spec.training import TrainingSpec
 
+DOUBLE, SINGLE = 8, 4
+"""Bytes of a weight: training is in double precision, rounds are in single."""
 SMALLEST_SIDE, LARGE_SIDE = 4, 16
 """Pixels below which a picture is not pooled, and from which the stem already halves it."""
 NORM_VALUES = {"none": 1, "batch": 4, "group": 2}
 """Per neuron beside its weights: an offset, or scale and offset, and the statistics of the rows seen."""
-_WEIGHT_BYTES = {"training": 8, "rounds": 4}
 
 
-def model_bytes(spec: JobSpec, party: PartyId) -> int:
-    """Of this party's part of the model, as it is stored: a feature party's bottom model, a label party's top model.
+def bytes_of_training(spec: TrainingSpec, party: PartyId) -> int:
+    """Of a feature party's bottom model or the label party's top model, as it is stored.
 
-    In rounds every party holds the same one; a second model with layers of its own counts where it is larger. What a
-    party brings as its own bottom module is known to that party alone, and does not count.
+    What a party brings as its own bottom module is known to that party alone, and does not count.
     """
-    count = _of_rounds(spec) if isinstance(spec, RoundsSpec) else _of_training(spec, party)
-    return count * _WEIGHT_BYTES[spec.job.protocol]
-
-
-def _of_training(spec: TrainingSpec, party: PartyId) -> int:
-    if spec.role_of(party) is Role.LABEL:
+    if party == spec.roster.label:
         inputs = sum(map(spec.embedding_width, spec.roster.features)) + len(spec.data[party].columns)
-        return _dense((inputs, *spec.model.top.hidden, spec.outputs))
+        return DOUBLE * _dense((inputs, *spec.model.top.hidden, spec.outputs))
     bottom = spec.model.bottom
-    return (
-        _dense((len(spec.data[party].columns), *bottom.hidden, bottom.out)) if bottom and not spec.private_bottom else 0
-    )
+    if bottom is None or spec.private_bottom:
+        return 0
+    return DOUBLE * _dense((len(spec.data[party].columns), *bottom.hidden, bottom.out))
 
 
-def _of_rounds(spec: RoundsSpec) -> int:
+def bytes_of_rounds(spec: RoundsSpec) -> int:
+    """Of the model as it is stored, the same at every party; a larger second model with its own layers counts."""
     model, widths = spec.model, widths_of(spec.model.network, spec.model.hidden)
     largest, second = (
         weights_of(model.network, model.input_shape, widths, spec.outputs, model.norm),
@@ -46,7 +41,7 @@ def _of_rounds(spec: RoundsSpec) -> int:
         behind = block_names(model.network, model.hidden).index(second.cut) + 1
         student = (*second.student_hidden, *widths[behind:])
         largest = max(largest, weights_of(model.network, model.input_shape, student, spec.outputs, model.norm))
-    return largest
+    return SINGLE * largest
 
 
 def weights_of(network: str, input_shape: tuple[int, ...], widths: tuple[int, ...], outputs: int, norm: str) -> int:

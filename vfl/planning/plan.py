@@ -1,8 +1,13 @@
 """What all sides of a job expect of it before it runs."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 import msgspec
+
+from vfl.routes import Route
+from vfl.spec.sections import PartyId
 
 
 class RevealLine(msgspec.Struct, frozen=True):
@@ -16,32 +21,54 @@ class RevealLine(msgspec.Struct, frozen=True):
     values: int
     protection: str
 
+    @classmethod
+    def of(cls, route: Route, players: Mapping[Any, PartyId], values: int) -> "RevealLine":
+        """What one route of a job reveals between the two parties that play its roles."""
+        reveals = route.message.reveals
+        return cls(
+            message=route.message.kind(),
+            sender=players[route.sender],
+            receiver=players[route.receiver],
+            learns=reveals.learns,
+            grain=reveals.grain.value,
+            values=values,
+            protection=reveals.protection,
+        )
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What both sides expect of a job on this many rows."""
+    """What all sides expect of a job on this many rows: what a party's policy judges, of a job of any kind.
+
+    A kind whose operators should see more has a class of its own; as JSON its fields stand beside these.
+    """
 
     rows: int
     training_rows: int
     test_rows: int
     steps: int
     smallest_batch: int
-    opened_per_step: int
-    """Values the label party reads per step; 0 in clear training."""
-    minimum_batch: int
-    """What ckks_training.md asks of a batch for that many values; 0 in clear training."""
-    rho: float
+    opened_per_step: int = 0
+    """Values one party reads per step, each a sum over the rows of a batch; 0 where no such sums are opened."""
+    minimum_batch: int = 0
+    """How many rows a batch must have for that many values (ckks_training.md)."""
+    rho: float = 0.0
     """Opened sums per column over hidden rows: the share of a column's variance the label party could reconstruct if
     it knew all row errors (threat_model.md)."""
+    payload_bytes: dict[str, int] = field(default_factory=dict)
+    """What will travel, by message kind, over the whole job; empty where it does not follow from the specification."""
+    reveals: tuple[RevealLine, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingPlan(Plan):
     values_per_key: int
+    """0 in clear training."""
     weight_noise: float
     """Standard deviation that reply noise alone gives a trained weight, at most, of a linear model trained by sgd; 0 in
     clear training and where there is no such forecast."""
     guards_deviating_label_party: bool
     """Whether the cap per key keeps it secret even from a label party that breaks the protocol (heuristic)."""
-    payload_bytes: dict[str, int]
-    """What will travel, by message kind, over the whole job."""
-    reveals: tuple[RevealLine, ...]
 
 
 class Forecast(msgspec.Struct, frozen=True):

@@ -23,9 +23,9 @@ def expected_bytes(spec: TrainingSpec, rows: int, opened: int, cut_width: int) -
     test = held_out_rows(rows, spec.split.test)
     sizes = batch_sizes(rows - test, spec.train.batch_rows) * spec.train.epochs
     told = {"HeldOut": len(spec.roster.features) * math.ceil(rows / 8)} if spec.split.stratify else {}
-    if spec.encryption.scheme == "none":
+    if not spec.encrypted:
         return _clear(spec, sizes, test) | told
-    preset, width = PRESETS[spec.encryption.preset], spec.embedding_width(spec.roster.features[0])
+    preset, width = PRESETS[spec.ckks.preset], spec.embedding_width(spec.roster.features[0])
     ciphertext = seeded_bytes(preset.data_moduli, RING_DEGREE)
     blocks = sum(math.ceil(size / SLOTS) for size in sizes)
     masked, steps = _masked(groups_for(opened)), len(sizes)
@@ -34,7 +34,7 @@ def expected_bytes(spec: TrainingSpec, rows: int, opened: int, cut_width: int) -
     asked = [
         groups_for(part * spec.outputs) if spec.hidden else (Group(part, RING_DEGREE),) * spec.outputs for part in parts
     ]
-    steps_per_key = spec.encryption.values_per_key // opened
+    steps_per_key = spec.ckks.values_per_key // opened
     keys = math.ceil(steps / steps_per_key) * _keys(spec, opened)
     keys += sum(_keys(spec, part * spec.outputs if spec.hidden else 0) for part in parts)
     forecast = {
@@ -55,7 +55,7 @@ def largest_messages(spec: TrainingSpec, rows: int, opened: int, cut_width: int)
     """Payload bytes of one message at most, by kind; of a kind that is not named a few words."""
     test = held_out_rows(rows, spec.split.test)
     batch = min(rows, spec.train.batch_rows)
-    if spec.encryption.scheme == "none":
+    if not spec.encrypted:
         width = max(map(spec.embedding_width, spec.roster.features))
         return {
             "HeldOut": math.ceil(rows / 8),
@@ -63,7 +63,7 @@ def largest_messages(spec: TrainingSpec, rows: int, opened: int, cut_width: int)
             "EvaluationRows": test * width * WORD,
             "CutGradient": batch * width * WORD,
         }
-    preset, width = PRESETS[spec.encryption.preset], spec.embedding_width(spec.roster.features[0])
+    preset, width = PRESETS[spec.ckks.preset], spec.embedding_width(spec.roster.features[0])
     ciphertext = seeded_bytes(preset.data_moduli, RING_DEGREE)
     blocks, room = math.ceil(batch / SLOTS), min(evaluation_rows(spec), test)
     # The last part is the smaller one, and may be packed into more groups all the same.
@@ -88,7 +88,7 @@ def largest_messages(spec: TrainingSpec, rows: int, opened: int, cut_width: int)
 def evaluation_rows(spec: TrainingSpec) -> int:
     """Held-out rows whose scores are opened under one key."""
     room = PICKED_ROWS if spec.hidden else RING_DEGREE
-    return min(room, spec.encryption.values_per_key // spec.outputs)
+    return min(room, spec.ckks.values_per_key // spec.outputs)
 
 
 def _clear(spec: TrainingSpec, sizes: list[int], test: int) -> dict[str, int]:
@@ -106,7 +106,7 @@ def _masked(groups: tuple[Group, ...]) -> int:
 
 def _keys(spec: TrainingSpec, values: int) -> int:
     """A key's public part for releases of so many values."""
-    preset = PRESETS[spec.encryption.preset]
+    preset = PRESETS[spec.ckks.preset]
     size = seeded_bytes(preset.public_moduli, RING_DEGREE)
     if values:
         size += (len(preset.key_moduli) - 1) * seeded_bytes(preset.key_moduli, RING_DEGREE)

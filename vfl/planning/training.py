@@ -10,10 +10,10 @@ import msgspec
 from crypto.ckks_parameters import PRESETS, ROOMY_VALUES_PER_KEY, SLOTS, CkksPreset, preset_for, weaknesses
 from vfl.errors import ImpossibleJob
 from vfl.messages import Grain
-from vfl.planning.plan import Plan, RevealLine
+from vfl.planning.plan import RevealLine, TrainingPlan
 from vfl.planning.traffic import expected_bytes
 from vfl.planning.traffic import largest_messages as largest_of
-from vfl.routes import routes_of
+from vfl.routes import routes_of_training
 from vfl.schedule import batch_sizes, held_out_rows
 from vfl.spec.sections import PartyId
 from vfl.spec.training import TrainingSpec
@@ -30,16 +30,14 @@ def resolve(spec: TrainingSpec) -> TrainingSpec:
     """The specification with its weight limit, preset and cap per key filled in, as it is proposed and digested."""
     limit = spec.train.weight_limit or preset_for(spec.model.top.kind, loss_of(spec)).weight_limit
     spec = msgspec.structs.replace(spec, train=msgspec.structs.replace(spec.train, weight_limit=limit))
-    if spec.encryption.scheme != "ckks":
-        return msgspec.structs.replace(spec, encryption=msgspec.structs.replace(spec.encryption, preset="none"))
-    name = spec.encryption.preset
+    if not spec.encrypted:
+        return spec
+    name = spec.ckks.preset
     if name == "auto":
         name = preset_for(spec.model.top.kind, loss_of(spec)).name
-    preset = _preset(name)
-    cap = spec.encryption.values_per_key or preset.values_per_key
-    return msgspec.structs.replace(
-        spec, encryption=msgspec.structs.replace(spec.encryption, preset=name, values_per_key=cap)
-    )
+    cap = spec.ckks.values_per_key or _preset(name).values_per_key
+    encryption = msgspec.structs.replace(spec.ckks, preset=name, values_per_key=cap)
+    return msgspec.structs.replace(spec, encryption=encryption)
 
 
 def loss_of(spec: TrainingSpec) -> str:
@@ -47,18 +45,16 @@ def loss_of(spec: TrainingSpec) -> str:
     return "squared" if spec.job.task == "regression" else spec.encryption.loss_error
 
 
-def preset_of(spec: TrainingSpec) -> CkksPreset | None:
-    """The CKKS preset of a resolved specification; None in clear training."""
-    if spec.encryption.scheme != "ckks":
-        return None
-    return _preset(spec.encryption.preset).for_weights(spec.train.weight_limit)
+def preset_of(spec: TrainingSpec) -> CkksPreset:
+    """The CKKS preset of a resolved specification. Raises LocalProtocolError for a training in clear."""
+    return _preset(spec.ckks.preset).for_weights(spec.train.weight_limit)
 
 
-def plan(spec: TrainingSpec, rows: int) -> Plan:
+def plan(spec: TrainingSpec, rows: int) -> TrainingPlan:
     """What a resolved job does on `rows` rows. Raises ImpossibleJob, naming the cause."""
     if spec.job.task == "multiclass" and not spec.job.classes:
         raise ImpossibleJob("job.classes is not set", fix="The label party fills it in when it proposes.")
-    if spec.encryption.scheme == "none" and len(spec.model.top.hidden) > 1:
+    if not spec.encrypted and len(spec.model.top.hidden) > 1:
         raise ImpossibleJob(
             f"a top model with {len(spec.model.top.hidden)} hidden layers is not available in clear either",
             fix="Use one: clear training is what encrypted training is compared with.",
@@ -69,12 +65,10 @@ def plan(spec: TrainingSpec, rows: int) -> Plan:
         raise ImpossibleJob(f"{rows} rows cannot be split into training and held-out rows")
     sizes = batch_sizes(training_rows, spec.train.batch_rows)
     steps = len(sizes) * spec.train.epochs
-    encrypted = spec.encryption.scheme == "ckks"
-    opened = opened_per_step(spec) if encrypted else 0
-    cap = spec.encryption.values_per_key
-    guarded = False
-    if encrypted:
-        preset = _preset(spec.encryption.preset)
+    opened = opened_per_step(spec) if spec.encrypted else 0
+    cap, guarded = 0, False
+    if spec.encrypted:
+        preset, cap = preset_of(spec), spec.ckks.values_per_key
         _refuse(
             weaknesses(preset, len(spec.model.top.hidden), loss_of(spec), INPUT_BOUND),
             f"Use preset `auto`, which takes {preset_for(spec.model.top.kind, loss_of(spec)).name}, "
@@ -94,17 +88,17 @@ def plan(spec: TrainingSpec, rows: int) -> Plan:
                 "which claims nothing against a label party that deviates.",
             )
         guarded = cap < preset.key_owner_margin
-    return Plan(
+    return TrainingPlan(
         rows=rows,
         training_rows=training_rows,
         test_rows=test_rows,
         steps=steps,
         smallest_batch=min(sizes),
         opened_per_step=opened,
-        minimum_batch=max(MINIMUM_BATCH, ROWS_PER_OPENED_VALUE * opened) if encrypted else 0,
-        rho=steps * (spec.hidden or spec.outputs) / training_rows if encrypted else 0.0,
-        values_per_key=cap if encrypted else 0,
-        weight_noise=_weight_noise(spec, sizes) if encrypted else 0.0,
+        minimum_batch=max(MINIMUM_BATCH, ROWS_PER_OPENED_VALUE * opened) if spec.encrypted else 0,
+        rho=steps * (spec.hidden or spec.outputs) / training_rows if spec.encrypted else 0.0,
+        values_per_key=cap,
+        weight_noise=_weight_noise(spec, sizes) if spec.encrypted else 0.0,
         guards_deviating_label_party=guarded,
         payload_bytes=expected_bytes(spec, rows, opened, cut_width(spec, spec.roster.features[0])),
         reveals=_reveals(spec, rows, steps, training_rows * spec.train.epochs, test_rows, opened),
@@ -138,7 +132,7 @@ def _weight_noise(spec: TrainingSpec, sizes: list[int]) -> float:
     if spec.hidden or spec.train.optimiser.name != "sgd" or spec.model.layout == "embeddings":
         return 0.0
     rate, momentum = spec.train.optimiser.rate, spec.train.optimiser.momentum
-    noise = _preset(spec.encryption.preset).relative_noise
+    noise = preset_of(spec).relative_noise
     variance, velocity = 0.0, 0.0
     for size in reversed(sizes * spec.train.epochs):
         # The factor by which one gradient's noise reaches the final weight: rate (1 + momentum + ...).
@@ -152,7 +146,7 @@ def _reveals(
     spec: TrainingSpec, rows: int, steps: int, row_visits: int, test_rows: int, opened: int
 ) -> tuple[RevealLine, ...]:
     lines = []
-    for route in routes_of(spec):
+    for route in routes_of_training(spec):
         reveals = route.message.reveals
         for feature in spec.roster.features:
             columns = spec.embedding_width(feature)
@@ -166,18 +160,9 @@ def _reveals(
                 "EncryptedError": row_visits * cut_width(spec, feature) + steps * cut_width(spec, feature) * columns,
                 "OpenedScores": test_rows * spec.outputs,
             }
-            ends = {spec.role_of(feature): feature, spec.role_of(spec.roster.label): spec.roster.label}
-            lines.append(
-                RevealLine(
-                    message=route.message.kind(),
-                    sender=ends[route.sender],
-                    receiver=ends[route.receiver],
-                    learns=reveals.learns,
-                    grain=reveals.grain.value,
-                    values=0 if reveals.grain is Grain.NOTHING else counted[route.message.kind()],
-                    protection=reveals.protection,
-                )
-            )
+            players = {spec.role_of(feature): feature, spec.role_of(spec.roster.label): spec.roster.label}
+            values = 0 if reveals.grain is Grain.NOTHING else counted[route.message.kind()]
+            lines.append(RevealLine.of(route, players, values))
     return tuple(lines)
 
 

@@ -7,8 +7,7 @@ import math
 from collections.abc import Iterator
 
 from vfl.notices import Notice
-from vfl.planning.plan import Forecast, Plan
-from vfl.spec.job import JobSpec
+from vfl.planning.plan import Forecast, TrainingPlan
 from vfl.spec.rounds import RoundsSpec
 from vfl.spec.training import TrainingSpec
 
@@ -20,31 +19,31 @@ FEW_CHOSEN = 0.5
 """Share of the clients in a cohort from which all are as good as there."""
 
 
-def warnings(
-    spec: JobSpec, plan: Plan | None = None, forecast: Forecast | None = None, classes_held: int | None = None
-) -> tuple[Notice, ...]:
-    """By what is known: `plan` needs rows, `forecast` a rehearsal; `classes_held` is of how many own rows are."""
-    if isinstance(spec, TrainingSpec):
-        return tuple(_of_training(spec, plan))
-    found = [*_of_rounds(spec), *_of_backbone(spec), *_of_shared_data(spec), *_of_inversion(spec, classes_held)]
-    if forecast is not None:
-        found += [*_of_savings(spec, forecast), *_of_budget(spec, forecast)]
-    return tuple(found)
-
-
-def _of_training(spec: TrainingSpec, plan: Plan | None) -> Iterator[Notice]:
-    if spec.encryption.scheme == "none":
+def of_training(spec: TrainingSpec, plan: TrainingPlan | None) -> Iterator[Notice]:
+    """`plan` is there once the number of rows is known."""
+    if not spec.encrypted:
         text = "nothing is encrypted: every embedding is read by the label party"
         yield Notice("warning", "nothing_encrypted", text)
     if spec.protection is not None and spec.protection.cut_noise.method == "none":
         text = "errors go back without noise: the feature party can infer labels from them"
         yield Notice("warning", "errors_without_noise", text)
-    if plan is not None and spec.encryption.scheme == "ckks" and not plan.guards_deviating_label_party:
+    if plan is not None and spec.encrypted and not plan.guards_deviating_label_party:
         text = "nothing is claimed against a label party that breaks the protocol, as a key opens so many values"
         yield Notice("warning", "deviation_not_guarded", text)
 
 
-def _of_rounds(spec: RoundsSpec) -> Iterator[Notice]:
+def of_rounds(spec: RoundsSpec, forecast: Forecast | None, classes_held: int | None) -> Iterator[Notice]:
+    """`forecast` needs a rehearsal; `classes_held` is of how many classes a client's own rows are, where known."""
+    yield from _of_choices(spec)
+    yield from _of_backbone(spec)
+    yield from _of_shared_data(spec)
+    yield from _of_inversion(spec, classes_held)
+    if forecast is not None:
+        yield from _of_savings(spec, forecast)
+        yield from _of_budget(spec, forecast)
+
+
+def _of_choices(spec: RoundsSpec) -> Iterator[Notice]:
     rounds, clients = spec.rounds, len(spec.roster.clients)
     never = clients * (1 - spec.cohort / clients) ** rounds.rounds
     if never >= 1:

@@ -43,7 +43,7 @@ from crypto.ckks_evaluator import CkksPublicKey, CkksVector, EncryptedSums, Mask
 from crypto.ckks_parameters import SLOTS, CkksPreset
 from crypto.errors import CryptoError
 from crypto.packing import groups_for
-from vfl.errors import LocalProtocolError, RemoteProtocolError
+from vfl.errors import RemoteProtocolError
 from vfl.flow import Flow, receive, report, send
 from vfl.messages import (
     EncryptedEmbedding,
@@ -57,16 +57,15 @@ from vfl.messages import (
 )
 from vfl.models.polynomial import floats
 from vfl.planning.traffic import evaluation_rows
-from vfl.planning.training import cut_width, opened_per_step, output_sums
-from vfl.protocols import Protocol
+from vfl.planning.training import cut_width, opened_per_step, output_sums, preset_of
 from vfl.protocols.feature_side import FeatureSide
 from vfl.protocols.label_side import Floats, LabelSide
 from vfl.protocols.same_rows import agree_on_rows
 from vfl.reports import EpochDone, Outcome, Progress, StepDone
 from vfl.schedule import Batch, blocks
 from vfl.setup import Setup
-from vfl.spec.sections import PartyId, Role
-from vfl.spec.training import TrainingSpec
+from vfl.spec.sections import PartyId
+from vfl.spec.training import TrainingRole, TrainingSpec
 
 
 class EncryptedBlock(NamedTuple):
@@ -82,7 +81,7 @@ class EncryptedBlock(NamedTuple):
 
 def feature_party(setup: Setup[TrainingSpec]) -> Flow[Outcome]:
     setup = yield from agree_on_rows(setup)  # 0
-    label, side, learns = setup.only(Role.LABEL), FeatureSide(setup), setup.spec.model.layout == "embeddings"
+    label, side, learns = setup.only(TrainingRole.LABEL), FeatureSide(setup), setup.spec.model.layout == "embeddings"
     groups, owner = groups_for(opened_per_step(setup.spec)), KeyOwner(setup, side)
 
     encrypted, prepared = owner.blocks(), None
@@ -114,7 +113,7 @@ def feature_party(setup: Setup[TrainingSpec]) -> Flow[Outcome]:
     linear = not setup.spec.hidden
     for number, rows in enumerate(_evaluation_blocks(setup), 1):
         values = 0 if linear else len(rows) * setup.spec.outputs
-        key, keys = owner.fresh(values, _preset(setup).for_evaluation())
+        key, keys = owner.fresh(values, preset_of(setup.spec).for_evaluation())
         embedding = side.embed(rows)
         columns = key.encrypt_coefficients(embedding) if linear else key.encrypt_rows(embedding, repeats(len(rows)))
         yield from send(label, keys)  # 12
@@ -136,7 +135,7 @@ class KeyOwner:
         """Of each key; a key itself is kept no longer than it opens anything."""
 
     def fresh(self, values: int, preset: CkksPreset) -> tuple[CkksPrivateKey, PublicKeys]:
-        key = CkksPrivateKey(preset, self._setup.spec.encryption.values_per_key)
+        key = CkksPrivateKey(preset, self._setup.spec.ckks.values_per_key)
         self._operations.append(key.operations)
         return key, PublicKeys(*key.public_material(values))
 
@@ -150,7 +149,7 @@ class KeyOwner:
         for batch in self._setup.batches():
             keys = None
             if key is None or steps_left == 0:
-                key, keys = self.fresh(opened_per_step(self._setup.spec), _preset(self._setup))
+                key, keys = self.fresh(opened_per_step(self._setup.spec), preset_of(self._setup.spec))
                 steps_left = _steps_per_key(self._setup)
             steps_left -= 1
             parts = blocks(batch.rows, SLOTS)
@@ -166,7 +165,7 @@ class KeyOwner:
 
 def label_party(setup: Setup[TrainingSpec]) -> Flow[Outcome]:
     setup = yield from agree_on_rows(setup)  # 0
-    feature, side, preset = setup.only(Role.FEATURE), LabelSide(setup), _preset(setup)
+    feature, side, preset = setup.only(TrainingRole.FEATURE), LabelSide(setup), preset_of(setup.spec)
     width, values = setup.spec.embedding_width(feature), opened_per_step(setup.spec)
     used: list[Counter[str]] = []
 
@@ -224,7 +223,11 @@ def _protected_error(ckks: CkksPublicKey, side: LabelSide, errors: list[CkksVect
 
 def _cut_error(setup: Setup[TrainingSpec], key: CkksPrivateKey, cut: EncryptedError, rows: int) -> Floats:
     """Step 11: the cut error of one block, rows x embedding."""
-    label, rank, width = setup.only(Role.LABEL), cut_width(setup.spec, setup.me), setup.spec.embedding_width(setup.me)
+    label, rank, width = (
+        setup.only(TrainingRole.LABEL),
+        cut_width(setup.spec, setup.me),
+        setup.spec.embedding_width(setup.me),
+    )
     basis = floats(cut.basis, rank, width)
     if basis is None or not np.allclose(basis @ basis.T, np.eye(rank), atol=1e-6):
         raise RemoteProtocolError(f"{label} sent a basis that is not {rank} orthonormal rows of {width}")
@@ -257,13 +260,7 @@ def _evaluation_blocks(setup: Setup[TrainingSpec]) -> list[NDArray[np.int64]]:
 
 
 def _steps_per_key(setup: Setup[TrainingSpec]) -> int:
-    return setup.spec.encryption.values_per_key // opened_per_step(setup.spec)
-
-
-def _preset(setup: Setup[TrainingSpec]) -> CkksPreset:
-    if setup.preset is None:
-        raise LocalProtocolError("an encrypted training needs a preset")
-    return setup.preset
+    return setup.spec.ckks.values_per_key // opened_per_step(setup.spec)
 
 
 def _summed(counters: Iterable[Counter[str]]) -> dict[str, int]:
@@ -279,4 +276,4 @@ def attributed_to(peer: PartyId) -> Iterator[None]:
         raise RemoteProtocolError(f"{peer} sent what an honest party could not: {error}") from error
 
 
-PROTOCOL = Protocol("ckks_training", {Role.FEATURE: feature_party, Role.LABEL: label_party})
+ROLES = {TrainingRole.FEATURE: feature_party, TrainingRole.LABEL: label_party}

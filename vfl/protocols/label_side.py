@@ -56,7 +56,7 @@ class LabelSide:
             optimiser=spec.train.optimiser,
             private_seed=setup.private_seed,
             weight_limit=spec.train.weight_limit,
-            encrypt_labels=spec.encryption.labels == "ciphertext",
+            encrypt_labels=spec.encrypted and spec.ckks.labels == "ciphertext",
         )
 
     def passes(self, values: Arithmetic[V], embedding: list[V], rows: NDArray[np.int64]) -> Passes[V]:

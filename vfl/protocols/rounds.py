@@ -55,13 +55,12 @@ from vfl.messages import (
     SumTask,
 )
 from vfl.notices import Notice
-from vfl.protocols import Protocol
 from vfl.protocols.secure_sum import contribute, sum_of
 from vfl.reports import Outcome, Progress, Refused, RoundDone, Warned
 from vfl.secure_sum.terms import SumLog, SumResult, SumTerms
 from vfl.setup import Setup
-from vfl.spec.rounds import RoundsSpec
-from vfl.spec.sections import PartyId, Role
+from vfl.spec.rounds import RoundsRole, RoundsSpec
+from vfl.spec.sections import PartyId
 
 TO_CLIENT = (RoundTask, SumTask, ColumnScaling, SharedRows, EvaluationTask, Published)
 TRIES = 3
@@ -112,7 +111,7 @@ def aggregator(setup: Setup[RoundsSpec]) -> Flow[Outcome]:
 
 
 def client(setup: Setup[RoundsSpec]) -> Flow[Outcome]:
-    hub = setup.only(Role.AGGREGATOR)
+    hub = setup.only(RoundsRole.AGGREGATOR)
     for use, table in setup.tables.items():
         check_fit(setup.spec, table, use)
     yield from send(hub, ClientReady())  # who begins holds no backbone
@@ -373,4 +372,4 @@ class _Collected:
         self.answered += 1
 
 
-PROTOCOL = Protocol("rounds", {Role.AGGREGATOR: aggregator, Role.CLIENT: client})
+ROLES = {RoundsRole.AGGREGATOR: aggregator, RoundsRole.CLIENT: client}

@@ -14,8 +14,7 @@ from vfl.flow import Flow, gather, receive, send
 from vfl.messages import HeldOut, RowsDigest
 from vfl.schedule import held_out_rows, stratified
 from vfl.setup import Setup
-from vfl.spec.sections import Role
-from vfl.spec.training import TrainingSpec
+from vfl.spec.training import TrainingRole, TrainingSpec
 
 
 def agree_on_rows(setup: Setup[TrainingSpec]) -> Flow[Setup[TrainingSpec]]:
@@ -31,7 +30,7 @@ def agree_on_rows(setup: Setup[TrainingSpec]) -> Flow[Setup[TrainingSpec]]:
             raise RowsDiffer(f"the ids of {setup.me} and {peer} differ, or stand in another order")
     if not setup.spec.split.stratify:
         return setup
-    if setup.spec.role_of(setup.me) is Role.LABEL:
+    if setup.spec.role_of(setup.me) is TrainingRole.LABEL:
         return (yield from _hold_out(setup))
     return (yield from _be_told(setup))
 
@@ -47,7 +46,7 @@ def _hold_out(setup: Setup[TrainingSpec]) -> Flow[Setup[TrainingSpec]]:
 
 
 def _be_told(setup: Setup[TrainingSpec]) -> Flow[Setup[TrainingSpec]]:
-    label = setup.only(Role.LABEL)
+    label = setup.only(TrainingRole.LABEL)
     told = yield from receive(HeldOut, label)
     bits = np.unpackbits(np.frombuffer(told.rows, np.uint8), bitorder="little")
     rows = np.flatnonzero(bits).astype(np.int64)

@@ -21,14 +21,13 @@ from vfl.errors import RemoteProtocolError
 from vfl.flow import Flow, gather, receive, report, send
 from vfl.messages import CutGradient, Embedding, EvaluationRows, Message, StepApplied
 from vfl.models.polynomial import Numbers, floats
-from vfl.protocols import Protocol
 from vfl.protocols.feature_side import FeatureSide
 from vfl.protocols.label_side import Floats, LabelSide
 from vfl.protocols.same_rows import agree_on_rows
 from vfl.reports import EpochDone, Outcome, Progress, StepDone
 from vfl.setup import Setup
-from vfl.spec.sections import PartyId, Role
-from vfl.spec.training import TrainingSpec
+from vfl.spec.sections import PartyId
+from vfl.spec.training import TrainingRole, TrainingSpec
 
 CLEAR_LIMIT = 1e6
 """Largest value a peer may send in clear; standardised columns end at 3."""
@@ -36,7 +35,7 @@ CLEAR_LIMIT = 1e6
 
 def feature_party(setup: Setup[TrainingSpec]) -> Flow[Outcome]:
     setup = yield from agree_on_rows(setup)  # 0
-    label, side, learns = setup.only(Role.LABEL), FeatureSide(setup), setup.spec.model.layout == "embeddings"
+    label, side, learns = setup.only(TrainingRole.LABEL), FeatureSide(setup), setup.spec.model.layout == "embeddings"
 
     for step, steps, epoch, last_of_epoch, rows in setup.batches():
         yield from send(label, Embedding(step, _bytes(side.forward(rows))))  # 1
@@ -105,4 +104,4 @@ def _checked(peer: PartyId, data: bytes, rows: int, width: int) -> Floats:
     return values
 
 
-PROTOCOL = Protocol("split_training", {Role.FEATURE: feature_party, Role.LABEL: label_party})
+ROLES = {TrainingRole.FEATURE: feature_party, TrainingRole.LABEL: label_party}

@@ -1,107 +1,124 @@
-"""A job specification of any kind: read from TOML, exchanged as canonical bytes, equal on all sides or nothing runs.
+"""What a party may ask of any job's specification, whatever its kind: said once, and answered by each kind.
 
-The kinds share what a party needs to know of a job (parties, roles, links, tables, digest) and nothing else. The
-SHA-256 of the canonical bytes, MessagePack of the frozen struct in declaration order, stands in every envelope.
+A specification is read from TOML, exchanged as canonical bytes, and equal on all sides, or nothing runs. Reading one
+needs the kinds, and stands with them in `vfl.kinds`.
 """
 
-import difflib
-import re
-import tomllib
-from typing import Any, TypeAlias, TypeVar
+import hashlib
+from abc import ABCMeta, abstractmethod
+from typing import Literal
 
 import msgspec
 
-from vfl.errors import SpecConflict, SpecError
-from vfl.spec.rounds import RoundsSpec
-from vfl.spec.training import TrainingSpec
-
-JobSpec: TypeAlias = TrainingSpec | RoundsSpec
-
-S = TypeVar("S", TrainingSpec, RoundsSpec)
-
-_KINDS: dict[str, type[TrainingSpec] | type[RoundsSpec]] = {"training": TrainingSpec, "rounds": RoundsSpec}
+from vfl.spec.sections import PARTY_ID, Job, PartyId, Role, Section, TableUse, require
 
 
-class _JobHead(msgspec.Struct):
-    protocol: str = "training"
+class _AbstractStruct(msgspec.StructMeta, ABCMeta):
+    """Lets a struct have abstract methods."""
 
 
-class _Head(msgspec.Struct):
-    """As much of a specification as tells its kind."""
+class JobSpec(Section, metaclass=_AbstractStruct, frozen=True, kw_only=True):
+    """The whole agreement of a job. Raises SpecError when built from something that contradicts itself.
 
-    job: _JobHead = msgspec.field(default_factory=_JobHead)
+    Messages travel between the coordinator and each other party, and nowhere else.
+    """
 
+    spec_version: Literal[1] = 1
+    job: Job
 
-def decode_spec(data: bytes) -> JobSpec:
-    """A peer's bytes as a specification; refused unless they are the canonical encoding of it (party_settings.md)."""
-    try:
-        kind = _kind(msgspec.msgpack.decode(data, type=_Head))
-        spec = msgspec.msgpack.decode(data, type=kind)
-    except UnicodeDecodeError as error:
-        raise SpecError("the proposed specification holds text that is not UTF-8") from error
-    except msgspec.DecodeError as error:
-        raise _readable(error) from error
-    if spec.encoded() != data:
-        raise SpecError("the proposed specification is not in canonical form")
-    return spec
+    @property
+    @abstractmethod
+    def parties(self) -> tuple[PartyId, ...]:
+        """All parties, the coordinator first."""
 
+    @abstractmethod
+    def role_of(self, party: PartyId) -> Role:
+        """What the party plays in this job."""
 
-def read_spec(text: str) -> JobSpec:
-    """A TOML document as a specification. Raises SpecError with the key and, for a slip, the nearest known one."""
-    try:
-        document = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise SpecError(f"job specification: {error}") from error
-    return spec_of(document)
+    @abstractmethod
+    def tables_of(self, party: PartyId) -> dict[str, TableUse]:
+        """The tables of one party, by their use; a party's own training rows have the use `rows`."""
 
+    @abstractmethod
+    def steps_on(self, rows: int) -> int:
+        """About how many steps the party with the most work takes where each has so many rows."""
 
-def read_spec_as(kind: type[S], text: str) -> S:
-    """The same, for a caller that handles one kind only. Raises SpecError."""
-    spec = read_spec(text)
-    if not isinstance(spec, kind):
-        raise SpecError(f"job specification: this is a job of protocol {spec.job.protocol!r}")
-    return spec
+    @property
+    @abstractmethod
+    def checkpoints(self) -> int:
+        """How many states a role reports before it returns."""
 
+    @property
+    @abstractmethod
+    def disclosure(self) -> str:
+        """What is read of each party's data, in the word that `acceptance.schemes` of a party must name."""
 
-def spec_of(document: dict[str, Any]) -> JobSpec:
-    """A document already read from TOML. Raises SpecError."""
-    try:
-        kind = _kind(msgspec.convert(document, type=_Head))
-        foreign = {"rounds"} if kind is TrainingSpec else {"encryption", "protection", "split"}
-        for table in sorted(foreign & document.keys()):
-            raise SpecConflict(
-                f"job specification: X15: [{table}] does not belong to this job.protocol: parts are of rounds, and "
-                "rounds hold no ciphertexts",
-                fix=f"Leave [{table}] out, or set job.protocol to the protocol it belongs to.",
-            )
-        return msgspec.convert(document, type=kind)
-    except msgspec.ValidationError as error:
-        raise _readable(error) from error
+    @property
+    def coordinator(self) -> PartyId:
+        """Who proposes the job and relays the shares of its seed."""
+        return self.parties[0]
 
+    def peers_of(self, party: PartyId) -> tuple[PartyId, ...]:
+        """Whom a party exchanges messages with."""
+        return self.parties[1:] if party == self.coordinator else (self.coordinator,)
 
-def _kind(head: _Head) -> type[TrainingSpec] | type[RoundsSpec]:
-    kind = _KINDS.get(head.job.protocol)
-    if kind is None:
-        raise SpecError(f"job specification: job.protocol {head.job.protocol!r} is none of {', '.join(_KINDS)}")
-    return kind
+    @property
+    def required_parties(self) -> frozenset[PartyId]:
+        """The parties without which the job cannot go on; another may leave and come back."""
+        return frozenset(self.parties)
 
+    @property
+    def minimum_parties(self) -> int:
+        """With how many parties, the coordinator among them, the job may begin."""
+        return len(self.parties)
 
-def _sections(kind: Any) -> set[Any]:
-    """The struct types a specification is made of."""
-    found = set()
-    for field in msgspec.structs.fields(kind):
-        for part in (field.type, *getattr(field.type, "__args__", ())):
-            if isinstance(part, type) and issubclass(part, msgspec.Struct):
-                found |= {part} | _sections(part)
-    return found
+    @property
+    def join_timeout_seconds(self) -> float:
+        """How long parties that the job can do without are waited for, at the beginning and at the end."""
+        return float(self.job.deadline_seconds)
 
+    @property
+    def first_model(self) -> str:
+        """Digest of a registered model the coordinator brings; empty for none."""
+        return ""
 
-SECTIONS = frozenset({TrainingSpec, RoundsSpec} | _sections(TrainingSpec) | _sections(RoundsSpec))
-_KNOWN_KEYS = sorted({field for section in SECTIONS for field in section.__struct_fields__})
+    @property
+    def private_bottom(self) -> bool:
+        """Whether a party's own bottom module is part of the model."""
+        return False
 
+    @property
+    def cohort(self) -> int | None:
+        """How many parties are chosen for each step; None where all take part in every step."""
+        return None
 
-def _readable(error: msgspec.DecodeError) -> SpecError:
-    text = str(error).replace("Object ", "table ").replace(" - at `$.", " - at `").replace(" - at `$`", "")
-    unknown = re.search(r"unknown field `(.+?)`", text)
-    near = difflib.get_close_matches(unknown[1], _KNOWN_KEYS, n=1) if unknown else []
-    return SpecError(f"job specification: {text}", fix=f"Did you mean `{near[0]}`?" if near else "")
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """Optional parts of the protocol that this job asks for, by name."""
+        return ()
+
+    @property
+    def waived(self) -> tuple[str, ...]:
+        """Rules that would refuse the job and are waived by name."""
+        return ()
+
+    def encoded(self) -> bytes:
+        """The canonical bytes, on which all sides agree: MessagePack of the frozen struct in declaration order."""
+        return msgspec.msgpack.encode(self)
+
+    def digest(self) -> bytes:
+        """SHA-256 of the canonical bytes, 32 bytes; it stands in every envelope."""
+        return hashlib.sha256(self.encoded()).digest()
+
+    def _check_job(self) -> None:
+        """What holds for the roster and [job] of any kind. Raises SpecError."""
+        job, parties = self.job, self.parties
+        require(bool(job.name), "job.name is empty")
+        require(len(set(parties)) == len(parties), "roster names a party twice")
+        for party in parties:
+            require(PARTY_ID.fullmatch(party) is not None, f"roster: {party!r} is not a party name (a-z, 0-9, hyphen)")
+        require(job.deadline_seconds >= 1, "job.deadline_seconds must be at least 1")
+        require(
+            job.classes == 0 or (job.task == "multiclass" and job.classes >= 3),
+            "job.classes is for multiclass jobs and at least 3",
+        )

@@ -3,10 +3,9 @@
 What cannot work is refused when it is built: `vfl.spec.conflicts` compares what its settings need and hide.
 """
 
-from typing import Literal
-
 from vfl.errors import NotAvailable
 from vfl.spec import conflicts
+from vfl.spec.job import JobSpec
 from vfl.spec.network_names import block_names, widths_of
 from vfl.spec.rounds_settings import (
     BackboneDecoder,
@@ -19,18 +18,7 @@ from vfl.spec.rounds_settings import (
     RoundsTrain,
     SharedData,
 )
-from vfl.spec.sections import (
-    Job,
-    PartyId,
-    Role,
-    Section,
-    TableUse,
-    canonical,
-    check_job,
-    check_optimiser,
-    digest_of,
-    require,
-)
+from vfl.spec.sections import PartyId, Role, TableUse, check_optimiser, require
 
 PARTS = ("compressed_sync", "model_inversion", "shared_data", "backbone_decoder")
 """In the default order of their adjustments: what is carried back comes last (R0.2)."""
@@ -41,11 +29,14 @@ SCALABLE = ("auto", "rotation", "uniform", "block", "grid")
 """Codecs of 1 to 8 bits."""
 
 
-class RoundsSpec(Section, frozen=True, kw_only=True):
-    """The whole agreement of a job of rounds. Raises SpecError, SpecConflict or NotAvailable when built."""
+class RoundsRole(Role):
+    AGGREGATOR = "aggregator"
+    CLIENT = "client"
 
-    spec_version: Literal[1] = 1
-    job: Job
+
+class RoundsSpec(JobSpec, frozen=True, kw_only=True):
+    """The aggregator coordinates. Raises SpecError, SpecConflict or NotAvailable when built."""
+
     roster: RoundsRoster
     data: dict[PartyId, RoundsData]
     model: RoundsModel
@@ -55,7 +46,7 @@ class RoundsSpec(Section, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         require(self.job.protocol == "rounds", "job.protocol is rounds for a roster of an aggregator and clients")
         require(bool(self.roster.clients), "roster.clients names nobody")
-        check_job(self.job, self.parties)
+        self._check_job()
         require(self.job.task != "multiclass" or self.job.classes >= 3, "job.classes is missing: rounds must know it")
         self._check_data()
         self._check_model()
@@ -292,63 +283,48 @@ class RoundsSpec(Section, frozen=True, kw_only=True):
         return self.rounds.clients_per_round or len(self.roster.clients)
 
     @property
-    def entry(self) -> str:
-        """The protocol that runs this job: a key of `vfl.protocols.PROTOCOLS` and `vfl.routes.ROUTES`."""
-        return "rounds"
+    def parts(self) -> tuple[str, ...]:
+        return self.rounds.parts
+
+    @property
+    def waived(self) -> tuple[str, ...]:
+        return self.rounds.allow
 
     @property
     def parties(self) -> tuple[PartyId, ...]:
         return (self.roster.aggregator, *self.roster.clients)
 
-    def role_of(self, party: PartyId) -> Role:
-        return Role.AGGREGATOR if party == self.roster.aggregator else Role.CLIENT
-
-    def peers_of(self, party: PartyId) -> tuple[PartyId, ...]:
-        """Whom a party exchanges messages with: pairwise links between aggregator and clients."""
-        return self.roster.clients if party == self.roster.aggregator else (self.roster.aggregator,)
-
-    @property
-    def coordinator(self) -> PartyId:
-        """Who proposes the job and relays the shares of its seed."""
-        return self.roster.aggregator
+    def role_of(self, party: PartyId) -> RoundsRole:
+        return RoundsRole.AGGREGATOR if party == self.roster.aggregator else RoundsRole.CLIENT
 
     @property
     def required_parties(self) -> frozenset[PartyId]:
-        """The parties without which the job cannot go on: a client may leave and come back."""
+        """A client may leave and come back."""
         return frozenset({self.roster.aggregator})
 
     @property
     def minimum_parties(self) -> int:
-        """With how many parties it may begin."""
         return 1 + self.rounds.min_clients
 
     @property
     def join_timeout_seconds(self) -> float:
-        """How long clients are waited for, at the beginning and at the end."""
         return self.rounds.deadline_seconds
 
     @property
     def first_model(self) -> str:
-        """Digest of a registered model the coordinator brings; empty for none."""
         return self.model.first_model
 
     @property
-    def private_bottom(self) -> bool:
-        """Whether a party's own bottom module is part of the model."""
-        return False
-
-    @property
     def checkpoints(self) -> int:
-        """How many states a role reports: one per round."""
+        """One for each round."""
         return self.rounds.rounds
 
     @property
     def disclosure(self) -> str:
-        """What an acceptance must name: the aggregator reads each client's update, or sums of them only."""
+        """The aggregator reads each client's update, or sums of them only."""
         return "sums" if self.rounds.secure_sum else "updates"
 
     def tables_of(self, party: PartyId) -> dict[str, TableUse]:
-        """The tables of one party, by their use."""
         given = self.data.get(party, RoundsData())
         named = {
             "rows": given.dataset,
@@ -374,12 +350,5 @@ class RoundsSpec(Section, frozen=True, kw_only=True):
         }
 
     def steps_on(self, rows: int) -> int:
-        """About how many steps one client with so many rows takes, chosen in every round."""
+        """Of a client that is chosen in every round."""
         return max(1, rows // self.train.batch_rows) * self.rounds.rounds * self.rounds.local_epochs
-
-    def encoded(self) -> bytes:
-        return canonical(self)
-
-    def digest(self) -> bytes:
-        """SHA-256 of the canonical bytes, 32 bytes."""
-        return digest_of(self)

@@ -1,10 +1,9 @@
-"""What every kind of job specification is made of: parties, roles, the job's own table, an optimiser.
+"""What specifications of every kind are made of: parties, roles, the table [job], an optimiser, the use of a table.
 
 Sections are frozen msgspec structs that refuse unknown keys; they load neither torch nor an encryption library.
 """
 
 import enum
-import hashlib
 import re
 from typing import Literal, TypeAlias
 
@@ -19,12 +18,7 @@ PARTY_ID = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,62}[a-z0-9])?")
 
 
 class Role(enum.Enum):
-    """What a party plays in one job. The next job may give it another."""
-
-    LABEL = "label"
-    FEATURE = "feature"
-    AGGREGATOR = "aggregator"
-    CLIENT = "client"
+    """What a party plays in one job. Each kind of job names its own roles in a subclass."""
 
 
 class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -63,7 +57,8 @@ class TableUse(Section, frozen=True, kw_only=True):
 
 class Job(Section, frozen=True, kw_only=True):
     name: str
-    protocol: Literal["training", "rounds"] = "training"
+    protocol: str = "training"
+    """The kind of the job: a key of `vfl.kinds.KINDS`."""
     task: Literal["binary", "multiclass", "regression"]
     classes: int = 0
     """Number of classes of a multiclass job; in a training job the label party fills it in when it proposes."""
@@ -73,35 +68,12 @@ class Job(Section, frozen=True, kw_only=True):
     deadline_seconds: int = 86_400
 
 
-def check_job(job: Job, parties: tuple[PartyId, ...]) -> None:
-    """What holds for a job of any kind. Raises SpecError."""
-    require(bool(job.name), "job.name is empty")
-    require(len(set(parties)) == len(parties), "roster names a party twice")
-    for party in parties:
-        require(PARTY_ID.fullmatch(party) is not None, f"roster: {party!r} is not a party name (a-z, 0-9, hyphen)")
-    require(job.deadline_seconds >= 1, "job.deadline_seconds must be at least 1")
-    require(
-        job.classes == 0 or (job.task == "multiclass" and job.classes >= 3),
-        "job.classes is for multiclass jobs and at least 3",
-    )
-
-
 def check_optimiser(optimiser: Optimiser) -> None:
     """Raises SpecError."""
     require(0.0 < optimiser.rate < float("inf"), "train.optimiser.rate must be positive")
     require(0.0 <= optimiser.momentum < 1.0, "train.optimiser.momentum must lie in [0, 1)")
     require(optimiser.weight_decay >= 0, "train.optimiser.weight_decay must not be negative")
     require(optimiser.name == "sgd" or not optimiser.momentum, "train.optimiser.momentum is for sgd")
-
-
-def canonical(spec: msgspec.Struct) -> bytes:
-    """The bytes both sides agree on: MessagePack of the frozen struct in declaration order."""
-    return msgspec.msgpack.encode(spec)
-
-
-def digest_of(spec: msgspec.Struct) -> bytes:
-    """SHA-256 of the canonical bytes, 32 bytes."""
-    return hashlib.sha256(canonical(spec)).digest()
 
 
 def require(holds: bool, message: str) -> None:  # noqa: FBT001

@@ -3,22 +3,16 @@
 Operators write it as TOML (job_specification.md). What can be judged without a table is judged when it is built.
 """
 
-from typing import Literal
+from typing import ClassVar, Literal
 
-from vfl.errors import SpecError
-from vfl.spec.sections import (
-    Job,
-    Optimiser,
-    PartyId,
-    Role,
-    Section,
-    TableUse,
-    canonical,
-    check_job,
-    check_optimiser,
-    digest_of,
-    require,
-)
+from vfl.errors import LocalProtocolError, SpecError
+from vfl.spec.job import JobSpec
+from vfl.spec.sections import Optimiser, PartyId, Role, Section, TableUse, check_optimiser, require
+
+
+class TrainingRole(Role):
+    LABEL = "label"
+    FEATURE = "feature"
 
 
 class Roster(Section, frozen=True, kw_only=True):
@@ -87,36 +81,44 @@ class Train(Section, frozen=True, kw_only=True):
     weights back to it. 0 takes that of the preset for this top model and loss error, which its noise is sized for."""
 
 
-class Encryption(Section, frozen=True, kw_only=True):
-    scheme: Literal["none", "ckks"] = "ckks"
+class NoEncryption(Section, frozen=True, kw_only=True, tag_field="scheme", tag="none"):
+    """Training in clear, with the polynomials of an encrypted one: what that is compared with."""
+
+    scheme: ClassVar[str] = "none"
+    loss_error: Literal["linear", "cubic"] = "linear"
+    """Error of the logistic loss: u/4 + 1/2 - y, or its cubic approximation on |u| <= 8. Regression uses u - y."""
+
+
+class CkksEncryption(Section, frozen=True, kw_only=True, tag_field="scheme", tag="ckks"):
+    """Training on CKKS ciphertexts under the feature party's keys; the scheme of a job that names none."""
+
+    scheme: ClassVar[str] = "ckks"
     preset: str = "auto"
     """Resolved from (top model, loss error) before the proposal is sent."""
     loss_error: Literal["linear", "cubic"] = "linear"
-    """Error of the logistic loss: u/4 + 1/2 - y, or its cubic approximation on |u| <= 8. Regression uses u - y."""
+    """As of a training in clear."""
     labels: Literal["clear", "ciphertext"] = "clear"
     """Subtracted at the label party in clear, or encrypted there first under the feature party's key; same result."""
     values_per_key: int = 0
     """Values opened under one key; 0 takes the preset's cap, which holds against a label party that deviates."""
 
 
-class TrainingSpec(Section, frozen=True, kw_only=True):
-    """The whole agreement of a training job. Raises SpecError when built from something that contradicts itself."""
+class TrainingSpec(JobSpec, frozen=True, kw_only=True):
+    """The label party coordinates. Raises SpecError when built from something that contradicts itself."""
 
-    spec_version: Literal[1] = 1
-    job: Job
     roster: Roster
     data: dict[PartyId, Columns]
     split: Split = Split()
     model: Model = Model()
     train: Train
-    encryption: Encryption = Encryption()
+    encryption: CkksEncryption | NoEncryption = CkksEncryption()
     protection: Protection | None = None
 
     def __post_init__(self) -> None:
         parties = (self.roster.label, *self.roster.features)
         require(self.job.protocol == "training", "job.protocol is training for a roster of label and feature parties")
         require(bool(self.roster.features), "roster.features names nobody")
-        check_job(self.job, parties)
+        self._check_job()
         require(
             set(self.data) == set(parties),
             f"[data.*] must name exactly the parties of the roster: {', '.join(parties)}",
@@ -138,9 +140,10 @@ class TrainingSpec(Section, frozen=True, kw_only=True):
         require(self.train.batch_rows >= 1, "train.batch_rows must be at least 1")
         check_optimiser(self.train.optimiser)
         require(0 <= self.train.weight_limit < float("inf"), "train.weight_limit must not be negative")
-        require(self.encryption.values_per_key >= 0, "encryption.values_per_key must not be negative")
+        if isinstance(self.encryption, CkksEncryption):
+            require(self.encryption.values_per_key >= 0, "encryption.values_per_key must not be negative")
         self._check_model()
-        if self.encryption.scheme == "ckks":
+        if isinstance(self.encryption, CkksEncryption):
             require(
                 len(self.roster.features) == 1, "scheme ckks takes one feature party: sums under two keys do not add"
             )
@@ -180,8 +183,19 @@ class TrainingSpec(Section, frozen=True, kw_only=True):
 
     @property
     def entry(self) -> str:
-        """The protocol that runs this job: a key of `vfl.protocols.PROTOCOLS` and `vfl.routes.ROUTES`."""
+        """The protocol that runs this job: a key of `vfl.routes.ROUTES`."""
         return {"none": "split_training", "ckks": "ckks_training"}[self.encryption.scheme]
+
+    @property
+    def encrypted(self) -> bool:
+        return isinstance(self.encryption, CkksEncryption)
+
+    @property
+    def ckks(self) -> CkksEncryption:
+        """Of an encrypted training. Raises LocalProtocolError for one in clear."""
+        if not isinstance(self.encryption, CkksEncryption):
+            raise LocalProtocolError("this job trains in clear: it has neither keys nor ciphertexts")
+        return self.encryption
 
     @property
     def parties(self) -> tuple[PartyId, ...]:
@@ -197,55 +211,24 @@ class TrainingSpec(Section, frozen=True, kw_only=True):
         """Width of the top model's first hidden layer; 0 for a linear one."""
         return self.model.top.hidden[0] if self.model.top.hidden else 0
 
-    def role_of(self, party: PartyId) -> Role:
-        return Role.LABEL if party == self.roster.label else Role.FEATURE
-
-    def peers_of(self, party: PartyId) -> tuple[PartyId, ...]:
-        """Whom a party exchanges messages with: pairwise links between label party and feature parties."""
-        return self.roster.features if party == self.roster.label else (self.roster.label,)
-
-    @property
-    def coordinator(self) -> PartyId:
-        """Who proposes the job and relays the shares of its seed."""
-        return self.roster.label
-
-    @property
-    def required_parties(self) -> frozenset[PartyId]:
-        """The parties without which the job cannot go on: all."""
-        return frozenset(self.parties)
-
-    @property
-    def minimum_parties(self) -> int:
-        """With how many parties it may begin: all."""
-        return len(self.parties)
-
-    @property
-    def join_timeout_seconds(self) -> float:
-        """How long parties the job can do without are waited for: there are none."""
-        return float(self.job.deadline_seconds)
-
-    @property
-    def first_model(self) -> str:
-        """Digest of a registered model the coordinator brings; empty for none."""
-        return ""
+    def role_of(self, party: PartyId) -> TrainingRole:
+        return TrainingRole.LABEL if party == self.roster.label else TrainingRole.FEATURE
 
     @property
     def private_bottom(self) -> bool:
-        """Whether a party's own bottom module is part of the model."""
         return self.model.bottom is not None and self.model.bottom.kind == "private"
 
     @property
     def checkpoints(self) -> int:
-        """How many states a role reports: one per epoch."""
+        """One for each epoch."""
         return self.train.epochs
 
     @property
     def disclosure(self) -> str:
-        """What an acceptance must name: the encryption scheme."""
+        """The encryption scheme."""
         return self.encryption.scheme
 
     def tables_of(self, party: PartyId) -> dict[str, TableUse]:
-        """The tables of one party, by their use."""
         of, label = self.data[party], self.data[self.roster.label].label
         return {
             "rows": TableUse(
@@ -258,12 +241,4 @@ class TrainingSpec(Section, frozen=True, kw_only=True):
         }
 
     def steps_on(self, rows: int) -> int:
-        """About how many steps a job on so many rows has."""
         return max(1, rows // self.train.batch_rows) * self.train.epochs
-
-    def encoded(self) -> bytes:
-        return canonical(self)
-
-    def digest(self) -> bytes:
-        """SHA-256 of the canonical bytes, 32 bytes."""
-        return digest_of(self)

@@ -19,7 +19,7 @@ from api.demo.rounds.tables import (
 )
 from api.demo.training.agreement import MINIMUM_ROWS
 from parties.wire.control import joint_seed
-from vfl.spec.job import read_spec_as
+from vfl.kinds import read_spec_as
 from vfl.spec.rounds import RoundsSpec
 
 DEADLINE_SECONDS = 3600

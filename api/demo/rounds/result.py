@@ -8,13 +8,12 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
-import msgspec
 import polars as pl
 
 from api.client import JsonObject
 from api.demo.rounds.tables import AGGREGATOR, CLIENTS, LABEL, PARTIES
 from api.demo.training.result import ONE_MACHINE
-from api.report.unprotected import of_rounds
+from vfl.kinds.rounds import ROUNDS
 from vfl.models.intervals import of_share
 
 if TYPE_CHECKING:
@@ -106,7 +105,7 @@ def rounds_result(
         ],
         "notices": hub["notices"],
         "relaxed_limits": [asdict(floor) for floor in agreement.floors],
-        "not_protected": [*of_rounds(msgspec.to_builtins(spec)), ONE_MACHINE],
+        "not_protected": [*ROUNDS.unprotected(spec, {}), ONE_MACHINE],
         "machine": {
             "system": f"{platform.system()} {platform.machine()}",
             "processors": os.cpu_count(),

@@ -8,10 +8,10 @@ from typing import Any
 from api.demo.training.tables import DATASET, FEATURE_PARTY, LABEL_PARTY, DividedTable, Training
 from crypto.ckks_parameters import ROOMY_VALUES_PER_KEY, preset_for
 from vfl.errors import ImpossibleJob
-from vfl.planning.plan import Plan
+from vfl.kinds import read_spec_as
+from vfl.planning.plan import Plan, TrainingPlan
 from vfl.planning.training import loss_of, opened_per_step, plan, resolve
 from vfl.schedule import held_out_rows
-from vfl.spec.job import read_spec_as
 from vfl.spec.training import Bottom, TrainingSpec
 
 MINIMUM_ROWS = 1000
@@ -42,7 +42,7 @@ class Agreement:
 
     text: str
     spec: TrainingSpec
-    plan: Plan
+    plan: TrainingPlan
     floors: tuple[Floor, ...]
 
     @property

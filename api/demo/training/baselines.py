@@ -18,13 +18,13 @@ from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.preprocessing import StandardScaler
 
 from vfl.flow import run_together
+from vfl.kinds import flow_of
 from vfl.models.intervals import intervals
 from vfl.models.metrics import measure
 from vfl.models.scaling import Scaling
-from vfl.protocols import PROTOCOLS
 from vfl.schedule import held_out, stratified
 from vfl.setup import Setup, Table
-from vfl.spec.training import Columns, Model, TrainingSpec
+from vfl.spec.training import Columns, Model, NoEncryption, TrainingSpec
 
 Floats = NDArray[np.float64]
 
@@ -65,19 +65,15 @@ def compare(spec: TrainingSpec, rows: JoinedRows, federated: Metrics) -> dict[st
 
 def same_model_in_clear(spec: TrainingSpec, rows: JoinedRows) -> Metrics:
     """The same polynomials, batches, optimiser and first weights as the job's, in clear in this process."""
-    clear = msgspec.structs.replace(spec.encryption, scheme="none", preset="none", values_per_key=0)
-    spec = msgspec.structs.replace(spec, encryption=clear)
+    spec = msgspec.structs.replace(spec, encryption=NoEncryption(loss_error=spec.encryption.loss_error))
     feature = spec.roster.features[0]
     tables = {
         spec.roster.label: Table(b"", rows.own, rows.labels),
         feature: Table(b"", rows.features),
     }
-    roles = PROTOCOLS[spec.entry]().roles
     together = run_together(
         {
-            party: roles[spec.role_of(party)](
-                Setup(spec, party, {"rows": table}, rows.joint_seed, rows.private_seeds[party])
-            )
+            party: flow_of(Setup(spec, party, {"rows": table}, rows.joint_seed, rows.private_seeds[party]))
             for party, table in tables.items()
         }
     )

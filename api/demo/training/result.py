@@ -9,12 +9,10 @@ from dataclasses import asdict
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
-import msgspec
-
 from api.client import JsonObject
 from api.demo.training.curves import EpochPoint
 from api.demo.training.tables import FEATURE_PARTY, LABEL_PARTY
-from api.report.unprotected import of_training
+from vfl.kinds.training import TRAINING
 from vfl.models.metrics import METRIC
 
 if TYPE_CHECKING:
@@ -92,7 +90,7 @@ def result_data(
 def not_protected(demonstration: "Demonstration") -> list[str]:
     """What this run does not hide or guard, in plain sentences."""
     agreement = demonstration.agreement
-    return [*of_training(msgspec.to_builtins(agreement.spec), asdict(agreement.plan)), ONE_MACHINE]
+    return [*TRAINING.unprotected(agreement.spec, asdict(agreement.plan)), ONE_MACHINE]
 
 
 def _sent(job: JsonObject) -> int:

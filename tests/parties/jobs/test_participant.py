@@ -26,7 +26,7 @@ from parties.wire.control import (
 )
 from parties.wire.envelopes import Outgoing
 from parties.wire.outbox import Reply
-from vfl.spec.job import read_spec
+from vfl.kinds import read_spec
 
 ADA = CLIENTS[0]
 PATIENCE_SECONDS = 0.4

@@ -53,7 +53,8 @@ from parties.wire.control import (
 from parties.wire.peer_state import Peer, PeerState
 from parties.worker.frames import Left, Returned
 from vfl.errors import PeerAborted, PeerTimeout, RemoteProtocolError
-from vfl.spec.job import JobSpec, read_spec_as
+from vfl.kinds import read_spec_as
+from vfl.spec.job import JobSpec
 from vfl.spec.training import TrainingSpec
 
 PAGE = Path(__file__).parents[3] / "docs" / "protocols" / "job.md"

@@ -16,7 +16,7 @@ from parties.simulation.specification import Partition, Simulation, read_federat
 from parties.simulation.synthetic_images import pictures
 from vfl.errors import ImpossibleJob, InvalidData, SpecConflict, SpecError
 from vfl.flow import run_together
-from vfl.protocols import PROTOCOLS
+from vfl.kinds import flow_of
 from vfl.reports import RoundDone
 from vfl.setup import Table
 
@@ -69,7 +69,7 @@ def test_results_reports_and_traffic_are_the_same_bit_for_bit_in_one_process_and
 
 
 def test_a_simulation_equals_the_roles_run_together():
-    roles = {party: PROTOCOLS["rounds"]().roles[setup.spec.role_of(party)](setup) for party, setup in given().items()}
+    roles = {party: flow_of(setup) for party, setup in given().items()}
     together, simulated = run_together(roles, keep_messages=False), simulate(given())
     assert simulated.results == together.results
     assert simulated.reports == together.reports

@@ -147,7 +147,7 @@ def test_a_peers_proposals_that_came_to_nothing_are_bounded(
     for number, job in enumerate(proposed):
         made = a_job(job, created_at=f"2026-01-01T00:00:{number:02}")
         peer, state = ("c" if job == "other" else "b"), ("done" if job == "done" else "failed")
-        store.add(msgspec.structs.replace(made, role="feature", peers=[peer]), SPEC)
+        store.add(msgspec.structs.replace(made, role="feature", peers=[peer]), SPEC, from_peer=True)
         store.record(job, state, "over", state=state, words={peer: b"word"})
     left = [job for job in proposed if store.job(job) is not None]
     assert left == ["done", "other", "b2", "b3", "b4", "last"]

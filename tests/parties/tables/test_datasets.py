@@ -33,7 +33,7 @@ from parties.tables import datasets
 from parties.tables.datasets import Table, ids_digest
 from parties.tables.table_files import reading
 from vfl.errors import InvalidData
-from vfl.spec.job import read_spec_as
+from vfl.kinds import read_spec_as
 from vfl.spec.rounds import RoundsSpec
 from vfl.spec.training import TrainingSpec
 

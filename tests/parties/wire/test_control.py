@@ -19,8 +19,8 @@ from parties.wire.control import (
     joint_seed,
 )
 from vfl.errors import RemoteProtocolError
+from vfl.kinds import read_spec_as
 from vfl.messages import Grain, Reveals
-from vfl.spec.job import read_spec_as
 from vfl.spec.training import TrainingSpec
 
 OURS, THEIRS = b"f" * 32, b"l" * 32

@@ -16,8 +16,8 @@ from parties.worker.mailbox import Mailbox
 from parties.worker.main import load_bottom
 from parties.worker.process import WorkerProcess
 from vfl.errors import InvalidBottom
+from vfl.kinds import read_spec_as
 from vfl.planning.training import resolve
-from vfl.spec.job import read_spec_as
 from vfl.spec.training import TrainingSpec
 
 BOUND = 30.0

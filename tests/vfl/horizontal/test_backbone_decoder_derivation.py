@@ -16,10 +16,10 @@ from vfl.horizontal.backbone_decoder.packing import PACKINGS
 from vfl.horizontal.backbone_decoder.report import multiply_adds
 from vfl.horizontal.network import first_model, network_of
 from vfl.horizontal.rows import examples_of
+from vfl.kinds import read_spec_as
 from vfl.models.local_training import features
 from vfl.models.networks import parameters_of, shapes_of
 from vfl.models.split import ModelSplit, cut
-from vfl.spec.job import read_spec_as
 from vfl.spec.rounds import RoundsSpec
 from vfl.spec.rounds_settings import BackboneDecoder
 

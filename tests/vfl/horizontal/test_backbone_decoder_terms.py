@@ -4,7 +4,7 @@ import pytest
 from rounds_federation import spec
 
 from vfl.errors import SpecConflict, SpecError
-from vfl.spec.job import read_spec_as
+from vfl.kinds import read_spec_as
 from vfl.spec.rounds import RoundsSpec
 
 

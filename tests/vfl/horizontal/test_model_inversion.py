@@ -22,10 +22,10 @@ from vfl.horizontal.model_inversion.mid_network_inputs import MidNetworkInputs, 
 from vfl.horizontal.model_inversion.part import part
 from vfl.horizontal.parts import PARTS
 from vfl.horizontal.update_encoding import like, read
+from vfl.kinds.rounds import ROUNDS
 from vfl.messages import RoundReply, RoundTask
 from vfl.models.local_training import features, train
 from vfl.models.networks import build, load_parameters, parameters_of
-from vfl.planning.planner import warnings
 from vfl.spec.rounds import RoundsSpec
 from vfl.spec.rounds_settings import ModelInversion
 
@@ -361,7 +361,7 @@ def test_each_client_reports_what_was_found_and_who_could_be_told_apart():
 
 def told(this: RoundsSpec, classes_held: int | None = None) -> str:
     """What a job is warned of that is about this part."""
-    found = warnings(this, classes_held=classes_held)
+    found = ROUNDS.warnings(this, classes_held=classes_held)
     return "; ".join(notice.text for notice in found if notice.code.startswith("inversion"))
 
 

@@ -17,13 +17,13 @@ from vfl.horizontal.mean import WeightedMean
 from vfl.horizontal.network import network_of
 from vfl.horizontal.rows import derived, examples_of
 from vfl.horizontal.selection import cohort
+from vfl.kinds import allowed
 from vfl.messages import Published, RoundReply, RoundTask
 from vfl.models.local_training import evaluate, train
 from vfl.models.networks import Parameters, load_parameters, norm_statistics_names, parameters_of
 from vfl.notices import Notice
 from vfl.protocols.rounds import aggregator, client
 from vfl.reports import Outcome, Refused, RoundDone
-from vfl.routes import allowed
 from vfl.setup import Setup
 from vfl.spec.rounds import RoundsSpec
 

@@ -17,6 +17,7 @@ from vfl.horizontal.evaluation import measured
 from vfl.horizontal.hooks import Examples, SharedModule
 from vfl.horizontal.network import network_of
 from vfl.horizontal.secure_statistics import evaluation_of, evaluation_words
+from vfl.kinds import allowed
 from vfl.messages import (
     EvaluationTask,
     MaskedReply,
@@ -27,7 +28,6 @@ from vfl.messages import (
     UnmaskShares,
 )
 from vfl.reports import Outcome, RoundDone
-from vfl.routes import allowed
 from vfl.setup import Table
 from vfl.spec.rounds import RoundsSpec
 from vfl.spec.rounds_settings import RoundsData

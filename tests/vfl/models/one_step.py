@@ -6,12 +6,11 @@ import sys
 import numpy as np
 
 from vfl.flow import Delivery, Flow, Receive, Send
+from vfl.kinds import flow_of, read_spec_as
 from vfl.messages import Message
-from vfl.planning.training import preset_of, resolve
-from vfl.protocols.ckks_training import PROTOCOL
+from vfl.planning.training import resolve
 from vfl.reports import Outcome
 from vfl.setup import Setup, Table
-from vfl.spec.job import read_spec_as
 from vfl.spec.training import TrainingSpec
 
 HELD_OUT = 64
@@ -37,10 +36,7 @@ columns = np.random.Generator(np.random.Philox(0)).standard_normal((rows, 8))
 labels = (columns[:, 0] > 0).astype(np.float64)
 tables = {"l": Table(b"", np.zeros((rows, 0)), labels), "f": Table(b"", columns)}
 flows: dict[str, Flow[Outcome]] = {
-    party: PROTOCOL.roles[spec.role_of(party)](
-        Setup(spec, party, {"rows": table}, b"joint", party.encode(), preset_of(spec))
-    )
-    for party, table in tables.items()
+    party: flow_of(Setup(spec, party, {"rows": table}, b"joint", party.encode())) for party, table in tables.items()
 }
 queues: dict[str, list[Message]] = {party: [] for party in flows}
 waiting: set[str] = set()

@@ -10,14 +10,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from clear_training import in_clear
 
 from crypto.ckks import repeats
 from vfl.errors import Diverged, InvalidBottom
 from vfl.flow import run_together
+from vfl.kinds import flow_of
 from vfl.models.polynomial import SQUARE_ACTIVATION, load_tensors
 from vfl.models.tabular import build
 from vfl.planning.training import opened_per_step, plan
-from vfl.protocols import PROTOCOLS
 
 MLP = 'top = { kind = "mlp", hidden = [4] }'
 EMBEDDINGS = 'layout = "embeddings", bottom = { hidden = [8], out = 5 }'
@@ -55,7 +56,7 @@ def relative_difference(first, second, party):
 def test_both_halves_after_one_epoch_equal_the_clear_run_without_reply_noise(federation, request, table, shape):
     joined, options = request.getfixturevalue(table), {"train_epochs": 1, **TABLES[table], **SHAPES[shape]}
     _, encrypted = federation(joined, change=noise_free, **options)
-    _, clear = federation(joined, **{**options, "encryption_scheme": "none"})
+    _, clear = federation(joined, **in_clear(options))
     assert relative_difference(encrypted, clear, "bank") < 1e-3
     if "embeddings" in shape:
         assert relative_difference(encrypted, clear, "telco-0") < 1e-3
@@ -217,8 +218,7 @@ def test_the_plan_counts_what_a_network_opens_and_shows(federation, breast_cance
 def private(setups, module):
     feature = next(party for party in setups if party != "bank")
     setups = {**setups, feature: replace(setups[feature], bottom=module)}
-    spec = setups["bank"].spec
-    return run_together({p: PROTOCOLS[spec.entry]().roles[spec.role_of(p)](s) for p, s in setups.items()})
+    return run_together({p: flow_of(s) for p, s in setups.items()})
 
 
 @pytest.fixture(scope="session")

@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 
 from vfl.errors import ImpossibleJob
+from vfl.kinds import read_spec_as
 from vfl.planning.training import plan, resolve
 from vfl.schedule import batch_sizes, batches, blocks, held_out
-from vfl.spec.job import read_spec_as
-from vfl.spec.training import Model, Top, TrainingSpec
+from vfl.spec.training import Model, NoEncryption, Top, TrainingSpec
 
 COLUMNS = [f"c{i}" for i in range(20)]
 
@@ -94,11 +94,11 @@ def test_an_unknown_preset_is_refused_with_the_known_ones():
 
 
 def test_the_preset_and_the_cap_are_filled_in_before_the_proposal():
-    assert resolve(spec()).encryption.preset == "ckks-linear"
-    assert resolve(spec(loss_error="cubic")).encryption.preset == "ckks-linear-cubic"
-    assert resolve(spec("regression")).encryption.preset == "ckks-linear-squared"
-    assert resolve(spec(scheme="none")).encryption.preset == "none"
-    assert resolve(spec()).encryption.values_per_key == 200
+    assert resolve(spec()).ckks.preset == "ckks-linear"
+    assert resolve(spec(loss_error="cubic")).ckks.preset == "ckks-linear-cubic"
+    assert resolve(spec("regression")).ckks.preset == "ckks-linear-squared"
+    assert resolve(spec(scheme="none")).encryption == NoEncryption()
+    assert resolve(spec()).ckks.values_per_key == 200
     assert resolve(resolve(spec())) == resolve(spec())
 
 

@@ -4,10 +4,9 @@ import msgspec
 import pytest
 import rounds_federation
 
+from vfl.kinds import kind_of, read_spec_as
 from vfl.messages import MESSAGES, Grain
-from vfl.planning.planner import plan, resolve
-from vfl.routes import routes_of
-from vfl.spec.job import JobSpec, read_spec_as
+from vfl.spec.job import JobSpec
 from vfl.spec.rounds import RoundsSpec
 from vfl.spec.rounds_settings import RoundsData
 from vfl.spec.training import TrainingSpec
@@ -66,10 +65,11 @@ JOBS: dict[str, JobSpec] = {
 @pytest.mark.parametrize("name", JOBS)
 def test_every_message_that_tells_something_is_counted(name: str) -> None:
     """A kind that the plan does not count would show "0 values", or nothing."""
-    spec = resolve(JOBS[name])
-    planned = plan(spec, spec.coordinator, ROWS)
+    kind_of_job = kind_of(JOBS[name])
+    spec = kind_of_job.resolve(JOBS[name])
+    planned = kind_of_job.plan(spec, spec.coordinator, ROWS)
     lines = {(line.message, line.sender, line.receiver): line for line in planned.reveals}
-    for route in routes_of(spec):
+    for route in kind_of_job.routes(spec):
         kind = route.message.kind()
         found = [
             line
@@ -85,5 +85,5 @@ def test_every_message_that_tells_something_is_counted(name: str) -> None:
 
 def test_every_message_stands_in_one_of_these_jobs() -> None:
     """Whoever adds a message adds a job that sends it."""
-    routed = {route.message.kind() for spec in JOBS.values() for route in routes_of(resolve(spec))}
+    routed = {route.message.kind() for spec in JOBS.values() for route in kind_of(spec).routes(spec)}
     assert routed == set(MESSAGES)

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from clear_training import in_clear
 
 from crypto.ckks import CkksPrivateKey
 from crypto.ckks_parameters import PRESETS
@@ -45,7 +46,7 @@ CASES = [
 def test_weights_after_one_epoch_equal_the_clear_run_without_reply_noise(federation, request, table, options):
     joined = request.getfixturevalue(table)
     _, encrypted = federation(joined, change=noise_free, **{"train_epochs": 1, **options})
-    _, clear = federation(joined, **{"train_epochs": 1, **options, "encryption_scheme": "none"})
+    _, clear = federation(joined, **in_clear({"train_epochs": 1, **options}))
     error = np.abs(weights(encrypted) - weights(clear)).max() / np.abs(weights(clear)).max()
     assert error < 1e-3
 

@@ -13,6 +13,7 @@ from sum_federation import HUB, SECONDS, client, names, plain_sum, run, terms, v
 from vfl.codecs.grid import from_sum, to_codes, word_bits
 from vfl.errors import RemoteProtocolError, SecureSumFailed
 from vfl.flow import Send, receive, report, run_together, send
+from vfl.kinds import allowed
 from vfl.messages import (
     ClientReady,
     MaskedReply,
@@ -26,7 +27,7 @@ from vfl.messages import (
 )
 from vfl.protocols.secure_sum import contribute, sum_of
 from vfl.reports import Refused
-from vfl.routes import ROUTES, allowed, routes_of
+from vfl.routes import ROUTES, routes_of_rounds
 from vfl.secure_sum.terms import SumLog, SumResult, SumTerms, majority
 
 STEPS = ["PairKey", "SealedShares", "MaskedReply", "UnmaskShares"]
@@ -316,8 +317,8 @@ def test_only_jobs_with_secure_sums_may_send_their_messages_and_they_send_no_sin
     secure = msgspec.structs.replace(plain)
     msgspec.structs.force_setattr(secure, "rounds", msgspec.structs.replace(plain.rounds, secure_sum=True))
     own = {route.message for route in ROUTES["secure_sum"]}
-    assert not own & {route.message for route in routes_of(plain)}
-    assert own <= {route.message for route in routes_of(secure)}
+    assert not own & {route.message for route in routes_of_rounds(plain)}
+    assert own <= {route.message for route in routes_of_rounds(secure)}
     assert allowed(plain, "c0", "hub", RoundReply.kind())
     assert not allowed(secure, "c0", "hub", RoundReply.kind())
     assert allowed(secure, "c0", "hub", MaskedReply.kind())

@@ -4,8 +4,7 @@ import msgspec
 import pytest
 
 from vfl.errors import SpecError
-from vfl.routes import allowed
-from vfl.spec.job import decode_spec, read_spec_as
+from vfl.kinds import allowed, decode_spec, read_spec_as
 from vfl.spec.training import TrainingSpec
 
 SPEC = """

@@ -1,0 +1,110 @@
+"""The shape of a job kind: all that a party, its operator's pages and the command line ask of it, and nothing else.
+
+A kind is one class with one object of it in `vfl.kinds.KINDS`. What it does not override does nothing. A kind's module
+is loaded by the server, so it loads neither torch nor an encryption library: `roles` and `rehearse` import on demand.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, ClassVar, Generic, TypeAlias, TypeVar
+
+from vfl.flow import Flow
+from vfl.notices import Notice
+from vfl.planning.plan import Forecast, Plan
+from vfl.reports import Outcome
+from vfl.routes import Route
+from vfl.setup import Setup
+from vfl.spec.job import JobSpec
+from vfl.spec.sections import PartyId, Role
+
+S = TypeVar("S", bound=JobSpec)
+P = TypeVar("P", bound=Plan)
+
+Roles: TypeAlias = Mapping[Any, Callable[[Setup[Any]], Flow[Outcome]]]
+"""The flow of each role of a protocol."""
+
+FRAMING, MARGIN = 64 << 10, 1.25
+"""What a message may be larger than its contents: names and lengths, and what a forecast leaves out."""
+
+
+class Kind(ABC, Generic[S, P]):
+    """One kind of job. Wherever a specification is given, it is one of this kind, and resolved but for `resolve`."""
+
+    specification: type[S]
+    step: ClassVar[str] = "step"
+    """What a person calls the unit in which the job goes on."""
+    checkpoint: ClassVar[str] = "epoch"
+    """What a person calls the time between two states that a role reports."""
+    counted: ClassVar[str] = "values"
+    """What `RevealLine.values` counts."""
+    plans_without_rows: ClassVar[bool] = False
+    """Whether a plan tells something before the number of rows is known."""
+    can_rehearse: ClassVar[bool] = False
+    """Whether `rehearse` finds out how many bytes a job sends."""
+
+    # What travels, and who plays
+
+    @abstractmethod
+    def routes(self, spec: S) -> tuple[Route, ...]:
+        """Who may send which message to whom in this job; a party refuses everything else."""
+
+    @abstractmethod
+    def roles(self, spec: S) -> Roles:
+        """The flows that run this job. Its modules are imported here, when a worker or a notebook asks for them."""
+
+    @abstractmethod
+    def largest_messages(self, spec: S, rows: int) -> Mapping[str, int]:
+        """Payload bytes of one message at most, by kind; a kind of a few words need not be named."""
+
+    def message_limits(self, spec: S, rows: int) -> dict[str, int]:
+        """The same for every kind of message of this job, with room for names and lengths around the payload."""
+        largest = self.largest_messages(spec, rows)
+        kinds = {route.message.kind() for route in self.routes(spec)}
+        return {kind: FRAMING + int(MARGIN * largest.get(kind, 0)) for kind in kinds}
+
+    # What the job will do, before it runs
+
+    def completed(self, document: dict[str, Any]) -> dict[str, Any]:
+        """A TOML document with what its author may leave out and its type cannot fill in."""
+        return document
+
+    def resolve(self, spec: S) -> S:
+        """The specification with what it leaves open filled in, as it is proposed. Raises ImpossibleJob."""
+        return spec
+
+    @abstractmethod
+    def plan(self, spec: S, me: PartyId, rows: int) -> P:
+        """What the job does where `me` brings so many rows. Raises ImpossibleJob, naming the cause."""
+
+    @abstractmethod
+    def model_bytes(self, spec: S, party: PartyId) -> int:
+        """Of this party's part of the model, as it is stored; counted without building it, whatever a peer asks for."""
+
+    def warnings(
+        self, spec: S, plan: P | None = None, forecast: Forecast | None = None, classes_held: int | None = None
+    ) -> Iterable[Notice]:
+        """What a job that can run should be warned of, by what is known of it.
+
+        `plan` needs rows and `forecast` a rehearsal; `classes_held` is of how many classes a party's own rows are.
+        """
+        return ()
+
+    def rehearse(self, spec: S) -> Forecast | None:
+        """How many bytes the job sends, from a run of its roles on made-up rows. Raises ImpossibleJob."""
+        return None
+
+    @abstractmethod
+    def unprotected(self, spec: S, plan: Mapping[str, Any]) -> Iterable[str]:
+        """What the job does not hide or guard, in whole sentences; `plan` is empty where no party has made one yet."""
+
+    # For whoever runs it
+
+    def flow(self, setup: Setup[S]) -> Flow[Outcome]:
+        """The role that this party plays in its job."""
+        flow: Flow[Outcome] = self.roles(setup.spec)[setup.spec.role_of(setup.me)](setup)
+        return flow
+
+
+def one_of_each_role(spec: JobSpec) -> dict[Role, PartyId]:
+    """The first party of each role: parties of one role plan alike."""
+    return {spec.role_of(party): party for party in reversed(spec.parties)}

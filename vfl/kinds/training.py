@@ -1,0 +1,88 @@
+"""Training: one network over a label party's and feature parties' columns of the same rows, encrypted or in clear."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from vfl.kind import Kind, Roles
+from vfl.notices import Notice
+from vfl.planning import model_size, training, warnings
+from vfl.planning.plan import Forecast, TrainingPlan
+from vfl.routes import Route, routes_of_training
+from vfl.spec.sections import PartyId
+from vfl.spec.training import CkksEncryption, TrainingSpec
+
+
+class TrainingKind(Kind[TrainingSpec, TrainingPlan]):
+    specification = TrainingSpec
+
+    def routes(self, spec: TrainingSpec) -> tuple[Route, ...]:
+        return routes_of_training(spec)
+
+    def roles(self, spec: TrainingSpec) -> Roles:
+        if spec.encrypted:
+            from vfl.protocols import ckks_training  # noqa: PLC0415 - torch and tenseal, only when a job is run
+
+            return ckks_training.ROLES
+        from vfl.protocols import split_training  # noqa: PLC0415 - torch, only when a job is run
+
+        return split_training.ROLES
+
+    def largest_messages(self, spec: TrainingSpec, rows: int) -> dict[str, int]:
+        return training.largest_messages(spec, rows)
+
+    def completed(self, document: dict[str, Any]) -> dict[str, Any]:
+        """An encryption that names no scheme is CKKS."""
+        encryption = document.get("encryption")
+        if not isinstance(encryption, dict):
+            return document
+        return document | {"encryption": {"scheme": CkksEncryption.scheme} | encryption}
+
+    def resolve(self, spec: TrainingSpec) -> TrainingSpec:
+        return training.resolve(spec)
+
+    def plan(self, spec: TrainingSpec, me: PartyId, rows: int) -> TrainingPlan:  # all parties plan alike
+        return training.plan(spec, rows)
+
+    def model_bytes(self, spec: TrainingSpec, party: PartyId) -> int:
+        return model_size.bytes_of_training(spec, party)
+
+    def warnings(
+        self,
+        spec: TrainingSpec,
+        plan: TrainingPlan | None = None,
+        forecast: Forecast | None = None,
+        classes_held: int | None = None,
+    ) -> Iterable[Notice]:
+        return warnings.of_training(spec, plan)
+
+    def unprotected(self, spec: TrainingSpec, plan: Mapping[str, Any]) -> Iterator[str]:
+        embeddings = spec.model.layout == "embeddings"
+        brought = "an embedding coordinate" if embeddings else "a continuous column"
+        if not spec.encrypted:
+            yield (
+                "Scheme none hides nothing from the label party: it read every "
+                f"{'embedding' if embeddings else 'standardised value'} of the feature party."
+            )
+        elif plan:
+            yield (
+                f"The label party read {plan['opened_per_step']} noisy gradient sums per step. If it knew every row's "
+                f"error, it could reconstruct {min(plan['rho'], 1):.1%} of the variance of {brought} "
+                f"(rho {plan['rho']:.3g})."
+            )
+            yield "The label party read a noisy score of every held-out row."
+            if not plan["guards_deviating_label_party"]:
+                yield (
+                    "Nothing is claimed against a label party that deviates from the protocol: one key opens up to "
+                    f"{plan['values_per_key']} values, so that it might find the key and all that was encrypted under "
+                    "it."
+                )
+        if spec.protection is not None:
+            noise = spec.protection.cut_noise
+            how = "nothing hides them" if noise.method == "none" else f"noise of deviation {noise.scale:g} is on them"
+            yield (
+                "The feature party read label-bearing errors for every row and step: labels can be inferred from them, "
+                f"and protection.cut_noise is {noise.method}, so that {how}."
+            )
+
+
+TRAINING = TrainingKind()
