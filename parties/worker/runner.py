@@ -69,6 +69,9 @@ class Inboxes:
             self._changed.notify_all()
 
     def start_afresh(self, peer: PartyId) -> None:
+        """A peer begins, or has come back. One the job needs begins once: a role that waits for it waits on."""
+        if peer in self._indispensable:
+            return
         with self._changed:
             self._boxes[peer] = _Inbox()
             self._changed.notify_all()

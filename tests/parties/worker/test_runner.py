@@ -104,6 +104,14 @@ def test_whoever_waits_for_a_peer_that_starts_afresh_is_answered(inboxes: Inboxe
     assert came[0].message in {None, ClientReady(b"after")}
 
 
+def test_a_role_that_waits_already_when_a_peer_it_needs_begins_waits_on(inboxes: Inboxes) -> None:
+    for number in range(50):  # the role may wait before or after
+        with taking(inboxes, HUB, None) as came:
+            inboxes.start_afresh(HUB)
+            inboxes.put(ready(HUB, b"%d" % number))
+        assert came[0].message == ClientReady(b"%d" % number)
+
+
 def test_an_unreadable_message_is_the_roles_to_judge_where_time_is_set(inboxes: Inboxes) -> None:
     noise = Delivered(CLIENT, "ClientReady", memoryview(b"\xff\xfe"))
     inboxes.put(noise)
