@@ -1,8 +1,19 @@
-"""What the control API takes and gives, as pydantic models: the OpenAPI document is made from them."""
+"""What the control API takes and gives, as pydantic models: the OpenAPI document is made from them.
 
-from typing import Any, Literal
+What a party stores as msgspec structs is described once, there; its models here are made from those structs.
+"""
 
-from pydantic import BaseModel, ConfigDict, Field
+import types
+from collections.abc import Mapping
+from typing import Any, Literal, get_args, get_origin
+
+import msgspec
+from pydantic import BaseModel, ConfigDict, Field, create_model
+
+from parties.errors import Failure
+from parties.storage.database import Event, Job
+from parties.storage.job_list import JobLine
+from vfl.notices import Notice
 
 
 class NoticeBody(BaseModel):
@@ -22,115 +33,10 @@ class Submission(BaseModel):
     """What was guessed to write it; stored with the job beside this party's own."""
 
 
-class TrafficBody(BaseModel):
-    direction: str
-    peer: str
-    kind: str
-    messages: int
-    payload_bytes: int
-
-
-class SecondsBody(BaseModel):
-    training: float | None
-    total: float | None
-
-
-class ErrorBody(BaseModel):
-    code: str
-    message: str
-    safe: str
-    fix: str
-    side: str
-
-
-class JobBody(BaseModel):
-    """One job as this party sees it; times are UTC."""
-
-    id: str
-    name: str
-    state: str
-    role: str
-    party: str
-    peers: list[str]
-    spec_digest: str
-    attempt: int
-    created_at: str
-    started_at: str | None
-    finished_at: str | None
-    step: int
-    steps: int
-    epoch: int
-    epochs: int
-    worker_pid: int | None
-    error: ErrorBody | None
-    metrics: dict[str, float]
-    operations: dict[str, int]
-    series: dict[str, list[float | None]]
-    classes: list[str]
-    notices: list[NoticeBody]
-    traffic: list[TrafficBody]
-    reveals: list[dict[str, Any]]
-    plan: dict[str, Any]
-    model_digest: str | None
-    model_path: str | None
-    specification: dict[str, Any]
-    seconds: SecondsBody
-    relaxed_limits: list[str]
-    attendance: list[str]
-
-
-class JobLineBody(BaseModel):
-    """A job in a list; the rest of it is at its own address."""
-
-    id: str
-    name: str
-    state: str
-    role: str
-    party: str
-    attempt: int
-    created_at: str
-    started_at: str | None
-    finished_at: str | None
-    step: int
-    steps: int
-    epoch: int
-    epochs: int
-    error_code: str | None
-
-
-class JobsBody(BaseModel):
-    """One page, newest first."""
-
-    jobs: list[JobLineBody]
-    next: str | None
-    """`after` of the next page; null at the end."""
-
-
 class ProgressBody(BaseModel):
     number: int
     """Of the epoch or round."""
     measures: dict[str, float | None]
-
-
-class ReportBody(BaseModel):
-    """All that the page of a job shows."""
-
-    job: JobBody
-    progress: list[ProgressBody]
-
-
-class EventBody(BaseModel):
-    number: int
-    time: str
-    kind: str
-    text: str
-    data: dict[str, Any]
-
-
-class EventsBody(BaseModel):
-    events: list[EventBody]
-    last: int
-    state: str
 
 
 class VersionBody(BaseModel):
@@ -141,3 +47,39 @@ class VersionBody(BaseModel):
 class HealthBody(BaseModel):
     status: str
     party: str
+
+
+def _model(name: str, doc: str, fields: Mapping[str, Any]) -> type[BaseModel]:
+    required: dict[str, Any] = {field: (kind, ...) for field, kind in fields.items()}
+    return create_model(name, __doc__=doc, **required)
+
+
+def _body(struct: type[msgspec.Struct], **instead: Any) -> type[BaseModel]:
+    """The model of what `msgspec.to_builtins` makes of a struct: every field is there, and in its place what is named
+    otherwise."""
+    fields = {field.name: instead.get(field.name) or _described(field.type) for field in msgspec.structs.fields(struct)}
+    return _model(f"{struct.__name__}Body", struct.__doc__ or "", fields)
+
+
+def _described(kind: Any) -> Any:
+    if kind is Notice:
+        return NoticeBody
+    if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
+        return _body(kind)
+    return _list_of(_described(get_args(kind)[0])) if get_origin(kind) is list else kind
+
+
+def _list_of(kind: Any) -> Any:
+    return types.GenericAlias(list, (kind,))
+
+
+JobBody = _body(Job, error=_body(Failure) | None)
+JobsBody = _model(
+    "JobsBody",
+    "One page, newest first; `next` is `after` of the next page, null at the end.",
+    {"jobs": _list_of(_body(JobLine)), "next": str | None},
+)
+ReportBody = _model(
+    "ReportBody", "All that the page of a job shows.", {"job": JobBody, "progress": _list_of(ProgressBody)}
+)
+EventsBody = _model("EventsBody", "", {"events": _list_of(_body(Event)), "last": int, "state": str})
