@@ -250,8 +250,8 @@ def _planned_training(
     layout: Layout | None,
     top: Top | None,
 ) -> _Planned:
-    from api.demo.training.agreement import agree  # noqa: PLC0415 - after the arguments are right
-    from api.demo.training.run import PARTIES, Demonstration, run  # noqa: PLC0415
+    from api.demo.training.agreement import Demonstration, agree  # noqa: PLC0415 - after the arguments are right
+    from api.demo.training.run import PARTIES, run  # noqa: PLC0415
 
     agreement = agree(
         table,
@@ -273,9 +273,9 @@ def _planned_training(
 
 
 def _planned_rounds(mode: Mode, rounds: int | None, seed: int) -> _Planned:
-    from api.demo.rounds.agreement import agree_on_rounds  # noqa: PLC0415 - after the arguments are right
+    from api.demo.rounds.agreement import RoundsDemonstration, agree_on_rounds  # noqa: PLC0415 - after the arguments
     from api.demo.rounds.modes import MODES  # noqa: PLC0415
-    from api.demo.rounds.run import RoundsDemonstration, run_rounds  # noqa: PLC0415
+    from api.demo.rounds.run import run_rounds  # noqa: PLC0415
     from api.demo.rounds.tables import PARTIES  # noqa: PLC0415
 
     agreement = agree_on_rounds(MODES[mode.value], rounds=rounds, seed=seed)

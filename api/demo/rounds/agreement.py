@@ -1,6 +1,7 @@
 """The job an aggregator and its clients run in a demonstration, and what each one's policy says to it."""
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from api.demo.folder import PartyFolder
@@ -59,6 +60,15 @@ class RoundsAgreement:
             **lowered,
         }
         return PartyFolder(party, self.spec.peers_of(party), self.table.files[party], ID, acceptance)
+
+
+@dataclass(frozen=True)
+class RoundsDemonstration:
+    """What was agreed, and where it is kept."""
+
+    agreement: RoundsAgreement
+    seed: int
+    folder: Path
 
 
 def agree_on_rounds(mode: Mode, *, rounds: int | None, seed: int) -> RoundsAgreement:

@@ -6,19 +6,15 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
-from typing import TYPE_CHECKING
 
 import polars as pl
 
 from api.client import JsonObject
+from api.demo.rounds.agreement import RoundsDemonstration
 from api.demo.rounds.tables import AGGREGATOR, CLIENTS, LABEL, PARTIES
 from api.demo.training.result import ONE_MACHINE
 from vfl.kinds.rounds import ROUNDS
 from vfl.models.intervals import of_share
-
-if TYPE_CHECKING:
-    from api.demo.rounds.run import RoundsDemonstration
-
 
 OF_EVERY_ROUND = {"accuracy", "auc", "loss", "replies", "rows", "bytes_sent", "bytes_received"}
 """Series of every job of rounds; the others are its part's."""
@@ -37,7 +33,7 @@ class Beside:
 
 
 def rounds_result(
-    demonstration: "RoundsDemonstration",
+    demonstration: RoundsDemonstration,
     jobs: Mapping[str, JsonObject],
     beside: Beside,
     processes: int,

@@ -1,27 +1,16 @@
 """One demonstration of rounds from dealt rows to a result: folders, servers, the job, comparisons, report."""
 
 import time
-from dataclasses import dataclass
-from pathlib import Path
 
 from api.client import JsonObject
 from api.demo.folder import REPORT, SPECIFICATION, write_party, write_text
 from api.demo.job import Watcher, follow
-from api.demo.rounds.agreement import DEADLINE_SECONDS, RoundsAgreement
+from api.demo.rounds.agreement import DEADLINE_SECONDS, RoundsDemonstration
 from api.demo.rounds.baselines import averaged, compare, whole_model_bytes
 from api.demo.rounds.report import render
 from api.demo.rounds.result import Beside, rounds_result
 from api.demo.rounds.tables import AGGREGATOR, PARTIES
 from api.demo.servers import Servers, free_ports
-
-
-@dataclass(frozen=True)
-class RoundsDemonstration:
-    """What was agreed, and where it is kept."""
-
-    agreement: RoundsAgreement
-    seed: int
-    folder: Path
 
 
 def run_rounds(demonstration: RoundsDemonstration, watcher: Watcher) -> JsonObject:

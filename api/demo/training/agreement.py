@@ -3,6 +3,7 @@
 import json
 import math
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from api.demo.training.tables import DATASET, FEATURE_PARTY, LABEL_PARTY, DividedTable, Training
@@ -54,6 +55,16 @@ class Agreement:
             "fixed_seed": True,
             **{floor.name: floor.lowered for floor in self.floors},
         }
+
+
+@dataclass(frozen=True)
+class Demonstration:
+    """What was agreed, and where it is kept."""
+
+    table: DividedTable
+    agreement: Agreement
+    seed: int
+    folder: Path
 
 
 def agree(

@@ -7,16 +7,13 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict
 from importlib.metadata import version
-from typing import TYPE_CHECKING
 
 from api.client import JsonObject
+from api.demo.training.agreement import Demonstration
 from api.demo.training.curves import EpochPoint
 from api.demo.training.tables import FEATURE_PARTY, LABEL_PARTY
 from vfl.kinds.training import TRAINING
 from vfl.models.metrics import METRIC
-
-if TYPE_CHECKING:
-    from api.demo.training.run import Demonstration
 
 ONE_MACHINE = (
     "All parties stand on one machine with a fixed seed, and their messages are not signed: it shows the protocol, "
@@ -26,7 +23,7 @@ PARTIES = {LABEL_PARTY: "label_party", FEATURE_PARTY: "feature_party"}
 
 
 def result_data(
-    demonstration: "Demonstration",
+    demonstration: Demonstration,
     jobs: Mapping[str, JsonObject],
     scores: Mapping[str, Mapping[str, float]],
     points: list[EpochPoint],
@@ -87,7 +84,7 @@ def result_data(
     }
 
 
-def not_protected(demonstration: "Demonstration") -> list[str]:
+def not_protected(demonstration: Demonstration) -> list[str]:
     """What this run does not hide or guard, in plain sentences."""
     agreement = demonstration.agreement
     return [*TRAINING.unprotected(agreement.spec, asdict(agreement.plan)), ONE_MACHINE]

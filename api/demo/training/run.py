@@ -1,8 +1,6 @@
 """One demonstration from two tables to a result: folders, servers, the job, comparisons, report."""
 
 import time
-from dataclasses import dataclass
-from pathlib import Path
 
 import msgspec
 
@@ -11,27 +9,17 @@ from api.demo.errors import DemoError
 from api.demo.folder import DATA_FILE, REPORT, drawn_seed, write_parties, write_text
 from api.demo.job import Watcher, follow
 from api.demo.servers import Servers, free_ports
-from api.demo.training.agreement import DEADLINE_SECONDS, Agreement
+from api.demo.training.agreement import DEADLINE_SECONDS, Demonstration
 from api.demo.training.baselines import JoinedRows, compare
 from api.demo.training.curves import curves
 from api.demo.training.report import render
 from api.demo.training.result import result_data
-from api.demo.training.tables import DATASET, FEATURE_PARTY, LABEL_PARTY, DividedTable
+from api.demo.training.tables import DATASET, FEATURE_PARTY, LABEL_PARTY
 from parties.settings import DatasetSettings
 from parties.tables.datasets import load
 from parties.wire.control import joint_seed
 
 PARTIES = (LABEL_PARTY, FEATURE_PARTY)
-
-
-@dataclass(frozen=True)
-class Demonstration:
-    """What was agreed, and where it is kept."""
-
-    table: DividedTable
-    agreement: Agreement
-    seed: int
-    folder: Path
 
 
 def run(demonstration: Demonstration, watcher: Watcher) -> JsonObject:
