@@ -38,12 +38,14 @@ MESSAGES: dict[str, "type[Message]"] = {}
 
 
 class Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Anything that crosses. A subclass without `reveals` fails the tests."""
+    """Anything that crosses. A subclass without `reveals` cannot be made."""
 
     reveals: ClassVar[Reveals]
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
+        if not isinstance(cls.__dict__.get("reveals"), Reveals):
+            raise TypeError(f"the message {cls.kind()} does not say what it reveals")
         if cls.kind() in MESSAGES:
             raise TypeError(f"there are two messages of kind {cls.kind()}")
         MESSAGES[cls.kind()] = cls

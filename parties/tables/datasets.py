@@ -36,9 +36,8 @@ from parties.tables.spellings import MISSING
 from parties.tables.table_files import Rows, open_table, reading
 from vfl.errors import InvalidData
 from vfl.notices import Notice
-from vfl.planning.rounds import SHARED_ROWS_BYTES, SHARED_VALUE_BYTES
 from vfl.spec.job import JobSpec
-from vfl.spec.sections import PartyId, TableUse
+from vfl.spec.sections import HANDED_OUT_BYTES, HANDED_OUT_VALUE_BYTES, PartyId, TableUse
 
 MINIMUM_ROWS = 2
 LARGEST = 1e100
@@ -153,10 +152,10 @@ def _check_size(brought: TableUse, shown: str, rows: int, columns: int) -> None:
         raise TooFewRows(f"{shown} has {rows} rows; a job needs at least {MINIMUM_ROWS}")
     if rows * columns * 8 > TABLE_LIMIT:
         raise UnreadableFile(f"{shown} has {rows} rows, too many for one job's worker")
-    size = rows * (columns + 1) * SHARED_VALUE_BYTES
-    if brought.leaves and size > SHARED_ROWS_BYTES:
+    size = rows * (columns + 1) * HANDED_OUT_VALUE_BYTES
+    if brought.leaves and size > HANDED_OUT_BYTES:
         raise InvalidData(
-            f"{shown} would have {size} bytes as it is handed to every client; {SHARED_ROWS_BYTES} is the most",
+            f"{shown} would have {size} bytes as it is handed to every client; {HANDED_OUT_BYTES} is the most",
             fix="Hand out fewer rows or columns, or choose another rule of shared_data than `share`.",
         )
 

@@ -5,7 +5,7 @@ import pytest
 
 from vfl import messages
 from vfl.errors import RemoteProtocolError
-from vfl.messages import MESSAGES, Message, decode, encode
+from vfl.messages import MESSAGES, decode, encode
 from vfl.routes import ONLY_EMBEDDINGS, ROUTES
 from vfl.spec.training import TrainingRole
 
@@ -91,8 +91,6 @@ def test_a_message_encodes_to_the_frozen_bytes_and_back(message):
 
 
 def test_every_message_says_what_it_reveals_and_stands_in_a_route():
-    subclasses = {subclass.__name__: subclass for subclass in Message.__subclasses__()}
-    assert subclasses == MESSAGES
     for message in MESSAGES.values():
         assert message.reveals.learns
     routed = {route.message for routes in ROUTES.values() for route in routes}

@@ -7,15 +7,12 @@ from vfl.planning.plan import Plan, RevealLine
 from vfl.routes import ROUTES, routes_of_rounds
 from vfl.schedule import batch_sizes
 from vfl.spec.rounds import RoundsRole, RoundsSpec
-from vfl.spec.sections import PartyId
+from vfl.spec.sections import HANDED_OUT_BYTES, PartyId
 
 COLUMN_BYTES = 256
 """Of a message about the rows' columns: means and deviations, or their sums in words of a secure sum."""
 MEMBER_BYTES = 1024
 """What one member of a secure sum adds to a message about all of them: its name, keys, sealed shares and digests."""
-SHARED_ROWS_BYTES = 64 << 20
-"""Of the rows an aggregator hands out. Their number stands in no specification: it counts them before it proposes."""
-SHARED_VALUE_BYTES = 4
 PER_ROUND = ("RoundTask", "RoundReply", "EvaluationTask")
 ONCE = ("ClientReady", "ColumnScaling", "SharedRows", "Published")
 
@@ -45,7 +42,7 @@ def largest_messages(spec: RoundsSpec) -> dict[str, int]:
         "EvaluationTask": state,
         "Published": state,
         "MaskedReply": max(state, columns),
-        "SharedRows": SHARED_ROWS_BYTES,
+        "SharedRows": HANDED_OUT_BYTES,
         **dict.fromkeys(("PairKeys", "SealedShares", "UnmaskTask", "UnmaskShares"), member),
     }
 

@@ -33,6 +33,12 @@ class Optimiser(Section, frozen=True, kw_only=True):
     weight_decay: float = 0.0
 
 
+HANDED_OUT_BYTES = 64 << 20
+"""Of a table whose rows are handed to peers. Their number stands in no specification: its owner counts them before it
+proposes."""
+HANDED_OUT_VALUE_BYTES = 4
+
+
 class TableUse(Section, frozen=True, kw_only=True):
     """One table a party brings to a job: a registered data set, and which of its columns enter."""
 

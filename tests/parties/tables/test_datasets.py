@@ -95,7 +95,7 @@ def test_shared_rows_larger_than_a_client_takes_are_refused_before_the_job_is_pr
         read_spec_as(RoundsSpec, SHARED.replace('share"}', f'{rule}"}}')) for rule in ("share", "feddu")
     )
     for most, spec in ((1200, handed_out), (1199, kept)):
-        monkeypatch.setattr(datasets, "SHARED_ROWS_BYTES", most)
+        monkeypatch.setattr(datasets, "HANDED_OUT_BYTES", most)
         assert datasets.load(tmp_path, registered, spec, "hub")["shared"].rows == 100
     with pytest.raises(InvalidData, match="would have 1200 bytes") as refused:
         datasets.load(tmp_path, registered, handed_out, "hub")
