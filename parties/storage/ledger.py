@@ -28,10 +28,10 @@ class Ledger:
         self._counts: dict[Line, Count] = {}
         self._on_their_way: dict[Line, Count] = {}
         """To the database."""
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()
         self._storing = threading.Lock()
         """Held while something is stored, so that the newest digest is stored last."""
-        self._closing = False
+        self._closing = threading.Event()
         self._thread = threading.Thread(target=self._keep, name="ledger", daemon=True)
         self._thread.start()
 
@@ -45,7 +45,7 @@ class Ledger:
     def is_repeated(self, envelope: Envelope) -> bool:
         """Whether it is the same as the last of its kind that came from its sender about its job."""
         line = _line("received", envelope.header.sender, envelope)
-        with self._changed:
+        with self._lock:
             count = self._counts.get(line) or self._on_their_way.get(line)
         return (self._store.last_received(line) if count is None else count.last) == envelope.digest
 
@@ -53,7 +53,7 @@ class Ledger:
     def storing(self, job: str | None = None) -> Iterator[Counts]:
         """What is not stored yet, of one job or of all; it is, when the block has ended without an error."""
         with self._storing:
-            with self._changed:
+            with self._lock:
                 taken = {line: count for line, count in self._counts.items() if job in {None, line.job}}
                 self._on_their_way = taken
                 self._counts = {line: count for line, count in self._counts.items() if line not in taken}
@@ -62,7 +62,7 @@ class Ledger:
                 yield taken
                 is_stored = True
             finally:
-                with self._changed:
+                with self._lock:
                     self._on_their_way = {}
                     for line, count in taken.items() if not is_stored else ():
                         if (later := self._counts.get(line)) is not None:
@@ -70,28 +70,24 @@ class Ledger:
                         self._counts[line] = count
 
     def close(self) -> None:
-        with self._changed:
-            self._closing = True
-            self._changed.notify_all()
+        self._closing.set()
         self._thread.join()
         self._store_all()
 
     def _record(self, line: Line, envelope: Envelope) -> None:
         header = envelope.header
-        with self._changed:
+        with self._lock:
             whole = int(header.part == header.parts)  # a message in parts counts when its last part is here
             self._counts.setdefault(line, Count()).add(Count(whole, header.body_bytes, envelope.digest))
-            self._changed.notify_all()
 
     def _keep(self) -> None:
         """Store what has come, a few times a second."""
-        while not self._closing:
-            with self._changed:
-                self._changed.wait_for(lambda: self._counts or self._closing)
-                self._changed.wait_for(lambda: self._closing, TRAFFIC_SECONDS)
+        while not self._closing.wait(TRAFFIC_SECONDS):
             self._store_all()
 
     def _store_all(self) -> None:
+        if not self._counts:
+            return
         try:
             with self.storing() as counts:
                 self._store.add_traffic(counts)

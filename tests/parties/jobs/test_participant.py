@@ -164,6 +164,21 @@ def test_it_ends_when_the_aggregator_aborts(ada: Party, hub: PlayedPeer, running
     assert ended(ada, running).state == "cancelled"
 
 
+def test_what_comes_after_the_end_is_recorded_once_and_must_be_of_the_job(
+    ada: Party, hub: PlayedPeer, running: str, reopen: Reopen
+) -> None:
+    assert hub.say(running, Abort("cancelled", "never mind"), 2) == ""
+    assert ended(ada, running).state == "cancelled"
+    late = hub.lane(running, 3).seal("Abort", encode_control(Abort("cancelled", "once more")))
+    assert [hub.send(late) for _ in range(3)] == ["", "", ""]
+    reopen()
+    assert hub.send(late) == ""
+    assert hub.send(hub.lane(running, 3).seal("Unheard", b"")) == "illegal_route"
+    lines = {(line.direction, line.kind): line.messages for line in reopen().job(running).traffic}
+    assert lines["received", "Abort"] == 2
+    assert ("received", "Unheard") not in lines
+
+
 def test_it_takes_an_aborts_number_however_far_ahead(ada: Party, hub: PlayedPeer, running: str) -> None:
     """Of a restarted aggregator, which knows the highest attempt of all its links only."""
     assert hub.say(running, Abort("server_restarted", "restarted"), 40_000) == ""
