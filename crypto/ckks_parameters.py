@@ -186,7 +186,7 @@ PRESETS: dict[str, CkksPreset] = {
             level_scales=(0, 29, 0, 29),
             sum_scale=56,
             error_primes=2,
-            noise=46,
+            noise=45.5,
             output_noise=48.5,
             evaluation=Scales(embedding=34, levels=(0, 38, 0, 34), sum=52, noise=41.5),
             weight_limit=6.0,
