@@ -1,7 +1,8 @@
 """How one job ends at this party: what came of it, and what each peer is told of it.
 
 What is told is stored with it, before (docs/protocols/job.md), but for a failure that a full disk cannot hold: peers
-hear of that at once. Whether the job ends, and with which words, is decided by the rules of coordinator and participant.
+hear of that at once. Whether the job ends, and with which words, is decided by the coordinator's or the participant's
+rules.
 """
 
 import logging

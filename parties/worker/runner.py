@@ -39,17 +39,17 @@ class Inboxes:
 
     def __init__(self, peers: Collection[PartyId], required_parties: Collection[PartyId]) -> None:
         self._boxes = {peer: _Inbox() for peer in peers}
-        self._indispensable = frozenset(required_parties)
+        self._required = frozenset(required_parties)
         self._changed = threading.Condition()
 
     def put(self, delivered: Delivered) -> None:
-        """A full queue of an required_parties peer is waited for: the pipe then fills, and that peer is slowed down.
+        """A full queue of a required peer is waited for: the pipe then fills, and that peer is slowed down.
 
         Another peer must not slow the rest: what it sends beyond its queue is dropped, and the role is told.
         """
         box = self._boxes[delivered.sender]
         with self._changed:
-            if delivered.sender in self._indispensable:
+            if delivered.sender in self._required:
                 self._changed.wait_for(lambda: not box.full)
             elif len(box.unread) >= (FEW_MESSAGES if box.full else MOST_MESSAGES):
                 box.flooded = True
@@ -61,8 +61,8 @@ class Inboxes:
     def leave(self, peer: PartyId) -> None:
         """What it sent before is still taken; then whoever waits for it is answered at once.
 
-        A role that gives time is told once that a peer has left; whoever gives it time again waits for its return. An
-        required_parties peer leaves when its role has returned: whoever still waits for it has been let down.
+        A role that gives time is told once that a peer has left; whoever gives it time again waits for its return. A
+        required peer leaves when its role has returned: whoever still waits for it has been let down.
         """
         with self._changed:
             self._boxes[peer].away = True
@@ -70,14 +70,14 @@ class Inboxes:
 
     def start_afresh(self, peer: PartyId) -> None:
         """A peer begins, or has come back. One the job needs begins once: a role that waits for it waits on."""
-        if peer in self._indispensable:
+        if peer in self._required:
             return
         with self._changed:
             self._boxes[peer] = _Inbox()
             self._changed.notify_all()
 
     def is_away(self, peer: PartyId) -> bool:
-        return self._boxes[peer].away and peer not in self._indispensable
+        return self._boxes[peer].away and peer not in self._required
 
     def take(self, peer: PartyId, seconds: float | None) -> Delivery:
         """The peer's next message, waited for. Raises RemoteProtocolError for an unreadable one if no time is set."""
@@ -97,7 +97,7 @@ class Inboxes:
                 box.held_bytes -= len(delivered.body)
             elif flooded:
                 box.flooded = False
-            elif box.away and peer in self._indispensable:
+            elif box.away and peer in self._required:
                 raise RemoteProtocolError(f"{peer} says that its role has returned, but what it owes did not come")
             elif box.away and seconds:
                 box.told = True
