@@ -19,7 +19,7 @@ from crypto.ring import centred
 from vfl.models.polynomial import OUTPUT_SHARE, Shape, Top
 from vfl.spec.sections import Optimiser
 
-NEURONS = 2
+NEURONS = 1
 PAIRS = 48
 """So many pairs of keys give the factor to a sixth of a bit, or a third where every row is clipped."""
 
