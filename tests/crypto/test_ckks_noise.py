@@ -31,8 +31,8 @@ AT_THE_LIMIT = [
     ("ckks-linear", 12, "linear", 10.5, 9.25),
     ("ckks-linear-cubic", 4, "cubic", 9.5, 7.5),
     ("ckks-linear-squared", 6, "squared", 10.5, 9.25),
-    ("ckks-mlp", 6, "linear", 8.5, 6.75),
-    ("ckks-mlp", 12, "linear", 8.5, 6.75),
+    ("ckks-mlp", 6, "linear", 8, 6.5),
+    ("ckks-mlp", 12, "linear", 8, 6.5),
 ]
 """Preset, limit of weights, loss error, and how many times the ciphertext noise the key owner's is, in bits: worst
 columns, every row clipped."""
