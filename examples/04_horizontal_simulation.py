@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from parties.simulation.driver import simulate
-from parties.simulation.specification import read_federation, setups
+from parties.simulation.specification import load_whole, read_federation, setups
 
 SPEC = """
 [job]
@@ -41,7 +41,7 @@ parts = [{parts}]
 
 parts = '"compressed_sync"' if "compressed" in sys.argv[1:] else ""
 federation = read_federation(SPEC.format(parts=parts))
-given = setups(federation, Path())
+given = setups(federation, load_whole(federation, Path()))
 classes = [len(np.unique(given[client].table.labels)) for client in federation.spec.roster.clients]
 print(f"{len(classes)} clients with {min(classes)} to {max(classes)} classes each")
 

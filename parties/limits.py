@@ -61,8 +61,8 @@ def read_limited(text: str) -> JobSpec:
     check_text(text)
     try:
         spec = read_spec(text)
-    except (RecursionError, ValueError) as error:
-        raise SpecError(f"job specification: {TOO_DEEP}, or holds a number too long to read") from error
+    except ValueError as error:
+        raise SpecError(f"job specification: {TOO_LONG}") from error
     check_limits(spec)
     size = len(spec.encoded())
     if size > SPEC_BYTES:
@@ -89,7 +89,7 @@ def check_text(text: str) -> None:
         )
 
 
-TOO_DEEP = "it nests too deeply"
+TOO_DEEP, TOO_LONG = "it nests too deeply", "it holds a number too long to read"
 _OPENING = re.compile(r"\"{3}|'{3}|[\"'#]")
 _REST = {
     '"""': re.compile(r'(?:\\.|[^\\])*?"""', re.DOTALL),

@@ -61,6 +61,8 @@ class PeerSettings(Table):
         found = re.fullmatch(r"(https?)://([^/\s@]+?)(:\d{1,5})?/?", url)
         if found is None:
             raise ValueError("must look like http://127.0.0.1:7202")
+        if not 1 <= int((found[3] or ":80")[1:]) <= 65535:
+            raise ValueError(f"port {found[3][1:]} is none: ports are 1 to 65535")
         if found[1] != "http" or found[2] not in PEER_HOSTS:
             # As strict as the own listening side: envelopes are neither encrypted on the way nor signed yet.
             raise ValueError(

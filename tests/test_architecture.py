@@ -161,3 +161,12 @@ def test_neither_make_setup_nor_the_image_installs_the_extra_under_the_gpl() -> 
     ]
     assert len(installs) == 2
     assert not [line for line in installs if "paillier" in line]
+
+
+def test_make_setup_installs_nothing_under_the_gpl() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    under_gpl, extras = {"phe", "gmpy2"}, project["optional-dependencies"]
+    (extra,) = re.findall(r"pip install .*'\.\[(.*)\]'", (ROOT / "Makefile").read_text())
+    names = {re.split(r"[<>=!~\[; ]", line)[0] for line in (*project["dependencies"], *extras[extra])}
+    assert {"torch", "pytest"} <= names
+    assert not names & under_gpl

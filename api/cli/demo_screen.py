@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from api.cli.text import Facts
+from api.metrics import interval_of
 from api.sizes import readable_bytes
 
 if TYPE_CHECKING:
@@ -76,7 +77,8 @@ def _rounds_facts(data: dict[str, Any]) -> Iterator[tuple[str, str]]:
     if kept(data):
         yield "stored", f"{kept(data)} of parameters at each client between rounds"
     if "auc" in data["metrics"]:
-        yield "AUC", f"{data['metrics']['auc']:.4f} of the model that travels, mean over digits, each against the rest"
+        area = f"{data['metrics']['auc']:.4f} ({interval_of('auc', data['metrics'])})"
+        yield "AUC", f"{area} of the model that travels, mean over digits, each against the rest"
     yield from part_facts(data)
     for line in revealed(data):
         if line["grain"] != "nothing":

@@ -1,5 +1,6 @@
 """`vfl run`: a job with all its parties simulated on this machine."""
 
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -101,8 +102,8 @@ class _Lines:
         area = f" {measures['auc']:>9.4f}" if "auc" in measures else ""
         sent, received = (readable_bytes(int(measures[key])) for key in ("bytes_sent", "bytes_received"))
         self._line(
-            f"{f'{number}/{self._rounds}':>11} {measures[score]:>9.4f}{area} {measures['loss']:>9.4f} "
-            f"{measures['replies']:>8.0f} {sent:>10} {received:>10}"
+            f"{f'{number}/{self._rounds}':>11} {measures.get(score, math.nan):>9.4f}{area} "
+            f"{measures.get('loss', math.nan):>9.4f} {measures['replies']:>8.0f} {sent:>10} {received:>10}"
         )
 
 
@@ -118,9 +119,11 @@ def _shown(data: dict[str, Any]) -> "RenderableType":
 
 
 def _facts(data: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    at_clients = data["series"].get("tested_rows")
+    tested = at_clients[-1] if at_clients else data["rows"].get("test", 0)
     for found in measured(data["metrics"]):
         name = found.name
-        held = f" on {data['rows']['test']:,} held-out rows" if name in {"accuracy", "auc", "r2"} else ""
+        held = f" on {tested:,.0f} held-out rows" if name in {"accuracy", "auc", "r2"} else ""
         yield NAMES.get(name, name.replace("_", " ")), f"{found}{held}"
     sent = data["bytes"]
     yield "sent", f"aggregator {readable_bytes(sent['down'])}, clients {readable_bytes(sent['up'])}"

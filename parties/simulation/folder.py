@@ -15,7 +15,8 @@ import msgspec
 
 from parties.errors import StorageFailed
 from parties.simulation.driver import Simulated, simulate
-from parties.simulation.specification import Federation, setups
+from parties.simulation.specification import Federation, load_whole, setups
+from vfl.notices import Notice
 from vfl.reports import Fact, Outcome, Refused, RoundDone
 from vfl.setup import Setup
 from vfl.spec.rounds import RoundsSpec
@@ -90,7 +91,7 @@ class Run:
                     f"{self.folder} is not empty", fix="Name another folder, or go on in this one with --resume."
                 )
             _written(self.folder / SPECIFICATION, self.text.encode())
-        return self._run(setups(self.federation, self.source))
+        return self._run({})
 
     def resumed(self) -> dict[str, Any]:
         """Run on from the folder's last round. Raises SimulationExists where there is none, or of another job."""
@@ -112,8 +113,7 @@ class Run:
         if (folder / STATES / f"clients-{number:04}.msgpack").is_file():
             stored = self._state(folder, f"clients-{number:04}.msgpack")
             self._clients = msgspec.msgpack.decode(stored, type=dict[PartyId, bytes])
-        made = setups(self.federation, self.source)
-        return self._run({p: replace(s, saved=(saved | self._clients).get(p, b"")) for p, s in made.items()})
+        return self._run(saved | self._clients)
 
     def _state(self, folder: Path, name: str) -> bytes:
         try:
@@ -121,10 +121,13 @@ class Run:
         except OSError as error:
             raise StorageFailed(f"{folder / STATES / name} cannot be read: {error.strerror}") from error
 
-    def _run(self, given: Setups) -> dict[str, Any]:
+    def _run(self, saved: Mapping[PartyId, bytes]) -> dict[str, Any]:
+        whole = load_whole(self.federation, self.source)
+        made = setups(self.federation, whole)
+        given = {party: replace(setup, saved=saved.get(party, b"")) for party, setup in made.items()}
         self._started = time.monotonic()
         simulated = simulate(given, self.processes, self._watch)
-        report = self._report(given, simulated)
+        report = self._report(given, simulated, whole.notices)
         if self.folder is not None:
             outcome = simulated.results[self.federation.spec.roster.aggregator]
             _written(self.folder / MODEL, outcome.state)
@@ -170,7 +173,7 @@ class Run:
         fresh = [Line(*key, count, sizes[key]) for key, count in messages.items() if key not in known]
         return sorted([*self._before.lines, *fresh])
 
-    def _report(self, given: Setups, simulated: Simulated) -> dict[str, Any]:
+    def _report(self, given: Setups, simulated: Simulated, of_table: tuple[Notice, ...]) -> dict[str, Any]:
         spec, simulation = self.federation
         outcome: Outcome = simulated.results[spec.roster.aggregator]
         rows = [given[client].rows for client in spec.roster.clients]
@@ -190,7 +193,7 @@ class Run:
             "rounds": max(line.round for line in lines),
             "metrics": outcome.metrics,
             "series": outcome.series,
-            "notices": msgspec.to_builtins(outcome.notices),
+            "notices": msgspec.to_builtins([*of_table, *outcome.notices]),
             "refused": self._refused,
             "bytes": {
                 **{way: sum(line.bytes for line in lines if line.direction == way) for way in ("down", "up")},

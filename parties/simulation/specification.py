@@ -15,13 +15,14 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from parties.limits import check_limits, check_text
+from parties.limits import TOO_LONG, check_limits, check_text
 from parties.settings import DatasetSettings
 from parties.simulation.partition import FEWEST_ROWS, Rows, dirichlet, even, quantity_skew, shards
 from parties.simulation.synthetic_images import pictures
 from parties.tables.datasets import load
 from vfl.errors import ImpossibleJob, SpecError
 from vfl.kinds import spec_of
+from vfl.notices import Notice
 from vfl.schedule import held_out, permutation
 from vfl.setup import Setup, Table
 from vfl.spec.rounds import RoundsSpec
@@ -104,6 +105,8 @@ class Whole(NamedTuple):
 
     columns: NDArray[np.float64]
     labels: NDArray[np.float64]
+    notices: tuple[Notice, ...] = ()
+    """What is worth a look in a file."""
 
 
 def is_simulation(text: str) -> bool:
@@ -142,15 +145,14 @@ def read_federation(text: str) -> Federation:
     return Federation(spec, simulation)
 
 
-def setups(federation: Federation, folder: Path) -> dict[PartyId, Setup[RoundsSpec]]:
-    """What each role is given; a file is looked for in `folder`. Raises InvalidData or ImpossibleJob."""
+def setups(federation: Federation, whole: Whole) -> dict[PartyId, Setup[RoundsSpec]]:
+    """What each role is given of the federation's table. Raises ImpossibleJob."""
     spec, simulation = federation
     if spec.model.first_model:
         raise ImpossibleJob(
             "model.first_model names a model in a registry, and a simulation has none",
             fix="Leave it out, and give the aggregator rows for a first model: simulation.first.",
         )
-    whole = _whole(spec, simulation, folder)
     tables = _dealt(spec, simulation, whole)
     joint = _seed(simulation.seed, "joint")
     return {party: Setup(spec, party, tables[party], joint, _seed(simulation.seed, party)) for party in spec.parties}
@@ -192,7 +194,9 @@ def _table(whole: Whole, rows: NDArray[np.int64], *, labelled: bool = True) -> T
     return Table(bytes(32), whole.columns[rows], whole.labels[rows] if labelled else None)
 
 
-def _whole(spec: RoundsSpec, simulation: Simulation, folder: Path) -> Whole:
+def load_whole(federation: Federation, folder: Path) -> Whole:
+    """The federation's table; a file is looked for in `folder`. Raises SpecError or InvalidData."""
+    spec, simulation = federation
     if simulation.dataset == "pictures":
         drawn = pictures(
             _seed(simulation.seed, "pictures"), simulation.rows, spec.model.input_shape, max(spec.outputs, 2)
@@ -211,7 +215,7 @@ def _whole(spec: RoundsSpec, simulation: Simulation, folder: Path) -> Whole:
     table = load(folder, registered, spec, client)["rows"]
     if table.labels is None:
         raise ValueError("a client's rows carry labels")
-    return Whole(table.columns, table.labels)
+    return Whole(table.columns, table.labels, table.notices)
 
 
 BUNDLED: dict[str, str] = {
@@ -248,7 +252,7 @@ def _document(text: str) -> dict[str, Any]:
     except tomllib.TOMLDecodeError as error:
         raise SpecError(f"job specification: {error}") from error
     except ValueError as error:
-        raise SpecError("job specification: it holds a number too long to read") from error
+        raise SpecError(f"job specification: {TOO_LONG}") from error
 
 
 def _simulation(table: Any) -> Simulation:

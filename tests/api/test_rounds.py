@@ -1,5 +1,6 @@
 """An aggregator and three clients on real servers: clients may leave, stay away and come back, and the job goes on."""
 
+import json
 import os
 import signal
 from collections.abc import Callable, Iterator
@@ -7,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import safetensors
 
-from api.report.job_page import render
+from api.cli.main import main
 
 AGGREGATOR, CLIENTS = "aggregator", ("client-a", "client-b", "client-c")
 TEST_ROWS, CLIENT_ROWS = 150, 120
@@ -25,6 +27,7 @@ def spec(
     return f"""\
 [job]
 name = "digits"
+purpose = "reading digits"
 protocol = "rounds"
 task = "multiclass"
 classes = 10
@@ -154,15 +157,47 @@ def test_each_party_is_told_what_looks_wrong_in_its_own_table(done: dict[str, Js
         assert told["text"].startswith(f"{file}: the same value stands in every row of 'p0' (0)")
 
 
-def test_the_report_of_each_party_draws_what_it_measured_by_round(parties: Parties, done: dict[str, Json]) -> None:
+def test_each_party_names_the_columns_and_the_label_beside_its_weights_and_what_they_were_trained_for(
+    done: dict[str, Json],
+) -> None:
+    pixels = [f"p{pixel}" for pixel in range(64)]
+    for name, job in done.items():
+        model = Path(job["model_path"])
+        with safetensors.safe_open(model, "numpy") as tensors:
+            assert json.loads(tensors.metadata()["columns"]) == pixels
+            assert tensors.metadata()["label"] == "digit"
+        manifest = json.loads((model.parent / "manifest.json").read_text())
+        assert (manifest["columns"], manifest["label"]) == (pixels, "digit")
+        assert manifest["data"] == ({"test": "test"} if name == AGGREGATOR else {"rows": "rows"})
+        assert manifest["purpose"] == job["specification"]["job"]["purpose"] == "reading digits"
+        assert job["specification"] == done[AGGREGATOR]["specification"]
+
+
+def test_every_score_has_an_interval_beside_it(done: dict[str, Json]) -> None:
+    metrics = done[AGGREGATOR]["metrics"]
+    for score in ("accuracy", "auc"):
+        assert metrics[f"{score}_low"] < metrics[score] < metrics[f"{score}_high"]
+
+
+def test_the_report_of_each_party_draws_what_it_measured_by_round(
+    parties: Parties, done: dict[str, Json], tmp_path: Path
+) -> None:
     for name, charts in ((AGGREGATOR, ("Accuracy", "Loss", "Bytes")), (CLIENTS[0], ())):
         told = parties[name].call("GET", f"/v1/jobs/{done[name]['id']}/report").json()
         assert told["job"] == done[name]
         assert [point["number"] for point in told["progress"]] == [1, 2, 3, 4]
-        page = render(told)
+        page = reported(parties[name], done[name]["id"], tmp_path / f"{name}.html")
         assert all(f">{chart}<" in page for chart in charts)
         assert "all but id and label" in page
     assert parties[AGGREGATOR].call("GET", "/v1/jobs/none/report").status_code == 404
+
+
+def reported(party: Any, job: str, page: Path) -> str:
+    """What `vfl job report` writes."""
+    with pytest.raises(SystemExit) as end:
+        main(["job", "report", job, "--party", str(party.folder), "--output", str(page)])
+    assert end.value.code == 0
+    return page.read_text("utf-8")
 
 
 def test_the_result_shows_a_series_by_round(parties: Parties, done: dict[str, Json]) -> None:

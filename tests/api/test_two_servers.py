@@ -224,11 +224,13 @@ def test_ids_written_in_another_way_are_told_to_each_side_by_its_own_file_alone(
     assert "small letters" not in json.dumps(feature.job(job["id"]))
 
 
-def test_the_peers_policy_refuses_by_rule_number_and_floor(parties: Parties, job_spec: Spec) -> None:
+def test_the_peers_policy_refuses_by_its_rule_and_tells_its_own_operator_why(parties: Parties, job_spec: Spec) -> None:
     job = parties[0].submit(job_spec().replace('"clinic"', '"forbidden"'))
-    error = parties[0].over(job["id"])["error"]
-    assert (error["code"], error["side"]) == ("policy_refused", "feature-party")
-    assert "acceptance.datasets" in error["message"]
+    told, own = (party.over(job["id"])["error"] for party in parties)
+    assert told["code"] == own["code"] == "policy_refused"
+    assert told["side"] == own["side"] == "feature-party"
+    assert told["message"] == "feature-party refuses by acceptance.datasets"
+    assert "'forbidden' is not in it" in own["message"]
 
 
 def test_only_the_label_party_proposes(parties: Parties, job_spec: Spec) -> None:

@@ -17,6 +17,7 @@ from api.demo.servers import Servers, free_ports
 from api.demo.training.agreement import agree
 from api.demo.training.run import PARTIES
 from api.demo.training.tables import FEATURE_PARTY, LABEL_PARTY, breast_cancer
+from parties.limits import TEXT_BYTES
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -95,6 +96,14 @@ def test_a_job_is_submitted_watched_to_its_end_and_shown_on_both_sides(
     code, out, err = run("job", "show", job, "--party", folder / LABEL_PARTY)
     assert (code, err) == (0, "")
     assert "Embedding" in out
+    lines = [" ".join(line.split()) for line in out.splitlines()]
+    assert any(re.fullmatch(r"auc 0\.\d{4} \(0\.\d{4} to [01]\.\d{4}, 95 % interval\)", line) for line in lines)
+    specification_shown = data(run("job", "show", job, "--party", folder / LABEL_PARTY, "--format", "json")[1])[
+        "specification"
+    ]
+    for party, agreed in specification_shown["data"].items():
+        assert f"{party}, {agreed['dataset']}: {agreed['columns'][0]}, " in " ".join(lines)
+    assert f"purpose {specification_shown['job']['purpose']}" in lines
     path = str(folder / LABEL_PARTY / "models" / job / "model.safetensors")
     assert max(len(line) for line in out.splitlines() if path not in line) <= 80
     assert [line.split(maxsplit=1) for line in out.splitlines() if path in line] == [["model", path]]
@@ -167,6 +176,63 @@ def test_a_specification_with_a_typing_slip_names_the_nearest_key(run: Run, fold
     answer = json.loads(out)
     assert (code, answer["error_code"]) == (4, "invalid_spec")
     assert "epochs" in answer["hint"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("epochs = 2", "epochs = 1000000000"),
+        ("epochs = 2", f"epochs = {'9' * 5000}"),
+        ("deadline_seconds = 3600", "deadline_seconds = 10000000000000"),
+        ('purpose = "', 'purpose = "\\u001b[31m'),
+        ("[job]", f"{'.'.join('a' * 20_000)} = 1\n[job]"),
+        ("[job]", f"deep = {'[' * 40_000}\n[job]"),
+        ("[job]", f"# {'x' * TEXT_BYTES}\n[job]"),
+        ('kind = "linear"', f'kind = "mlp", hidden = {[4096] * 8}'),
+        ('kind = "linear"', f'kind = "mlp", hidden = {[8] * 9}'),
+    ],
+    ids=["epochs", "digits", "deadline", "letters", "dots", "depth", "size", "width", "layers"],
+)
+def test_a_check_and_a_submit_refuse_what_no_party_can_raise_in_the_same_words(
+    run: Run, folder: Path, specification: Callable[..., Path], old: str, new: str
+) -> None:
+    path = specification()
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
+    checked = run("job", "check", path, "--format", "json")
+    submitted = run("job", "submit", path, "--party", folder / LABEL_PARTY, "--format", "json")
+    assert (checked[0], submitted[0]) == (4, 4)
+    ours, theirs = json.loads(checked[1]), json.loads(submitted[1])
+    assert [ours[key] for key in ("error_code", "message", "hint")] == [
+        theirs[key] for key in ("error_code", "message", "hint")
+    ]
+    assert ours["error_code"] in {"invalid_spec", "spec_conflict"}
+
+
+def test_what_a_label_was_taken_for_is_printed_by_submit_and_show(
+    run: Run, folder: Path, specification: Callable[..., Path]
+) -> None:
+    path = folder / LABEL_PARTY / "rows.csv"
+    written = path.read_text()
+    header, *rows = written.splitlines()
+    at = header.split(",").index(TABLE.label)
+    cells = [row.split(",") for row in rows]
+    for row in cells:
+        row[at] = {"0": "1", "1": "2"}[row[at]]
+    party = ("--party", folder / LABEL_PARTY)
+    try:
+        path.write_text("\n".join([header, *map(",".join, cells)]) + "\n")
+        code, out, err = run("job", "submit", specification(epochs=1), *party)
+        assert code == 0
+        assert run("job", "watch", out.strip(), *party, "--quiet")[0] == 0
+    finally:
+        path.write_text(written)
+    guess = "holds 1 and 2: 2, the greater, is taken for positive"
+    assert f"guess: the label '{TABLE.label}' {guess}" in " ".join(err.split())
+    shown = " ".join(run("job", "show", out.strip(), *party)[1].split())
+    assert guess in shown
+    assert "classes 1, 2 (positive)" in shown
 
 
 def test_a_job_a_rule_refuses_exits_with_1_and_names_the_rule(

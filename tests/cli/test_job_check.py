@@ -108,6 +108,16 @@ def test_a_simulation_is_checked_as_the_job_it_stands_for(run: Run, tmp_path: Pa
     assert "client-001, client-002, client-003, client-004 and 116 more" in " ".join(out.split())
 
 
+def test_ten_thousand_simulated_clients_are_counted_and_not_built(run: Run, tmp_path: Path) -> None:
+    head, _, rest = SPEC.format(rounds="clients_per_round = 20").partition("roster =")
+    _, _, tail = rest.partition("[model]")
+    simulation = 'train = { batch_rows = 16 }\nsimulation = { dataset = "digits", clients = 10000 }'
+    (tmp_path / "many.toml").write_text(f"{head}{simulation}\n[model]{tail}")
+    code, out, _ = run("job", "check", tmp_path / "many.toml")
+    assert code == 0
+    assert "and 9,996 more" in " ".join(out.split())
+
+
 def test_a_training_asks_for_its_number_of_rows(run: Run, tmp_path: Path) -> None:
     page = (Path(__file__).parents[2] / "docs" / "job_specification.md").read_text()
     path = tmp_path / "job.toml"

@@ -261,3 +261,81 @@ def test_a_job_that_has_learned_nothing_says_so(run: Run, spec: Path) -> None:
     assert told["kind"] == "warning"
     assert "the model has learned next to nothing" in told["text"]
     assert "model.input_range" in told["text"]
+
+
+OF_REGRESSION = """
+job = { name = "progression", protocol = "rounds", task = "regression" }
+train = { batch_rows = 16, optimiser = { rate = 0.0001 } }
+simulation = { dataset = "diabetes", clients = 4 }
+rounds = { rounds = 1 }
+model = { network = "mlp", hidden = [4], input_shape = [10], label = "progression" }
+"""
+AT_CLIENTS = SPEC.replace("clients = 12", 'clients = 12\ntest_at = "clients"')
+
+
+@pytest.mark.parametrize(
+    ("text", "scores"),
+    [(SPEC, {"accuracy", "auc"}), (OF_REGRESSION, {"r2"}), (AT_CLIENTS, {"accuracy"})],
+    ids=["of several classes", "of a regression", "on rows of the clients"],
+)
+def test_every_score_has_an_interval_beside_it(run: Run, spec: Path, text: str, scores: set[str]) -> None:
+    spec.write_text(text)
+    data = answer(run("run", spec, "--format", "json", "--quiet")[1])
+    assert data["metrics"].keys() == {"loss", *(f"{name}{end}" for name in scores for end in ("", "_low", "_high"))}
+    for name in scores:
+        assert data["metrics"][f"{name}_low"] < data["metrics"][name] < data["metrics"][f"{name}_high"]
+    assert "few_held_out" not in str(data["notices"])
+    code, out, _ = run("run", spec, "--quiet")
+    assert code == 0
+    tested = data["rows"].get("test") or round(data["series"]["tested_rows"][-1])
+    assert out.count("95 % interval") == out.count(f"on {tested} held-out rows") == len(scores)
+
+
+@pytest.fixture
+def visits(run: Run, tmp_path: Path) -> Callable[..., tuple[int, Any]]:
+    """Run a job of three clients on a file of these columns; its exit code and its answer."""
+
+    def simulated(**columns: Any) -> tuple[int, Any]:
+        rows = zip(*(map(str, values) for values in columns.values()), strict=True)
+        lines = [",".join(["visit", *columns]), *(f"v{at}," + ",".join(row) for at, row in enumerate(rows))]
+        (tmp_path / "visits.csv").write_text("\n".join(lines))
+        names = [name for name in columns if name != "readmitted"]
+        text = CLINIC.replace('["age", "income"]', json.dumps(names)).replace("[2]", f"[{len(names)}]")
+        (tmp_path / "clinic.toml").write_text(text)
+        code, out, _ = run("run", tmp_path / "clinic.toml", "--format", "json", "--quiet")
+        return code, json.loads(out)
+
+    return simulated
+
+
+def test_what_is_worth_a_look_in_a_file_is_told(visits: Callable[..., tuple[int, Any]]) -> None:
+    draws = np.random.default_rng(2)
+    dose, age = draws.normal(size=400), draws.integers(18, 90, 400)
+    dose[::9] = -999
+    code, told = visits(age=age, twice=age, dose=dose, ward=["7"] * 400, readmitted=age % 2)
+    assert code == 0
+    found = {notice["code"]: notice["text"] for notice in told["data"]["notices"]}
+    assert "'ward' (7)" in found["constant_column"]
+    assert "'twice' is the same as 'age'" in found["repeated_column"]
+    assert "-999 in 45 of 400 rows" in found["suspicious_value"]
+
+
+def test_without_test_rows_of_a_class_the_reason_stands_in_the_place_of_an_auc(
+    visits: Callable[..., tuple[int, Any]],
+) -> None:
+    age = np.arange(300) % 70 + 18
+    code, told = visits(age=age, readmitted=(np.arange(300) == 5).astype(int))
+    assert code == 0
+    assert "auc" not in told["data"]["metrics"]
+    found = {notice["code"]: notice["text"] for notice in told["data"]["notices"]}
+    assert "none of the 60 test rows is of class 1, so the AUC is not defined" in found["class_not_held_out"]
+
+
+@pytest.mark.parametrize("values", [("1", "2"), ("-1", "1"), ("N", "Y")])
+def test_clients_number_their_classes_alike_so_other_labels_are_refused_with_the_way_out(
+    visits: Callable[..., tuple[int, Any]], values: tuple[str, str]
+) -> None:
+    code, told = visits(age=np.arange(60) + 18, readmitted=values * 30)
+    assert (code, told["error_code"]) == (4, "non_numeric_cell" if "Y" in values else "labels_not_binary")
+    assert "'readmitted'" in told["message"]
+    assert told["hint"]

@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -148,6 +149,27 @@ def test_a_finished_demonstration_is_not_overwritten(demo: Demo, clear: Any) -> 
     assert str(clear.folder) in again.answer["message"]
     assert "--output" in again.answer["hint"]
     assert (clear.folder / "result.json").read_bytes() == before
+
+
+def test_a_copied_folder_is_served_and_shows_where_its_own_model_lies(clear: Any, tmp_path: Path) -> None:
+    copy, job = tmp_path / "copy", clear.data["job"]
+    shutil.copytree(clear.folder / "label-party", copy)
+    command = [sys.executable, "-m", "vfl"]
+    with subprocess.Popen([*command, "party", "serve", str(copy)], stdout=subprocess.PIPE, text=True) as server:
+        try:
+            assert server.stdout is not None
+            assert "is ready" in server.stdout.readline()
+            shown = subprocess.run(
+                [*command, "job", "show", job, "--party", str(copy), "--format", "json"],
+                capture_output=True,
+                timeout=WAIT_SECONDS,
+                check=True,
+            )
+        finally:
+            server.terminate()
+    model = json.loads(shown.stdout)["data"]["model_path"]
+    assert model == str(copy / "models" / job / "model.safetensors")
+    assert Path(model).is_file()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -1,5 +1,6 @@
 """A feature party whose label party proposes what it should not: the test is that label party, without a network."""
 
+import re
 import secrets
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -81,14 +82,16 @@ class Offer:
 
 
 @pytest.fixture
-def bank(tmp_path: Path) -> Iterator[Bank]:
+def bank(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Bank]:
+    """Its peer has 120 rows, and asks for 100 unless a test says otherwise."""
     values = np.random.default_rng(0).normal(size=(120, 1))
     (tmp_path / "table.csv").write_text("\n".join(["id,x0", *(f"{i},{x}" for i, (x,) in enumerate(values))]))
+    fewest = getattr(request, "param", 100)
     settings = PartySettings(
         name="telco",
         server=ServerSettings(jobs_per_peer=2),
         datasets={"table": DatasetSettings(path="table.csv", id="id")},
-        acceptance=Acceptance(peers=("bank",), datasets=("table",), schemes=("none",), minimum_rows=100),
+        acceptance=Acceptance(peers=("bank",), datasets=("table",), schemes=("none",), minimum_rows=fewest),
     )
     bank = Bank()
     bank.telco = Party(tmp_path, settings, {"bank": bank})
@@ -220,3 +223,15 @@ def test_a_refusal_names_its_reason_and_nothing_else_of_this_party(
         assert secret not in answer.message + answer.fix
     (ended,) = bank.telco.events(offer.job, 0, BOUND_SECONDS)
     assert (ended.kind, ended.data["code"]) == ("failed", code)
+
+
+@pytest.mark.parametrize("bank", [777], indirect=True)
+def test_a_refusal_by_a_number_names_the_rule_and_neither_the_limit_nor_what_fell_short_of_it(bank: Bank) -> None:
+    offer = Offer()
+    bank.say(offer.envelope)
+    answer = bank.answer_to(offer.job)
+    assert isinstance(answer, Refusal)
+    assert (answer.code, answer.message) == ("policy_refused", "telco refuses by acceptance.minimum_rows")
+    assert not re.search(r"\d", answer.message + answer.fix)
+    (ended,) = bank.telco.events(offer.job, 0, BOUND_SECONDS)
+    assert "its table has 120 rows, fewer than 777" in ended.data["message"]

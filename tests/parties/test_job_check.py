@@ -4,7 +4,7 @@ import pytest
 
 from parties.job_check import check
 from parties.simulation.driver import simulate
-from parties.simulation.specification import read_federation, setups
+from parties.simulation.specification import load_whole, read_federation, setups
 from vfl.errors import ImpossibleJob
 from vfl.kinds import read_spec
 
@@ -96,7 +96,7 @@ def test_the_sizes_it_tells_come_true(given, tmp_path):
     told = federation(**given)
     forecast = check(told.spec).forecast
     assert forecast is not None
-    traffic = simulate(setups(told, tmp_path)).traffic
+    traffic = simulate(setups(told, load_whole(told, tmp_path))).traffic
     hub = told.spec.roster.aggregator
     down = sum(line.payload_bytes for line in traffic if line.sender == hub)
     up = sum(line.payload_bytes for line in traffic if line.sender != hub)

@@ -1,7 +1,9 @@
 """Parties of one process, joined in memory, each with its own worker processes."""
 
 import contextlib
+import gc
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,6 +11,7 @@ import numpy as np
 import pytest
 
 from parties.errors import IdempotencyKeyReused, UnknownJob
+from parties.jobs.supervisor import Supervisor
 from parties.party import Party
 from parties.settings import Acceptance, DatasetSettings, PartySettings
 from parties.storage.database import Job
@@ -83,6 +86,18 @@ def test_a_label_party_trains_with_two_feature_parties(federation: dict[str, Par
     assert {found.state for found in ended.values()} == {"done"}, [found.error for found in ended.values()]
     assert len({found.spec_digest for found in ended.values()}) == 1
     assert ended["telco"].peers == ["bank"]
+
+
+def test_a_job_that_is_over_leaves_neither_tables_nor_model_in_memory(federation: dict[str, Party]) -> None:
+    """All of them hang on its supervisors."""
+    job = federation["bank"].submit(SPEC).id
+    assert {over(party, job).state for party in federation.values()} == {"done"}
+    deadline = time.monotonic() + BOUND
+    while left := [thing for thing in gc.get_objects() if type(thing) is Supervisor and thing.job == job]:
+        assert time.monotonic() < deadline, left
+        del left
+        gc.collect()
+        time.sleep(0.05)
 
 
 def test_a_refusal_of_one_feature_party_ends_the_job_at_all(federation: dict[str, Party]) -> None:

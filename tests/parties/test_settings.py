@@ -122,6 +122,10 @@ def test_a_port_in_use_is_not_given_to_a_new_party(tmp_path: Path) -> None:
             )
         ),
         ("\n[acceptance]", '\n[peers.telco]\nurl = "http://127.0.0.1@x:1"\n[acceptance]', "must look like http://", ""),
+        *(
+            ("\n[acceptance]", f'\n[peers.telco]\nurl = "{url}"\n[acceptance]', "ports are 1 to 65535", "")
+            for url in ("http://127.0.0.1:72020", "http://127.0.0.1:0")
+        ),
         (
             "\n[acceptance]",
             '\n[peers.label-party]\nurl = "http://127.0.0.1:1"\n[acceptance]',

@@ -13,20 +13,21 @@ from safetensors.torch import load
 
 from vfl.codecs import InvalidBody
 from vfl.errors import RemoteProtocolError
-from vfl.horizontal.evaluation import SCORE, measured
+from vfl.horizontal.evaluation import SCORE, intervals_of, measured
 from vfl.horizontal.hooks import AggregatorHooks, Finished, SharedModule, SumQuery
 from vfl.horizontal.input_scaling import agreed, message_of
 from vfl.horizontal.mean import Stepper, WeightedMean
 from vfl.horizontal.network import first_model, network_of, save_parameters
 from vfl.horizontal.parts import parts_of
 from vfl.horizontal.rows import clipped, examples_of
+from vfl.horizontal.secure_statistics import TESTED
 from vfl.horizontal.standstill import on_test_rows
 from vfl.horizontal.stopping import reason_to_stop
 from vfl.horizontal.summed_updates import ClippingBounds
 from vfl.horizontal.update_encoding import digest, raw_encoding, write
 from vfl.messages import EvaluationTask, Message, Published, RoundReply, RoundTask
-from vfl.models.held_out import few_rows
-from vfl.models.intervals import ends, of_auc_of_counts, of_share
+from vfl.models.held_out import few_rows, of_test_rows
+from vfl.models.intervals import ends, of_share
 from vfl.models.networks import (
     Parameters,
     load_parameters,
@@ -204,18 +205,18 @@ class Aggregation:
         return message
 
     def outcome(self) -> Outcome:
+        score = SCORE[self.spec.job.task]
+        kept = {score, "auc", "loss"}
+        metrics = {name: values[-1] for name, values in self.series.items() if name in kept and values}
+        intervals = self._intervals(metrics)  # before the parts change the model
         finished = Finished(self.parameters)
         for hooks in self._hooks.values():
             last = hooks.finish(self.shared_module, finished.parameters)
             finished = Finished(last.parameters, finished.metrics | last.metrics, finished.notices + last.notices)
-        score = SCORE[self.spec.job.task]
-        kept = {score, "auc", "loss"}
-        metrics = {name: values[-1] for name, values in self.series.items() if name in kept and values}
-        tested = 0 if self._tests is None else len(self._tests.inputs)
         ended = f"ended after round {self.round}: {self.stopped}"
         return Outcome(
             state=save_parameters(finished.parameters, self._setup.scaling or agreed(self.spec)),
-            metrics=metrics | self._intervals(metrics) | finished.metrics,
+            metrics=metrics | intervals | finished.metrics,
             series=self.series,
             notices=[
                 *(
@@ -223,7 +224,7 @@ class Aggregation:
                     for name in self.spec.rounds.allow
                 ),
                 *([Notice("note", "ended_early", ended)] if self.stopped else []),
-                *few_rows(tested),
+                *self._on_rows_tested(),
                 *on_test_rows(self.series.get("loss", []), self._tests),
                 *clipped(self.spec, self._setup.tables, self._setup.scaling),
                 *finished.notices,
@@ -231,15 +232,23 @@ class Aggregation:
         )
 
     def _intervals(self, metrics: Mapping[str, float]) -> dict[str, float]:
-        """On the aggregator's test rows: of the accuracy, and of the AUC of two classes."""
-        if self._tests is None or self._tests.labels is None or "accuracy" not in metrics:
-            return {}
-        labels = self._tests.labels
-        found = ends("accuracy", of_share(round(metrics["accuracy"] * len(labels)), len(labels)))
-        if self.spec.outputs == 2 and "auc" in metrics:
-            positive = int((labels == 1).sum())
-            found |= ends("auc", of_auc_of_counts(metrics["auc"], positive, len(labels) - positive))
-        return found
+        """Of the last round's model. Where rows stay at the clients, their sums tell that of the accuracy alone."""
+        if self._tests is not None and metrics:
+            load_parameters(self.shared_module.module, self.parameters)
+            return intervals_of(self.spec, self.shared_module, self._tests, self.seed)
+        if TESTED in self.series and "accuracy" in metrics:
+            rows = round(self.series[TESTED][-1])
+            return ends("accuracy", of_share(round(metrics["accuracy"] * rows), rows))
+        return {}
+
+    def _on_rows_tested(self) -> Iterator[Notice]:
+        """Where there are so few, at all or of a class, that a metric says little."""
+        if self._tests is None or self._tests.labels is None:
+            yield from few_rows(round(self.series[TESTED][-1])) if TESTED in self.series else ()
+            return
+        yield from few_rows(self._tests.rows)
+        if self.spec.job.task != "regression":
+            yield from of_test_rows(self._tests.labels.numpy(), self.spec.outputs)
 
     def saved(self) -> bytes:
         """All that the next round needs, safetensors."""

@@ -17,6 +17,10 @@ WORD_BITS = 64
 EVALUATION, NUMBERS, DIGITS, DIGIT_BITS = "evaluation", 4, 4, 40
 EVALUATION_WORDS = NUMBERS * DIGITS
 """Each of four numbers in four digits of 40 bits: a word has room for the sum of 2^24 clients' digits."""
+TESTED = "tested_rows"
+"""The measure of a round that says on how many rows its model was tested; of rows that stay at the clients only."""
+MOST_ROWS = 1 << 53
+"""Of all clients together."""
 UNIT = 1 << 16
 """Sums of losses and labels are whole numbers in units of 2^-16, negative ones as two's complement."""
 
@@ -50,14 +54,15 @@ def evaluation_words(spec: RoundsSpec, module: nn.Sequential, rows: Examples) ->
 
 
 def evaluation_of(spec: RoundsSpec, total: NDArray[np.uint64]) -> dict[str, float]:
-    """Score and mean loss over all rows of the clients in the sum; nothing where no honest clients could sum to it."""
+    """Score and mean loss over all rows of the clients in the sum, and how many; nothing where no honest clients
+    could sum to it."""
     rows, right, loss, labels = (joined(total[DIGITS * at : DIGITS * (at + 1)]) / UNIT for at in range(NUMBERS))
-    if rows < 1 or loss < 0 or right < 0:
+    if not 1 <= rows < MOST_ROWS or loss < 0 or right < 0:
         return {}
     if spec.job.task != "regression":
-        return {"accuracy": right / rows, "loss": loss / rows} if right <= rows else {}
+        return {"accuracy": right / rows, "loss": loss / rows, TESTED: rows} if right <= rows else {}
     spread = max(right / rows - (labels / rows) ** 2, 1e-12)
-    return {"r2": 1 - loss / rows / spread, "loss": loss / rows}
+    return {"r2": 1 - loss / rows / spread, "loss": loss / rows, TESTED: rows}
 
 
 MASK = (1 << DIGIT_BITS) - 1

@@ -31,21 +31,41 @@ def of_classes(
     if len(classes) <= SHOWN_CLASSES:
         counted = ", ".join(f"{count:,} of {name}" for count, name in zip(here, classes, strict=True))
         yield Notice("note", "held_out_classes", f"held-out rows by class: {counted}")
-    few = [name for count, name in zip(here, classes, strict=True) if 0 < count < FEW_OF_A_CLASS]
+    yield from _few_of_a_class(here, classes)
+    for at in map(int, np.flatnonzero(here == 0)):
+        total, count = len(labels), int(everywhere[at])
+        text = (
+            f"none of the {len(held_out):,} held-out rows is of class {classes[at]}, so {_unmeasured(classes)}: "
+            f"{count:,} of {total:,} rows are. {_rows_wanted(count, total, share)}"
+        )
+        yield Notice("warning", "class_not_held_out", text)
+
+
+def of_test_rows(labels: NDArray[np.int64], classes: int) -> Iterator[Notice]:
+    """Of rows that an aggregator brings to test on; their classes count from 0."""
+    here, names = np.bincount(labels, minlength=classes), [str(at) for at in range(classes)]
+    yield from _few_of_a_class(here, names)
+    absent = [name for count, name in zip(here, names, strict=True) if not count]
+    if absent:
+        text = (
+            f"none of the {len(labels):,} test rows is of class {', '.join(absent[:SHOWN_CLASSES])}, so "
+            f"{_unmeasured(names)}. Bring test rows of it"
+        )
+        yield Notice("warning", "class_not_held_out", text)
+
+
+def _few_of_a_class(counts: NDArray[np.int64], classes: Sequence[str]) -> Iterator[Notice]:
+    few = [name for count, name in zip(counts, classes, strict=True) if 0 < count < FEW_OF_A_CLASS]
     if few:
         text = (
             f"fewer than {FEW_OF_A_CLASS} rows are held out of class {', '.join(few[:SHOWN_CLASSES])}: what a metric "
             "says of it can be chance"
         )
         yield Notice("warning", "few_held_out", text)
-    for at in map(int, np.flatnonzero(here == 0)):
-        total, count = len(labels), int(everywhere[at])
-        text = (
-            f"none of the {len(held_out):,} held-out rows is of class {classes[at]}, so "
-            f"{'the AUC is not defined' if len(classes) == 2 else 'no metric says anything of it'}: {count:,} of "
-            f"{total:,} rows are. {_rows_wanted(count, total, share)}"
-        )
-        yield Notice("warning", "class_not_held_out", text)
+
+
+def _unmeasured(classes: Sequence[str]) -> str:
+    return "the AUC is not defined" if len(classes) == 2 else "no metric says anything of it"
 
 
 def _rows_wanted(count: int, total: int, share: float) -> str:

@@ -1,8 +1,9 @@
 """How far a metric over few rows can be from the truth: 95 % confidence intervals over held-out rows.
 
 AUC: DeLong's variance (DeLong et al. 1988, Biometrics 44) on the logit scale; where all pairs are ordered alike it is
-zero, and Newcombe's score interval (Newcombe 2006, Statistics in Medicine 25, method 5) stands in. Accuracy: Wilson's
-interval. R2: percentiles of a seeded bootstrap. Each speaks of other rows of the same kind, not of another training.
+zero, and Newcombe's score interval (Newcombe 2006, Statistics in Medicine 25, method 5) stands in. AUC of several
+classes: the mean of the intervals of its classes. Accuracy: Wilson's interval. R2: percentiles of a seeded bootstrap.
+Each speaks of other rows of the same kind, not of another training.
 """
 
 import math
@@ -12,7 +13,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from vfl.models.metrics import auc
+from vfl.models.metrics import auc, ranked_classes
 from vfl.schedule import philox
 
 Floats = NDArray[np.float64]
@@ -57,6 +58,16 @@ def of_auc(positive: NDArray[np.bool_], scores: Floats) -> Interval | None:
         return of_auc_of_counts(area, ours, others)
     middle, reach = math.log(area / (1 - area)), NORMAL * math.sqrt(variance) / (area * (1 - area))
     return _logistic(middle - reach), _logistic(middle + reach)
+
+
+def of_auc_of_classes(labels: NDArray[np.int64], scores: Floats) -> Interval | None:
+    """Of `metrics.auc_of_classes`: a mean deviates by no more than its classes do on average."""
+    found = [of_auc(labels == label, scores[:, label]) for label in ranked_classes(labels, scores)]
+    known = [interval for interval in found if interval is not None]
+    if not known or len(known) < len(found):
+        return None
+    low, high = np.mean(known, axis=0)
+    return float(low), float(high)
 
 
 def of_auc_of_counts(area: float, positives: int, others: int) -> Interval:

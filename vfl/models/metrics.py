@@ -41,5 +41,9 @@ def auc_of_classes(labels: NDArray[np.int64], scores: Floats) -> float:
 
     Each class is set against the rest. NaN where there is one only.
     """
-    asked = [1] if scores.shape[1] == 2 else np.unique(labels)
-    return float(np.mean([auc(labels == label, scores[:, label]) for label in asked]))
+    return float(np.mean([auc(labels == label, scores[:, label]) for label in ranked_classes(labels, scores)]))
+
+
+def ranked_classes(labels: NDArray[np.int64], scores: Floats) -> list[int]:
+    """The classes whose AUC enters that mean."""
+    return [1] if scores.shape[1] == 2 else [int(label) for label in np.unique(labels)]

@@ -1,16 +1,19 @@
 """A client's party whose aggregator the test plays: it answers, begins when told, leaves and comes back."""
 
+import gc
 import os
 import signal
 import sqlite3
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
 import msgspec
 import pytest
-from played_peers import CLIENTS, HUB, PlayedPeer, ended, happened, party, spec, text, until
+from played_peers import BOUND_SECONDS, CLIENTS, HUB, PlayedPeer, ended, happened, party, spec, text, until
 
+from parties.jobs.supervisor import Supervisor
 from parties.party import Party
 from parties.storage.database import DATABASE_FILE, Job
 from parties.wire.control import (
@@ -214,6 +217,11 @@ def test_an_accepted_job_that_is_never_begun_ends_on_both_sides_and_holds_no_tab
     assert error is not None
     assert (error["code"], error["side"]) == ("never_begun", HUB)
     assert hub.hear(job, Abort)[0].code == "never_begun"
+    deadline = time.monotonic() + BOUND_SECONDS
+    while any(type(thing) is Supervisor and thing.job == job for thing in gc.get_objects()):  # it holds the table
+        assert time.monotonic() < deadline
+        gc.collect()
+        time.sleep(0.05)
 
 
 def test_a_seed_may_lack_its_share_if_it_came_late(ada: Party, hub: PlayedPeer) -> None:

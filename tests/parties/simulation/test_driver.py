@@ -12,7 +12,7 @@ import pytest
 
 from parties.errors import UnknownColumn, WorkerVanished
 from parties.simulation.driver import ClientProcess, simulate
-from parties.simulation.specification import Partition, Simulation, read_federation, setups
+from parties.simulation.specification import Partition, Simulation, load_whole, read_federation, setups
 from parties.simulation.synthetic_images import pictures
 from vfl.errors import ImpossibleJob, InvalidData, SpecConflict, SpecError
 from vfl.flow import run_together
@@ -55,7 +55,8 @@ def federation(simulation=DIGITS, *, rate=0.1, classes=10, inputs=64, model="", 
 
 
 def given(*arguments, folder=Path(), **options):
-    return setups(federation(*arguments, **options), folder)
+    made = federation(*arguments, **options)
+    return setups(made, load_whole(made, folder))
 
 
 # -- running

@@ -16,7 +16,7 @@ from vfl.horizontal.client import Participation
 from vfl.horizontal.evaluation import measured
 from vfl.horizontal.hooks import Examples, SharedModule
 from vfl.horizontal.network import network_of
-from vfl.horizontal.secure_statistics import evaluation_of, evaluation_words
+from vfl.horizontal.secure_statistics import TESTED, evaluation_of, evaluation_words
 from vfl.kinds import allowed
 from vfl.messages import (
     EvaluationTask,
@@ -243,7 +243,7 @@ def test_evaluations_add_up_whatever_the_size_of_labels_and_losses(task):
     rows = Examples(torch.rand(50, 64), torch.full((50,), 7) if task == "multiclass" else 3e5 + 1e4 * torch.rand(50))
     total = sum((evaluation_words(job, module, rows) for _ in range(40)), start=np.zeros(16, np.uint64))
     found, expected = evaluation_of(job, total), measured(job, SharedModule(module), rows)
-    assert found == pytest.approx(expected, rel=1e-3)
+    assert found == pytest.approx(expected | {TESTED: 40 * 50}, rel=1e-3)
 
 
 def test_a_model_that_gives_no_number_is_not_measured_and_sums_nobody_honest_could_give_are_not_believed():
@@ -256,6 +256,9 @@ def test_a_model_that_gives_no_number_is_not_measured_and_sums_nobody_honest_cou
     assert evaluation_of(job, evaluation_words(job, module, rows)) == {}
     lying = honest.copy()
     lying[4] += np.uint64(1 << 30)
+    assert evaluation_of(job, lying) == {}
+    lying = honest.copy()
+    lying[2] += np.uint64(1)  # the third digit of the number of rows
     assert evaluation_of(job, lying) == {}
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from vfl.models.held_out import few_rows, of_classes
+from vfl.models.held_out import few_rows, of_classes, of_test_rows
 
 
 def told(positives: int, rows: int, held_out: int, held_positives: int) -> dict[str, str]:
@@ -35,3 +35,13 @@ def test_a_class_that_is_not_held_out_is_the_reason_why_there_is_no_auc(positive
 def test_few_rows_are_to_be_read_with_their_interval() -> None:
     assert [notice.code for notice in few_rows(49)] == ["few_held_out"]
     assert not list(few_rows(50))
+
+
+def test_classes_that_an_aggregators_test_rows_lack_are_named() -> None:
+    (absent,) = of_test_rows(np.zeros(60, np.int64), 2)
+    assert (absent.kind, absent.code) == ("warning", "class_not_held_out")
+    assert absent.text == "none of the 60 test rows is of class 1, so the AUC is not defined. Bring test rows of it"
+    few, absent = of_test_rows(np.array([0] * 60 + [2] * 4), 5)
+    assert "fewer than 5 rows are held out of class 2" in few.text
+    assert "is of class 1, 3, 4, so no metric says anything of it" in absent.text
+    assert not list(of_test_rows(np.arange(60) % 3, 3))

@@ -13,11 +13,12 @@ from vfl.models.intervals import (
     _delong_variance,
     intervals,
     of_auc,
+    of_auc_of_classes,
     of_auc_of_counts,
     of_r2,
     of_share,
 )
-from vfl.models.metrics import auc
+from vfl.models.metrics import auc, auc_of_classes
 
 SEED = b"seed"
 
@@ -73,6 +74,29 @@ def test_the_ends_of_a_score_interval_solve_its_equation():
             spread = 1 + ((positives + others) / 2 - 1) * ((1 - end) / (2 - end) + end / (1 + end))
             deviation = math.sqrt(end * (1 - end) * spread / (positives * others))
             assert abs(area - end) == pytest.approx(NORMAL * deviation, rel=1e-6)
+
+
+@pytest.mark.parametrize("rows", [60, 600])
+def test_about_nineteen_of_twenty_intervals_or_more_hold_the_true_area_of_several_classes(rows):
+    random = np.random.default_rng(4)
+
+    def drawn(count: int) -> tuple[np.ndarray, np.ndarray]:
+        labels = np.arange(count) % 3
+        return labels, random.normal(size=(count, 3)) + np.eye(3)[labels]
+
+    truth, held = auc_of_classes(*drawn(300_000)), 0
+    for _ in range(300):
+        low, high = found(of_auc_of_classes(*drawn(rows)))
+        held += low <= truth <= high
+    assert held / 300 >= 0.91
+
+
+def test_of_two_classes_the_interval_is_that_of_the_second_and_of_one_there_is_none():
+    labels = np.arange(80) % 2
+    scores = np.random.default_rng(5).normal(size=(80, 2))
+    assert of_auc_of_classes(labels, scores) == of_auc(labels == 1, scores[:, 1])
+    assert of_auc_of_classes(np.ones(9, np.int64), np.eye(9)[:, :2]) is None
+    assert of_auc_of_classes(np.ones(9, np.int64), np.eye(9)[:, :3]) is None
 
 
 def test_of_a_regression_rows_are_drawn_again_with_the_job_s_seed():
