@@ -29,7 +29,7 @@ from parties.errors import (
 )
 from vfl.spec.sections import PartyId
 
-WIRE_VERSION = 1
+WIRE_VERSION = 2
 HEADER_LIMIT = 4 << 10
 PART_LIMIT = 4 << 20
 PARTS_LIMIT = 256

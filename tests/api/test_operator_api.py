@@ -20,7 +20,7 @@ class OtherVersion(BaseHTTPRequestHandler):
     """A party of a later release."""
 
     def do_POST(self) -> None:
-        body = b'{"party":"feature-party","wire_version":2}'
+        body = b'{"party":"feature-party","wire_version":99}'
         self.send_response(202)
         self.send_header("content-length", str(len(body)))
         self.end_headers()
@@ -162,7 +162,7 @@ def test_a_body_above_the_limit_is_refused(label: Any) -> None:
 def test_a_peer_of_another_wire_version_is_named_and_nothing_is_stored(label: Any, job_spec: Spec) -> None:
     answer = label.call("POST", "/v1/jobs", json={"spec": job_spec()})
     assert (answer.status_code, answer.json()["code"]) == (502, "wire_version_differs")
-    assert "feature-party speaks wire version 2" in answer.json()["detail"]
+    assert "feature-party speaks wire version 99" in answer.json()["detail"]
     assert label.call("GET", "/v1/jobs").json() == {"jobs": [], "next": None}
 
 

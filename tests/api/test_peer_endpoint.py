@@ -12,7 +12,7 @@ import pytest
 
 from parties.settings import write_private
 from parties.wire.control import Abort, Proposal, commitment_to, encode_control, job_id
-from parties.wire.envelopes import ENVELOPES_LIMIT, PART_LIMIT, POST_LIMIT, Envelope, Outgoing
+from parties.wire.envelopes import ENVELOPES_LIMIT, PART_LIMIT, POST_LIMIT, WIRE_VERSION, Envelope, Outgoing
 from vfl.kinds import read_spec_as
 from vfl.planning.training import resolve
 from vfl.spec.training import TrainingSpec
@@ -142,9 +142,9 @@ def test_an_abort_needs_nothing_of_a_broken_attempt(label: Label, feature: Any) 
 
 
 def test_another_wire_version_is_told_the_version_spoken_here(label: Label) -> None:
-    answer = label.post(changed(label.proposal(), wire_version=2))
+    answer = label.post(changed(label.proposal(), wire_version=WIRE_VERSION + 1))
     assert (answer.status_code, answer.json()["code"]) == (426, "wire_version_differs")
-    assert answer.json()["wire_version"] == 1
+    assert answer.json()["wire_version"] == WIRE_VERSION
 
 
 @pytest.mark.parametrize(
@@ -238,6 +238,10 @@ def test_a_post_above_the_limit_is_cut_off_while_it_streams(label: Label) -> Non
 
 def test_an_empty_post_and_hello_tell_name_and_version(label: Label, feature: Any) -> None:
     answer = label.post()
-    assert (answer.status_code, answer.json()["party"], answer.json()["wire_version"]) == (202, "feature-party", 1)
+    assert (answer.status_code, answer.json()["party"], answer.json()["wire_version"]) == (
+        202,
+        "feature-party",
+        WIRE_VERSION,
+    )
     hello = httpx.get(f"{feature.peer}/peer/v1/hello", trust_env=False)
-    assert hello.json() == {"wire_version": 1, "party": "feature-party"}
+    assert hello.json() == {"wire_version": WIRE_VERSION, "party": "feature-party"}

@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from parties.errors import PeerMisnamed, PeerUnreachable, PeerWireVersion
-from parties.wire.envelopes import Bytes, Envelope, Outgoing, read_post
+from parties.wire.envelopes import WIRE_VERSION, Bytes, Envelope, Outgoing, read_post
 from parties.wire.outbox import Outbox, Receipt, Reply
 from parties.wire.transport import Answer, LocalTransport, TransportFailedError
 from vfl.errors import JobError, PeerAborted, PeerTimeout, RemoteProtocolError
@@ -33,7 +33,9 @@ class Peer:
 
 
 def reply(status: int, **fields: object) -> Answer:
-    return Answer(status, msgspec.json.encode(msgspec.convert({"party": "b", "wire_version": 1} | fields, Reply)))
+    return Answer(
+        status, msgspec.json.encode(msgspec.convert({"party": "b", "wire_version": WIRE_VERSION} | fields, Reply))
+    )
 
 
 def send(peer: Peer, bodies: list[bytes], patience_seconds: float = 5.0) -> tuple[Outbox, "Failures"]:
@@ -131,7 +133,7 @@ def test_a_watched_peer_is_asked_whether_it_is_there_while_nothing_is_sent() -> 
     [
         (reply(422, code="no_such_job"), PeerAborted),
         (reply(422, code="tampered_body", detail="no"), RemoteProtocolError),
-        (reply(426, code="wire_version_differs", wire_version=2), PeerWireVersion),
+        (reply(426, code="wire_version_differs", wire_version=WIRE_VERSION + 1), PeerWireVersion),
         (reply(409, code="sequence_gap", expected=0), RemoteProtocolError),
     ],
 )
@@ -146,7 +148,7 @@ def test_a_refusal_ends_the_job_with_its_name(answer: Answer, error: type[JobErr
     ("answer", "error"),
     [
         (reply(202, party="c"), PeerMisnamed),
-        (reply(202, wire_version=2), PeerWireVersion),
+        (reply(202, wire_version=WIRE_VERSION + 1), PeerWireVersion),
         (Answer(200, b"<html>"), PeerUnreachable),
         (Answer(200, b'{"party": "\xff", "wire_version": 1}'), PeerUnreachable),
     ],
