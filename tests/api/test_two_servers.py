@@ -229,7 +229,7 @@ def test_the_peers_policy_refuses_by_its_rule_and_tells_its_own_operator_why(par
     told, own = (party.over(job["id"])["error"] for party in parties)
     assert told["code"] == own["code"] == "policy_refused"
     assert told["side"] == own["side"] == "feature-party"
-    assert told["message"] == "feature-party refuses by acceptance.datasets"
+    assert told["message"] == "feature-party refused the job: feature-party refuses by acceptance.datasets"
     assert "'forbidden' is not in it" in own["message"]
 
 
