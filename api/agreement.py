@@ -18,7 +18,7 @@ USES = {
 """What a table is for that holds no training rows of its party."""
 
 
-class TableUse(NamedTuple):
+class PartyData(NamedTuple):
     """One party of a job."""
 
     party: str
@@ -36,7 +36,7 @@ def kind_in(job: dict[str, Any]) -> "Kind[Any, Any]":
     return KINDS[job["specification"]["job"]["protocol"]]
 
 
-def brought(specification: dict[str, Any]) -> Iterator[TableUse]:
+def data_by_party(specification: dict[str, Any]) -> Iterator[PartyData]:
     """Every party of the roster, the coordinator first."""
     from vfl.kinds import spec_of  # noqa: PLC0415
 
@@ -46,7 +46,7 @@ def brought(specification: dict[str, Any]) -> Iterator[TableUse]:
         sets = [table.dataset if use == "rows" else f"{table.dataset} ({USES[use]})" for use, table in tables.items()]
         columns = next((list(table.columns) for table in tables.values()), [])
         label = next((table.label for table in tables.values() if table.label), "")
-        yield TableUse(party, spec.role_of(party).value, ", ".join(sets), columns, label)
+        yield PartyData(party, spec.role_of(party).value, ", ".join(sets), columns, label)
 
 
 def reveals(job: dict[str, Any]) -> list[dict[str, Any]]:

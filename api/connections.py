@@ -16,7 +16,7 @@ HEAD_BYTES = 16 << 10
 CONNECTIONS, FROM_ONE_ADDRESS = 256, 64
 
 
-class Places:
+class ConnectionSlots:
     """The connections of one port: so many in all, and so many from one address.
 
     Where there are too many the one gives way that has kept the server waiting longest. A connection over which our
@@ -54,9 +54,9 @@ class PromptConnection(H11Protocol):
 
     head_seconds = HEAD_SECONDS
 
-    def __init__(self, *arguments: Any, places: Places, log: RefusalLog, **options: Any) -> None:
+    def __init__(self, *arguments: Any, slots: ConnectionSlots, log: RefusalLog, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        self._places, self._log = places, log
+        self._slots, self._log = slots, log
         self._head_due: asyncio.TimerHandle | None = None
         self.address = ""
         self.waiting_since = time.monotonic()
@@ -74,7 +74,7 @@ class PromptConnection(H11Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)  # type: ignore[arg-type]
         self.address = self.client[0] if self.client else ""
-        if self._places.take(self):
+        if self._slots.take(self):
             self._await_head()
         else:
             self._log.unreadable(self.address, "a connection was refused: too many are busy")
@@ -106,7 +106,7 @@ class PromptConnection(H11Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_waiting()
-        self._places.leave(self)
+        self._slots.leave(self)
         super().connection_lost(exc)
 
     def give_way(self) -> None:

@@ -33,7 +33,7 @@ class Unauthorised(JobError):
     fix = "Send the token of operator.token as `Authorization: Bearer ...`."
 
 
-class RequestRefused(JobError):
+class InvalidRequest(JobError):
     """The request does not have the documented form."""
 
     code = "invalid_request"
@@ -68,7 +68,7 @@ async def answer_job_error(_request: Request, error: Exception) -> JSONResponse:
 async def answer_bad_request(_request: Request, error: Exception) -> JSONResponse:
     first: dict[str, Any] = error.errors()[0]  # type: ignore[attr-defined]
     at = ".".join(str(part) for part in first["loc"])
-    return problem(RequestRefused(f"{at}: {first['msg']}"))
+    return problem(InvalidRequest(f"{at}: {first['msg']}"))
 
 
 async def answer_bug(_request: Request, _error: Exception) -> JSONResponse:

@@ -43,8 +43,8 @@ class BodyLimit:
             if whole:  # what comes now is the peer hanging up, which may take as long as the answer
                 return await receive()
             try:
-                patience = min(self._silent, max(0.0, deadline - time.monotonic()))
-                message = await asyncio.wait_for(receive(), patience)
+                timeout = min(self._silent, max(0.0, deadline - time.monotonic()))
+                message = await asyncio.wait_for(receive(), timeout)
             except TimeoutError:
                 raise HTTPException(408, "the body came too slowly", {"connection": "close"}) from None
             arrived = len(message.get("body", b""))

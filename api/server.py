@@ -15,7 +15,7 @@ from typing import Any
 import uvicorn
 from starlette.types import ASGIApp
 
-from api.connections import HEAD_BYTES, Places, PromptConnection
+from api.connections import HEAD_BYTES, ConnectionSlots, PromptConnection
 from api.operator.app import operator_app
 from api.peer.app import peer_app
 from api.request_log import RefusalLog, RequestIds, RequestInLine
@@ -84,7 +84,7 @@ async def _serve(party: Party, apps: Mapping[str, ASGIApp], sockets: list[socket
 
 def _server(port: str, app: ASGIApp) -> "_Server":
     log = RefusalLog(port)
-    connection: Any = partial(PromptConnection, places=Places(), log=log)
+    connection: Any = partial(PromptConnection, slots=ConnectionSlots(), log=log)
     return _Server(
         uvicorn.Config(
             RequestIds(app, log),

@@ -18,7 +18,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MALLOC_MMAP_THRESHOLD_", "65536")  # what is freed goes back to the system, and counts no more
 
 import numpy as np
-from federation import HUB, Dataset, setups, specification
+from federation import AGGREGATOR, Dataset, setups, specification
 
 from vfl.horizontal.aggregator import Aggregation
 from vfl.horizontal.client import Participation
@@ -47,11 +47,11 @@ def measure(case: str, width: int) -> dict[str, float]:
         rounds={"rounds": 2, **({} if terms is None else {"parts": ["compressed_sync"], "compressed_sync": terms})},
     )
     given = setups(spec, {"test": rows.table()}, [rows], 0)
-    client = next(party for party in given if party != HUB)
-    side = Aggregation(given[HUB])
+    client = next(party for party in given if party != AGGREGATOR)
+    side = Aggregation(given[AGGREGATOR])
     task = side.task(side.encoding.broadcast(1, side.parameters), 4)
     values = sum(tensor.numel() for tensor in side.parameters.values())
-    del side, given[HUB]
+    del side, given[AGGREGATOR]
     participation = Participation(given[client])
     _reset_peak()
     before = _resident("VmRSS") - len(task.parameters)

@@ -40,7 +40,7 @@ import crypto.seal_stream
 from api.client import FINAL_STATES
 from api.demo.folder import write_parties
 from api.demo.servers import Servers, free_ports
-from api.demo.training.agreement import MAXIMUM_RHO, Agreement, Floor
+from api.demo.training.agreement import MAXIMUM_RHO, RelaxedLimit, TrainingAgreement
 from api.demo.training.tables import FEATURE_PARTY, LABEL_PARTY, DividedTable, Training
 from crypto.ckks_parameters import PRESETS
 from vfl.flow import Flow, Report, Together, run_together
@@ -114,8 +114,10 @@ def seconds_per_step_over_http(case: Case) -> float:
     ports = free_ports((LABEL_PARTY, FEATURE_PARTY))
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        # Steps that are measured and not meant: both parties lower the one floor so many epochs pass.
-        agreement = Agreement(text, spec, plan(spec, len(labels)), (Floor("maximum_rho", MAXIMUM_RHO, 1.0),))
+        # Steps that are measured and not meant: both parties relax the one limit so many epochs pass.
+        agreement = TrainingAgreement(
+            text, spec, plan(spec, len(labels)), (RelaxedLimit("maximum_rho", MAXIMUM_RHO, 1.0),)
+        )
         write_parties(folder, divided, agreement, 0, ports)
         with Servers(folder, ports) as servers:
             client = servers.client(LABEL_PARTY)

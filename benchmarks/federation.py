@@ -22,12 +22,12 @@ from vfl.setup import Setup, Table
 from vfl.spec.rounds import RoundsSpec
 
 MNIST = Path(__file__).parents[2] / "shared" / "data" / "mnist"
-HUB = "hub"
+AGGREGATOR = "hub"
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """Labelled pictures, one row each."""
+    """Labelled images, one row each."""
 
     name: str
     columns: NDArray[np.float64]
@@ -46,7 +46,7 @@ class Dataset:
 
 
 def load(name: str) -> Dataset | None:
-    """`digits`, which scikit-learn brings, or `mnist`: 10,000 pictures; None where its two files are not there."""
+    """`digits`, which scikit-learn brings, or `mnist`: 10,000 images; None where its two files are not there."""
     if name == "digits":
         digits = load_digits()
         return Dataset(name, digits.data.astype(float), digits.target.astype(float), (1, 8, 8), 16.0)
@@ -84,8 +84,8 @@ def specification(
     spec = spec_of(
         {
             "job": {"name": dataset.name, "protocol": "rounds", "task": "multiclass", "classes": 10},
-            "roster": {"aggregator": HUB, "clients": names},
-            "data": {HUB: {use: use for use in uses}, **{name: {"dataset": "rows"} for name in names}},
+            "roster": {"aggregator": AGGREGATOR, "clients": names},
+            "data": {AGGREGATOR: {use: use for use in uses}, **{name: {"dataset": "rows"} for name in names}},
             "model": {"input_shape": shape, "input_range": [0.0, dataset.largest], "label": "label", **model},
             "train": train,
             "rounds": {"min_clients": 1, **rounds},
@@ -100,7 +100,7 @@ def setups(
     spec: RoundsSpec, own: Mapping[str, Table], dealt: Sequence[Dataset], seed: int, first_model: bytes = b""
 ) -> dict[str, Setup[RoundsSpec]]:
     """`own` are the aggregator's tables by use, `dealt` one part for each client."""
-    tables = {HUB: own} | {
+    tables = {AGGREGATOR: own} | {
         client: {"rows": rows.table()} for client, rows in zip(spec.roster.clients, dealt, strict=True)
     }
     return {
@@ -110,7 +110,7 @@ def setups(
             tables[party],
             drawn(seed, "joint"),
             drawn(seed, party),
-            first_model=first_model if party == HUB else b"",
+            first_model=first_model if party == AGGREGATOR else b"",
         )
         for party in spec.parties
     }
@@ -160,14 +160,14 @@ def run(given: Mapping[str, Setup[RoundsSpec]], *, keep_replies: bool = False) -
     """All roles of one job, in this process: the code that runs between processes."""
     roles = {party: ROLES[setup.spec.role_of(party)](setup) for party, setup in given.items()}
     together = run_together(roles, keep_messages=keep_replies)
-    outcome = together.results[HUB]
-    up = sum(sent.payload_bytes for sent in together.transcript if sent.receiver == HUB)
+    outcome = together.results[AGGREGATOR]
+    up = sum(sent.payload_bytes for sent in together.transcript if sent.receiver == AGGREGATOR)
     steps = sum(
         len(batch_sizes(setup.rows + int(fact.measures.get("inverted_rows", 0)), setup.spec.train.batch_rows))
         * setup.spec.rounds.local_epochs
         for party, setup in given.items()
         for fact in together.reports[party]
-        if party != HUB and isinstance(fact, RoundDone)
+        if party != AGGREGATOR and isinstance(fact, RoundDone)
     )
     row: Row = {
         "accuracy_by_round": outcome.series["accuracy"],
@@ -179,7 +179,7 @@ def run(given: Mapping[str, Setup[RoundsSpec]], *, keep_replies: bool = False) -
         fact.measures["entropy_after"]
         for party in given
         for fact in together.reports[party]
-        if party != HUB and isinstance(fact, RoundDone) and fact.measures.get("inverted_rows")
+        if party != AGGREGATOR and isinstance(fact, RoundDone) and fact.measures.get("inverted_rows")
     ]
     if evened:
         row["label_entropy"] = statistics.fmean(evened)

@@ -6,7 +6,7 @@
 Accuracy is the global test accuracy of the aggregator's model, mean of the last five rounds; mean and standard
 deviation (n - 1) over seeds. For one seed all rows share the held-out rows, what each client holds, the first weights
 and the cohorts. Bytes are those of encoded messages, the final model's among them; steps are gradient steps of all
-clients together. `--mnist` adds the 10,000 pictures in ../shared/data/mnist, and says so where they are missing.
+clients together. `--mnist` adds the 10,000 images in ../shared/data/mnist, and says so where they are missing.
 """
 
 import argparse
@@ -40,7 +40,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--part", choices=PARTS, required=True)
     parser.add_argument("--setting", nargs="+", metavar="NAME", help="only these; all of the part's by default")
-    parser.add_argument("--mnist", action="store_true", help="also on MNIST's 10,000 pictures")
+    parser.add_argument("--mnist", action="store_true", help="also on MNIST's 10,000 images")
     parser.add_argument("--quick", action="store_true", help="one seed")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--format", choices=("text", "json"), default="text")

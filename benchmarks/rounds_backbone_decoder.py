@@ -1,11 +1,11 @@
 """Rows of backbone-decoder: a first model meets a shifted domain at its clients (backbone_decoder.md).
 
-    turned       pictures turned by 90 degrees; the first model knows them upright
+    turned       images turned by 90 degrees; the first model knows them upright
     new_classes  ten classes; the first model knows five
 
 Rows that derive a second model show its accuracy; `kept` is what of the gain comes back into the first one:
 (first model after - before) / (decoder averaging on the first model - before), by carry-back. The aggregator holds a
-share of the pictures: most for the first model, and, without labels and in the clients' domain, as public rows; a few
+share of the images: most for the first model, and, without labels and in the clients' domain, as public rows; a few
 with labels to choose between carry-backs. `layers` has a first model of its own, with square blocks to leave out.
 """
 
@@ -109,9 +109,9 @@ def _sizes(scale: Scale) -> tuple[int, ...]:
     return scale.first_rows, scale.validation_rows, scale.client_rows
 
 
-def turned_rows(pictures: Dataset) -> Dataset:
-    squares = pictures.columns.reshape(-1, *pictures.shape)
-    return replace(pictures, columns=np.rot90(squares, axes=(2, 3)).reshape(pictures.columns.shape))
+def turned_rows(images: Dataset) -> Dataset:
+    squares = images.columns.reshape(-1, *images.shape)
+    return replace(images, columns=np.rot90(squares, axes=(2, 3)).reshape(images.columns.shape))
 
 
 def _task(scale: Scale, own: Mapping[str, Table], clients: Dataset, other_public: Table, seed: int) -> Task:

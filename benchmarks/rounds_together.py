@@ -1,6 +1,6 @@
 """Rows of all four parts: none, each alone, each pair, each three, and all in one job (rounds.md).
 
-Pictures are turned by 90 degrees and dealt to ten clients of two label shards each, of which five are chosen per round;
+Images are turned by 90 degrees and dealt to ten clients of two label shards each, of which five are chosen per round;
 the first model knows them upright. With backbone-decoder the accuracy by round is that of the second model;
 `first_model` is the first one's after it was carried back, and in the other rows the last round's. Behind a backbone
 model-inversion seeks features (X7). The aggregator also has a few turned rows with labels: shared-data adjusts on them,

@@ -27,7 +27,7 @@ from vfl.messages import SumTask
 from vfl.protocols.secure_sum import contribute, sum_of
 from vfl.secure_sum.terms import SumTerms, majority
 
-HUB = "aggregator"
+AGGREGATOR = "aggregator"
 SENT_BEFORE_LOSS = 2
 """PairKey and SealedShares."""
 
@@ -53,13 +53,13 @@ def clocked(flow: Flow[Any], seconds: Counter[str], role: str, after: int | None
 
 
 def member(terms: SumTerms, me: str, words: NDArray[np.unsignedinteger]) -> Flow[Any]:
-    task = yield from receive(SumTask, HUB)
-    return (yield from contribute(terms, task, words, me, HUB))
+    task = yield from receive(SumTask, AGGREGATOR)
+    return (yield from contribute(terms, task, words, me, AGGREGATOR))
 
 
 def secure(terms: SumTerms, codes: Callable[[int], NDArray[np.unsignedinteger]], lost: int) -> Row:
     seconds: Counter[str] = Counter()
-    roles = {HUB: clocked(sum_of(terms, 1, terms.roster, 1.0), seconds, HUB)}
+    roles = {AGGREGATOR: clocked(sum_of(terms, 1, terms.roster, 1.0), seconds, AGGREGATOR)}
     for number, me in enumerate(terms.roster):
         role = member(terms, me, codes(number))
         roles[me] = clocked(role, seconds, me, SENT_BEFORE_LOSS if number < lost else None)
@@ -71,11 +71,11 @@ def secure(terms: SumTerms, codes: Callable[[int], NDArray[np.unsignedinteger]],
     down = sum(sent.payload_bytes for sent in done.transcript if sent.receiver == last)
     return {
         "lost": lost,
-        "exact": bool(np.array_equal(done.results[HUB].words, expected)),
+        "exact": bool(np.array_equal(done.results[AGGREGATOR].words, expected)),
         "client_bytes_up": up,
         "client_bytes_down": down,
         "client_seconds": sum(seconds[me] for me in stayed) / len(stayed),
-        "aggregator_seconds": seconds[HUB],
+        "aggregator_seconds": seconds[AGGREGATOR],
         "overhead_bytes_per_parameter": (up + down - terms.body_bytes) / terms.words,
     }
 

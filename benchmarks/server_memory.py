@@ -18,7 +18,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -28,6 +28,7 @@ import httpx
 import msgspec
 import numpy as np
 
+from api.demo.servers import free_ports
 from parties.settings import TOKEN_FILE, init_party
 from parties.wire.control import (
     Abort,
@@ -110,7 +111,7 @@ class Played(BaseHTTPRequestHandler):
 class Server:
     """One party's server, and what its operator or an attacker asks of it."""
 
-    def __init__(self, folder: Path, ports: list[int]) -> None:
+    def __init__(self, folder: Path, ports: tuple[int, int]) -> None:
         (self.operator_port, self.peer_port) = ports
         with (folder / "server.log").open("wb") as log:
             command = [sys.executable, "-m", "api.cli.main", "party", "serve", str(folder)]
@@ -264,7 +265,7 @@ ATTACKS: list[Callable[[Attack], None]] = [
 
 
 @contextlib.contextmanager
-def _held(ports: list[int], count: int, said: bytes) -> Iterator[list[socket.socket]]:
+def _held(ports: Sequence[int], count: int, said: bytes) -> Iterator[list[socket.socket]]:
     with contextlib.ExitStack() as stack:
         crowd = []
         for number in range(count):
@@ -278,7 +279,7 @@ def _held(ports: list[int], count: int, said: bytes) -> Iterator[list[socket.soc
         yield crowd
 
 
-def _feature_party(folder: Path, ports: list[int], urls: dict[str, str]) -> Server:
+def _feature_party(folder: Path, ports: tuple[int, int], urls: dict[str, str]) -> Server:
     path = init_party(folder, FEATURE, operator_port=ports[0], peer_port=ports[1])
     _write(path, urls, ["table", "few"])
     values = np.random.default_rng(0).normal(size=ROWS)
@@ -287,7 +288,7 @@ def _feature_party(folder: Path, ports: list[int], urls: dict[str, str]) -> Serv
     return Server(folder, ports)
 
 
-def _honest_party(folder: Path, ports: list[int], urls: dict[str, str]) -> Server:
+def _honest_party(folder: Path, ports: tuple[int, int], urls: dict[str, str]) -> Server:
     path = init_party(folder, HONEST, operator_port=ports[0], peer_port=ports[1])
     _write(path, urls, ["few"])
     values = np.random.default_rng(1).normal(size=FEW_ROWS)
@@ -310,12 +311,12 @@ def main() -> None:
         label = stack.enter_context(ThreadingHTTPServer(("127.0.0.1", 0), Played))
         threading.Thread(target=label.serve_forever, daemon=True).start()
         stack.callback(label.shutdown)
-        ports = _free_ports(4)
-        urls = {LABEL: label.server_port, HONEST: ports[3], FEATURE: ports[1]}
+        ports = free_ports((FEATURE, HONEST))
+        urls = {LABEL: label.server_port, HONEST: ports[HONEST][1], FEATURE: ports[FEATURE][1]}
         at = {party: f"http://127.0.0.1:{port}" for party, port in urls.items()}
-        server = _feature_party(root / FEATURE, ports[:2], {LABEL: at[LABEL], HONEST: at[HONEST]})
+        server = _feature_party(root / FEATURE, ports[FEATURE], {LABEL: at[LABEL], HONEST: at[HONEST]})
         stack.callback(server.close)
-        honest = _honest_party(root / HONEST, ports[2:], {FEATURE: at[FEATURE]})
+        honest = _honest_party(root / HONEST, ports[HONEST], {FEATURE: at[FEATURE]})
         stack.callback(honest.close)
         with Watch(server) as quiet:
             time.sleep(QUIET_SECONDS)
@@ -379,12 +380,6 @@ class Watch:
                 self.peak = max(self.peak, self._server.resident())
                 if self._over.wait(ASK_SECONDS):
                     return
-
-
-def _free_ports(count: int) -> list[int]:
-    with contextlib.ExitStack() as stack:
-        listeners = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
-        return [listener.getsockname()[1] for listener in listeners]
 
 
 if __name__ == "__main__":

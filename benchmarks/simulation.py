@@ -1,4 +1,4 @@
-"""Time and memory of a simulation: 300 clients train a small network on generated pictures for 20 rounds.
+"""Time and memory of a simulation: 300 clients train a small network on generated images for 20 rounds.
 
     .venv/bin/python benchmarks/simulation.py [--clients 300] [--rounds 20] [--processes 2] [--format json]
 
@@ -16,12 +16,12 @@ from pathlib import Path
 
 SPEC = """
 [job]
-name = "pictures"
+name = "synthetic_images"
 protocol = "rounds"
 task = "multiclass"
 classes = 10
 [simulation]
-dataset = "pictures"
+dataset = "synthetic_images"
 rows = {rows}
 clients = {clients}
 partition = {{ kind = "dirichlet", alpha = 0.5 }}
@@ -55,7 +55,7 @@ def proportional_bytes(process: int) -> int:
 
 def measured(clients: int, rounds: int, processes: int) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
-        spec = Path(folder) / "pictures.toml"
+        spec = Path(folder) / "images.toml"
         spec.write_text(SPEC.format(rows=ROWS_PER_CLIENT * clients, clients=clients, rounds=rounds))
         command = [sys.executable, "-m", "api.cli.main", "run", str(spec), "--processes", str(processes)]
         started, peak = time.monotonic(), 0

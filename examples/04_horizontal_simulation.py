@@ -1,6 +1,6 @@
 """Forty clients on one machine: the roles that run between servers, without a server.
 
-Pictures of digits are dealt so unevenly that a client has few of the ten classes. The argument `compressed` sends and
+Images of digits are dealt so unevenly that a client has few of the ten classes. The argument `compressed` sends and
 stores parameters in four bits each. `vfl run SPEC` does the same from a file and keeps what comes of it.
 """
 # ruff: noqa: INP001, T201

@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 
 FILES = {  # rows and mean age
-    "hub/held_out.csv": (1000, 60),
+    "institute/held_out.csv": (1000, 60),
     "clinic-a/visits.csv": (1200, 50),
     "clinic-b/visits.csv": (1500, 60),
     "clinic-c/visits.csv": (2000, 70),

@@ -78,7 +78,7 @@ class UnknownModel(JobError):
 
 
 class PolicyRefused(JobError):
-    """A rule of this party's own [acceptance] refuses the job; the message names the rule, the number and the floor."""
+    """A rule of this party's own [acceptance] refuses the job; the message names the rule, the number and the limit."""
 
     code = "policy_refused"
     safe = "Nothing was sent and nothing ran."

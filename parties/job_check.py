@@ -12,7 +12,7 @@ import msgspec
 
 from parties.errors import PolicyRefused
 from parties.limits import check_steps
-from parties.policy import FLOOR, check_model, check_plan
+from parties.policy import DEFAULTS, check_model, check_plan
 from parties.settings import Acceptance
 from vfl.kind import one_of_each_role
 from vfl.kinds import kind_of
@@ -147,7 +147,7 @@ def _learned(spec: JobSpec, plan: Plan | None) -> tuple[Learned, ...]:
 
 
 def _must_accept(spec: JobSpec, plans: dict[PartyId, Plan]) -> Any:
-    if spec.disclosure not in FLOOR.schemes:
+    if spec.disclosure not in DEFAULTS.schemes:
         yield f'acceptance.schemes of every party: "{spec.disclosure}"'
     if isinstance(spec.job.seed, int):
         yield f"acceptance.fixed_seed of every party: true, as job.seed is {spec.job.seed}"
@@ -161,6 +161,6 @@ def _must_accept(spec: JobSpec, plans: dict[PartyId, Plan]) -> Any:
     rules += [partial(check_plan, plan, party) for party, plan in plans.items()]
     for rule in rules:
         try:
-            rule(FLOOR)
+            rule(DEFAULTS)
         except PolicyRefused as refusal:
             yield f"{refusal.fix.rstrip('.')} ({str(refusal).partition(': ')[2]})"

@@ -25,7 +25,7 @@ _LOG = logging.getLogger("parties")
 class Judgement:
     spec: JobSpec
     """With the number of classes, which the label party fills in when it proposes."""
-    tables: dict[str, datasets.Table] = field(repr=False)
+    tables: dict[str, datasets.LoadedTable] = field(repr=False)
     """By use."""
     plan: Plan
     relaxed_limits: list[str]
@@ -43,9 +43,9 @@ class Judgement:
         labels = self.tables["rows"].labels if "rows" in self.tables else None
         return None if labels is None or self.spec.job.task == "regression" else len(np.unique(labels))
 
-    def warn_of_floors(self, job: str) -> None:
-        for floor in self.relaxed_limits:
-            _LOG.warning("job %s: floor lowered: %s", job, floor)
+    def log_relaxed_limits(self, job: str) -> None:
+        for limit in self.relaxed_limits:
+            _LOG.warning("job %s: limit relaxed: %s", job, limit)
 
     def shown(self) -> dict[str, Any]:
         """The fields of a stored job that follow from it."""
@@ -77,7 +77,7 @@ def new_job(job: str, spec: JobSpec, me: PartyId, judgement: Judgement | None = 
     """A job as it is stored first; one a peer proposes is judged after that."""
     found: dict[str, Any] = {}
     if judgement is not None:
-        judgement.warn_of_floors(job)
+        judgement.log_relaxed_limits(job)
         found = judgement.shown() | {"notices": judgement.notices}
     return Job(
         id=job,

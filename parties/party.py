@@ -38,7 +38,7 @@ from parties.storage.database import Event, Job, Store
 from parties.storage.job_list import JobLine
 from parties.storage.ledger import Ledger
 from parties.storage.models import ModelStore
-from parties.tables.datasets import Table
+from parties.tables.datasets import LoadedTable
 from parties.wire.control import (
     SHARE_BYTES,
     Agreement,
@@ -55,7 +55,7 @@ from parties.wire.envelopes import (
     check_body,
 )
 from parties.wire.outbox import Outbox, Receipt
-from parties.wire.post import Places, Post
+from parties.wire.post import Post, ReceivingRoom
 from parties.wire.rate_limit import Quota
 from parties.wire.transport import SHORTEST_EXCHANGE_SECONDS, Answer, HttpTransport, Transport
 from parties.worker.mailbox import Room
@@ -84,22 +84,22 @@ class Party:
     ) -> None:
         self.folder, self.settings, self.name = folder.resolve(), settings, settings.name
         self._lock_file = _hold(self.folder / LOCK_FILE)
-        patience = settings.server.peer_timeout_seconds
-        self._store = Store(self.folder, patience)
+        timeout_seconds = settings.server.peer_timeout_seconds
+        self._store = Store(self.folder, timeout_seconds)
         self._clock = AwakeClock()
         self._ledger = Ledger(self._store)
         self._endings = Endings(self.name, self._store, self._ledger)
         self._models = ModelStore(self.folder)
         if transports is None:
             transports = {
-                peer: HttpTransport(at.url, max(patience, SHORTEST_EXCHANGE_SECONDS))
+                peer: HttpTransport(at.url, max(timeout_seconds, SHORTEST_EXCHANGE_SECONDS))
                 for peer, at in settings.peers.items()
             }
         self._outboxes = {
             peer: Outbox(
                 peer,
                 transport,
-                patience,
+                timeout_seconds,
                 partial(self._lose_peer, peer),
                 partial(self._endings.told, peer),
                 self._clock,
@@ -108,7 +108,7 @@ class Party:
         }
         self._supervisors: dict[str, Supervisor] = {}
         self._quotas = {peer: Quota() for peer in self._outboxes}
-        self._places, self._room = Places(self._outboxes), Room(UNREAD_BYTES)
+        self._receiving_room, self._room = ReceivingRoom(self._outboxes), Room(UNREAD_BYTES)
         self._lock = threading.RLock()
         self._submitting = threading.Lock()
         self._judging = threading.BoundedSemaphore(TABLES_AT_ONCE)
@@ -183,7 +183,7 @@ class Party:
 
     def open_post(self) -> Post:
         """For the envelopes of one POST, each checked alone; an empty one is how a peer asks whether we are there."""
-        return Post(self.name, self._wants, self._receive, self._places)
+        return Post(self.name, self._wants, self._receive, self._receiving_room)
 
     def deliver(self, post: bytes) -> Answer:
         """A POST that is here as a whole."""
@@ -222,7 +222,7 @@ class Party:
             supervisor = self._supervisors.get(header.job)
             place = (header.attempt, header.sequence, header.previous)
             first = header.kind == "Proposal" and place == (0, 0, NO_ENVELOPE)
-            if supervisor is None and first and self._store.ending(header.job) is None:
+            if supervisor is None and first and self._store.state_for_peers(header.job) is None:
                 supervisor = self._consider(envelope)
         if supervisor is None:
             return self._endings.hear(envelope, self._outboxes[header.sender])
@@ -240,8 +240,8 @@ class Party:
             limits.check_limits(spec)
         except (JobError, *UNREADABLE) as error:
             raise UnreadableBody(str(error)) from error
-        stranger = self.name not in spec.parties or header.sender != spec.coordinator
-        if stranger or spec.digest() != header.job_digest:
+        unknown_sender = self.name not in spec.parties or header.sender != spec.coordinator
+        if unknown_sender or spec.digest() != header.job_digest:
             raise UnreadableBody("the proposal is not what its header says")
         if job_id(header.job_digest, proposal.commitment) != header.job:
             raise UnreadableBody("the job's id does not follow from the proposal")
@@ -253,19 +253,19 @@ class Party:
 
     def _judge(self, supervisor: Supervisor) -> None:
         try:
-            tables = self._bring(supervisor.job, supervisor.spec)
+            tables = self._load_tables(supervisor.job, supervisor.spec)
         except JobError as error:
             supervisor.refuse(error)
             return
         supervisor.take_part(tables)
 
-    def _bring(self, job: str, spec: JobSpec) -> dict[str, Table]:
+    def _load_tables(self, job: str, spec: JobSpec) -> dict[str, LoadedTable]:
         """The same questions the coordinator asked itself, with this party's own tables and policy. Raises JobError."""
         if kind_of(spec).resolve(spec) != spec:
             raise ImpossibleJob("the proposal leaves open what its coordinator fills in")
         with self._judging:
             judgement = judge(spec, self.name, self.folder, self.settings)
-        judgement.warn_of_floors(job)
+        judgement.log_relaxed_limits(job)
         self._store.update(job, **judgement.shown())
         self._store.tell(job, judgement.notices)
         return judgement.tables
@@ -292,7 +292,7 @@ class Party:
 
     def _supervisor(self, job: Job, spec: JobSpec, agreement: Agreement) -> Supervisor:
         bottom = str(self.folder / self.settings.bottom.module) if self.settings.bottom else ""
-        bring = partial(self._bring, job.id, spec)
+        load_tables = partial(self._load_tables, job.id, spec)
         return Supervisor(
             job,
             spec,
@@ -303,7 +303,7 @@ class Party:
             self._ledger,
             self._models,
             self.folder,
-            bring,
+            load_tables,
             self._drop,
             self._room,
         )
@@ -345,7 +345,7 @@ class Party:
         return hashlib.sha256(f"vfl private seed {fixed}".encode()).digest() if fixed else secrets.token_bytes(32)
 
     def _lose_peer(self, peer: PartyId, job: str, attempt: int | None, error: JobError) -> None:
-        """A courier gave up."""
+        """An outbox gave up on its peer."""
         supervisor = self._supervisors.get(job)
         if supervisor is not None:
             supervisor.on_peer_lost(peer, attempt, error)

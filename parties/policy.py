@@ -1,4 +1,4 @@
-"""What this party agrees to without asking (party_settings.md): a refusal names its rule, number and floor."""
+"""What this party agrees to without asking (party_settings.md): a refusal names its rule, the number and the limit."""
 
 from parties.errors import PolicyRefused
 from parties.settings import Acceptance
@@ -7,7 +7,7 @@ from vfl.planning.plan import Plan
 from vfl.spec.job import JobSpec
 from vfl.spec.sections import PartyId, TableUse
 
-FLOOR = Acceptance()
+DEFAULTS = Acceptance()
 
 
 def check_agreement(spec: JobSpec, me: PartyId, acceptance: Acceptance) -> None:
@@ -50,34 +50,37 @@ def _check_table(brought: TableUse, me: PartyId, acceptance: Acceptance) -> None
 
 
 def check_plan(plan: Plan, me: PartyId, acceptance: Acceptance) -> list[str]:
-    """The rules about numbers; answers the floors this party has lowered for the job. Raises PolicyRefused."""
-    lowered: list[str] = []
+    """The rules about numbers; answers the limits this party has relaxed for the job. Raises PolicyRefused."""
+    relaxed: list[str] = []
     if not plan.rows:  # an aggregator brings no rows of its own
-        return lowered
+        return relaxed
     if plan.rows < acceptance.minimum_rows:
         _refuse(me, "minimum_rows", f"its table has {plan.rows} rows, fewer than {acceptance.minimum_rows}", "lower it")
-    if plan.rows < FLOOR.minimum_rows:
-        lowered.append(f"minimum_rows {FLOOR.minimum_rows} -> {acceptance.minimum_rows}: {me} brings {plan.rows} rows")
-    floor = acceptance.minimum_batch_rows or plan.minimum_batch
-    if plan.smallest_batch < floor:
-        asked = f"{floor}, at least 64 and four per opened value" if not acceptance.minimum_batch_rows else str(floor)
-        text = f"the smallest batch has {plan.smallest_batch} rows, fewer than {asked}"
+    if plan.rows < DEFAULTS.minimum_rows:
+        change = f"{DEFAULTS.minimum_rows} -> {acceptance.minimum_rows}"
+        relaxed.append(f"minimum_rows {change}: {me} brings {plan.rows} rows")
+    minimum_batch = acceptance.minimum_batch_rows or plan.minimum_batch
+    if plan.smallest_batch < minimum_batch:
+        why = "" if acceptance.minimum_batch_rows else ", at least 64 and four per opened value"
+        text = f"the smallest batch has {plan.smallest_batch} rows, fewer than {minimum_batch}{why}"
         _refuse(
             me, "minimum_batch_rows", f"{text} ({plan.opened_per_step} a step)", "raise train.batch_rows, or lower it"
         )
     if plan.smallest_batch < plan.minimum_batch:
-        lowered.append(
-            f"minimum_batch_rows {plan.minimum_batch} -> {floor}: the smallest batch has {plan.smallest_batch} rows"
+        relaxed.append(
+            f"minimum_batch_rows {plan.minimum_batch} -> {minimum_batch}: "
+            f"the smallest batch has {plan.smallest_batch} rows"
         )
     if plan.rho > acceptance.maximum_rho:
         text = f"rho is {plan.rho:.3g} (opened sums per column over training rows), above {acceptance.maximum_rho:g}"
         _refuse(me, "maximum_rho", text, "take fewer epochs or larger batches, or raise it")
-    if plan.rho > FLOOR.maximum_rho:
-        lowered.append(f"maximum_rho {FLOOR.maximum_rho:g} -> {acceptance.maximum_rho:g}: rho is {plan.rho:.3g}")
-    return lowered
+    if plan.rho > DEFAULTS.maximum_rho:
+        change = f"{DEFAULTS.maximum_rho:g} -> {acceptance.maximum_rho:g}"
+        relaxed.append(f"maximum_rho {change}: rho is {plan.rho:.3g}")
+    return relaxed
 
 
-def _refuse(me: PartyId, rule: str, text: str, cure: str) -> None:
+def _refuse(me: PartyId, rule: str, text: str, fix: str) -> None:
     raise PolicyRefused(
-        f"{me} refuses by acceptance.{rule}: {text}", fix=f"acceptance.{rule} in {me}'s party.toml: {cure}."
+        f"{me} refuses by acceptance.{rule}: {text}", fix=f"acceptance.{rule} in {me}'s party.toml: {fix}."
     )

@@ -28,13 +28,13 @@ PREFIX, NO_SETTINGS = "VFL_", frozenset({"VFL_DEBUG"})
 TOKEN_FILE, TOKEN_HASH_FILE, SETTINGS_FILE = "operator.token", "operator.token.sha256", "party.toml"
 
 
-class Table(BaseModel):
+class SettingsTable(BaseModel):
     """A table of party.toml; unknown keys are refused by name."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class ServerSettings(Table):
+class ServerSettings(SettingsTable):
     host: str = LOOPBACK
     operator_port: int = Field(default=OPERATOR_PORT, ge=1, le=65535)
     peer_port: int = Field(default=PEER_PORT, ge=1, le=65535)
@@ -52,7 +52,7 @@ class ServerSettings(Table):
         return host
 
 
-class PeerSettings(Table):
+class PeerSettings(SettingsTable):
     url: str
 
     @field_validator("url")
@@ -72,12 +72,12 @@ class PeerSettings(Table):
         return url.rstrip("/")
 
 
-class DatasetSettings(Table):
+class DatasetSettings(SettingsTable):
     path: str
     id: str
 
 
-class BottomSettings(Table):
+class BottomSettings(SettingsTable):
     """This party's own module for layout `embeddings`; no peer names or sees it."""
 
     module: str
@@ -91,8 +91,8 @@ class BottomSettings(Table):
         return module
 
 
-class Acceptance(Table):
-    """What this party agrees to without asking; the defaults are the policy floor of party_settings.md."""
+class Acceptance(SettingsTable):
+    """What this party agrees to without asking; the defaults are the limits of party_settings.md."""
 
     peers: tuple[PartyId, ...] = ()
     datasets: tuple[str, ...] = ()
@@ -173,7 +173,7 @@ def init_party(folder: Path, name: str, *, operator_port: int | None = None, pee
     keeps only the token's hash, in a file of its own. Raises SettingsError when a party is already there, the folder
     cannot be made or both ports are one.
     """
-    free = free_ports(folder.absolute().parent) if operator_port is None or peer_port is None else (0, 0)
+    free = default_ports(folder.absolute().parent) if operator_port is None or peer_port is None else (0, 0)
     operator_port, peer_port = operator_port or free[0], peer_port or free[1]
     if operator_port == peer_port:
         raise SettingsError(f"both ports of {name} would be {peer_port}", fix="Name another one.")
@@ -198,7 +198,7 @@ def init_party(folder: Path, name: str, *, operator_port: int | None = None, pee
     return path
 
 
-def free_ports(parent: Path) -> tuple[int, int]:
+def default_ports(parent: Path) -> tuple[int, int]:
     """(operator, peer). Raises SettingsError when no pair is free."""
     taken = set()
     for path in parent.glob(f"*/{SETTINGS_FILE}"):
@@ -281,7 +281,7 @@ def _environment_keys(table: type[BaseModel], before: str = "") -> Iterator[str]
 
 
 def _is_table(kind: Any) -> bool:
-    return isinstance(kind, type) and issubclass(kind, Table)
+    return isinstance(kind, type) and issubclass(kind, SettingsTable)
 
 
 def _readable(path: Path, error: ValidationError) -> SettingsError:

@@ -142,7 +142,7 @@ class OpenedGradient(Message, frozen=True, tag=True):
     reveals = Reveals(
         "noisy sums over the batch of row error x feature: the gradient of its own weights",
         Grain.SUM,
-        "batch floor, rho, Gaussian noise, cap of values per key",
+        "smallest batch, rho, Gaussian noise, cap of values per key",
     )
     step: int
     values: bytes

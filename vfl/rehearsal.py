@@ -12,7 +12,7 @@ import numpy as np
 from vfl.flow import run_together
 from vfl.horizontal.network import network_of
 from vfl.messages import Published
-from vfl.planning.plan import Forecast
+from vfl.planning.plan import ClientBytes, Forecast
 from vfl.protocols.rounds import ROLES
 from vfl.reports import RoundDone
 from vfl.schedule import philox
@@ -29,21 +29,6 @@ FEWEST_ROWS = 32
 RATE = 1e-6
 """Of all training here: made-up rows teach nothing, and a model must not diverge on them."""
 SEED = bytes(32)
-
-
-class Sizes(msgspec.Struct, frozen=True):
-    """Payload bytes of one client, on average."""
-
-    down: int
-    """To it, each round it is chosen."""
-    up: int
-    once_down: int
-    """To it, once: a backbone, rows, keys of a first sum."""
-    once_up: int
-    published: int
-    """To it, at the end."""
-    stored: int
-    """What it holds between rounds."""
 
 
 def parameters_in(spec: RoundsSpec) -> int:
@@ -66,24 +51,24 @@ def forecast(spec: RoundsSpec) -> Forecast:
     )
 
 
-def rehearse(spec: RoundsSpec) -> Sizes:
+def rehearse(spec: RoundsSpec) -> ClientBytes:
     """Raises ImpossibleJob where the network cannot be built, and what else a role would raise before its first row."""
     small = _small(spec)
     roles = {party: ROLES[small.role_of(party)](_setup(small, party)) for party in small.parties}
     together = run_together(roles)
-    hub, clients = small.roster.aggregator, small.roster.clients
+    aggregator, clients = small.roster.aggregator, small.roster.clients
     down, up, published = [0] * (ROUNDS + 1), [0] * (ROUNDS + 1), 0
     number = 0
     for sent in together.transcript:
         number = max(number, getattr(sent.message, "round", 0))
         if isinstance(sent.message, Published):
             published += sent.payload_bytes
-        elif sent.sender == hub:
+        elif sent.sender == aggregator:
             down[number] += sent.payload_bytes
         else:
             up[number] += sent.payload_bytes
     stored = [len(fact.state) for client in clients for fact in together.reports[client] if isinstance(fact, RoundDone)]
-    return Sizes(
+    return ClientBytes(
         down=down[-1] // len(clients),
         up=up[-1] // len(clients),
         once_down=(down[0] + max(0, down[1] - down[-1])) // len(clients),

@@ -50,13 +50,13 @@ class Warned(msgspec.Struct, frozen=True, tag=True):
     notice: Notice
 
 
-class Progress(msgspec.Struct, frozen=True, tag=True):
+class Remark(msgspec.Struct, frozen=True, tag=True):
     """A line for the operator outside the steps, such as evaluation."""
 
     text: str
 
 
-Fact: TypeAlias = StepDone | EpochDone | RoundDone | Refused | Warned | Progress
+Fact: TypeAlias = StepDone | EpochDone | RoundDone | Refused | Warned | Remark
 
 
 def without_state(fact: Fact) -> Fact:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from api.cli.output import Exit, Failure
+from api.cli.output import CommandFailed, Exit
 
 if TYPE_CHECKING:
     from api.client import Client
@@ -25,13 +25,15 @@ PartyOption = Annotated[
 
 @contextmanager
 def connected(server: str | None, token_file: Path | None, party: Path | None) -> Iterator["Client"]:
-    """A client for the server these options name. Whatever it cannot do leaves the block as a Failure."""
+    """A client for the server these options name. Whatever it cannot do leaves the block as a CommandFailed."""
     from api.client import Client, read_token  # noqa: PLC0415 - httpx, which help can do without
 
     if server and party:
-        raise Failure(Exit.ARGUMENTS, "invalid_arguments", "--server and --party name two servers", fix="Give one.")
+        raise CommandFailed(
+            Exit.ARGUMENTS, "invalid_arguments", "--server and --party name two servers", fix="Give one."
+        )
     if server and not token_file:
-        raise Failure(
+        raise CommandFailed(
             Exit.ARGUMENTS,
             "invalid_arguments",
             "--server needs --token-file",
@@ -39,7 +41,7 @@ def connected(server: str | None, token_file: Path | None, party: Path | None) -
         )
     folder = party or Path()
     if not server and not (folder / PARTY_FILE).is_file():
-        raise Failure(
+        raise CommandFailed(
             Exit.ARGUMENTS,
             "party_not_found",
             f"there is no {PARTY_FILE} in {folder.resolve()}",
@@ -54,7 +56,7 @@ def connected(server: str | None, token_file: Path | None, party: Path | None) -
 
 @contextmanager
 def translated() -> Iterator[None]:
-    """A request that did not succeed leaves the block as a Failure with its exit code."""
+    """A request that did not succeed leaves the block as a CommandFailed with its exit code."""
     from api.client import AnswerOverdue, RequestRefused, ServerProblem  # noqa: PLC0415
 
     try:
@@ -65,7 +67,7 @@ def translated() -> Iterator[None]:
             exit_code = Exit.TIMEOUT
         elif isinstance(problem, RequestRefused):
             exit_code = exit_of(problem.status)
-        raise Failure(exit_code, problem.code, str(problem), fix=problem.fix, safe=problem.safe) from problem
+        raise CommandFailed(exit_code, problem.code, str(problem), fix=problem.fix, safe=problem.safe) from problem
 
 
 def exit_of(status: int) -> Exit:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from api.cli.errors import named
-from api.cli.output import Exit, Failure, Format, FormatOption, QuietOption, envelope, note, result
+from api.cli.output import CommandFailed, Exit, Format, FormatOption, QuietOption, envelope, note, result
 from vfl.errors import JobError
 
 if TYPE_CHECKING:
@@ -75,8 +75,8 @@ class _Planned:
 
     name: str
     parties: tuple[str, ...]
-    told: Iterable[str]
-    """Lines about what was guessed and the floors that are lowered for it."""
+    lines: Iterable[str]
+    """Lines about what was guessed and the limits that are relaxed for it."""
     run: "Callable[[Path, Watcher], dict[str, Any]]"
 
 
@@ -179,7 +179,7 @@ def _check_mode(mode: Mode, dataset: Dataset | None, others: dict[str, Any]) -> 
     if dataset not in {None, Dataset.DIGITS}:
         foreign = f"--dataset {dataset}"
     if foreign:
-        raise Failure(
+        raise CommandFailed(
             Exit.ARGUMENTS,
             "invalid_arguments",
             f"{foreign} does not go with --mode {mode}, which deals the rows of digits to an aggregator and clients",
@@ -192,19 +192,19 @@ def _check_arguments(
 ) -> None:
     given = [name for name, value in own.items() if value]
     if rounds:
-        raise Failure(
+        raise CommandFailed(
             Exit.ARGUMENTS,
             "invalid_arguments",
             "--rounds is for --mode",
             fix=f"Give --epochs, or --mode {' or '.join(Mode)}.",
         )
     if dataset and given:
-        raise Failure(
+        raise CommandFailed(
             Exit.ARGUMENTS, "invalid_arguments", f"--dataset and {given[0]} exclude each other", fix="Give one."
         )
     if given and len(given) < len(own):
         missing = ", ".join(name for name in own if name not in given)
-        raise Failure(
+        raise CommandFailed(
             Exit.ARGUMENTS,
             "invalid_arguments",
             f"own tables need {missing} as well",
@@ -212,10 +212,10 @@ def _check_arguments(
         )
     for name, value in of_labels.items():
         if value and not given:
-            raise Failure(Exit.ARGUMENTS, "invalid_arguments", f"{name} is for own tables", fix="Leave it out.")
+            raise CommandFailed(Exit.ARGUMENTS, "invalid_arguments", f"{name} is for own tables", fix="Leave it out.")
     task = of_labels["--task"]
     if of_labels["--positive"] and task not in {None, Task.BINARY}:
-        raise Failure(
+        raise CommandFailed(
             Exit.ARGUMENTS,
             "invalid_arguments",
             f"--positive is for --task binary, not for {task}",
@@ -266,7 +266,7 @@ def _planned_training(
         PARTIES,
         [
             *map(str, table.guesses),
-            *(f"floor lowered in both party.toml: {floor}" for floor in agreement.floors),
+            *(f"limit relaxed in both parties' party.toml: {limit}" for limit in agreement.relaxed_limits),
         ],
         lambda folder, watcher: run(Demonstration(table, agreement, seed, folder), watcher),
     )
@@ -282,7 +282,7 @@ def _planned_rounds(mode: Mode, rounds: int | None, seed: int) -> _Planned:
     return _Planned(
         mode.value,
         PARTIES,
-        map(str, agreement.floors),
+        map(str, agreement.relaxed_limits),
         lambda folder, watcher: run_rounds(RoundsDemonstration(agreement, seed, folder), watcher),
     )
 
@@ -314,7 +314,7 @@ def _run_in(place: "Place", planned: _Planned, *, quiet: bool) -> dict[str, Any]
             progress.line(f"folder {folder}")
             if place.set_aside:
                 progress.line(f"an unfinished demonstration was here; its files are in {place.set_aside}")
-            for line in planned.told:
+            for line in planned.lines:
                 progress.line(line)
             data = planned.run(folder, progress)
         finish(folder, envelope(data))
@@ -322,13 +322,13 @@ def _run_in(place: "Place", planned: _Planned, *, quiet: bool) -> dict[str, Any]
         raise _keep(folder, ended(end.job)) from end
     except JobError as error:
         raise _keep(folder, named(error)) from error
-    except Failure as failure:
+    except CommandFailed as failure:
         _keep(folder, failure)
         raise
     return data
 
 
-def _keep(folder: Path, failure: Failure) -> Failure:
+def _keep(folder: Path, failure: CommandFailed) -> CommandFailed:
     """The failure, saying where the logs are."""
     kept = f"The folder {folder} is kept, with the logs of all parties."
     failure.safe = f"{failure.safe} {kept}".strip()

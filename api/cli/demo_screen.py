@@ -56,8 +56,8 @@ def _training_facts(data: dict[str, Any]) -> Iterator[tuple[str, str]]:
             yield "revealed", f"to {line['receiver']}: {line['values']:,} values, {line['learns']}"
     for party, notice in notices_by_party(data):
         yield notice["kind"], f"{party}: {notice['text']}"
-    for floor in data["relaxed_limits"]:
-        yield "lowered", f"{floor['name']} from {floor['usual']:g} to {floor['lowered']:g}"
+    for limit in data["relaxed_limits"]:
+        yield "relaxed limit", f"{limit['name']} from {limit['usual']:g} to {limit['relaxed']:g}"
     yield from _last_facts(data)
 
 
@@ -83,8 +83,8 @@ def _rounds_facts(data: dict[str, Any]) -> Iterator[tuple[str, str]]:
     for line in revealed(data):
         if line["grain"] != "nothing":
             yield "revealed", f"to {line['receiver']}: {line['values']:,} messages, {line['learns']}"
-    for floor in data["relaxed_limits"]:
-        yield "lowered", f"{floor['party']}: {floor['name']} from {floor['usual']:g} to {floor['lowered']:g}"
+    for limit in data["relaxed_limits"]:
+        yield "relaxed limit", f"{limit['party']}: {limit['name']} from {limit['usual']:g} to {limit['relaxed']:g}"
     yield from _last_facts(data)
 
 

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from api.agreement import brought, kind_in, listed, reveals
+from api.agreement import data_by_party, kind_in, listed, reveals
 from api.cli.check import check
 from api.cli.connection import PartyOption, ServerOption, TokenFileOption, connected
 from api.cli.output import (
+    CommandFailed,
     Exit,
-    Failure,
     Format,
     FormatOption,
     QuietOption,
@@ -59,7 +59,7 @@ def submit(
     try:
         text = spec.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise Failure(
+        raise CommandFailed(
             Exit.ARGUMENTS, "file_unreadable", f"the specification {spec} cannot be read", fix="Name a TOML file."
         ) from error
     with connected(server, token_file, party) as client:
@@ -125,7 +125,7 @@ def report(
     try:
         place.write_text(render(told), encoding="utf-8")
     except OSError as error:
-        raise Failure(
+        raise CommandFailed(
             Exit.ARGUMENTS,
             "file_unwritable",
             f"the report {place} cannot be written: {error.strerror}",
@@ -173,13 +173,13 @@ def watch(
     result(output, job, lambda: _details(job))
 
 
-def ended(job: dict[str, Any]) -> Failure:
+def ended(job: dict[str, Any]) -> CommandFailed:
     """The failure of a command whose job did not finish."""
     error = job.get("error") or {}
     if not error:
-        return Failure(Exit.JOB, f"job_{job['state']}", f"job {job['id']} was {job['state']}", data=job)
+        return CommandFailed(Exit.JOB, f"job_{job['state']}", f"job {job['id']} was {job['state']}", data=job)
     message, safe, fix = error["message"], error.get("safe") or "", error.get("fix") or ""
-    return Failure(Exit.JOB, error["code"], message, fix=fix, safe=safe, data=job)
+    return CommandFailed(Exit.JOB, error["code"], message, fix=fix, safe=safe, data=job)
 
 
 def _watch_command(job_id: str, server: str | None, token_file: Path | None, party: Path | None) -> str:
@@ -209,7 +209,7 @@ def _watch(
             job = client.job(job_id)
             progress.job(job)
             if time.monotonic() > deadline:
-                raise Failure(
+                raise CommandFailed(
                     Exit.TIMEOUT,
                     "watch_timeout",
                     f"job {job_id} is still {job['state']} after {timeout_seconds:g} s",
@@ -287,7 +287,7 @@ def _agreed(specification: dict[str, Any]) -> Iterator[tuple[str, str]]:
     """For what, and on which data."""
     if purpose := specification["job"]["purpose"]:
         yield "purpose", purpose
-    for of in brought(specification):
+    for of in data_by_party(specification):
         columns = f": {listed(of.columns)}" if of.columns else ""
         label = f", label {of.label}" if of.label else ""
         yield "data", f"{of.party}, {of.data}{columns}{label}" if of.data else f"{of.party}, none"
@@ -314,7 +314,7 @@ def _facts(job: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield "classes", ", ".join(job["classes"]) + (" (positive)" if len(job["classes"]) == 2 else "")
     yield from ((notice["kind"], notice["text"]) for notice in job["notices"])
     yield from ((f"{name} time", f"{value:.1f} s") for name, value in job["seconds"].items() if value is not None)
-    yield from (("lowered floor", str(floor)) for floor in job["relaxed_limits"])
+    yield from (("relaxed limit", str(limit)) for limit in job["relaxed_limits"])
     if job["model_path"]:
         yield "model", job["model_path"]
     if job["error"]:

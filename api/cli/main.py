@@ -12,7 +12,7 @@ import typer
 from api.cli import demo, job, party
 from api.cli import run as run_command
 from api.cli.errors import named
-from api.cli.output import Exit, Failure, Format, FormatOption, fail, flush, note, result, wanted_format
+from api.cli.output import CommandFailed, Exit, Format, FormatOption, fail, flush, note, result, wanted_format
 from api.cli.text import write_plainly
 from vfl.errors import JobError
 
@@ -66,14 +66,14 @@ def main(arguments: Annotated[list[str] | None, "without the program's name"] = 
     code: object = Exit.OK
     try:
         code = _command_line()(given, prog_name="vfl", standalone_mode=False)
-    except Failure as failure:
+    except CommandFailed as failure:
         fail(failure, output)
     except JobError as error:
         fail(named(error), output)
     except typer.TyperException as error:
         message = error.format_message()
         if message:
-            fail(Failure(Exit.ARGUMENTS, "invalid_arguments", message, fix=_usage(error)), output)
+            fail(CommandFailed(Exit.ARGUMENTS, "invalid_arguments", message, fix=_usage(error)), output)
     except (typer.Abort, KeyboardInterrupt):
         note("interrupted")
         code = Exit.INTERRUPTED
@@ -84,7 +84,7 @@ def main(arguments: Annotated[list[str] | None, "without the program's name"] = 
             traceback.print_exc()
         text = f"vfl met a state it does not know ({type(error).__name__}: {error})"
         hint = "Run it again with VFL_DEBUG=1 for the traceback, and report it as SECURITY.md or CONTRIBUTING.md say."
-        fail(Failure(Exit.INTERNAL, "internal_error", text, fix=hint), output)
+        fail(CommandFailed(Exit.INTERNAL, "internal_error", text, fix=hint), output)
     flush()
     sys.exit(code if isinstance(code, int) else Exit.OK)
 

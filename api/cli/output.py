@@ -55,7 +55,7 @@ StreamFormatOption = Annotated[StreamFormat, typer.Option("--format", help="How 
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print the result only, no progress.")]
 
 
-class Failure(Exception):
+class CommandFailed(Exception):
     """A command ends with an error a person can act on."""
 
     def __init__(
@@ -65,7 +65,7 @@ class Failure(Exception):
         self.exit_code, self.code, self.fix, self.safe, self.data = exit_code, code, fix, safe, data
 
 
-def envelope(data: Any, failure: Failure | None = None) -> dict[str, Any]:
+def envelope(data: Any, failure: CommandFailed | None = None) -> dict[str, Any]:
     """The one shape of JSON every command prints."""
     return {
         "schema_version": SCHEMA_VERSION,
@@ -103,7 +103,7 @@ def print_json(value: Any, indent: int | None = None) -> None:
     print(text, flush=True)  # noqa: T201
 
 
-def fail(failure: Failure, output: str) -> NoReturn:
+def fail(failure: CommandFailed, output: str) -> NoReturn:
     """Print a failure the way `output` asks for and exit."""
     if output == "text":
         note(f"error: {sentences(str(failure))}", *filter(None, (failure.safe, failure.fix, f"[{failure.code}]")))

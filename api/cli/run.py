@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from api.cli.output import Exit, Failure, Format, FormatOption, QuietOption, note, result
+from api.cli.output import CommandFailed, Exit, Format, FormatOption, QuietOption, note, result
 from api.cli.text import Facts
 from api.metrics import measured
 from api.sizes import readable_bytes
@@ -42,7 +42,7 @@ def run(
     servers, and the result depends on the specification alone.
     """
     if resume and output_folder is None:
-        raise Failure(
+        raise CommandFailed(
             Exit.ARGUMENTS, "invalid_arguments", "--resume needs --output", fix="Name the folder to go on in."
         )
     text = specification(spec)
@@ -51,11 +51,11 @@ def run(
 
 
 def specification(path: Path) -> str:
-    """The text of a specification. Raises Failure where there is none."""
+    """The text of a specification. Raises CommandFailed where there is none."""
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise Failure(
+        raise CommandFailed(
             Exit.ARGUMENTS, "file_unreadable", f"the specification {path} cannot be read", fix="Name a TOML file."
         ) from error
 

@@ -14,7 +14,7 @@ from typing import Any
 import polars as pl
 
 from api.demo.errors import DemoExists
-from api.demo.training.agreement import Agreement
+from api.demo.training.agreement import TrainingAgreement
 from api.demo.training.tables import DATASET, FEATURE_PARTY, LABEL_PARTY, DividedTable
 from parties.errors import StorageFailed
 from parties.party import LOCK_FILE
@@ -142,7 +142,7 @@ def drawn_seed(seed: int, party: str) -> bytes:
 
 
 def write_parties(
-    folder: Path, table: DividedTable, agreement: Agreement, seed: int, ports: Mapping[str, tuple[int, int]]
+    folder: Path, table: DividedTable, agreement: TrainingAgreement, seed: int, ports: Mapping[str, tuple[int, int]]
 ) -> None:
     """Both folders of a vertical job, each with only its own file. `ports` are (operator, peer) by party."""
     frames = {LABEL_PARTY: table.label_file, FEATURE_PARTY: table.feature_file}

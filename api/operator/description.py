@@ -6,7 +6,7 @@ from fastapi import FastAPI, Request
 from fastapi.security import HTTPBearer
 from pydantic import BaseModel
 
-from api.errors import RequestRefused
+from api.errors import InvalidRequest
 
 LOGIN = HTTPBearer(
     scheme_name="operatorToken",
@@ -53,11 +53,11 @@ def refusals(*more: int) -> dict[int | str, dict[str, Any]]:
 
 
 async def known_parameters_only(request: Request) -> None:
-    """A parameter this route does not have would be ignored without a word. Raises RequestRefused."""
+    """A parameter this route does not have would be ignored without a word. Raises InvalidRequest."""
     known = {parameter.alias for parameter in request.scope["route"].dependant.query_params}
     for name in request.query_params:
         if name not in known:
-            raise RequestRefused(
+            raise InvalidRequest(
                 f"query.{name[:100]}: there is no such parameter here",
                 fix=f"Known are {', '.join(sorted(known))}." if known else "This route takes none.",
             )

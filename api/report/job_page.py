@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from api.agreement import brought, kind_in, reveals
+from api.agreement import data_by_party, kind_in, reveals
 from api.client import JsonObject
 from api.metrics import measured
 from api.report.charts import bytes_by_kind, bytes_by_round, calibration, curve, roc
@@ -54,14 +54,14 @@ def render(told: JsonObject) -> str:
         "seen_note": "As planned for the whole job"
         + (", messages of each client at most." if kind.counted == "messages" else "."),
         "not_protected": [*kind.unprotected(spec, job["plan"]), UNSIGNED],
-        "floors": job["relaxed_limits"],
+        "relaxed_limits": job["relaxed_limits"],
         "bytes_chart": bytes_by_kind(sizes, first="received") if sizes else "",
         "first_bytes": f"received by {job['party']}",
         "second_bytes": f"sent by {job['party']}",
         "operations": job["operations"],
         "notices": [*(f"{notice['kind']}: {notice['text']}" for notice in job["notices"]), *job["attendance"]],
         "purpose": specification["job"]["purpose"],
-        "brought": list(brought(specification)),
+        "data_by_party": list(data_by_party(specification)),
         "specification": json.dumps(specification, indent=2, ensure_ascii=False),
         "where": list(_where(job)),
     }

@@ -14,7 +14,7 @@ import msgspec
 from parties.errors import Failure
 from parties.jobs.actions import LastWords
 from parties.jobs.endings import state_of
-from parties.jobs.journal import Ending, Journal, result_of
+from parties.jobs.journal import Journal, StoredEnd, result_of
 from parties.storage.database import now
 from parties.storage.kept_words import Words
 from parties.storage.manifest import Inputs, manifest
@@ -82,7 +82,7 @@ class Closing:
         self._models.seal(self._job, self.result | {"finished_at": now()})
         sealed = self._seal(words)
         values = {name: self.result[name] for name in MEASURED}
-        self._journal.close(Ending("done", f"{self._spec.job.name} is done", None, _stored(sealed), values))
+        self._journal.close(StoredEnd("done", f"{self._spec.job.name} is done", None, _stored(sealed), values))
         self._models.drop_result(self._job)
         _LOG.info("job %s: done", self._job)
         self._stop()
@@ -98,7 +98,7 @@ class Closing:
         _LOG.info("job %s: %s: %s at %s", self._job, state, failure.code, failure.side)
         sealed = self._seal(words)
         self._stop()
-        ending = Ending(state, failure.message, failure.as_stored(), _stored(sealed), {})
+        ending = StoredEnd(state, failure.message, failure.as_stored(), _stored(sealed), {})
         self._journal.close_in_time(ending, self._closed)
         self._say(sealed)
 

@@ -11,11 +11,11 @@ from typing import Any
 
 from parties.errors import Failure, JobOver, NoSuchJob, StorageFailed, UnreadableBody
 from parties.jobs.reception import check_kind
-from parties.storage.database import Ending, Job, Store, now
+from parties.storage.database import Job, StateForPeers, Store, now
 from parties.storage.ledger import Ledger
 from parties.wire.control import Abort, Finish, decode_control, failure_at
 from parties.wire.door import Door
-from parties.wire.envelopes import CONTROL_LIMIT, Envelope, check_body, read_post
+from parties.wire.envelopes import CONTROL_LIMIT, Envelope, Header, check_body, read_post
 from parties.wire.outbox import Outbox, Receipt
 from vfl.errors import RemoteProtocolError
 from vfl.kinds import decode_spec
@@ -61,11 +61,11 @@ class Endings:
     def hear(self, envelope: Envelope, outbox: Outbox) -> Receipt:
         """A peer speaks of a job that does not run here. Raises EnvelopeRefused, StorageFailed."""
         header = envelope.header
-        ending = self._store.ending(header.job)
-        spec = None if ending is None else decode_spec(ending.spec)
-        if ending is None or spec is None or spec.digest() != header.job_digest or self._stranger(header.sender, spec):
+        stored = self._store.state_for_peers(header.job)
+        spec = None if stored is None else decode_spec(stored.spec)
+        if stored is None or spec is None or not self._is_of_job(header, spec):
             raise NoSuchJob(f"{self._me} has no running job {header.job!r}")
-        if not ending.over:
+        if not stored.over:
             raise StorageFailed(f"job {header.job}: its end is not stored yet")
         if header.kind == "Join":
             raise JobOver(f"the job is over at {self._me}")
@@ -73,16 +73,19 @@ class Endings:
         door = Door(header.job, header.job_digest, self._me, header.sender, self._ledger)
         door.take_uncounted(envelope)
         if header.sender == spec.coordinator and header.kind in {"Abort", "Finish"}:
-            self._take_over(envelope, ending)
+            self._take_over(envelope, stored)
         elif header.kind != "Refusal":
-            word = Finish() if ending.error is None else Abort.of(Failure(**ending.error))
-            outbox.remind(header.job, partial(door.last_word, word, ending.attempt + 1))
+            word = Finish() if stored.error is None else Abort.of(Failure(**stored.error))
+            outbox.remind(header.job, partial(door.last_word, word, stored.attempt + 1))
         return Receipt(header.job, header.attempt, header.sequence + 1)
 
-    def _stranger(self, sender: PartyId, spec: JobSpec) -> bool:
-        return self._me not in spec.parties or sender not in spec.peers_of(self._me)
+    def _is_of_job(self, header: Header, spec: JobSpec) -> bool:
+        """Whether the envelope is of this very specification, and its sender one of the job's parties."""
+        return (
+            spec.digest() == header.job_digest and self._me in spec.parties and header.sender in spec.peers_of(self._me)
+        )
 
-    def _take_over(self, envelope: Envelope, ending: Ending) -> None:
+    def _take_over(self, envelope: Envelope, stored: StateForPeers) -> None:
         header = envelope.header
         if header.kind == "Finish":
             return
@@ -94,9 +97,9 @@ class Endings:
         assert isinstance(control, Abort)  # noqa: S101 - decoded as one
         failure = failure_at(header.sender, "ended", control.code, control.message)
         state = state_of(failure)
-        if ending.state == "done":
+        if stored.state == "done":
             _LOG.warning("job %s: %s says it has ended a job that it had said is done", header.job, header.sender)
-        elif ending.state != state:
+        elif stored.state != state:
             text = f"{failure.message}; that was before it ended here"
             told = failure.as_stored()
             self._store.record(header.job, state, text, told, state=state, error=told)

@@ -17,7 +17,7 @@ from parties.storage.ledger import Ledger
 from parties.storage.models import ModelStore
 from vfl.errors import LocalProtocolError
 from vfl.notices import Notice
-from vfl.reports import EpochDone, Fact, Outcome, Progress, Refused, RoundDone, StepDone, Warned
+from vfl.reports import EpochDone, Fact, Outcome, Refused, Remark, RoundDone, StepDone, Warned
 
 STEP_EVENT_SECONDS = 0.1
 TEXT_LIMIT = 500
@@ -26,7 +26,7 @@ CLOSE_AGAIN_SECONDS = 2.0
 _LOG = logging.getLogger("parties")
 
 
-class Ending(NamedTuple):
+class StoredEnd(NamedTuple):
     """What is stored of a job at its end."""
 
     state: str
@@ -72,7 +72,7 @@ class Journal:
                 text = f"round {number} of {rounds} done"
                 measured: dict[str, Any] = {"round": number, "rounds": rounds, "measures": finite(measures)}
                 self.record("round", text, measured, epoch=number, step=number)
-            case Refused() | Warned() | Progress():
+            case Refused() | Warned() | Remark():
                 self._remark(fact)
 
     def record(
@@ -95,13 +95,13 @@ class Journal:
         """Columns of the job that no event tells of."""
         self._store.update(self._job, **values)
 
-    def close(self, ending: Ending) -> None:
+    def close(self, ending: StoredEnd) -> None:
         """The last event. Raises StorageFailed."""
         values: dict[str, Any] = {"finished_at": now(), "agreement": None, "step": self._step, "worker_pid": None}
         values |= {"state": ending.state, "error": ending.error, **ending.values}
         self.record(ending.state, ending.text, ending.error, ending.words, **values)
 
-    def close_in_time(self, ending: Ending, closed: Callable[[], None]) -> None:
+    def close_in_time(self, ending: StoredEnd, closed: Callable[[], None]) -> None:
         """The same for a job that ended because the disk is full: it is tried again until there is room."""
         try:
             self.close(ending)
@@ -113,7 +113,7 @@ class Journal:
         else:
             closed()
 
-    def _remark(self, fact: Refused | Warned | Progress) -> None:
+    def _remark(self, fact: Refused | Warned | Remark) -> None:
         match fact:
             case Refused(peer, text):
                 text = printable(text[:TEXT_LIMIT])
@@ -121,7 +121,7 @@ class Journal:
             case Warned(notice):
                 self.record("notice", printable(str(notice)), {"code": notice.code})
                 self.tell([notice])
-            case Progress(text):
+            case Remark(text):
                 self.record("progress", text[:TEXT_LIMIT])
 
 

@@ -63,19 +63,19 @@ class Participant:
 
     def take_part(self, _standing: Standing) -> Actions:
         """Agree to the job."""
-        hub, needs_all = self._spec.coordinator, self._spec.required_parties == set(self._spec.parties)
+        coordinator, needs_all = self._spec.coordinator, self._spec.required_parties == set(self._spec.parties)
         gathering = 0.0 if needs_all else self._spec.join_timeout_seconds
         return [
             Record("accepted", f"{self._me} accepted the job"),
-            Agree(hub),
-            SendUntilAcknowledged(hub, Acceptance(self._agreement.share)),
+            Agree(coordinator),
+            SendUntilAcknowledged(coordinator, Acceptance(self._agreement.share)),
             StartTimer(Timer.BEGINNING, BEGIN_SECONDS + gathering),
         ]
 
     def refuse(self, _standing: Standing, failure: Failure) -> Actions:
         """It tells why, and no value of its table."""
-        hub = self._spec.coordinator
-        return [EndAttempt(hub, PeerState.GONE), End(failure, {hub: Refusal.of(failure)})]
+        coordinator = self._spec.coordinator
+        return [EndAttempt(coordinator, PeerState.GONE), End(failure, {coordinator: Refusal.of(failure)})]
 
     def resume(self, _standing: Standing) -> Actions:
         """The server was away."""
@@ -85,17 +85,19 @@ class Participant:
 
     def hear(self, standing: Standing, sender: PartyId, word: Control, attempt: int) -> Actions:
         """Raises RemoteProtocolError for a word that fits no row of the table, or opens another seed than agreed."""
-        hub = standing.peers[sender]
-        state = state_of(hub, returned=standing.returned)
+        coordinator = standing.peers[sender]
+        state = state_of(coordinator, returned=standing.returned)
         row = legal(Speaker.COORDINATOR, sender, word, state, replaceable=not self._is_needed)
         match word:
             case Begin(shares):
-                if attempt != hub.next_run:
-                    raise RemoteProtocolError(f"{sender} sent Begin in attempt {attempt}, {hub.next_run} was agreed")
+                if attempt != coordinator.next_run:
+                    raise RemoteProtocolError(
+                        f"{sender} sent Begin in attempt {attempt}, {coordinator.next_run} was agreed"
+                    )
                 check_shares(shares, self._spec, self._agreement.commitment, self._me, self._agreement.share)
                 return [BeginRun(shares)]
-            case Detach(code, message) if row.then in {AWAY, GONE} and attempt > hub.attempt:
-                return self._come_back(standing, hub, failure_at(sender, "let go of", code, message))
+            case Detach(code, message) if row.then in {AWAY, GONE} and attempt > coordinator.attempt:
+                return self._come_back(standing, coordinator, failure_at(sender, "let go of", code, message))
             case Abort(code, message):
                 return self.exclude(standing, sender, failure_at(sender, "ended", code, message), knows=True)
             case Finish() if row.then is GONE:
@@ -108,16 +110,16 @@ class Participant:
 
     def on_peer_lost(self, standing: Standing, lost: PartyId, error: JobError) -> Actions:
         """The outbox gave up on the coordinator, or the coordinator refused what it was sent."""
-        hub, failure = standing.peers[lost], Failure.of(error, lost)
+        coordinator, failure = standing.peers[lost], Failure.of(error, lost)
         silent, ahead = isinstance(error, PeerTimeout), isinstance(error, StaleAttempt)
         if standing.returned:
             return [] if silent else self.exclude(standing, lost, failure, knows=True)
         if self._is_needed or not (silent or ahead):
             return self.exclude(standing, lost, failure)
-        if hub.state is PeerState.AGREED and silent:
+        if coordinator.state is PeerState.AGREED and silent:
             return [Retransmit(lost)]
-        if hub.state in {PeerState.AGREED, PeerState.LIVE}:
-            return self._come_back(standing, hub, failure)
+        if coordinator.state in {PeerState.AGREED, PeerState.LIVE}:
+            return self._come_back(standing, coordinator, failure)
         return []
 
     def exclude(self, standing: Standing, excluded: PartyId, failure: Failure, *, knows: bool = False) -> Actions:
@@ -143,25 +145,27 @@ class Participant:
 
     def join(self, standing: Standing) -> Actions:
         """Its tables are here again: ask to be taken back, until that is answered or the job's time is up."""
-        hub = standing.peers[self._spec.coordinator]
-        if hub.state is not PeerState.AWAY:
+        coordinator = standing.peers[self._spec.coordinator]
+        if coordinator.state is not PeerState.AWAY:
             return []
-        attempt = hub.newest + 1
+        attempt = coordinator.newest + 1
         return [
-            Record("joining", f"{self._me} asks {hub.name} to be taken back", attempt=attempt),
-            EndAttempt(hub.name, PeerState.AGREED),
-            Watch(hub.name),
-            SendUntilAcknowledged(hub.name, Join(self._agreement.share), attempt),
+            Record("joining", f"{self._me} asks {coordinator.name} to be taken back", attempt=attempt),
+            EndAttempt(coordinator.name, PeerState.AGREED),
+            Watch(coordinator.name),
+            SendUntilAcknowledged(coordinator.name, Join(self._agreement.share), attempt),
         ]
 
     def time_is_up(self, standing: Standing, timer: Timer) -> Actions:
-        hub = standing.peers[self._spec.coordinator]
+        coordinator = standing.peers[self._spec.coordinator]
         match timer:
             case Timer.DEADLINE if not standing.returned:
                 return self.fail(standing, overdue(self._spec, self._me))
-            case Timer.BEGINNING if hub.begun == NEGOTIATION:  # a table is held meanwhile, and one of the open jobs
-                text = f"{hub.name} did not begin the job that {self._me} had accepted"
-                return self.fail(standing, Failure.of(NeverBegun(text), hub.name))
+            case Timer.BEGINNING if (
+                coordinator.begun == NEGOTIATION
+            ):  # a table is held meanwhile, and one of the open jobs
+                text = f"{coordinator.name} did not begin the job that {self._me} had accepted"
+                return self.fail(standing, Failure.of(NeverBegun(text), coordinator.name))
             case Timer.RETURNING:
                 return [LoadTables()]
             case _:
@@ -187,24 +191,24 @@ class Participant:
         """End the job here; a party that has said Finish asks the coordinator to end it, unless that has done so."""
         if not standing.returned or knowing is not None:
             return end_for_all(standing, failure, knowing)
-        hub = self._spec.coordinator
-        text = f"{failure.message}; {self._me} has trained, so {hub} says how the job ends"
-        return [RequestEnd(text, failure, {hub: Abort.of(failure)})]
+        coordinator = self._spec.coordinator
+        text = f"{failure.message}; {self._me} has trained, so {coordinator} says how the job ends"
+        return [RequestEnd(text, failure, {coordinator: Abort.of(failure)})]
 
     # Small things
 
     def _coordinator_is_done(self, standing: Standing) -> bool:
         return standing.peers[self._spec.coordinator].finished
 
-    def _come_back(self, standing: Standing, hub: Peer, failure: Failure) -> Actions:
+    def _come_back(self, standing: Standing, coordinator: Peer, failure: Failure) -> Actions:
         if standing.returned:
-            return self.fail(standing, failure, hub.name)
-        if hub.state is PeerState.AWAY:
+            return self.fail(standing, failure, coordinator.name)
+        if coordinator.state is PeerState.AWAY:
             return []
         pause = min(FIRST_PAUSE_SECONDS * 2**standing.departures, LONGEST_PAUSE_SECONDS)
-        return [*self._leave(hub, failure), StartTimer(Timer.RETURNING, pause)]
+        return [*self._leave(coordinator, failure), StartTimer(Timer.RETURNING, pause)]
 
-    def _leave(self, hub: Peer, failure: Failure) -> Actions:
-        attempt = hub.newest + 1
-        leave: Actions = [EndAttempt(hub.name, PeerState.AWAY), LeaveRun(failure, attempt)]
-        return [*leave, Send(hub.name, Detach.of(failure), attempt)]
+    def _leave(self, coordinator: Peer, failure: Failure) -> Actions:
+        attempt = coordinator.newest + 1
+        leave: Actions = [EndAttempt(coordinator.name, PeerState.AWAY), LeaveRun(failure, attempt)]
+        return [*leave, Send(coordinator.name, Detach.of(failure), attempt)]

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import msgspec
 
 from parties.errors import EnvelopeTooLarge, Failure, InternalError, MailboxFull, WorkerVanished, printable
-from parties.tables.datasets import Table, ids_digest
+from parties.tables.datasets import LoadedTable, ids_digest
 from parties.tables.row_ids import own_ids
 from parties.wire.control import joint_seed
 from parties.wire.envelopes import PART_LIMIT, Bytes, Header
@@ -17,10 +17,10 @@ from parties.worker.frames import (
     Finished,
     FromWorker,
     Left,
+    OutgoingMessage,
     RawTable,
     Reported,
     Returned,
-    Sent,
     Start,
     WorkerInput,
 )
@@ -69,7 +69,7 @@ class Run:
         """Bytes of a message by its kind, once the rows are known."""
 
     def given(
-        self, tables: dict[str, Table], first_model: bytes, shares: Mapping[PartyId, bytes], bottom: str
+        self, tables: dict[str, LoadedTable], first_model: bytes, shares: Mapping[PartyId, bytes], bottom: str
     ) -> Start:
         """Everything the role may know."""
         if "rows" in tables:
@@ -137,7 +137,7 @@ class Run:
         if not self._counts:
             return
         match frame:
-            case Sent(to, kind, body):
+            case OutgoingMessage(to, kind, body):
                 if not allowed(self._spec, self._me, to, kind):
                     text = f"the role of {self._me} may not send {kind} to {to!r} in this job"
                     self._hearing.failed(Failure.of(LocalProtocolError(text), self._me))
@@ -157,7 +157,7 @@ class Run:
         self._hearing.vanished(error, lambda: self._counts)
 
 
-def _raw(table: Table, seed: bytes) -> RawTable:
+def _raw(table: LoadedTable, seed: bytes) -> RawTable:
     return RawTable(
         rows=table.rows,
         columns=table.columns.tobytes(),

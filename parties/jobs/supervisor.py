@@ -37,7 +37,7 @@ from parties.storage.database import Job, Store, now, seconds_since
 from parties.storage.ledger import Ledger
 from parties.storage.manifest import NO_INPUTS, inputs_of
 from parties.storage.models import ModelStore
-from parties.tables.datasets import Table
+from parties.tables.datasets import LoadedTable
 from parties.wire.control import CONTROLS, RUN, Agreement, Finish, decode_control
 from parties.wire.envelopes import Bytes, Envelope, Header
 from parties.wire.link import Link
@@ -57,7 +57,7 @@ P = ParamSpec("P")
 class Supervisor:
     """Made when a job is proposed here or by a peer, or taken up again; `on_end` hears that its end is stored.
 
-    `bring` loads this party's tables anew. Raises JobError where they or its policy no longer fit the job.
+    `load_tables` loads this party's tables anew. Raises JobError where they or its policy no longer fit the job.
     """
 
     def __init__(
@@ -71,16 +71,16 @@ class Supervisor:
         ledger: Ledger,
         registry: ModelStore,
         folder: Path,
-        bring: Callable[[], dict[str, Table]],
+        load_tables: Callable[[], dict[str, LoadedTable]],
         on_end: Callable[[str], None],
         room: Room,
     ) -> None:
         self.job, self.spec, self.me = job.id, spec, job.party
         self.over = False
-        self._agreement, self._bring, self._room = agreement, bring, room
+        self._agreement, self._load_tables, self._room = agreement, load_tables, room
         self._lock = threading.RLock()
         self._journal = Journal(job, store, registry, ledger)
-        self._tables: dict[str, Table] | None = None
+        self._tables: dict[str, LoadedTable] | None = None
         self._log_path = folder / "logs" / f"{job.id}.log"
         digest = spec.digest()
         self._links = {
@@ -110,7 +110,7 @@ class Supervisor:
 
     # Negotiation
 
-    def take_part(self, tables: dict[str, Table], first_model: bytes = b"") -> None:
+    def take_part(self, tables: dict[str, LoadedTable], first_model: bytes = b"") -> None:
         """The coordinator proposes, another party agrees. The caller has stored the job."""
         with self._lock:
             if not self.over:
@@ -224,7 +224,7 @@ class Supervisor:
     def _join(self) -> None:
         """Ask to be taken back. Takes the lock after reading tables."""
         assert isinstance(self._side, Participant)  # noqa: S101 - only it asks to be taken back
-        tables = self._bring()
+        tables = self._load_tables()
         with self._lock:
             if not self.over and (wanted := self._side.join(self._standing)):
                 self._tables = tables

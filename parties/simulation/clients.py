@@ -16,7 +16,7 @@ import numpy as np
 
 from parties.errors import Failure
 from parties.processes import exit_at_hang_up
-from parties.worker.frames import Frame, FrameReader, FrameWriter, RawTable
+from parties.worker.frames import Frame, FrameReader, FrameWriter, OutgoingMessage, RawTable
 from vfl.errors import JobError
 from vfl.flow import Delivery, Flow, Receive, Report, Send
 from vfl.kinds import decode_spec, flow_of
@@ -37,7 +37,7 @@ class Client(msgspec.Struct, frozen=True):
     saved: bytes
 
 
-class Begin(Frame, frozen=True):
+class StartClients(Frame, frozen=True):
     """To the process, first and once."""
 
     spec: bytes
@@ -45,7 +45,7 @@ class Begin(Frame, frozen=True):
     clients: list[Client]
 
 
-class Given(Frame, frozen=True):
+class DeliverTo(Frame, frozen=True):
     """To the process: a message for one of its clients, encoded."""
 
     to: PartyId
@@ -53,19 +53,11 @@ class Given(Frame, frozen=True):
     body: memoryview
 
 
-class OutgoingMessage(msgspec.Struct, frozen=True):
-    """A message of a client, encoded."""
-
-    to: PartyId
-    kind: str
-    body: memoryview
-
-
-class Answer(Frame, frozen=True):
+class ClientTurn(Frame, frozen=True):
     """From the process: what a client did when it was started or given a message, until it waited again."""
 
     client: PartyId
-    letters: tuple[OutgoingMessage, ...] = ()
+    outgoing: tuple[OutgoingMessage, ...] = ()
     facts: tuple[Fact, ...] = ()
     outcome: Outcome | None = None
     """Once it has returned."""
@@ -73,7 +65,7 @@ class Answer(Frame, frozen=True):
     """Once a named error has left it."""
 
 
-ToClients: TypeAlias = Begin | Given
+ToClients: TypeAlias = StartClients | DeliverTo
 
 
 class Clients:
@@ -82,17 +74,17 @@ class Clients:
     def __init__(self, setups: Iterable[Setup[Any]]) -> None:
         self._roles: dict[PartyId, Flow[Outcome]] = {setup.me: flow_of(setup) for setup in setups}
 
-    def start(self, client: PartyId) -> Answer:
+    def start(self, client: PartyId) -> ClientTurn:
         return self._answer(client, None)
 
-    def give(self, client: PartyId, kind: str, body: bytes | memoryview) -> Answer:
+    def deliver(self, client: PartyId, kind: str, body: bytes | memoryview) -> ClientTurn:
         """Nothing happens where the client has returned: its job is done."""
         if client not in self._roles:
-            return Answer(client)
+            return ClientTurn(client)
         return self._answer(client, Delivery(decode(kind, body), len(body)))
 
-    def _answer(self, client: PartyId, delivery: Delivery | None) -> Answer:
-        letters = list[OutgoingMessage]()
+    def _answer(self, client: PartyId, delivery: Delivery | None) -> ClientTurn:
+        outgoing = list[OutgoingMessage]()
         facts = list[Fact]()
         try:
             while True:
@@ -100,24 +92,24 @@ class Clients:
                 delivery = None
                 match effect:
                     case Send(to, message):
-                        letters.append(OutgoingMessage(to, message.kind(), memoryview(encode(message))))
-                        delivery = Delivery(None, len(letters[-1].body))
+                        outgoing.append(OutgoingMessage(to, message.kind(), memoryview(encode(message))))
+                        delivery = Delivery(None, len(outgoing[-1].body))
                     case Report(fact):
                         facts.append(fact)
                     case Receive():
-                        return Answer(client, tuple(letters), tuple(facts))
+                        return ClientTurn(client, tuple(outgoing), tuple(facts))
         except StopIteration as stop:
             del self._roles[client]
-            return Answer(client, tuple(letters), tuple(facts), outcome=stop.value)
+            return ClientTurn(client, tuple(outgoing), tuple(facts), outcome=stop.value)
         except JobError as error:
             del self._roles[client]
-            return Answer(client, tuple(letters), tuple(facts), failure=Failure.of(error, client))
+            return ClientTurn(client, tuple(outgoing), tuple(facts), failure=Failure.of(error, client))
 
 
-def begin_with(setups: list[Setup[Any]]) -> Begin:
+def begin_with(setups: list[Setup[Any]]) -> StartClients:
     """The frame that gives a process these clients."""
     spec, seed = setups[0].spec, setups[0].joint_seed
-    return Begin(
+    return StartClients(
         spec.encoded(),
         seed,
         [Client(s.me, {use: _raw(t) for use, t in s.tables.items()}, s.private_seed, s.saved) for s in setups],
@@ -147,7 +139,7 @@ def main() -> None:
     threading.Thread(target=pump, args=(reader, frames), daemon=True).start()
     writer = FrameWriter(outgoing)
     begin = frames.get()
-    if not isinstance(begin, Begin):
+    if not isinstance(begin, StartClients):
         sys.exit(0)
     clients = Clients(_setups(begin))
     names = [client.name for client in begin.clients]
@@ -155,14 +147,14 @@ def main() -> None:
     try:
         for name in names:
             writer.write(clients.start(name))
-        while isinstance(given := frames.get(), Given):
-            writer.write(clients.give(given.to, given.kind, given.body))
+        while isinstance(message := frames.get(), DeliverTo):
+            writer.write(clients.deliver(message.to, message.kind, message.body))
     except BrokenPipeError:
         pass  # whoever wanted the answers is gone
     os._exit(0)
 
 
-def _setups(begin: Begin) -> Iterable[Setup[Any]]:
+def _setups(begin: StartClients) -> Iterable[Setup[Any]]:
     spec = decode_spec(begin.spec)
     for client in begin.clients:
         tables = {use: _table(raw) for use, raw in client.tables.items()}

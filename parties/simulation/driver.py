@@ -22,8 +22,8 @@ from threadpoolctl import threadpool_limits
 
 from parties.errors import Failure, WorkerVanished
 from parties.processes import computing_environment
-from parties.simulation.clients import Answer, Clients, Given, OutgoingMessage, begin_with, pump
-from parties.worker.frames import FrameReader, FrameWriter
+from parties.simulation.clients import Clients, ClientTurn, DeliverTo, begin_with, pump
+from parties.worker.frames import FrameReader, FrameWriter, OutgoingMessage
 from vfl import errors
 from vfl.errors import DeadlockError, JobError
 from vfl.flow import Delivery, Receive, Report, Send
@@ -73,11 +73,11 @@ def simulate(setups: Mapping[PartyId, Setup[Any]], processes: int = 1, watch: Wa
     through; a named one of another party names it. Raises WorkerVanished where a process dies, DeadlockError where the
     coordinator waits for a party that has nothing to say.
     """
-    hub = next(iter(setups.values())).spec.coordinator
-    others = [setup for party, setup in setups.items() if party != hub]
+    aggregator = next(iter(setups.values())).spec.coordinator
+    others = [setup for party, setup in setups.items() if party != aggregator]
     with one_thread(), ExitStack() as open_hosts:
         hosts = _hosts(others, min(processes, len(others)), open_hosts)
-        return _Simulation(setups[hub], hosts, watch).run()
+        return _Simulation(setups[aggregator], hosts, watch).run()
 
 
 @contextmanager
@@ -92,21 +92,21 @@ def one_thread() -> Iterator[None]:
 class Host(Protocol):
     """Where some clients run. Each client answers once to being started, and once to each message, in that order."""
 
-    def give(self, client: PartyId, kind: str, body: bytes) -> None: ...
+    def deliver(self, client: PartyId, kind: str, body: bytes) -> None: ...
 
-    def answer(self, client: PartyId) -> Answer: ...
+    def answer(self, client: PartyId) -> ClientTurn: ...
 
 
 class _Simulation:
     """The coordinator's effects, performed."""
 
-    def __init__(self, hub: Setup[Any], hosts: Mapping[PartyId, Host], watch: Watch) -> None:
-        self._name, self._role, self._hosts, self._watch = hub.me, flow_of(hub), hosts, watch
+    def __init__(self, aggregator: Setup[Any], hosts: Mapping[PartyId, Host], watch: Watch) -> None:
+        self._name, self._role, self._hosts, self._watch = aggregator.me, flow_of(aggregator), hosts, watch
         self._owed = dict.fromkeys(hosts, 1)  # each is started
-        self._letters: dict[PartyId, deque[OutgoingMessage]] = {client: deque() for client in hosts}
+        self._outgoing: dict[PartyId, deque[OutgoingMessage]] = {client: deque() for client in hosts}
         self._states: dict[bytes, bytes] = {}
         self._round = 0
-        self._simulated = Simulated(reports={party: [] for party in (hub.me, *hosts)})
+        self._simulated = Simulated(reports={party: [] for party in (aggregator.me, *hosts)})
 
     def run(self) -> Simulated:
         answer: Delivery | None = None
@@ -118,7 +118,7 @@ class _Simulation:
                     case Send(to, message):
                         body = encode(message)
                         self._travelled(self._name, to, message, len(body))
-                        self._hosts[to].give(to, message.kind(), body)
+                        self._hosts[to].deliver(to, message.kind(), body)
                         self._owed[to] += 1
                         answer = Delivery(None, len(body))
                     case Report(fact):
@@ -133,13 +133,13 @@ class _Simulation:
 
     def _received(self, client: PartyId, seconds: float | None) -> Delivery:
         """There is no clock: the time a role gave is up when the client has nothing left to do."""
-        while not self._letters[client] and self._owed[client]:
+        while not self._outgoing[client] and self._owed[client]:
             self._take(client)
-        if self._letters[client]:
-            letter = self._letters[client].popleft()
-            message = decode(letter.kind, letter.body)
-            self._travelled(client, self._name, message, len(letter.body))
-            return Delivery(message, len(letter.body))
+        if self._outgoing[client]:
+            encoded = self._outgoing[client].popleft()
+            message = decode(encoded.kind, encoded.body)
+            self._travelled(client, self._name, message, len(encoded.body))
+            return Delivery(message, len(encoded.body))
         if seconds is None:
             raise DeadlockError(f"no role can go on: {self._name} waits for {client}")
         return Delivery(None, waited_seconds=seconds)
@@ -153,7 +153,7 @@ class _Simulation:
             raise _raised(answer.failure)
         if answer.outcome is not None:
             self._returned(client, answer.outcome)
-        self._letters[client].extend(answer.letters)
+        self._outgoing[client].extend(answer.outgoing)
 
     def _finish(self, outcome: Outcome) -> None:
         self._returned(self._name, outcome)
@@ -201,10 +201,10 @@ class _Here:
         self._clients = Clients(setups)
         self._answers = {setup.me: deque([self._clients.start(setup.me)]) for setup in setups}
 
-    def give(self, client: PartyId, kind: str, body: bytes) -> None:
-        self._answers[client].append(self._clients.give(client, kind, body))
+    def deliver(self, client: PartyId, kind: str, body: bytes) -> None:
+        self._answers[client].append(self._clients.deliver(client, kind, body))
 
-    def answer(self, client: PartyId) -> Answer:
+    def answer(self, client: PartyId) -> ClientTurn:
         return self._answers[client].popleft()
 
 
@@ -230,9 +230,9 @@ class ClientProcess:
         assert self._process.stdout is not None  # noqa: S101
         self.pid = self._process.pid
         self._writer = FrameWriter(self._process.stdin.fileno())
-        self._frames: SimpleQueue[Answer | None] = SimpleQueue()
-        self._answers: dict[PartyId, deque[Answer]] = {}
-        reader: FrameReader[Answer] = FrameReader(self._process.stdout.fileno(), Answer)
+        self._frames: SimpleQueue[ClientTurn | None] = SimpleQueue()
+        self._answers: dict[PartyId, deque[ClientTurn]] = {}
+        reader: FrameReader[ClientTurn] = FrameReader(self._process.stdout.fileno(), ClientTurn)
         self._pump = threading.Thread(target=pump, args=(reader, self._frames), name=f"from {self.pid}", daemon=True)
         self._pump.start()
 
@@ -240,10 +240,10 @@ class ClientProcess:
         self._answers = {setup.me: deque() for setup in setups}
         self._write(begin_with(list(setups)))
 
-    def give(self, client: PartyId, kind: str, body: bytes) -> None:
-        self._write(Given(client, kind, memoryview(body)))
+    def deliver(self, client: PartyId, kind: str, body: bytes) -> None:
+        self._write(DeliverTo(client, kind, memoryview(body)))
 
-    def answer(self, client: PartyId) -> Answer:
+    def answer(self, client: PartyId) -> ClientTurn:
         while not self._answers[client]:
             answer = self._frames.get()
             if answer is None:

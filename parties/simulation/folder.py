@@ -41,7 +41,7 @@ class SimulationExists(StorageFailed):
 Setups = Mapping[PartyId, Setup[RoundsSpec]]
 
 
-class Line(msgspec.Struct, frozen=True, order=True):
+class RoundTraffic(msgspec.Struct, frozen=True, order=True):
     """Messages of one kind in one round, all clients together."""
 
     round: int
@@ -53,13 +53,13 @@ class Line(msgspec.Struct, frozen=True, order=True):
     bytes: int
 
 
-class Progress(msgspec.Struct, frozen=True):
+class Checkpoint(msgspec.Struct, frozen=True):
     """What is known beside the states; it is written last, so a round counts once it stands here."""
 
     digest: str
     """Of all that the result depends on: a state goes on under the same specification only."""
     round: int
-    lines: list[Line]
+    lines: list[RoundTraffic]
     refused: list[dict[str, str]]
     seconds: float
 
@@ -77,7 +77,7 @@ class Run:
     folder: Path | None = None
     on_round: Callable[[int, Mapping[str, float]], None] = lambda _round, _measures: None
     on_refused: Callable[[str], None] = lambda _text: None
-    _before: Progress = field(init=False, default=Progress("", 0, [], [], 0.0))
+    _before: Checkpoint = field(init=False, default=Checkpoint("", 0, [], [], 0.0))
     _refused: list[dict[str, str]] = field(init=False, default_factory=list)
     _clients: dict[PartyId, bytes] = field(init=False, default_factory=dict)
     """Newest state of each client, where a part may keep something there."""
@@ -97,7 +97,7 @@ class Run:
         """Run on from the folder's last round. Raises SimulationExists where there is none, or of another job."""
         folder = self.folder or Path()
         try:
-            self._before = msgspec.json.decode((folder / PROGRESS).read_bytes(), type=Progress)
+            self._before = msgspec.json.decode((folder / PROGRESS).read_bytes(), type=Checkpoint)
         except (OSError, msgspec.DecodeError) as error:
             raise SimulationExists(
                 f"no round is finished in {folder}", fix="Start it without --resume, in a new folder."
@@ -108,8 +108,8 @@ class Run:
                 fix=f"Resume with the one in {folder / SPECIFICATION}, or start anew in another folder.",
             )
         self._refused = list(self._before.refused)
-        hub, number = self.federation.spec.roster.aggregator, self._before.round
-        saved = {hub: self._state(folder, f"round-{number:04}.safetensors")}
+        aggregator, number = self.federation.spec.roster.aggregator, self._before.round
+        saved = {aggregator: self._state(folder, f"round-{number:04}.safetensors")}
         if (folder / STATES / f"clients-{number:04}.msgpack").is_file():
             stored = self._state(folder, f"clients-{number:04}.msgpack")
             self._clients = msgspec.msgpack.decode(stored, type=dict[PartyId, bytes])
@@ -152,7 +152,7 @@ class Run:
         _written(states / f"round-{done.round:04}.safetensors", done.state)
         if self._clients:
             _written(states / f"clients-{done.round:04}.msgpack", msgspec.msgpack.encode(self._clients))
-        progress = Progress(
+        progress = Checkpoint(
             self.federation.digest().hex(), done.round, self._lines(so_far), self._refused, self._seconds()
         )
         _written(folder / PROGRESS, msgspec.json.encode(progress))
@@ -161,16 +161,16 @@ class Run:
     def _seconds(self) -> float:
         return self._before.seconds + time.monotonic() - self._started
 
-    def _lines(self, simulated: Simulated) -> list[Line]:
+    def _lines(self, simulated: Simulated) -> list[RoundTraffic]:
         """Traffic by round, direction and kind. Of what a resumed run repeats, the first time counts."""
-        hub = self.federation.spec.roster.aggregator
+        aggregator = self.federation.spec.roster.aggregator
         messages, sizes = Counter[tuple[int, str, str]](), Counter[tuple[int, str, str]]()
         for line in simulated.traffic:
-            key = (line.round, "down" if line.sender == hub else "up", line.kind)
+            key = (line.round, "down" if line.sender == aggregator else "up", line.kind)
             messages[key] += 1
             sizes[key] += line.payload_bytes
         known = {(line.round, line.direction, line.kind) for line in self._before.lines}
-        fresh = [Line(*key, count, sizes[key]) for key, count in messages.items() if key not in known]
+        fresh = [RoundTraffic(*key, count, sizes[key]) for key, count in messages.items() if key not in known]
         return sorted([*self._before.lines, *fresh])
 
     def _report(self, given: Setups, simulated: Simulated, of_table: tuple[Notice, ...]) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from parties.limits import TOO_LONG, check_limits, check_text
 from parties.settings import DatasetSettings
 from parties.simulation.partition import FEWEST_ROWS, Rows, dirichlet, even, quantity_skew, shards
-from parties.simulation.synthetic_images import pictures
+from parties.simulation.synthetic_images import synthetic_images
 from parties.tables.datasets import load
 from vfl.errors import ImpossibleJob, SpecError
 from vfl.kinds import spec_of
@@ -47,11 +47,11 @@ class Simulation(Section, frozen=True, kw_only=True):
     """The table [simulation]."""
 
     dataset: str
-    """A bundled table by name, `pictures`, or the path of a CSV or Parquet file beside the specification."""
+    """A bundled table by name, `synthetic_images`, or the path of a CSV or Parquet file beside the specification."""
     id: str = "id"
     """Id column of a file."""
     rows: int = 0
-    """How many rows of `pictures` are drawn."""
+    """How many rows of `synthetic_images` are drawn."""
     clients: int
     fewest_rows: int = FEWEST_ROWS
     """Of a client."""
@@ -77,7 +77,8 @@ class Simulation(Section, frozen=True, kw_only=True):
         require(self.test > 0, "simulation.test must be above 0: without test rows nothing is known of the model")
         require(self.processes >= 1, "simulation.processes must be at least 1")
         require(
-            (self.dataset == "pictures") == bool(self.rows), "simulation.rows is needed for pictures, and only there"
+            (self.dataset == "synthetic_images") == bool(self.rows),
+            "simulation.rows is needed for synthetic_images, and only there",
         )
 
     @property
@@ -129,12 +130,12 @@ def read_federation(text: str) -> Federation:
             "[simulation] names the clients and deals their rows, and so do [data] or roster.clients",
             fix="Leave [data] and roster.clients out; roster.aggregator may stay.",
         )
-    hub = roster.get("aggregator", AGGREGATOR) if isinstance(roster, dict) else AGGREGATOR
+    aggregator = roster.get("aggregator", AGGREGATOR) if isinstance(roster, dict) else AGGREGATOR
     digits = len(str(simulation.clients))
     names = [f"client-{number:0{digits}}" for number in range(1, simulation.clients + 1)]
-    document["roster"] = {"aggregator": hub, "clients": names}
+    document["roster"] = {"aggregator": aggregator, "clients": names}
     own = {"dataset": "rows"} | ({"test": "test"} if simulation.test_at == "clients" else {})
-    document["data"] = {hub: {use: use for use in simulation.shares}} | dict.fromkeys(names, own)
+    document["data"] = {aggregator: {use: use for use in simulation.shares}} | dict.fromkeys(names, own)
     spec = spec_of(document)
     if not isinstance(spec, RoundsSpec):
         raise SpecError(
@@ -197,9 +198,9 @@ def _table(whole: Whole, rows: NDArray[np.int64], *, labelled: bool = True) -> T
 def load_whole(federation: Federation, folder: Path) -> Whole:
     """The federation's table; a file is looked for in `folder`. Raises SpecError or InvalidData."""
     spec, simulation = federation
-    if simulation.dataset == "pictures":
-        drawn = pictures(
-            _seed(simulation.seed, "pictures"), simulation.rows, spec.model.input_shape, max(spec.outputs, 2)
+    if simulation.dataset == "synthetic_images":
+        drawn = synthetic_images(
+            _seed(simulation.seed, "synthetic_images"), simulation.rows, spec.model.input_shape, max(spec.outputs, 2)
         )
         low, high = spec.model.ranges[0] if spec.model.ranges else (0.0, 1.0)
         return Whole(low + drawn.pixels * (high - low), drawn.labels)
@@ -208,7 +209,7 @@ def load_whole(federation: Federation, folder: Path) -> Whole:
     if not (folder / simulation.dataset).is_file():
         raise SpecError(
             f"simulation.dataset: {simulation.dataset!r} is no file beside the specification and no bundled table",
-            fix=f"Bundled are {', '.join(BUNDLED)}, and pictures, which are drawn.",
+            fix=f"Bundled are {', '.join(BUNDLED)}, and synthetic_images, which are generated.",
         )
     client = spec.roster.clients[0]
     registered = {"rows": DatasetSettings(path=simulation.dataset, id=simulation.id)}
@@ -232,8 +233,8 @@ def _bundled(spec: RoundsSpec, name: str) -> Whole:
     from sklearn import datasets  # noqa: PLC0415 - a second, where a bundled table is asked for
 
     loader: Callable[[], Any] = getattr(datasets, BUNDLED[name])
-    found = loader()
-    columns, names = np.asarray(found.data, np.float64), [str(name) for name in found.feature_names]
+    bundled = loader()
+    columns, names = np.asarray(bundled.data, np.float64), [str(name) for name in bundled.feature_names]
     for column in spec.model.columns:
         if column not in names:
             near = difflib.get_close_matches(column, names, n=1)
@@ -242,7 +243,7 @@ def _bundled(spec: RoundsSpec, name: str) -> Whole:
                 fix=f"Did you mean {near[0]!r}?" if near else f"It has: {', '.join(names[:20])}.",
             )
     chosen = [names.index(column) for column in spec.model.columns] or slice(None)
-    return Whole(columns[:, chosen], np.asarray(found.target, np.float64))
+    return Whole(columns[:, chosen], np.asarray(bundled.target, np.float64))
 
 
 def _document(text: str) -> dict[str, Any]:
@@ -259,9 +260,9 @@ def _simulation(table: Any) -> Simulation:
     try:
         return msgspec.convert(table, Simulation)
     except msgspec.ValidationError as error:
-        known = [*Simulation.__struct_fields__, *Partition.__struct_fields__]
-        slip = str(error).partition("unknown field `")[2].partition("`")[0]
-        near = difflib.get_close_matches(slip, known, n=1) if slip else []
+        keys = [*Simulation.__struct_fields__, *Partition.__struct_fields__]
+        unknown = str(error).partition("unknown field `")[2].partition("`")[0]
+        near = difflib.get_close_matches(unknown, keys, n=1) if unknown else []
         fix = f"Did you mean `{near[0]}`?" if near else ""
         raise SpecError(f"job specification: [simulation]: {error}", fix=fix) from error
 

@@ -1,6 +1,6 @@
-"""Generated pictures: a classification set of any size that comes from a seed alone, for tests of scale.
+"""Synthetic images: a classification set of any size that comes from a seed alone, for tests of scale.
 
-A class is a smooth pattern of a few plane waves. A picture is its class's pattern, shifted by up to an eighth of its
+A class is a smooth pattern of a few plane waves. An image is its class's pattern, shifted by up to an eighth of its
 sides, with a contrast and noise of its own: easy enough to be learned in a few rounds, too hard for one pixel to tell.
 """
 
@@ -19,21 +19,21 @@ NOISE = 0.25
 LEAST_CONTRAST = 0.5
 
 
-class Pictures(NamedTuple):
+class SyntheticImages(NamedTuple):
     pixels: NDArray[np.float64]
     """rows x pixels, in [0, 1], a row being (channels, height, width) in a line."""
     labels: NDArray[np.float64]
     """rows; classes from 0, each as often as the others up to one."""
 
 
-def pictures(seed: bytes, rows: int, shape: tuple[int, ...], classes: int) -> Pictures:
+def synthetic_images(seed: bytes, rows: int, shape: tuple[int, ...], classes: int) -> SyntheticImages:
     """Raises ImpossibleJob where `shape` is not (channels, height, width)."""
     if len(shape) != 3:
         raise ImpossibleJob(
-            f"pictures cannot be drawn in shape {shape}",
+            f"synthetic images cannot be generated in shape {shape}",
             fix="Set model.input_shape to [channels, height, width].",
         )
-    draws = np.random.Generator(philox(seed, "pictures"))
+    draws = np.random.Generator(philox(seed, "synthetic_images"))
     channels, height, width = shape
     labels = draws.permutation(np.arange(rows) % classes)
     frequencies = draws.uniform(SLOWEST, FASTEST, (classes, channels, WAVES, 2)) * draws.choice(
@@ -54,4 +54,4 @@ def pictures(seed: bytes, rows: int, shape: tuple[int, ...], classes: int) -> Pi
         pixels[mine] = np.sin(2 * np.pi * turns).mean(axis=2)
     pixels *= contrasts[:, None, None, None]
     pixels += draws.normal(0, NOISE, pixels.shape)
-    return Pictures(np.clip((pixels + 1) / 2, 0, 1).reshape(rows, -1), labels.astype(np.float64))
+    return SyntheticImages(np.clip((pixels + 1) / 2, 0, 1).reshape(rows, -1), labels.astype(np.float64))

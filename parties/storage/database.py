@@ -22,7 +22,7 @@ from parties.storage.job_list import JobLine, page_of
 from parties.storage.kept_words import KeptWord, Words, keep, kept, words_table
 from parties.storage.models import ModelStore
 from parties.storage.pruning import drop_old_proposals
-from parties.storage.traffic import Counts, Line, Traffic
+from parties.storage.traffic import Counts, Traffic, TrafficKey
 from vfl.notices import Notice
 
 DATABASE_FILE = "party.db"
@@ -131,7 +131,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
         return self.state not in RUNNING
 
 
-class Ending(NamedTuple):
+class StateForPeers(NamedTuple):
     """How a job stands, for its peers."""
 
     state: str
@@ -248,7 +248,7 @@ class Store:
         with self._writing() as connection:
             traffic.add(connection, _TRAFFIC, _JOBS, counts)
 
-    def last_received(self, line: Line) -> bytes:
+    def last_received(self, line: TrafficKey) -> bytes:
         """The digest of the last envelope of a peer, of one kind."""
         with self._engine.connect() as connection:
             return traffic.last_of(connection, _TRAFFIC, line)
@@ -272,12 +272,12 @@ class Store:
             query = _JOBS.select().where(_JOBS.c.state.in_(RUNNING))
             return [self._job(connection, row) for row in connection.execute(query).mappings().all()]
 
-    def ending(self, job: str) -> Ending | None:
+    def state_for_peers(self, job: str) -> StateForPeers | None:
         """How a job stands, without what an operator is shown."""
         query = sql.select(_JOBS.c.state, _JOBS.c.error, _JOBS.c.attempt, _JOBS.c.spec).where(_JOBS.c.id == job)
         with self._engine.connect() as connection:
             row = connection.execute(query).first()
-            return None if row is None else Ending(*row)
+            return None if row is None else StateForPeers(*row)
 
     def agreed(self, job: str) -> tuple[bytes, bytes | None]:
         """(specification, agreement) of a job."""

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 from parties.errors import StorageFailed
 from parties.storage.database import Store
-from parties.storage.traffic import Count, Counts, Line
+from parties.storage.traffic import Count, Counts, TrafficKey
 from parties.wire.envelopes import Envelope
 
 TRAFFIC_SECONDS = 0.5
@@ -25,8 +25,8 @@ class Ledger:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._counts: dict[Line, Count] = {}
-        self._on_their_way: dict[Line, Count] = {}
+        self._counts: dict[TrafficKey, Count] = {}
+        self._on_their_way: dict[TrafficKey, Count] = {}
         """To the database."""
         self._lock = threading.Lock()
         self._storing = threading.Lock()
@@ -74,7 +74,7 @@ class Ledger:
         self._thread.join()
         self._store_all()
 
-    def _record(self, line: Line, envelope: Envelope) -> None:
+    def _record(self, line: TrafficKey, envelope: Envelope) -> None:
         header = envelope.header
         with self._lock:
             whole = int(header.part == header.parts)  # a message in parts counts when its last part is here
@@ -95,5 +95,5 @@ class Ledger:
             _LOG.warning("what has travelled is not stored yet: %s", error)
 
 
-def _line(direction: str, peer: str, envelope: Envelope) -> Line:
-    return Line(envelope.header.job, direction, peer, envelope.header.kind)
+def _line(direction: str, peer: str, envelope: Envelope) -> TrafficKey:
+    return TrafficKey(envelope.header.job, direction, peer, envelope.header.kind)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from parties.tables.datasets import Table
+from parties.tables.datasets import LoadedTable
 from vfl.spec.job import JobSpec
 from vfl.spec.sections import PartyId
 
@@ -20,7 +20,7 @@ class Inputs(NamedTuple):
 NO_INPUTS = Inputs((), "")
 
 
-def inputs_of(spec: JobSpec, party: PartyId, tables: Mapping[str, Table]) -> Inputs:
+def inputs_of(spec: JobSpec, party: PartyId, tables: Mapping[str, LoadedTable]) -> Inputs:
     """All tables of a party have the same columns; an aggregator without any takes those the job names."""
     brought = spec.tables_of(party).values()
     label = next((found.label for found in brought if found.label), "")

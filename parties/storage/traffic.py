@@ -17,7 +17,7 @@ class Traffic(msgspec.Struct, frozen=True):
     payload_bytes: int
 
 
-class Line(NamedTuple):
+class TrafficKey(NamedTuple):
     """What is counted together."""
 
     job: str
@@ -40,7 +40,7 @@ class Count:
         self.last = other.last
 
 
-Counts = Mapping[Line, Count]
+Counts = Mapping[TrafficKey, Count]
 
 
 def traffic_table(metadata: sql.MetaData) -> sql.Table:
@@ -76,7 +76,7 @@ def of_job(connection: sql.Connection, table: sql.Table, job: str) -> list[Traff
     return [Traffic(*row) for row in connection.execute(query)]
 
 
-def last_of(connection: sql.Connection, table: sql.Table, line: Line) -> bytes:
+def last_of(connection: sql.Connection, table: sql.Table, line: TrafficKey) -> bytes:
     """The digest of the envelope of this line that came last; empty where none has come."""
     same = [table.c[name] == value for name, value in line._asdict().items()]
     return connection.execute(sql.select(table.c.last).where(*same)).scalar() or b""

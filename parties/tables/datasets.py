@@ -47,7 +47,7 @@ TABLE_LIMIT = 3 << 30
 
 
 @dataclass(frozen=True)
-class Table:
+class LoadedTable:
     """One party's rows for one job, in the order of its file."""
 
     ids: tuple[str, ...] = field(repr=False)
@@ -67,12 +67,14 @@ class Table:
         return len(self.ids)
 
 
-def load(folder: Path, datasets: dict[str, DatasetSettings], spec: JobSpec, me: PartyId) -> dict[str, Table]:
+def load(folder: Path, datasets: dict[str, DatasetSettings], spec: JobSpec, me: PartyId) -> dict[str, LoadedTable]:
     """What this party brings to a job, by use. Raises a subclass of InvalidData, naming file, column and row."""
     return {use: _load(folder, datasets, spec, me, brought) for use, brought in spec.tables_of(me).items()}
 
 
-def _load(folder: Path, datasets: dict[str, DatasetSettings], spec: JobSpec, me: PartyId, brought: TableUse) -> Table:
+def _load(
+    folder: Path, datasets: dict[str, DatasetSettings], spec: JobSpec, me: PartyId, brought: TableUse
+) -> LoadedTable:
     if brought.dataset not in datasets:
         near = difflib.get_close_matches(brought.dataset, datasets, n=1)
         raise UnknownDataset(
@@ -117,7 +119,7 @@ def _load(folder: Path, datasets: dict[str, DatasetSettings], spec: JobSpec, me:
         read = read_labels(spec.job, brought, me, rows.frame[brought.label], numbers)
     label = None if read.numbers is None else (brought.label, read.numbers)
     notices = (*_row_notices(rows, ids, path.name), *column_notices(path.name, asked, columns, label), *read.notices)
-    return Table(ids, columns, read.numbers, asked, read.classes, notices)
+    return LoadedTable(ids, columns, read.numbers, asked, read.classes, notices)
 
 
 def task_of(file: str, label: str, rows: Rows) -> tuple[str, tuple[Notice, ...]]:
@@ -132,7 +134,7 @@ def _row_notices(rows: Rows, ids: tuple[str, ...], file: str) -> Iterator[Notice
         yield Notice("warning", "odd_ids", f"{odd}: ids are compared as they are written")
 
 
-def classes_of(table: Table) -> int:
+def classes_of(table: LoadedTable) -> int:
     """Number of classes of checked multiclass labels."""
     return len(table.classes)
 

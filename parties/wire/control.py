@@ -22,7 +22,7 @@ alone decides how a job ends once a party has said Finish (docs/protocols/job.md
 Proposal to Refusal are attempt 0; Begin comes first in attempt 1, or answers Join. The coordinator commits to its share
 of the joint seed before it sees another, and the others see that share only after they gave their own, so nobody
 chooses the seed alone. A party the job can do without may have answered too late for its share to enter;
-it cannot tell a coordinator that was impatient from one that left it out on purpose.
+it cannot tell a coordinator with a short timeout from one that left it out on purpose.
 """
 
 import hashlib
@@ -203,8 +203,8 @@ def joint_seed(spec: JobSpec, shares: Mapping[PartyId, bytes]) -> bytes:
 def failure_at(peer: PartyId, did: str, code: str, message: str, fix: str = "") -> Failure:
     """A peer's reason, as text that is safe to show: its words are bounded and carry no control characters."""
     known = code if re.fullmatch(r"[a-z_]{1,64}", code) else "peer_aborted"
-    said, cure = printable(message[:WORDS]), printable(fix[:WORDS])
-    return Failure(known, f"{peer} {did} the job: {said}", "Nothing was stored.", cure or _PEER_FIX, peer)
+    reason, peer_fix = printable(message[:WORDS]), printable(fix[:WORDS])
+    return Failure(known, f"{peer} {did} the job: {reason}", "Nothing was stored.", peer_fix or _PEER_FIX, peer)
 
 
 _PEER_FIX = "The peer's operator sees the cause in `vfl job show`."

@@ -43,7 +43,7 @@ DIGEST_BYTES = 32
 NO_ENVELOPE = bytes(DIGEST_BYTES)
 
 UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-"""What decoding a stranger's bytes can raise: the second for text that is not UTF-8."""
+"""What decoding an unknown sender's bytes can raise: the second for text that is not UTF-8."""
 
 Bytes: TypeAlias = bytes | memoryview
 

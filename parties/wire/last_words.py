@@ -31,7 +31,7 @@ class Word:
 
 
 class LastWords:
-    """One for each job. Used under its courier's lock; times are the courier's clock's."""
+    """One for each job. Used under its outbox's lock; times are those of the outbox's clock."""
 
     def __init__(self) -> None:
         self._words: dict[str, Word] = {}

@@ -1,6 +1,7 @@
 """Carries what this party says to one peer: in order, the same bytes again until they are received or time is up.
 
-How a job ends is a word apart (`owe`): it outlives the patience for the peer, and is said again until it is received.
+How a job ends is sent apart from the rest (`owe`): it outlives the peer's timeout, and is sent again until the peer has
+received it.
 """
 
 import threading
@@ -33,7 +34,7 @@ from vfl.errors import JobError, PeerAborted, PeerTimeout, RemoteProtocolError
 from vfl.spec.sections import PartyId
 
 FIRST_DELAY_SECONDS, LONGEST_DELAY_SECONDS = 0.05, 1.0
-HEARTBEATS_PER_PATIENCE = 3
+HEARTBEATS_PER_TIMEOUT = 3
 """How often a peer we wait for, without sending anything, is asked whether it is there and runs our jobs."""
 FAREWELL_SECONDS = 2.0
 DETAIL_LIMIT = 400
@@ -76,14 +77,14 @@ class Outbox:
         self,
         peer: PartyId,
         transport: Transport,
-        patience_seconds: float,
+        timeout_seconds: float,
         on_failure: Callable[[str, int | None, JobError], None],
         on_told: Callable[[str], None] = lambda _job: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`on_failure` hears of a job, the attempt it was in if that matters, and what went wrong; `on_told` of a job
         whose ending the peer has received. `clock` counts the seconds in which this process could run."""
-        self._peer, self._transport, self._patience, self._on_failure = peer, transport, patience_seconds, on_failure
+        self._peer, self._transport, self._timeout, self._on_failure = peer, transport, timeout_seconds, on_failure
         self._on_told, self._clock = on_told, clock
         self._outbox: deque[Envelope] = deque()
         self._held = 0
@@ -93,7 +94,7 @@ class Outbox:
         self._heard_at = clock()
         self._changed = threading.Condition()
         self._closing = False
-        self._thread = threading.Thread(target=self._carry, name=f"courier to {peer}", daemon=True)
+        self._thread = threading.Thread(target=self._carry, name=f"outbox to {peer}", daemon=True)
         self._thread.start()
 
     def check(self) -> None:
@@ -214,7 +215,7 @@ class Outbox:
             self._trouble = None if self._trouble.first is not None else _Trouble(top, self._trouble.since)
         if self._trouble is not None and not self._closing:
             return self._trouble.again_at
-        return 0.0 if top is not None else self._heard_at + self._patience / HEARTBEATS_PER_PATIENCE
+        return 0.0 if top is not None else self._heard_at + self._timeout / HEARTBEATS_PER_TIMEOUT
 
     def _batch(self) -> list[Envelope]:
         first = self._outbox[0].header
@@ -259,7 +260,7 @@ class Outbox:
             if isinstance(answer, str) or not (answer[0] == ACCEPTED or unknown):
                 self._words.put_off(now)
                 return
-            self._heard_at, again_at = now, now + self._patience / HEARTBEATS_PER_PATIENCE
+            self._heard_at, again_at = now, now + self._timeout / HEARTBEATS_PER_TIMEOUT
             settled = self._words.received(word, again_at, answered=unknown)
         if settled and word.until_answered:
             self._on_failure(word.job, None, self._refusal(answer[1]))
@@ -288,7 +289,7 @@ class Outbox:
             not isinstance(answer, str) and answer[0] == 429
         ):  # alive, and its worker is behind: the deadline bounds this
             before.since = self._clock()
-        if self._clock() - before.since > self._patience or self._closing:
+        if self._clock() - before.since > self._timeout or self._closing:
             self._trouble = None
             self._give_up(batch, answer)
             return
@@ -350,11 +351,11 @@ class Outbox:
                 self._take_off(batch)
         error: JobError
         if isinstance(answer, str):
-            error = PeerTimeout(f"{self._peer} stopped answering for {self._patience:g} s: {answer}")
+            error = PeerTimeout(f"{self._peer} stopped answering for {self._timeout:g} s: {answer}")
         elif answer[1].code == StorageFailed.code:
             error = self._refusal(answer[1])
         else:
-            error = PeerTimeout(f"{self._peer} answered {answer[0]} for {self._patience:g} s, and took nothing")
+            error = PeerTimeout(f"{self._peer} answered {answer[0]} for {self._timeout:g} s, and took nothing")
         for job in jobs:
             self._on_failure(job, None, error)
 

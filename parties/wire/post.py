@@ -18,7 +18,7 @@ SENDER_BYTES, ALL_BYTES = 4 * PART_LIMIT, 16 * PART_LIMIT
 _LOG = logging.getLogger("parties")
 
 
-class Places:
+class ReceivingRoom:
     """Room for bodies that are on their way."""
 
     def __init__(self, senders: Iterable[PartyId]) -> None:
@@ -37,10 +37,10 @@ class Post:
         me: PartyId,
         wants: Callable[[Envelope], bool],
         receive: Callable[[Envelope], Receipt],
-        places: Places,
+        room: ReceivingRoom,
     ) -> None:
         """`wants` is asked about a large body when its header is here, and may raise EnvelopeRefused."""
-        self._me, self._wants, self._receive, self._places = me, wants, receive, places
+        self._me, self._wants, self._receive, self._receiving_room = me, wants, receive, room
         self._reader = EnvelopeReader(me)
         self._asked = False
         self._taken: list[tuple[Room, int]] = []
@@ -90,7 +90,7 @@ class Post:
             self.close()
 
     def _take_room(self, head: Envelope) -> None:
-        for room in self._places.of(head.header.sender):
+        for room in self._receiving_room.of(head.header.sender):
             if not room.try_take(head.header.body_bytes):
                 raise MailboxFull("too many bodies are on their way")
             self._taken.append((room, head.header.body_bytes))

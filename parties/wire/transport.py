@@ -16,7 +16,7 @@ KEEP_ALIVE_SECONDS = 300.0
 ANSWER_LIMIT = 64 << 10
 EXCHANGE_SECONDS, CONNECT_SECONDS = 30.0, 3.0
 SHORTEST_EXCHANGE_SECONDS = 10.0
-"""A peer whose machine is busy may take so long to answer, however short the patience for it is."""
+"""A peer whose machine is busy may take so long to answer, however short its timeout is."""
 SLOWEST_BYTES_PER_SECOND = 1 << 20
 """A post of many bytes has the time for them at this rate."""
 WRITE_BYTES = 64 << 10

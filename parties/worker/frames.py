@@ -67,7 +67,7 @@ class Returned(Frame, frozen=True):
     peer: PartyId
 
 
-class Sent(Frame, frozen=True):
+class OutgoingMessage(Frame, frozen=True):
     """From the worker: a message for a peer, encoded."""
 
     to: PartyId
@@ -99,7 +99,7 @@ class Failed(Frame, frozen=True):
 WorkerInput: TypeAlias = Delivered | Left | Returned
 """What reaches a running worker."""
 ToWorker: TypeAlias = Start | WorkerInput
-FromWorker: TypeAlias = Sent | Reported | Finished | Failed
+FromWorker: TypeAlias = OutgoingMessage | Reported | Finished | Failed
 
 F = TypeVar("F")
 

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Collection
 from typing import TypeVar
 
-from parties.worker.frames import Delivered, FrameWriter, Reported, Sent
+from parties.worker.frames import Delivered, FrameWriter, OutgoingMessage, Reported
 from parties.worker.mailbox import LIMIT_BYTES
 from vfl.errors import RemoteProtocolError
 from vfl.flow import Delivery, Flow, Receive, Report, Send
@@ -141,5 +141,5 @@ def run(role: Flow[R], inboxes: Inboxes, pipe: FrameWriter) -> R:
 
 def _send(to: PartyId, message: Message, pipe: FrameWriter) -> int:
     body = encode(message)
-    pipe.write(Sent(to, message.kind(), memoryview(body)))
+    pipe.write(OutgoingMessage(to, message.kind(), memoryview(body)))
     return len(body)

@@ -5,7 +5,20 @@ import secrets
 import msgspec
 import numpy as np
 import pytest
-from sum_federation import HUB, SECONDS, Group, changing, client, group, hub, names, plain_sum, run, terms, vectors
+from sum_federation import (
+    AGGREGATOR,
+    SECONDS,
+    Group,
+    aggregator,
+    changing,
+    client,
+    group,
+    names,
+    plain_sum,
+    run,
+    terms,
+    vectors,
+)
 
 from crypto.pair_keys import fresh_private_key, public_key
 from crypto.secret_sharing import SHARE_BYTES
@@ -22,7 +35,7 @@ OTHER_KEY = public_key(fresh_private_key())
 replace = msgspec.structs.replace
 
 
-def refusals(together, party=HUB):
+def refusals(together, party=AGGREGATOR):
     return [fact for fact in together.reports[party] if isinstance(fact, Refused)]
 
 
@@ -91,8 +104,8 @@ def test_what_no_honest_client_sends_is_refused_by_name_and_the_rest_is_summed_e
     assert refused.text.startswith("c1")
     assert why in refused.text
     expected = tuple(me for me in agreed.roster if me != "c1" or step == 3)
-    assert together.results[HUB].contributors == expected
-    assert np.array_equal(together.results[HUB].words, plain_sum(agreed, given, expected))
+    assert together.results[AGGREGATOR].contributors == expected
+    assert np.array_equal(together.results[AGGREGATOR].words, plain_sum(agreed, given, expected))
 
 
 def recorded(together, sender, kind):
@@ -107,7 +120,7 @@ def test_shares_replayed_from_an_earlier_sum_are_refused_by_name():
         agreed, given, change={"c1": lambda m: replace(old, sum=2) if isinstance(m, UnmaskShares) else m}, number=2
     )
     assert refusals(together) == [Refused("c1", "c1 sent a share of c1's self mask that was not dealt")]
-    assert np.array_equal(together.results[HUB].words, plain_sum(agreed, given, agreed.roster))
+    assert np.array_equal(together.results[AGGREGATOR].words, plain_sum(agreed, given, agreed.roster))
 
 
 def test_boxes_replayed_from_an_earlier_sum_open_nowhere_and_the_sum_fails_naming_their_dealer():
@@ -149,7 +162,7 @@ def test_a_share_of_another_holder_is_not_accepted_as_ones_own():
 
     together = run(agreed, given, change={"c0": learn, "c1": copy})
     assert [(r.peer, "not dealt" in r.text) for r in refusals(together)] == [("c1", True)]
-    assert np.array_equal(together.results[HUB].words, plain_sum(agreed, given, agreed.roster))
+    assert np.array_equal(together.results[AGGREGATOR].words, plain_sum(agreed, given, agreed.roster))
 
 
 def test_one_box_that_does_not_open_costs_one_share_and_not_the_sum():
@@ -159,7 +172,7 @@ def test_one_box_that_does_not_open_costs_one_share_and_not_the_sum():
     assert [r.peer for r in refusals(together, "c0")] == ["c1"]
     assert "the box does not open" in refusals(together, "c0")[0].text
     assert not refusals(together)
-    assert np.array_equal(together.results[HUB].words, plain_sum(agreed, given, agreed.roster))
+    assert np.array_equal(together.results[AGGREGATOR].words, plain_sum(agreed, given, agreed.roster))
 
 
 def spoilt(digests):
@@ -191,7 +204,7 @@ def test_a_share_that_was_announced_wrongly_to_one_holder_is_given_by_the_others
     together = run(agreed, given, change={"c1": attack})
     assert [(r.peer, "not those it announced" in r.text) for r in refusals(together, "c0")] == [("c1", True)]
     assert not refusals(together)
-    assert np.array_equal(together.results[HUB].words, plain_sum(agreed, given, agreed.roster))
+    assert np.array_equal(together.results[AGGREGATOR].words, plain_sum(agreed, given, agreed.roster))
 
 
 @pytest.mark.parametrize(
@@ -220,15 +233,15 @@ def test_a_client_that_deals_shares_of_a_wrong_key_and_drops_out_is_named():
             return dealt
 
     def liar():
-        task = yield from receive(SumTask, HUB)
-        member = Liar(agreed, task, "c1", HUB)
-        yield from send(HUB, member.key())
-        yield from send(HUB, member.deal((yield from receive(PairKeys, HUB))))
+        task = yield from receive(SumTask, AGGREGATOR)
+        member = Liar(agreed, task, "c1", AGGREGATOR)
+        yield from send(AGGREGATOR, member.key())
+        yield from send(AGGREGATOR, member.deal((yield from receive(PairKeys, AGGREGATOR))))
 
     roles = {me: liar() if me == "c1" else client(agreed, me, given[me]) for me in agreed.roster}
     seen = SumLog()
     with pytest.raises(SecureSumFailed, match="c1 dropped out, and had dealt shares of another key than its own"):
-        run_together({HUB: hub(agreed, 1, seen), **roles})
+        run_together({AGGREGATOR: aggregator(agreed, 1, seen), **roles})
     assert seen.faulty == {"c1"}
 
 
@@ -237,14 +250,14 @@ def test_a_client_that_floods_is_left_out():
     given = vectors(agreed)
 
     def flood():
-        task = yield from receive(SumTask, HUB)
+        task = yield from receive(SumTask, AGGREGATOR)
         for _ in range(64):
-            yield from send(HUB, PairKey(task.sum - 1, b"", b""))
+            yield from send(AGGREGATOR, PairKey(task.sum - 1, b"", b""))
 
     roles = {me: flood() if me == "c0" else client(agreed, me, given[me]) for me in agreed.roster}
-    together = run_together({HUB: hub(agreed), **roles})
+    together = run_together({AGGREGATOR: aggregator(agreed), **roles})
     assert refusals(together)[-1] == Refused("c0", "c0 sent 64 messages and no PairKey")
-    assert together.results[HUB].contributors == agreed.roster[1:]
+    assert together.results[AGGREGATOR].contributors == agreed.roster[1:]
 
 
 # -- an aggregator that deviates: what a client does not do for it
@@ -274,7 +287,7 @@ def test_a_client_deals_no_shares_on_a_list_no_honest_aggregator_sends(name):
 def test_a_client_deals_no_shares_where_the_threshold_is_no_majority():
     agreed = terms(6, threshold=4)
     small = Group(agreed, vectors(agreed)).keys
-    lax = Member(terms(6, threshold=3), SumTask(1, agreed.round, agreed.purpose), "c0", HUB)
+    lax = Member(terms(6, threshold=3), SumTask(1, agreed.round, agreed.purpose), "c0", AGGREGATOR)
     keys = (("c0", *lax._public), *small.keys[1:])
     with pytest.raises(RemoteProtocolError, match="lists 6 clients, which do not go with a threshold of 3"):
         lax.deal(PairKeys(1, keys))
@@ -351,7 +364,7 @@ def test_who_is_asked_with_other_numbers_opens_no_box_of_the_others():
     asking = changing(sum_of(agreed, 1, agreed.roster, SECONDS), only(SumTask, numbers=lambda _: next(first)))
     roles = {me: client(agreed, me, given[me]) for me in agreed.roster}
     with pytest.raises(RemoteProtocolError, match="4 boxes of shares of which 0 open"):
-        run_together({HUB: asking, **roles})
+        run_together({AGGREGATOR: asking, **roles})
 
 
 @pytest.mark.parametrize("clients", [5, 6, 7])

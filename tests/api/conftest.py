@@ -3,7 +3,6 @@
 import json
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -14,6 +13,7 @@ from typing import Any
 
 import httpx
 import pytest
+from command_line import free_ports
 
 from parties.settings import TOKEN_FILE, init_party
 
@@ -134,14 +134,6 @@ class Server:
 
     def over(self, job: str) -> Json:
         return self.wait(job, lambda found: found["state"] not in {"proposed", "running"})
-
-
-def free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [listener.getsockname()[1] for listener in sockets]
-    for listener in sockets:
-        listener.close()
-    return ports
 
 
 def make_party(folder: Path, name: str, ports: list[int], peers: dict[str, str], datasets: dict[str, str]) -> Server:

@@ -17,7 +17,7 @@ from faulty_line import FEATURE, LABEL, Fault, Line, line
 WELL_SECONDS = 60.0
 """Within so long after the line is well both sides have ended alike."""
 TRIP_SECONDS = 300.0
-PATIENCE_SECONDS = 1.5
+TIMEOUT_SECONDS = 1.5
 PAIRS = 4
 """That run the many at once."""
 
@@ -98,7 +98,7 @@ def two_parties(
         between.behind = {LABEL: label.peer, FEATURE: feature.peer}
         for party in (label, feature):
             settings = party.folder / "party.toml"
-            settings.write_text(settings.read_text().replace("seconds = 8", f"seconds = {PATIENCE_SECONDS}"))
+            settings.write_text(settings.read_text().replace("seconds = 8", f"seconds = {TIMEOUT_SECONDS}"))
             stack.callback(party.close)
             party.start()
         yield Two({LABEL: label, FEATURE: feature}, between, job_spec)
@@ -116,7 +116,7 @@ def two(
         yield made
 
 
-DARK = PATIENCE_SECONDS * 1.5
+DARK = TIMEOUT_SECONDS * 1.5
 
 
 @pytest.mark.parametrize(

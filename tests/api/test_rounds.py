@@ -72,15 +72,15 @@ def write_digits(path: Path, first: int, rows: int) -> None:
 def parties(tmp_path_factory: pytest.TempPathFactory, new_party: Callable[..., Any]) -> Iterator[Parties]:
     """By name, running; every party has a slice of digits."""
     root = tmp_path_factory.mktemp("rounds")
-    hub = new_party(root / AGGREGATOR, AGGREGATOR, {}, {"test": "test.csv"})
-    made = {AGGREGATOR: hub}
-    write_digits(hub.folder / "test.csv", 0, TEST_ROWS)
+    aggregator = new_party(root / AGGREGATOR, AGGREGATOR, {}, {"test": "test.csv"})
+    made = {AGGREGATOR: aggregator}
+    write_digits(aggregator.folder / "test.csv", 0, TEST_ROWS)
     for number, client in enumerate(CLIENTS):
-        made[client] = new_party(root / client, client, {AGGREGATOR: hub.peer}, {"rows": "rows.csv"})
+        made[client] = new_party(root / client, client, {AGGREGATOR: aggregator.peer}, {"rows": "rows.csv"})
         write_digits(made[client].folder / "rows.csv", TEST_ROWS + number * CLIENT_ROWS, CLIENT_ROWS)
-    settings = (hub.folder / "party.toml").read_text().replace("\npeers = []", f"\npeers = {list(CLIENTS)}", 1)
+    settings = (aggregator.folder / "party.toml").read_text().replace("\npeers = []", f"\npeers = {list(CLIENTS)}", 1)
     settings += "".join(f'\n[peers.{client}]\nurl = "{made[client].peer}"\n' for client in CLIENTS)
-    (hub.folder / "party.toml").write_text(settings)
+    (aggregator.folder / "party.toml").write_text(settings)
     try:
         for party in made.values():
             party.start()
@@ -95,24 +95,26 @@ def events(party: Any, job: str, kind: str) -> list[Json]:
     return [event for event in answer["events"] if event["kind"] == kind]
 
 
-def rounds_after(hub: Any, job: str, number: int) -> list[Json]:
-    return [e["data"]["measures"] for e in events(hub, job, "round") if e["data"]["round"] > number]
+def rounds_after(aggregator: Any, job: str, number: int) -> list[Json]:
+    return [e["data"]["measures"] for e in events(aggregator, job, "round") if e["data"]["round"] > number]
 
 
-def wait_for_replies(hub: Any, job: str, replies: float) -> None:
+def wait_for_replies(aggregator: Any, job: str, replies: float) -> None:
     """Until a round that is still to come had so many replies."""
-    now = hub.job(job)["epoch"]
-    hub.wait(job, lambda _found: replies in [measures["replies"] for measures in rounds_after(hub, job, now)])
+    now = aggregator.job(job)["epoch"]
+    aggregator.wait(
+        job, lambda _found: replies in [measures["replies"] for measures in rounds_after(aggregator, job, now)]
+    )
 
 
-def wait_for_return(hub: Any, job: str, client: str, times: int) -> None:
+def wait_for_return(aggregator: Any, job: str, client: str, times: int) -> None:
     """Until it has joined so often, and replies like the other one whose worker is not stopped."""
 
     def returned(_found: Json) -> bool:
-        return [str(event["data"]["peer"]) for event in events(hub, job, "joined")].count(client) == times
+        return [str(event["data"]["peer"]) for event in events(aggregator, job, "joined")].count(client) == times
 
-    hub.wait(job, returned)
-    wait_for_replies(hub, job, 2.0)
+    aggregator.wait(job, returned)
+    wait_for_replies(aggregator, job, 2.0)
 
 
 def cancel(party: Any, job: str) -> Json:
@@ -127,15 +129,15 @@ def going(parties: Parties, done: dict[str, Json]) -> Iterator[str]:
     After some rounds of all three the worker of client-a is stopped: each round then lasts until its deadline, and
     leaves the processors to the tests.
     """
-    hub = parties[AGGREGATOR]
-    job: str = hub.submit(
+    aggregator = parties[AGGREGATOR]
+    job: str = aggregator.submit(
         spec(MANY, deadline_seconds=2.0, min_clients=1, quorum=0.3, first_model=done[AGGREGATOR]["model_digest"])
     )["id"]
-    wait_for_replies(hub, job, 3.0)
+    wait_for_replies(aggregator, job, 3.0)
     worker = parties["client-a"].job(job)["worker_pid"]
     os.kill(worker, signal.SIGSTOP)
     yield job
-    cancel(hub, job)
+    cancel(aggregator, job)
 
 
 @pytest.fixture(scope="module")
@@ -222,24 +224,24 @@ def test_an_unknown_model_is_named_before_anything_is_sent(parties: Parties) -> 
 
 
 def test_a_straggler_is_not_waited_for_past_the_deadline(parties: Parties, going: str) -> None:
-    hub, client = parties[AGGREGATOR], parties["client-a"]
+    aggregator, client = parties[AGGREGATOR], parties["client-a"]
     worker = client.job(going)["worker_pid"]
-    wait_for_replies(hub, going, 2.0)
+    wait_for_replies(aggregator, going, 2.0)
     os.kill(worker, signal.SIGCONT)
     try:
-        wait_for_replies(hub, going, 3.0)
+        wait_for_replies(aggregator, going, 3.0)
     finally:
         os.kill(worker, signal.SIGSTOP)
-    assert "client-a" not in [peer for peer, _ in left(hub, going)]
+    assert "client-a" not in [peer for peer, _ in left(aggregator, going)]
     assert client.job(going)["worker_pid"] == worker
 
 
 def test_a_killed_worker_comes_back_to_a_later_round(parties: Parties, going: str) -> None:
-    hub, client = parties[AGGREGATOR], parties["client-b"]
+    aggregator, client = parties[AGGREGATOR], parties["client-b"]
     before = client.job(going)
     os.kill(before["worker_pid"], signal.SIGKILL)
-    wait_for_return(hub, going, "client-b", 1)
-    assert ("client-b", "worker_vanished") in left(hub, going)
+    wait_for_return(aggregator, going, "client-b", 1)
+    assert ("client-b", "worker_vanished") in left(aggregator, going)
     after = client.job(going)
     assert after["attempt"] > before["attempt"]
     assert after["worker_pid"] not in {None, before["worker_pid"]}
@@ -247,39 +249,39 @@ def test_a_killed_worker_comes_back_to_a_later_round(parties: Parties, going: st
 
 
 def test_a_killed_server_takes_its_job_up_again(parties: Parties, going: str) -> None:
-    hub, client = parties[AGGREGATOR], parties["client-c"]
+    aggregator, client = parties[AGGREGATOR], parties["client-c"]
     received = tasks_bytes(client, going)
     client.stop(signal.SIGKILL)
-    wait_for_replies(hub, going, 1.0)
+    wait_for_replies(aggregator, going, 1.0)
     client.start()
-    wait_for_return(hub, going, "client-c", 1)
+    wait_for_return(aggregator, going, "client-c", 1)
     assert client.job(going)["state"] == "running"
     assert tasks_bytes(client, going) > received > 0
 
 
 def test_a_client_whose_server_is_stopped_says_so_and_returns(parties: Parties, going: str) -> None:
-    hub, client = parties[AGGREGATOR], parties["client-b"]
+    aggregator, client = parties[AGGREGATOR], parties["client-b"]
     client.stop(signal.SIGTERM)
-    hub.wait(going, lambda _found: ("client-b", "server_restarted") in left(hub, going))
+    aggregator.wait(going, lambda _found: ("client-b", "server_restarted") in left(aggregator, going))
     client.start()
-    wait_for_return(hub, going, "client-b", 2)
+    wait_for_return(aggregator, going, "client-b", 2)
 
 
 def test_who_cancels_ends_the_job_for_itself_alone_unless_it_is_the_aggregator(parties: Parties, going: str) -> None:
     """The last test that uses this job."""
-    hub, client, others = parties[AGGREGATOR], parties["client-b"], [parties["client-a"], parties["client-c"]]
+    aggregator, client, others = parties[AGGREGATOR], parties["client-b"], [parties["client-a"], parties["client-c"]]
     assert cancel(client, going)["state"] == "cancelled"
-    hub.wait(going, lambda _found: ("client-b", "cancelled") in left(hub, going))
-    wait_for_replies(hub, going, 1.0)
-    assert cancel(hub, going)["state"] == "cancelled"
+    aggregator.wait(going, lambda _found: ("client-b", "cancelled") in left(aggregator, going))
+    wait_for_replies(aggregator, going, 1.0)
+    assert cancel(aggregator, going)["state"] == "cancelled"
     for party in others:
         ended = party.over(going)
         assert (ended["state"], ended["error"]["side"]) == ("cancelled", AGGREGATOR)
 
 
-def left(hub: Any, job: str) -> list[tuple[str, str]]:
+def left(aggregator: Any, job: str) -> list[tuple[str, str]]:
     """(who left, why) so far."""
-    return [(event["data"]["peer"], event["data"]["code"]) for event in events(hub, job, "left")]
+    return [(event["data"]["peer"], event["data"]["code"]) for event in events(aggregator, job, "left")]
 
 
 def tasks_bytes(party: Any, job: str) -> int:

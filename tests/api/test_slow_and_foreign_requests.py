@@ -16,7 +16,7 @@ from fastapi import FastAPI, Request
 from played_peers import PlayedPeer, party
 from starlette.exceptions import HTTPException
 
-from api.connections import Places, PromptConnection
+from api.connections import ConnectionSlots, PromptConnection
 from api.errors import answer_http_error
 from api.limits import BODIES_AT_ONCE, BodyLimit
 from api.loopback import LoopbackOnly
@@ -47,7 +47,7 @@ def app() -> FastAPI:
 @pytest.fixture(scope="module")
 def port() -> Iterator[int]:
     listener = socket.create_server(("127.0.0.1", 0))
-    connection: Any = partial(Hasty, places=Places(), log=RefusalLog("test port"))
+    connection: Any = partial(Hasty, slots=ConnectionSlots(), log=RefusalLog("test port"))
     server = uvicorn.Server(uvicorn.Config(app(), http=connection, lifespan="off", log_config=None))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()

@@ -21,7 +21,7 @@ from parties.wire.envelopes import Outgoing
 from parties.wire.outbox import Reply
 
 LABEL, FEATURE = "label-party", "feature-party"
-PATIENCE_SECONDS, SHORT_SECONDS, BOUND_SECONDS = 3.0, 1.0, 60.0
+TIMEOUT_SECONDS, SHORT_SECONDS, BOUND_SECONDS = 3.0, 1.0, 60.0
 LONG = {"epochs": "20000"}
 
 Json = dict[str, Any]
@@ -42,7 +42,7 @@ def pair(
     label = new_party(root / LABEL, LABEL, {FEATURE: urls[3]}, {"patients": str(files[0])}, ports[:2])
     feature = new_party(root / FEATURE, FEATURE, {LABEL: urls[1]}, {"clinic": str(files[1])}, ports[2:])
     for party in (label, feature):
-        be_impatient(party)
+        shorten_timeout(party)
     try:
         yield label.start(), feature.start()
     finally:
@@ -50,9 +50,9 @@ def pair(
             party.close()
 
 
-def be_impatient(party: Any) -> None:
+def shorten_timeout(party: Any) -> None:
     settings = party.folder / "party.toml"
-    settings.write_text(settings.read_text().replace("seconds = 8", f"seconds = {PATIENCE_SECONDS}"))
+    settings.write_text(settings.read_text().replace("seconds = 8", f"seconds = {TIMEOUT_SECONDS}"))
 
 
 @contextlib.contextmanager
@@ -213,7 +213,7 @@ def test_a_server_that_stands_still_in_mid_training_fails_the_job_at_both_sides(
     with stopped(still):
         found = other.over(job)["error"]
         assert (found["code"], found["side"]) == ("peer_timeout", still.name)
-        assert f"{still.name} stopped answering for {PATIENCE_SECONDS:g} s" in found["message"]
+        assert f"{still.name} stopped answering for {TIMEOUT_SECONDS:g} s" in found["message"]
     ended = still.over(job)
     assert (ended["state"], ended["error"]["code"]) == ("failed", "peer_timeout")
     assert ended["error"]["side"] == other.name
@@ -280,7 +280,7 @@ def label_beside(
         def start(peer: SlowPeer) -> Any:
             stack.callback(peer.close)
             label = new_party(tmp_path / LABEL, LABEL, {FEATURE: peer.url}, {"patients": str(files[0])})
-            be_impatient(label)
+            shorten_timeout(label)
             stack.callback(label.close)
             return label.start()
 

@@ -53,7 +53,7 @@ def test_a_job_is_done_on_both_sides_under_one_id_and_one_digest(done: list[dict
     assert feature["metrics"] == {}
 
 
-def test_a_finished_job_tells_steps_seconds_and_lowered_floors(done: list[dict[str, Any]]) -> None:
+def test_a_finished_job_tells_steps_seconds_and_relaxed_limits(done: list[dict[str, Any]]) -> None:
     for job in done:
         assert job["step"] == job["steps"] == job["plan"]["steps"]
         assert job["epoch"] == job["epochs"] == 3

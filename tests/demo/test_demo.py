@@ -47,7 +47,7 @@ def test_an_encrypted_model_is_as_good_as_the_same_model_in_clear(encrypted: Any
 def test_ten_classes_are_told_better_with_the_other_half_of_the_image(demo: Demo, tmp_path: Path) -> None:
     data = demo(tmp_path / "digits", "--dataset", "digits", "--epochs", "4").data
     assert data["accuracy"]["federated"] >= data["accuracy"]["label_party_alone"] + 0.03
-    assert [floor["name"] for floor in data["relaxed_limits"]] == ["minimum_batch_rows"]
+    assert [limit["name"] for limit in data["relaxed_limits"]] == ["minimum_batch_rows"]
     assert any("deviates" in line for line in data["not_protected"])
 
 
@@ -130,9 +130,9 @@ def test_the_report_is_one_small_page_that_needs_nothing_else(encrypted: Any) ->
     assert 'data-name="from">feature-party<' in page
 
 
-def test_lowered_floors_are_printed_and_stand_in_both_settings(clear: Any) -> None:
+def test_relaxed_limits_are_printed_and_stand_in_both_settings(clear: Any) -> None:
     assert "minimum_rows 1000 -> 569" in clear.stderr
-    assert clear.data["relaxed_limits"] == [{"name": "minimum_rows", "usual": 1000, "lowered": 569}]
+    assert clear.data["relaxed_limits"] == [{"name": "minimum_rows", "usual": 1000, "relaxed": 569}]
     for party in ("label-party", "feature-party"):
         assert "minimum_rows = 569" in (clear.folder / party / "party.toml").read_text()
 

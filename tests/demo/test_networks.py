@@ -67,11 +67,11 @@ def test_the_result_and_the_report_say_that_label_bearing_errors_went_back(encry
         assert text in page
 
 
-def test_the_floors_a_network_cannot_meet_on_few_rows_are_lowered_by_name(encrypted: Any) -> None:
-    lowered = [floor["name"] for floor in encrypted.data["relaxed_limits"]]
-    assert lowered == ["minimum_rows", "minimum_batch_rows", "maximum_rho"]
-    for name in lowered:
-        assert f"floor lowered in both party.toml: {name}" in encrypted.stderr
+def test_the_limits_a_network_cannot_meet_on_few_rows_are_relaxed_by_name(encrypted: Any) -> None:
+    relaxed = [limit["name"] for limit in encrypted.data["relaxed_limits"]]
+    assert relaxed == ["minimum_rows", "minimum_batch_rows", "maximum_rho"]
+    for name in relaxed:
+        assert f"limit relaxed in both parties' party.toml: {name}" in encrypted.stderr
         for party in ("label-party", "feature-party"):
             assert f"\n{name} = " in (encrypted.folder / party / "party.toml").read_text()
 
@@ -113,8 +113,8 @@ def test_every_table_is_trained_with_every_network(make: Callable[[], DividedTab
 
 @pytest.mark.parametrize("layout", ["features", "embeddings"])
 @pytest.mark.parametrize("top", ["linear", "mlp"])
-def test_a_large_table_is_trained_within_every_floor(layout: str, top: str) -> None:
-    assert agree(own_table(30_000), scheme="ckks", epochs=None, seed=0, layout=layout, top=top).floors == ()
+def test_a_large_table_is_trained_within_every_limit(layout: str, top: str) -> None:
+    assert agree(own_table(30_000), scheme="ckks", epochs=None, seed=0, layout=layout, top=top).relaxed_limits == ()
 
 
 def test_linear_over_features_is_what_it_was_before_there_was_a_choice() -> None:

@@ -174,16 +174,16 @@ def test_the_task_follows_from_the_labels(files: Files, labels: np.ndarray, task
     assert (table.task, table.classes) == (task, classes)
 
 
-def test_a_large_enough_table_is_trained_within_every_floor(files: Files) -> None:
+def test_a_large_enough_table_is_trained_within_every_limit(files: Files) -> None:
     many = dataclasses.replace(files, label=pl.concat([files.label] * 10), feature=pl.concat([files.feature] * 10))
     ids = pl.Series("customer", [f"{row}" for row in range(10 * ROWS)])
     many.label, many.feature = many.label.with_columns(ids), many.feature.with_columns(ids)
-    assert agree(many.table(), scheme="ckks", epochs=None, seed=0).floors == ()
+    assert agree(many.table(), scheme="ckks", epochs=None, seed=0).relaxed_limits == ()
 
 
-def test_a_small_table_lowers_floors_by_name(files: Files) -> None:
-    floors = agree(files.table(), scheme="ckks", epochs=None, seed=0).floors
-    assert [floor.name for floor in floors] == ["minimum_rows", "maximum_rho"]
+def test_a_small_table_relaxes_limits_by_name(files: Files) -> None:
+    limits = agree(files.table(), scheme="ckks", epochs=None, seed=0).relaxed_limits
+    assert [limit.name for limit in limits] == ["minimum_rows", "maximum_rho"]
 
 
 def test_a_file_that_is_not_there(files: Files, refused: Callable[..., Any]) -> None:

@@ -233,14 +233,14 @@ def test_the_report_tells_what_the_part_did(inverted: Any, shared: Any) -> None:
     assert "by round: " in (shared.folder / "report.html").read_text()
 
 
-def test_lowered_floors_are_printed_and_stand_in_each_clients_settings(compressed: Any) -> None:
-    for floor in compressed.data["relaxed_limits"]:
-        line = f"{floor['name']} {floor['usual']} -> {floor['lowered']}"
-        assert f"floor lowered in {floor['party']}'s party.toml: {line}" in compressed.stderr
-        settings = (compressed.folder / floor["party"] / "party.toml").read_text()
-        assert f"{floor['name']} = {floor['lowered']}" in settings
+def test_relaxed_limits_are_printed_and_stand_in_each_clients_settings(compressed: Any) -> None:
+    for limit in compressed.data["relaxed_limits"]:
+        line = f"{limit['name']} {limit['usual']} -> {limit['relaxed']}"
+        assert f"limit relaxed in {limit['party']}'s party.toml: {line}" in compressed.stderr
+        settings = (compressed.folder / limit["party"] / "party.toml").read_text()
+        assert f"{limit['name']} = {limit['relaxed']}" in settings
         assert 'schemes = ["updates"]' in settings
-    assert {floor["party"] for floor in compressed.data["relaxed_limits"]} == set(CLIENTS)
+    assert {limit["party"] for limit in compressed.data["relaxed_limits"]} == set(CLIENTS)
 
 
 def test_the_screen_is_at_most_80_columns_wide(each: Any) -> None:

@@ -3,7 +3,6 @@
 import contextlib
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -14,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from command_line import free_ports
 
 ENTRYPOINT = Path(__file__).parents[2] / "docker" / "entrypoint.sh"
 SECONDS = 60
@@ -23,14 +23,6 @@ def environment(folder: Path, **more: str) -> dict[str, str]:
     """What a container has: a PATH with the command on it, a home, and the entry point's own settings."""
     path = f"{Path(sys.executable).parent}:/usr/bin:/bin"
     return {"PATH": path, "HOME": str(folder.parent), "PARTY_FOLDER": str(folder), **more}
-
-
-def free_ports(count: int) -> list[int]:
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
 
 
 @contextlib.contextmanager

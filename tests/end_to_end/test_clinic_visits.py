@@ -13,7 +13,7 @@ import pytest
 from command_line import ROOT, free_ports, run, serving
 
 PAGE = (ROOT / "docs" / "protocols" / "rounds.md").read_text("utf-8")
-PARTIES = ("hub", "clinic-a", "clinic-b", "clinic-c")
+PARTIES = ("institute", "clinic-a", "clinic-b", "clinic-c")
 
 
 def block(containing: str) -> str:
@@ -26,7 +26,7 @@ def block(containing: str) -> str:
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     ports = dict(zip((f"7{n}0{m}" for n in "1345" for m in "12"), map(str, free_ports(8)), strict=True))
-    settings = {"hub": block('name = "hub"')}
+    settings = {"institute": block('name = "institute"')}
     for at, clinic in enumerate(PARTIES[1:], start=3):
         text = block('name = "clinic-a"').replace("clinic-a", clinic)
         settings[clinic] = text.replace("7301", f"7{at}01").replace("7302", f"7{at}02")
@@ -49,22 +49,22 @@ def majority(table: Path) -> float:
 
 
 def test_three_clinics_learn_more_than_the_majority_as_the_page_says(folder: Path) -> None:
-    assert "$ vfl job submit readmission.toml --party hub\n" in PAGE
+    assert "$ vfl job submit readmission.toml --party institute\n" in PAGE
     with ExitStack() as servers:
         for party in PARTIES:
             servers.enter_context(serving(folder, party))
-        job = run(folder, "job", "submit", "readmission.toml", "--party", "hub")["id"]
-        done = run(folder, "job", "watch", job, "--party", "hub")
+        job = run(folder, "job", "submit", "readmission.toml", "--party", "institute")["id"]
+        done = run(folder, "job", "watch", job, "--party", "institute")
         clinic = run(folder, "job", "watch", job, "--party", "clinic-b")
     assert done["state"] == clinic["state"] == "done"
     assert done["metrics"]["auc"] > 0.8
-    assert done["metrics"]["accuracy"] > majority(folder / "hub" / "held_out.csv") + 0.08
+    assert done["metrics"]["accuracy"] > majority(folder / "institute" / "held_out.csv") + 0.08
     for job_of in (done, clinic):
         codes = [notice["code"] for notice in job_of["notices"]]
         assert "replies_unlimited" in codes
         assert "loss_standstill" not in codes
     assert done["model_digest"] == clinic["model_digest"]
-    assert scaling(folder / "clinic-b" / "models" / job) == scaling(folder / "hub" / "models" / job)
+    assert scaling(folder / "clinic-b" / "models" / job) == scaling(folder / "institute" / "models" / job)
 
 
 def scaling(model: Path) -> dict[str, Any]:

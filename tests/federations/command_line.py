@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +33,9 @@ def free_ports(count: int) -> list[int]:
 
 
 @contextlib.contextmanager
-def serving(folder: Path, party: str) -> Iterator[None]:
-    server = subprocess.Popen([VFL, "party", "serve", party], cwd=folder, stdout=subprocess.PIPE, text=True)
+def serving(folder: Path, party: str, vfl: Sequence[str] = (VFL,)) -> Iterator[None]:
+    """The party's server; `vfl` is the command of another program than the installed one."""
+    server = subprocess.Popen([*vfl, "party", "serve", party], cwd=folder, stdout=subprocess.PIPE, text=True)
     overdue = threading.Timer(SECONDS, server.kill)
     overdue.start()
     try:

@@ -21,7 +21,7 @@ from vfl.kinds import read_spec_as
 from vfl.messages import Message, decode
 from vfl.spec.rounds import RoundsSpec
 
-HUB, CLIENTS = "hub", ("ada", "bob", "cyd")
+AGGREGATOR, CLIENTS = "hub", ("ada", "bob", "cyd")
 BOUND_SECONDS = 30.0
 SPEC = """
 [job]
@@ -140,7 +140,7 @@ class PlayedPeer:
         return msgspec.json.decode(answer.body, type=Reply).code
 
 
-def party(folder: Path, name: str, peers: Sequence[PlayedPeer], patience_seconds: float) -> Party:
+def party(folder: Path, name: str, peers: Sequence[PlayedPeer], timeout_seconds: float) -> Party:
     """A real one, with a table of two columns and a label."""
     folder.mkdir(exist_ok=True)
     values = np.random.default_rng(1).uniform(size=(120, 2))
@@ -148,7 +148,7 @@ def party(folder: Path, name: str, peers: Sequence[PlayedPeer], patience_seconds
     (folder / "table.csv").write_text("\n".join(lines))
     settings = PartySettings(
         name=name,
-        server=ServerSettings(peer_timeout_seconds=patience_seconds, jobs_per_peer=100),
+        server=ServerSettings(peer_timeout_seconds=timeout_seconds, jobs_per_peer=100),
         datasets={"table": DatasetSettings(path="table.csv", id="id")},
         acceptance=Acceptance(
             peers=tuple(peer.name for peer in peers), datasets=("table",), schemes=("updates",), minimum_rows=100

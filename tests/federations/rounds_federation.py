@@ -14,7 +14,7 @@ from vfl.setup import Setup, Table
 from vfl.spec.job import JobSpec
 from vfl.spec.rounds import RoundsSpec
 
-HUB = "hub"
+AGGREGATOR = "hub"
 SEED = hashlib.sha256(b"joint").digest()
 
 SPEC = """
@@ -89,7 +89,7 @@ def tables(job: RoundsSpec, rows_each: int = 60) -> dict[str, dict[str, Table]]:
     dealt: dict[str, dict[str, Table]] = {
         name: {"rows": take(rows_each + 7 * number)} for number, name in enumerate(job.roster.clients)
     }
-    dealt[HUB] = {use: take(200, labelled=use != "public") for use in job.tables_of(HUB)}
+    dealt[AGGREGATOR] = {use: take(200, labelled=use != "public") for use in job.tables_of(AGGREGATOR)}
     return dealt
 
 
@@ -102,14 +102,14 @@ def setups(job: RoundsSpec, saved: bytes = b"", rows_each: int = 60) -> dict[str
             dealt[party],
             SEED,
             hashlib.sha256(party.encode()).digest(),
-            saved=saved if party == HUB else b"",
+            saved=saved if party == AGGREGATOR else b"",
         )
         for party in job.parties
     }
 
 
 def roles(given: dict[str, Setup[RoundsSpec]]) -> dict[str, Flow[Outcome]]:
-    return {party: aggregator(setup) if party == HUB else client(setup) for party, setup in given.items()}
+    return {party: aggregator(setup) if party == AGGREGATOR else client(setup) for party, setup in given.items()}
 
 
 def run(job: RoundsSpec, saved: bytes = b"", rows_each: int = 60) -> Together[Outcome]:

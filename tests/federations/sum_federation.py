@@ -15,7 +15,7 @@ from vfl.secure_sum.aggregator import Collection
 from vfl.secure_sum.client import Member
 from vfl.secure_sum.terms import SumLog, SumResult, SumTerms, majority
 
-HUB = "hub"
+AGGREGATOR = "hub"
 SECONDS = 60.0
 Vector = NDArray[np.uint64]
 Change = Callable[[Message], Message]
@@ -49,12 +49,12 @@ def client(agreed: SumTerms, me: str, words: Vector, sums: int = 1) -> Flow[Mess
     """Gives the same words to so many sums."""
     over: Message | None = None
     for _ in range(sums):
-        task = over if isinstance(over, SumTask) else (yield from receive(SumTask, HUB))
-        over = yield from contribute(agreed, task, words, me, HUB)
+        task = over if isinstance(over, SumTask) else (yield from receive(SumTask, AGGREGATOR))
+        over = yield from contribute(agreed, task, words, me, AGGREGATOR)
     return over
 
 
-def hub(agreed: SumTerms, number: int = 1, seen: SumLog | None = None) -> Flow[SumResult]:
+def aggregator(agreed: SumTerms, number: int = 1, seen: SumLog | None = None) -> Flow[SumResult]:
     """Takes one sum and then ends the job, for those that were left out as well."""
     result = yield from sum_of(agreed, number, agreed.roster, SECONDS, seen)
     for each in agreed.roster:
@@ -91,7 +91,7 @@ def run(
     number: int = 1,
 ) -> Together[Any]:
     """One sum. `vanish` says after how many of its four messages a client goes, `change` how it changes them."""
-    roles: dict[str, Flow[Any]] = {HUB: hub(agreed, number, seen)}
+    roles: dict[str, Flow[Any]] = {AGGREGATOR: aggregator(agreed, number, seen)}
     for me in agreed.roster:
         flow = client(agreed, me, given[me])
         roles[me] = changing(flow, (change or {}).get(me, lambda message: message), (vanish or {}).get(me, 1 << 30))
@@ -104,7 +104,7 @@ class Group:
     def __init__(self, agreed: SumTerms, given: Mapping[str, Vector], number: int = 1) -> None:
         self.agreed, self.given = agreed, given
         task = SumTask(number, agreed.round, agreed.purpose)
-        self.members = {me: Member(agreed, task, me, HUB) for me in agreed.roster}
+        self.members = {me: Member(agreed, task, me, AGGREGATOR) for me in agreed.roster}
         self.side = Collection(agreed, number, SumLog())
         for me, member in self.members.items():
             self.side.take_key(me, member.key())

@@ -90,16 +90,16 @@ def training(*, scheme="ckks", batch=4096, seed=""):
         {"rounds": "secure_sum = true\n" + COMPRESSED, "shares": 'test_at = "clients"', "limit": "0.0"},
         {"network": "small_cnn", "hidden": "[8, 8, 16]", "shape": "[1, 8, 8]", "norm": "batch"},
     ],
-    ids=["averaging", "compressed", "backbone", "both", "sums", "pictures"],
+    ids=["averaging", "compressed", "backbone", "both", "sums", "images"],
 )
 def test_the_sizes_it_tells_come_true(given, tmp_path):
     told = federation(**given)
     forecast = check(told.spec).forecast
     assert forecast is not None
     traffic = simulate(setups(told, load_whole(told, tmp_path))).traffic
-    hub = told.spec.roster.aggregator
-    down = sum(line.payload_bytes for line in traffic if line.sender == hub)
-    up = sum(line.payload_bytes for line in traffic if line.sender != hub)
+    aggregator = told.spec.roster.aggregator
+    down = sum(line.payload_bytes for line in traffic if line.sender == aggregator)
+    up = sum(line.payload_bytes for line in traffic if line.sender != aggregator)
     assert up == pytest.approx(forecast.total_up, rel=0.05 if "secure_sum" in str(given) else 0.01)
     assert down == pytest.approx(forecast.total_down, rel=0.15 if "backbone" in str(given) else 0.01)
 
@@ -134,8 +134,8 @@ def test_it_tells_which_rows_themselves_leave():
     shared = 'parts = ["shared_data"]\n[rounds.shared_data]\nrule = "{}"'
     told = check(federation(shared.format("share"), shares="shared = 0.1").spec)
     (handed,) = (text for text in told.must_accept if "handed_out" in text)
-    hub = told.sides[0].parties[0]
-    assert handed.startswith(f'acceptance.handed_out of {hub}: "')
+    aggregator = told.sides[0].parties[0]
+    assert handed.startswith(f'acceptance.handed_out of {aggregator}: "')
     kept = check(federation(shared.format("feddu"), shares="shared = 0.1").spec)
     assert not any("handed_out" in text for text in kept.must_accept)
 

@@ -1,4 +1,4 @@
-"""A party agrees only within its own rules; each refusal names the rule, the number and the floor."""
+"""A party agrees only within its own rules; each refusal names the rule, the number and the limit."""
 
 from typing import Any
 
@@ -74,13 +74,13 @@ def test_rows_themselves_leave_only_where_the_data_set_is_named_for_it() -> None
         schemes=("updates",),
         handed_out=("shared-rows",),
     )
-    check_agreement(job, rounds.HUB, agreed)
+    check_agreement(job, rounds.AGGREGATOR, agreed)
     with pytest.raises(PolicyRefused, match=r"acceptance\.handed_out: the job hands the rows of 'shared-rows'"):
-        check_agreement(job, rounds.HUB, agreed.model_copy(update={"handed_out": ()}))
+        check_agreement(job, rounds.AGGREGATOR, agreed.model_copy(update={"handed_out": ()}))
 
 
 def test_a_job_whose_updates_are_read_is_not_one_of_sums() -> None:
-    client: dict[str, Any] = {"peers": (rounds.HUB,), "datasets": ("rows",)}
+    client: dict[str, Any] = {"peers": (rounds.AGGREGATOR,), "datasets": ("rows",)}
     job, summed = rounds.spec(clients=4), rounds.spec(clients=4, extra="secure_sum = true")
     check_agreement(job, "c0", Acceptance(**client, schemes=("updates",)))
     check_agreement(summed, "c0", Acceptance(**client, schemes=("sums",)))
@@ -88,26 +88,26 @@ def test_a_job_whose_updates_are_read_is_not_one_of_sums() -> None:
         check_agreement(job, "c0", Acceptance(**client, schemes=("sums",)))
 
 
-def test_a_default_policy_lowers_no_floor() -> None:
+def test_a_default_policy_relaxes_no_limit() -> None:
     assert check_plan(plan(spec(epochs=10), 2000), "bank", Acceptance()) == []
 
 
 @pytest.mark.parametrize(
-    ("changes", "rows", "rule", "number", "floor"),
+    ("changes", "rows", "rule", "number", "limit"),
     [
         ({}, 999, "minimum_rows", "999", "1000"),
         ({"batch_rows": 60}, 2000, "minimum_batch_rows", "40", "64"),
         ({"epochs": 100}, 2000, "maximum_rho", "0.25", "0.05"),
     ],
 )
-def test_a_number_below_its_floor_is_refused_and_a_lowered_floor_is_listed(
-    changes: dict[str, Any], rows: int, rule: str, number: str, floor: str
+def test_a_number_outside_its_limit_is_refused_and_a_relaxed_limit_is_listed(
+    changes: dict[str, Any], rows: int, rule: str, number: str, limit: str
 ) -> None:
     planned = plan(spec(**changes), rows)
     with pytest.raises(PolicyRefused) as refused:
         check_plan(planned, "bank", Acceptance())
     assert rule in str(refused.value)
     assert number in str(refused.value)
-    assert floor in str(refused.value)
-    lowered = check_plan(planned, "bank", Acceptance(minimum_rows=10, minimum_batch_rows=10, maximum_rho=1.0))
-    assert [line.split()[0] for line in lowered if line.startswith(rule)] == [rule]
+    assert limit in str(refused.value)
+    relaxed = check_plan(planned, "bank", Acceptance(minimum_rows=10, minimum_batch_rows=10, maximum_rho=1.0))
+    assert [line.split()[0] for line in relaxed if line.startswith(rule)] == [rule]

@@ -22,7 +22,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "party"
 
 
-def test_a_new_party_has_the_policy_floor_and_a_private_token(folder: Path) -> None:
+def test_a_new_party_has_the_default_limits_and_a_private_token(folder: Path) -> None:
     settings = load(folder)
     assert settings.name == "label-party"
     assert (settings.acceptance.minimum_rows, settings.acceptance.schemes) == (1000, ("ckks",))

@@ -3,11 +3,9 @@
 import contextlib
 import json
 import shutil
-import signal
 import subprocess
 import sys
 import sysconfig
-import threading
 import time
 from collections.abc import Iterator
 from filecmp import dircmp
@@ -16,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from command_line import free_ports
+from command_line import free_ports, serving
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("api", "parties", "vfl", "crypto")
@@ -112,23 +110,8 @@ class Federation:
                 return shown
         raise AssertionError(json.dumps(shown, indent=1))
 
-    @contextlib.contextmanager
-    def serving(self, party: str) -> Iterator[None]:
-        server = subprocess.Popen(
-            self.command("party", "serve", party), cwd=self.folder, stdout=subprocess.PIPE, text=True
-        )
-        overdue = threading.Timer(SECONDS, server.kill)
-        overdue.start()
-        try:
-            assert server.stdout is not None
-            assert "is ready" in server.stdout.readline()
-            yield
-            server.send_signal(signal.SIGTERM)
-            assert server.wait(SECONDS) == 0
-        finally:
-            overdue.cancel()
-            server.kill()
-            server.communicate(timeout=SECONDS)
+    def serving(self, party: str) -> contextlib.AbstractContextManager[None]:
+        return serving(self.folder, party, self.command())
 
 
 @pytest.fixture(scope="module")

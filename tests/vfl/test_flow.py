@@ -5,7 +5,7 @@ import pytest
 from vfl.errors import DeadlockError, RemoteProtocolError
 from vfl.flow import gather, receive, report, run_together, send
 from vfl.messages import RowsDigest, StepApplied
-from vfl.reports import Progress, RoundDone
+from vfl.reports import Remark, RoundDone
 
 
 def sender(to, *messages):
@@ -17,13 +17,13 @@ def sender(to, *messages):
 def test_roles_run_together_until_all_have_returned():
     def receiver():
         first = yield from receive(StepApplied, "a", step=1)
-        yield from report(Progress("one in"))
+        yield from report(Remark("one in"))
         second = yield from receive(StepApplied, "a", step=2)
         return first.step + second.step
 
     together = run_together({"b": receiver(), "a": sender("b", StepApplied(1), StepApplied(2))})
     assert together.results == {"a": "sent", "b": 3}
-    assert together.reports["b"] == [Progress("one in")]
+    assert together.reports["b"] == [Remark("one in")]
     assert str(together).splitlines() == ["a -> b: StepApplied (24 bytes)"] * 2
 
 

@@ -73,7 +73,7 @@ def decode_spec(data: bytes) -> JobSpec:
 
 
 def read_spec(text: str) -> JobSpec:
-    """A TOML document as a specification. Raises SpecError with the key and, for a slip, the nearest known one."""
+    """A TOML document as a specification. Raises SpecError with the key and, for a typo, the nearest known key."""
     try:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:

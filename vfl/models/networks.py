@@ -100,7 +100,7 @@ def _small_cnn(input_shape: tuple[int, ...], widths: tuple[int, ...], norm: str)
     if len(input_shape) != 3 or min(input_shape[1:]) < SMALLEST_SIDE:
         raise ImpossibleJob(
             f"network small_cnn cannot read rows of shape {input_shape}",
-            fix="It takes pictures, (channels, height, width), of at least "
+            fix="It takes images, (channels, height, width), of at least "
             f"{SMALLEST_SIDE} x {SMALLEST_SIDE} pixels; for other rows choose network mlp.",
         )
     channels, *side = input_shape

@@ -11,7 +11,7 @@ from vfl.spec.training import TrainingSpec
 DOUBLE, SINGLE = 8, 4
 """Bytes of a weight: training is in double precision, rounds are in single."""
 SMALLEST_SIDE, LARGE_SIDE = 4, 16
-"""Pixels below which a picture is not pooled, and from which the stem already halves it."""
+"""Pixels below which an image is not pooled, and from which the stem already halves it."""
 NORM_VALUES = {"none": 1, "batch": 4, "group": 2}
 """Per neuron beside its weights: an offset, or scale and offset, and the statistics of the rows seen."""
 
@@ -47,7 +47,7 @@ def bytes_of_rounds(spec: RoundsSpec) -> int:
 def weights_of(network: str, input_shape: tuple[int, ...], widths: tuple[int, ...], outputs: int, norm: str) -> int:
     """Values in the state of a network of rounds, to one counter for each layer with batch normalisation."""
     normed = (NORM_VALUES[norm] - 1) * sum(widths)
-    if network == "mlp" or len(input_shape) != 3:  # other shapes are refused where a picture is needed
+    if network == "mlp" or len(input_shape) != 3:  # other shapes are refused where an image is needed
         return _dense((math.prod(input_shape), *widths, outputs)) + normed
     channels, *side = input_shape
     convolutions = 0

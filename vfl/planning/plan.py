@@ -71,17 +71,25 @@ class TrainingPlan(Plan):
     """Whether the cap per key keeps it secret even from a label party that breaks the protocol (heuristic)."""
 
 
-class Forecast(msgspec.Struct, frozen=True):
-    """Sizes of a job of rounds in payload bytes: of one client, and of all together should every round run."""
+class ClientBytes(msgspec.Struct, frozen=True):
+    """Payload bytes of one client in a job of rounds, on average."""
 
-    parameters: int
     down: int
-    """To a client, each round it is chosen."""
+    """To the client, each round it is chosen."""
     up: int
     once_down: int
+    """To the client, once: a backbone, rows, keys of a first sum."""
     once_up: int
     published: int
+    """To the client, at the end."""
     stored: int
+    """What the client holds between rounds."""
+
+
+class Forecast(ClientBytes, frozen=True):
+    """The same, and the bytes of all clients together should every round run."""
+
+    parameters: int
     without_parts: dict[str, int]
     """`down` and `up` if the same job were federated averaging."""
     total_down: int

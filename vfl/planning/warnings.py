@@ -82,8 +82,8 @@ def _of_backbone(spec: RoundsSpec) -> Iterator[Notice]:
 
 
 def _of_shared_data(spec: RoundsSpec) -> Iterator[Notice]:
-    shared, everybody = spec.shared_data, spec.cohort == len(spec.roster.clients)
-    if shared is not None and shared.rule == "feddu" and shared.divergence == "cohort" and everybody:
+    shared, all_chosen = spec.shared_data, spec.cohort == len(spec.roster.clients)
+    if shared is not None and shared.rule == "feddu" and shared.divergence == "cohort" and all_chosen:
         text = (
             'rule = "feddu" never acts where every client is chosen in every round: its weight is then 0; set '
             'divergence = "clients", or choose fewer'

@@ -61,7 +61,7 @@ from vfl.planning.training import cut_width, opened_per_step, output_sums, prese
 from vfl.protocols.feature_side import FeatureSide
 from vfl.protocols.label_side import Floats, LabelSide
 from vfl.protocols.same_rows import agree_on_rows
-from vfl.reports import EpochDone, Outcome, Progress, StepDone
+from vfl.reports import EpochDone, Outcome, Remark, StepDone
 from vfl.schedule import Batch, blocks
 from vfl.setup import Setup
 from vfl.spec.sections import PartyId
@@ -109,7 +109,7 @@ def feature_party(setup: Setup[TrainingSpec]) -> Flow[Outcome]:
         if last_of_epoch:
             yield from report(EpochDone(epoch, setup.spec.train.epochs, side.state(), side.measures()))
 
-    yield from report(Progress("opening scores of the held-out rows for the label party"))
+    yield from report(Remark("opening scores of the held-out rows for the label party"))
     linear = not setup.spec.hidden
     for number, rows in enumerate(_evaluation_blocks(setup), 1):
         values = 0 if linear else len(rows) * setup.spec.outputs
@@ -195,7 +195,7 @@ def label_party(setup: Setup[TrainingSpec]) -> Flow[Outcome]:
         if last_of_epoch:
             yield from report(EpochDone(epoch, setup.spec.train.epochs, side.state(), side.top.measures()))
 
-    yield from report(Progress("evaluating on the held-out rows"))
+    yield from report(Remark("evaluating on the held-out rows"))
     scores = []
     for number, rows in enumerate(_evaluation_blocks(setup), 1):
         scored = len(rows) * setup.spec.outputs if setup.spec.hidden else 0

@@ -27,7 +27,7 @@ from dataclasses import replace
 from vfl.errors import LocalProtocolError, RemoteProtocolError, SecureSumFailed, TooFewReplies
 from vfl.flow import Flow, await_next, receive_any, report, send
 from vfl.horizontal.aggregator import MOST_ROWS, Aggregation, Counted
-from vfl.horizontal.client import Participation
+from vfl.horizontal.client import TRIES, Participation
 from vfl.horizontal.connected_clients import ConnectedClients
 from vfl.horizontal.input_scaling import (
     PURPOSE,
@@ -56,15 +56,13 @@ from vfl.messages import (
 )
 from vfl.notices import Notice
 from vfl.protocols.secure_sum import contribute, sum_of
-from vfl.reports import Outcome, Progress, Refused, RoundDone, Warned
+from vfl.reports import Outcome, Refused, Remark, RoundDone, Warned
 from vfl.secure_sum.terms import SumLog, SumResult, SumTerms
 from vfl.setup import Setup
 from vfl.spec.rounds import RoundsRole, RoundsSpec
 from vfl.spec.sections import PartyId
 
 TO_CLIENT = (RoundTask, SumTask, ColumnScaling, SharedRows, EvaluationTask, Published)
-TRIES = 3
-"""How often a round is tried (R0.4)."""
 MESSAGES_PER_REPLY = 64
 """How many messages of one client are looked at for its reply: late ones of earlier rounds may come first."""
 
@@ -111,15 +109,15 @@ def aggregator(setup: Setup[RoundsSpec]) -> Flow[Outcome]:
 
 
 def client(setup: Setup[RoundsSpec]) -> Flow[Outcome]:
-    hub = setup.only(RoundsRole.AGGREGATOR)
+    aggregator = setup.only(RoundsRole.AGGREGATOR)
     for use, table in setup.tables.items():
         check_fit(setup.spec, table, use)
-    yield from send(hub, ClientReady())  # who begins holds no backbone
-    side = Participation((yield from _scaled(setup, hub)))  # 0
+    yield from send(aggregator, ClientReady())  # who begins holds no backbone
+    side = Participation((yield from _scaled(setup, aggregator)))  # 0
     message: Message | None = None
     while True:
         if message is None:
-            message = yield from receive_any(TO_CLIENT, hub)
+            message = yield from receive_any(TO_CLIENT, aggregator)
         match message:
             case RoundTask() if side.spec.rounds.secure_sum:
                 side.train_for_sum(message)  # 3; 4 follows as a sum
@@ -127,14 +125,14 @@ def client(setup: Setup[RoundsSpec]) -> Flow[Outcome]:
                 message = None
             case RoundTask():
                 reply = side.reply_to(message)  # 3
-                yield from send(hub, reply)  # 4
+                yield from send(aggregator, reply)  # 4
                 yield from report(RoundDone(message.round, side.spec.rounds.rounds, side.stored(), side.measures))
                 message = None
             case SumTask():
                 answer, task, message = side.answer(message), message, None
                 if answer is not None:
                     terms, words = answer
-                    message = yield from contribute(terms, task, words, setup.me, hub)
+                    message = yield from contribute(terms, task, words, setup.me, aggregator)
             case EvaluationTask():
                 side.measure(message)
                 message = None
@@ -165,20 +163,20 @@ def _begun(setup: Setup[RoundsSpec], present: ConnectedClients) -> Flow[Aggregat
     return Aggregation(replace(setup, scaling=scaling), counted)
 
 
-def _scaled(setup: Setup[RoundsSpec], hub: PartyId) -> Flow[Setup[RoundsSpec]]:
+def _scaled(setup: Setup[RoundsSpec], aggregator: PartyId) -> Flow[Setup[RoundsSpec]]:
     """A client's setup with the scaling of its columns: where none is agreed, it adds its sums and waits to be told."""
     spec, message, asked = setup.spec, None, 0
     while spec.pools_columns:
-        message = message or (yield from receive_any(TO_CLIENT, hub))
+        message = message or (yield from receive_any(TO_CLIENT, aggregator))
         match message:
             case ColumnScaling():
                 return replace(setup, scaling=read_scaling(spec, message))
             case SumTask(round=0, purpose=purpose) if purpose == PURPOSE and asked < TRIES:
                 task, asked = message, asked + 1
                 terms = pooled(spec, 0, PURPOSE, words_for(spec))
-                message = yield from contribute(terms, task, words_of(setup.table.columns), setup.me, hub)
+                message = yield from contribute(terms, task, words_of(setup.table.columns), setup.me, aggregator)
             case other:
-                raise RemoteProtocolError(f"{hub} sent {other.kind()} before it said how columns are scaled")
+                raise RemoteProtocolError(f"{aggregator} sent {other.kind()} before it said how columns are scaled")
     return setup
 
 
@@ -208,7 +206,7 @@ def _pool(side: Aggregation, number: int, clients: list[PartyId], present: Conne
             result = yield from _sum(side.spec, side.counted, terms, clients, present, SumLog())
             on_sum(number, result.words)
         except SecureSumFailed as error:  # a round can do without
-            yield from report(Progress(f"{query.purpose} of round {number} are not known: {error}"))
+            yield from report(Remark(f"{query.purpose} of round {number} are not known: {error}"))
 
 
 def _evaluate(side: Aggregation, clients: list[PartyId], present: ConnectedClients) -> Flow[dict[str, float]]:
@@ -220,7 +218,7 @@ def _evaluate(side: Aggregation, clients: list[PartyId], present: ConnectedClien
     try:
         result = yield from _sum(side.spec, side.counted, terms, clients, present, SumLog())
     except SecureSumFailed as error:
-        yield from report(Progress(f"round {side.round} is not measured: {error}"))
+        yield from report(Remark(f"round {side.round} is not measured: {error}"))
         return {}
     return evaluation_of(side.spec, result.words)
 
@@ -244,7 +242,7 @@ def _sum_before(
         except SecureSumFailed as error:
             if tries == TRIES:
                 raise
-            yield from report(Progress(f"{terms.purpose}: {error}; it is tried again"))
+            yield from report(Remark(f"{terms.purpose}: {error}; it is tried again"))
             yield from _await_clients(spec, present, spec.rounds.deadline_seconds)
     raise LocalProtocolError("a sum was not tried")
 
@@ -319,13 +317,13 @@ class _Collected:
         try:
             result = yield from _sum(side.spec, side.counted, terms, chosen, present, seen)
         except SecureSumFailed as error:
-            yield from report(Progress(str(error)))
+            yield from report(Remark(str(error)))
             return
         finally:
             self.slowest = seen.seconds
         summed = layout.read(result.words, len(result.contributors), self._received, bounds, seed)
         if summed is None:
-            yield from report(Progress(f"the sum of round {self._task.round} names no rows: somebody spoilt it"))
+            yield from report(Remark(f"the sum of round {self._task.round} names no rows: somebody spoilt it"))
             return
         side.bounds = next_bounds(summed, len(result.contributors))
         self.mean.add(summed.parameters, summed.rows)

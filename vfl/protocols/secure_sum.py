@@ -85,46 +85,46 @@ def sum_of(
     return side.opened()  # 8
 
 
-def contribute(terms: SumTerms, task: SumTask, words: Words, me: PartyId, hub: PartyId) -> Flow[Message | None]:
+def contribute(terms: SumTerms, task: SumTask, words: Words, me: PartyId, aggregator: PartyId) -> Flow[Message | None]:
     """A client's side, once it has got `task`: give `words`, taken modulo 2^W, to the sum.
 
     Returns None when its part is done, or the message by which the aggregator has gone on without it.
     Raises RemoteProtocolError for a request that would show more than the sum over `terms.threshold` clients or more.
     """
-    member = Member(terms, task, me, hub)
-    yield from send(hub, member.key())  # 1
-    keys = yield from _due(PairKeys, task, hub)
+    member = Member(terms, task, me, aggregator)
+    yield from send(aggregator, member.key())  # 1
+    keys = yield from _due(PairKeys, task, aggregator)
     if not isinstance(keys, PairKeys):
         return keys
-    yield from send(hub, member.deal(keys))  # 3
-    boxes = yield from _due(SealedShares, task, hub)
+    yield from send(aggregator, member.deal(keys))  # 3
+    boxes = yield from _due(SealedShares, task, aggregator)
     if not isinstance(boxes, SealedShares):
         return boxes
     reply = member.mask(boxes, words)
     for refused in member.refused:
         yield from report(refused)
-    yield from send(hub, reply)  # 5
-    arrived = yield from _due(UnmaskTask, task, hub)
+    yield from send(aggregator, reply)  # 5
+    arrived = yield from _due(UnmaskTask, task, aggregator)
     if not isinstance(arrived, UnmaskTask):
         return arrived
-    yield from send(hub, member.unmask(arrived))  # 7
+    yield from send(aggregator, member.unmask(arrived))  # 7
     return None
 
 
-def _due(kind: type[Down], task: SumTask, hub: PartyId) -> Flow[Down | Message]:
+def _due(kind: type[Down], task: SumTask, aggregator: PartyId) -> Flow[Down | Message]:
     """The message of this kind and sum, or one from outside the sum, by which the aggregator has gone on.
 
     Raises RemoteProtocolError for any other message of a sum: out of turn, twice, or of another sum.
     """
-    delivery = yield Receive(hub)
+    delivery = yield Receive(aggregator)
     message = delivery.message if delivery is not None else None
     if message is None:
-        raise RemoteProtocolError(f"{hub} left in the middle of secure sum {task.sum}")
+        raise RemoteProtocolError(f"{aggregator} left in the middle of secure sum {task.sum}")
     if isinstance(message, PairKeys | SealedShares | UnmaskTask) and not (
         isinstance(message, kind) and message.sum == task.sum
     ):
         sent = f"{message.kind()} of sum {message.sum}"
-        raise RemoteProtocolError(f"{hub} sent {sent} where {kind.kind()} of sum {task.sum} was due")
+        raise RemoteProtocolError(f"{aggregator} sent {sent} where {kind.kind()} of sum {task.sum} was due")
     return message
 
 

@@ -24,7 +24,7 @@ from vfl.models.polynomial import Numbers, floats
 from vfl.protocols.feature_side import FeatureSide
 from vfl.protocols.label_side import Floats, LabelSide
 from vfl.protocols.same_rows import agree_on_rows
-from vfl.reports import EpochDone, Outcome, Progress, StepDone
+from vfl.reports import EpochDone, Outcome, Remark, StepDone
 from vfl.setup import Setup
 from vfl.spec.sections import PartyId
 from vfl.spec.training import TrainingRole, TrainingSpec
@@ -67,7 +67,7 @@ def label_party(setup: Setup[TrainingSpec]) -> Flow[Outcome]:
         if last_of_epoch:
             yield from report(EpochDone(epoch, setup.spec.train.epochs, side.state(), side.top.measures()))
 
-    yield from report(Progress("evaluating on the held-out rows"))
+    yield from report(Remark("evaluating on the held-out rows"))
     held_out = yield from gather(EvaluationRows, features)  # 5
     embedding = _joined(setup, {party: message.values for party, message in held_out.items()}, len(setup.test_rows))
     return side.outcome(side.top.scores(embedding, side.own[setup.test_rows]), {})

@@ -20,8 +20,9 @@ from vfl.spec.sections import PartyId
 class Member:
     """Raises RemoteProtocolError, naming the aggregator, for a task that is not of these terms."""
 
-    def __init__(self, terms: SumTerms, task: SumTask, me: PartyId, hub: PartyId) -> None:
-        self._terms, self._number, self._me, self._hub = replace(terms, numbers=task.numbers), task.sum, me, hub
+    def __init__(self, terms: SumTerms, task: SumTask, me: PartyId, aggregator: PartyId) -> None:
+        self._terms, self._number = replace(terms, numbers=task.numbers), task.sum
+        self._me, self._aggregator = me, aggregator
         if (task.round, task.purpose) != (terms.round, terms.purpose) or not 0 <= task.sum <= LARGEST_NUMBER:
             raise self._broken(f"asks for {task.purpose!r} of round {task.round}, due is {terms.purpose!r}")
         self._masking, self._sealing, self._seed = fresh_private_key(), fresh_private_key(), fresh_private_key()
@@ -56,7 +57,7 @@ class Member:
         """This client's words modulo 2^W under its own mask and one with each member whose box came."""
         if words.shape != (self._terms.words,):
             raise ValueError(f"{words.shape} words where {self._terms.words} are agreed")
-        boxes = by_name(message.boxes, self._hub)
+        boxes = by_name(message.boxes, self._aggregator)
         self._sharers = frozenset(boxes) | {self._me}
         if self._me in boxes or not self._sharers <= set(self._keys.members):
             raise self._broken("passed on shares of a client that is no peer in this sum")
@@ -127,4 +128,4 @@ class Member:
         return b"".join(share_digest(self._keys, kind, share) for kind, share in shares) == digests
 
     def _broken(self, what: str) -> RemoteProtocolError:
-        return RemoteProtocolError(f"{self._hub}, in secure sum {self._number}, {what}")
+        return RemoteProtocolError(f"{self._aggregator}, in secure sum {self._number}, {what}")

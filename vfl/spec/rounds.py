@@ -63,14 +63,14 @@ class RoundsSpec(JobSpec, frozen=True, kw_only=True):
             self._check_evaluation()
 
     def _check_data(self) -> None:
-        hub = self.roster.aggregator
+        aggregator = self.roster.aggregator
         require(
-            set(self.data) | {hub} == set(self.parties),
+            set(self.data) | {aggregator} == set(self.parties),
             f"[data.*] must name every client of the roster and nobody outside it: {', '.join(self.parties)}",
         )
         for party, brought in self.data.items():
             others = (brought.validation, brought.public, brought.shared, brought.first)
-            if party == hub:
+            if party == aggregator:
                 require(not brought.dataset, f"data.{party}.dataset is a client's; the aggregator names test ...")
             else:
                 require(bool(brought.dataset), f"data.{party}.dataset is missing: a client brings rows")
@@ -80,10 +80,10 @@ class RoundsSpec(JobSpec, frozen=True, kw_only=True):
 
     def _check_evaluation(self) -> None:
         """Without test rows at the aggregator the clients' are summed (R0.9)."""
-        hub = self.roster.aggregator
         require(
             all(self.data[client].test for client in self.roster.clients),
-            f"no test rows: name them once, [data.{hub}] test, or at every client, and only sums over clients are read",
+            f"no test rows: name them once, [data.{self.roster.aggregator}] test, or at every client, "
+            "and only sums over clients are read",
         )
         require(self.cohort >= 3, "without test rows at the aggregator at least three clients are chosen per round")
 

@@ -75,7 +75,7 @@ class RoundsModel(Section, frozen=True, kw_only=True):
         )
         require(
             bool(self.ranges) or len(self.input_shape) == 1,
-            "model.input_range is missing: pictures have an agreed one, such as [0.0, 255.0]; only columns of a "
+            "model.input_range is missing: images have an agreed one, such as [0.0, 255.0]; only columns of a "
             "table are scaled by pooled means and deviations",
         )
 

@@ -18,7 +18,7 @@ from api.demo.rounds.tables import (
     DealtTable,
     deal_digits,
 )
-from api.demo.training.agreement import MINIMUM_ROWS
+from api.demo.training.agreement import MINIMUM_ROWS, RelaxedLimit
 from parties.wire.control import joint_seed
 from vfl.kinds import read_spec_as
 from vfl.spec.rounds import RoundsSpec
@@ -28,36 +28,33 @@ ROUND_SECONDS = 120
 
 
 @dataclass(frozen=True)
-class LoweredFloor:
-    """A rule one party loosens for this job."""
+class PartyLimit(RelaxedLimit):
+    """A limit that one party alone relaxes."""
 
     party: str
-    name: str
-    usual: int
-    lowered: int
 
     def __str__(self) -> str:
-        return f"floor lowered in {self.party}'s party.toml: {self.name} {self.usual} -> {self.lowered}"
+        return f"limit relaxed in {self.party}'s party.toml: {super().__str__()}"
 
 
 @dataclass(frozen=True)
 class RoundsAgreement:
-    """The specification as text and as parsed, who brings which rows, and the floors they lower for it."""
+    """The specification as text and as parsed, who brings which rows, and the limits they relax for it."""
 
     mode: Mode
     text: str
     spec: RoundsSpec
     table: DealtTable
-    floors: tuple[LoweredFloor, ...]
+    relaxed_limits: tuple[PartyLimit, ...]
 
     def folder_of(self, party: str) -> PartyFolder:
         """A client knows the aggregator alone."""
-        lowered = {floor.name: floor.lowered for floor in self.floors if floor.party == party}
+        relaxed = {limit.name: limit.relaxed for limit in self.relaxed_limits if limit.party == party}
         acceptance: dict[str, Any] = {
             "datasets": list(self.table.files[party]),
             "schemes": [self.spec.disclosure],
             "fixed_seed": True,
-            **lowered,
+            **relaxed,
         }
         return PartyFolder(party, self.spec.peers_of(party), self.table.files[party], ID, acceptance)
 
@@ -78,10 +75,10 @@ def agree_on_rounds(mode: Mode, *, rounds: int | None, seed: int) -> RoundsAgree
     spec = read_spec_as(RoundsSpec, text)
     table = deal_digits(joint_seed(spec, {}), mode.shares, mode.known)
     rows = {client: table.files[client][ROWS].height for client in CLIENTS}
-    floors = tuple(
-        LoweredFloor(client, "minimum_rows", MINIMUM_ROWS, own) for client, own in rows.items() if own < MINIMUM_ROWS
+    limits = tuple(
+        PartyLimit("minimum_rows", MINIMUM_ROWS, own, client) for client, own in rows.items() if own < MINIMUM_ROWS
     )
-    return RoundsAgreement(mode, text, spec, table, floors)
+    return RoundsAgreement(mode, text, spec, table, limits)
 
 
 def _text(mode: Mode, seed: int) -> str:

@@ -81,9 +81,9 @@ MODES: dict[str, Mode] = {
         shares={"test": 0.2},
         story=(
             "Three clients, each without some of the ten digits, two of them chosen in each round. A client finds "
-            "pictures of the digits it lacks in the model it receives and trains on them beside its own; the "
-            "aggregator finds pictures in each client's model and trains the mean on them. No picture travels, real or "
-            "found. At the end each client measures on its own rows how near found pictures come to them. With so few "
+            "images of the digits it lacks in the model it receives and trains on them beside its own; the "
+            "aggregator finds images in each client's model and trains the mean on them. No image travels, real or "
+            "found. At the end each client measures on its own rows how near found images come to them. With so few "
             "clients on digits averaging alone does about as well; where it does not is in the benchmarks."
         ),
         trained="clients and aggregator, with found rows",

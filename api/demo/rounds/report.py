@@ -107,9 +107,9 @@ def render(result: JsonObject, specification: str) -> str:
         "counted": "messages",
         "seen_note": "Messages of all clients together, at most.",
         "not_protected": result["not_protected"],
-        "floors": [
-            f"{floor['party']}, {floor['name']}: usually {floor['usual']}, here {floor['lowered']}"
-            for floor in result["relaxed_limits"]
+        "relaxed_limits": [
+            f"{limit['party']}, {limit['name']}: usually {limit['usual']}, here {limit['relaxed']}"
+            for limit in result["relaxed_limits"]
         ],
         "operations": {},
         "notices": [f"aggregator, {notice['kind']}: {notice['text']}" for notice in result["notices"]],

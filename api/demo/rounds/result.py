@@ -40,14 +40,14 @@ def rounds_result(
     seconds: float,
 ) -> JsonObject:
     """From every party's view of the finished job; the fields are listed in docs/cli.md."""
-    agreement, hub = demonstration.agreement, jobs[AGGREGATOR]
-    mode, spec, series = agreement.mode, agreement.spec, hub["series"]
+    agreement, aggregator = demonstration.agreement, jobs[AGGREGATOR]
+    mode, spec, series = agreement.mode, agreement.spec, aggregator["series"]
     sent, received = series["bytes_sent"], series["bytes_received"]
     accuracy = {
-        "federated": hub["metrics"][mode.federated],
+        "federated": aggregator["metrics"][mode.federated],
         **({"plain_averaging": beside.averaging[-1]} if beside.averaging else {}),
         **beside.accuracy,
-        **_models(hub["metrics"]),
+        **_models(aggregator["metrics"]),
     }
     tested = agreement.table.files[AGGREGATOR]["test"].height
     return {
@@ -65,15 +65,15 @@ def rounds_result(
             for name, value in accuracy.items()
         },
         "bytes": {
-            "aggregator_sent": _sent(hub),
+            "aggregator_sent": _sent(aggregator),
             "clients_sent": sum(_sent(jobs[client]) for client in CLIENTS),
             "per_round": [round(out + back) for out, back in zip(sent, received, strict=True)],
             "whole_model": beside.whole_model,
         },
-        "metrics": hub["metrics"],
-        "seconds": {"total": round(seconds, 3), "training": round(hub["seconds"]["training"], 3)},
+        "metrics": aggregator["metrics"],
+        "seconds": {"total": round(seconds, 3), "training": round(aggregator["seconds"]["training"], 3)},
         "messages": _messages(jobs),
-        "reveals": hub["reveals"],
+        "reveals": aggregator["reveals"],
         "model_digest": {party: jobs[party]["model_digest"] for party in PARTIES},
         "processes": processes,
         "curves": [
@@ -84,7 +84,7 @@ def rounds_result(
         ],
         "averaging": list(beside.averaging),
         "part": {
-            "by_round": _of_part(hub),
+            "by_round": _of_part(aggregator),
             "clients": {
                 client: {
                     "metrics": jobs[client]["metrics"],
@@ -99,8 +99,8 @@ def rounds_result(
             for party in PARTIES
             for dataset, frame in agreement.table.files[party].items()
         ],
-        "notices": hub["notices"],
-        "relaxed_limits": [asdict(floor) for floor in agreement.floors],
+        "notices": aggregator["notices"],
+        "relaxed_limits": [asdict(limit) for limit in agreement.relaxed_limits],
         "not_protected": [*ROUNDS.unprotected(spec, {}), ONE_MACHINE],
         "machine": {
             "system": f"{platform.system()} {platform.machine()}",
@@ -108,7 +108,7 @@ def rounds_result(
             "python": platform.python_version(),
             **{package: version(package) for package in ("torch", "numpy")},
         },
-        "job": hub["id"],
+        "job": aggregator["id"],
         "folder": str(demonstration.folder),
     }
 

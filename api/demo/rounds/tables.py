@@ -39,7 +39,7 @@ class DealtTable:
 
 
 def deal_digits(seed: bytes, shares: Mapping[str, float], known: int) -> DealtTable:
-    """1,797 pictures of 8 x 8 pixels: `shares` of them are the aggregator's, the rest its clients' by digit.
+    """1,797 images of 8 x 8 pixels: `shares` of them are the aggregator's, the rest its clients' by digit.
 
     Of its `first` rows the aggregator keeps those of the first `known` digits; the clients get the others.
     """

@@ -1,4 +1,4 @@
-"""The job the two parties of the demonstration run, and the policy floors both lower for it by name."""
+"""The job the two parties of the demonstration run, and the limits of their policy that both relax for it."""
 
 import json
 import math
@@ -17,7 +17,7 @@ from vfl.spec.training import Bottom, TrainingSpec
 
 MINIMUM_ROWS = 1000
 MAXIMUM_RHO = 0.05
-"""The policy floor of party_settings.md, which every party.toml starts from."""
+"""The limits of party_settings.md, which every party.toml starts from."""
 
 LARGEST_BATCH = 4096
 DEADLINE_SECONDS = 3600
@@ -25,26 +25,26 @@ TEST_SHARE = 0.2
 
 
 @dataclass(frozen=True)
-class Floor:
-    """A rule both parties loosen for this job."""
+class RelaxedLimit:
+    """A limit of a party's policy that it relaxes for this job."""
 
     name: str
     """The key under [acceptance] in party.toml."""
     usual: float
-    lowered: float
+    relaxed: float
 
     def __str__(self) -> str:
-        return f"{self.name} {self.usual:g} -> {self.lowered:g}"
+        return f"{self.name} {self.usual:g} -> {self.relaxed:g}"
 
 
 @dataclass(frozen=True)
-class Agreement:
+class TrainingAgreement:
     """The specification as text and as parsed, what it will do, and what it asks of both policies."""
 
     text: str
     spec: TrainingSpec
     plan: TrainingPlan
-    floors: tuple[Floor, ...]
+    relaxed_limits: tuple[RelaxedLimit, ...]
 
     @property
     def acceptance(self) -> dict[str, Any]:
@@ -53,7 +53,7 @@ class Agreement:
             "datasets": [DATASET],
             "schemes": [self.spec.encryption.scheme],
             "fixed_seed": True,
-            **{floor.name: floor.lowered for floor in self.floors},
+            **{limit.name: limit.relaxed for limit in self.relaxed_limits},
         }
 
 
@@ -62,7 +62,7 @@ class Demonstration:
     """What was agreed, and where it is kept."""
 
     table: DividedTable
-    agreement: Agreement
+    agreement: TrainingAgreement
     seed: int
     folder: Path
 
@@ -75,7 +75,7 @@ def agree(
     seed: int,
     layout: str = "features",
     top: str = "linear",
-) -> Agreement:
+) -> TrainingAgreement:
     """The job for a table. Raises ImpossibleJob when no run could satisfy it, or encryption would protect nothing."""
     training = table.training_of(layout, top) or _training_for(table, layout, top)
     if epochs:
@@ -91,11 +91,11 @@ def agree(
             fix="Bring more rows, take fewer --epochs"
             + (", or train --top linear." if top == "mlp" else ", or train in clear with --scheme none."),
         )
-    return Agreement(text, spec, expected, _floors(expected))
+    return TrainingAgreement(text, spec, expected, _relaxed_limits(expected))
 
 
 def _training_for(table: DividedTable, layout: str, top: str) -> Training:
-    """How a table of unknown origin is trained: the smallest batch that meets every floor, where the rows allow it."""
+    """How a table of unknown origin is trained: the smallest batch within every limit, where the rows allow it."""
     training = Training(epochs=10, batch_rows=1, rate=0.1, momentum=0.5)
     if layout == "embeddings" or top == "mlp":
         bottom = Bottom(hidden=(16,), out=6) if layout == "embeddings" else None
@@ -109,15 +109,15 @@ def _training_for(table: DividedTable, layout: str, top: str) -> Training:
     return replace(training, batch_rows=max(1, math.ceil(training_rows / batches)))
 
 
-def _floors(expected: Plan) -> tuple[Floor, ...]:
-    floors = []
+def _relaxed_limits(expected: Plan) -> tuple[RelaxedLimit, ...]:
+    limits = []
     if expected.rows < MINIMUM_ROWS:
-        floors.append(Floor("minimum_rows", MINIMUM_ROWS, expected.rows))
+        limits.append(RelaxedLimit("minimum_rows", MINIMUM_ROWS, expected.rows))
     if expected.smallest_batch < expected.minimum_batch:
-        floors.append(Floor("minimum_batch_rows", expected.minimum_batch, expected.smallest_batch))
+        limits.append(RelaxedLimit("minimum_batch_rows", expected.minimum_batch, expected.smallest_batch))
     if expected.rho > MAXIMUM_RHO:
-        floors.append(Floor("maximum_rho", MAXIMUM_RHO, math.ceil(1000 * expected.rho) / 1000))
-    return tuple(floors)
+        limits.append(RelaxedLimit("maximum_rho", MAXIMUM_RHO, math.ceil(1000 * expected.rho) / 1000))
+    return tuple(limits)
 
 
 def _text(table: DividedTable, training: Training, scheme: str, seed: int) -> str:

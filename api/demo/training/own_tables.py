@@ -10,7 +10,7 @@ from api.demo.training.agreement import agree
 from api.demo.training.tables import DATASET, FEATURE_PARTY, LABEL_PARTY, DividedTable
 from parties.errors import LabelInFeatureFile
 from parties.settings import DatasetSettings
-from parties.tables.datasets import Table, load, task_of
+from parties.tables.datasets import LoadedTable, load, task_of
 from parties.tables.labels import FEWEST_CLASSES
 from parties.tables.row_ids import oddities, what_differs
 from parties.tables.table_files import TableFile, open_table
@@ -71,7 +71,7 @@ def _whole(file: TableFile, id_column: str) -> pl.DataFrame:
     return rows.frame.vstack(rows.frame.clear(rows.blank)) if rows.blank else rows.frame
 
 
-def _checked(table: DividedTable, paths: dict[str, Path]) -> Table:
+def _checked(table: DividedTable, paths: dict[str, Path]) -> LoadedTable:
     """Both files loaded as the parties will load them, and compared; answers the label party's."""
     spec = agree(table, scheme="none", epochs=None, seed=0).spec
     # How many classes there are is told from the labels.

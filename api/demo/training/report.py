@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 
-from api.agreement import brought
+from api.agreement import data_by_party
 from api.client import JsonObject
 from api.demo.training.curves import EpochPoint
 from api.demo.training.tables import LABEL_PARTY
@@ -110,9 +110,9 @@ def render(result: JsonObject, specification: str) -> str:
         "counted": "values",
         "seen_note": "",
         "not_protected": result["not_protected"],
-        "floors": [
-            f"{floor['name']}: usually {floor['usual']:g}, here {floor['lowered']:g}"
-            for floor in result["relaxed_limits"]
+        "relaxed_limits": [
+            f"{limit['name']}: usually {limit['usual']:g}, here {limit['relaxed']:g}"
+            for limit in result["relaxed_limits"]
         ],
         "operations": result["he_operations"],
         "notices": [f"{party}, {notice['kind']}: {notice['text']}" for party, notice in notices_by_party(result)],
@@ -129,7 +129,11 @@ def render(result: JsonObject, specification: str) -> str:
 def agreed(specification: str) -> JsonObject:
     """What the section of the agreement shows, from the job's TOML text."""
     spec = msgspec.to_builtins(read_spec(specification))
-    return {"purpose": spec["job"]["purpose"], "brought": list(brought(spec)), "specification": specification}
+    return {
+        "purpose": spec["job"]["purpose"],
+        "data_by_party": list(data_by_party(spec)),
+        "specification": specification,
+    }
 
 
 def of_machine(result: JsonObject) -> list[tuple[str, str]]:

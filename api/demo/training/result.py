@@ -71,7 +71,7 @@ def result_data(
         "processes": processes,
         "curves": [{key: _defined(value) for key, value in asdict(point).items()} for point in points],
         "notices": {name: jobs[party]["notices"] for party, name in PARTIES.items()},
-        "relaxed_limits": [asdict(floor) for floor in agreement.floors],
+        "relaxed_limits": [asdict(limit) for limit in agreement.relaxed_limits],
         "not_protected": not_protected(demonstration),
         "machine": {
             "system": f"{platform.system()} {platform.machine()}",

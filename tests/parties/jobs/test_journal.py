@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from parties.errors import StorageFailed
-from parties.jobs.journal import Ending, Journal, result_of
+from parties.jobs.journal import Journal, StoredEnd, result_of
 from parties.storage.database import DATABASE_FILE, Job, Store, now
 from parties.storage.ledger import Ledger
 from parties.storage.models import ModelStore
@@ -128,7 +128,7 @@ def test_an_end_that_cannot_be_stored_is_tried_again_until_it_is(tmp_path: Path,
     with pytest.raises(StorageFailed, match="cannot be written"):
         store.record("job", "progress", "news")
     closed = threading.Event()
-    ending = Ending("failed", "no room", None, {}, {})
+    ending = StoredEnd("failed", "no room", None, {}, {})
     Journal(a_job(), store, ModelStore(tmp_path), ledger).close_in_time(ending, closed.set)
     assert stored(store).state == "running"
     assert not closed.is_set()

@@ -69,8 +69,8 @@ bank = {dataset = "table", label = "y"}
 telco = {dataset = "other", columns = ["a"]}
 """,
 )
-HUB_SHARE, OWN_SHARE = b"h" * 32, b"o" * 32
-AGREEMENT = Agreement(OWN_SHARE, commitment_to(HUB_SHARE), b"")
+COORDINATOR_SHARE, OWN_SHARE = b"h" * 32, b"o" * 32
+AGREEMENT = Agreement(OWN_SHARE, commitment_to(COORDINATOR_SHARE), b"")
 STATES = [state for state in State if state not in {State.GONE, State.DONE}]
 ATTEMPT = 5
 FAILURE = Failure("worker_vanished", "its worker died", side="ada")
@@ -92,9 +92,9 @@ def peer(name: str, state: State) -> Peer:
 
 
 def word(kind: str, spec: JobSpec) -> Control:
-    shares = dict.fromkeys(spec.parties, OWN_SHARE) | {spec.coordinator: HUB_SHARE}
+    shares = dict.fromkeys(spec.parties, OWN_SHARE) | {spec.coordinator: COORDINATOR_SHARE}
     words = (
-        Proposal(spec.encoded(), commitment_to(HUB_SHARE)),
+        Proposal(spec.encoded(), commitment_to(COORDINATOR_SHARE)),
         Acceptance(OWN_SHARE),
         Refusal("policy_refused", "no", ""),
         Begin(shares),
@@ -128,8 +128,8 @@ class Heard:
             self.standing = Standing({self.sender: peer(self.sender, state)}, returned=state is State.RETURNED)
 
     def hear(self, kind: str) -> Actions:
-        hub = self.standing.peers[self.sender]
-        attempt = hub.next_run if kind == "Begin" else ATTEMPT
+        aggregator = self.standing.peers[self.sender]
+        attempt = aggregator.next_run if kind == "Begin" else ATTEMPT
         return self.side.hear(self.standing, self.sender, word(kind, self.spec), attempt)
 
     def state_after(self, actions: Actions) -> State:
@@ -249,7 +249,7 @@ def test_the_last_who_agrees_lets_the_run_begin() -> None:
 
 def test_who_agrees_late_is_begun_with_the_shares_of_the_others_after_its_attempt_is_stored() -> None:
     spec = rounds_spec()
-    begun = {"hub": HUB_SHARE, "ada": OWN_SHARE, "bob": OWN_SHARE}
+    begun = {"hub": COORDINATOR_SHARE, "ada": OWN_SHARE, "bob": OWN_SHARE}
     standing = Standing({name: peer(name, State.LIVE) for name in spec.peers_of("hub")}, begun=begun)
     standing = standing.having("cyd", state=PeerState.ASKED)
     actions = Coordinator(spec, "hub", AGREEMENT).hear(standing, "cyd", Acceptance(OWN_SHARE), NEGOTIATION)

@@ -13,7 +13,7 @@ import pytest
 from parties.errors import UnknownColumn, WorkerVanished
 from parties.simulation.driver import ClientProcess, simulate
 from parties.simulation.specification import Partition, Simulation, load_whole, read_federation, setups
-from parties.simulation.synthetic_images import pictures
+from parties.simulation.synthetic_images import synthetic_images
 from vfl.errors import ImpossibleJob, InvalidData, SpecConflict, SpecError
 from vfl.flow import run_together
 from vfl.kinds import flow_of
@@ -126,7 +126,7 @@ def test_a_process_that_dies_is_named_with_its_clients():
     clients = [setup for party, setup in given().items() if party != "aggregator"]
     with ClientProcess() as process:
         process.begin(clients)
-        assert process.answer("client-01").letters
+        assert process.answer("client-01").outgoing
         os.kill(process.pid, signal.SIGKILL)
         with pytest.raises(
             WorkerVanished, match=r"clients client-01, client-02, client-03 and 9 more was ended by signal 9"
@@ -140,7 +140,7 @@ def test_of_the_environment_simulated_clients_have_the_numeric_variables_alone(m
     clients = [setup for party, setup in given().items() if party != "aggregator"]
     with ClientProcess() as process:
         process.begin(clients[:1])
-        assert process.answer("client-01").letters
+        assert process.answer("client-01").outgoing
         seen = Path(f"/proc/{process.pid}/environ").read_bytes().split(b"\0")
     assert b"OPENBLAS_CORETYPE=Haswell" in seen
     assert not any(b"canary" in line for line in seen)
@@ -238,9 +238,9 @@ def test_columns_of_a_bundled_table_are_chosen_by_name():
 
 
 def test_pictures_come_from_the_seed_alone():
-    one, same = pictures(b"a", 40, (1, 8, 8), 4), pictures(b"a", 40, (1, 8, 8), 4)
+    one, same = synthetic_images(b"a", 40, (1, 8, 8), 4), synthetic_images(b"a", 40, (1, 8, 8), 4)
     assert np.array_equal(one.pixels, same.pixels)
-    assert not np.array_equal(one.pixels, pictures(b"b", 40, (1, 8, 8), 4).pixels)
+    assert not np.array_equal(one.pixels, synthetic_images(b"b", 40, (1, 8, 8), 4).pixels)
     assert np.bincount(one.labels.astype(int)).tolist() == [10, 10, 10, 10]
     assert one.pixels.min() >= 0
     assert one.pixels.max() <= 1
@@ -253,8 +253,8 @@ def test_pictures_come_from_the_seed_alone():
         ('dataset = "digits"\nclients = 0', SpecError, "simulation.clients must lie in 1"),
         ('dataset = "digits"\nclient = 3', SpecError, "unknown field `client`"),
         ('dataset = "digits"\nclients = 3\ntest = 1.0', SpecError, "leave no rows to clients"),
-        ('dataset = "pictures"\nclients = 3', SpecError, "simulation.rows is needed for pictures"),
-        ('dataset = "pictures"\nclients = 3\nrows = 99', ImpossibleJob, "cannot be drawn in shape"),
+        ('dataset = "synthetic_images"\nclients = 3', SpecError, "simulation.rows is needed for synthetic_images"),
+        ('dataset = "synthetic_images"\nclients = 3\nrows = 99', ImpossibleJob, "cannot be generated in shape"),
         ('dataset = "mnist"\nclients = 3', SpecError, "no file beside the specification"),
     ],
 )

@@ -30,21 +30,23 @@ from parties.errors import (
 )
 from parties.settings import DatasetSettings
 from parties.tables import datasets
-from parties.tables.datasets import Table, ids_digest
+from parties.tables.datasets import LoadedTable, ids_digest
 from parties.tables.table_files import reading
 from vfl.errors import InvalidData
 from vfl.kinds import read_spec_as
 from vfl.spec.rounds import RoundsSpec
 from vfl.spec.training import TrainingSpec
 
-Load = Callable[..., Table]
+Load = Callable[..., LoadedTable]
 
 LABEL_FILE = "id,a,b,y\n007,1,2.5,0\n8,3,-4e-1,1\n9, 5 ,6,1\n"
 
 
 @pytest.fixture
 def load(tmp_path: Path) -> Load:
-    def loaded(text: str = LABEL_FILE, *, task: str = "binary", me: str = "bank", dataset: str = "table") -> Table:
+    def loaded(
+        text: str = LABEL_FILE, *, task: str = "binary", me: str = "bank", dataset: str = "table"
+    ) -> LoadedTable:
         (tmp_path / "table.csv").write_text(text)
         spec = read_spec_as(
             TrainingSpec,

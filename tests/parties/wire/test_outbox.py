@@ -1,4 +1,4 @@
-"""A courier brings the same bytes again until they are received, and says who was not there when time is up."""
+"""An outbox sends the same bytes again until they are received, and says who was not there when time is up."""
 
 import threading
 from collections.abc import Callable, Sequence
@@ -38,9 +38,9 @@ def reply(status: int, **fields: object) -> Answer:
     )
 
 
-def send(peer: Peer, bodies: list[bytes], patience_seconds: float = 5.0) -> tuple[Outbox, "Failures"]:
+def send(peer: Peer, bodies: list[bytes], timeout_seconds: float = 5.0) -> tuple[Outbox, "Failures"]:
     failures = Failures()
-    outbox = Outbox("b", peer, patience_seconds, failures)
+    outbox = Outbox("b", peer, timeout_seconds, failures)
     lane = Outgoing("job", bytes(32), 1, "a", "b")
     outbox.put([envelope for body in bodies for envelope in lane.seal("Kind", body)])
     return outbox, failures
@@ -108,7 +108,7 @@ def test_a_peer_that_stays_away_is_named_when_time_is_up() -> None:
     def answer(_number: int, _envelopes: list[Envelope]) -> Answer:
         raise TransportFailedError("connection refused")
 
-    outbox, failures = send(Peer(answer), [b"one"], patience_seconds=0.1)
+    outbox, failures = send(Peer(answer), [b"one"], timeout_seconds=0.1)
     assert failures.came.wait(BOUND)
     outbox.close()
     job, error = failures.errors[0]

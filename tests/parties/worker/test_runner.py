@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from parties.worker.frames import Delivered, FrameReader, FrameWriter, FromWorker, Sent
+from parties.worker.frames import Delivered, FrameReader, FrameWriter, FromWorker, OutgoingMessage
 from parties.worker.mailbox import LIMIT_BYTES
 from parties.worker.runner import MOST_MESSAGES, Inboxes, run
 from vfl.errors import RemoteProtocolError
@@ -15,14 +15,14 @@ from vfl.flow import Delivery, Flow, Receive, Send, send
 from vfl.messages import ClientReady, encode
 from vfl.spec.sections import PartyId
 
-HUB, CLIENT, OTHER = "hub", "client", "other"
+AGGREGATOR, CLIENT, OTHER = "hub", "client", "other"
 LONG, SHORT = 30.0, 0.02
 
 
 @pytest.fixture
 def inboxes() -> Inboxes:
-    """Of a role that can do without its clients and not without the hub."""
-    return Inboxes((HUB, CLIENT, OTHER), frozenset({HUB}))
+    """Of a role that can do without its clients and not without the aggregator."""
+    return Inboxes((AGGREGATOR, CLIENT, OTHER), frozenset({AGGREGATOR}))
 
 
 def ready(sender: PartyId, backbone: bytes = b"") -> Delivered:
@@ -106,9 +106,9 @@ def test_whoever_waits_for_a_peer_that_starts_afresh_is_answered(inboxes: Inboxe
 
 def test_a_role_that_waits_already_when_a_peer_it_needs_begins_waits_on(inboxes: Inboxes) -> None:
     for number in range(50):  # the role may wait before or after
-        with taking(inboxes, HUB, None) as came:
-            inboxes.start_afresh(HUB)
-            inboxes.put(ready(HUB, b"%d" % number))
+        with taking(inboxes, AGGREGATOR, None) as came:
+            inboxes.start_afresh(AGGREGATOR)
+            inboxes.put(ready(AGGREGATOR, b"%d" % number))
         assert came[0].message == ClientReady(b"%d" % number)
 
 
@@ -146,12 +146,12 @@ def test_large_messages_of_a_client_lie_unread_a_few_at_a_time(inboxes: Inboxes)
 
 
 def test_an_indispensable_peer_is_slowed_down_instead(inboxes: Inboxes) -> None:
-    inboxes.put(Delivered(HUB, "RoundTask", memoryview(bytes(LIMIT_BYTES))))
-    puts = threading.Thread(target=inboxes.put, args=(ready(HUB),))
+    inboxes.put(Delivered(AGGREGATOR, "RoundTask", memoryview(bytes(LIMIT_BYTES))))
+    puts = threading.Thread(target=inboxes.put, args=(ready(AGGREGATOR),))
     puts.start()
-    assert inboxes.take(HUB, LONG).unreadable
+    assert inboxes.take(AGGREGATOR, LONG).unreadable
     puts.join(LONG)
-    assert inboxes.take(HUB, LONG).message == ClientReady()
+    assert inboxes.take(AGGREGATOR, LONG).message == ClientReady()
 
 
 def asking(peer: PartyId) -> Flow[list[int]]:
@@ -168,7 +168,7 @@ def test_sending_answers_with_the_bytes_that_travel(inboxes: Inboxes) -> None:
     assert run(asking(CLIENT), inboxes, pipe) == [len(body)] * 2
     for _ in range(2):
         frame = frames.read()
-        assert isinstance(frame, Sent)
+        assert isinstance(frame, OutgoingMessage)
         assert (frame.to, frame.kind, bytes(frame.body)) == (CLIENT, "ClientReady", body)
     inboxes.leave(OTHER)
     assert run(asking(OTHER), inboxes, pipe) == [0, 0]

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from rounds_federation import HUB, roles, run, setups, spec
+from rounds_federation import AGGREGATOR, roles, run, setups, spec
 from safetensors.torch import load
 
 from vfl.errors import RemoteProtocolError
@@ -86,7 +86,7 @@ def test_rounds_in_which_all_hold_the_backbone_carry_a_twentieth_of_whole_model_
     wide: dict[str, Any] = {"hidden": (256, 128), "tables": ("test", "public"), "rounds": 2}
     ours, whole = run(job(**wide)), run(spec(**wide))
     for direction in ("bytes_sent", "bytes_received"):
-        assert ours.results[HUB].series[direction][1] <= 0.05 * whole.results[HUB].series[direction][1]
+        assert ours.results[AGGREGATOR].series[direction][1] <= 0.05 * whole.results[AGGREGATOR].series[direction][1]
 
 
 def test_a_reply_never_holds_a_backbone_and_names_its_digest():
@@ -110,23 +110,23 @@ def test_what_a_client_keeps_is_the_second_model_it_trained():
     state = load(together.results["c1"].state)
     backbone = rebuild(job(), backbone_of(together))
     assert all(torch.equal(state[name], values) for name, values in parameters_of(backbone).items())
-    decoder = cut(first_model(given[HUB]), "features").decoder
+    decoder = cut(first_model(given[AGGREGATOR]), "features").decoder
     load_parameters(decoder, {name: state[name] for name in parameters_of(decoder)})
-    tests = examples_of(job(), given[HUB].tables["test"], "test")
+    tests = examples_of(job(), given[AGGREGATOR].tables["test"], "test")
     assert tests.labels is not None
     found = evaluate(decoder, features(backbone, tests.inputs), tests.labels, regression=False)
-    assert together.results[HUB].metrics["second_model_after"] == found.correct / found.rows
+    assert together.results[AGGREGATOR].metrics["second_model_after"] == found.correct / found.rows
 
 
 def replies(together) -> list[float]:
-    return [fact.measures["replies"] for fact in together.reports[HUB] if isinstance(fact, RoundDone)]
+    return [fact.measures["replies"] for fact in together.reports[AGGREGATOR] if isinstance(fact, RoundDone)]
 
 
 # Clients that come late, leave, or lose what they held
 
 
 def late_by(setup: Setup[RoundsSpec], seconds: float) -> Flow[Outcome]:
-    yield Receive(HUB, seconds)
+    yield Receive(AGGREGATOR, seconds)
     return (yield from client(setup))
 
 
@@ -137,7 +137,7 @@ def back_after(setup: Setup[RoundsSpec], tasks: int, seconds: float) -> Flow[Out
         effect = role.send(answer)
         answer = yield effect
         tasks -= isinstance(effect, Receive) and isinstance(getattr(answer, "message", None), RoundTask)
-    yield Receive(HUB, seconds)
+    yield Receive(AGGREGATOR, seconds)
     return (yield from client(setup))
 
 
@@ -215,7 +215,7 @@ def test_a_client_says_what_it_holds_when_it_greets():
 def test_identity_and_copy_are_decoder_only_averaging_bit_for_bit(cut_at, norm):
     this = job(terms='derive = "identity"\ncarry_back = "copy"', cut=cut_at, norm=norm, tables=("test", "first"))
     given = setups(this)
-    whole = first_model(given[HUB])
+    whole = first_model(given[AGGREGATOR])
     backbone, decoder = cut(whole, cut_at).backbone, cut(whole, cut_at).decoder
     weights = parameters_of(decoder)
     for number in (1, 2, 3):
@@ -236,7 +236,7 @@ def test_identity_and_copy_are_decoder_only_averaging_bit_for_bit(cut_at, norm):
             )
             mean.add(parameters_of(decoder), rows.rows)
         weights = mean.mean()
-    kept = load(run(this).results[HUB].state)
+    kept = load(run(this).results[AGGREGATOR].state)
     expected = parameters_of(backbone) | weights
     assert kept.keys() == expected.keys()
     assert all(torch.equal(kept[name], values) for name, values in expected.items())
@@ -248,12 +248,12 @@ def test_a_run_continued_from_a_saved_state_equals_the_uninterrupted_one(derive)
         rounds=4, per_round=2, terms=f'derive = "{derive}"\ncarry_each_round = true', norm="batch", cut="hidden1"
     )
     whole = run(this)
-    states = (fact.state for fact in whole.reports[HUB] if isinstance(fact, RoundDone))
+    states = (fact.state for fact in whole.reports[AGGREGATOR] if isinstance(fact, RoundDone))
     continued = run(this, saved=next(itertools.islice(states, 1, None)))
     # the clients are fresh and hold nothing: they are sent the backbone again, all else is the same
-    assert continued.results[HUB].state == whole.results[HUB].state
-    assert continued.results[HUB].metrics == whole.results[HUB].metrics
-    assert continued.results[HUB].series["accuracy"] == whole.results[HUB].series["accuracy"]
+    assert continued.results[AGGREGATOR].state == whole.results[AGGREGATOR].state
+    assert continued.results[AGGREGATOR].metrics == whole.results[AGGREGATOR].metrics
+    assert continued.results[AGGREGATOR].series["accuracy"] == whole.results[AGGREGATOR].series["accuracy"]
     assert continued.results["c0"].state == whole.results["c0"].state
 
 
@@ -261,11 +261,11 @@ def test_a_run_continued_from_a_saved_state_equals_the_uninterrupted_one(derive)
 
 
 def metrics_of(this: RoundsSpec) -> dict[str, float]:
-    return run(this).results[HUB].metrics
+    return run(this).results[AGGREGATOR].metrics
 
 
 def test_the_report_has_the_three_models_their_gains_and_the_emulator_gap():
-    outcome = run(job()).results[HUB]
+    outcome = run(job()).results[AGGREGATOR]
     found = outcome.metrics
     assert found["first_model_gain"] == found["first_model_after"] - found["first_model_before"]
     assert found["second_model_gain"] == found["second_model_after"] - found["second_model_before"]
@@ -287,22 +287,24 @@ def test_the_report_has_the_three_models_their_gains_and_the_emulator_gap():
 
 def test_the_model_that_is_kept_is_the_first_one_with_another_decoder():
     this = job()
-    kept, first = load(run(this).results[HUB].state), parameters_of(first_model(setups(this)[HUB]))
+    kept, first = load(run(this).results[AGGREGATOR].state), parameters_of(first_model(setups(this)[AGGREGATOR]))
     assert kept.keys() == first.keys()
     assert all(torch.equal(kept[name], first[name]) == (not name.startswith("head")) for name in first)
 
 
 def with_public(this: RoundsSpec, columns) -> dict[str, Setup[RoundsSpec]]:
     given = setups(this)
-    given[HUB] = replace(given[HUB], tables={**given[HUB].tables, "public": Table(bytes(32), columns)})
+    given[AGGREGATOR] = replace(
+        given[AGGREGATOR], tables={**given[AGGREGATOR].tables, "public": Table(bytes(32), columns)}
+    )
     return given
 
 
 def test_public_rows_of_the_wrong_domain_make_best_keep_the_old_decoder_and_say_so():
     this = job(terms='derive = "student"', hidden=(48, 24), tables=ALL_TABLES)
     noise = np.random.default_rng(0).choice([0.0, 16.0], size=(200, 64), p=[0.98, 0.02])
-    outcome = run_together(roles(with_public(this, noise))).results[HUB]
-    first = parameters_of(first_model(setups(this)[HUB]))
+    outcome = run_together(roles(with_public(this, noise))).results[AGGREGATOR]
+    first = parameters_of(first_model(setups(this)[AGGREGATOR]))
     assert all(torch.equal(values, first[name]) for name, values in load(outcome.state).items())
     assert outcome.metrics["first_model_gain"] == 0
     assert any("no decoder beats the old one on the validation rows" in notice.text for notice in outcome.notices)
@@ -310,15 +312,15 @@ def test_public_rows_of_the_wrong_domain_make_best_keep_the_old_decoder_and_say_
 
 def test_best_keeps_what_does_best_on_the_validation_rows_not_on_the_test_rows():
     this = job()
-    kept = load(run(this).results[HUB].state)
+    kept = load(run(this).results[AGGREGATOR].state)
     for rule in ("copy", "delta", "distil"):
-        other = load(run(job(terms=f'derive = "student"\ncarry_back = "{rule}"')).results[HUB].state)
-        validation = examples_of(this, setups(this)[HUB].tables["validation"], "validation")
+        other = load(run(job(terms=f'derive = "student"\ncarry_back = "{rule}"')).results[AGGREGATOR].state)
+        validation = examples_of(this, setups(this)[AGGREGATOR].tables["validation"], "validation")
         assert correct(this, kept, validation) >= correct(this, other, validation)
 
 
 def correct(this: RoundsSpec, state, rows) -> float:
-    module = first_model(setups(this)[HUB])
+    module = first_model(setups(this)[AGGREGATOR])
     load_parameters(module, state)
     return evaluate(module, rows.inputs, rows.labels, regression=False).correct
 
@@ -333,9 +335,9 @@ def test_without_validation_rows_best_distils_and_without_public_ones_it_copies(
 
 
 def test_delta_moves_the_first_decoder_by_a_share_of_what_the_second_learnt():
-    start = parameters_of(first_model(setups(job())[HUB]))
+    start = parameters_of(first_model(setups(job())[AGGREGATOR]))
     copy, half = (
-        load(run(job(terms=f'derive = "quantise"\ncarry_back = {rule}')).results[HUB].state)
+        load(run(job(terms=f'derive = "quantise"\ncarry_back = {rule}')).results[AGGREGATOR].state)
         for rule in ('"copy"', '"delta"\ndelta_scale = 0.5')
     )
     middle = (start["head.weight"] + copy["head.weight"]) / 2
@@ -343,7 +345,7 @@ def test_delta_moves_the_first_decoder_by_a_share_of_what_the_second_learnt():
 
 
 def test_the_first_model_can_be_measured_after_every_round():
-    outcome = run(job(terms='derive = "student"\ncarry_each_round = true')).results[HUB]
+    outcome = run(job(terms='derive = "student"\ncarry_each_round = true')).results[AGGREGATOR]
     assert len(outcome.series["first_model_accuracy"]) == 3
     assert outcome.series["first_model_accuracy"][-1] == outcome.metrics["first_model_after"]
 
@@ -352,10 +354,10 @@ def test_a_student_without_translator_trains_a_decoder_of_its_own_width_and_is_d
     narrow = job(terms='derive = "student"\ntranslator = false\ncarry_back = "distil"')
     together = run(narrow)
     assert load(together.results["c0"].state)["head.weight"].shape == (10, 16)
-    assert load(together.results[HUB].state)["head.weight"].shape == (10, 24)
+    assert load(together.results[AGGREGATOR].state)["head.weight"].shape == (10, 24)
     with_it = run(job(terms='derive = "student"\ncarry_back = "distil"'))
-    assert together.results[HUB].metrics["second_model_before"] == pytest.approx(
-        with_it.results[HUB].metrics["second_model_before"], abs=0.011
+    assert together.results[AGGREGATOR].metrics["second_model_before"] == pytest.approx(
+        with_it.results[AGGREGATOR].metrics["second_model_before"], abs=0.011
     )  # the translator is folded into the decoder
 
 
@@ -373,7 +375,10 @@ def test_with_preserve_a_client_returns_the_rows_of_classes_it_lacks_as_it_got_t
     this = job(clients=1, rounds=1, terms='derive = "identity"\npreserve = true\ncarry_back = "copy"')
     given = setups(this)
     given["c0"] = only_classes(given["c0"], {0, 1, 2})
-    kept, start = load(run_together(roles(given)).results[HUB].state), parameters_of(first_model(given[HUB]))
+    kept, start = (
+        load(run_together(roles(given)).results[AGGREGATOR].state),
+        parameters_of(first_model(given[AGGREGATOR])),
+    )
     for name in ("head.weight", "head.bias"):
         assert torch.equal(kept[name][3:], start[name][3:])
         assert not torch.equal(kept[name][:3], start[name][:3])
@@ -382,6 +387,8 @@ def test_with_preserve_a_client_returns_the_rows_of_classes_it_lacks_as_it_got_t
 def test_with_debias_no_direction_of_the_last_layer_is_common_to_all_classes():
     this = job(terms='derive = "identity"\ndebias = true\ncarry_back = "copy"')
     together = run(this)
-    assert load(together.results[HUB].state)["head.weight"].mean(0).abs().max() < 1e-7
+    assert load(together.results[AGGREGATOR].state)["head.weight"].mean(0).abs().max() < 1e-7
     plain = metrics_of(job(terms='derive = "identity"\ncarry_back = "copy"'))
-    assert together.results[HUB].metrics["first_model_after"] == pytest.approx(plain["first_model_after"], abs=0.011)
+    assert together.results[AGGREGATOR].metrics["first_model_after"] == pytest.approx(
+        plain["first_model_after"], abs=0.011
+    )

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from rounds_federation import HUB, setups, spec
+from rounds_federation import AGGREGATOR, setups, spec
 
 from vfl.codecs import InvalidBody
 from vfl.errors import ImpossibleJob, InvalidData
@@ -34,11 +34,11 @@ def job(terms: str = "", *, hidden=(48, 24, 24, 24), cut_at="features", norm="no
 
 
 def first_of(this: RoundsSpec) -> ModelSplit:
-    return cut(first_model(setups(this)[HUB]), second.terms_of(this).cut)
+    return cut(first_model(setups(this)[AGGREGATOR]), second.terms_of(this).cut)
 
 
 def public_of(this: RoundsSpec) -> torch.Tensor:
-    return examples_of(this, setups(this)[HUB].tables["public"], "public").inputs
+    return examples_of(this, setups(this)[AGGREGATOR].tables["public"], "public").inputs
 
 
 def derived(this: RoundsSpec, public: torch.Tensor | None = None):
@@ -213,12 +213,12 @@ def test_too_few_public_rows_are_refused():
         derive(job(), first_of(job()), public_of(job())[:9], SEED)
 
 
-# Pictures
+# Images
 
 
-PICTURES = """
+IMAGES = """
 spec_version = 1
-job = {{name = "pictures", protocol = "rounds", task = "multiclass", classes = 10}}
+job = {{name = "images", protocol = "rounds", task = "multiclass", classes = 10}}
 roster = {{aggregator = "hub", clients = ["c0", "c1", "c2"]}}
 data = {{hub = {{test = "t", public = "p"}}, c0 = {{dataset = "r"}}, c1 = {{dataset = "r"}}, c2 = {{dataset = "r"}}}}
 train = {{batch_rows = 32}}
@@ -239,8 +239,8 @@ rank = 4
 """
 
 
-def pictures(terms: str, norm: str = "none") -> RoundsSpec:
-    return read_spec_as(RoundsSpec, PICTURES.format(terms=terms, norm=norm))
+def images(terms: str, norm: str = "none") -> RoundsSpec:
+    return read_spec_as(RoundsSpec, IMAGES.format(terms=terms, norm=norm))
 
 
 @pytest.mark.parametrize(
@@ -249,7 +249,7 @@ def pictures(terms: str, norm: str = "none") -> RoundsSpec:
 )
 def test_every_derivation_works_on_convolutions_cut_at_any_block(derive_by, cut_at, norm):
     layers = "layers = 1\n" if derive_by == "layers" else ""
-    this = pictures(f'cut = "{cut_at}"\nderive = "{derive_by}"\n{layers}', norm)
+    this = images(f'cut = "{cut_at}"\nderive = "{derive_by}"\n{layers}', norm)
     whole = network_of(this, SEED)
     first, rows = cut(whole, cut_at), torch.rand(40, 1, 8, 8, generator=torch.Generator().manual_seed(2))
     made = derive(this, first, rows, SEED)
@@ -258,7 +258,7 @@ def test_every_derivation_works_on_convolutions_cut_at_any_block(derive_by, cut_
 
 
 def test_a_convolution_of_low_rank_is_that_of_its_matrix_of_outputs_by_the_rest():
-    this = pictures('cut = "features"\nderive = "low_rank"')
+    this = images('cut = "features"\nderive = "low_rank"')
     first = cut(network_of(this, SEED), "features")
     state = parameters_of(second.rebuild(this, derive(this, first, None, SEED).body))
     down, up = (state[f"block2.conv.{name}.weight"].flatten(1) for name in ("down", "up"))
@@ -268,15 +268,15 @@ def test_a_convolution_of_low_rank_is_that_of_its_matrix_of_outputs_by_the_rest(
 
 
 def test_a_student_of_another_picture_size_is_refused_with_a_way_out():
-    this = pictures('cut = "block2"\nstudent_hidden = [4, 2, 1]')
+    this = images('cut = "block2"\nstudent_hidden = [4, 2, 1]')
     with pytest.raises(ImpossibleJob, match="pixels") as raised:
         derive(this, cut(network_of(this, SEED), "block2"), torch.rand(20, 1, 8, 8), SEED)
     assert "student_hidden" in raised.value.fix
 
 
 def test_multiply_adds_count_every_pixel_of_a_convolution():
-    module = network_of(pictures('cut = "features"'), SEED)
-    stem, block1, block2 = (9 * 6 * 64, 9 * 6 * 8 * 64, 9 * 8 * 8 * 16)  # block1 halves the picture behind its filters
+    module = network_of(images('cut = "features"'), SEED)
+    stem, block1, block2 = (9 * 6 * 64, 9 * 6 * 8 * 64, 9 * 8 * 8 * 16)  # block1 halves the image behind its filters
     assert multiply_adds(cut(module, "block2").backbone, (1, 8, 8)) == stem + block1 + block2
 
 

@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 import pytest
 import torch
-from rounds_federation import HUB, roles, run, setups, spec
+from rounds_federation import AGGREGATOR, roles, run, setups, spec
 from safetensors.torch import load
 from sklearn.datasets import load_digits
 
@@ -51,11 +51,13 @@ def turned_digits(this: RoundsSpec, seed: int) -> dict[str, Setup[RoundsSpec]]:
     dealt = np.array_split(np.arange(start, len(labels)), len(this.roster.clients))
     joint = hashlib.sha256(b"%d" % seed).digest()
     parts = dict(zip(this.roster.clients, dealt, strict=True))
-    tables = {name: {"rows": Table(bytes(32), turned[at], labels[at])} for name, at in parts.items()} | {HUB: own}
+    tables = {name: {"rows": Table(bytes(32), turned[at], labels[at])} for name, at in parts.items()} | {
+        AGGREGATOR: own
+    }
     dealt_to = {party: replace(setup, tables=tables[party], joint_seed=joint) for party, setup in given.items()}
-    trained = save_parameters(parameters_of(first_model(dealt_to[HUB])))
+    trained = save_parameters(parameters_of(first_model(dealt_to[AGGREGATOR])))
     del own["first"]
-    return dealt_to | {HUB: replace(dealt_to[HUB], tables=own, first_model=trained)}
+    return dealt_to | {AGGREGATOR: replace(dealt_to[AGGREGATOR], tables=own, first_model=trained)}
 
 
 def test_three_seeds_keep_nine_tenths_of_the_gain_of_decoder_averaging_with_an_eighth_of_the_backbone():
@@ -67,7 +69,7 @@ def test_three_seeds_keep_nine_tenths_of_the_gain_of_decoder_averaging_with_an_e
             aligned = f'derive = "{derive}"\nalign_epochs = 60\nalign_rate = 0.003\n{terms}'
             this = job(aligned, clients=5, rounds=6, hidden=(512, 512))
             parties = {party: replace(setup, spec=this) for party, setup in given.items()}
-            found[derive] = run_together(roles(parties)).results[HUB].metrics
+            found[derive] = run_together(roles(parties)).results[AGGREGATOR].metrics
         bound = found["identity"]["second_model_after"] - found["identity"]["first_model_before"]
         assert bound > 0.5
         for derive, shares in kept.items():
@@ -107,7 +109,7 @@ def test_a_codec_that_loses_nothing_is_the_absence_of_compressed_sync():
     terms = 'derive = "student"\nstudent_hidden = [24]\nalign_epochs = 2'
     neutral = run(job(terms, extra='[rounds.compressed_sync]\ncodec = "none"', **COMPRESSED))
     absent = run(job(terms, hidden=COMPRESSED["hidden"]))
-    assert neutral.results[HUB].state == absent.results[HUB].state
+    assert neutral.results[AGGREGATOR].state == absent.results[AGGREGATOR].state
     assert all(neutral.results[name].state == absent.results[name].state for name in ("c0", "c1", "c2"))
     backbones = [{task.backbone for task in messages(one, RoundTask)} for one in (neutral, absent)]
     assert backbones[0] == backbones[1]
@@ -118,11 +120,11 @@ def test_every_derivation_goes_on_from_a_saved_state_beside_compressed_sync(deri
     terms = f'derive = "{derive}"\nrank = 8\nalign_epochs = 2\ndebias = true'
     this = job(terms, rounds=3, others=["compressed_sync"], hidden=(96, 64, 64), norm="batch")
     whole = run(this)
-    states = (fact.state for fact in whole.reports[HUB] if isinstance(fact, RoundDone))
+    states = (fact.state for fact in whole.reports[AGGREGATOR] if isinstance(fact, RoundDone))
     continued = run(this, saved=next(states))
-    assert continued.results[HUB].state == whole.results[HUB].state
-    assert continued.results[HUB].metrics == whole.results[HUB].metrics
-    kept = load(whole.results[HUB].state)
+    assert continued.results[AGGREGATOR].state == whole.results[AGGREGATOR].state
+    assert continued.results[AGGREGATOR].metrics == whole.results[AGGREGATOR].metrics
+    kept = load(whole.results[AGGREGATOR].state)
     assert all(bool(torch.isfinite(values).all()) for values in kept.values())
 
 
@@ -136,25 +138,25 @@ def test_beside_secure_sums_a_backbone_is_sent_once_to_whoever_trained_with_it()
     together, open_to_all = run(secure), run(plain)
     assert [bool(task.backbone) for task in messages(together, RoundTask)] == [True] * 4 + [False] * 4
     assert not messages(together, RoundReply)
-    kept, expected = (load(one.results[HUB].state) for one in (together, open_to_all))
+    kept, expected = (load(one.results[AGGREGATOR].state) for one in (together, open_to_all))
     assert torch.allclose(kept["head.weight"], expected["head.weight"], atol=0.01)
 
 
 def test_without_test_rows_clients_measure_the_decoder_behind_their_backbone():
     central, given = job(DECODER_ONLY, clients=4), setups(job(DECODER_ONLY, clients=4))
-    test = given[HUB].tables["test"]
+    test = given[AGGREGATOR].tables["test"]
     assert test.labels is not None
     names = central.roster.clients
-    data = {HUB: msgspec.structs.replace(central.data[HUB], test="")}
+    data = {AGGREGATOR: msgspec.structs.replace(central.data[AGGREGATOR], test="")}
     data |= {name: msgspec.structs.replace(central.data[name], test="held-out") for name in names}
     spread = msgspec.structs.replace(central, data=data)
     for at, name in enumerate(names):
         part = slice(50 * at, 50 * at + 50)
         tables = {**given[name].tables, "test": Table(bytes(32), test.columns[part], test.labels[part])}
         given[name] = replace(given[name], spec=spread, tables=tables)
-    own = {use: table for use, table in given[HUB].tables.items() if use != "test"}
-    given[HUB] = replace(given[HUB], spec=spread, tables=own)
-    together, expected = run_together(roles(given)).results[HUB], run(central).results[HUB]
+    own = {use: table for use, table in given[AGGREGATOR].tables.items() if use != "test"}
+    given[AGGREGATOR] = replace(given[AGGREGATOR], spec=spread, tables=own)
+    together, expected = run_together(roles(given)).results[AGGREGATOR], run(central).results[AGGREGATOR]
     assert together.series["accuracy"] == pytest.approx(expected.series["accuracy"])
     assert together.state == expected.state
     assert "first_model_after" not in together.metrics
@@ -166,7 +168,7 @@ def test_without_test_rows_clients_measure_the_decoder_behind_their_backbone():
 def test_beside_model_inversion_the_decoder_is_carried_back_by_every_rule():
     terms = 'derive = "student"\nstudent_hidden = [24]\nalign_epochs = 2\ncarry_each_round = true'
     inversion = '[rounds.model_inversion]\nspace = "features"\nwarm_up = 1\nsteps = 5\nserver_steps = 5'
-    outcome = run(job(terms, others=["model_inversion"], extra=inversion, hidden=(48, 24))).results[HUB]
+    outcome = run(job(terms, others=["model_inversion"], extra=inversion, hidden=(48, 24))).results[AGGREGATOR]
     assert {f"first_model_after_{rule}" for rule in ("copy", "delta", "distil")} <= outcome.metrics.keys()
     assert outcome.series["first_model_accuracy"][-1] == outcome.metrics["first_model_after"]
     assert load(outcome.state)["head.weight"].shape == (10, 24)

@@ -91,11 +91,11 @@ def test_layers_are_counted_up_to_the_cut():
         job('derive = "layers"\nlayers = 2', cut='cut = "hidden3"', hidden=(48, 24, 24, 24))
 
 
-def pictures(terms: str) -> RoundsSpec:
+def images(terms: str) -> RoundsSpec:
     return read_spec_as(
         RoundsSpec,
         f"""
-        job = {{name = "pictures", protocol = "rounds", task = "multiclass", classes = 10}}
+        job = {{name = "images", protocol = "rounds", task = "multiclass", classes = 10}}
         roster = {{aggregator = "hub", clients = ["c0", "c1", "c2"]}}
         data.hub = {{test = "t", public = "p"}}
         data.c0 = {{dataset = "r"}}
@@ -109,15 +109,15 @@ def pictures(terms: str) -> RoundsSpec:
 
 
 def test_a_students_pictures_must_fit_behind_the_cut():
-    pictures('cut = "block1", student_hidden = [4, 8]')
-    pictures('cut = "features", student_hidden = [4, 16]')
+    images('cut = "block1", student_hidden = [4, 8]')
+    images('cut = "features", student_hidden = [4, 16]')
     for terms, named in [
         ('cut = "block1", student_hidden = [4]', "gives 1 widths; a student cut after 'block1' has 2"),
         ('cut = "features", student_hidden = [4]', "give the stem and the features"),
         ('cut = "block1", translator = false, carry_back = "distil"', 'needs cut = "features"'),
     ]:
         with pytest.raises(SpecError, match=named):
-            pictures(terms)
+            images(terms)
 
 
 def test_classes_are_neither_preserved_nor_debiased_in_a_regression():

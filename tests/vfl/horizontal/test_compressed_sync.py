@@ -7,7 +7,7 @@ import msgspec
 import numpy as np
 import pytest
 import torch
-from rounds_federation import HUB, roles, run, setups, spec
+from rounds_federation import AGGREGATOR, roles, run, setups, spec
 from safetensors.torch import load
 
 from vfl.errors import ImpossibleJob, RemoteProtocolError
@@ -47,7 +47,7 @@ def with_momentum(training: RoundsSpec) -> RoundsSpec:
     )
 
 
-def final(together: Together[Outcome], party: str = HUB) -> Parameters:
+def final(together: Together[Outcome], party: str = AGGREGATOR) -> Parameters:
     parameters: Parameters = load(together.results[party].state)
     return parameters
 
@@ -68,7 +68,7 @@ def tasks(together: Together[Outcome]) -> list[RoundTask]:
 
 
 def aggregation(training: RoundsSpec) -> Aggregation:
-    return Aggregation(setups(training)[HUB])
+    return Aggregation(setups(training)[AGGREGATOR])
 
 
 # -- the neutral setting
@@ -89,7 +89,7 @@ def test_a_codec_that_loses_nothing_is_plain_averaging_bit_for_bit(terms, moment
         plain, compressed = with_momentum(plain), with_momentum(compressed)
     one, other = run(plain), run(compressed)
     assert all(equal(final(other, party), final(one, party)) for party in one.results)
-    assert other.results[HUB].series["accuracy"] == one.results[HUB].series["accuracy"]
+    assert other.results[AGGREGATOR].series["accuracy"] == one.results[AGGREGATOR].series["accuracy"]
 
 
 # -- what travels and what rests
@@ -129,7 +129,7 @@ def test_bodies_are_as_long_as_their_bits_say(terms, down, up):
 
 def test_at_four_bits_parameters_at_rest_and_messages_are_an_eighth():
     together = run(job())
-    metrics = together.results[HUB].metrics
+    metrics = together.results[AGGREGATOR].metrics
     codes = sum(final(together)[name].numel() for name in WEIGHTS)
     spared = metrics["parameter_bytes_at_full_precision"] - metrics["parameter_bytes_stored"]
     assert spared == pytest.approx(codes * 3.5, rel=0.01)
@@ -164,7 +164,7 @@ def test_all_chosen_clients_get_the_same_body_and_keep_what_was_published():
 def compressing(training: RoundsSpec) -> tuple[AggregatorHooks, UpdateEncoding, Parameters]:
     """The part at the aggregator, and the first model's parameters."""
     side = aggregation(training)
-    hooks = PART.aggregator(setups(training)[HUB], {})
+    hooks = PART.aggregator(setups(training)[AGGREGATOR], {})
     usual = raw_encoding(side.parameters)
     return hooks, hooks.encoding(SharedModule(side.shared_module.module), usual), side.parameters
 
@@ -256,7 +256,9 @@ def test_what_is_not_compressed_travels_as_bf16_where_the_job_says_so():
     bits = dict.fromkeys(WEIGHTS, 4)
     assert {len(body) for body in bodies(together, "RoundReply")} == {body_bytes(final(together), bits, rest_bytes=2)}
     plain = run(job())
-    assert together.results[HUB].series["loss"][-1] == pytest.approx(plain.results[HUB].series["loss"][-1], rel=0.05)
+    assert together.results[AGGREGATOR].series["loss"][-1] == pytest.approx(
+        plain.results[AGGREGATOR].series["loss"][-1], rel=0.05
+    )
 
 
 def test_bits_of_a_tensor_that_does_not_travel_are_refused():
@@ -278,13 +280,15 @@ def test_a_client_refuses_a_task_that_asks_for_other_bits_than_agreed():
 
 def test_each_side_reports_what_its_messages_lost_against_what_the_codec_states():
     together = run(job("reply_bits = 2", count=3))
-    hub, client = together.results[HUB], together.results["c0"]
-    assert hub.series["stored_error"] == pytest.approx([0.0095] * 3, rel=0.15)
-    assert hub.series["stored_error_factor"] == pytest.approx([1.0] * 3, abs=0.15)
+    aggregator, client = together.results[AGGREGATOR], together.results["c0"]
+    assert aggregator.series["stored_error"] == pytest.approx([0.0095] * 3, rel=0.15)
+    assert aggregator.series["stored_error_factor"] == pytest.approx([1.0] * 3, abs=0.15)
     assert client.series["reply_error"] == pytest.approx([0.133] * 3, rel=0.15)
-    assert {name for name in hub.metrics if name.startswith("stored_error/")} == {f"stored_error/{n}" for n in WEIGHTS}
-    assert hub.series["reply_bits"] == [2.0] * 3
-    assert "codec_error" not in {notice.code for notice in (*hub.notices, *client.notices)}
+    assert {name for name in aggregator.metrics if name.startswith("stored_error/")} == {
+        f"stored_error/{n}" for n in WEIGHTS
+    }
+    assert aggregator.series["reply_bits"] == [2.0] * 3
+    assert "codec_error" not in {notice.code for notice in (*aggregator.notices, *client.notices)}
 
 
 def test_an_error_far_above_what_the_codec_states_is_a_warning_in_the_report():
@@ -296,8 +300,8 @@ def test_an_error_far_above_what_the_codec_states_is_a_warning_in_the_report():
     # the codec's stated error is that of normal values: (0.357 / 0.289)^2 = 1.5 times as much.
     start[WEIGHTS[0]][0, 0] = 100.0
     given = setups(training)
-    given[HUB] = replace(given[HUB], first_model=save_parameters(start))
-    notice = run_together(roles(given)).results[HUB].notices[0]
+    given[AGGREGATOR] = replace(given[AGGREGATOR], first_model=save_parameters(start))
+    notice = run_together(roles(given)).results[AGGREGATOR].notices[0]
     assert notice.kind == "warning"
     assert notice.text.startswith("the error of the model sent in round 1 is 1.5")
     assert "times what codec grid states" in notice.text
@@ -306,19 +310,19 @@ def test_an_error_far_above_what_the_codec_states_is_a_warning_in_the_report():
 # -- continuing (R0.7)
 
 
-def hub_states(together: Together[Outcome]) -> list[bytes]:
-    return [fact.state for fact in together.reports[HUB] if isinstance(fact, RoundDone)]
+def aggregator_states(together: Together[Outcome]) -> list[bytes]:
+    return [fact.state for fact in together.reports[AGGREGATOR] if isinstance(fact, RoundDone)]
 
 
 @pytest.mark.parametrize("terms", ["stored_bits = 2\nreply_bits = 2", 'storage = "layers"', 'precision = "bf16"'])
 def test_a_run_continued_from_saved_state_equals_the_uninterrupted_one_residual_included(terms):
     training = job(terms, count=4)
     whole = run(training)
-    states = hub_states(whole)
+    states = aggregator_states(whole)
     continued = run(training, saved=states[1])
-    assert hub_states(continued) == states[2:]
+    assert aggregator_states(continued) == states[2:]
     assert any(name.startswith("part/compressed_sync/residual/") for name in load(states[1]))
-    assert continued.results[HUB] == whole.results[HUB]
+    assert continued.results[AGGREGATOR] == whole.results[AGGREGATOR]
     assert all(continued.results[client].state == whole.results[client].state for client in training.roster.clients)
 
 
@@ -332,7 +336,7 @@ def test_momentum_that_is_kept_continues_too():
         states = [fact.state for fact in whole.reports[party] if isinstance(fact, RoundDone)]
         given[party] = replace(setup, saved=states[1])
     continued = run_together(roles(given))
-    assert hub_states(continued) == hub_states(whole)[2:]
+    assert aggregator_states(continued) == aggregator_states(whole)[2:]
     assert final(continued).keys() == final(whole).keys()
     assert continued.results["c1"].state == whole.results["c1"].state
 
@@ -346,7 +350,7 @@ def test_a_budget_is_spent_on_as_many_bits_as_it_carries_and_not_overdrawn():
     for gigabytes in (lavish, frugal):
         training = job('bits_from = "budget"', f"stop = {{gigabytes = {gigabytes}}}", count=4)
         together = run(training)
-        chosen[gigabytes] = together.results[HUB].series["reply_bits"]
+        chosen[gigabytes] = together.results[AGGREGATOR].series["reply_bits"]
         assert len(chosen[gigabytes]) == 4
         assert [task.reply_bits for task in tasks(together)][::3] == chosen[gigabytes]
         assert sum(sent.payload_bytes for sent in together.transcript) < gigabytes * 1e9
@@ -387,5 +391,5 @@ ROUNDS = 20
 
 def accuracy(training: RoundsSpec) -> float:
     faster = RoundsTrain(batch_rows=16, optimiser=Optimiser(rate=0.3))
-    outcome = run(msgspec.structs.replace(training, train=faster), rows_each=150).results[HUB]
+    outcome = run(msgspec.structs.replace(training, train=faster), rows_each=150).results[AGGREGATOR]
     return float(np.mean(outcome.series["accuracy"][-5:]))

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from rounds_federation import HUB, run, spec
+from rounds_federation import AGGREGATOR, run, spec
 from safetensors.torch import load
 
 from vfl.flow import Together
@@ -78,7 +78,7 @@ def test_a_backbone_travels_once_to_each_client_at_eight_bits_and_decoders_at_fo
 
 
 def test_the_bytes_of_all_parts_are_in_the_report(together):
-    outcome = together.results[HUB]
+    outcome = together.results[AGGREGATOR]
     for series, kind in (("bytes_sent", "RoundTask"), ("bytes_received", "RoundReply")):
         assert sum(outcome.series[series]) == sum(s.payload_bytes for s in together.transcript if s.kind == kind)
     assert outcome.metrics["parameter_bytes_stored"] < 0.25 * outcome.metrics["parameter_bytes_at_full_precision"]
@@ -86,29 +86,29 @@ def test_the_bytes_of_all_parts_are_in_the_report(together):
 
 
 def test_the_first_model_is_carried_back_and_clients_keep_the_second(together):
-    first = load(together.results[HUB].state)
+    first = load(together.results[AGGREGATOR].state)
     assert first["hidden1.linear.weight"].shape == (96, 64)
     kept = load(together.results["c0"].state)
     assert kept["hidden1.linear.weight"].shape == (32, 64)
     published = {sent.message.parameters for sent in together.transcript if isinstance(sent.message, Published)}
     assert len(published) == 1
-    assert {"first_model_after", "second_model_after", "stored_accuracy"} <= together.results[HUB].metrics.keys()
+    assert {"first_model_after", "second_model_after", "stored_accuracy"} <= together.results[AGGREGATOR].metrics.keys()
 
 
 def test_continued_from_saved_state_it_ends_as_if_it_had_not_stopped(together):
-    states = [fact.state for fact in together.reports[HUB] if isinstance(fact, RoundDone)]
+    states = [fact.state for fact in together.reports[AGGREGATOR] if isinstance(fact, RoundDone)]
     continued = run(job("compressed_sync", "backbone_decoder"), saved=states[0])
-    last = [fact.state for fact in continued.reports[HUB] if isinstance(fact, RoundDone)][-1]
+    last = [fact.state for fact in continued.reports[AGGREGATOR] if isinstance(fact, RoundDone)][-1]
     one, other = load(last), load(states[-1])
     assert one.keys() == other.keys()
     # But for the counts of bytes: clients that are new here were sent the backbone again.
     assert all(torch.equal(values, other[name]) for name, values in one.items() if not name.endswith("numbers"))
-    assert continued.results[HUB].state == together.results[HUB].state
+    assert continued.results[AGGREGATOR].state == together.results[AGGREGATOR].state
 
 
 def test_three_parts_run_in_one_job():
     together = run(job("compressed_sync", "shared_data", "backbone_decoder"))
-    outcome = together.results[HUB]
+    outcome = together.results[AGGREGATOR]
     assert len(outcome.series["accuracy"]) == 3
     assert len(outcome.series["stored_error"]) == 3
     assert math.isfinite(outcome.metrics["first_model_after"])
@@ -128,15 +128,15 @@ def test_a_codec_that_loses_nothing_changes_nothing_beside_another_part(uncompre
             extra=text + BACKBONE,
         )
     )
-    assert beside.results[HUB].series["accuracy"] == uncompressed.results[HUB].series["accuracy"]
-    one, other = load(beside.results[HUB].state), load(uncompressed.results[HUB].state)
+    assert beside.results[AGGREGATOR].series["accuracy"] == uncompressed.results[AGGREGATOR].series["accuracy"]
+    one, other = load(beside.results[AGGREGATOR].state), load(uncompressed.results[AGGREGATOR].state)
     assert all(torch.equal(values, other[name]) for name, values in one.items())
 
 
 def test_means_and_variances_of_norms_travel_whole_and_are_pooled():
     extra = COMPRESSED.replace("[rounds.compressed_sync]", '[rounds.compressed_sync]\nprecision = "bf16"')
     together = run(spec(3, 2, parts=("compressed_sync",), hidden=HIDDEN, norm="batch", extra=extra))
-    final = load(together.results[HUB].state)
+    final = load(together.results[AGGREGATOR].state)
     pooled = norm_statistics_names(final)
     assert len(pooled) == 3
     assert all(bool((final[one.variance] > 0).all()) for one in pooled)

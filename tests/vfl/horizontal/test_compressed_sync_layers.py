@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from census import census
-from rounds_federation import HUB, run, setups, spec
+from rounds_federation import AGGREGATOR, run, setups, spec
 from torch import nn
 
 from vfl.errors import Diverged
@@ -253,6 +253,6 @@ def test_kept_momentum_changes_what_the_next_round_does():
             )
         ),
     )
-    first, second = (together.results[HUB].series["loss"] for together in (kept, fresh))
+    first, second = (together.results[AGGREGATOR].series["loss"] for together in (kept, fresh))
     assert first[0] == second[0]
     assert first[1] != second[1]

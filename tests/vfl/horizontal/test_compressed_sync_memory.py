@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from census import census
-from rounds_federation import HUB, roles, run, setups, spec
+from rounds_federation import AGGREGATOR, roles, run, setups, spec
 
 from vfl.flow import Delivery, Flow, Receive, Send, run_together
 from vfl.horizontal.compressed_sync.client import train_in_layers
@@ -122,7 +122,7 @@ def test_the_aggregator_holds_as_many_models_for_nine_clients_as_for_three(parts
                 answer = yield effect
 
         with census() as alive:
-            run_together({**given, HUB: watched(given[HUB])})
+            run_together({**given, AGGREGATOR: watched(given[AGGREGATOR])})
         return counted[0]
 
     assert sizes(9) == sizes(3) != []

@@ -7,7 +7,7 @@ import msgspec
 import numpy as np
 import pytest
 import torch
-from rounds_federation import HUB, roles, setups, spec
+from rounds_federation import AGGREGATOR, roles, setups, spec
 from safetensors.torch import load
 
 from vfl.codecs.parameters import Format
@@ -140,14 +140,14 @@ CODES = {
 
 
 def refusals(together: Together[Outcome]) -> list[Refused]:
-    return [fact for fact in together.reports[HUB] if isinstance(fact, Refused)]
+    return [fact for fact in together.reports[AGGREGATOR] if isinstance(fact, Refused)]
 
 
 @pytest.fixture(scope="module")
 def of_the_rest():
     """By parts: the final model where the culprit's replies are empty, and refused."""
     runs = {parts: run_with(ALWAYS["nothing"].forge, job(parts)) for parts in ((), ("compressed_sync",))}
-    return {parts: load(together.results[HUB].state) for parts, together in runs.items()}
+    return {parts: load(together.results[AGGREGATOR].state) for parts, together in runs.items()}
 
 
 @pytest.mark.parametrize(
@@ -163,9 +163,9 @@ def test_a_bad_reply_is_refused_by_name_and_the_rest_go_on(parts, case, of_the_r
     assert {one.peer for one in refused} == {CULPRIT}
     assert refused[0].text.startswith(CULPRIT)
     assert case.text in refused[0].text
-    outcome = together.results[HUB]
+    outcome = together.results[AGGREGATOR]
     assert outcome.series["replies"] == [3.0, 3.0]
-    assert {client for client in together.results if client != HUB} == {"c0", "c1", "c2", "c3"}
+    assert {client for client in together.results if client != AGGREGATOR} == {"c0", "c1", "c2", "c3"}
     final = load(outcome.state)
     assert all(torch.equal(values, of_the_rest[parts][name]) for name, values in final.items())
 
@@ -174,7 +174,7 @@ def test_a_bad_reply_is_refused_by_name_and_the_rest_go_on(parts, case, of_the_r
 def test_an_honest_reply_lies_within_the_limit(parts):
     together = run_with(lambda reply, _: reply, job(parts))
     assert refusals(together) == []
-    assert together.results[HUB].series["replies"] == [4.0, 4.0]
+    assert together.results[AGGREGATOR].series["replies"] == [4.0, 4.0]
 
 
 def test_a_variance_below_zero_is_refused():
@@ -186,7 +186,7 @@ def test_a_variance_below_zero_is_refused():
 
     together = run_with(forge, job((), norm="batch", limit=0.0))
     assert "variance below zero" in refusals(together)[0].text
-    assert together.results[HUB].series["replies"] == [3.0, 3.0]
+    assert together.results[AGGREGATOR].series["replies"] == [3.0, 3.0]
 
 
 def test_a_client_that_floods_is_left_out_of_the_round():
@@ -207,4 +207,4 @@ def test_a_client_that_floods_is_left_out_of_the_round():
     given = roles(setups(training))
     together = run_together({**given, CULPRIT: flooding(given[CULPRIT])})
     assert any("sent 64 messages and no reply" in one.text for one in refusals(together))
-    assert together.results[HUB].series["replies"] == [3.0]
+    assert together.results[AGGREGATOR].series["replies"] == [3.0]

@@ -5,7 +5,7 @@ from dataclasses import replace
 import msgspec
 import numpy as np
 import pytest
-from rounds_federation import HUB, roles, setups
+from rounds_federation import AGGREGATOR, roles, setups
 from rounds_federation import spec as digits
 from safetensors.torch import load
 
@@ -42,11 +42,11 @@ def table(seed: int, rows: int) -> Table:
 
 
 def given(this: RoundsSpec, **more) -> dict[str, Setup[RoundsSpec]]:
-    made = setups(digits(len(this.roster.clients), tables=tuple(this.tables_of(HUB))))
+    made = setups(digits(len(this.roster.clients), tables=tuple(this.tables_of(AGGREGATOR))))
 
     def own(party: str, at: int, setup: Setup[RoundsSpec]) -> Setup[RoundsSpec]:
         tables = {use: table(100 * at + n, 60 + 7 * at) for n, use in enumerate(setup.tables)}
-        return replace(setup, spec=this, tables=tables, **(more if party == HUB else {}))
+        return replace(setup, spec=this, tables=tables, **(more if party == AGGREGATOR else {}))
 
     return {party: own(party, at, setup) for at, (party, setup) in enumerate(made.items())}
 
@@ -61,7 +61,7 @@ def joined(this: RoundsSpec) -> np.ndarray:
 
 def test_pooled_means_and_deviations_are_those_of_the_joined_rows_whatever_the_scale():
     this = job()
-    scaling = scaling_in(run(this).results[HUB].state)
+    scaling = scaling_in(run(this).results[AGGREGATOR].state)
     rows = joined(this)
     assert scaling is not None
     assert scaling.zero == pytest.approx(rows.mean(axis=0), rel=1e-12)
@@ -71,7 +71,7 @@ def test_pooled_means_and_deviations_are_those_of_the_joined_rows_whatever_the_s
 def test_all_parties_keep_one_model_with_one_scaling_and_learn_from_it():
     together = run(job(rounds=12))
     assert len({outcome.state for outcome in together.results.values()}) == 1
-    assert together.results[HUB].metrics["accuracy"] > 0.75
+    assert together.results[AGGREGATOR].metrics["accuracy"] > 0.75
 
 
 def test_who_drops_out_of_the_sum_is_left_out_of_it_and_takes_part_in_rounds():
@@ -83,7 +83,7 @@ def test_who_drops_out_of_the_sum_is_left_out_of_it_and_takes_part_in_rounds():
     scaling = scaling_in(together.results["c1"].state)
     assert scaling is not None
     assert scaling.zero == pytest.approx(rows.mean(axis=0), rel=1e-12)
-    assert together.results[HUB].series["replies"] == [5, 5]
+    assert together.results[AGGREGATOR].series["replies"] == [5, 5]
 
 
 def without_first_words(role: Flow[Outcome]) -> Flow[Outcome]:
@@ -113,9 +113,9 @@ def test_only_sums_and_the_scaling_cross_before_round_one():
 def test_a_run_continued_from_a_saved_state_equals_the_uninterrupted_one():
     this = job(rounds=3)
     whole = run(this)
-    states = [fact.state for fact in whole.reports[HUB] if isinstance(fact, RoundDone)]
+    states = [fact.state for fact in whole.reports[AGGREGATOR] if isinstance(fact, RoundDone)]
     again = run(this, saved=states[0])
-    assert again.results[HUB].state == whole.results[HUB].state
+    assert again.results[AGGREGATOR].state == whole.results[AGGREGATOR].state
     assert not [line for line in again.transcript if line.kind == "SumTask"]
 
 
@@ -125,9 +125,9 @@ def test_a_constant_column_becomes_zero_and_is_named():
     for name in this.roster.clients:
         made[name].table.columns[:, 1] = 0.1
     together = run_together(roles(made))
-    said = [fact.notice.text for fact in together.reports[HUB] if isinstance(fact, Warned)]
+    said = [fact.notice.text for fact in together.reports[AGGREGATOR] if isinstance(fact, Warned)]
     assert any("column 'income' is the same in every client's rows" in text for text in said)
-    scaling = scaling_in(together.results[HUB].state)
+    scaling = scaling_in(together.results[AGGREGATOR].state)
     inputs = examples_of(this, made["c0"].table, "training", scaling).inputs
     assert inputs[:, 1].abs().max() < 1e-6
 
@@ -158,7 +158,7 @@ PARTS = {
 def test_each_part_works_on_pooled_columns(part):
     terms, tables = PARTS[part]
     this = job(rounds=1, parts=[part], tables=tables, extra=f"[rounds.{part}]\n{terms}")
-    assert scaling_in(run(this).results[HUB].state) is not None
+    assert scaling_in(run(this).results[AGGREGATOR].state) is not None
 
 
 def test_fewer_than_three_clients_are_told_to_agree_on_ranges():
@@ -173,7 +173,7 @@ def test_fewer_than_three_clients_are_told_to_agree_on_ranges():
         ({"input_range": {"age": (0.0, 1.0)}}, "gives every column"),
         ({"input_range": (1.0, 1.0)}, "the first is below"),
         ({"input_range": (0.0, float("inf"))}, "finite"),
-        ({"input_shape": (1, 2, 2)}, "pictures"),
+        ({"input_shape": (1, 2, 2)}, "images"),
     ],
 )
 def test_ranges_that_cannot_be_are_refused(change, text):
@@ -198,7 +198,9 @@ def forged(flow: Flow[Outcome], message: ColumnScaling) -> Flow[Outcome]:
 )
 def test_a_client_refuses_a_scaling_that_no_columns_have(means, deviations):
     flows = roles(given(job()))
-    flows[HUB] = forged(flows[HUB], ColumnScaling(np.array(means).tobytes(), np.array(deviations).tobytes()))
+    flows[AGGREGATOR] = forged(
+        flows[AGGREGATOR], ColumnScaling(np.array(means).tobytes(), np.array(deviations).tobytes())
+    )
     with pytest.raises(RemoteProtocolError, match="scaling of columns"):
         run_together(flows)
 
@@ -220,11 +222,11 @@ def state_says(state: bytes) -> list[float]:
 
 def test_a_job_from_a_registered_model_keeps_its_scaling_or_is_refused():
     this = job(rounds=1)
-    model = run(this).results[HUB].state
+    model = run(this).results[AGGREGATOR].state
     on = msgspec.structs.replace(this, model=msgspec.structs.replace(this.model, first_model="00"))
     again = run(on, first_model=model)
-    assert load(again.results[HUB].state).keys() == load(model).keys()
-    assert state_says(again.results[HUB].state) == state_says(model)
+    assert load(again.results[AGGREGATOR].state).keys() == load(model).keys()
+    assert state_says(again.results[AGGREGATOR].state) == state_says(model)
     assert not [line for line in again.transcript if line.kind == "SumTask"]
     other = msgspec.structs.replace(on, model=msgspec.structs.replace(on.model, input_range=(0.0, 9.0)))
     with pytest.raises(ImpossibleJob, match="scaled otherwise"):

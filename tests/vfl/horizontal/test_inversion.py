@@ -14,7 +14,7 @@ from vfl.models.split import cut
 from vfl.spec.sections import Optimiser
 
 TRAINING, TEST = slice(0, 1437), slice(1437, None)
-PICTURES = Space((1, 8, 8))
+IMAGES = Space((1, 8, 8))
 WIDTHS = (16, 32, 64)
 """No block twice: quicker to invert than the widths a network has when none are named."""
 
@@ -61,7 +61,7 @@ def teacher(digits) -> nn.Sequential:
 
 @pytest.fixture(scope="module")
 def found(teacher) -> Inverted:
-    return invert(teacher, each(32), PICTURES, Search(), b"seed")
+    return invert(teacher, each(32), IMAGES, Search(), b"seed")
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from msgspec.structs import replace as replace_spec
-from rounds_federation import HUB, roles, setups, spec
+from rounds_federation import AGGREGATOR, roles, setups, spec
 from rounds_federation import run as run_job
 from safetensors.torch import load
 from sklearn.datasets import load_digits
@@ -116,7 +116,7 @@ def test_marked_rows_enter_where_they_belong_and_come_out_in_order():
 def test_where_none_is_plain_averaging_to_the_bit():
     plain = run(spec(rounds=3, norm="batch"))
     neutral = run(job('where = "none"'))
-    assert neutral.results[HUB].state == plain.results[HUB].state
+    assert neutral.results[AGGREGATOR].state == plain.results[AGGREGATOR].state
     assert [sent.message for sent in neutral.transcript] == [sent.message for sent in plain.transcript]
 
 
@@ -136,7 +136,7 @@ def test_nothing_is_inverted_before_the_warm_up(both):
     first, second, _ = rounds_of(both, "c0")
     assert first.measures["inverted_rows"] == 0
     assert second.measures["inverted_rows"] > 0
-    assert both.results[HUB].series["inverted_rows"][0] == 0
+    assert both.results[AGGREGATOR].series["inverted_rows"][0] == 0
 
 
 def test_classes_of_a_client_come_nearer_to_even(both):
@@ -222,11 +222,11 @@ def test_rows_are_found_anew_after_so_many_rounds(monkeypatch):
 def test_the_part_skips_itself_and_says_so_where_the_filter_keeps_too_little(where):
     table = f'model_inversion = {{{QUICK}, confidence = 0.999999, where = "{where}", leak_meter = false}}'
     skipped, plain = run(job(extra=table)), run(spec(rounds=3, norm="batch"))
-    assert skipped.results[HUB].state == plain.results[HUB].state
+    assert skipped.results[AGGREGATOR].state == plain.results[AGGREGATOR].state
     if where == "clients":
         assert "did nothing in rounds 2, 3" in skipped.results["c0"].notices[0].text
     else:
-        assert skipped.results[HUB].series["inverted_kept"][1:] == [0.0, 0.0]
+        assert skipped.results[AGGREGATOR].series["inverted_kept"][1:] == [0.0, 0.0]
 
 
 def test_a_client_that_comes_back_goes_on_as_if_it_had_stayed():
@@ -235,15 +235,15 @@ def test_a_client_that_comes_back_goes_on_as_if_it_had_stayed():
     half = setups(job('where = "clients", refresh = 5', rounds=4))
     states = {party: [fact.state for fact in rounds_of(whole, party)][2] for party in half}
     again = run_together(roles({party: replace(setup, saved=states[party]) for party, setup in half.items()}))
-    assert again.results[HUB].state == whole.results[HUB].state
+    assert again.results[AGGREGATOR].state == whole.results[AGGREGATOR].state
 
 
 @pytest.mark.parametrize("norm", ["none", "group"])
 def test_a_model_without_batch_norm_is_observed_instead(norm):
     together = run(job(norm=norm))
-    final = load(together.results[HUB].state)
+    final = load(together.results[AGGREGATOR].state)
     assert final["head.observed_running_mean"].abs().sum() > 0
-    assert together.results[HUB].series["inverted_rows"][-1] > 0
+    assert together.results[AGGREGATOR].series["inverted_rows"][-1] > 0
     plain = build("mlp", (64,), 10, hidden=(32, 16), norm=norm, generator=torch.Generator().manual_seed(1))
     load_parameters(plain, final)  # whoever keeps the model needs no statistics
 
@@ -252,20 +252,20 @@ def test_a_model_without_batch_norm_is_observed_instead(norm):
 def test_features_are_sought_behind_a_block(cut):
     together = run(job(f'space = "features", cut = "{cut}"'))
     assert rounds_of(together, "c0")[-1].measures["inverted_rows"] > 0
-    assert together.results[HUB].series["inverted_rows"][-1] > 0
+    assert together.results[AGGREGATOR].series["inverted_rows"][-1] > 0
 
 
 @pytest.mark.parametrize("terms", ['kind = "generator"', 'labels = "soft"', 'classes = "all"', "max_ratio = 0.5"])
 def test_every_setting_runs(terms):
-    assert run(job(terms)).results[HUB].series["inverted_rows"][-1] > 0
+    assert run(job(terms)).results[AGGREGATOR].series["inverted_rows"][-1] > 0
 
 
 def test_one_shot_trains_a_single_mean():
     terms = "warm_up = 1, rows_per_class = 6, server_steps = 15, confidence = 0.2, server_epochs = 3"
     table = f'model_inversion = {{{terms}, where = "aggregator", labels = "soft"}}'
     together = run_job(job(rounds=1, extra=table), rows_each=400)
-    assert len(together.results[HUB].series["accuracy"]) == 1
-    assert together.results[HUB].series["inverted_rows"][0] > 0
+    assert len(together.results[AGGREGATOR].series["accuracy"]) == 1
+    assert together.results[AGGREGATOR].series["inverted_rows"][0] > 0
 
 
 # With other parts
@@ -279,7 +279,7 @@ def test_compressed_models_are_inverted_as_well(other):
     table = f"model_inversion = {{{QUICK}, confidence = 0.2}}\ncompressed_sync = {{reply_bits = 8{other}}}"
     together = run(job(parts=["compressed_sync", "model_inversion"], extra=table))
     assert rounds_of(together, "c0")[-1].measures["inverted_rows"] > 0
-    assert together.results[HUB].series["inverted_rows"][-1] > 0
+    assert together.results[AGGREGATOR].series["inverted_rows"][-1] > 0
 
 
 def test_a_decoder_is_inverted_behind_its_backbone():
@@ -287,7 +287,7 @@ def test_a_decoder_is_inverted_behind_its_backbone():
     table += 'backbone_decoder = {cut = "hidden1", derive = "identity", carry_back = "copy", translator = false}'
     together = run(job(parts=["model_inversion", "backbone_decoder"], extra=table))
     assert rounds_of(together, "c0")[-1].measures["inverted_rows"] > 0
-    assert together.results[HUB].series["inverted_rows"][-1] > 0
+    assert together.results[AGGREGATOR].series["inverted_rows"][-1] > 0
 
 
 # What is refused

@@ -8,7 +8,7 @@ import msgspec
 import numpy as np
 import pytest
 import torch
-from rounds_federation import HUB, SEED, roles, run, setups, spec
+from rounds_federation import AGGREGATOR, SEED, roles, run, setups, spec
 from safetensors.torch import load
 
 from vfl.errors import RemoteProtocolError, TooFewReplies
@@ -77,7 +77,7 @@ def equal(one: Parameters, other: Parameters) -> bool:
 def test_without_parts_rounds_are_federated_averaging_bit_for_bit(per_round):
     job = spec(clients=4, rounds=3, per_round=per_round)
     together = run(job)
-    assert equal(load(together.results[HUB].state), plain_averaging(job, setups(job)))
+    assert equal(load(together.results[AGGREGATOR].state), plain_averaging(job, setups(job)))
 
 
 @pytest.mark.parametrize("norm", ["none", "batch", "group"])
@@ -87,14 +87,14 @@ def test_one_client_is_plain_local_training(norm):
     weights = parameters_of(network_of(job, derived(SEED, "initial weights")))
     for number in (1, 2):
         weights = plain_training(job, given["c0"], weights, number)
-    assert equal(load(run(job).results[HUB].state), weights)
+    assert equal(load(run(job).results[AGGREGATOR].state), weights)
 
 
 def test_results_do_not_depend_on_who_runs_first():
     job = spec(clients=3, rounds=2, norm="batch")
     forwards = roles(setups(job))
     backwards = dict(reversed(roles(setups(job)).items()))
-    assert run_together(forwards).results[HUB] == run_together(backwards).results[HUB]
+    assert run_together(forwards).results[AGGREGATOR] == run_together(backwards).results[AGGREGATOR]
 
 
 def test_every_client_keeps_the_model_the_aggregator_keeps_chosen_or_not():
@@ -158,7 +158,7 @@ def refusals(facts: list[object]) -> list[str]:
 
 
 def measures(together, name: str) -> list[float]:
-    return [fact.measures[name] for fact in together.reports[HUB] if isinstance(fact, RoundDone)]
+    return [fact.measures[name] for fact in together.reports[AGGREGATOR] if isinstance(fact, RoundDone)]
 
 
 def with_one(job: RoundsSpec, name: str, change: Callable[[Flow[Outcome]], Flow[Outcome]]):
@@ -191,7 +191,7 @@ def test_a_straggler_is_left_out_at_the_deadline_and_its_late_reply_is_dropped()
     job = spec(clients=3, rounds=3, extra="quorum = 0.6")
     together = with_one(job, "c1", lambda role: held_back(role, {2}))
     assert measures(together, "replies") == [3, 2, 3]
-    assert refusals(together.reports[HUB]) == ["c1's reply to round 2 came in round 3 and is dropped"]
+    assert refusals(together.reports[AGGREGATOR]) == ["c1's reply to round 2 came in round 3 and is dropped"]
 
 
 def test_a_round_below_its_quorum_is_repeated_and_then_named():
@@ -216,11 +216,11 @@ def test_a_client_that_vanishes_and_returns_joins_the_next_round():
     flows["c2"] = back_after(setups(job)["c2"], 2)
     together = run_together(flows)
     assert measures(together, "replies") == [3, 2, 3, 3]
-    assert together.results["c2"].state == together.results[HUB].state
+    assert together.results["c2"].state == together.results[AGGREGATOR].state
 
 
 def late_by(setup: Setup[RoundsSpec], seconds: float) -> Flow[Outcome]:
-    yield Receive(HUB, seconds)
+    yield Receive(AGGREGATOR, seconds)
     return (yield from client(setup))
 
 
@@ -247,14 +247,14 @@ def test_a_client_may_not_weigh_more_later_than_it_first_said():
 
     together = with_one(spec(clients=3, rounds=2), "c1", boasting)
     assert measures(together, "replies") == [3, 2]
-    assert refusals(together.reports[HUB]) == ["c1 had 67 rows before and now says 1000000"]
+    assert refusals(together.reports[AGGREGATOR]) == ["c1 had 67 rows before and now says 1000000"]
 
 
 # Ends, options, and going on
 
 
 def states(together) -> Iterator[bytes]:
-    return (fact.state for fact in together.reports[HUB] if isinstance(fact, RoundDone))
+    return (fact.state for fact in together.reports[AGGREGATOR] if isinstance(fact, RoundDone))
 
 
 @pytest.mark.parametrize("extra", ["", 'server_optimiser = {name = "adam", rate = 0.1}'], ids=["average", "adam"])
@@ -263,7 +263,7 @@ def test_a_run_continued_from_a_saved_state_equals_the_uninterrupted_one(extra):
     whole = run(job)
     second = next(itertools.islice(states(whole), 1, None))
     continued = run(job, saved=second)
-    assert continued.results[HUB] == whole.results[HUB]
+    assert continued.results[AGGREGATOR] == whole.results[AGGREGATOR]
     assert len(list(states(continued))) == 2
 
 
@@ -276,7 +276,7 @@ def test_a_run_continued_from_a_saved_state_equals_the_uninterrupted_one(extra):
     ],
 )
 def test_the_first_end_condition_to_hold_ends_the_job(stop, rounds, why):
-    outcome = run(spec(rounds=6, extra=f"stop = {{{stop}}}")).results[HUB]
+    outcome = run(spec(rounds=6, extra=f"stop = {{{stop}}}")).results[AGGREGATOR]
     assert len(outcome.series["accuracy"]) == rounds
     assert outcome.notices == [Notice("note", "ended_early", f"ended after round {rounds}: {why}")]
 
@@ -284,20 +284,22 @@ def test_the_first_end_condition_to_hold_ends_the_job(stop, rounds, why):
 def test_a_proximal_term_of_zero_is_its_absence_and_a_large_one_keeps_clients_close():
     def moved(job: RoundsSpec) -> float:
         start = parameters_of(network_of(job, derived(SEED, "initial weights")))
-        end = load(run(job).results[HUB].state)
+        end = load(run(job).results[AGGREGATOR].state)
         return float(sum(((end[name] - values) ** 2).sum() for name, values in start.items()))
 
-    assert run(spec(proximal=0.0)).results[HUB] == run(spec()).results[HUB]
+    assert run(spec(proximal=0.0)).results[AGGREGATOR] == run(spec()).results[AGGREGATOR]
     assert moved(spec(proximal=5.0)) < 0.8 * moved(spec())
 
 
 def test_a_server_optimiser_that_steps_all_the_way_is_the_average():
     whole_step = spec(extra='server_optimiser = {name = "momentum", rate = 1.0, momentum = 0.0}')
-    one, other = (load(run(job).results[HUB].state) for job in (whole_step, spec()))
+    one, other = (load(run(job).results[AGGREGATOR].state) for job in (whole_step, spec()))
     assert all(torch.allclose(one[name], other[name], atol=1e-6) for name in one)
-    halfway = load(run(spec(rounds=1, extra='server_optimiser = {name = "momentum", rate = 0.5}')).results[HUB].state)
+    halfway = load(
+        run(spec(rounds=1, extra='server_optimiser = {name = "momentum", rate = 0.5}')).results[AGGREGATOR].state
+    )
     start = parameters_of(network_of(spec(), derived(SEED, "initial weights")))
-    full = load(run(spec(rounds=1)).results[HUB].state)
+    full = load(run(spec(rounds=1)).results[AGGREGATOR].state)
     assert all(torch.allclose(halfway[name], (start[name] + full[name]) / 2, atol=1e-6) for name in full)
 
 
@@ -311,15 +313,15 @@ def test_reported_bytes_are_those_of_the_messages():
     together = run(spec(clients=3, rounds=2))
     sent = sum(line.payload_bytes for line in together.transcript if isinstance(line.message, RoundTask))
     received = sum(line.payload_bytes for line in together.transcript if isinstance(line.message, RoundReply))
-    assert sum(together.results[HUB].series["bytes_sent"]) == sent
-    assert sum(together.results[HUB].series["bytes_received"]) == received
+    assert sum(together.results[AGGREGATOR].series["bytes_sent"]) == sent
+    assert sum(together.results[AGGREGATOR].series["bytes_received"]) == received
 
 
 def test_the_aggregators_own_rows_train_the_first_model():
     job = spec(rounds=1, tables=("test", "first"))
     given = setups(job)
     module = network_of(job, derived(SEED, "initial weights"))
-    inputs, labels, _ = labelled(given[HUB], "first")
+    inputs, labels, _ = labelled(given[AGGREGATOR], "first")
     train(
         module,
         inputs,
@@ -340,10 +342,10 @@ def test_a_model_is_measured_on_the_aggregators_test_rows_only():
     job = spec(rounds=1)
     together, given = run(job), setups(job)
     module = network_of(job, bytes(32))
-    load_parameters(module, load(together.results[HUB].state))
-    inputs, labels, _ = labelled(given[HUB], "test")
+    load_parameters(module, load(together.results[AGGREGATOR].state))
+    inputs, labels, _ = labelled(given[AGGREGATOR], "test")
     found = evaluate(module, inputs, labels, regression=False)
-    metrics = together.results[HUB].metrics
+    metrics = together.results[AGGREGATOR].metrics
     assert {name: metrics[name] for name in ("accuracy", "loss")} == {
         "accuracy": found.correct / found.rows,
         "loss": found.loss,
@@ -353,9 +355,13 @@ def test_a_model_is_measured_on_the_aggregators_test_rows_only():
 def test_a_registered_model_can_be_the_first():
     job = spec(rounds=1)
     given = setups(job)
-    earlier = run(job).results[HUB].state
-    hub = Setup(job, HUB, given[HUB].tables, SEED, given[HUB].private_seed, first_model=earlier)
-    together = run_together({HUB: aggregator(hub), **{n: r for n, r in roles(given).items() if n != HUB}})
+    earlier = run(job).results[AGGREGATOR].state
+    continued = Setup(
+        job, AGGREGATOR, given[AGGREGATOR].tables, SEED, given[AGGREGATOR].private_seed, first_model=earlier
+    )
+    together = run_together(
+        {AGGREGATOR: aggregator(continued), **{n: r for n, r in roles(given).items() if n != AGGREGATOR}}
+    )
     task = next(line.message for line in together.transcript if isinstance(line.message, RoundTask))
     expected = np.concatenate([load(earlier)[name].numpy().ravel() for name in parameters_of(network_of(job, b""))])
     assert task.parameters.endswith(expected.tobytes())
@@ -374,7 +380,7 @@ def test_a_client_does_no_more_than_was_agreed(changes):
             answer = yield effect
 
     with pytest.raises(RemoteProtocolError):
-        with_one(spec(), HUB, asking)
+        with_one(spec(), AGGREGATOR, asking)
 
 
 def test_values_outside_the_public_range_are_told_of():

@@ -6,7 +6,7 @@ import msgspec
 import numpy as np
 import pytest
 import torch
-from rounds_federation import HUB, roles, run, setups, spec
+from rounds_federation import AGGREGATOR, roles, run, setups, spec
 from safetensors.torch import load
 from sum_federation import Change, changing
 
@@ -42,7 +42,7 @@ def secure(
 
 
 def measures(together: Together[Outcome], name: str) -> list[float]:
-    return [fact.measures[name] for fact in together.reports[HUB] if isinstance(fact, RoundDone)]
+    return [fact.measures[name] for fact in together.reports[AGGREGATOR] if isinstance(fact, RoundDone)]
 
 
 def apart(one: bytes, other: bytes) -> float:
@@ -56,7 +56,7 @@ def apart(one: bytes, other: bytes) -> float:
 @pytest.mark.parametrize("norm", ["none", "batch"])
 def test_the_model_is_that_of_plain_averaging_up_to_the_grid(norm):
     summed, plain = run(secure(norm=norm)), run(spec(clients=4, rounds=2, norm=norm))
-    assert apart(summed.results[HUB].state, plain.results[HUB].state) < 2e-4
+    assert apart(summed.results[AGGREGATOR].state, plain.results[AGGREGATOR].state) < 2e-4
     assert measures(summed, "rows") == measures(plain, "rows")
 
 
@@ -99,16 +99,16 @@ def test_no_message_holds_a_clients_parameters_and_all_go_by_the_routes_of_the_j
     together = run(job)
     assert not [line for line in together.transcript if isinstance(line.message, RoundReply)]
     assert all(allowed(job, line.sender, line.receiver, line.kind) for line in together.transcript)
-    assert not allowed(job, "c0", HUB, "RoundReply")
-    assert not allowed(spec(clients=4), "c0", HUB, "MaskedReply")
+    assert not allowed(job, "c0", AGGREGATOR, "RoundReply")
+    assert not allowed(spec(clients=4), "c0", AGGREGATOR, "MaskedReply")
     words = [m.words for line in together.transcript if isinstance(m := line.message, MaskedReply)]
     assert len(set(words)) == len(words)
 
 
 def test_reported_bytes_are_those_of_all_sums_too():
     together = run(secure())
-    sent = [line for line in together.transcript if line.sender == HUB and line.kind != "Published"]
-    received = [line for line in together.transcript if line.receiver == HUB and line.kind != "ClientReady"]
+    sent = [line for line in together.transcript if line.sender == AGGREGATOR and line.kind != "Published"]
+    received = [line for line in together.transcript if line.receiver == AGGREGATOR and line.kind != "ClientReady"]
     assert sum(measures(together, "bytes_sent")) == sum(line.payload_bytes for line in sent)
     assert sum(measures(together, "bytes_received")) == sum(line.payload_bytes for line in received)
 
@@ -149,8 +149,8 @@ def test_with_too_few_for_the_threshold_nothing_is_learned_and_the_job_says_so()
 def test_a_run_continued_from_a_saved_state_equals_the_uninterrupted_one():
     job = secure(rounds=3)
     whole = run(job)
-    states = [fact.state for fact in whole.reports[HUB] if isinstance(fact, RoundDone)]
-    assert run(job, saved=states[0]).results[HUB].state == whole.results[HUB].state
+    states = [fact.state for fact in whole.reports[AGGREGATOR] if isinstance(fact, RoundDone)]
+    assert run(job, saved=states[0]).results[AGGREGATOR].state == whole.results[AGGREGATOR].state
 
 
 def test_compression_composes_with_sums_on_its_grid():
@@ -161,7 +161,7 @@ def test_compression_composes_with_sums_on_its_grid():
         extra="[rounds.compressed_sync]\nstored_bits = 8\nreply_bits = 8",
     )
     together, plain = run(job), run(spec(clients=4, rounds=2))
-    assert apart(together.results[HUB].state, plain.results[HUB].state) < 0.05
+    assert apart(together.results[AGGREGATOR].state, plain.results[AGGREGATOR].state) < 0.05
     words = [m.words for line in together.transcript if isinstance(m := line.message, MaskedReply)]
     values = 64 * 32 + 32 + 32 * 16 + 16 + 16 * 10 + 10
     assert max(map(len, words)) == 2 * (values + 4 + 3 + 4)  # words of 16 bits: 8 and room for four clients
@@ -176,7 +176,7 @@ def test_shared_rows_adjust_a_mean_that_is_known_as_a_sum_only():
         extra=f'{SECURE}\n[rounds.shared_data]\nrule = "hybrid"\nepochs = 1',
     )
     together = run(job)
-    assert apart(together.results[HUB].state, run(secure()).results[HUB].state) > 1e-4
+    assert apart(together.results[AGGREGATOR].state, run(secure()).results[AGGREGATOR].state) > 1e-4
 
 
 # Without test rows at the aggregator
@@ -185,7 +185,9 @@ def test_shared_rows_adjust_a_mean_that_is_known_as_a_sum_only():
 def without_test_rows() -> RoundsSpec:
     job = spec(clients=4, rounds=2)
     data = {
-        name: msgspec.structs.replace(brought, test="held-out") for name, brought in job.data.items() if name != HUB
+        name: msgspec.structs.replace(brought, test="held-out")
+        for name, brought in job.data.items()
+        if name != AGGREGATOR
     }
     return msgspec.structs.replace(job, data=data)
 
@@ -193,18 +195,18 @@ def without_test_rows() -> RoundsSpec:
 def test_without_test_rows_the_clients_rows_are_measured_and_only_sums_are_read():
     job = without_test_rows()
     given, whole = setups(job), setups(spec(clients=4, rounds=2))
-    test = whole[HUB].tables["test"]
+    test = whole[AGGREGATOR].tables["test"]
     assert test.labels is not None
     for at, name in enumerate(job.roster.clients):
         part = slice(50 * at, 50 * at + 50)
         tables = dict(given[name].tables) | {"test": Table(bytes(32), test.columns[part], test.labels[part])}
         given[name] = replace(given[name], tables=tables)
-    given[HUB] = replace(given[HUB], tables={})
+    given[AGGREGATOR] = replace(given[AGGREGATOR], tables={})
     together, central = run_together(roles(given)), run(spec(clients=4, rounds=2))
     assert measures(together, "accuracy") == pytest.approx(measures(central, "accuracy"))
     assert measures(together, "loss") == pytest.approx(measures(central, "loss"), rel=1e-3)
     assert [line for line in together.transcript if isinstance(line.message, EvaluationTask)]
-    assert torch.equal(*(load(t.results[HUB].state)["head.weight"] for t in (together, central)))
+    assert torch.equal(*(load(t.results[AGGREGATOR].state)["head.weight"] for t in (together, central)))
 
 
 def test_test_rows_are_the_aggregators_or_every_clients():

@@ -7,7 +7,7 @@ import msgspec
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from rounds_federation import HUB, roles, run, setups, spec
+from rounds_federation import AGGREGATOR, roles, run, setups, spec
 from safetensors.torch import load
 
 from vfl.errors import SpecConflict
@@ -52,16 +52,16 @@ def run_skewed(job: RoundsSpec, *, permuted: bool = False, saved: bytes = b"") -
     for name, table in skewed(job).items():
         given[name] = replace(given[name], tables={"rows": table})
     if permuted:
-        tables = dict(given[HUB].tables)
+        tables = dict(given[AGGREGATOR].tables)
         rows = tables["shared"]
         assert rows.labels is not None
         tables["shared"] = Table(rows.ids_digest, rows.columns, np.random.default_rng(1).permutation(rows.labels))
-        given[HUB] = replace(given[HUB], tables=tables)
+        given[AGGREGATOR] = replace(given[AGGREGATOR], tables=tables)
     return run_together(roles(given))
 
 
 def measures(together: Together[Outcome], name: str) -> list[float]:
-    return [fact.measures[name] for fact in together.reports[HUB] if isinstance(fact, RoundDone)]
+    return [fact.measures[name] for fact in together.reports[AGGREGATOR] if isinstance(fact, RoundDone)]
 
 
 def without_notices(outcome: Outcome) -> tuple[bytes, list[float]]:
@@ -70,14 +70,16 @@ def without_notices(outcome: Outcome) -> tuple[bytes, list[float]]:
 
 def test_rule_none_equals_averaging_bit_for_bit():
     plain = spec(clients=4, rounds=2, per_round=3, tables=("test", "shared"))
-    assert without_notices(run(shared("none", rounds=2)).results[HUB]) == without_notices(run(plain).results[HUB])
+    assert without_notices(run(shared("none", rounds=2)).results[AGGREGATOR]) == without_notices(
+        run(plain).results[AGGREGATOR]
+    )
 
 
 def test_with_every_client_chosen_the_published_rule_is_plain_averaging_and_the_clients_rule_acts():
     plain = run_skewed(spec(clients=4, rounds=2, tables=("test", "shared")))
     published = run_skewed(shared(rounds=2, per_round=0))
     assert measures(published, "shared_step") == [0, 0]
-    assert published.results[HUB].state == plain.results[HUB].state
+    assert published.results[AGGREGATOR].state == plain.results[AGGREGATOR].state
     ours = run_skewed(shared(rounds=2, per_round=0, divergence="clients"))
     assert min(measures(ours, "shared_step")) > 0.1
 
@@ -90,8 +92,8 @@ def test_every_quantity_of_the_formula_is_reported_each_round():
         measures(together, "shared_step"), measures(together, "shared_effective_steps"), strict=True
     ):
         assert effective == pytest.approx(step * 2 * 16)  # two epochs of ceil(160 / 10) batches
-    assert {"shared_loss_before", "shared_loss_after", "shared_undone"} <= together.results[HUB].series.keys()
-    assert "160 shared rows were trained on and 40 held out" in together.results[HUB].notices[-1].text
+    assert {"shared_loss_before", "shared_loss_after", "shared_undone"} <= together.results[AGGREGATOR].series.keys()
+    assert "160 shared rows were trained on and 40 held out" in together.results[AGGREGATOR].notices[-1].text
 
 
 def counts_of(table: Table) -> NDArray[np.int64]:
@@ -129,9 +131,9 @@ def test_shared_rows_whose_labels_were_permuted_are_undone():
     plain = run_skewed(spec(clients=4, rounds=3, per_round=3, tables=("test", "shared")))
     together = run_skewed(shared("fixed"), permuted=True)
     assert measures(together, "shared_undone") == [1, 1, 1]
-    assert together.results[HUB].state == plain.results[HUB].state
+    assert together.results[AGGREGATOR].state == plain.results[AGGREGATOR].state
     harmed = run_skewed(shared("fixed", undo=False), permuted=True)
-    assert harmed.results[HUB].state != plain.results[HUB].state
+    assert harmed.results[AGGREGATOR].state != plain.results[AGGREGATOR].state
 
 
 @pytest.mark.parametrize("rule", ["feddu", "fixed", "hybrid", "share"])
@@ -150,7 +152,7 @@ def test_rows_are_handed_out_once_to_each_client_and_only_under_the_rule_share()
 def test_estimated_counts_ask_nobody_and_say_so():
     together = run_skewed(shared(counts="estimate"))
     assert not [line for line in together.transcript if isinstance(line.message, MaskedReply)]
-    assert "class mixes of clients are estimates" in [notice.text for notice in together.results[HUB].notices]
+    assert "class mixes of clients are estimates" in [notice.text for notice in together.results[AGGREGATOR].notices]
 
 
 def test_a_regression_bins_its_label():
@@ -158,7 +160,7 @@ def test_a_regression_bins_its_label():
     text = replace_task(job)
     together = run_together(roles(with_numbers(text)))
     assert 0 <= measures(together, "shared_omega")[0] <= 1
-    assert "r2" in together.results[HUB].metrics
+    assert "r2" in together.results[AGGREGATOR].metrics
 
 
 def replace_task(job: RoundsSpec) -> RoundsSpec:
@@ -182,12 +184,12 @@ def with_numbers(job: RoundsSpec):
 def test_a_run_continued_from_a_saved_state_equals_the_uninterrupted_one(terms):
     job = shared(rounds=4, **terms)
     whole = run_skewed(job)
-    states = [fact.state for fact in whole.reports[HUB] if isinstance(fact, RoundDone)]
-    assert run_skewed(job, saved=states[1]).results[HUB] == whole.results[HUB]
+    states = [fact.state for fact in whole.reports[AGGREGATOR] if isinstance(fact, RoundDone)]
+    assert run_skewed(job, saved=states[1]).results[AGGREGATOR] == whole.results[AGGREGATOR]
 
 
 def test_no_momentum_is_momentum_of_nothing():
-    assert run_skewed(shared(momentum=0.0)).results[HUB] == run_skewed(shared()).results[HUB]
+    assert run_skewed(shared(momentum=0.0)).results[AGGREGATOR] == run_skewed(shared()).results[AGGREGATOR]
 
 
 def test_the_published_model_is_the_same_at_every_client():

@@ -14,7 +14,7 @@ DRAWS = torch.Generator().manual_seed(7)
 ROWS = torch.randn(70, 6, generator=DRAWS)
 LABELS = (ROWS[:, 0] + ROWS[:, 1] > 0).long() + (ROWS[:, 2] > 1).long()
 NUMBERS = ROWS[:, 0] - 2 * ROWS[:, 3]
-PICTURES = torch.randn(70, 1, 8, 8, generator=DRAWS)
+IMAGES = torch.randn(70, 1, 8, 8, generator=DRAWS)
 
 
 def network(outputs=3, *, norm="batch", name="mlp"):
@@ -64,7 +64,7 @@ def test_the_seed_alone_decides_the_order_of_rows():
 @pytest.mark.parametrize("name", ["mlp", "small_cnn"])
 def test_the_number_of_threads_changes_no_bit(name):
     threads, results = torch.get_num_threads(), []
-    inputs = PICTURES if name == "small_cnn" else ROWS
+    inputs = IMAGES if name == "small_cnn" else ROWS
     try:
         for count in (1, 2):
             torch.set_num_threads(count)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rounds_federation import spec
-from sum_federation import HUB, SECONDS, client, names, plain_sum, run, terms, vanishing, vectors
+from sum_federation import AGGREGATOR, SECONDS, client, names, plain_sum, run, terms, vanishing, vectors
 
 from vfl.codecs.grid import from_sum, to_codes, word_bits
 from vfl.errors import RemoteProtocolError, SecureSumFailed
@@ -33,7 +33,7 @@ from vfl.secure_sum.terms import SumLog, SumResult, SumTerms, majority
 STEPS = ["PairKey", "SealedShares", "MaskedReply", "UnmaskShares"]
 
 
-def refusals(together, party=HUB):
+def refusals(together, party=AGGREGATOR):
     return [fact for fact in together.reports[party] if isinstance(fact, Refused)]
 
 
@@ -48,7 +48,7 @@ def sent_by(together, sender, kind):
 def test_the_sum_is_the_plain_sum_in_words_of_every_width(word_bits):
     agreed = terms(4, 77, word_bits)
     given_words = vectors(agreed)
-    result = run(agreed, given_words).results[HUB]
+    result = run(agreed, given_words).results[AGGREGATOR]
     assert result.contributors == agreed.roster
     assert result.words.dtype == np.uint64
     assert np.array_equal(result.words, plain_sum(agreed, given_words, agreed.roster))
@@ -59,7 +59,7 @@ def test_the_sum_is_the_plain_sum_for_three_parties_and_for_many(clients):
     agreed = terms(clients)
     given_words = vectors(agreed)
     together = run(agreed, given_words)
-    assert np.array_equal(together.results[HUB].words, plain_sum(agreed, given_words, agreed.roster))
+    assert np.array_equal(together.results[AGGREGATOR].words, plain_sum(agreed, given_words, agreed.roster))
     assert not refusals(together)
     assert [sent.kind for sent in together.transcript if sent.sender == "c0"] == STEPS
 
@@ -67,7 +67,7 @@ def test_the_sum_is_the_plain_sum_for_three_parties_and_for_many(clients):
 def test_a_single_word_and_words_beyond_two_to_the_w_are_taken_modulo():
     agreed = terms(3, 1, 8)
     given_words = {me: np.array([1000 + number], np.uint64) for number, me in enumerate(agreed.roster)}
-    assert run(agreed, given_words).results[HUB].words.tolist() == [3003 % 256]
+    assert run(agreed, given_words).results[AGGREGATOR].words.tolist() == [3003 % 256]
 
 
 @pytest.mark.parametrize("step", range(4), ids=STEPS)
@@ -76,7 +76,7 @@ def test_with_one_lost_client_or_as_many_as_may_be_the_rest_is_summed_exactly(st
     """21 clients, threshold 11: up to 10 may go before they send the message of this step."""
     agreed = terms(21)
     given_words, gone = vectors(agreed), agreed.roster[3 : 3 + lost]
-    result = run(agreed, given_words, vanish=dict.fromkeys(gone, step)).results[HUB]
+    result = run(agreed, given_words, vanish=dict.fromkeys(gone, step)).results[AGGREGATOR]
     stayed = tuple(me for me in agreed.roster if me not in gone or step == 3)
     assert result.contributors == stayed
     assert np.array_equal(result.words, plain_sum(agreed, given_words, stayed))
@@ -98,7 +98,7 @@ def test_whoever_goes_at_whatever_step_the_sum_is_exact_or_named_as_failed(steps
         with pytest.raises(SecureSumFailed, match=f"{agreed.threshold} are needed"):
             run(agreed, given_words, vanish=vanish)
     else:
-        result = run(agreed, given_words, vanish=vanish).results[HUB]
+        result = run(agreed, given_words, vanish=vanish).results[AGGREGATOR]
         assert result.contributors == tuple(me for me in agreed.roster if vanish[me] >= 3)
         assert np.array_equal(result.words, plain_sum(agreed, given_words, result.contributors))
 
@@ -106,7 +106,7 @@ def test_whoever_goes_at_whatever_step_the_sum_is_exact_or_named_as_failed(steps
 def test_a_higher_threshold_is_kept():
     agreed = terms(7, threshold=6)
     given_words = vectors(agreed)
-    assert len(run(agreed, given_words, vanish={"c0": 2}).results[HUB].contributors) == 6
+    assert len(run(agreed, given_words, vanish={"c0": 2}).results[AGGREGATOR].contributors) == 6
     with pytest.raises(SecureSumFailed):
         run(agreed, given_words, vanish={"c0": 2, "c1": 2})
 
@@ -119,7 +119,7 @@ def test_codes_of_the_grid_are_summed_exactly():
         for me, update in zip(names(clients), updates, strict=True)
     }
     agreed = terms(clients, len(codes["c0"]), word_bits(bits, clients))
-    words = run(agreed, codes).results[HUB].words
+    words = run(agreed, codes).results[AGGREGATOR].words
     assert np.array_equal(words, np.sum(list(codes.values()), axis=0))
     decoded = from_sum(words, clients, clip, bits, shared)
     error = np.linalg.norm(decoded - updates.sum(axis=0)) / np.linalg.norm(updates.sum(axis=0))
@@ -129,7 +129,7 @@ def test_codes_of_the_grid_are_summed_exactly():
 # -- one sum after another
 
 
-def hub_of_sums(agreed, sums, seen=None):
+def aggregator_of_sums(agreed, sums, seen=None):
     results: list[SumResult | SecureSumFailed] = []
     for number in range(1, sums + 1):
         try:
@@ -143,9 +143,10 @@ def test_every_key_seed_share_and_mask_is_fresh_for_each_sum():
     agreed = terms(4)
     given_words = vectors(agreed)
     together = run_together(
-        {HUB: hub_of_sums(agreed, 2)} | {me: client(agreed, me, given_words[me], 2) for me in agreed.roster}
+        {AGGREGATOR: aggregator_of_sums(agreed, 2)}
+        | {me: client(agreed, me, given_words[me], 2) for me in agreed.roster}
     )
-    first, second = together.results[HUB]
+    first, second = together.results[AGGREGATOR]
     assert np.array_equal(first.words, second.words)
     for me in agreed.roster:
         for kind in STEPS:
@@ -171,17 +172,17 @@ def test_a_sum_that_failed_can_be_taken_again_with_the_clients_that_wait():
 
     def twice(me):
         over = yield from client(agreed, me, given_words[me])
-        task = over if isinstance(over, SumTask) else (yield from receive(SumTask, HUB))
-        return (yield from contribute(agreed, task, given_words[me], me, HUB))
+        task = over if isinstance(over, SumTask) else (yield from receive(SumTask, AGGREGATOR))
+        return (yield from contribute(agreed, task, given_words[me], me, AGGREGATOR))
 
     def comes_back(me):
         yield from vanishing(client(agreed, me, given_words[me]), 2)
-        over = yield from receive(SealedShares, HUB)
+        over = yield from receive(SealedShares, AGGREGATOR)
         assert over.sum == 1
         return (yield from client(agreed, me, given_words[me]))
 
     roles = {me: comes_back(me) if me in {"c0", "c1"} else twice(me) for me in agreed.roster}
-    failed, result = run_together({HUB: hub_of_sums(agreed, 2), **roles}).results[HUB]
+    failed, result = run_together({AGGREGATOR: aggregator_of_sums(agreed, 2), **roles}).results[AGGREGATOR]
     assert isinstance(failed, SecureSumFailed)
     assert np.array_equal(result.words, plain_sum(agreed, given_words, agreed.roster))
 
@@ -191,14 +192,14 @@ def test_a_late_message_of_an_earlier_sum_is_dropped_by_name_and_counts_for_noth
     given_words = vectors(agreed)
 
     def late(me):
-        task = yield from receive(SumTask, HUB)
-        second = yield from receive(SumTask, HUB)
-        yield from send(HUB, PairKey(task.sum, b"1" * 32, b"2" * 32))
-        return (yield from contribute(agreed, second, given_words[me], me, HUB))
+        task = yield from receive(SumTask, AGGREGATOR)
+        second = yield from receive(SumTask, AGGREGATOR)
+        yield from send(AGGREGATOR, PairKey(task.sum, b"1" * 32, b"2" * 32))
+        return (yield from contribute(agreed, second, given_words[me], me, AGGREGATOR))
 
     roles = {me: late(me) if me == "c2" else client(agreed, me, given_words[me], 2) for me in agreed.roster}
-    together = run_together({HUB: hub_of_sums(agreed, 2), **roles})
-    first, second = together.results[HUB]
+    together = run_together({AGGREGATOR: aggregator_of_sums(agreed, 2), **roles})
+    first, second = together.results[AGGREGATOR]
     assert first.contributors == ("c0", "c1", "c3")
     assert second.contributors == agreed.roster
     assert np.array_equal(second.words, plain_sum(agreed, given_words, agreed.roster))
@@ -209,12 +210,15 @@ def test_a_client_left_behind_hands_back_what_it_was_told_instead():
     agreed = terms(3)
     published = Published(1, b"p", b"d")
 
-    def hub():
+    def aggregator():
         yield from send("c0", SumTask(1, agreed.round, agreed.purpose))
         yield from receive(PairKey, "c0")
         yield from send("c0", published)
 
-    assert run_together({HUB: hub(), "c0": client(agreed, "c0", vectors(agreed)["c0"])}).results["c0"] == published
+    assert (
+        run_together({AGGREGATOR: aggregator(), "c0": client(agreed, "c0", vectors(agreed)["c0"])}).results["c0"]
+        == published
+    )
 
 
 def test_who_left_and_who_came_back_is_noted_beside_the_sum():
@@ -223,14 +227,14 @@ def test_who_left_and_who_came_back_is_noted_beside_the_sum():
 
     def back(me):
         yield from vanishing(client(agreed, me, given_words[me]), 1)
-        yield from send(HUB, ClientReady(b"digest"))
+        yield from send(AGGREGATOR, ClientReady(b"digest"))
 
     roles = {me: back(me) if me == "c1" else client(agreed, me, given_words[me]) for me in agreed.roster}
-    together = run_together({HUB: sum_of(agreed, 1, agreed.roster, SECONDS, seen), **roles})
+    together = run_together({AGGREGATOR: sum_of(agreed, 1, agreed.roster, SECONDS, seen), **roles})
     assert seen.back == {"c1": ClientReady(b"digest")}
     assert not seen.left
-    assert seen.payload_bytes == sum(sent.payload_bytes for sent in together.transcript if sent.receiver == HUB)
-    assert "c1" not in together.results[HUB].contributors
+    assert seen.payload_bytes == sum(sent.payload_bytes for sent in together.transcript if sent.receiver == AGGREGATOR)
+    assert "c1" not in together.results[AGGREGATOR].contributors
 
 
 def test_a_client_the_job_goes_on_without_is_noted_as_gone():
@@ -287,7 +291,7 @@ def test_words_of_another_number_than_agreed_are_a_fault_of_ones_own():
 def test_a_task_for_another_sum_than_the_terms_say_is_the_aggregators_fault(task):
     agreed = terms(3)
     with pytest.raises(RemoteProtocolError, match=r"hub, in secure sum .* asks for"):
-        next(contribute(agreed, task, vectors(agreed)["c0"], "c0", HUB))
+        next(contribute(agreed, task, vectors(agreed)["c0"], "c0", AGGREGATOR))
 
 
 @pytest.mark.parametrize(
@@ -302,14 +306,14 @@ def test_a_task_for_another_sum_than_the_terms_say_is_the_aggregators_fault(task
 def test_messages_of_a_sum_out_of_turn_are_the_aggregators_fault(messages):
     agreed = terms(3)
 
-    def hub():
+    def aggregator():
         yield from send("c0", SumTask(1, agreed.round, agreed.purpose))
         for message in messages:
             yield from send("c0", message)
         yield from report(Refused("", ""))
 
     with pytest.raises(RemoteProtocolError, match="where PairKeys of sum 1 was due"):
-        run_together({HUB: hub(), "c0": client(agreed, "c0", vectors(agreed)["c0"])})
+        run_together({AGGREGATOR: aggregator(), "c0": client(agreed, "c0", vectors(agreed)["c0"])})
 
 
 def test_only_jobs_with_secure_sums_may_send_their_messages_and_they_send_no_single_reply():

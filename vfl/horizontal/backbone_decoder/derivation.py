@@ -160,12 +160,12 @@ def _needs_translator(spec: RoundsSpec) -> bool:
 
 
 def _check_shapes(spec: RoundsSpec, first: nn.Sequential, backbone: nn.Sequential) -> None:
-    """Pictures must be of one size on both sides: a translator maps channels, not pixels."""
+    """Images must be of one size on both sides: a translator maps channels, not pixels."""
     row = torch.zeros(1, *spec.model.input_shape)
     here, there = features(backbone, row).shape[2:], features(first, row).shape[2:]
     if here != there:
         raise ImpossibleJob(
-            f"the student gives pictures of {tuple(here)} pixels where the first model gives {tuple(there)}",
+            f"the student gives images of {tuple(here)} pixels where the first model gives {tuple(there)}",
             fix="Give student_hidden as many widths as the first model's backbone has, equal ones where it has equal "
             'ones; or cut = "features".',
         )

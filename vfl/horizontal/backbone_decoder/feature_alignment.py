@@ -2,7 +2,7 @@
 
     L = sum |T(B2 x) - B1 x|^2 / sum |B1 x|^2
 
-The translator T has a closed form; a backbone with weights of its own is trained first. Where features are pictures, T
+The translator T has a closed form; a backbone with weights of its own is trained first. Where features are images, T
 maps the channels of each pixel.
 """
 

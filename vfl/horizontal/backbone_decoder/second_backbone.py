@@ -78,7 +78,7 @@ def student_widths(spec: RoundsSpec) -> tuple[int, ...]:
     for divisor in range(2, max(first) + 1):
         widths = tuple(max(1, width // divisor) for width in first)
         if model.network == "small_cnn" and _equal_neighbours(widths) != _equal_neighbours(first):
-            continue  # pictures would be halved elsewhere
+            continue  # images would be halved elsewhere
         narrowed = widths
         if _parameters(spec, widths) + (widths[-1] + 1) * first[-1] <= _parameters(spec, first) * LARGEST_SHARE:
             break
@@ -149,7 +149,7 @@ def _factors(layer: nn.Linear | nn.Conv2d, rank: int) -> tuple[nn.Module, nn.Mod
             down: nn.Module = nn.Linear(layer.in_features, rank, bias=False)
             up: nn.Module = nn.Linear(rank, layer.out_features, bias=offset)
         else:
-            side = layer.kernel_size[0]  # pictures keep their size
+            side = layer.kernel_size[0]  # images keep their size
             down = nn.Conv2d(layer.in_channels, rank, side, padding=side // 2, bias=False)
             up = nn.Conv2d(rank, layer.out_channels, 1, bias=offset)
     return down.to_empty(device="cpu"), up.to_empty(device="cpu")
@@ -160,13 +160,13 @@ RESHAPED = {"layers": _fewer_layers, "low_rank": _factorised}
 
 
 def blank_translator(spec: RoundsSpec) -> nn.Module:
-    """A linear map from the second backbone's width to the first's, over pixels where features are pictures."""
+    """A linear map from the second backbone's width to the first's, over pixels where features are images."""
     terms, model = terms_of(spec), spec.model
     outputs = width_after(model.network, model.hidden, terms.cut)
     inputs = student_widths(spec)[-1] if terms.derive == "student" else outputs
-    pictures = model.network == "small_cnn" and terms.cut != "features"
+    has_pixels = model.network == "small_cnn" and terms.cut != "features"
     with torch.device("meta"):
-        module = nn.Conv2d(inputs, outputs, 1) if pictures else nn.Linear(inputs, outputs)
+        module = nn.Conv2d(inputs, outputs, 1) if has_pixels else nn.Linear(inputs, outputs)
     return module.to_empty(device="cpu")
 
 

@@ -44,7 +44,7 @@ def drawn(pool: Inverted, wanted: list[int], space: Space, seed: bytes) -> tuple
 
 
 def _moved(rows: torch.Tensor, space: Space, draws: np.random.Generator) -> torch.Tensor:
-    """By a little noise. Shifted by a pixel, a found picture is one the model was never asked for (ADR 0010)."""
+    """By a little noise. Shifted by a pixel, a found image is one the model was never asked for (ADR 0010)."""
     if not len(rows):
         return rows
     noise = torch.from_numpy(draws.standard_normal(rows.shape).astype(np.float32))

@@ -40,7 +40,7 @@ class Space:
     """Public range of a value; infinite where it has no end."""
 
     @property
-    def pictures(self) -> bool:
+    def is_image(self) -> bool:
         """Rows are (channels, height, width): neighbouring values belong together."""
         return len(self.shape) == 3
 
@@ -57,7 +57,7 @@ class Search:
     statistics: float = 1.0
     """Weight of the distance of statistics, see `_distance`."""
     variation: float = 1e-2
-    """Weight of a picture's total variation."""
+    """Weight of an image's total variation."""
     squares: float = 1e-3
     """Weight of a row's squared length."""
     competition: float = 0.0
@@ -145,7 +145,7 @@ def _keep_statistics(layer: nn.Module, read: tuple[torch.Tensor, ...]) -> None:
 
 
 def _statistics(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean and variance by channel, over rows and, of pictures, over their pixels."""
+    """Mean and variance by channel, over rows and, of images, over their pixels."""
     over = [axis for axis in range(rows.dim()) if axis != 1]
     mean = rows.mean(over, keepdim=True)
     return mean.flatten(), (rows - mean).square().mean(over)  # torch's variance took a quarter of a search
@@ -197,7 +197,7 @@ class _Match:
         unlike = search.squares * (rows**2).sum() / len(rows)
         if self.distances:
             unlike = unlike + search.statistics * torch.stack(self.distances).sum()
-        if self.space.pictures and search.variation:
+        if self.space.is_image and search.variation:
             unlike = unlike + search.variation * _variation(rows)
         loss = functional.cross_entropy(scores, labels) + looks * unlike
         if self.student is not None and search.competition:
@@ -275,7 +275,7 @@ def _generated(
 
 
 def _variation(rows: torch.Tensor) -> torch.Tensor:
-    """Sum of the absolute differences of neighbouring pixels, mean over pictures."""
+    """Sum of the absolute differences of neighbouring pixels, mean over images."""
     across = (rows[..., 1:] - rows[..., :-1]).abs().sum()
     down = (rows[..., 1:, :] - rows[..., :-1, :]).abs().sum()
     return (across + down) / len(rows)

@@ -154,7 +154,7 @@ class Adjuster(AggregatorHooks):
         memory = self._memory
         return {
             "accuracies": torch.tensor(memory.accuracies, dtype=torch.float64),
-            "everybody": torch.from_numpy(memory.population_counts.copy()),
+            "population_counts": torch.from_numpy(memory.population_counts.copy()),
             **{f"mean/{name}": values for name, values in memory.mean_velocity.items()},
             **{f"step/{name}": values for name, values in memory.step_velocity.items()},
         }
@@ -354,7 +354,7 @@ def _restored(saved: Mapping[str, torch.Tensor]) -> _Memory:
         return _Memory()
     return _Memory(
         accuracies=saved["accuracies"].tolist(),
-        population_counts=saved["everybody"].numpy().copy(),
+        population_counts=saved["population_counts"].numpy().copy(),
         mean_velocity={name[5:]: values for name, values in saved.items() if name.startswith("mean/")},
         step_velocity={name[5:]: values for name, values in saved.items() if name.startswith("step/")},
     )
