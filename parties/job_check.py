@@ -135,15 +135,15 @@ def _sides(spec: JobSpec) -> tuple[Side, ...]:
 
 def _learned(spec: JobSpec, plan: Plan | None) -> tuple[Learned, ...]:
     values = {line.message: line.values for line in plan.reveals} if plan else {}
-    found = []
+    learned = []
     for route in kind_of(spec).routes(spec):
         reveals, kind = route.message.reveals, route.message.kind()
         if reveals.grain is not Grain.NOTHING:
             ends = (route.sender.value, route.receiver.value)
-            found.append(
+            learned.append(
                 Learned(kind, *ends, reveals.learns, reveals.grain.value, reveals.protection, values.get(kind))
             )
-    return tuple(found)
+    return tuple(learned)
 
 
 def _must_accept(spec: JobSpec, plans: dict[PartyId, Plan]) -> Any:
@@ -152,9 +152,9 @@ def _must_accept(spec: JobSpec, plans: dict[PartyId, Plan]) -> Any:
     if isinstance(spec.job.seed, int):
         yield f"acceptance.fixed_seed of every party: true, as job.seed is {spec.job.seed}"
     for party in spec.parties:
-        for brought in spec.tables_of(party).values():
-            if brought.leaves:
-                yield f'acceptance.handed_out of {party}: "{brought.dataset}", as its rows go to every peer'
+        for use in spec.tables_of(party).values():
+            if use.leaves:
+                yield f'acceptance.handed_out of {party}: "{use.dataset}", as its rows go to every peer'
     rules: list[Callable[[Acceptance], object]] = [
         partial(check_model, spec, party) for party in one_of_each_role(spec).values()
     ]

@@ -33,9 +33,9 @@ class Judgement:
     @property
     def notices(self) -> list[Notice]:
         """What tables and specification tell this party's operator."""
-        told = [notice for table in self.tables.values() for notice in table.notices]
+        of_tables = [notice for table in self.tables.values() for notice in table.notices]
         warnings = kind_of(self.spec).warnings(self.spec, self.plan, classes_held=self._classes_held)
-        return [*told, *warnings]
+        return [*of_tables, *warnings]
 
     @property
     def _classes_held(self) -> int | None:
@@ -75,10 +75,10 @@ def judge(spec: JobSpec, me: PartyId, folder: Path, settings: PartySettings) -> 
 
 def new_job(job: str, spec: JobSpec, me: PartyId, judgement: Judgement | None = None) -> Job:
     """A job as it is stored first; one a peer proposes is judged after that."""
-    found: dict[str, Any] = {}
+    judged: dict[str, Any] = {}
     if judgement is not None:
         judgement.log_relaxed_limits(job)
-        found = judgement.shown() | {"notices": judgement.notices}
+        judged = judgement.shown() | {"notices": judgement.notices}
     return Job(
         id=job,
         name=spec.job.name,
@@ -89,5 +89,5 @@ def new_job(job: str, spec: JobSpec, me: PartyId, judgement: Judgement | None = 
         spec_digest=spec.digest().hex(),
         created_at=now(),
         epochs=spec.checkpoints,
-        **found,
+        **judged,
     )

@@ -101,7 +101,7 @@ class Party:
                 transport,
                 timeout_seconds,
                 partial(self._lose_peer, peer),
-                partial(self._endings.told, peer),
+                partial(self._endings.received, peer),
                 self._clock,
             )
             for peer, transport in transports.items()
@@ -116,16 +116,16 @@ class Party:
 
     # For this party's operator
 
-    def submit(self, text: str, idempotency_key: str | None = None, told: Sequence[Notice] = ()) -> Job:
+    def submit(self, text: str, idempotency_key: str | None = None, guesses: Sequence[Notice] = ()) -> Job:
         """Check a job against own table and policy, then propose it to every peer; `told` was guessed to write it.
 
         Raises SpecError, ImpossibleJob, InvalidData, PolicyRefused, NotTheCoordinator, UnknownPeer, UnknownModel,
         PeerUnreachable, PeerWireVersion, IdempotencyKeyReused or StorageFailed; then nothing was stored or sent.
         """
         digest = hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()
-        known = self._submitted(idempotency_key, digest)
-        if known is not None:
-            return known
+        earlier = self._submitted(idempotency_key, digest)
+        if earlier is not None:
+            return earlier
         spec = limits.read_limited(text)
         spec = kind_of(spec).resolve(spec)
         self._check_proposer(spec)
@@ -138,20 +138,20 @@ class Party:
         agreement = Agreement(share, commitment_to(share), self._private_seed())
         job = new_job(job_id(spec.digest(), agreement.commitment), spec, self.name, judgement)
         with self._submitting:
-            known = self._submitted(idempotency_key, digest)
-            if known is not None:
-                return known
+            earlier = self._submitted(idempotency_key, digest)
+            if earlier is not None:
+                return earlier
             supervisor = self._supervise(job, spec, agreement, idempotency_key, digest)
-        self._store.tell(supervisor.job, told)
+        self._store.tell(supervisor.job, guesses)
         supervisor.take_part(judgement.tables, first_model)
         return self.job(supervisor.job)
 
     def _submitted(self, idempotency_key: str | None, digest: str) -> Job | None:
         """What came of an earlier submit with this key. Raises IdempotencyKeyReused."""
-        known = None if idempotency_key is None else self._store.job_of_key(idempotency_key)
-        if known is not None and known[1] != digest:
+        earlier = None if idempotency_key is None else self._store.job_of_key(idempotency_key)
+        if earlier is not None and earlier[1] != digest:
             raise IdempotencyKeyReused(f"Idempotency-Key {idempotency_key!r} came with another specification")
-        return None if known is None else self.job(known[0])
+        return None if earlier is None else self.job(earlier[0])
 
     def job(self, job: str) -> Job:
         """Raises UnknownJob."""
@@ -284,9 +284,9 @@ class Party:
         """The job is stored before anybody may speak of it. Raises StorageFailed."""
         supervisor = self._supervisor(job, spec, agreement)
         # A job that needs this party does not outlive its server, and what is drawn for it is not written down.
-        kept = None if self.name in spec.required_parties else msgspec.msgpack.encode(agreement)
+        stored_agreement = None if self.name in spec.required_parties else msgspec.msgpack.encode(agreement)
         from_peer = self.name != spec.coordinator
-        self._store.add(job, spec.encoded(), kept, idempotency_key, digest, from_peer=from_peer)
+        self._store.add(job, spec.encoded(), stored_agreement, idempotency_key, digest, from_peer=from_peer)
         self._keep(supervisor)
         return supervisor
 
@@ -367,7 +367,7 @@ class Party:
 
     def _resume(self, job: Job, voted: set[tuple[str, PartyId]]) -> bool:
         """Take up a job that goes on without this party, or whose end its coordinator knows."""
-        encoded, kept = self._store.agreed(job.id)
+        encoded, stored_agreement = self._store.agreed(job.id)
         if not set(job.peers) <= self._outboxes.keys():
             return False
         spec = decode_spec(encoded)
@@ -377,9 +377,9 @@ class Party:
             self._keep(supervisor)
             supervisor.await_word(result)
             return True
-        if kept is None:
+        if stored_agreement is None:
             return False
-        supervisor = self._supervisor(job, spec, msgspec.msgpack.decode(kept, type=Agreement))
+        supervisor = self._supervisor(job, spec, msgspec.msgpack.decode(stored_agreement, type=Agreement))
         self._keep(supervisor)
         supervisor.resume()
         return True

@@ -16,8 +16,8 @@ def check_agreement(spec: JobSpec, me: PartyId, acceptance: Acceptance) -> None:
     for peer in spec.peers_of(me):
         if peer not in acceptance.peers:
             _refuse(me, "peers", f"{peer!r} is not in it", f'add "{peer}" to it')
-    for brought in spec.tables_of(me).values():
-        _check_table(brought, me, acceptance)
+    for use in spec.tables_of(me).values():
+        _check_table(use, me, acceptance)
     scheme = spec.disclosure
     if scheme not in acceptance.schemes:
         _refuse(me, "schemes", f"{scheme!r} is not in it", f'add "{scheme}" to it')
@@ -36,15 +36,15 @@ def check_model(spec: JobSpec, me: PartyId, acceptance: Acceptance) -> None:
         _refuse(me, "maximum_model_bytes", text, "propose fewer or narrower layers, or raise it")
 
 
-def _check_table(brought: TableUse, me: PartyId, acceptance: Acceptance) -> None:
-    if brought.dataset not in acceptance.datasets:
-        _refuse(me, "datasets", f"{brought.dataset!r} is not in it", f'add "{brought.dataset}" to it')
-    if brought.leaves and brought.dataset not in acceptance.handed_out:
-        text = f"the job hands the rows of {brought.dataset!r} to its peers"
-        _refuse(me, "handed_out", text, f'add "{brought.dataset}" to it, or propose another rule')
-    if acceptance.columns and brought.every_column:
+def _check_table(use: TableUse, me: PartyId, acceptance: Acceptance) -> None:
+    if use.dataset not in acceptance.datasets:
+        _refuse(me, "datasets", f"{use.dataset!r} is not in it", f'add "{use.dataset}" to it')
+    if use.leaves and use.dataset not in acceptance.handed_out:
+        text = f"the job hands the rows of {use.dataset!r} to its peers"
+        _refuse(me, "handed_out", text, f'add "{use.dataset}" to it, or propose another rule')
+    if acceptance.columns and use.every_column:
         _refuse(me, "columns", "the job takes every column", "name the columns in model.columns, or empty it")
-    for column in brought.columns:
+    for column in use.columns:
         if acceptance.columns and column not in acceptance.columns:
             _refuse(me, "columns", f"{column!r} is not in it", f'add "{column}" to it')
 

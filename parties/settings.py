@@ -58,12 +58,12 @@ class PeerSettings(SettingsTable):
     @field_validator("url")
     @classmethod
     def _loopback_only(cls, url: str) -> str:
-        found = re.fullmatch(r"(https?)://([^/\s@]+?)(:\d{1,5})?/?", url)
-        if found is None:
+        parts = re.fullmatch(r"(https?)://([^/\s@]+?)(:\d{1,5})?/?", url)
+        if parts is None:
             raise ValueError("must look like http://127.0.0.1:7202")
-        if not 1 <= int((found[3] or ":80")[1:]) <= 65535:
-            raise ValueError(f"port {found[3][1:]} is none: ports are 1 to 65535")
-        if found[1] != "http" or found[2] not in PEER_HOSTS:
+        if not 1 <= int((parts[3] or ":80")[1:]) <= 65535:
+            raise ValueError(f"port {parts[3][1:]} is none: ports are 1 to 65535")
+        if parts[1] != "http" or parts[2] not in PEER_HOSTS:
             # As strict as the own listening side: envelopes are neither encrypted on the way nor signed yet.
             raise ValueError(
                 f"leads beyond this machine, where jobs would travel in clear: only http://{LOOPBACK} is possible "
@@ -250,7 +250,7 @@ def write_private(path: Path, data: bytes) -> None:
 
 def _check_environment() -> None:
     """Raises SettingsError for a variable that begins like a setting and is none: it would have no effect."""
-    known = {key.upper() for key in _environment_keys(PartySettings)}
+    settings = {key.upper() for key in _environment_keys(PartySettings)}
     for variable in sorted(os.environ):
         name = variable.upper()
         if not name.startswith(PREFIX) or name in NO_SETTINGS:
@@ -258,8 +258,8 @@ def _check_environment() -> None:
         words = name.removeprefix(PREFIX).split("__")
         if words[0] in {"PEERS", "DATASETS"} and len(words) > 1:
             words[1] = "<NAME>"
-        if (key := "__".join(words)) not in known:
-            near = difflib.get_close_matches(key, known, n=1)
+        if (key := "__".join(words)) not in settings:
+            near = difflib.get_close_matches(key, settings, n=1)
             raise SettingsError(
                 f"the environment variable {variable} names no setting",
                 fix=f"Did you mean `{PREFIX}{near[0]}`?"
@@ -289,14 +289,14 @@ def _readable(path: Path, error: ValidationError) -> SettingsError:
     at = ".".join(str(part) for part in first["loc"])
     if first["type"] != "extra_forbidden":
         return SettingsError(f"{path}: {at}: {first['msg'].removeprefix('Value error, ')}")
-    known = sorted(
+    keys = sorted(
         {
             key
             for table in (PartySettings, ServerSettings, PeerSettings, DatasetSettings, BottomSettings, Acceptance)
             for key in table.model_fields
         }
     )
-    near = difflib.get_close_matches(str(first["loc"][-1]), known, n=1)
+    near = difflib.get_close_matches(str(first["loc"][-1]), keys, n=1)
     return SettingsError(f"{path}: unknown key `{at}`", fix=f"Did you mean `{near[0]}`?" if near else "")
 
 

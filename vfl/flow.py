@@ -195,8 +195,8 @@ def _run(
                 body = encode(message)
                 arrived = decode(message.kind(), body)
                 queues.setdefault((party, to), deque()).append(Delivery(arrived, len(body)))
-                kept = arrived if keep_messages else None
-                together.transcript.append(Sent(party, to, message.kind(), len(body), kept))
+                recorded = arrived if keep_messages else None
+                together.transcript.append(Sent(party, to, message.kind(), len(body), recorded))
                 answer = Delivery(None, len(body))
             case Report(fact):
                 together.reports[party].append(fact if keep_messages else without_state(fact))

@@ -97,7 +97,7 @@ def _small(spec: RoundsSpec) -> RoundsSpec:
     return replace(
         spec,
         roster=replace(spec.roster, clients=clients),
-        data={party: brought for party, brought in spec.data.items() if party in {spec.roster.aggregator, *clients}},
+        data={party: own for party, own in spec.data.items() if party in {spec.roster.aggregator, *clients}},
         model=replace(spec.model, first_model="", first_epochs=1),
         train=replace(spec.train, optimiser=optimiser),
         rounds=replace(

@@ -69,7 +69,7 @@ class Setup(Generic[S]):
     scaling: InputScaling | None = None
     """Of rounds whose columns are pooled, once it is known."""
 
-    told_test_rows: NDArray[np.int64] | None = field(default=None, repr=False)
+    agreed_test_rows: NDArray[np.int64] | None = field(default=None, repr=False)
     """Rows the label party holds out by class; None where the joint seed alone says which."""
 
     @property
@@ -83,14 +83,14 @@ class Setup(Generic[S]):
 
     @property
     def training_rows(self: "Setup[TrainingSpec]") -> NDArray[np.int64]:
-        if self.told_test_rows is not None:
-            return np.setdiff1d(np.arange(self.rows), self.told_test_rows)
+        if self.agreed_test_rows is not None:
+            return np.setdiff1d(np.arange(self.rows), self.agreed_test_rows)
         return held_out(self.joint_seed, self.rows, self.spec.split.test)[0]
 
     @property
     def test_rows(self: "Setup[TrainingSpec]") -> NDArray[np.int64]:
-        if self.told_test_rows is not None:
-            return self.told_test_rows
+        if self.agreed_test_rows is not None:
+            return self.agreed_test_rows
         return held_out(self.joint_seed, self.rows, self.spec.split.test)[1]
 
     def batches(self: "Setup[TrainingSpec]") -> Iterator[Batch]:

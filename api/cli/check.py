@@ -34,42 +34,42 @@ def check(
     from parties.limits import read_limited  # noqa: PLC0415
     from parties.simulation.specification import is_simulation, read_federation  # noqa: PLC0415 - after the arguments are right
 
-    found = look(read_federation(text).spec if is_simulation(text) else read_limited(text), rows)
-    result(output, msgspec.to_builtins(found), lambda: _shown(found))
+    checked = look(read_federation(text).spec if is_simulation(text) else read_limited(text), rows)
+    result(output, msgspec.to_builtins(checked), lambda: _shown(checked))
 
 
-def _shown(found: "JobCheck") -> "RenderableType":
+def _shown(checked: "JobCheck") -> "RenderableType":
     from rich.console import Group  # noqa: PLC0415 - only for text
     from rich.table import Table  # noqa: PLC0415
 
     learned = Table("who", "learns from", "in", box=None, pad_edge=False)
-    learned.add_column("messages" if found.cohort else "values", justify="right")
+    learned.add_column("messages" if checked.cohort else "values", justify="right")
     learned.add_column("what")
-    for line in found.learned:
+    for line in checked.learned:
         values = "needs --rows" if line.values is None else f"{line.values:,}"
         learned.add_row(line.receiver, line.sender, line.message, values, line.learns)
     end = "Nothing in the specification is refused. Tables, and rules of the parties' own, were not looked at."
     return Group(
-        f"{found.name}: {found.task}, protocol {found.protocol}", "", Facts(_facts(found)), "", learned, "", end
+        f"{checked.name}: {checked.task}, protocol {checked.protocol}", "", Facts(_facts(checked)), "", learned, "", end
     )
 
 
-def _facts(found: "JobCheck") -> Iterator[tuple[str, str]]:
-    for side in found.sides:
+def _facts(checked: "JobCheck") -> Iterator[tuple[str, str]]:
+    for side in checked.sides:
         yield from _side(side)
-    if found.cohort is not None:
-        yield "rounds", f"{found.steps:,} at most, {found.cohort:,} clients in each"
-        yield "parts", ", ".join(found.parts) or "none: federated averaging"
-    elif found.steps is not None:
-        yield "steps", f"{found.steps:,} on {found.rows:,} rows"
-    if found.forecast is not None:
-        yield from _forecast(found.forecast)
-    yield from _payload(found)
-    for text in found.waived:
+    if checked.cohort is not None:
+        yield "rounds", f"{checked.steps:,} at most, {checked.cohort:,} clients in each"
+        yield "parts", ", ".join(checked.parts) or "none: federated averaging"
+    elif checked.steps is not None:
+        yield "steps", f"{checked.steps:,} on {checked.rows:,} rows"
+    if checked.forecast is not None:
+        yield from _forecast(checked.forecast)
+    yield from _payload(checked)
+    for text in checked.waived:
         yield "waived", f"refusal {text}, by rounds.allow"
-    for text in found.must_accept:
+    for text in checked.must_accept:
         yield "must accept", text
-    for warning in found.warnings:
+    for warning in checked.warnings:
         yield warning.kind, warning.text
 
 
@@ -98,7 +98,7 @@ def _compared(size: int, plain: int) -> str:
     return readable_bytes(size) if size == plain else f"{readable_bytes(size)} (averaging {readable_bytes(plain)})"
 
 
-def _payload(found: "JobCheck") -> Iterator[tuple[str, str]]:
-    for kind, size in (found.payload_bytes or {}).items():
+def _payload(checked: "JobCheck") -> Iterator[tuple[str, str]]:
+    for kind, size in (checked.payload_bytes or {}).items():
         if size:
             yield "whole job", f"{kind}: {readable_bytes(size)}"

@@ -190,7 +190,7 @@ def _check_mode(mode: Mode, dataset: Dataset | None, others: dict[str, Any]) -> 
 def _check_arguments(
     dataset: Dataset | None, own: dict[str, Any], of_labels: dict[str, Any], rounds: int | None
 ) -> None:
-    given = [name for name, value in own.items() if value]
+    options = [name for name, value in own.items() if value]
     if rounds:
         raise CommandFailed(
             Exit.ARGUMENTS,
@@ -198,12 +198,12 @@ def _check_arguments(
             "--rounds is for --mode",
             fix=f"Give --epochs, or --mode {' or '.join(Mode)}.",
         )
-    if dataset and given:
+    if dataset and options:
         raise CommandFailed(
-            Exit.ARGUMENTS, "invalid_arguments", f"--dataset and {given[0]} exclude each other", fix="Give one."
+            Exit.ARGUMENTS, "invalid_arguments", f"--dataset and {options[0]} exclude each other", fix="Give one."
         )
-    if given and len(given) < len(own):
-        missing = ", ".join(name for name in own if name not in given)
+    if options and len(options) < len(own):
+        missing = ", ".join(name for name in own if name not in options)
         raise CommandFailed(
             Exit.ARGUMENTS,
             "invalid_arguments",
@@ -211,7 +211,7 @@ def _check_arguments(
             fix="For example: vfl demo --label-file a.csv --feature-file b.csv --id id --label y",
         )
     for name, value in of_labels.items():
-        if value and not given:
+        if value and not options:
             raise CommandFailed(Exit.ARGUMENTS, "invalid_arguments", f"{name} is for own tables", fix="Leave it out.")
     task = of_labels["--task"]
     if of_labels["--positive"] and task not in {None, Task.BINARY}:
@@ -330,6 +330,6 @@ def _run_in(place: "Place", planned: _Planned, *, quiet: bool) -> dict[str, Any]
 
 def _keep(folder: Path, failure: CommandFailed) -> CommandFailed:
     """The failure, saying where the logs are."""
-    kept = f"The folder {folder} is kept, with the logs of all parties."
-    failure.safe = f"{failure.safe} {kept}".strip()
+    safe = f"The folder {folder} is kept, with the logs of all parties."
+    failure.safe = f"{failure.safe} {safe}".strip()
     return failure

@@ -118,12 +118,12 @@ def report(
     It opens offline and holds what this party knows, also of a job that runs or has failed.
     """
     with connected(server, token_file, party) as client:
-        told = client.report(job_id)
+        view = client.report(job_id)
     from api.report.job_page import render  # noqa: PLC0415 - plots, once there is something to draw
 
-    place = file or Path(f"report-{told['job']['id']}.html")
+    place = file or Path(f"report-{view['job']['id']}.html")
     try:
-        place.write_text(render(told), encoding="utf-8")
+        place.write_text(render(view), encoding="utf-8")
     except OSError as error:
         raise CommandFailed(
             Exit.ARGUMENTS,
@@ -131,7 +131,7 @@ def report(
             f"the report {place} cannot be written: {error.strerror}",
             fix="Name another file with --output.",
         ) from error
-    result(output, {"job": told["job"]["id"], "state": told["job"]["state"], "file": str(place)}, lambda: str(place))
+    result(output, {"job": view["job"]["id"], "state": view["job"]["state"], "file": str(place)}, lambda: str(place))
 
 
 @app.command("cancel")
@@ -303,12 +303,12 @@ def _facts(job: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield from _agreed(job["specification"])
     if job["steps"]:
         yield "progress", how_far(job)
-    yield from ((found.name, str(found)) for found in measured(job["metrics"]))
+    yield from ((metric.name, str(metric)) for metric in measured(job["metrics"]))
     by_round = job["series"] if kind_in(job).step == "round" else {}
     for name, values in by_round.items():
-        known = [value for value in values if value is not None]
-        if len(known) > 1:
-            yield f"{name} by round", f"{known[0]:,.6g} to {known[-1]:,.6g} over {len(values)}"
+        measured_rounds = [value for value in values if value is not None]
+        if len(measured_rounds) > 1:
+            yield f"{name} by round", f"{measured_rounds[0]:,.6g} to {measured_rounds[-1]:,.6g} over {len(values)}"
     yield from (("attendance", sentence) for sentence in job["attendance"])
     if job["classes"]:
         yield "classes", ", ".join(job["classes"]) + (" (positive)" if len(job["classes"]) == 2 else "")

@@ -121,10 +121,10 @@ def _shown(data: dict[str, Any]) -> "RenderableType":
 def _facts(data: dict[str, Any]) -> Iterator[tuple[str, str]]:
     at_clients = data["series"].get("tested_rows")
     tested = at_clients[-1] if at_clients else data["rows"].get("test", 0)
-    for found in measured(data["metrics"]):
-        name = found.name
+    for metric in measured(data["metrics"]):
+        name = metric.name
         held = f" on {tested:,.0f} held-out rows" if name in {"accuracy", "auc", "r2"} else ""
-        yield NAMES.get(name, name.replace("_", " ")), f"{found}{held}"
+        yield NAMES.get(name, name.replace("_", " ")), f"{metric}{held}"
     sent = data["bytes"]
     yield "sent", f"aggregator {readable_bytes(sent['down'])}, clients {readable_bytes(sent['up'])}"
     kinds: dict[tuple[str, str], list[int]] = {}

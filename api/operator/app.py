@@ -91,8 +91,8 @@ def _jobs(party: Party) -> APIRouter:
     async def submit(
         submission: Submission, response: Response, idempotency_key: Annotated[str | None, Header()] = None
     ) -> Any:
-        told = msgspec.convert([notice.model_dump() for notice in submission.notices], list[Notice])
-        job = await off_loop(partial(party.submit, submission.spec, idempotency_key, told), submits)
+        guesses = msgspec.convert([notice.model_dump() for notice in submission.notices], list[Notice])
+        job = await off_loop(partial(party.submit, submission.spec, idempotency_key, guesses), submits)
         response.headers["location"] = f"/v1/jobs/{job.id}"
         return msgspec.to_builtins(job)
 
@@ -101,9 +101,9 @@ def _jobs(party: Party) -> APIRouter:
         limit: Annotated[int, Query(ge=1, le=MOST_JOBS_IN_A_PAGE)] = JOBS_IN_A_PAGE,
         after: Annotated[str, Query()] = "",
     ) -> Any:
-        found = await off_loop(partial(party.jobs, limit + 1, after))
-        page = found[:limit]
-        return {"jobs": msgspec.to_builtins(page), "next": page[-1].id if len(found) > limit else None}
+        listed = await off_loop(partial(party.jobs, limit + 1, after))
+        page = listed[:limit]
+        return {"jobs": msgspec.to_builtins(page), "next": page[-1].id if len(listed) > limit else None}
 
     @router.get("/jobs/{job}", response_model=JobBody, responses=refusals(404))
     async def show(job: str) -> Any:
@@ -115,10 +115,10 @@ def _jobs(party: Party) -> APIRouter:
         after: Annotated[int, Query(ge=0, le=LAST_EVENT)] = 0,
         wait_seconds: Annotated[float, Query(ge=0, le=LONGEST_WAIT_SECONDS)] = 0,
     ) -> Any:
-        found = await off_loop(partial(party.events, job, after, wait_seconds), watchers)
+        new_events = await off_loop(partial(party.events, job, after, wait_seconds), watchers)
         state = (await off_loop(partial(party.job, job))).state
-        last = found[-1].number if found else after
-        return {"events": msgspec.to_builtins(found), "last": last, "state": state}
+        last = new_events[-1].number if new_events else after
+        return {"events": msgspec.to_builtins(new_events), "last": last, "state": state}
 
     @router.get("/jobs/{job}/report", response_model=ReportBody, responses=refusals(404))
     async def report(job: str) -> Any:

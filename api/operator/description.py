@@ -54,19 +54,19 @@ def refusals(*more: int) -> dict[int | str, dict[str, Any]]:
 
 async def known_parameters_only(request: Request) -> None:
     """A parameter this route does not have would be ignored without a word. Raises InvalidRequest."""
-    known = {parameter.alias for parameter in request.scope["route"].dependant.query_params}
+    parameters = {parameter.alias for parameter in request.scope["route"].dependant.query_params}
     for name in request.query_params:
-        if name not in known:
+        if name not in parameters:
             raise InvalidRequest(
                 f"query.{name[:100]}: there is no such parameter here",
-                fix=f"Known are {', '.join(sorted(known))}." if known else "This route takes none.",
+                fix=f"Known are {', '.join(sorted(parameters))}." if parameters else "This route takes none.",
             )
 
 
 def describe(app: FastAPI) -> dict[str, Any]:
     """As FastAPI makes it, with refusals under their own media type."""
-    found = app.openapi()
-    for operations in found["paths"].values():
+    description = app.openapi()
+    for operations in description["paths"].values():
         for operation in operations.values():
             for status, response in operation["responses"].items():
                 if status >= "400" and "application/json" in response.get("content", {}):
@@ -75,4 +75,4 @@ def describe(app: FastAPI) -> dict[str, Any]:
                     "description": "Stands in each line of the server's log about this request.",
                     "schema": {"type": "string"},
                 }
-    return found
+    return description

@@ -28,8 +28,8 @@ AROUND_THE_JOB = "agree, begin, end"
 UNSIGNED = "The messages of this job were not signed: it ran between servers that trust the machine they share."
 
 
-def render(told: JsonObject) -> str:
-    job, progress = told["job"], told["progress"]
+def render(view: JsonObject) -> str:
+    job, progress = view["job"], view["progress"]
     specification, kind = job["specification"], kind_in(job)
     spec = spec_of(specification)
     sizes = list(_traffic(job))
@@ -102,8 +102,8 @@ def _facts(job: JsonObject, kind: Kind[Any, Any]) -> Iterator[tuple[str, str]]:
 
 def _metrics(metrics: dict[str, float]) -> Iterator[tuple[str, str, str]]:
     """(name, value, interval)."""
-    for found in measured(metrics):
-        yield name_of(found.name), f"{found.value:.4f}", found.interval
+    for metric in measured(metrics):
+        yield name_of(metric.name), f"{metric.value:.4f}", metric.interval
 
 
 def _quality(series: dict[str, list[float]]) -> Iterator[str]:

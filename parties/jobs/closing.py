@@ -61,8 +61,8 @@ class Closing:
     def keep(self, outcome: Outcome, inputs: Inputs) -> dict[str, Any]:
         """The role returned: store its half first, so that a full disk is told before anybody says Finish."""
         notices = msgspec.to_builtins(self._journal.tell(outcome.notices))
-        told = manifest(self._job, self._spec, self._me, inputs, {"notices": notices} | result_of(outcome))
-        return self._models.keep_model(self._job, outcome.state, told, inputs)
+        result = manifest(self._job, self._spec, self._me, inputs, {"notices": notices} | result_of(outcome))
+        return self._models.keep_model(self._job, outcome.state, result, inputs)
 
     def discard(self) -> bool:
         """Whether states the model had reached are kept."""

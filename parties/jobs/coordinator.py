@@ -83,8 +83,8 @@ class Coordinator:
                 return self.exclude(standing, sender, failure_at(sender, "ended", code, message), knows=True)
             case Finish() if row.then is RETURNED:
                 # After what the peer sent before, there is nothing to wait for.
-                told: Actions = [MarkFinished(sender), TellWorker(Left(sender))]
-                return told + self.conclude(standing.having(sender, finished=True))
+                finished: Actions = [MarkFinished(sender), TellWorker(Left(sender))]
+                return finished + self.conclude(standing.having(sender, finished=True))
             case Finish() if state is AWAY:
                 over = Failure(JobOver.code, f"{self._me} had let go of {sender}", side=self._me)
                 return self.exclude(standing, sender, over)

@@ -51,7 +51,7 @@ class Endings:
                 job.id, "failed", failure.message, error, words=words, counts=counts, finished_at=now(), **values
             )
 
-    def told(self, peer: PartyId, job: str) -> None:
+    def received(self, peer: PartyId, job: str) -> None:
         """A peer has received how a job ended."""
         try:
             self._store.keep_words(job, {peer: None})
@@ -101,8 +101,8 @@ class Endings:
             _LOG.warning("job %s: %s says it has ended a job that it had said is done", header.job, header.sender)
         elif stored.state != state:
             text = f"{failure.message}; that was before it ended here"
-            told = failure.as_stored()
-            self._store.record(header.job, state, text, told, state=state, error=told)
+            values = failure.as_stored()
+            self._store.record(header.job, state, text, values, state=state, error=values)
 
 
 def state_of(failure: Failure) -> str:

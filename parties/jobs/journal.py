@@ -61,8 +61,8 @@ class Journal:
                 self._epoch = epoch
                 self._models.keep_epoch(self._job, epoch, state)
                 text = f"epoch {epoch} of {epochs} done"
-                told: dict[str, Any] = {"epoch": epoch, "epochs": epochs, "measures": finite(measures)}
-                self.record("epoch", text, told, epoch=epoch, step=self._step)
+                reached: dict[str, Any] = {"epoch": epoch, "epochs": epochs, "measures": finite(measures)}
+                self.record("epoch", text, reached, epoch=epoch, step=self._step)
             case RoundDone(number, rounds, state, measures):
                 # A party takes part in some rounds only, and twice in one that is repeated.
                 if number < self._epoch:

@@ -68,7 +68,7 @@ class Run:
         self._largest: dict[str, int] = {}
         """Bytes of a message by its kind, once the rows are known."""
 
-    def given(
+    def start_frame(
         self, tables: dict[str, LoadedTable], first_model: bytes, shares: Mapping[PartyId, bytes], bottom: str
     ) -> Start:
         """Everything the role may know."""
@@ -86,9 +86,9 @@ class Run:
             bottom=bottom,
         )
 
-    def start(self, given: Start) -> int:
+    def start(self, start: Start) -> int:
         """Answers the worker's process id. Raises WorkerVanished, StorageFailed."""
-        self._worker = WorkerProcess(given, self._inbox, self._log_path, self._hear, self._lose_worker)
+        self._worker = WorkerProcess(start, self._inbox, self._log_path, self._hear, self._lose_worker)
         return self._worker.pid
 
     def mute(self) -> None:

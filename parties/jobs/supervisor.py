@@ -205,7 +205,7 @@ class Supervisor:
         run, tables = self._run, self._tables
         if tables is None:
             return
-        given = run.given(tables, self._first_model, shares, self._bottom)
+        start = run.start_frame(tables, self._first_model, shares, self._bottom)
         with self._lock:
             if self.over or self._run is not run or self._tables is not tables:  # a second Begin may have been faster
                 return
@@ -219,7 +219,7 @@ class Supervisor:
             self._started, self._tables, self._first_model = True, None, b""
             self._remembered = replace(self._remembered, begun=shares)
             self._follow(self._side.begin)
-            self._journal.update(worker_pid=run.start(given))
+            self._journal.update(worker_pid=run.start(start))
 
     def _join(self) -> None:
         """Ask to be taken back. Takes the lock after reading tables."""

@@ -123,11 +123,11 @@ class Run:
 
     def _run(self, saved: Mapping[PartyId, bytes]) -> dict[str, Any]:
         whole = load_whole(self.federation, self.source)
-        made = setups(self.federation, whole)
-        given = {party: replace(setup, saved=saved.get(party, b"")) for party, setup in made.items()}
+        fresh = setups(self.federation, whole)
+        resumed = {party: replace(setup, saved=saved.get(party, b"")) for party, setup in fresh.items()}
         self._started = time.monotonic()
-        simulated = simulate(given, self.processes, self._watch)
-        report = self._report(given, simulated, whole.notices)
+        simulated = simulate(resumed, self.processes, self._watch)
+        report = self._report(resumed, simulated, whole.notices)
         if self.folder is not None:
             outcome = simulated.results[self.federation.spec.roster.aggregator]
             _written(self.folder / MODEL, outcome.state)
@@ -173,10 +173,10 @@ class Run:
         fresh = [RoundTraffic(*key, count, sizes[key]) for key, count in messages.items() if key not in known]
         return sorted([*self._before.lines, *fresh])
 
-    def _report(self, given: Setups, simulated: Simulated, of_table: tuple[Notice, ...]) -> dict[str, Any]:
+    def _report(self, resumed: Setups, simulated: Simulated, of_table: tuple[Notice, ...]) -> dict[str, Any]:
         spec, simulation = self.federation
         outcome: Outcome = simulated.results[spec.roster.aggregator]
-        rows = [given[client].rows for client in spec.roster.clients]
+        rows = [resumed[client].rows for client in spec.roster.clients]
         lines = self._lines(simulated)
         return {
             "name": spec.job.name,
@@ -188,7 +188,7 @@ class Run:
                 "clients": sum(rows),
                 "fewest": min(rows),
                 "most": max(rows),
-                **{use: len(table.columns) for use, table in given[spec.roster.aggregator].tables.items()},
+                **{use: len(table.columns) for use, table in resumed[spec.roster.aggregator].tables.items()},
             },
             "rounds": max(line.round for line in lines),
             "metrics": outcome.metrics,

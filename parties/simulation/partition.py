@@ -75,9 +75,9 @@ def _filled(dealt: Rows, minimum: int, seed: bytes) -> Rows:
     by_rows = sorted(range(len(dealt)), key=lambda client: len(dealt[client]))
     while (missing := minimum - len(dealt[by_rows[0]])) > 0:
         poorest, richest = by_rows[0], by_rows[-1]
-        given = min(missing, len(dealt[richest]) - minimum)
+        moved = min(missing, len(dealt[richest]) - minimum)
         order = dealt[richest][permutation(seed, f"filling {poorest} {missing}", len(dealt[richest]))]
-        dealt[poorest], dealt[richest] = np.concatenate([dealt[poorest], order[:given]]), order[given:]
+        dealt[poorest], dealt[richest] = np.concatenate([dealt[poorest], order[:moved]]), order[moved:]
         by_rows.sort(key=lambda client: len(dealt[client]))
     return _ascending(dealt)
 

@@ -238,10 +238,10 @@ class Store:
         """Append those the job does not have yet; answers all it has."""
         query = sql.select(_JOBS.c.notices).where(_JOBS.c.id == job)
         with self._writing() as connection:
-            known = msgspec.convert(connection.execute(query).scalar_one(), list[Notice])
-            known += [notice for notice in dict.fromkeys(map(_printable, notices)) if notice not in known]
-            connection.execute(_JOBS.update().where(_JOBS.c.id == job).values(notices=msgspec.to_builtins(known)))
-        return known
+            all_notices = msgspec.convert(connection.execute(query).scalar_one(), list[Notice])
+            all_notices += [notice for notice in dict.fromkeys(map(_printable, notices)) if notice not in all_notices]
+            connection.execute(_JOBS.update().where(_JOBS.c.id == job).values(notices=msgspec.to_builtins(all_notices)))
+        return all_notices
 
     def add_traffic(self, counts: Counts) -> None:
         """What has travelled since it was last stored."""
@@ -258,8 +258,8 @@ class Store:
             row = connection.execute(_JOBS.select().where(_JOBS.c.id == job)).mappings().first()
             if row is None:
                 return None
-            found = self._job(connection, row)
-            return msgspec.structs.replace(found, specification=msgspec.msgpack.decode(row["spec"]))
+            stored = self._job(connection, row)
+            return msgspec.structs.replace(stored, specification=msgspec.msgpack.decode(row["spec"]))
 
     def lines(self, limit: int, after: str = "") -> list[JobLine]:
         """One page, newest first: the jobs that come after the named one."""
@@ -298,10 +298,10 @@ class Store:
         deadline = datetime.now(UTC).timestamp() + wait_seconds
         with self._written:
             while True:
-                found = self._events_after(job, after, kinds)
+                events = self._events_after(job, after, kinds)
                 left = deadline - datetime.now(UTC).timestamp()
-                if found or self._closed or left <= 0 or self._over(job):
-                    return found
+                if events or self._closed or left <= 0 or self._over(job):
+                    return events
                 self._written.wait(left)
 
     def close(self) -> None:
@@ -363,8 +363,8 @@ def _printable(notice: Notice) -> Notice:
 
 
 def _attendance(connection: sql.Connection, job: str) -> list[str]:
-    told = _EVENTS.c.kind.in_(("left", "joined", "refused"))
-    query = sql.select(_EVENTS.c.text).where(_EVENTS.c.job == job, told).order_by(_EVENTS.c.number.desc())
+    about_peers = _EVENTS.c.kind.in_(("left", "joined", "refused"))
+    query = sql.select(_EVENTS.c.text).where(_EVENTS.c.job == job, about_peers).order_by(_EVENTS.c.number.desc())
     return list(reversed(connection.execute(query.limit(ATTENDANCE_SHOWN)).scalars().all()))
 
 

@@ -22,9 +22,9 @@ NO_INPUTS = Inputs((), "")
 
 def inputs_of(spec: JobSpec, party: PartyId, tables: Mapping[str, LoadedTable]) -> Inputs:
     """All tables of a party have the same columns; an aggregator without any takes those the job names."""
-    brought = spec.tables_of(party).values()
-    label = next((found.label for found in brought if found.label), "")
-    named = next((found.columns for found in brought), ())
+    uses = spec.tables_of(party).values()
+    label = next((use.label for use in uses if use.label), "")
+    named = next((use.columns for use in uses), ())
     classes = next((table.classes for table in tables.values() if table.classes), ())
     return Inputs(next((table.names for table in tables.values()), named), label, classes)
 
@@ -37,7 +37,7 @@ def manifest(job: str, spec: JobSpec, party: PartyId, inputs: Inputs, result: Ma
         "purpose": spec.job.purpose,
         "party": party,
         "spec_digest": spec.digest().hex(),
-        "data": {use: brought.dataset for use, brought in spec.tables_of(party).items()},
+        "data": {use: table.dataset for use, table in spec.tables_of(party).items()},
         "columns": inputs.columns,
         "label": inputs.label,
         "classes": inputs.classes,

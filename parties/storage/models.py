@@ -44,9 +44,9 @@ class ModelStore:
         Raises LocalProtocolError for bytes that are not safetensors, StorageFailed when they cannot be written.
         """
         weights_digest(state)
-        kept = max(EPOCHS_KEPT, EPOCH_BYTES // len(state))
+        count = max(EPOCHS_KEPT, EPOCH_BYTES // len(state))
         with contextlib.suppress(OSError):
-            self._epoch_path(job, epoch - kept).unlink(missing_ok=True)
+            self._epoch_path(job, epoch - count).unlink(missing_ok=True)
         return self._write(self._epoch_path(job, epoch), state)
 
     def keep_round(self, job: str, number: int, state: bytes) -> None:
@@ -64,18 +64,18 @@ class ModelStore:
 
         It does not count before `seal`, and outlives a restart until then. Raises as `keep_epoch`.
         """
-        kept = {"model_digest": weights_digest(state), **result}
+        whole_result = {"model_digest": weights_digest(state), **result}
         self._write(self.model_path(job), with_inputs(state, inputs) if inputs.columns else state)
-        self._write(self._folder / job / RESULT_FILE, json.dumps(kept).encode())
-        return kept
+        self._write(self._folder / job / RESULT_FILE, json.dumps(whole_result).encode())
+        return whole_result
 
     def result(self, job: str) -> dict[str, Any] | None:
         """What came of a job whose role has returned; None where none is kept."""
         try:
-            found: dict[str, Any] = json.loads((self._folder / job / RESULT_FILE).read_text())
+            result: dict[str, Any] = json.loads((self._folder / job / RESULT_FILE).read_text())
         except (OSError, ValueError):
             return None
-        return found
+        return result
 
     def seal(self, job: str, manifest: Mapping[str, Any]) -> None:
         """The model counts from here on. Raises StorageFailed."""
@@ -103,16 +103,16 @@ class ModelStore:
         On a disk that takes no change the model may stay too; without its manifest it does not count.
         """
         folder = self._folder / job
-        kept = any((folder / name).is_dir() for name in CHECKPOINTS)
+        has_checkpoints = any((folder / name).is_dir() for name in CHECKPOINTS)
         with contextlib.suppress(OSError):
             (folder / "manifest.json").unlink(missing_ok=True)
             (folder / RESULT_FILE).unlink(missing_ok=True)
             self.model_path(job).unlink(missing_ok=True)
             for half_written in folder.rglob(".*"):  # the server was killed while it wrote
                 half_written.unlink()
-            if folder.is_dir() and not kept:
+            if folder.is_dir() and not has_checkpoints:
                 shutil.rmtree(folder)
-        return kept
+        return has_checkpoints
 
     def _epoch_path(self, job: str, epoch: int) -> Path:
         return self._folder / job / "epochs" / f"epoch-{epoch:04}.safetensors"
@@ -129,11 +129,11 @@ class ModelStore:
 def with_inputs(state: bytes, inputs: Inputs) -> bytes:
     """Safetensors bytes with the names of columns and label as metadata: the weights and their digest stay the same."""
     end = HEADER_LENGTH_BYTES + int.from_bytes(state[:HEADER_LENGTH_BYTES], "little")
-    told = {"columns": json.dumps(inputs.columns, ensure_ascii=False)} | (
+    metadata = {"columns": json.dumps(inputs.columns, ensure_ascii=False)} | (
         {"label": inputs.label} if inputs.label else {}
     )
     header = json.loads(state[HEADER_LENGTH_BYTES:end])
-    header["__metadata__"] = header.get("__metadata__", {}) | told
+    header["__metadata__"] = header.get("__metadata__", {}) | metadata
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % HEADER_LENGTH_BYTES)  # tensors begin at a multiple of eight
     return len(text).to_bytes(HEADER_LENGTH_BYTES, "little") + text + state[end:]

@@ -23,8 +23,8 @@ def drop_old_proposals(
         sql.func.row_number().over(order_by=newest).label("place"),
         sql.func.sum(size).over(order_by=newest).label("bytes"),
     ).where(jobs.c.role == role, jobs.c.peers == peers, jobs.c.state.in_(CAME_TO_NOTHING))
-    found = ended.subquery()
-    beyond = sql.select(found.c.id).where(sql.or_(found.c.place > MOST_PROPOSALS, found.c.bytes > MOST_BYTES))
+    ranked = ended.subquery()
+    beyond = sql.select(ranked.c.id).where(sql.or_(ranked.c.place > MOST_PROPOSALS, ranked.c.bytes > MOST_BYTES))
     old = list(connection.execute(beyond).scalars())
     for table in about_jobs:
         connection.execute(table.delete().where(table.c.job.in_(old)))

@@ -61,8 +61,8 @@ def add(connection: sql.Connection, table: sql.Table, jobs: sql.Table, counts: C
     """To what is stored; a job that has been dropped meanwhile is left out."""
     if not counts:
         return
-    known = sql.select(jobs.c.id).where(jobs.c.id.in_({line.job for line in counts}))
-    stored = set(connection.execute(known).scalars())
+    jobs_stored = sql.select(jobs.c.id).where(jobs.c.id.in_({line.job for line in counts}))
+    stored = set(connection.execute(jobs_stored).scalars())
     rows = [line._asdict() | vars(count) for line, count in counts.items() if line.job in stored]
     if rows:
         new = insert(table)

@@ -40,17 +40,17 @@ def column_notices(
     file: str, names: Sequence[str], columns: Floats, label: tuple[str, Floats] | None = None
 ) -> tuple[Notice, ...]:
     """Warnings about a file's finite values, rows x columns: one for each kind of fault, naming its columns."""
-    found: dict[str, list[str]] = {}
+    texts: dict[str, list[str]] = {}
     copies = _Copies(len(columns), _Column(*label) if label else None)
     for position, name in enumerate(names):
         make = partial(_column, name, columns, position)
         column = make()
         for code, text in (*_faults(column), *copies.of(column, make)):
-            found.setdefault(code, []).append(text)
+            texts.setdefault(code, []).append(text)
     return tuple(
-        msgspec.structs.replace(notice, text=f"{file}: {notice.text.format(_listed(found[notice.code]))}")
+        msgspec.structs.replace(notice, text=f"{file}: {notice.text.format(_listed(texts[notice.code]))}")
         for notice in _TOLD
-        if notice.code in found
+        if notice.code in texts
     )
 
 

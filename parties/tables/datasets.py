@@ -1,6 +1,6 @@
 """Tables by name through polars: CSV and Parquet, read whole, checked cell by cell, told apart by named errors.
 
-A cell's value stands only in the error its owner reads; `Failure.told` keeps it from the peer.
+A cell's value stands only in the error its owner reads; `redacted_for_peer` keeps it from the peer.
 """
 
 import contextlib
@@ -69,55 +69,53 @@ class LoadedTable:
 
 def load(folder: Path, datasets: dict[str, DatasetSettings], spec: JobSpec, me: PartyId) -> dict[str, LoadedTable]:
     """What this party brings to a job, by use. Raises a subclass of InvalidData, naming file, column and row."""
-    return {use: _load(folder, datasets, spec, me, brought) for use, brought in spec.tables_of(me).items()}
+    return {name: _load(folder, datasets, spec, me, use) for name, use in spec.tables_of(me).items()}
 
 
-def _load(
-    folder: Path, datasets: dict[str, DatasetSettings], spec: JobSpec, me: PartyId, brought: TableUse
-) -> LoadedTable:
-    if brought.dataset not in datasets:
-        near = difflib.get_close_matches(brought.dataset, datasets, n=1)
+def _load(folder: Path, datasets: dict[str, DatasetSettings], spec: JobSpec, me: PartyId, use: TableUse) -> LoadedTable:
+    if use.dataset not in datasets:
+        near = difflib.get_close_matches(use.dataset, datasets, n=1)
         raise UnknownDataset(
-            f"{me} has no data set {brought.dataset!r}", fix=f"Did you mean {near[0]!r}?" if near else _ADD_DATASET
+            f"{me} has no data set {use.dataset!r}", fix=f"Did you mean {near[0]!r}?" if near else _ADD_DATASET
         )
-    registered = datasets[brought.dataset]
+    registered = datasets[use.dataset]
     path = folder / registered.path
     file = open_table(path, f"{path.name} of {me}", missing=_CORRECT_PATH)
-    known = file.names
-    if brought.label_at_peer and brought.label_at_peer in known:
+    names = file.names
+    if use.label_at_peer and use.label_at_peer in names:
         raise LabelInFeatureFile(
-            f"label in the feature file: {file.shown} has the column {brought.label_at_peer!r}, "
+            f"label in the feature file: {file.shown} has the column {use.label_at_peer!r}, "
             f"which is {spec.coordinator}'s label",
-            fix=f"Remove {brought.label_at_peer!r} from the file: a feature party must not hold the label.",
+            fix=f"Remove {use.label_at_peer!r} from the file: a feature party must not hold the label.",
         )
-    labelled = (brought.label,) if brought.label else ()
-    asked = brought.columns
-    if brought.every_column:
-        asked = tuple(column for column in known if column not in {registered.id, brought.label_ignored})
+    labelled = (use.label,) if use.label else ()
+    asked = use.columns
+    if use.every_column:
+        asked = tuple(column for column in names if column not in {registered.id, use.label_ignored})
     if registered.id in {*asked, *labelled}:
         raise IdAmongColumns(
-            f"the job asks {me} to train on {registered.id!r}, the id column of its data set {brought.dataset!r}",
+            f"the job asks {me} to train on {registered.id!r}, the id column of its data set {use.dataset!r}",
             fix=f"Leave {registered.id!r} out of data.{me}: an id names a row and says nothing about it.",
         )
     wanted = (registered.id, *asked, *labelled)
     file.check_columns(wanted)
-    if brought.width and len(asked) != brought.width:
+    if use.width and len(asked) != use.width:
         raise WrongWidth(
-            f"{file.shown} has {len(asked)} input columns, the job's model takes {brought.width}",
+            f"{file.shown} has {len(asked)} input columns, the job's model takes {use.width}",
             fix="Name the input columns in model.columns, or correct model.input_shape.",
         )
     rows = file.rows(list(dict.fromkeys(wanted)), registered.id)
     height = rows.frame.height
-    _check_size(brought, file.shown, height, len(asked))
+    _check_size(use, file.shown, height, len(asked))
     ids = _ids(rows, registered.id, path.name)
     columns = np.empty((height, len(asked)), dtype=np.float64)
     for position, column in enumerate(asked):
         columns[:, position] = _numbers(rows, column, path.name)
     read = Labels(None)
-    if brought.label:
-        numbers = partial(_numbers, rows, brought.label, path.name)
-        read = read_labels(spec.job, brought, me, rows.frame[brought.label], numbers)
-    label = None if read.numbers is None else (brought.label, read.numbers)
+    if use.label:
+        numbers = partial(_numbers, rows, use.label, path.name)
+        read = read_labels(spec.job, use, me, rows.frame[use.label], numbers)
+    label = None if read.numbers is None else (use.label, read.numbers)
     notices = (*_row_notices(rows, ids, path.name), *column_notices(path.name, asked, columns, label), *read.notices)
     return LoadedTable(ids, columns, read.numbers, asked, read.classes, notices)
 
@@ -148,14 +146,14 @@ def ids_digest(joint_seed: bytes, ids: tuple[str, ...]) -> bytes:
     return digest.digest()
 
 
-def _check_size(brought: TableUse, shown: str, rows: int, columns: int) -> None:
+def _check_size(use: TableUse, shown: str, rows: int, columns: int) -> None:
     """Raises TooFewRows, UnreadableFile, InvalidData."""
     if rows < MINIMUM_ROWS:
         raise TooFewRows(f"{shown} has {rows} rows; a job needs at least {MINIMUM_ROWS}")
     if rows * columns * 8 > TABLE_LIMIT:
         raise UnreadableFile(f"{shown} has {rows} rows, too many for one job's worker")
     size = rows * (columns + 1) * HANDED_OUT_VALUE_BYTES
-    if brought.leaves and size > HANDED_OUT_BYTES:
+    if use.leaves and size > HANDED_OUT_BYTES:
         raise InvalidData(
             f"{shown} would have {size} bytes as it is handed to every client; {HANDED_OUT_BYTES} is the most",
             fix="Hand out fewer rows or columns, or choose another rule of shared_data than `share`.",

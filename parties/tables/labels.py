@@ -1,6 +1,7 @@
 """A label column as the numbers a job trains on: which value is which class, and what was guessed of it.
 
-What is told here is for the party that holds the labels; `Failure.told` and the notices' place keep it from a peer.
+Its errors and notices are for the party that holds the labels: `redacted_for_peer` keeps an error from a peer, and notices
+are not sent.
 """
 
 import difflib
@@ -37,19 +38,19 @@ class Labels(NamedTuple):
     notices: tuple[Notice, ...] = ()
 
 
-def read_labels(job: Job, brought: TableUse, party: str, column: pl.Series, numbers: Numbers) -> Labels:
+def read_labels(job: Job, use: TableUse, party: str, column: pl.Series, numbers: Numbers) -> Labels:
     """The labels one party brings to a job of known task. Raises InvalidData."""
     if job.task == "regression":
-        return _measured(brought.label, numbers())
-    if brought.some_classes:
-        return Labels(_agreed(job, brought.label, numbers()))
+        return _measured(use.label, numbers())
+    if use.some_classes:
+        return Labels(_agreed(job, use.label, numbers()))
     values, codes, words = _distinct(column, numbers)
-    _check_varied(brought.label, values)
+    _check_varied(use.label, values)
     if job.task == "binary":
-        values, codes, notices = _two(brought, party, values, codes, words=words)
+        values, codes, notices = _two(use, party, values, codes, words=words)
     else:
-        notices = _several(job, brought.label, values)
-    return Labels(codes.astype(np.float64), values, (*notices, *_rare(brought.label, values, codes)))
+        notices = _several(job, use.label, values)
+    return Labels(codes.astype(np.float64), values, (*notices, *_rare(use.label, values, codes)))
 
 
 def guess_task(name: str, column: pl.Series, numbers: Numbers) -> tuple[str, tuple[Notice, ...]]:
@@ -80,8 +81,8 @@ def _distinct(column: pl.Series, numbers: Numbers) -> tuple[tuple[str, ...], NDA
     """(distinct values in ascending order, the position of each row's value among them, whether they are words)."""
     cells = _words(column)
     if cells is None:
-        found, codes = np.unique(numbers(), return_inverse=True)
-        return tuple(f"{value:.15g}" for value in found), codes, False
+        values, codes = np.unique(numbers(), return_inverse=True)
+        return tuple(f"{value:.15g}" for value in values), codes, False
     texts, codes = np.unique(cells.to_numpy().astype(str), return_inverse=True)
     return tuple(map(str, texts)), codes, True
 
@@ -114,23 +115,23 @@ def _agreed(job: Job, name: str, numbers: NDArray[np.float64]) -> NDArray[np.flo
     wrong = numbers[~np.isin(numbers, np.arange(classes))]
     if not len(wrong):
         return numbers
-    found = f"{len(wrong)} rows hold {_listed([f'{value:g}' for value in np.unique(wrong)])}"
+    others = f"{len(wrong)} rows hold {_listed([f'{value:g}' for value in np.unique(wrong)])}"
     if job.task == "binary":
         raise LabelsNotBinary(
-            f"the label {name!r} of a binary job of rounds must be 0 or 1 at every party; {found}",
+            f"the label {name!r} of a binary job of rounds must be 0 or 1 at every party; {others}",
             fix='Recode the label, or set job.task to "multiclass" or "regression".',
         )
     raise LabelsNotClasses(
-        f"the label {name!r} must be an integer from 0 to {classes - 1}, as job.classes says; {found}",
+        f"the label {name!r} must be an integer from 0 to {classes - 1}, as job.classes says; {others}",
         fix="Recode the label, or correct job.classes.",
     )
 
 
 def _two(
-    brought: TableUse, party: str, values: tuple[str, ...], codes: NDArray[np.int64], *, words: bool
+    use: TableUse, party: str, values: tuple[str, ...], codes: NDArray[np.int64], *, words: bool
 ) -> tuple[tuple[str, ...], NDArray[np.int64], tuple[Notice, ...]]:
     """The negative value and the positive one, each row's class, and what was guessed."""
-    name, positive = brought.label, str(brought.positive)
+    name, positive = use.label, str(use.positive)
     if len(values) > 2:
         raise LabelsNotBinary(
             f"the label {name!r} of a binary job must have two values; it holds {len(values)}: {_listed(values)}",

@@ -45,20 +45,20 @@ def _peculiarities(ids: pl.Series) -> Iterator[Peculiarity]:
 
 def oddities(ids: Sequence[str] | pl.Series, file: str) -> str:
     """What is odd about them whatever the peer holds; empty when nothing is."""
-    found = [peculiarity.text for peculiarity in peculiarities(ids) if peculiarity.odd]
-    return f"{file} holds {'; '.join(found)}" if found else ""
+    texts = [peculiarity.text for peculiarity in peculiarities(ids) if peculiarity.odd]
+    return f"{file} holds {'; '.join(texts)}" if texts else ""
 
 
 def own_ids(ids: Sequence[str]) -> str:
     """For the owner of ids that are not the peer's: what to look at in the own file first."""
-    found = [peculiarity.text for peculiarity in peculiarities(ids)]
-    return f"Your own column holds {'; '.join(found)}: does the peer write them so?" if found else ""
+    texts = [peculiarity.text for peculiarity in peculiarities(ids)]
+    return f"Your own column holds {'; '.join(texts)}: does the peer write them so?" if texts else ""
 
 
 def what_differs(here: Sequence[str], there: Sequence[str]) -> str:
     """Which difference, taken away, would make more ids of two files equal, in how many rows, with an example."""
-    known = set(there)
-    lone, others = [text for text in here if text not in known], known - set(here)
+    their_ids = set(there)
+    lone, others = [text for text in here if text not in their_ids], their_ids - set(here)
     best: list[tuple[str, str]] = []
     for differences in (*((each,) for each in OF_IDS), OF_IDS):
         written = {plain(text, differences): text for text in sorted(others)}

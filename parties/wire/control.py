@@ -185,8 +185,8 @@ def commitment_to(share: bytes) -> bytes:
 
 def check_shares(shares: Mapping[PartyId, bytes], spec: JobSpec, commitment: bytes, me: PartyId, own: bytes) -> None:
     """Another party's view of Begin. Raises RemoteProtocolError when the coordinator changed its mind."""
-    coordinator, given = spec.coordinator, set(shares)
-    if not spec.required_parties <= given <= set(spec.parties) or len(given) < spec.minimum_parties:
+    coordinator, sharers = spec.coordinator, set(shares)
+    if not spec.required_parties <= sharers <= set(spec.parties) or len(sharers) < spec.minimum_parties:
         raise RemoteProtocolError(f"{coordinator} began the job without a share of the seed from every party it needs")
     if shares.get(me, own) != own or commitment_to(shares[coordinator]) != commitment:
         raise RemoteProtocolError(f"{coordinator} opened another share of the seed than it had committed to")
@@ -196,15 +196,15 @@ def joint_seed(spec: JobSpec, shares: Mapping[PartyId, bytes]) -> bytes:
     """32 bytes that no party chose alone, or the seed all policies let the specification fix."""
     if isinstance(spec.job.seed, int):
         return hashlib.sha256(f"vfl fixed seed {spec.job.seed}".encode()).digest()
-    given = [shares[party] for party in spec.parties if party in shares]
-    return hashlib.sha256(b"vfl joint seed" + b"".join(given)).digest()
+    in_order = [shares[party] for party in spec.parties if party in shares]
+    return hashlib.sha256(b"vfl joint seed" + b"".join(in_order)).digest()
 
 
 def failure_at(peer: PartyId, did: str, code: str, message: str, fix: str = "") -> Failure:
     """A peer's reason, as text that is safe to show: its words are bounded and carry no control characters."""
-    known = code if re.fullmatch(r"[a-z_]{1,64}", code) else "peer_aborted"
+    named_code = code if re.fullmatch(r"[a-z_]{1,64}", code) else "peer_aborted"
     reason, peer_fix = printable(message[:WORDS]), printable(fix[:WORDS])
-    return Failure(known, f"{peer} {did} the job: {reason}", "Nothing was stored.", peer_fix or _PEER_FIX, peer)
+    return Failure(named_code, f"{peer} {did} the job: {reason}", "Nothing was stored.", peer_fix or _PEER_FIX, peer)
 
 
 _PEER_FIX = "The peer's operator sees the cause in `vfl job show`."

@@ -221,8 +221,8 @@ class EnvelopeReader:
     @property
     def is_due(self) -> bool:
         """Whether so much is here that the next step should be made before more comes."""
-        kept = self._head is not None and self._dropped_of_body is None
-        return len(self._bytes) >= (self._head.header.body_bytes if kept and self._head else UNASKED_BYTES)
+        is_kept = self._head is not None and self._dropped_of_body is None
+        return len(self._bytes) >= (self._head.header.body_bytes if is_kept and self._head else UNASKED_BYTES)
 
     def head(self) -> Envelope | None:
         """The next envelope without its body, once its header is here."""

@@ -79,13 +79,13 @@ class Outbox:
         transport: Transport,
         timeout_seconds: float,
         on_failure: Callable[[str, int | None, JobError], None],
-        on_told: Callable[[str], None] = lambda _job: None,
+        on_received: Callable[[str], None] = lambda _job: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`on_failure` hears of a job, the attempt it was in if that matters, and what went wrong; `on_told` of a job
-        whose ending the peer has received. `clock` counts the seconds in which this process could run."""
+        """`on_failure` hears of a job, the attempt it was in if that matters, and what went wrong; `on_received` hears of
+        a job whose ending the peer has received. `clock` counts the seconds in which this process could run."""
         self._peer, self._transport, self._timeout, self._on_failure = peer, transport, timeout_seconds, on_failure
-        self._on_told, self._clock = on_told, clock
+        self._on_received, self._clock = on_received, clock
         self._outbox: deque[Envelope] = deque()
         self._held = 0
         self._watched: dict[str, Callable[[], Envelope]] = {}
@@ -238,7 +238,7 @@ class Outbox:
         for word in self._words.drop_old():
             error = EndingUnknown(f"{self._peer} did not say within {WORD_DAYS} days how the job ended")
             lost = partial(self._on_failure, word.job, None, error) if word.until_answered else None
-            threading.Thread(target=lost or partial(self._on_told, word.job), daemon=True).start()
+            threading.Thread(target=lost or partial(self._on_received, word.job), daemon=True).start()
 
     # One POST
 
@@ -265,7 +265,7 @@ class Outbox:
         if settled and word.until_answered:
             self._on_failure(word.job, None, self._refusal(answer[1]))
         elif settled:
-            self._on_told(word.job)
+            self._on_received(word.job)
 
     def _deliver(self, batch: list[Envelope]) -> None:
         began = self._clock()
@@ -327,19 +327,19 @@ class Outbox:
             self._keep(lambda envelope: id(envelope) not in gone)
 
     def _refusal(self, reply: Reply) -> JobError:
-        said = reply.detail[:DETAIL_LIMIT]
+        detail = reply.detail[:DETAIL_LIMIT]
         if reply.code == PeerWireVersion.code and reply.wire_version != WIRE_VERSION:
             return _other_version(self._peer, reply.wire_version)
-        known: dict[str, JobError] = {
-            TooManyJobs.code: TooManyJobs(f"{self._peer} takes no further job of ours now: {said}"),
+        by_code: dict[str, JobError] = {
+            TooManyJobs.code: TooManyJobs(f"{self._peer} takes no further job of ours now: {detail}"),
             StorageFailed.code: PeerStorageFailed(
                 f"{self._peer} cannot store anything now: its disk is full, or its database is locked"
             ),
             NoSuchJob.code: PeerAborted(f"{self._peer} does not run this job (any more)"),
-            JobOver.code: JobOver(f"{self._peer} cannot take this party back: {said}"),
-            StaleAttempt.code: StaleAttempt(f"{self._peer} has begun another attempt: {said}"),
+            JobOver.code: JobOver(f"{self._peer} cannot take this party back: {detail}"),
+            StaleAttempt.code: StaleAttempt(f"{self._peer} has begun another attempt: {detail}"),
         }
-        return known.get(reply.code) or RemoteProtocolError(
+        return by_code.get(reply.code) or RemoteProtocolError(
             f"{self._peer} refused an envelope of this job: {reply.code}: {reply.detail}"[:500]
         )
 

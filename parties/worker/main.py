@@ -90,12 +90,12 @@ def load_bottom(module: str) -> Callable[[int, int], Any]:
     """
     path, _, name = module.rpartition(":")
     try:
-        found = runpy.run_path(path)[name]
+        attribute = runpy.run_path(path)[name]
     except Exception as error:
         raise InvalidBottom(f"the bottom module {module} cannot be loaded: {type(error).__name__}: {error}") from error
-    if not callable(found):
+    if not callable(attribute):
         raise InvalidBottom(f"the bottom module {module} cannot be loaded: {name} is not a function")
-    function: Callable[[int, int], Any] = found
+    function: Callable[[int, int], Any] = attribute
     return function
 
 

@@ -25,7 +25,7 @@ class _Inbox:
     def __init__(self) -> None:
         self.unread: deque[Delivered] = deque()
         self.held_bytes = 0
-        self.away = self.told = False
+        self.away = self.role_knows = False
         """Whether the peer has left, and whether the role knows."""
         self.flooded = False
 
@@ -86,7 +86,7 @@ class Inboxes:
             box = self._boxes[peer]
 
             def answered() -> bool:
-                left = box.away and not (box.told and bool(seconds))
+                left = box.away and not (box.role_knows and bool(seconds))
                 # one that starts afresh meanwhile had nothing to take
                 return bool(box.unread) or box.flooded or left or self._boxes[peer] is not box
 
@@ -100,7 +100,7 @@ class Inboxes:
             elif box.away and peer in self._required:
                 raise RemoteProtocolError(f"{peer} says that its role has returned, but what it owes did not come")
             elif box.away and seconds:
-                box.told = True
+                box.role_knows = True
             self._changed.notify_all()
         waited = time.monotonic() - began
         if not in_time and seconds is not None:

@@ -85,11 +85,11 @@ def stated_error(bits: int, unbiased: bool) -> float:  # noqa: FBT001 - the inte
     """Of normal values: about (2 kappa)^2 / (6 (2^b - 1)^2), half of it to the nearest, and 5.6e-5 for cut tails."""
     _, step = _range(1, 1.0, bits)
     values = np.linspace(-8, 8, 1 << 16)
-    kept = np.clip(values, -KAPPA, KAPPA)
-    part = (kept + KAPPA) / step % 1
+    clipped = np.clip(values, -KAPPA, KAPPA)
+    part = (clipped + KAPPA) / step % 1
     rounding = part * (1 - part) if unbiased else np.minimum(part, 1 - part) ** 2
     weights = np.exp(-(values**2) / 2)
-    return float(np.average(step**2 * rounding + (values - kept) ** 2, weights=weights))
+    return float(np.average(step**2 * rounding + (values - clipped) ** 2, weights=weights))
 
 
 def encode(values: Floats, bits: int, seed: bytes, *, unbiased: bool) -> bytes:

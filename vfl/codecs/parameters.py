@@ -55,9 +55,9 @@ class Format:
     """What is not compressed is written as fp32 (`none`) or as bf16 (`half`)."""
 
     def __post_init__(self) -> None:
-        for codec, known in ((self.codec, tuple(CODECS)), (self.rest, ("none", "half"))):
-            if codec not in known:
-                raise ValueError(f"no codec is called {codec!r}; there are {', '.join(known)}")
+        for codec, codecs in ((self.codec, tuple(CODECS)), (self.rest, ("none", "half"))):
+            if codec not in codecs:
+                raise ValueError(f"no codec is called {codec!r}; there are {', '.join(codecs)}")
         widths = CODECS[self.codec].widths
         for bits in self.bits.values() if isinstance(self.bits, Mapping) else (self.bits,):
             if bits not in widths:

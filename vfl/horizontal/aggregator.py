@@ -101,14 +101,14 @@ class Aggregation:
             task = hooks.dispatch(client, held, task)
         return task
 
-    def told_first(self) -> Iterator[Message]:
+    def required_first(self) -> Iterator[Message]:
         """Without which a client can read neither its rows nor the model."""
         if self._setup.scaling is not None and self.spec.pools_columns:
             yield message_of(self._setup.scaling)
 
     def handed_out(self) -> Iterator[Message]:
         """What a client that has just come gets before its first task."""
-        yield from self.told_first()
+        yield from self.required_first()
         for hooks in self._hooks.values():
             yield from hooks.handed_out()
 
@@ -157,10 +157,10 @@ class Aggregation:
         self.parameters = after
         load_parameters(self.shared_module.module, after)
 
-    def close_round(self, mean: WeightedMean, found: dict[str, float], slowest_seconds: float) -> RoundDone:
+    def close_round(self, mean: WeightedMean, metrics: dict[str, float], slowest_seconds: float) -> RoundDone:
         """The round's report; `found` is the score and loss of its model."""
         sent, received = self.counted.since_last_round()
-        measures = found | {
+        measures = metrics | {
             "replies": float(mean.replies),
             "rows": float(mean.rows),
             "bytes_sent": float(sent),
@@ -279,8 +279,8 @@ class Counted:
 
     def since_last_round(self) -> tuple[int, int]:
         """Bytes sent and received, which are then counted anew."""
-        found, self.sent, self.received = (self.sent, self.received), 0, 0
-        return found
+        since, self.sent, self.received = (self.sent, self.received), 0, 0
+        return since
 
 
 def distance(one: Parameters, other: Parameters) -> float:

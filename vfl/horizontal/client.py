@@ -174,10 +174,10 @@ class Participation:
             return None
         asked = (task.round, task.purpose)
         self._answered[asked] = self._answered.get(asked, 0) + 1
-        found = self._answer(task) if self._answered[asked] <= TRIES else None
-        if found is None or not 0 <= task.round <= self.spec.rounds.rounds:
+        answer = self._answer(task) if self._answered[asked] <= TRIES else None
+        if answer is None or not 0 <= task.round <= self.spec.rounds.rounds:
             raise RemoteProtocolError(f"the aggregator asks for {task.purpose!r} in round {task.round}, out of turn")
-        return found
+        return answer
 
     def measure(self, task: EvaluationTask) -> None:
         """The round's model on this client's test rows; what comes of it leaves in a sum only."""

@@ -44,10 +44,10 @@ def evaluation_words(spec: RoundsSpec, module: nn.Sequential, rows: Examples) ->
     labels = rows.labels
     if labels is None:
         raise InvalidData("test rows carry labels")
-    found = evaluate(module, rows.inputs, labels, regression=spec.job.task == "regression")
+    evaluation = evaluate(module, rows.inputs, labels, regression=spec.job.task == "regression")
     values = labels.double()
-    right = float((values**2).sum()) if spec.job.task == "regression" else found.correct
-    numbers = (float(rows.rows), right, found.loss * rows.rows, float(values.sum()))
+    right = float((values**2).sum()) if spec.job.task == "regression" else evaluation.correct
+    numbers = (float(rows.rows), right, evaluation.loss * rows.rows, float(values.sum()))
     if not all(math.isfinite(number) for number in numbers):
         return np.zeros(EVALUATION_WORDS, np.uint64)  # a model that gives no number is not measured here
     return np.array([digit for number in numbers for digit in digits_of(round(number * UNIT), DIGITS)], np.uint64)

@@ -146,14 +146,14 @@ class UpdateSums:
 
     def _shaped(self, flat: NDArray[np.float32], received: Parameters) -> Parameters:
         """The inverse; buffers of whole numbers stay as they were."""
-        found, start = dict(received), 0
+        parameters, start = dict(received), 0
         for name, shape in self._shapes.items():
             count = math.prod(shape)
-            found[name] = torch.from_numpy(flat[start : start + count].reshape(shape).copy())
+            parameters[name] = torch.from_numpy(flat[start : start + count].reshape(shape).copy())
             start += count
         for variance, mean in self._second_moment.items():
-            found[variance] = (found[variance] - found[mean] ** 2).clamp_(min=0)
-        return found
+            parameters[variance] = (parameters[variance] - parameters[mean] ** 2).clamp_(min=0)
+        return parameters
 
     def _spread(self, number: int, digits: int) -> NDArray[np.uint64]:
         """A whole number in digits as wide as a code, so that the sum of each fits a word."""

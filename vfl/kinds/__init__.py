@@ -109,8 +109,8 @@ def _kind(head: _Head) -> Kind[Any, Any]:
 
 def _check_tables(kind: Kind[Any, Any], document: dict[str, Any]) -> None:
     """Raises SpecConflict for a table that belongs to another kind of job."""
-    known = {table for other in KINDS.values() for table in other.specification.__struct_fields__}
-    for table in sorted((known - set(kind.specification.__struct_fields__)) & document.keys()):
+    tables = {table for other in KINDS.values() for table in other.specification.__struct_fields__}
+    for table in sorted((tables - set(kind.specification.__struct_fields__)) & document.keys()):
         raise SpecConflict(
             f"job specification: X15: [{table}] does not belong to this job.protocol: parts are of rounds, and "
             "rounds hold no ciphertexts",
@@ -120,12 +120,12 @@ def _check_tables(kind: Kind[Any, Any], document: dict[str, Any]) -> None:
 
 def _sections(kind: Any) -> set[Any]:
     """The struct types a specification is made of, with its own."""
-    found = {kind}
+    structs = {kind}
     for field in msgspec.structs.fields(kind):
         for part in (field.type, *getattr(field.type, "__args__", ())):
             if isinstance(part, type) and issubclass(part, msgspec.Struct):
-                found |= _sections(part)
-    return found
+                structs |= _sections(part)
+    return structs
 
 
 SECTIONS = frozenset(section for kind in KINDS.values() for section in _sections(kind.specification))

@@ -31,8 +31,8 @@ def intervals(task: str, labels: Floats, scores: Floats, seed: bytes) -> dict[st
     """Both ends for the task's metric, from labels (rows) and scores (rows x outputs); none where it is not defined."""
     if task == "multiclass":
         return ends("accuracy", of_share(int((labels == scores.argmax(axis=1)).sum()), len(labels)))
-    found = of_auc(labels == 1, scores[:, 0]) if task == "binary" else of_r2(labels, scores[:, 0], seed)
-    return {} if found is None else ends("auc" if task == "binary" else "r2", found)
+    interval = of_auc(labels == 1, scores[:, 0]) if task == "binary" else of_r2(labels, scores[:, 0], seed)
+    return {} if interval is None else ends("auc" if task == "binary" else "r2", interval)
 
 
 def ends(name: str, interval: Interval) -> dict[str, float]:
@@ -44,8 +44,8 @@ def of_share(hits: int, rows: int) -> Interval:
     """Wilson's interval of a share."""
     from scipy.stats import binomtest  # noqa: PLC0415 - it would double the time in which a worker starts
 
-    found = binomtest(hits, rows).proportion_ci(LEVEL, method="wilson")
-    return float(found.low), float(found.high)
+    interval = binomtest(hits, rows).proportion_ci(LEVEL, method="wilson")
+    return float(interval.low), float(interval.high)
 
 
 def of_auc(positive: NDArray[np.bool_], scores: Floats) -> Interval | None:
@@ -85,14 +85,14 @@ def of_r2(labels: Floats, predicted: Floats, seed: bytes) -> Interval | None:
     if rows < 2 or not np.ptp(labels):
         return None
     draw = np.random.Generator(philox(seed, "bootstrap"))
-    found = []
+    values = []
     for _ in range(max(FEWEST_RESAMPLES, min(RESAMPLES, DRAWS // rows))):
         drawn = draw.integers(0, rows, rows)
         truth = labels[drawn]
         total = float(((truth - truth.mean()) ** 2).sum())
         if total > 0:
-            found.append(1 - float(((truth - predicted[drawn]) ** 2).sum()) / total)
-    low, high = np.quantile(found, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+            values.append(1 - float(((truth - predicted[drawn]) ** 2).sum()) / total)
+    low, high = np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return float(low), float(high)
 
 
@@ -103,8 +103,8 @@ def _delong_variance(positive: NDArray[np.bool_], scores: Floats) -> float:
 
 def _below(sample: Floats, values: Floats) -> Floats:
     """The share of a sorted sample below each value; ties count half."""
-    found: Floats = (np.searchsorted(sample, values, "left") + np.searchsorted(sample, values, "right")) / 2
-    return found / len(sample)
+    below: Floats = (np.searchsorted(sample, values, "left") + np.searchsorted(sample, values, "right")) / 2
+    return below / len(sample)
 
 
 def _root(function: Callable[[float], float], outside: float, inside: float) -> float:

@@ -95,15 +95,15 @@ def train(
 def evaluate(module: nn.Module, inputs: torch.Tensor, labels: torch.Tensor, *, regression: bool) -> Evaluation:
     """How good the module is on rows, in evaluation mode."""
     module.eval()
-    correct, total, given = 0.0, 0.0, list[torch.Tensor]()
+    correct, total, all_scores = 0.0, 0.0, list[torch.Tensor]()
     with torch.no_grad():
         for rows in _slices(len(inputs)):
             scores, truth = module(inputs[rows]), labels[rows]
-            given.append(scores)
+            all_scores.append(scores)
             losses = _losses(scores, truth, regression=regression).sum().item()
             total += losses
             correct += -losses if regression else float((scores.argmax(1) == truth).sum())
-    return Evaluation(correct, len(inputs), total / max(len(inputs), 1), torch.cat(given))
+    return Evaluation(correct, len(inputs), total / max(len(inputs), 1), torch.cat(all_scores))
 
 
 @one_thread()

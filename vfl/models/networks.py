@@ -170,15 +170,15 @@ def load_parameters(module: nn.Module, parameters: Parameters) -> None:
 
     Observed statistics may be missing on either side.
     """
-    here, given = shapes_of(module), {name: tuple(tensor.shape) for name, tensor in parameters.items()}
-    for name in sorted(here.keys() | given.keys()):
-        spare = OBSERVED in name and not (name in here and name in given)
-        if here.get(name) != given.get(name) and not spare:
+    own, theirs = shapes_of(module), {name: tuple(tensor.shape) for name, tensor in parameters.items()}
+    for name in sorted(own.keys() | theirs.keys()):
+        spare = OBSERVED in name and not (name in own and name in theirs)
+        if own.get(name) != theirs.get(name) and not spare:
             raise ValueError(
-                f"parameters do not fit the model: {name} is {here.get(name, 'absent')} in the model "
-                f"and {given.get(name, 'absent')} in the parameters"
+                f"parameters do not fit the model: {name} is {own.get(name, 'absent')} in the model "
+                f"and {theirs.get(name, 'absent')} in the parameters"
             )
-    module.load_state_dict({name: tensor for name, tensor in parameters.items() if name in here}, strict=False)
+    module.load_state_dict({name: tensor for name, tensor in parameters.items() if name in own}, strict=False)
 
 
 def shapes_of(module: nn.Module) -> dict[str, tuple[int, ...]]:
@@ -207,10 +207,10 @@ def norm_statistics_names(names: Iterable[str]) -> tuple[NormStatistics, ...]:
     With shares p_k: mean = sum p_k mean_k, variance = sum p_k (variance_k + mean_k^2) - mean^2. Integer buffers, such
     as the count of batches seen, are in no pair; combining takes their maximum.
     """
-    known = set(names)
-    prefixes = sorted(name.removesuffix("running_mean") for name in known if name.endswith("running_mean"))
+    present = set(names)
+    prefixes = sorted(name.removesuffix("running_mean") for name in present if name.endswith("running_mean"))
     return tuple(
         NormStatistics(f"{prefix}running_mean", f"{prefix}running_var")
         for prefix in prefixes
-        if f"{prefix}running_var" in known
+        if f"{prefix}running_var" in present
     )

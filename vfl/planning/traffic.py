@@ -22,9 +22,9 @@ def expected_bytes(spec: TrainingSpec, rows: int, opened: int, cut_width: int) -
     """Payload bytes by message kind for a whole resolved job; `opened` values and `cut_width` errors per step."""
     test = held_out_rows(rows, spec.split.test)
     sizes = batch_sizes(rows - test, spec.train.batch_rows) * spec.train.epochs
-    told = {"HeldOut": len(spec.roster.features) * math.ceil(rows / 8)} if spec.split.stratify else {}
+    hold_out = {"HeldOut": len(spec.roster.features) * math.ceil(rows / 8)} if spec.split.stratify else {}
     if not spec.encrypted:
-        return _clear(spec, sizes, test) | told
+        return _clear(spec, sizes, test) | hold_out
     preset, width = PRESETS[spec.ckks.preset], spec.embedding_width(spec.roster.features[0])
     ciphertext = seeded_bytes(preset.data_moduli, RING_DEGREE)
     blocks = sum(math.ceil(size / SLOTS) for size in sizes)
@@ -48,7 +48,7 @@ def expected_bytes(spec: TrainingSpec, rows: int, opened: int, cut_width: int) -
     }
     if spec.model.layout == "embeddings":
         forecast["EncryptedError"] = blocks * cut_width * (2 * POLYNOMIAL + WORD * width)
-    return forecast | told
+    return forecast | hold_out
 
 
 def largest_messages(spec: TrainingSpec, rows: int, opened: int, cut_width: int) -> dict[str, int]:

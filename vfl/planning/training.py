@@ -166,9 +166,9 @@ def _reveals(
     return tuple(lines)
 
 
-def _refuse(found: list[str], fix: str) -> None:
-    if found:
-        raise ImpossibleJob("; ".join(found), fix=fix)
+def _refuse(reasons: list[str], fix: str) -> None:
+    if reasons:
+        raise ImpossibleJob("; ".join(reasons), fix=fix)
 
 
 def _preset(name: str) -> CkksPreset:

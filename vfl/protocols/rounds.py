@@ -83,8 +83,8 @@ def aggregator(setup: Setup[RoundsSpec]) -> Flow[Outcome]:
             task = side.task(body, bits)
             for client in chosen:
                 yield from _greet(side, client, present)
-                told = side.task_for(client, present.held_by(client), task)
-                side.counted.sent += yield from send(client, told)  # 2
+                task_for_client = side.task_for(client, present.held_by(client), task)
+                side.counted.sent += yield from send(client, task_for_client)  # 2
             collected = _Collected(side, task, bits)
             yield from collected.sum(chosen, present) if rounds.secure_sum else collected.gather(chosen, present)  # 5
             if collected.enough(chosen):
@@ -97,12 +97,12 @@ def aggregator(setup: Setup[RoundsSpec]) -> Flow[Outcome]:
             )
         yield from _pool(side, side.round + 1, collected.replied, present)
         side.combine(collected.mean)  # 6
-        found = side.evaluated() or (yield from _evaluate(side, collected.replied, present))
-        yield from report(side.close_round(collected.mean, found, collected.slowest))
+        metrics = side.evaluated() or (yield from _evaluate(side, collected.replied, present))
+        yield from report(side.close_round(collected.mean, metrics, collected.slowest))
     final = side.final()
     for client in spec.roster.clients:
         if client not in present or present.just_came(client):
-            for message in side.told_first():
+            for message in side.required_first():
                 yield from send(client, message)
         yield from send(client, side.published_to(present.held_by(client), final))  # 7
     return side.outcome()

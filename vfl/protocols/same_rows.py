@@ -32,7 +32,7 @@ def agree_on_rows(setup: Setup[TrainingSpec]) -> Flow[Setup[TrainingSpec]]:
         return setup
     if setup.spec.role_of(setup.me) is TrainingRole.LABEL:
         return (yield from _hold_out(setup))
-    return (yield from _be_told(setup))
+    return (yield from _receive_test_rows(setup))
 
 
 def _hold_out(setup: Setup[TrainingSpec]) -> Flow[Setup[TrainingSpec]]:
@@ -42,15 +42,15 @@ def _hold_out(setup: Setup[TrainingSpec]) -> Flow[Setup[TrainingSpec]]:
     bits = np.packbits(np.isin(np.arange(setup.rows), rows), bitorder="little").tobytes()
     for feature in setup.spec.roster.features:
         yield from send(feature, HeldOut(bits))
-    return replace(setup, told_test_rows=rows)
+    return replace(setup, agreed_test_rows=rows)
 
 
-def _be_told(setup: Setup[TrainingSpec]) -> Flow[Setup[TrainingSpec]]:
+def _receive_test_rows(setup: Setup[TrainingSpec]) -> Flow[Setup[TrainingSpec]]:
     label = setup.only(TrainingRole.LABEL)
-    told = yield from receive(HeldOut, label)
-    bits = np.unpackbits(np.frombuffer(told.rows, np.uint8), bitorder="little")
+    held_out = yield from receive(HeldOut, label)
+    bits = np.unpackbits(np.frombuffer(held_out.rows, np.uint8), bitorder="little")
     rows = np.flatnonzero(bits).astype(np.int64)
     due = held_out_rows(setup.rows, setup.spec.split.test)
-    if len(told.rows) != -(-setup.rows // 8) or len(rows) != due or rows.max(initial=0) >= setup.rows:
+    if len(held_out.rows) != -(-setup.rows // 8) or len(rows) != due or rows.max(initial=0) >= setup.rows:
         raise RemoteProtocolError(f"{label} holds out something else than {due} of {setup.rows} rows")
-    return replace(setup, told_test_rows=rows)
+    return replace(setup, agreed_test_rows=rows)

@@ -84,17 +84,17 @@ class Collection:
     def take_shares(self, client: PartyId, message: UnmaskShares) -> None:
         """Shares that the client does not hold may be missing; each one it gives must be the one that was dealt."""
         gone = self._dealt.keys() - set(self._arrived)
-        given = (
+        batches = (
             (SELF_MASK, by_name(message.self_masks, client), set(self._arrived)),
             (MASKING_KEY, by_name(message.masking_keys, client), gone),
         )
-        for kind, shares, owners in given:
+        for kind, shares, owners in batches:
             if not shares.keys() <= owners:
                 raise RemoteProtocolError(f"{client} sent shares of the {kind.decode()} of a client not asked for")
             for owner, share in shares.items():
                 if share_digest(self._keys, kind, share) != self._digest(owner, kind, client):
                     raise RemoteProtocolError(f"{client} sent a share of {owner}'s {kind.decode()} that was not dealt")
-        for kind, shares, owners in given:
+        for kind, shares, owners in batches:
             for owner in owners - shares.keys() - {client}:
                 self._at_odds[owner].add(client)
                 self._at_odds[client].add(owner)

@@ -100,9 +100,9 @@ def share_digest(keys: KeyList, kind: bytes, share: bytes) -> bytes:
 
 def by_name(pairs: Iterable[tuple[PartyId, bytes]], sender: PartyId) -> dict[PartyId, bytes]:
     """Raises RemoteProtocolError, naming the sender, where one name comes twice."""
-    found: dict[PartyId, bytes] = {}
+    by_party: dict[PartyId, bytes] = {}
     for name, content in pairs:
-        if name in found:
+        if name in by_party:
             raise RemoteProtocolError(f"{sender} sent two entries for {name}")
-        found[name] = content
-    return found
+        by_party[name] = content
+    return by_party

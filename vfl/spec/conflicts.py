@@ -202,36 +202,36 @@ def _holding(rounds: Rounds, facts: Facts) -> dict[str, str]:
         "no shared rows": not facts.shared_rows,
         "undo = false": adjusted and not (rounds.shared_data or SharedData()).undo,
     }
-    found = {fact: "" for fact, holds in facts_and_truth.items() if holds}
+    holding = {fact: "" for fact, holds in facts_and_truth.items() if holds}
     if "compressed_sync" in rounds.parts:
-        found |= _of_compression(rounds.compressed_sync or CompressedSync(), facts, secure_sum=rounds.secure_sum)
+        holding |= _of_compression(rounds.compressed_sync or CompressedSync(), facts, secure_sum=rounds.secure_sum)
     if "model_inversion" in rounds.parts:
-        found |= _of_inversion(rounds.model_inversion or ModelInversion())
+        holding |= _of_inversion(rounds.model_inversion or ModelInversion())
     if "backbone_decoder" in rounds.parts:
-        found |= _of_backbone(rounds.backbone_decoder or BackboneDecoder(), facts)
-    return found
+        holding |= _of_backbone(rounds.backbone_decoder or BackboneDecoder(), facts)
+    return holding
 
 
 def _of_compression(terms: CompressedSync, facts: Facts, *, secure_sum: bool) -> dict[str, str]:
-    found: dict[str, str] = {f'reply = "{terms.reply}"': "", f'storage = "{terms.storage}"': ""}
+    holding: dict[str, str] = {f'reply = "{terms.reply}"': "", f'storage = "{terms.storage}"': ""}
     if terms.codec not in {"auto", "grid"}:
-        found["a codec other than grid"] = ""
+        holding["a codec other than grid"] = ""
     if not terms.feedback:
-        found["feedback = false"] = ""
+        holding["feedback = false"] = ""
     if terms.codec not in CODECS_WITHOUT_BITS:
         stored = min([terms.stored_bits, *terms.tensor_bits.values()])
         if min(stored, terms.reply_bits) < 3:
-            found["fewer than 3 bits"] = ""
+            holding["fewer than 3 bits"] = ""
         if stored < 5:
-            found["stored_bits below 5"] = ""
+            holding["stored_bits below 5"] = ""
     if terms.rounding == "nearest":
-        found['rounding = "nearest"'] = ""
+        holding['rounding = "nearest"'] = ""
     optimiser = facts.client_optimiser
     if optimiser.name != "sgd" or (optimiser.momentum and not terms.keep_optimiser):
-        found["an optimiser with state at full precision"] = ""
+        holding["an optimiser with state at full precision"] = ""
     if terms.codec == "grid" or (terms.codec == "auto" and secure_sum):
-        found |= _of_grid(terms, facts.cohort)
-    return found
+        holding |= _of_grid(terms, facts.cohort)
+    return holding
 
 
 def _of_grid(terms: CompressedSync, cohort: int) -> dict[str, str]:
@@ -248,23 +248,23 @@ def _of_grid(terms: CompressedSync, cohort: int) -> dict[str, str]:
 def _of_inversion(terms: ModelInversion) -> dict[str, str]:
     if terms.where == "none":  # as if the part were absent
         return {}
-    found = {"model_inversion": "", f'model_inversion with space = "{terms.space}"': ""}
+    holding = {"model_inversion": "", f'model_inversion with space = "{terms.space}"': ""}
     if terms.where != "clients":
-        found["model_inversion at the aggregator"] = ""
-    return found
+        holding["model_inversion at the aggregator"] = ""
+    return holding
 
 
 def _of_backbone(terms: BackboneDecoder, facts: Facts) -> dict[str, str]:
-    found: dict[str, str] = {f'derive = "{terms.derive}"': "", f'carry_back = "{terms.carry_back}"': ""}
+    holding: dict[str, str] = {f'derive = "{terms.derive}"': "", f'carry_back = "{terms.carry_back}"': ""}
     if terms.carry_back in {"copy", "delta"}:
-        found["carry_back by copy or delta"] = ""
+        holding["carry_back by copy or delta"] = ""
     cuts = facts.blocks[:-1]
     if terms.cut not in cuts:
-        found["the model is not cut at a named block"] = f"Set cut to one of {', '.join(cuts)}."
+        holding["the model is not cut at a named block"] = f"Set cut to one of {', '.join(cuts)}."
     elif terms.derive == "student" and not terms.translator:
         width = facts.widths[cuts.index(terms.cut)]
         if terms.student_hidden[-1:] != (width,):
-            found["decoders of different shape"] = (
+            holding["decoders of different shape"] = (
                 f'Set translator = true, end student_hidden with {width}, or set carry_back = "distil" or "best".'
             )
-    return found
+    return holding

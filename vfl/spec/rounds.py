@@ -68,12 +68,12 @@ class RoundsSpec(JobSpec, frozen=True, kw_only=True):
             set(self.data) | {aggregator} == set(self.parties),
             f"[data.*] must name every client of the roster and nobody outside it: {', '.join(self.parties)}",
         )
-        for party, brought in self.data.items():
-            others = (brought.validation, brought.public, brought.shared, brought.first)
+        for party, own in self.data.items():
+            others = (own.validation, own.public, own.shared, own.first)
             if party == aggregator:
-                require(not brought.dataset, f"data.{party}.dataset is a client's; the aggregator names test ...")
+                require(not own.dataset, f"data.{party}.dataset is a client's; the aggregator names test ...")
             else:
-                require(bool(brought.dataset), f"data.{party}.dataset is missing: a client brings rows")
+                require(bool(own.dataset), f"data.{party}.dataset is missing: a client brings rows")
                 require(
                     not any(others), f"data.{party} names tables of the aggregator: a client brings dataset and test"
                 )
@@ -131,8 +131,8 @@ class RoundsSpec(JobSpec, frozen=True, kw_only=True):
         for part in rounds.parts:
             require(part in PARTS, f"rounds.parts: {part!r} is no part; there are {', '.join(PARTS)}")
         for part in PARTS:
-            given = getattr(rounds, part) is not None
-            require(not given or part in rounds.parts, f"[rounds.{part}] is set, but rounds.parts does not name it")
+            is_set = getattr(rounds, part) is not None
+            require(not is_set or part in rounds.parts, f"[rounds.{part}] is set, but rounds.parts does not name it")
 
     def _check_compressed_sync(self) -> None:
         terms = self.compressed_sync
@@ -325,14 +325,14 @@ class RoundsSpec(JobSpec, frozen=True, kw_only=True):
         return "sums" if self.rounds.secure_sum else "updates"
 
     def tables_of(self, party: PartyId) -> dict[str, TableUse]:
-        given = self.data.get(party, RoundsData())
+        data = self.data.get(party, RoundsData())
         named = {
-            "rows": given.dataset,
-            "test": given.test,
-            "validation": given.validation,
-            "public": given.public,
-            "shared": given.shared,
-            "first": given.first,
+            "rows": data.dataset,
+            "test": data.test,
+            "validation": data.validation,
+            "public": data.public,
+            "shared": data.shared,
+            "first": data.first,
         }
         return {
             use: TableUse(

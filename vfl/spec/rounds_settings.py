@@ -156,12 +156,12 @@ class BackboneDecoder(Section, frozen=True, kw_only=True):
         behind = names.index(self.cut) + 1
         require(all(width >= 1 for width in self.student_hidden), f"{table}.student_hidden: every width is at least 1")
         if model.network == "small_cnn" and self.derive == "student":
-            given = len(self.student_hidden)
+            widths = len(self.student_hidden)
             require(
-                self.cut == "features" or given in {0, behind},
-                f"{table}.student_hidden gives {given} widths; a student cut after {self.cut!r} has {behind}",
+                self.cut == "features" or widths in {0, behind},
+                f"{table}.student_hidden gives {widths} widths; a student cut after {self.cut!r} has {behind}",
             )
-            require(given != 1 or self.cut != "features", f"{table}.student_hidden: give the stem and the features")
+            require(widths != 1 or self.cut != "features", f"{table}.student_hidden: give the stem and the features")
             require(
                 self.translator or self.cut == "features",
                 f'{table}.translator = false needs cut = "features" in a small_cnn',

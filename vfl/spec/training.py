@@ -123,17 +123,17 @@ class TrainingSpec(JobSpec, frozen=True, kw_only=True):
             set(self.data) == set(parties),
             f"[data.*] must name exactly the parties of the roster: {', '.join(parties)}",
         )
-        for party, brought in self.data.items():
+        for party, own in self.data.items():
             at = f"data.{party}"
-            require(brought.positive == "" or self.job.task == "binary", f"{at}.positive is for a binary task")
-            require(len(set(brought.columns)) == len(brought.columns), f"{at}.columns names a column twice")
+            require(own.positive == "" or self.job.task == "binary", f"{at}.positive is for a binary task")
+            require(len(set(own.columns)) == len(own.columns), f"{at}.columns names a column twice")
             if party == self.roster.label:
-                require(bool(brought.label), f"{at}.label is missing: {party} is the label party")
-                require(brought.label not in brought.columns, f"{at}: the label is among the columns")
+                require(bool(own.label), f"{at}.label is missing: {party} is the label party")
+                require(own.label not in own.columns, f"{at}: the label is among the columns")
             else:
-                require(not brought.label, f"{at}.label is set, but {party} is a feature party")
-                require(brought.positive == "", f"{at}.positive is set, but {party} is a feature party")
-                require(bool(brought.columns), f"{at}.columns is empty: a feature party brings at least one")
+                require(not own.label, f"{at}.label is set, but {party} is a feature party")
+                require(own.positive == "", f"{at}.positive is set, but {party} is a feature party")
+                require(bool(own.columns), f"{at}.columns is empty: a feature party brings at least one")
         require(0.0 < self.split.test < 1.0, "split.test must lie between 0 and 1")
         require(not self.split.stratify or self.job.task != "regression", "split.stratify is for classes")
         require(self.train.epochs >= 1, "train.epochs must be at least 1")

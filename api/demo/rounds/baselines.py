@@ -33,7 +33,7 @@ def compare(spec: RoundsSpec, folder: Path) -> dict[str, float]:
     """
     rows = {client: _table(spec, folder, client, ROWS) for client in CLIENTS}
     test = _table(spec, folder, AGGREGATOR, "test")
-    found = {
+    scores = {
         "client_alone": fmean(_accuracy(spec, [rows[client]], test, client) for client in CLIENTS),
         "centralised": _accuracy(spec, rows.values(), test, "all clients"),
     }
@@ -45,8 +45,8 @@ def compare(spec: RoundsSpec, folder: Path) -> dict[str, float]:
             rounds=msgspec.structs.replace(spec.rounds, local_epochs=shared.epochs),
         )
         own = _table(spec, folder, AGGREGATOR, "shared")
-        found["shared_rows_alone"] = _accuracy(as_there, [own], test, "shared rows")
-    return found
+        scores["shared_rows_alone"] = _accuracy(as_there, [own], test, "shared rows")
+    return scores
 
 
 def averaged(spec: RoundsSpec, folder: Path, seed: int) -> list[float]:
@@ -78,9 +78,9 @@ def whole_model_bytes(spec: RoundsSpec) -> int:
 
 def _accuracy(spec: RoundsSpec, tables: Iterable[Table], test: Table, who: str) -> float:
     seed = joint_seed(spec, {})
-    given = [(table.columns, _labels(table)) for table in tables]
+    examples = [(table.columns, _labels(table)) for table in tables]
     rows = Table(
-        b"", np.concatenate([columns for columns, _ in given]), np.concatenate([labels for _, labels in given])
+        b"", np.concatenate([columns for columns, _ in examples]), np.concatenate([labels for _, labels in examples])
     )
     training, held_out = examples_of(spec, rows, "training"), examples_of(spec, test, "test")
     if training.labels is None or held_out.labels is None:
@@ -96,15 +96,15 @@ def _accuracy(spec: RoundsSpec, tables: Iterable[Table], test: Table, who: str) 
         seed=derived(seed, "alone", who),
         regression=False,
     )
-    found = evaluate(module, held_out.inputs, held_out.labels, regression=False)
-    return found.correct / found.rows
+    evaluation = evaluate(module, held_out.inputs, held_out.labels, regression=False)
+    return evaluation.correct / evaluation.rows
 
 
 def _table(spec: RoundsSpec, folder: Path, party: str, use: str) -> Table:
     """A party's file as that party reads it."""
     datasets = {dataset: DatasetSettings(path=f"{dataset}.csv", id=ID) for dataset in _datasets(spec, party)}
-    found = load(folder / party, datasets, spec, party)[use]
-    return Table(b"", found.columns, found.labels)
+    table = load(folder / party, datasets, spec, party)[use]
+    return Table(b"", table.columns, table.labels)
 
 
 def _datasets(spec: RoundsSpec, party: str) -> list[str]:

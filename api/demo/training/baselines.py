@@ -116,8 +116,8 @@ def centralised(spec: TrainingSpec, rows: JoinedRows) -> Metrics:
             scores = scores[:, 1:]
         if task == "multiclass":
             # A class without a training row has no score, and can never be the highest.
-            known, scores = scores, np.full((len(test), spec.outputs), -np.inf)
-            scores[:, model.classes_.astype(int)] = known
+            some_scores, scores = scores, np.full((len(test), spec.outputs), -np.inf)
+            scores[:, model.classes_.astype(int)] = some_scores
     return measure(task, labels[test], scores) | intervals(task, labels[test], scores, rows.joint_seed)
 
 

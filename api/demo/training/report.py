@@ -57,11 +57,11 @@ def readable_score(score: float | None, decimals: int) -> str:
 
 def notices_by_party(result: JsonObject) -> list[tuple[str, JsonObject]]:
     """(who is told, the notice); what both parties are told in the same words stands once."""
-    told: dict[str, tuple[list[str], JsonObject]] = {}
+    by_text: dict[str, tuple[list[str], JsonObject]] = {}
     for party, notices in result["notices"].items():
         for notice in notices:
-            told.setdefault(notice["text"], ([], notice))[0].append(party.replace("_", " "))
-    return [("both parties" if len(parties) > 1 else parties[0], notice) for parties, notice in told.values()]
+            by_text.setdefault(notice["text"], ([], notice))[0].append(party.replace("_", " "))
+    return [("both parties" if len(parties) > 1 else parties[0], notice) for parties, notice in by_text.values()]
 
 
 def render(result: JsonObject, specification: str) -> str:

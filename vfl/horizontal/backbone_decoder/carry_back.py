@@ -60,15 +60,15 @@ def carried(
     regression: bool,
 ) -> dict[str, Parameters]:
     """The first model's decoder by each of these rules that applies here."""
-    found: dict[str, Parameters] = {}
+    decoders_by_rule: dict[str, Parameters] = {}
     for name in rules:
         if name == "distil" and public is not None:
-            found[name] = _distilled(terms, decoders, public, seed, regression=regression)
+            decoders_by_rule[name] = _distilled(terms, decoders, public, seed, regression=regression)
         elif name == "copy" and decoders.alike:
-            found[name] = dict(decoders.trained)
+            decoders_by_rule[name] = dict(decoders.trained)
         elif name == "delta" and decoders.alike:
-            found[name] = _moved(decoders, terms.delta_scale)
-    return found
+            decoders_by_rule[name] = _moved(decoders, terms.delta_scale)
+    return decoders_by_rule
 
 
 def _moved(decoders: Decoders, scale: float) -> Parameters:

@@ -78,8 +78,8 @@ def derive(spec: RoundsSpec, first: ModelSplit, public: torch.Tensor | None, see
     whole = second.joined(body, tail)
     error = None
     if rows is not None:
-        given = features(second.rebuild(spec, whole), rows.held_out)
-        error = alignment_error(given, rows.held_out_wanted)
+        own_features = features(second.rebuild(spec, whole), rows.held_out)
+        error = alignment_error(own_features, rows.held_out_wanted)
     if second.narrow_decoder(spec):
         return SecondModel(second.joined(body, b""), _behind(spec, first, translator), error)
     return SecondModel(whole, deepcopy(first.decoder), error)
@@ -195,8 +195,8 @@ def _rescale(backbone: nn.Sequential, rows: _Public) -> None:
     """Features as large as the first one's, so that a decoder of its own learns at the same rate: a translator would
     have seen to it. Behind the last layer is a ReLU, so they grow as its parameters do."""
     backbone.eval()
-    given, wanted = features(backbone, rows.fitting), rows.fitting_wanted
-    scale = float((wanted.double() ** 2).sum() / (given.double() ** 2).sum().clamp_min(1e-30)) ** 0.5
+    own, wanted = features(backbone, rows.fitting), rows.fitting_wanted
+    scale = float((wanted.double() ** 2).sum() / (own.double() ** 2).sum().clamp_min(1e-30)) ** 0.5
     last = [layer for layer in backbone.modules() if isinstance(layer, nn.Linear | nn.GroupNorm | BatchNorm)][-1]
     with torch.no_grad():
         for parameter in last.parameters():
@@ -227,9 +227,9 @@ def _fitted(spec: RoundsSpec, backbone: nn.Sequential, rows: _Public, *, needed:
     fit_translator(translator, features(backbone, rows.fitting), rows.fitting_wanted)
     if needed:
         return translator
-    given = features(backbone, rows.held_out)
-    without = alignment_error(given, rows.held_out_wanted)
-    with_it = alignment_error(features(translator, given), rows.held_out_wanted)
+    own = features(backbone, rows.held_out)
+    without = alignment_error(own, rows.held_out_wanted)
+    with_it = alignment_error(features(translator, own), rows.held_out_wanted)
     return translator if with_it < without - HELPS else None
 
 

@@ -24,16 +24,16 @@ RIDGE = 1e-3
 BATCH_ROWS = 64
 
 
-def alignment_error(given: torch.Tensor, wanted: torch.Tensor) -> float:
+def alignment_error(own: torch.Tensor, wanted: torch.Tensor) -> float:
     """L of features (rows, ...); 0 is equal, 1 what a backbone of zeros gives."""
-    return float(((given.double() - wanted.double()) ** 2).sum() / _energy(wanted))
+    return float(((own.double() - wanted.double()) ** 2).sum() / _energy(wanted))
 
 
 @one_thread()
-def fit_translator(translator: nn.Module, given: torch.Tensor, wanted: torch.Tensor) -> None:
+def fit_translator(translator: nn.Module, own: torch.Tensor, wanted: torch.Tensor) -> None:
     """Load T = (F'F + lambda I)^-1 F'G, F the given features with a 1 appended, G the wanted ones, lambda
     = 10^-3 tr(F'F) / width."""
-    features, targets = _flat(given), _flat(wanted)
+    features, targets = _flat(own), _flat(wanted)
     features = torch.cat([features, torch.ones(len(features), 1, dtype=features.dtype)], dim=1)
     gram = features.T @ features
     ridge = RIDGE * float(gram.trace()) / (features.shape[1] - 1)

@@ -173,7 +173,7 @@ class _Deriving(AggregatorHooks):
     def _carry_back(self, trained: Parameters) -> _CarriedBack:
         old = parameters_of(self._first.decoder)
         compared = self._terms.carry_back == "best" and "validation" in self._embedded
-        found = carried(
+        decoders = carried(
             rules_of(self._terms, public=self._public is not None, validation=compared),
             self._terms,
             Decoders(
@@ -187,30 +187,32 @@ class _Deriving(AggregatorHooks):
             self._seed,
             regression=self._spec.job.task == "regression",
         )
-        rule = next(iter(found))
+        rule = next(iter(decoders))
         if compared:
-            reached = {name: self._measured("validation", decoder) for name, decoder in found.items()}
+            reached = {name: self._measured("validation", decoder) for name, decoder in decoders.items()}
             rule = max(reached, key=lambda name: reached[name])
             if reached[rule][0] <= self._measured("validation", old)[0]:
-                return _CarriedBack("", old, found)
-        return _CarriedBack(rule, found[rule], found)
+                return _CarriedBack("", old, decoders)
+        return _CarriedBack(rule, decoders[rule], decoders)
 
     def _measured(self, use: str, decoder: Parameters) -> tuple[float, float]:
         """Score and negative loss of the first model with this decoder: the larger pair is the better one."""
         module = deepcopy(self._first.decoder)
         load_parameters(module, decoder)
-        found = measured(self._spec, SharedModule(module), self._embedded[use])
-        return found[SCORE[self._spec.job.task]], -found["loss"]
+        scores = measured(self._spec, SharedModule(module), self._embedded[use])
+        return scores[SCORE[self._spec.job.task]], -scores["loss"]
 
     @cached_property
     def _embedded(self) -> dict[str, Examples]:
         """Labelled rows as the first backbone embeds them."""
-        given = {
+        examples = {
             use: examples_of(self._spec, table, use, self._setup.scaling)
             for use, table in self._setup.tables.items()
             if use in LABELLED
         }
-        return {use: replace(rows, inputs=features(self._first.backbone, rows.inputs)) for use, rows in given.items()}
+        return {
+            use: replace(rows, inputs=features(self._first.backbone, rows.inputs)) for use, rows in examples.items()
+        }
 
     @cached_property
     def _public(self) -> torch.Tensor | None:

@@ -54,8 +54,8 @@ class Trained:
 class CompressedTraining(ClientHooks):
     def __init__(self, setup: Setup[RoundsSpec], terms: CompressedSync) -> None:
         self._terms = terms
-        kept = setup.saved if terms.keep_optimiser else b""
-        self._momenta: Momenta = msgspec.msgpack.decode(kept, type=Momenta) if kept else {}
+        saved = setup.saved if terms.keep_optimiser else b""
+        self._momenta: Momenta = msgspec.msgpack.decode(saved, type=Momenta) if saved else {}
         self._doubtful: dict[str, float] = {}
         self._notices: tuple[Notice, ...] = ()
 
@@ -154,8 +154,8 @@ def train_in_layers(
         load_parameters(module, rest)
         steps = _optimiser(module, work, momenta)
         loss = fit(trained, examples, rest, work, steps=steps, on_step=on_step)
-    kept = _packed_momenta(module, steps, work) if terms.keep_optimiser else {}
-    kept |= {name: weight.momentum for name, weight in weights.items() if weight.momentum}
+    momenta_after = _packed_momenta(module, steps, work) if terms.keep_optimiser else {}
+    momenta_after |= {name: weight.momentum for name, weight in weights.items() if weight.momentum}
     if work.amends:  # and so does one that looks at what was trained, after the last step
         restore(module, weights)
         work.amend(module, {name: reading[name]() for name in reading})
@@ -165,7 +165,7 @@ def train_in_layers(
     return Trained(
         {name: weights[name].value if name in weights else partial(values.__getitem__, name) for name in shapes},
         {name: partial(_change, values, reading, weights, name) for name in shapes},
-        kept,
+        momenta_after,
         loss,
     )
 

@@ -118,23 +118,23 @@ class _Compression(AggregatorHooks):
         module = self._shared_module.module
         before = {name: values.clone() for name, values in module.state_dict().items()}
         load_parameters(module, decoded)
-        found = {
+        measures = {
             f"stored_{name}": value for name, value in measured(self._spec, self._shared_module, self._tests).items()
         }
         load_parameters(module, before)
-        return found | self._costs(number, body)
+        return measures | self._costs(number, body)
 
     def _costs(self, number: int, body: bytes) -> dict[str, float]:
-        found = {
+        measures = {
             "stored_error": self._error.measured,
             "bits_per_parameter_down": 8 * len(body) / self._values,
             "reply_bits": float(self._reply_bits(number)),
         }
         if self._error.factor is not None:
-            found["stored_error_factor"] = self._error.factor
+            measures["stored_error_factor"] = self._error.factor
             if self._error.doubtful:
                 self._doubtful[str(number)] = self._error.factor
-        return found
+        return measures
 
     def _read(self, body: bytes, received: Parameters, bits: int) -> Parameters:
         form = reply_format(self._terms, self._like, bits)

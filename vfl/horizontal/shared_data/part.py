@@ -309,8 +309,8 @@ def terms_of(spec: RoundsSpec) -> SharedData:
 def class_counts(labels: torch.Tensor, classes: int, edges: tuple[float, ...]) -> NDArray[np.float64]:
     """Rows per class, or per bin between the edges."""
     if edges:
-        found = np.searchsorted(np.array(edges), labels.numpy())
-        return np.bincount(found, minlength=len(edges) + 1).astype(np.float64)
+        bins = np.searchsorted(np.array(edges), labels.numpy())
+        return np.bincount(bins, minlength=len(edges) + 1).astype(np.float64)
     return np.bincount(labels.numpy(), minlength=classes).astype(np.float64)
 
 
