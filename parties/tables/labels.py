@@ -1,7 +1,7 @@
 """A label column as the numbers a job trains on: which value is which class, and what was guessed of it.
 
-Its errors and notices are for the party that holds the labels: `redacted_for_peer` keeps an error from a peer, and notices
-are not sent.
+Its errors and notices are for the party that holds the labels: `redacted_for_peer` keeps an error from a peer, and
+notices are not sent.
 """
 
 import difflib

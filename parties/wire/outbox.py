@@ -82,8 +82,8 @@ class Outbox:
         on_received: Callable[[str], None] = lambda _job: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`on_failure` hears of a job, the attempt it was in if that matters, and what went wrong; `on_received` hears of
-        a job whose ending the peer has received. `clock` counts the seconds in which this process could run."""
+        """`on_failure` hears of a job, the attempt it was in if that matters, and what went wrong; `on_received` hears
+        of a job whose ending the peer has received. `clock` counts the seconds in which this process could run."""
         self._peer, self._transport, self._timeout, self._on_failure = peer, transport, timeout_seconds, on_failure
         self._on_received, self._clock = on_received, clock
         self._outbox: deque[Envelope] = deque()
