@@ -97,7 +97,8 @@ class Played(BaseHTTPRequestHandler):
         reader.add(self.rfile.read(int(self.headers["content-length"])))
         while (envelope := reader.take()) is not None:
             if envelope.header.attempt == 0:
-                self.answers.setdefault(envelope.header.job, decode_control(envelope.header.kind, envelope.body))
+                header = envelope.header
+                self.answers.setdefault(header.job, decode_control(header.sender, header.kind, envelope.body))
         body = msgspec.json.encode(Reply(LABEL, 1))
         self.send_response(202)
         self.send_header("content-length", str(len(body)))

@@ -234,7 +234,7 @@ class Party:
         check_body(envelope, CONTROL_LIMIT)
         self._admit(header.sender)
         try:
-            proposal = decode_control("Proposal", envelope.body)
+            proposal = decode_control(header.sender, "Proposal", envelope.body)
             assert isinstance(proposal, Proposal)  # noqa: S101 - decoded as one
             spec = decode_spec(proposal.spec)
             limits.check_limits(spec)

@@ -147,7 +147,7 @@ def load(folder: Path) -> PartySettings:
     """The settings of the party in this folder. Raises SettingsError, naming the key and the nearest known one."""
     path = folder / SETTINGS_FILE
     try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
+        document = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise SettingsError(
             f"there is no {SETTINGS_FILE} in {folder}", fix=f"Run `vfl party init {folder} --name NAME`."
@@ -203,7 +203,7 @@ def default_ports(parent: Path) -> tuple[int, int]:
     taken = set()
     for path in parent.glob(f"*/{SETTINGS_FILE}"):
         with contextlib.suppress(OSError, ValueError):
-            server = ServerSettings(**tomllib.loads(path.read_text(encoding="utf-8")).get("server", {}))
+            server = ServerSettings(**tomllib.loads(path.read_text(encoding="utf-8-sig")).get("server", {}))
             taken |= {server.operator_port, server.peer_port}
     for number in range(PAIRS_OF_PORTS):
         pair = (OPERATOR_PORT + 100 * number, PEER_PORT + 100 * number)

@@ -193,7 +193,7 @@ def _run(
         match effect:
             case Send(to, message):
                 body = encode(message)
-                arrived = decode(message.kind(), body)
+                arrived = decode(party, message.kind(), body)
                 queues.setdefault((party, to), deque()).append(Delivery(arrived, len(body)))
                 recorded = arrived if keep_messages else None
                 together.transcript.append(Sent(party, to, message.kind(), len(body), recorded))

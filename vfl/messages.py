@@ -366,11 +366,11 @@ def encode(message: Message) -> bytes:
     return _ENCODER.encode(message)
 
 
-def decode(kind: str, body: bytes | memoryview) -> Message:
+def decode(sender: str, kind: str, body: bytes | memoryview) -> Message:
     """A body as the message its envelope names. Raises RemoteProtocolError for anything else."""
     if kind not in MESSAGES:
-        raise RemoteProtocolError(f"the peer sent a message of the unknown kind {kind!r}")
+        raise RemoteProtocolError(f"{sender} sent a message of the unknown kind {kind!r}")
     try:
         return _decoder(MESSAGES[kind]).decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:  # the second: text that is not UTF-8
-        raise RemoteProtocolError(f"the peer's {kind} cannot be read: {error}") from error
+        raise RemoteProtocolError(f"the {kind} of {sender} cannot be read: {error}") from error

@@ -25,6 +25,7 @@ from api.cli.output import (
     print_json,
     result,
 )
+from api.cli.run import specification
 from api.cli.text import Facts
 from api.metrics import measured
 
@@ -56,12 +57,7 @@ def submit(
     output: FormatOption = Format.TEXT,
 ) -> None:
     """Propose a job to the peer; it starts when the peer's rules accept it."""
-    try:
-        text = spec.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise CommandFailed(
-            Exit.ARGUMENTS, "file_unreadable", f"the specification {spec} cannot be read", fix="Name a TOML file."
-        ) from error
+    text = specification(spec)
     with connected(server, token_file, party) as client:
         job = client.submit(text, idempotency_key=idempotency_key)
     result(output, job, lambda: str(job["id"]))

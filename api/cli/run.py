@@ -53,7 +53,7 @@ def run(
 def specification(path: Path) -> str:
     """The text of a specification. Raises CommandFailed where there is none."""
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8-sig")  # Windows editors write a byte order mark
     except (OSError, UnicodeDecodeError) as error:
         raise CommandFailed(
             Exit.ARGUMENTS, "file_unreadable", f"the specification {path} cannot be read", fix="Name a TOML file."

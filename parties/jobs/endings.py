@@ -71,10 +71,12 @@ class Endings:
             raise JobOver(f"the job is over at {self._me}")
         check_kind(spec, header, self._me)
         door = Door(header.job, header.job_digest, self._me, header.sender, self._ledger)
+        decides = header.sender == spec.coordinator and header.kind in {"Abort", "Finish"}
+        abort = _read_abort(envelope) if decides and header.kind == "Abort" else None
         door.take_uncounted(envelope)
-        if header.sender == spec.coordinator and header.kind in {"Abort", "Finish"}:
-            self._take_over(envelope, stored)
-        elif header.kind != "Refusal":
+        if abort is not None:
+            self._take_over(header, abort, stored)
+        elif header.kind != "Refusal" and not decides:
             word = Finish() if stored.error is None else Abort.of(Failure(**stored.error))
             outbox.remind(header.job, partial(door.last_word, word, stored.attempt + 1))
         return Receipt(header.job, header.attempt, header.sequence + 1)
@@ -85,17 +87,8 @@ class Endings:
             spec.digest() == header.job_digest and self._me in spec.parties and header.sender in spec.peers_of(self._me)
         )
 
-    def _take_over(self, envelope: Envelope, stored: StateForPeers) -> None:
-        header = envelope.header
-        if header.kind == "Finish":
-            return
-        check_body(envelope, CONTROL_LIMIT)
-        try:
-            control = decode_control(header.kind, envelope.body)
-        except RemoteProtocolError as error:
-            raise UnreadableBody(str(error)) from error
-        assert isinstance(control, Abort)  # noqa: S101 - decoded as one
-        failure = failure_at(header.sender, "ended", control.code, control.message)
+    def _take_over(self, header: Header, abort: Abort, stored: StateForPeers) -> None:
+        failure = failure_at(header.sender, "ended", abort.code, abort.message)
         state = state_of(failure)
         if stored.state == "done":
             _LOG.warning("job %s: %s says it has ended a job that it had said is done", header.job, header.sender)
@@ -103,6 +96,17 @@ class Endings:
             text = f"{failure.message}; that was before it ended here"
             values = failure.as_stored()
             self._store.record(header.job, state, text, values, state=state, error=values)
+
+
+def _read_abort(envelope: Envelope) -> Abort:
+    """Raises EnvelopeRefused."""
+    check_body(envelope, CONTROL_LIMIT)
+    try:
+        abort = decode_control(envelope.header.sender, envelope.header.kind, envelope.body)
+    except RemoteProtocolError as error:
+        raise UnreadableBody(str(error)) from error
+    assert isinstance(abort, Abort)  # noqa: S101 - decoded as one
+    return abort
 
 
 def state_of(failure: Failure) -> str:

@@ -169,7 +169,7 @@ class Supervisor:
         """A word about the job."""
 
         def obey() -> None:
-            word = decode_control(header.kind, body)
+            word = decode_control(link.peer, header.kind, body)
             self._follow(self._side.hear, link.peer, word, header.attempt)
 
         self.guard(obey, link)

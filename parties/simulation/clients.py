@@ -81,7 +81,7 @@ class Clients:
         """Nothing happens where the client has returned: its job is done."""
         if client not in self._roles:
             return ClientTurn(client)
-        return self._answer(client, Delivery(decode(kind, body), len(body)))
+        return self._answer(client, Delivery(decode("the aggregator", kind, body), len(body)))
 
     def _answer(self, client: PartyId, delivery: Delivery | None) -> ClientTurn:
         outgoing = list[OutgoingMessage]()

@@ -137,7 +137,7 @@ class _Simulation:
             self._take(client)
         if self._outgoing[client]:
             encoded = self._outgoing[client].popleft()
-            message = decode(encoded.kind, encoded.body)
+            message = decode(client, encoded.kind, encoded.body)
             self._travelled(client, self._name, message, len(encoded.body))
             return Delivery(message, len(encoded.body))
         if seconds is None:

@@ -156,12 +156,12 @@ def encode_control(control: Control) -> bytes:
     return msgspec.msgpack.encode(control)
 
 
-def decode_control(kind: str, body: Body) -> Control:
+def decode_control(sender: PartyId, kind: str, body: Body) -> Control:
     """Raises RemoteProtocolError."""
     try:
         control: Control = msgspec.msgpack.decode(body, type=CONTROLS[kind])
     except UNREADABLE as error:
-        raise RemoteProtocolError(f"the peer's {kind} cannot be read: {error}") from error
+        raise RemoteProtocolError(f"the {kind} of {sender} cannot be read: {error}") from error
     return control
 
 

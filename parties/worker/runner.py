@@ -109,7 +109,7 @@ class Inboxes:
         unreadable = f"{peer} sent more than was asked of it" if flooded else ""
         if delivered is not None:
             try:
-                message = decode(delivered.kind, bytes(delivered.body))
+                message = decode(peer, delivered.kind, bytes(delivered.body))
             except RemoteProtocolError as error:
                 unreadable = str(error)
         if unreadable and seconds is None:

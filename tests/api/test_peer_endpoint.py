@@ -141,6 +141,17 @@ def test_an_abort_needs_nothing_of_a_broken_attempt(label: Label, feature: Any) 
     assert feature.job(label.job)["error"]["message"] == "label-party ended the job: weights too large"
 
 
+def test_an_abort_of_a_job_that_is_over_is_not_counted_where_it_cannot_be_read(label: Label, feature: Any) -> None:
+    label.post(label.proposal())
+    label.lane = label.new_lane(1)
+    label.post(label.seal("Abort", encode_control(Abort("diverged", "weights too large"))))
+    answer = label.post(label.seal("Abort", b"\xc1"))
+    assert (answer.status_code, answer.json()["code"]) == (422, "unreadable_body")
+    assert answer.json()["detail"].startswith("the Abort of label-party cannot be read")
+    counted = [line["messages"] for line in feature.job(label.job)["traffic"] if line["kind"] == "Abort"]
+    assert counted == [1]
+
+
 def test_another_wire_version_is_told_the_version_spoken_here(label: Label) -> None:
     answer = label.post(changed(label.proposal(), wire_version=WIRE_VERSION + 1))
     assert (answer.status_code, answer.json()["code"]) == (426, "wire_version_differs")

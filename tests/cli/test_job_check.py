@@ -134,6 +134,12 @@ def test_a_file_that_is_missing_is_named(run: Run) -> None:
     assert (code, json.loads(out)["error_code"]) == (4, "file_unreadable")
 
 
+def test_a_file_that_begins_with_a_byte_order_mark_is_read(run: Run, spec: Callable[..., Path]) -> None:
+    path = spec()
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert run("job", "check", path)[0] == 0
+
+
 def test_the_fields_of_its_answer_are_documented(run: Run, spec: Callable[..., Path]) -> None:
     page = (Path(__file__).parents[2] / "docs" / "cli.md").read_text()
     table = page.partition("## Looking at a job")[2].partition("\n## ")[0]

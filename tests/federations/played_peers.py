@@ -91,13 +91,14 @@ class PlayedPeer:
     def hear(self, job: str, kind: type[C], attempt: int | None = None) -> tuple[C, int]:
         """(what it was told about the job, in which attempt), waited for."""
         envelope = self._await(job, kind.__name__, attempt)
-        control = decode_control(envelope.header.kind, envelope.body)
+        control = decode_control(envelope.header.sender, envelope.header.kind, envelope.body)
         assert isinstance(control, kind)
         return control, envelope.header.attempt
 
     def receive(self, job: str, kind: type[M]) -> M:
         """A message of the other side's role, waited for."""
-        message = decode(kind.__name__, self._await(job, kind.__name__, None).body)
+        envelope = self._await(job, kind.__name__, None)
+        message = decode(envelope.header.sender, kind.__name__, envelope.body)
         assert isinstance(message, kind)
         return message
 

@@ -61,7 +61,7 @@ class Bank:
             assert self.changed.wait_for(lambda: found() is not None, BOUND_SECONDS)
             envelope = found()
         assert envelope is not None
-        answer = decode_control(envelope.header.kind, envelope.body)
+        answer = decode_control(envelope.header.sender, envelope.header.kind, envelope.body)
         assert isinstance(answer, Accepted | Refusal)
         return answer
 

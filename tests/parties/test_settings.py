@@ -35,6 +35,12 @@ def test_a_new_party_has_the_default_limits_and_a_private_token(folder: Path) ->
     assert len(token_hash(folder)) == 32
 
 
+def test_a_file_that_begins_with_a_byte_order_mark_is_read(folder: Path) -> None:
+    path = folder / "party.toml"
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert load(folder).name == "label-party"
+
+
 def test_an_existing_party_is_not_overwritten(folder: Path) -> None:
     before = (folder / "operator.token").read_text()
     with pytest.raises(SettingsError, match="exists already"):

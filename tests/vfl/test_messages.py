@@ -87,7 +87,7 @@ def test_every_message_has_a_golden_encoding():
 @pytest.mark.parametrize("message", GOLDEN, ids=lambda message: message.kind())
 def test_a_message_encodes_to_the_frozen_bytes_and_back(message):
     assert encode(message).hex() == GOLDEN[message]
-    assert decode(message.kind(), encode(message)) == message
+    assert decode("telco", message.kind(), encode(message)) == message
 
 
 def test_every_message_says_what_it_reveals_and_stands_in_a_route():
@@ -115,11 +115,11 @@ def test_layout_features_sends_the_feature_party_nothing_that_bears_labels():
         msgspec.msgpack.encode({"type": "StepApplied"}),
     ],
 )
-def test_a_body_that_is_not_the_named_message_is_the_peers_fault(body):
-    with pytest.raises(RemoteProtocolError, match="the peer's StepApplied cannot be read"):
-        decode("StepApplied", body)
+def test_a_body_that_is_not_the_named_message_names_its_sender(body):
+    with pytest.raises(RemoteProtocolError, match="the StepApplied of telco cannot be read"):
+        decode("telco", "StepApplied", body)
 
 
-def test_an_unknown_kind_is_the_peers_fault():
-    with pytest.raises(RemoteProtocolError, match="unknown kind 'DecryptThis'"):
-        decode("DecryptThis", b"")
+def test_an_unknown_kind_names_its_sender():
+    with pytest.raises(RemoteProtocolError, match="telco sent a message of the unknown kind 'DecryptThis'"):
+        decode("telco", "DecryptThis", b"")

@@ -139,7 +139,7 @@ class TrainingSpec(JobSpec, frozen=True, kw_only=True):
         require(self.train.epochs >= 1, "train.epochs must be at least 1")
         require(self.train.batch_rows >= 1, "train.batch_rows must be at least 1")
         check_optimiser(self.train.optimiser)
-        require(0 <= self.train.weight_limit < float("inf"), "train.weight_limit must not be negative")
+        require(0 <= self.train.weight_limit < float("inf"), "train.weight_limit must be a finite number of at least 0")
         if isinstance(self.encryption, CkksEncryption):
             require(self.encryption.values_per_key >= 0, "encryption.values_per_key must not be negative")
         self._check_model()

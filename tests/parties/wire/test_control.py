@@ -66,9 +66,9 @@ def test_a_label_party_that_opens_another_share_than_it_committed_to_is_caught(s
     ("kind", "body"),
     [("Refusal", b"\x83\xa4code\xa1\xff"), ("Abort", b""), ("Finish", b"\x91" * 50_000), ("Begin", b"\xc0")],
 )
-def test_a_control_message_that_cannot_be_read_is_the_peers_fault(kind: str, body: bytes) -> None:
-    with pytest.raises(RemoteProtocolError, match=f"the peer's {kind} cannot be read"):
-        decode_control(kind, body)
+def test_a_control_message_that_cannot_be_read_names_its_sender(kind: str, body: bytes) -> None:
+    with pytest.raises(RemoteProtocolError, match=f"the {kind} of bank cannot be read"):
+        decode_control("bank", kind, body)
 
 
 @pytest.mark.parametrize("length", [0, 1, 31, 33, 50_000])
@@ -80,7 +80,7 @@ def test_a_share_or_commitment_of_another_length_is_not_read(length: int) -> Non
         Begin({"bank": bytes(length)}),
     ):
         with pytest.raises(RemoteProtocolError, match="cannot be read"):
-            decode_control(control.kind, encode_control(control))
+            decode_control("bank", control.kind, encode_control(control))
 
 
 def test_one_specification_proposed_twice_is_two_jobs() -> None:

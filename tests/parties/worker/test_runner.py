@@ -117,7 +117,7 @@ def test_an_unreadable_message_is_the_roles_to_judge_where_time_is_set(inboxes: 
     inboxes.put(noise)
     delivery = inboxes.take(CLIENT, LONG)
     assert delivery.message is None
-    assert "cannot be read" in delivery.unreadable
+    assert f"of {CLIENT} cannot be read" in delivery.unreadable
     inboxes.put(noise)
     with pytest.raises(RemoteProtocolError, match="cannot be read"):
         inboxes.take(CLIENT, None)

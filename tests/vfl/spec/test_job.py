@@ -63,6 +63,7 @@ def test_bytes_that_are_not_canonical_are_refused():
         ('features = ["telco-b"]', 'features = ["telco-c"]', "exactly the parties of the roster"),
         ('name = "credit"', 'name = ""', "job.name is empty"),
         ("epochs = 2", "epochs = 2\noptimiser = { rate = -1.0 }", "optimiser.rate must be positive"),
+        ("epochs = 2", "epochs = 2\nweight_limit = nan", "weight_limit must be a finite number of at least 0"),
         ("epochs = 2", "epochs = 2\noptimiser = { momentum = 1.0 }", "optimiser.momentum"),
         ("[train]", "[split]\ntest = 1.5\n[train]", "split.test"),
         ("[train]", '[model]\ntop = { kind = "mlp" }\n[train]', "model.top.hidden"),
