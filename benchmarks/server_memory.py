@@ -41,7 +41,7 @@ from parties.wire.control import (
     encode_control,
     job_id,
 )
-from parties.wire.envelopes import POST_LIMIT, Envelope, EnvelopeReader, Outgoing
+from parties.wire.envelopes import POST_LIMIT, WIRE_VERSION, Envelope, EnvelopeReader, Outgoing
 from parties.wire.outbox import Reply
 from vfl.kinds import read_spec_as
 from vfl.planning.training import resolve
@@ -99,7 +99,7 @@ class Played(BaseHTTPRequestHandler):
             if envelope.header.attempt == 0:
                 header = envelope.header
                 self.answers.setdefault(header.job, decode_control(header.sender, header.kind, envelope.body))
-        body = msgspec.json.encode(Reply(LABEL, 1))
+        body = msgspec.json.encode(Reply(LABEL, WIRE_VERSION))
         self.send_response(202)
         self.send_header("content-length", str(len(body)))
         self.end_headers()

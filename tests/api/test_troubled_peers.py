@@ -17,7 +17,7 @@ import pytest
 
 from parties.storage.database import DATABASE_FILE
 from parties.wire.control import Control, Finish, encode_control
-from parties.wire.envelopes import Outgoing
+from parties.wire.envelopes import WIRE_VERSION, Outgoing
 from parties.wire.outbox import Reply
 
 LABEL, FEATURE = "label-party", "feature-party"
@@ -256,7 +256,7 @@ class SlowPeer:
                 threading.Thread(target=self._answer, args=(connection,), daemon=True).start()
 
     def _answer(self, connection: socket.socket) -> None:
-        body = msgspec.json.encode(Reply(FEATURE, 1))
+        body = msgspec.json.encode(Reply(FEATURE, WIRE_VERSION))
         head = f"HTTP/1.1 202 Accepted\r\ncontent-length: {len(body)}\r\nconnection: close\r\n\r\n"
         with connection, contextlib.suppress(OSError):
             connection.recv(1 << 16)

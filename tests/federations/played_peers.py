@@ -14,7 +14,7 @@ from parties.party import Party
 from parties.settings import Acceptance, DatasetSettings, PartySettings, ServerSettings
 from parties.storage.database import Event, Job
 from parties.wire.control import CONTROLS, Control, decode_control, encode_control
-from parties.wire.envelopes import Bytes, Envelope, Outgoing, read_post
+from parties.wire.envelopes import WIRE_VERSION, Bytes, Envelope, Outgoing, read_post
 from parties.wire.outbox import Reply
 from parties.wire.transport import Answer, TransportFailedError
 from vfl.kinds import read_spec_as
@@ -71,7 +71,7 @@ class PlayedPeer:
         self.party: Party
         self.share = secrets.token_bytes(32)
         self.out_of_reach = False
-        self.answer = Reply(name, 1)
+        self.answer = Reply(name, WIRE_VERSION)
         self.status = 202
         self._heard: list[Envelope] = []
         self._changed = threading.Condition()

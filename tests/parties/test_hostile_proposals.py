@@ -16,7 +16,16 @@ from parties.party import Party
 from parties.settings import Acceptance, DatasetSettings, PartySettings, ServerSettings
 from parties.wire.control import Acceptance as Accepted
 from parties.wire.control import Begin, Proposal, Refusal, commitment_to, decode_control, encode_control, job_id
-from parties.wire.envelopes import PART_LIMIT, UNASKED_BYTES, Bytes, Envelope, Incoming, Outgoing, read_post
+from parties.wire.envelopes import (
+    PART_LIMIT,
+    UNASKED_BYTES,
+    WIRE_VERSION,
+    Bytes,
+    Envelope,
+    Incoming,
+    Outgoing,
+    read_post,
+)
 from parties.wire.outbox import Reply
 from parties.wire.rate_limit import PROPOSALS
 from parties.wire.transport import Answer
@@ -48,7 +57,7 @@ class Bank:
         with self.changed:
             self.heard += list(read_post(b"".join(pieces), "bank"))
             self.changed.notify_all()
-        return Answer(202, msgspec.json.encode(Reply("bank", 1)))
+        return Answer(202, msgspec.json.encode(Reply("bank", WIRE_VERSION)))
 
     def close(self) -> None:
         """Nothing is held open."""

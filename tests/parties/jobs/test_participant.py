@@ -27,7 +27,7 @@ from parties.wire.control import (
     encode_control,
     job_id,
 )
-from parties.wire.envelopes import Outgoing
+from parties.wire.envelopes import WIRE_VERSION, Outgoing
 from parties.wire.outbox import Reply
 from vfl.kinds import read_spec
 
@@ -156,7 +156,7 @@ def test_it_asks_until_it_is_heard(ada: Party, aggregator: PlayedPeer, running: 
 def test_it_ends_when_the_job_is_over_without_it(ada: Party, aggregator: PlayedPeer, running: str) -> None:
     aggregator.status, aggregator.answer = (
         422,
-        Reply(AGGREGATOR, 1, code="job_over", detail="the role of hub has returned"),
+        Reply(AGGREGATOR, WIRE_VERSION, code="job_over", detail="the role of hub has returned"),
     )
     aggregator.say(running, Detach("peer_timeout", "ada stopped answering"), 2)
     error = ended(ada, running).error
