@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from parties.limits import TOO_LONG, check_limits, check_text
 from parties.settings import DatasetSettings
 from parties.simulation.partition import FEWEST_ROWS, Rows, dirichlet, even, quantity_skew, shards
-from parties.simulation.synthetic_images import synthetic_images
+from parties.simulation.synthetic_images import DRAWS, synthetic_images
 from parties.tables.datasets import load
 from vfl.errors import ImpossibleJob, SpecError
 from vfl.kinds import spec_of
@@ -200,7 +200,7 @@ def load_whole(federation: Federation, folder: Path) -> Whole:
     spec, simulation = federation
     if simulation.dataset == "synthetic_images":
         drawn = synthetic_images(
-            _seed(simulation.seed, "synthetic_images"), simulation.rows, spec.model.input_shape, max(spec.outputs, 2)
+            _seed(simulation.seed, DRAWS), simulation.rows, spec.model.input_shape, max(spec.outputs, 2)
         )
         low, high = spec.model.ranges[0] if spec.model.ranges else (0.0, 1.0)
         return Whole(low + drawn.pixels * (high - low), drawn.labels)

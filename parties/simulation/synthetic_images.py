@@ -17,6 +17,8 @@ SLOWEST, FASTEST = 0.5, 3.0
 """Periods of a wave along a side."""
 NOISE = 0.25
 LEAST_CONTRAST = 0.5
+DRAWS = "pictures"
+"""What the seeds of these draws are named: another name would give other images from the same seed."""
 
 
 class SyntheticImages(NamedTuple):
@@ -33,7 +35,7 @@ def synthetic_images(seed: bytes, rows: int, shape: tuple[int, ...], classes: in
             f"synthetic images cannot be generated in shape {shape}",
             fix="Set model.input_shape to [channels, height, width].",
         )
-    draws = np.random.Generator(philox(seed, "synthetic_images"))
+    draws = np.random.Generator(philox(seed, DRAWS))
     channels, height, width = shape
     labels = draws.permutation(np.arange(rows) % classes)
     frequencies = draws.uniform(SLOWEST, FASTEST, (classes, channels, WAVES, 2)) * draws.choice(
