@@ -1,6 +1,5 @@
 """What a job of rounds will do, as far as it follows from its specification without building the network."""
 
-import math
 
 from vfl.planning.model_size import bytes_of_rounds
 from vfl.planning.plan import Plan, RevealLine
@@ -48,14 +47,16 @@ def largest_messages(spec: RoundsSpec) -> dict[str, int]:
 
 
 def _reveals(spec: RoundsSpec) -> tuple[RevealLine, ...]:
-    """How many messages of each kind each client sends or gets at most; how many values follows from the network."""
-    rounds = spec.rounds
-    share = math.ceil(rounds.rounds * spec.cohort / len(spec.roster.clients))
+    """How many messages of each kind each client sends or gets at most; how many values follows from the network.
+
+    Clients are drawn anew for each round, so one of them may be drawn for all.
+    """
+    each = spec.rounds.rounds
     shared = spec.shared_data
     asks = shared is not None and shared.rule == "feddu" and shared.counts == "pooled"
     each_round, before = spec.rounds.secure_sum + asks + spec.evaluates_at_clients, spec.rounds.secure_sum + asks
-    sums = share * each_round + before + spec.pools_columns
-    counted = dict.fromkeys(PER_ROUND, share) | dict.fromkeys(ONCE, 1)
+    sums = each * each_round + before + spec.pools_columns
+    counted = dict.fromkeys(PER_ROUND, each) | dict.fromkeys(ONCE, 1)
     lines = []
     for route in routes_of_rounds(spec):
         kind = route.message.kind()

@@ -87,3 +87,11 @@ def test_every_message_stands_in_one_of_these_jobs() -> None:
     """Whoever adds a message adds a job that sends it."""
     routed = {route.message.kind() for spec in JOBS.values() for route in kind_of(spec).routes(spec)}
     assert routed == set(MESSAGES)
+
+
+def test_a_client_may_be_drawn_for_every_round_and_is_counted_so() -> None:
+    """The table tells the most that one client sends, and no mean over the clients that a round may draw."""
+    spec = rounds_federation.spec(clients=10, per_round=3, rounds=20, tables=("test",))
+    planned = kind_of(spec).plan(spec, spec.coordinator, ROWS)
+    counted = {line.message: line.values for line in planned.reveals}
+    assert (counted["RoundTask"], counted["RoundReply"]) == (20, 20)
