@@ -1,6 +1,5 @@
 """What a job of rounds will do, as far as it follows from its specification without building the network."""
 
-
 from vfl.planning.model_size import bytes_of_rounds
 from vfl.planning.plan import Plan, RevealLine
 from vfl.routes import ROUTES, routes_of_rounds
