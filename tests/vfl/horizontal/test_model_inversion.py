@@ -102,8 +102,9 @@ def test_drawn_rows_move_a_little_and_stay_in_range():
 
 
 def test_marked_rows_enter_where_they_belong_and_come_out_in_order():
-    module = build("mlp", (5,), 3, hidden=(4,), norm="none", generator=torch.Generator().manual_seed(1))
-    rows, features = torch.rand(2, 5), torch.rand(3, 4)
+    draws = torch.Generator().manual_seed(1)
+    module = build("mlp", (5,), 3, hidden=(4,), norm="none", generator=draws)
+    rows, features = torch.rand(2, 5, generator=draws), torch.rand(3, 4, generator=draws)
     both = marked(rows, features)[torch.tensor([4, 0, 2, 1, 3])]
     scores = MidNetworkInputs(module, "features", (5,), (4,))(both)
     expected = torch.cat([module(rows), module.get_submodule("head")(features)])
