@@ -135,8 +135,16 @@ _KNOWN_KEYS = sorted({field for section in SECTIONS for field in section.__struc
 def _readable(error: msgspec.DecodeError) -> SpecError:
     text = str(error).replace("Object ", "table ").replace(" - at `$.", " - at `").replace(" - at `$`", "")
     unknown = re.search(r"unknown field `(.+?)`", text)
-    fix = _fix_of_key(unknown[1]) if unknown else ""
+    variant = re.search(r"Invalid value '.*' - at `(?:.+\.)?(.+?)`", text)
+    fix = _fix_of_key(unknown[1]) if unknown else _fix_of_variant(variant[1]) if variant else ""
     return SpecError(f"job specification: {text}", fix=fix)
+
+
+def _fix_of_variant(key: str) -> str:
+    """For a key whose value says which keys stand beside it, as `encryption.scheme` does."""
+    configs = [section.__struct_config__ for section in SECTIONS]
+    tags = sorted(str(config.tag) for config in configs if config.tag_field == key)
+    return f"Use one of {', '.join(tags)}." if tags else ""
 
 
 def _fix_of_key(unknown: str) -> str:

@@ -98,6 +98,12 @@ def test_a_typing_slip_is_answered_with_the_nearest_key():
     assert raised.value.fix == "Did you mean `batch_rows`?"
 
 
+def test_an_unknown_encryption_scheme_is_answered_with_those_there_are():
+    with pytest.raises(SpecError, match="paillier") as refused:
+        read_spec_as(TrainingSpec, SPEC + '[encryption]\nscheme = "paillier"\n')
+    assert refused.value.fix == "Use one of ckks, none."
+
+
 def test_sums_under_two_keys_do_not_add_so_ckks_takes_one_feature_party():
     two = SPEC.replace('["telco-b"]', '["telco-b", "telco-c"]')
     two += '[data.telco-c]\ndataset = "x"\ncolumns = ["c"]\n'
