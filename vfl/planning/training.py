@@ -68,7 +68,7 @@ def plan(spec: TrainingSpec, rows: int) -> TrainingPlan:
     opened = opened_per_step(spec) if spec.encrypted else 0
     cap, guarded = 0, False
     if spec.encrypted:
-        preset, cap = preset_of(spec), spec.ckks.values_per_key
+        preset, cap = _preset(spec.ckks.preset), spec.ckks.values_per_key
         _refuse(
             weaknesses(preset, len(spec.model.top.hidden), loss_of(spec), INPUT_BOUND),
             f"Use preset `auto`, which takes {preset_for(spec.model.top.kind, loss_of(spec)).name}, "

@@ -87,6 +87,16 @@ def test_a_second_hidden_layer_is_refused_in_either_scheme(scheme, message):
         plan(resolve(two), 20000)
 
 
+@pytest.mark.parametrize(("top", "limit", "largest"), [("linear", 13.0, "12"), ("mlp", 12.5, "12")])
+def test_weights_beyond_what_a_preset_allows_are_refused_with_its_largest_limit(top, limit, largest):
+    wanted = spec(columns=["c0"], values_per_key=4096)
+    model = Model(top=Top(kind=top, hidden=(4,) if top == "mlp" else ()))
+    train = msgspec.structs.replace(wanted.train, weight_limit=limit)
+    with pytest.raises(ImpossibleJob, match=f"weight_limit = {limit:g} is too large for preset ckks-{top}") as raised:
+        plan(resolve(msgspec.structs.replace(wanted, model=model, train=train)), 10_000)
+    assert raised.value.fix.startswith(f"Use at most {largest}")
+
+
 def test_an_unknown_preset_is_refused_with_the_known_ones():
     with pytest.raises(ImpossibleJob, match="unknown preset 'fast'") as raised:
         resolve(spec(preset="fast"))
