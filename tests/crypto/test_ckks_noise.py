@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from crypto.ciphertexts import read_integers
-from crypto.ckks import CkksPrivateKey
+from crypto.ckks import CkksPrivateKey, repeats
 from crypto.ckks_evaluator import CkksPublicKey, EncryptedSums
 from crypto.ckks_parameters import PRESETS, SLOTS
 from crypto.packing import groups_for
@@ -38,15 +38,21 @@ AT_THE_LIMIT = [
 columns, every row clipped."""
 
 
-def opened(preset, loss, column):
-    """(integers of one step's sums at the limit of weights, modulus, how many belong to an output layer)."""
+def at_its_limit(preset, loss):
+    """A top model with all weight on one column."""
     hidden = NEURONS if preset.name == "ckks-mlp" else 0
     top = Top(Shape(1, 1, hidden, 1), loss, Optimiser(), bytes(32), preset.weight_limit)
     for name, parameter in top._weights._parameters.items():
         share = OUTPUT_SHARE if hidden and name == "weights" else 1.0
         parameter.data[:] = torch.zeros_like(parameter)
         parameter.data[:, 0] = share * preset.weight_limit
-    output = hidden + 1 if hidden else 0
+    return top
+
+
+def opened(preset, loss, column):
+    """(integers of one step's sums at the limit of weights, modulus, how many belong to an output layer)."""
+    top = at_its_limit(preset, loss)
+    output = top.shape.hidden + 1 if top.shape.hidden else 0
     values = top.joined_weights.size + output
     private = CkksPrivateKey(replace(preset, noise=0.0, output_noise=0.0), values)
     public = CkksPublicKey(preset, private.public_material(values), values)
@@ -89,6 +95,29 @@ def test_the_key_owners_noise_covers_the_ciphertexts_at_the_limit_of_weights(
 def test_both_ends_of_what_a_preset_allows_are_measured(preset):
     measured = {limit for name, limit, *_ in AT_THE_LIMIT if name == preset.name}
     assert measured == {preset.weight_limit, preset.largest_weight_limit}
+
+
+def opened_scores(preset, rows=64):
+    """(integers of the scores of rows at the clip, at the limit of weights, modulus)."""
+    top, scoring = at_its_limit(preset, "linear"), replace(preset.for_evaluation(), noise=0.0)
+    private = CkksPrivateKey(scoring, rows)
+    public = CkksPublicKey(scoring, private.public_material(rows), rows)
+    column, times = CLIPPED[:rows, None], repeats(rows)
+    embedding = public.load(private.encrypt_rows(column, times), 1, rows, times)
+    masked, mask = public.mask_sums(public.select_slots(top.output(public, embedding, column)))
+    words = read_integers(private.open(masked, groups_for(rows)), rows, mask.modulus)
+    return [word - number for word, number in zip(words, mask.numbers, strict=True)], mask.modulus
+
+
+@pytest.mark.parametrize(("limit", "bits"), [(6, 30), (12, 32.5)])
+def test_a_score_of_a_network_carries_no_more_ciphertext_noise_than_the_page_says(limit, bits):
+    preset = PRESETS["ckks-mlp"].for_weights(limit)
+    differences = []
+    for _ in range(3):
+        (first, modulus), (second, _) = opened_scores(preset), opened_scores(preset)
+        differences += [centred((x - y) % modulus, modulus) for x, y in zip(first, second, strict=True)]
+    assert np.log2(np.sqrt(np.mean(np.square(np.array(differences, float))) / 2)) < bits
+    assert preset.for_evaluation().noise >= bits + 9
 
 
 def test_noise_sized_from_first_weights_would_be_drowned_once_weights_have_grown():
