@@ -123,8 +123,8 @@ def test_it_tells_the_role_of_each_party_and_what_each_message_says():
         ("client", 8, ("rows",)),
     ]
     assert [(line.receiver, line.message, line.values) for line in found.learned] == [
-        ("client", "RoundTask", 3),
-        ("aggregator", "RoundReply", 3),
+        ("client", "RoundTask", 5),
+        ("aggregator", "RoundReply", 5),
         ("client", "Published", 1),
     ]
     assert found.must_accept == ('acceptance.schemes of every party: "updates"',)
