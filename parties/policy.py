@@ -51,36 +51,52 @@ def _check_table(use: TableUse, me: PartyId, acceptance: Acceptance) -> None:
 
 def check_plan(plan: Plan, me: PartyId, acceptance: Acceptance) -> list[str]:
     """The rules about numbers; answers the limits this party has relaxed for the job. Raises PolicyRefused."""
-    relaxed: list[str] = []
+    return [relaxed for rule in NUMBERS if (relaxed := rule(plan, me, acceptance))]
+
+
+def _check_rows(plan: Plan, me: PartyId, acceptance: Acceptance) -> str:
     if not plan.rows:  # an aggregator brings no rows of its own
-        return relaxed
+        return ""
     if plan.rows < acceptance.minimum_rows:
-        _refuse(me, "minimum_rows", f"its table has {plan.rows} rows, fewer than {acceptance.minimum_rows}", "lower it")
+        text = f"its table has {plan.rows} rows, fewer than {acceptance.minimum_rows}"
+        _refuse(me, "minimum_rows", text, "lower it")
     if plan.rows < DEFAULTS.minimum_rows:
-        change = f"{DEFAULTS.minimum_rows} -> {acceptance.minimum_rows}"
-        relaxed.append(f"minimum_rows {change}: {me} brings {plan.rows} rows")
-    minimum_batch = acceptance.minimum_batch_rows or plan.minimum_batch
-    if plan.smallest_batch < minimum_batch:
-        why = "" if acceptance.minimum_batch_rows else ", at least 64 and four per opened value"
-        text = f"the smallest batch has {plan.smallest_batch} rows, fewer than {minimum_batch}{why}"
-        _refuse(
-            me, "minimum_batch_rows", f"{text} ({plan.opened_per_step} a step)", "raise train.batch_rows, or lower it"
+        return f"minimum_rows {DEFAULTS.minimum_rows} -> {acceptance.minimum_rows}: {me} brings {plan.rows} rows"
+    return ""
+
+
+def _check_batches(plan: Plan, me: PartyId, acceptance: Acceptance) -> str:
+    if not plan.rows:
+        return ""
+    smallest, minimum = plan.smallest_batch, acceptance.minimum_batch_rows or plan.minimum_batch
+    if smallest < minimum:
+        why = (
+            "" if acceptance.minimum_batch_rows else f": at least 64, and four for each of {plan.opened_per_step} sums"
         )
-    if plan.smallest_batch < plan.minimum_batch:
-        relaxed.append(
-            f"minimum_batch_rows {plan.minimum_batch} -> {minimum_batch}: "
-            f"the smallest batch has {plan.smallest_batch} rows"
-        )
+        text = f"the smallest batch has {smallest} rows, fewer than {minimum}{why}"
+        _refuse(me, "minimum_batch_rows", text, "raise train.batch_rows, or lower minimum_batch_rows")
+    if smallest < plan.minimum_batch:
+        return f"minimum_batch_rows {plan.minimum_batch} -> {minimum}: the smallest batch has {smallest} rows"
+    return ""
+
+
+def _check_rho(plan: Plan, me: PartyId, acceptance: Acceptance) -> str:
+    if not plan.rows:
+        return ""
     if plan.rho > acceptance.maximum_rho:
         text = f"rho is {plan.rho:.3g} (opened sums per column over training rows), above {acceptance.maximum_rho:g}"
         _refuse(me, "maximum_rho", text, "take fewer epochs or larger batches, or raise it")
     if plan.rho > DEFAULTS.maximum_rho:
-        change = f"{DEFAULTS.maximum_rho:g} -> {acceptance.maximum_rho:g}"
-        relaxed.append(f"maximum_rho {change}: rho is {plan.rho:.3g}")
-    return relaxed
+        return f"maximum_rho {DEFAULTS.maximum_rho:g} -> {acceptance.maximum_rho:g}: rho is {plan.rho:.3g}"
+    return ""
+
+
+NUMBERS = (_check_rows, _check_batches, _check_rho)
+"""Each answers how far this party has relaxed its limit for the job, if it has. Raises PolicyRefused."""
 
 
 def _refuse(me: PartyId, rule: str, text: str, fix: str) -> None:
+    """`fix` goes to a peer that asks, `text` does not: only the second may hold a number of a table."""
     raise PolicyRefused(
         f"{me} refuses by acceptance.{rule}: {text}", fix=f"acceptance.{rule} in {me}'s party.toml: {fix}."
     )

@@ -210,6 +210,8 @@ def test_it_tells_what_the_default_acceptance_would_refuse():
     assert check(training(), 10_000).must_accept == ()
     few = check(training(batch=128), 600).must_accept
     assert any("minimum_rows" in text and "600 rows" in text for text in few)
+    rules = [text.split()[0] for text in check(training(batch=32), 600).must_accept]
+    assert rules == ["acceptance.minimum_rows", "acceptance.minimum_batch_rows", "acceptance.maximum_rho"] * 2
     told = check(training(scheme="none", seed=", seed = 7"), 10_000).must_accept
     assert 'acceptance.schemes of every party: "none"' in told
     assert any("fixed_seed" in text for text in told)
