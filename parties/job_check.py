@@ -12,7 +12,7 @@ import msgspec
 
 from parties.errors import PolicyRefused
 from parties.limits import check_steps
-from parties.policy import DEFAULTS, NUMBERS, check_model
+from parties.policy import DEFAULTS, PLAN_RULES, check_model
 from parties.settings import Acceptance
 from vfl.kind import one_of_each_role
 from vfl.kinds import kind_of
@@ -158,7 +158,7 @@ def _must_accept(spec: JobSpec, plans: dict[PartyId, Plan]) -> Any:
     rules: list[Callable[[Acceptance], object]] = [
         partial(check_model, spec, party) for party in one_of_each_role(spec).values()
     ]
-    rules += [partial(rule, plan, party) for party, plan in plans.items() for rule in NUMBERS]
+    rules += [partial(rule, plan, party) for party, plan in plans.items() for rule in PLAN_RULES]
     for rule in rules:
         try:
             rule(DEFAULTS)

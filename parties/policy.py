@@ -51,7 +51,7 @@ def _check_table(use: TableUse, me: PartyId, acceptance: Acceptance) -> None:
 
 def check_plan(plan: Plan, me: PartyId, acceptance: Acceptance) -> list[str]:
     """The rules about numbers; answers the limits this party has relaxed for the job. Raises PolicyRefused."""
-    return [relaxed for rule in NUMBERS if (relaxed := rule(plan, me, acceptance))]
+    return [relaxed for rule in PLAN_RULES if (relaxed := rule(plan, me, acceptance))]
 
 
 def _check_rows(plan: Plan, me: PartyId, acceptance: Acceptance) -> str:
@@ -91,7 +91,7 @@ def _check_rho(plan: Plan, me: PartyId, acceptance: Acceptance) -> str:
     return ""
 
 
-NUMBERS = (_check_rows, _check_batches, _check_rho)
+PLAN_RULES = (_check_rows, _check_batches, _check_rho)
 """Each answers how far this party has relaxed its limit for the job, if it has. Raises PolicyRefused."""
 
 

@@ -42,6 +42,12 @@ from vfl.spec.sections import HANDED_OUT_BYTES, HANDED_OUT_VALUE_BYTES, PartyId,
 MINIMUM_ROWS = 2
 LARGEST = 1e100
 """Beyond it a column's variance no longer fits a float64, and standardising gives NaN."""
+COLUMN_FIX = "Encode the column as numbers, or leave it out."
+LABEL_FIX = {
+    "binary": "Encode the labels as the numbers 0 and 1.",
+    "multiclass": "Encode the labels as the numbers 0, 1, 2 and so on, one for each class.",
+    "regression": "Encode the labels as numbers.",
+}
 TABLE_LIMIT = 3 << 30
 """Bytes of a table; it reaches the worker in one frame of at most 4 GiB."""
 
@@ -113,7 +119,7 @@ def _load(folder: Path, datasets: dict[str, DatasetSettings], spec: JobSpec, me:
         columns[:, position] = _numbers(rows, column, path.name)
     read = Labels(None)
     if use.label:
-        numbers = partial(_numbers, rows, use.label, path.name)
+        numbers = partial(_numbers, rows, use.label, path.name, LABEL_FIX[spec.job.task])
         read = read_labels(spec.job, use, me, rows.frame[use.label], numbers)
     label = None if read.numbers is None else (use.label, read.numbers)
     notices = (*_row_notices(rows, ids, path.name), *column_notices(path.name, asked, columns, label), *read.notices)
@@ -177,13 +183,13 @@ def _ids(rows: Rows, name: str, file: str) -> tuple[str, ...]:
     return tuple(texts.to_list())
 
 
-def _numbers(rows: Rows, name: str, file: str) -> NDArray[np.float64]:
+def _numbers(rows: Rows, name: str, file: str, fix_of_words: str = COLUMN_FIX) -> NDArray[np.float64]:
     column = rows.frame[name]
     named = isinstance(column.dtype, pl.Categorical | pl.Enum)
     if not (named or column.dtype.is_numeric() or column.dtype in {pl.String, pl.Boolean, pl.Null}):
         raise NonNumericCell(
             f"{file}: column {column.name!r} holds {column.dtype}, not numbers",
-            fix="Encode the column as numbers, or leave it out.",
+            fix=fix_of_words,
         )
     column = column.cast(pl.String) if named else column
     cells = column.str.strip_chars() if column.dtype == pl.String else column
@@ -192,7 +198,7 @@ def _numbers(rows: Rows, name: str, file: str) -> NDArray[np.float64]:
     where = f"{file}: column {column.name!r}"
     for error, wrong, what, fix in (
         (MissingValue, empty, "is empty", "Fill or remove such rows at both parties."),
-        (NonNumericCell, numbers.is_null(), "is not a number", "Encode the column as numbers, or leave it out."),
+        (NonNumericCell, numbers.is_null(), "is not a number", fix_of_words),
         (NotFinite, ~numbers.is_finite(), "is not finite", "Replace NaN and infinite values."),
         (NotFinite, numbers.abs() > LARGEST, f"is beyond {LARGEST:g}", "Bring the column to a smaller unit."),
     ):

@@ -339,3 +339,5 @@ def test_clients_number_their_classes_alike_so_other_labels_are_refused_with_the
     assert (code, told["error_code"]) == (4, "non_numeric_cell" if "Y" in values else "labels_not_binary")
     assert "'readmitted'" in told["message"]
     assert told["hint"]
+    if "Y" in values:  # a label cannot be left out, as another column can
+        assert told["hint"] == "Encode the labels as the numbers 0 and 1."
