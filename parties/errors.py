@@ -11,7 +11,7 @@ MESSAGE_LIMIT = 4000
 
 
 class Failure(msgspec.Struct, frozen=True):
-    """Why a job ended, as it is stored and shown; `side` is the party it happened at."""
+    """Why a job ended, as it is stored and shown; `side` is the party it happened at, or whose fault it is."""
 
     code: str
     message: str

@@ -30,6 +30,8 @@ class RemoteProtocolError(JobError):
     """The peer sent something the protocol does not allow. The message names the peer."""
 
     code = "remote_protocol_error"
+    peer: str = ""
+    """Whoever drives a role fills it in: the peer whose message the role had taken last."""
     fix = "Compare versions with the peer; its log names the job and the step."
 
 

@@ -5,13 +5,14 @@ coordinator had ended it if the two crossed (docs/protocols/job.md).
 """
 
 import logging
+import threading
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
 from parties.errors import Failure, JobOver, NoSuchJob, StorageFailed, UnreadableBody
 from parties.jobs.reception import check_kind
-from parties.storage.database import Job, StateForPeers, Store, now
+from parties.storage.database import Job, Store, now
 from parties.storage.ledger import Ledger
 from parties.wire.control import Abort, Finish, decode_control, failure_at
 from parties.wire.door import Door
@@ -24,12 +25,18 @@ from vfl.spec.sections import PartyId
 
 _LOG = logging.getLogger("parties")
 
+ENDINGS = frozenset({"done", "failed", "cancelled"})
+"""States of a job that is over, which are also the kinds of the events that tell of them."""
+
 
 class Endings:
     """Safe for several threads."""
 
     def __init__(self, me: PartyId, store: Store, ledger: Ledger) -> None:
         self._me, self._store, self._ledger = me, store, ledger
+        self._taking_over = threading.Lock()
+        self._contradicted: set[str] = set()
+        """Jobs of which it is logged that the coordinator says more than one ending."""
 
     def recall(self, outboxes: Mapping[PartyId, Outbox], open_jobs: frozenset[str]) -> None:
         """The server was away: go on telling what peers had not received then."""
@@ -75,7 +82,7 @@ class Endings:
         abort = _read_abort(envelope) if decides and header.kind == "Abort" else None
         door.take_uncounted(envelope)
         if abort is not None:
-            self._take_over(header, abort, stored)
+            self._take_over(header.job, header.sender, abort)
         elif header.kind != "Refusal" and not decides:
             word = Finish() if stored.error is None else Abort.of(Failure(**stored.error))
             outbox.remind(header.job, partial(door.last_word, word, stored.attempt + 1))
@@ -87,15 +94,20 @@ class Endings:
             spec.digest() == header.job_digest and self._me in spec.parties and header.sender in spec.peers_of(self._me)
         )
 
-    def _take_over(self, header: Header, abort: Abort, stored: StateForPeers) -> None:
-        failure = failure_at(header.sender, "ended", abort.code, abort.message)
+    def _take_over(self, job: str, coordinator: PartyId, abort: Abort) -> None:
+        """The first ending that is not ours replaces it; a second one would contradict the coordinator's own word."""
+        failure = failure_at(coordinator, "ended", abort.code, abort.message)
         state = state_of(failure)
-        if stored.state == "done":
-            _LOG.warning("job %s: %s says it has ended a job that it had said is done", header.job, header.sender)
-        elif stored.state != state:
-            text = f"{failure.message}; that was before it ended here"
-            values = failure.as_stored()
-            self._store.record(header.job, state, text, values, state=state, error=values)
+        with self._taking_over:
+            endings = self._store.events(job, 0, 0.0, ENDINGS)
+            if endings[-1].kind == state:
+                return
+            if endings[-1].kind != "done" and len(endings) == 1:
+                text, error = f"{failure.message}; that was before it ended here", failure.as_stored()
+                self._store.record(job, state, text, error, state=state, error=error)
+            elif job not in self._contradicted:
+                self._contradicted.add(job)
+                _LOG.warning("job %s: %s says another ending than before: %s", job, coordinator, state)
 
 
 def _read_abort(envelope: Envelope) -> Abort:

@@ -147,9 +147,12 @@ class Run:
                 self._hearing.note(fact)
             case Finished(outcome):
                 self._hearing.returned(outcome)
-            case Failed(code, message, safe, fix):
-                bug = Failure.of(InternalError(f"a bug ended the worker of {self._me}"), self._me)
-                self._hearing.failed(Failure(code, printable(message), safe, printable(fix), self._me) if code else bug)
+            case Failed(""):
+                bug = InternalError(f"a bug ended the worker of {self._me}")
+                self._hearing.failed(Failure.of(bug, self._me))
+            case Failed(code, message, safe, fix, peer):
+                side = peer if peer in self._spec.parties else self._me
+                self._hearing.failed(Failure(code, printable(message), safe, printable(fix), side))
 
     def _lose_worker(self, how: str) -> None:
         """The pipe closed."""

@@ -94,6 +94,8 @@ class Failed(Frame, frozen=True):
     message: str
     safe: str
     fix: str
+    peer: PartyId = ""
+    """Whose fault it is, where it is a peer's."""
 
 
 WorkerInput: TypeAlias = Delivered | Left | Returned

@@ -27,7 +27,7 @@ from parties.worker.frames import (
     ToWorker,
 )
 from parties.worker.runner import Inboxes, run
-from vfl.errors import InvalidBottom, JobError
+from vfl.errors import InvalidBottom, JobError, RemoteProtocolError
 from vfl.kinds import decode_spec, flow_of
 from vfl.setup import Setup, Table
 
@@ -65,6 +65,8 @@ def _work(start: Start, reader: FrameReader[ToWorker], writer: FrameWriter) -> F
         inboxes = Inboxes(spec.peers_of(start.me), spec.required_parties)
         threading.Thread(target=_receive, args=(reader, inboxes), daemon=True).start()
         return Finished(run(flow_of(setup), inboxes, writer))
+    except RemoteProtocolError as error:
+        return Failed(error.code, str(error), error.safe, error.fix, error.peer)
     except JobError as error:
         return Failed(error.code, str(error), error.safe, error.fix)
     except BrokenPipeError:

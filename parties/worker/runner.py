@@ -121,6 +121,7 @@ class Inboxes:
 def run(role: Flow[R], inboxes: Inboxes, pipe: FrameWriter) -> R:
     """Run a role to its end. An exception of the role passes through; OSError means that the server is gone."""
     answer: Delivery | None = None
+    last_heard: PartyId = ""
     try:
         while True:
             effect = role.send(answer)
@@ -131,7 +132,11 @@ def run(role: Flow[R], inboxes: Inboxes, pipe: FrameWriter) -> R:
                 case Report(fact):
                     pipe.write(Reported(fact))
                 case Receive(frm, seconds):
+                    last_heard = frm
                     answer = inboxes.take(frm, seconds)
+    except RemoteProtocolError as error:
+        error.peer = last_heard
+        raise
     except StopIteration as stop:
         result: R = stop.value
         return result

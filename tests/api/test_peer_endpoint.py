@@ -256,3 +256,22 @@ def test_an_empty_post_and_hello_tell_name_and_version(label: Label, feature: An
     )
     hello = httpx.get(f"{feature.peer}/peer/v1/hello", trust_env=False)
     assert hello.json() == {"wire_version": WIRE_VERSION, "party": "feature-party"}
+
+
+def test_of_a_job_that_has_ended_here_the_coordinators_first_ending_is_taken_over_and_no_later_one(
+    label: Label, feature: Any
+) -> None:
+    label.post(label.proposal())
+    label.lane = label.new_lane(0)
+    assert label.post(label.seal("Proposal", b"another")).json()["code"] == "equivocation"
+    endings = [("cancelled", "never mind"), ("diverged", "weights too large")]
+    for number in range(10):
+        label.lane = label.new_lane(1)
+        code, message = endings[number % 2]
+        assert label.post(label.seal("Abort", encode_control(Abort(code, message)))).status_code == 202
+    job = feature.job(label.job)
+    assert (job["state"], job["error"]["code"]) == ("cancelled", "cancelled")
+    events = feature.call("GET", f"/v1/jobs/{label.job}/events").json()["events"]
+    assert [event["kind"] for event in events if event["kind"] in {"failed", "cancelled"}] == ["failed", "cancelled"]
+    log = [line for line in (feature.folder / "server.log").read_text().splitlines() if label.job in line]
+    assert len([line for line in log if "says another ending than before" in line]) == 1

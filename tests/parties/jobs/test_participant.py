@@ -185,6 +185,18 @@ def test_what_comes_after_the_end_is_recorded_once_and_must_be_of_the_job(
     assert ("received", "Unheard") not in lines
 
 
+def test_what_its_worker_cannot_read_is_the_fault_of_who_sent_it(ada: Party, aggregator: PlayedPeer) -> None:
+    job = propose(aggregator)
+    lane = aggregator.lane(job, 1)
+    assert aggregator.send(lane.seal("Begin", encode_control(Begin(shares(aggregator, job))))) == ""
+    happened(ada, job, "started")
+    assert aggregator.send(lane.seal("RoundTask", b"\xc1")) == ""
+    error = ended(ada, job).error
+    assert error is not None
+    assert (error["code"], error["side"]) == ("remote_protocol_error", AGGREGATOR)
+    assert "the RoundTask of hub cannot be read" in error["message"]
+
+
 def test_it_takes_an_aborts_number_however_far_ahead(ada: Party, aggregator: PlayedPeer, running: str) -> None:
     """Of a restarted aggregator, which knows the highest attempt of all its links only."""
     assert aggregator.say(running, Abort("server_restarted", "restarted"), 40_000) == ""
