@@ -244,6 +244,8 @@ class LabelInFeatureFile(InvalidData):
 
 class LabelsNotBinary(InvalidData):
     code = "labels_not_binary"
+    positive: str = ""
+    """A value to name as positive, where that is all that is missing."""
 
 
 class LabelsNotClasses(InvalidData):

@@ -4,9 +4,9 @@ What cannot work is refused when the specification is read, with the same error 
 what a job that can work means for each side.
 """
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import Any
 
 import msgspec
 
@@ -27,6 +27,8 @@ NOT_REHEARSED = Notice(
 )
 REHEARSED_BYTES = 8 << 20
 """Of a model: messages of a larger one are not rehearsed, so their bytes are not forecast."""
+NAMED = 8
+"""Of parties that must accept the same, and of what they must accept, so many are named."""
 
 
 class Side(msgspec.Struct, frozen=True):
@@ -146,7 +148,25 @@ def _learned(spec: JobSpec, plan: Plan | None) -> tuple[Learned, ...]:
     return tuple(learned)
 
 
-def _must_accept(spec: JobSpec, plans: dict[PartyId, Plan]) -> Any:
+def _who_with_what(spec: JobSpec) -> Iterator[str]:
+    """Peers and data sets, which no party accepts by default; parties that accept the same are named together."""
+    alike: dict[tuple[str, tuple[str, ...]], list[PartyId]] = {}
+    for party in spec.parties:
+        tables = tuple(dict.fromkeys(use.dataset for use in spec.tables_of(party).values()))
+        for rule, names in (("peers", spec.peers_of(party)), ("datasets", tables)):
+            if names:
+                alike.setdefault((rule, names), []).append(party)
+    for (rule, names), parties in alike.items():
+        yield f"acceptance.{rule} of {_listed(parties)}: {_listed([json.dumps(name) for name in names])}"
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - NAMED:,} more" if len(names) > NAMED else ""
+    return f"{', '.join(names[:NAMED])}{more}"
+
+
+def _must_accept(spec: JobSpec, plans: dict[PartyId, Plan]) -> Iterator[str]:
+    yield from _who_with_what(spec)
     if spec.disclosure not in DEFAULTS.schemes:
         yield f'acceptance.schemes of every party: "{spec.disclosure}"'
     if isinstance(spec.job.seed, int):

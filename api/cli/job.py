@@ -304,7 +304,9 @@ def _facts(job: dict[str, Any]) -> Iterator[tuple[str, str]]:
     for name, values in by_round.items():
         measured_rounds = [value for value in values if value is not None]
         if len(measured_rounds) > 1:
-            yield f"{name} by round", f"{measured_rounds[0]:,.6g} to {measured_rounds[-1]:,.6g} over {len(values)}"
+            first, last = measured_rounds[0], measured_rounds[-1]
+            of = f"of {len(measured_rounds)} rounds"
+            yield f"{name} by round", f"{first:,.6g} in the first, {last:,.6g} in the last {of}"
     yield from (("attendance", sentence) for sentence in job["attendance"])
     if job["classes"]:
         yield "classes", ", ".join(job["classes"]) + (" (positive)" if len(job["classes"]) == 2 else "")

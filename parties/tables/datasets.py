@@ -48,6 +48,8 @@ LABEL_FIX = {
     "multiclass": "Encode the labels as the numbers 0, 1, 2 and so on, one for each class.",
     "regression": "Encode the labels as numbers.",
 }
+FILL = "Fill such cells, or remove their rows from every party's file that has them."
+SMALLER_UNIT = "Bring the column to a smaller unit."
 TABLE_LIMIT = 3 << 30
 """Bytes of a table; it reaches the worker in one frame of at most 4 GiB."""
 
@@ -195,19 +197,22 @@ def _numbers(rows: Rows, name: str, file: str, fix_of_words: str = COLUMN_FIX) -
     cells = column.str.strip_chars() if column.dtype == pl.String else column
     empty = cells.is_null() | (cells == "") if cells.dtype == pl.String else cells.is_null()
     numbers = cells.cast(pl.Float64, strict=False)
-    where = f"{file}: column {column.name!r}"
+    faults: list[tuple[type[InvalidData], str, str]] = []
     for error, wrong, what, fix in (
-        (MissingValue, empty, "is empty", "Fill or remove such rows at both parties."),
-        (NonNumericCell, numbers.is_null(), "is not a number", fix_of_words),
+        (MissingValue, empty, "is empty", FILL),
+        (NonNumericCell, numbers.is_null() & ~empty, "is not a number", fix_of_words),
         (NotFinite, ~numbers.is_finite(), "is not finite", "Replace NaN and infinite values."),
-        (NotFinite, numbers.abs() > LARGEST, f"is beyond {LARGEST:g}", "Bring the column to a smaller unit."),
+        (NotFinite, numbers.is_finite() & (numbers.abs() > LARGEST), f"is beyond {LARGEST:g}", SMALLER_UNIT),
     ):
         places = wrong.arg_true()
         if len(places):
             first, others = places[0], f" (and in {len(places) - 1} more)" if len(places) > 1 else ""
             value = "" if error is MissingValue else f": {column[first]!r}"
-            what_to_do = _fix_of(column[first], everywhere=len(places) == len(column)) or fix
-            raise error(f"{where} {what} in data row {rows.numbers[first]}{others}{value}", fix=what_to_do)
+            nearly = "" if error is NotFinite else _fix_of(column[first], everywhere=len(places) == len(column))
+            faults.append((error, f"{what} in data row {rows.numbers[first]}{others}{value}", nearly or fix))
+    if faults:
+        told, fixes = "; it ".join(fault[1] for fault in faults), dict.fromkeys(fault[2] for fault in faults)
+        raise faults[0][0](f"{file}: column {column.name!r} {told}", fix=" ".join(fixes))
     return numbers.to_numpy().astype(np.float64, copy=False)
 
 
@@ -219,7 +224,7 @@ def _fix_of(cell: object, *, everywhere: bool) -> str:
     if decimal_comma(text):
         return "Write numbers with a decimal point: the comma separates fields."
     if text.lower() in MISSING:
-        return f"{text!r} seems to stand for a missing value: fill or remove such rows at both parties."
+        return f"{text!r} seems to stand for a missing value. {FILL}"
     if _number(text.strip("%€$£ ").replace(",", "").replace("\u00a0", "").replace(" ", "")):
         return "Write the number alone: no unit, no percent sign, no sign between thousands."
     return ""

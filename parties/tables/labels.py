@@ -5,6 +5,7 @@ notices are not sent.
 """
 
 import difflib
+import json
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -147,10 +148,12 @@ def _two(
             )
         return (values[1 - at], values[at]), (codes == at).astype(np.int64), ()
     if words:
-        raise LabelsNotBinary(
+        unnamed = LabelsNotBinary(
             f"the label {name!r} holds the words {_quoted(values)}, and nothing says which of them is positive",
-            fix=f"Name it: positive = \"{values[1]}\" under [data.{party}], or --positive '{values[1]}' of vfl demo.",
+            fix=f"Name it under [data.{party}] of the specification: positive = {json.dumps(values[1])}.",
         )
+        unnamed.positive = values[1]
+        raise unnamed
     if values == ("0", "1"):
         return values, codes, ()
     text = (

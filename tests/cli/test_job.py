@@ -336,7 +336,7 @@ def test_a_job_of_rounds_shows_its_series_and_notices() -> None:
         console.print(_details(msgspec.to_builtins(job)))
     lines = [" ".join(line.split()) for line in shown.get().splitlines()]
     assert "progress round 4 of 4" in lines
-    assert "accuracy by round 0.25 to 0.75 over 4" in lines
+    assert "accuracy by round 0.25 in the first, 0.75 in the last of 3 rounds" in lines
     assert "warning refusal X4 is waived by rounds.allow" in lines
     assert "receiver learns from in messages, at most what" in lines
     assert "hub each client RoundReply 4 parameters" in lines

@@ -52,7 +52,9 @@ def test_it_tells_sides_sizes_and_warnings_in_eighty_columns(run: Run, spec: Cal
     words = " ".join(out.split())
     assert "client north, south, west" in words
     assert "kB (averaging " in words
-    assert 'must accept acceptance.schemes of every party: "updates"' in words
+    assert 'acceptance.peers of hub: "north", "south", "west"' in words
+    assert 'acceptance.datasets of north, south, west: "digits"' in words
+    assert 'acceptance.schemes of every party: "updates"' in words
     assert "carry_back = best without validation rows" in words
     assert max(len(line) for line in out.splitlines()) <= 80
 
@@ -176,6 +178,13 @@ def test_a_roster_of_two_without_an_agreed_range_is_told_the_way_out(run: Run, t
         ("rounds = 30", "rounds = 1000000000", "rounds.rounds is 1000000000; 100000 is the most"),
         ("input_shape = [64]", "input_shape = [4096, 4096, 4096]\ninput_range = [0.0, 1.0]", "268435456 is the most"),
         ("input_shape = [64]", f"input_shape = [64]\nhidden = {[4096] * 8}", "model.hidden is 4096"),
+        (
+            "rounds = 30",
+            "rounds = 30\nreply_norm_limit = nan",
+            "rounds.reply_norm_limit must be a finite number",
+        ),
+        ("rounds = 30", "rounds = 30\nstop = { gain = inf }", "rounds.stop.gain must be a finite number of at least 0"),
+        ("batch_rows = 16", "batch_rows = 16, proximal = inf", "train.proximal must be a finite number of at least 0"),
         ('name = "digits"', 'name = "\\u001b[31mred"', "job.name holds control characters"),
         ('name = "digits"', '"\\u001b[31mname" = 1', "unknown field"),
         ('name = "digits"', f"name = {'[' * 40_000}", "it nests too deeply"),

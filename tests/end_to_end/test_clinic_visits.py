@@ -25,16 +25,16 @@ def block(containing: str) -> str:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    ports = dict(zip((f"7{n}0{m}" for n in "1345" for m in "12"), map(str, free_ports(8)), strict=True))
+    ports = dict(zip((f"7{n}0{m}" for n in "1234" for m in "12"), map(str, free_ports(8)), strict=True))
     settings = {"institute": block('name = "institute"')}
-    for at, clinic in enumerate(PARTIES[1:], start=3):
+    for at, clinic in enumerate(PARTIES[1:], start=2):
         text = block('name = "clinic-a"').replace("clinic-a", clinic)
-        settings[clinic] = text.replace("7301", f"7{at}01").replace("7302", f"7{at}02")
+        settings[clinic] = text.replace("7201", f"7{at}01").replace("7202", f"7{at}02")
     for party, text in settings.items():
         assert f"$ vfl party init {party} --name {party}\n" in PAGE
         assert f"$ vfl party serve {party}\n" in PAGE
         run(tmp_path, "party", "init", party, "--name", party)
-        (tmp_path / party / "party.toml").write_text(re.sub(r"7[1345]0[12]", lambda port: ports[port[0]], text))
+        (tmp_path / party / "party.toml").write_text(re.sub(r"7[1234]0[12]", lambda port: ports[port[0]], text))
     assert "$ python examples/05_clinic_visits.py .\n" in PAGE
     command = [sys.executable, str(ROOT / "examples" / "05_clinic_visits.py"), "."]
     subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, timeout=60)

@@ -127,7 +127,15 @@ def test_it_tells_the_role_of_each_party_and_what_each_message_says():
         ("aggregator", "RoundReply", 5),
         ("client", "Published", 1),
     ]
-    assert found.must_accept == ('acceptance.schemes of every party: "updates"',)
+    clients = ", ".join(f"client-{number}" for number in range(1, 9))
+    quoted = ", ".join(f'"{client}"' for client in clients.split(", "))
+    assert found.must_accept == (
+        f"acceptance.peers of aggregator: {quoted}",
+        'acceptance.datasets of aggregator: "test"',
+        f'acceptance.peers of {clients}: "aggregator"',
+        f'acceptance.datasets of {clients}: "rows"',
+        'acceptance.schemes of every party: "updates"',
+    )
 
 
 def test_it_tells_which_rows_themselves_leave():
@@ -207,10 +215,16 @@ def test_with_rows_it_tells_steps_bytes_and_values():
 
 
 def test_it_tells_what_the_default_acceptance_would_refuse():
-    assert check(training(), 10_000).must_accept == ()
+    anyway = (
+        'acceptance.peers of bank: "telco"',
+        'acceptance.datasets of bank: "loans"',
+        'acceptance.peers of telco: "bank"',
+        'acceptance.datasets of telco: "usage"',
+    )
+    assert check(training(), 10_000).must_accept == anyway
     few = check(training(batch=128), 600).must_accept
     assert any("minimum_rows" in text and "600 rows" in text for text in few)
-    rules = [text.split()[0] for text in check(training(batch=32), 600).must_accept]
+    rules = [text.split()[0] for text in check(training(batch=32), 600).must_accept[len(anyway) :]]
     assert rules == ["acceptance.minimum_rows", "acceptance.minimum_batch_rows", "acceptance.maximum_rho"] * 2
     told = check(training(scheme="none", seed=", seed = 7"), 10_000).must_accept
     assert 'acceptance.schemes of every party: "none"' in told

@@ -33,7 +33,11 @@ def test_an_ordinary_specification_passes() -> None:
         ('"test"', f'"{"x" * 201}"', "job.name holds a text of 201 letters; 200 is the most"),
         ('"b c"', ", ".join(f'"column {i}"' for i in range(7000)), "bytes, more than the"),
         ("batch_rows = 64", "batch_rows = 64, optimiser = {rate = 1e300}", "train.optimiser.rate is 1e+300"),
-        ("batch_rows = 64", "batch_rows = 64, optimiser = {weight_decay = inf}", "train.optimiser.weight_decay is inf"),
+        (
+            "batch_rows = 64",
+            "batch_rows = 64, optimiser = {weight_decay = inf}",
+            "weight_decay must be a finite number",
+        ),
         ("[data]", 'model = {top = {kind = "mlp", hidden = [1000000]}}\n[data]', "model.top.hidden is 1000000"),
         ("[data]", f'model = {{top = {{kind = "mlp", hidden = {[4] * 9}}}}}\n[data]', "model.top.hidden has 9 layers"),
         ("job =", f"deep = {'[' * 50_000}", "nests too deeply"),

@@ -4,8 +4,6 @@ A literal dict, and the only registry of kinds there is. A new kind is one file 
 (docs/adding_a_job_kind.md).
 """
 
-import difflib
-import re
 import tomllib
 from typing import Any, TypeVar
 
@@ -20,6 +18,7 @@ from vfl.reports import Outcome
 from vfl.setup import Setup
 from vfl.spec.job import JobSpec
 from vfl.spec.sections import PartyId
+from vfl.spec.unreadable import unreadable
 
 S = TypeVar("S", bound=JobSpec)
 
@@ -60,13 +59,14 @@ class _Head(msgspec.Struct):
 
 def decode_spec(data: bytes) -> JobSpec:
     """A peer's bytes as a specification; refused unless they are the canonical encoding of it (party_settings.md)."""
+    specification: Any = _Head
     try:
-        kind = _kind(msgspec.msgpack.decode(data, type=_Head))
-        spec: JobSpec = msgspec.msgpack.decode(data, type=kind.specification)
+        specification = _kind(msgspec.msgpack.decode(data, type=_Head)).specification
+        spec: JobSpec = msgspec.msgpack.decode(data, type=specification)
     except UnicodeDecodeError as error:
         raise SpecError("the proposed specification holds text that is not UTF-8") from error
     except msgspec.DecodeError as error:
-        raise _readable(error) from error
+        raise unreadable(error, specification, (kind.specification for kind in KINDS.values())) from error
     if spec.encoded() != data:
         raise SpecError("the proposed specification is not in canonical form")
     return spec
@@ -91,12 +91,14 @@ def read_spec_as(kind: type[S], text: str) -> S:
 
 def spec_of(document: dict[str, Any]) -> JobSpec:
     """A document already read from TOML. Raises SpecError."""
+    specification: Any = _Head
     try:
         kind = _kind(msgspec.convert(document, type=_Head))
         _check_tables(kind, document)
-        spec: JobSpec = msgspec.convert(kind.completed(document), type=kind.specification)
+        specification = kind.specification
+        spec: JobSpec = msgspec.convert(kind.completed(document), type=specification)
     except msgspec.ValidationError as error:
-        raise _readable(error) from error
+        raise unreadable(error, specification, (kind.specification for kind in KINDS.values())) from error
     return spec
 
 
@@ -116,39 +118,3 @@ def _check_tables(kind: Kind[Any, Any], document: dict[str, Any]) -> None:
             "rounds hold no ciphertexts",
             fix=f"Leave [{table}] out, or set job.protocol to the protocol it belongs to.",
         )
-
-
-def _sections(kind: Any) -> set[Any]:
-    """The struct types a specification is made of, with its own."""
-    structs = {kind}
-    for field in msgspec.structs.fields(kind):
-        for part in (field.type, *getattr(field.type, "__args__", ())):
-            if isinstance(part, type) and issubclass(part, msgspec.Struct):
-                structs |= _sections(part)
-    return structs
-
-
-SECTIONS = frozenset(section for kind in KINDS.values() for section in _sections(kind.specification))
-_KNOWN_KEYS = sorted({field for section in SECTIONS for field in section.__struct_fields__})
-
-
-def _readable(error: msgspec.DecodeError) -> SpecError:
-    text = str(error).replace("Object ", "table ").replace(" - at `$.", " - at `").replace(" - at `$`", "")
-    unknown = re.search(r"unknown field `(.+?)`", text)
-    variant = re.search(r"Invalid value '.*' - at `(?:.+\.)?(.+?)`", text)
-    fix = _fix_of_key(unknown[1]) if unknown else _fix_of_variant(variant[1]) if variant else ""
-    return SpecError(f"job specification: {text}", fix=fix)
-
-
-def _fix_of_variant(key: str) -> str:
-    """For a key whose value says which keys stand beside it, as `encryption.scheme` does."""
-    configs = [section.__struct_config__ for section in SECTIONS]
-    tags = sorted(str(config.tag) for config in configs if config.tag_field == key)
-    return f"Use one of {', '.join(tags)}." if tags else ""
-
-
-def _fix_of_key(unknown: str) -> str:
-    if unknown in _KNOWN_KEYS:
-        return f"Leave `{unknown}` out: it belongs to another table, or to another encryption scheme."
-    near = difflib.get_close_matches(unknown, _KNOWN_KEYS, n=1)
-    return f"Did you mean `{near[0]}`?" if near else ""

@@ -18,7 +18,7 @@ from vfl.spec.rounds_settings import (
     RoundsTrain,
     SharedData,
 )
-from vfl.spec.sections import PartyId, Role, TableUse, check_optimiser, require
+from vfl.spec.sections import PartyId, Role, TableUse, check_optimiser, require, require_amount
 
 PARTS = ("compressed_sync", "model_inversion", "shared_data", "backbone_decoder")
 """In the default order of their adjustments: what is carried back comes last (R0.2)."""
@@ -103,7 +103,7 @@ class RoundsSpec(JobSpec, frozen=True, kw_only=True):
         first = self.data.get(self.roster.aggregator, RoundsData()).first
         require(not (model.first_model and first), "model.first_model and the aggregator's first rows: name one")
         require(self.train.batch_rows >= 1, "train.batch_rows must be at least 1")
-        require(0.0 <= self.train.proximal < float("inf"), "train.proximal must not be negative")
+        require_amount(self.train.proximal, "train.proximal")
         check_optimiser(self.train.optimiser)
 
     def _check_rounds(self) -> None:
@@ -116,17 +116,18 @@ class RoundsSpec(JobSpec, frozen=True, kw_only=True):
             f"rounds.min_clients is {rounds.min_clients}, a cohort has {self.cohort} clients",
         )
         require(0.0 < rounds.quorum <= 1.0, "rounds.quorum must lie in (0, 1]")
-        require(rounds.deadline_seconds > 0, "rounds.deadline_seconds must be positive")
+        require_amount(rounds.deadline_seconds, "rounds.deadline_seconds", above_zero=True)
         require(0.0 < rounds.rate_decay <= 1.0, "rounds.rate_decay must lie in (0, 1]")
-        require(0 <= rounds.privacy.epsilon < float("inf"), "rounds.privacy.epsilon must not be negative")
-        require(rounds.reply_norm_limit >= 0, "rounds.reply_norm_limit must not be negative")
+        require_amount(rounds.privacy.epsilon, "rounds.privacy.epsilon")
+        require_amount(rounds.reply_norm_limit, "rounds.reply_norm_limit")
         server = rounds.server_optimiser
-        require(server.rate > 0, "rounds.server_optimiser.rate must be positive")
+        require_amount(server.rate, "rounds.server_optimiser.rate", above_zero=True)
         require(0.0 <= server.momentum < 1.0, "rounds.server_optimiser.momentum must lie in [0, 1)")
         require(server.name == "momentum" or not server.momentum, "rounds.server_optimiser.momentum is for momentum")
         require(server.name != "average" or server.rate == 1.0, "rounds.server_optimiser.rate is for momentum and adam")
         stop = rounds.stop
-        require(min(stop.target, stop.plateau, stop.gain, stop.gigabytes) >= 0, "rounds.stop: no number is negative")
+        for key in stop.__struct_fields__:
+            require_amount(getattr(stop, key), f"rounds.stop.{key}")
         require(len(set(rounds.parts)) == len(rounds.parts), "rounds.parts names a part twice")
         for part in rounds.parts:
             require(part in PARTS, f"rounds.parts: {part!r} is no part; there are {', '.join(PARTS)}")
@@ -148,7 +149,7 @@ class RoundsSpec(JobSpec, frozen=True, kw_only=True):
         for name, bits in widths.items():
             require(1 <= bits <= 8, f"{table}.{name} must be 1 to 8, not {bits}")
         require(0.0 < terms.kept_share <= 1.0, f"{table}.kept_share must lie in (0, 1]")
-        require(0.0 < terms.link_seconds < float("inf"), f"{table}.link_seconds must be positive")
+        require_amount(terms.link_seconds, f"{table}.link_seconds", above_zero=True)
         require(0 <= terms.word_bits <= conflicts.LARGEST_WORD_BITS, f"{table}.word_bits must be 0 to 32")
         require(
             terms.codec != "sparse" or terms.reply == "difference",
@@ -174,7 +175,7 @@ class RoundsSpec(JobSpec, frozen=True, kw_only=True):
         table = "rounds.shared_data"
         require(terms.epochs >= 1, f"{table}.epochs must be at least 1")
         require(terms.batch_rows >= 1, f"{table}.batch_rows must be at least 1")
-        require(0.0 < terms.scale < float("inf"), f"{table}.scale must be positive")
+        require_amount(terms.scale, f"{table}.scale", above_zero=True)
         require(0.0 < terms.decay <= 1.0, f"{table}.decay must lie in (0, 1]")
         require(0.0 < terms.hold_out < 1.0, f"{table}.hold_out must lie between 0 and 1")
         require(0.0 <= terms.step <= 1.0, f"{table}.step must lie in [0, 1]")
@@ -192,16 +193,16 @@ class RoundsSpec(JobSpec, frozen=True, kw_only=True):
         table, cuts = "rounds.model_inversion", block_names(self.model.network, self.model.hidden)[:-1]
         require(0.0 < terms.balance <= 1.0, f"{table}.balance must lie in (0, 1]")
         require(terms.rows_per_class >= 1, f"{table}.rows_per_class must be at least 1")
-        require(0.0 <= terms.max_ratio < float("inf"), f"{table}.max_ratio must not be negative")
+        require_amount(terms.max_ratio, f"{table}.max_ratio")
         require(0.0 < terms.weight <= 1.0, f"{table}.weight must lie in (0, 1]")
         require(terms.server_rows >= 1, f"{table}.server_rows must be at least 1")
         require(terms.server_epochs >= 1, f"{table}.server_epochs must be at least 1")
-        require(0.0 < terms.server_rate < float("inf"), f"{table}.server_rate must be positive")
+        require_amount(terms.server_rate, f"{table}.server_rate", above_zero=True)
         require(terms.warm_up >= 1, f"{table}.warm_up must be at least 1: rounds count from 1")
         require(terms.refresh >= 1, f"{table}.refresh must be at least 1")
         require(0.0 <= terms.confidence < 1.0, f"{table}.confidence must lie in [0, 1)")
         require(min(terms.steps, terms.server_steps) >= 0, f"{table}: steps and server_steps must not be negative")
-        require(0.0 <= terms.statistics < float("inf"), f"{table}.statistics must not be negative")
+        require_amount(terms.statistics, f"{table}.statistics")
         require(0.0 <= terms.leak_rows <= 0.5, f"{table}.leak_rows must lie in [0, 0.5]")
         require(
             terms.space == "inputs" or terms.cut in cuts, f"{table}.cut: {terms.cut!r} is none of {', '.join(cuts)}"

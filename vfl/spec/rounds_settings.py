@@ -6,7 +6,7 @@ from typing import Literal
 import msgspec
 
 from vfl.spec.network_names import block_names, square_blocks
-from vfl.spec.sections import Optimiser, PartyId, Section, require
+from vfl.spec.sections import Optimiser, PartyId, Section, require, require_amount
 
 DEVIATIONS = 3.0
 """Pooled columns are clipped so many deviations from their mean."""
@@ -177,8 +177,8 @@ class BackboneDecoder(Section, frozen=True, kw_only=True):
         require(self.rank >= 1, f"{table}.rank must be at least 1")
         require(self.align_epochs >= 0, f"{table}.align_epochs must not be negative")
         require(self.distil_epochs >= 1, f"{table}.distil_epochs must be at least 1")
-        require(0.0 < self.align_rate < float("inf"), f"{table}.align_rate must be positive")
-        require(0.0 < self.delta_scale < float("inf"), f"{table}.delta_scale must be positive")
+        require_amount(self.align_rate, f"{table}.align_rate", above_zero=True)
+        require_amount(self.delta_scale, f"{table}.delta_scale", above_zero=True)
         require(
             task != "regression" or not (self.preserve or self.debias),
             f"{table}: preserve and debias are about classes, and a regression has none",

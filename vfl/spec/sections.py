@@ -76,10 +76,17 @@ class Job(Section, frozen=True, kw_only=True):
 
 def check_optimiser(optimiser: Optimiser) -> None:
     """Raises SpecError."""
-    require(0.0 < optimiser.rate < float("inf"), "train.optimiser.rate must be positive")
+    require_amount(optimiser.rate, "train.optimiser.rate", above_zero=True)
     require(0.0 <= optimiser.momentum < 1.0, "train.optimiser.momentum must lie in [0, 1)")
-    require(optimiser.weight_decay >= 0, "train.optimiser.weight_decay must not be negative")
+    require_amount(optimiser.weight_decay, "train.optimiser.weight_decay")
     require(optimiser.name == "sgd" or not optimiser.momentum, "train.optimiser.momentum is for sgd")
+
+
+def require_amount(value: float, key: str, *, above_zero: bool = False) -> None:
+    """A finite number that is not negative. Raises SpecError."""
+    least = "above 0" if above_zero else "of at least 0"
+    holds = (value > 0 if above_zero else value >= 0) and value < float("inf")
+    require(holds, f"{key} must be a finite number {least}")
 
 
 def require(holds: bool, message: str) -> None:  # noqa: FBT001

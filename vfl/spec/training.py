@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 
 from vfl.errors import LocalProtocolError, SpecError
 from vfl.spec.job import JobSpec
-from vfl.spec.sections import Optimiser, PartyId, Role, Section, TableUse, check_optimiser, require
+from vfl.spec.sections import Optimiser, PartyId, Role, Section, TableUse, check_optimiser, require, require_amount
 
 
 class TrainingRole(Role):
@@ -139,7 +139,7 @@ class TrainingSpec(JobSpec, frozen=True, kw_only=True):
         require(self.train.epochs >= 1, "train.epochs must be at least 1")
         require(self.train.batch_rows >= 1, "train.batch_rows must be at least 1")
         check_optimiser(self.train.optimiser)
-        require(0 <= self.train.weight_limit < float("inf"), "train.weight_limit must be a finite number of at least 0")
+        require_amount(self.train.weight_limit, "train.weight_limit")
         if isinstance(self.encryption, CkksEncryption):
             require(self.encryption.values_per_key >= 0, "encryption.values_per_key must not be negative")
         self._check_model()
@@ -175,7 +175,7 @@ class TrainingSpec(JobSpec, frozen=True, kw_only=True):
             )
         noise = self.protection.cut_noise
         require((noise.method == "none") == (noise.scale == 0), "protection.cut_noise: scale goes with isotropic")
-        require(0 <= noise.scale < float("inf"), "protection.cut_noise.scale must be positive")
+        require_amount(noise.scale, "protection.cut_noise.scale")
 
     def embedding_width(self, feature: PartyId) -> int:
         """Coordinates that a feature party brings to the cut."""

@@ -8,7 +8,7 @@ import polars as pl
 
 from api.demo.training.agreement import agree
 from api.demo.training.tables import DATASET, FEATURE_PARTY, LABEL_PARTY, DividedTable
-from parties.errors import LabelInFeatureFile
+from parties.errors import LabelInFeatureFile, LabelsNotBinary
 from parties.settings import DatasetSettings
 from parties.tables.datasets import LoadedTable, load, task_of
 from parties.tables.labels import FEWEST_CLASSES
@@ -60,7 +60,12 @@ def own_tables(
         positive=positive or "",
         guesses=guesses,
     )
-    brought = _checked(table, paths)
+    try:
+        brought = _checked(table, paths)
+    except LabelsNotBinary as error:
+        if error.positive:  # whoever runs a demonstration writes no specification
+            raise LabelsNotBinary(str(error), fix=f"Name it: --positive '{error.positive}'.") from error
+        raise
     guesses += tuple(notice for notice in brought.notices if notice.kind == "guess")
     return replace(table, classes=len(brought.classes) if task == "multiclass" else 0, guesses=guesses)
 

@@ -160,6 +160,17 @@ def test_a_table_that_does_not_fit_is_refused_by_name(
     assert told in str(refused.value)
 
 
+def test_all_that_is_wrong_in_a_column_is_named_at_once(load: Load) -> None:
+    with pytest.raises(MissingValue) as refused:
+        load("id,a,b,y\n1,NA,2,0\n2,,4,1\n3,inf,5,1\n4,,6,0\n5,1e200,7,0\n")
+    assert str(refused.value).endswith(
+        "column 'a' is empty in data row 2 (and in 1 more); it is not a number in data row 1: 'NA'; "
+        "it is not finite in data row 3: 'inf'; it is beyond 1e+100 in data row 5: '1e200'"
+    )
+    assert "'NA' seems to stand for a missing value" in refused.value.fix
+    assert "Bring the column to a smaller unit" in refused.value.fix
+
+
 @pytest.mark.parametrize(
     "text", ["\ufeff" + LABEL_FILE, LABEL_FILE.replace("\n", "\r\n"), LABEL_FILE.replace("007", '"007"')]
 )

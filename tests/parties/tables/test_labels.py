@@ -67,7 +67,7 @@ def test_the_named_value_is_positive_and_nothing_is_guessed(values, positive):
 def test_words_ask_which_is_positive_and_a_wrong_name_is_told_the_right_ones():
     with pytest.raises(LabelsNotBinary, match="words 'no' and 'yes', and nothing says which") as refused:
         labels(["yes", "no"])
-    assert refused.value.fix == "Name it: positive = \"yes\" under [data.bank], or --positive 'yes' of vfl demo."
+    assert refused.value.fix == 'Name it under [data.bank] of the specification: positive = "yes".'
     with pytest.raises(LabelsNotBinary, match="is 'Yes', and the label 'y' holds 'no' and 'yes'") as refused:
         labels(["yes", "no"], positive="Yes")
     assert refused.value.fix == "Did you mean 'yes'?"

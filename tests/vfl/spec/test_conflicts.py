@@ -328,7 +328,7 @@ def test_a_setting_that_another_makes_meaningless_clashes_with_nothing(terms: st
         ('tensor_bits = {"head.weight" = 0}', "tensor_bits of head.weight must be 1 to 8, not 0"),
         ("kept_share = 0.0", "kept_share must lie in"),
         ("kept_share = 1.5", "kept_share must lie in"),
-        ("link_seconds = 0.0", "link_seconds must be positive"),
+        ("link_seconds = 0.0", "link_seconds must be a finite number above 0"),
         ("word_bits = 33", "word_bits must be 0 to 32"),
         ('codec = "sparse"\nreply = "parameters"', 'set reply = "difference"'),
         ("keep_optimiser = true", "train.optimiser has none"),

@@ -62,8 +62,14 @@ def test_bytes_that_are_not_canonical_are_refused():
         ('features = ["telco-b"]', 'features = ["Telco B"]', "not a party name"),
         ('features = ["telco-b"]', 'features = ["telco-c"]', "exactly the parties of the roster"),
         ('name = "credit"', 'name = ""', "job.name is empty"),
-        ("epochs = 2", "epochs = 2\noptimiser = { rate = -1.0 }", "optimiser.rate must be positive"),
+        ("epochs = 2", "epochs = 2\noptimiser = { rate = -1.0 }", "optimiser.rate must be a finite number above 0"),
         ("epochs = 2", "epochs = 2\nweight_limit = nan", "weight_limit must be a finite number of at least 0"),
+        ("epochs = 2", "epochs = 2\noptimiser = { rate = inf }", "optimiser.rate must be a finite number above 0"),
+        (
+            "epochs = 2",
+            "epochs = 2\noptimiser = { weight_decay = nan }",
+            "must be a finite number of at least 0",
+        ),
         ("epochs = 2", "epochs = 2\noptimiser = { momentum = 1.0 }", "optimiser.momentum"),
         ("[train]", "[split]\ntest = 1.5\n[train]", "split.test"),
         ("[train]", '[model]\ntop = { kind = "mlp" }\n[train]', "model.top.hidden"),
@@ -96,6 +102,25 @@ def test_a_typing_slip_is_answered_with_the_nearest_key():
     with pytest.raises(SpecError) as raised:
         read_spec_as(TrainingSpec, SPEC.replace("batch_rows", "batch_row"))
     assert raised.value.fix == "Did you mean `batch_rows`?"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "fix"),
+    [
+        ("epochs = 2", "epochs = 2\nwarmth = 3", "The keys here are epochs, batch_rows, "),
+        ("[train]", "[split]\nbatch_rows = 3\n[train]", "Leave `batch_rows` out: it belongs to another table"),
+        ('label = "default"', 'label = "default"\nowner = 1', "The keys here are dataset, "),
+        ('task = "binary"', 'task = "ranking"', "Use one of binary, multiclass, regression."),
+        ("[train]", '[model]\ntop = { kind = "forest" }\n[train]', "Use one of linear, mlp."),
+        ("epochs = 2", 'epochs = 2\noptimiser = { name = "lion" }', "Use one of sgd, adam."),
+        (SPEC, "", "Add `job`. `vfl demo` leaves a whole specification, `job.toml`, in its folder."),
+        ('name = "credit"', "", "Add `name`."),
+    ],
+)
+def test_a_key_or_value_that_does_not_exist_is_answered_with_those_there_are(old, new, fix):
+    with pytest.raises(SpecError) as refused:
+        read_spec_as(TrainingSpec, SPEC.replace(old, new, 1))
+    assert refused.value.fix.startswith(fix)
 
 
 def test_an_unknown_encryption_scheme_is_answered_with_those_there_are():

@@ -1,0 +1,96 @@
+"""What a person is told of a specification that does not have its type: where, and which keys or values there are."""
+
+import difflib
+import re
+from collections.abc import Iterable, Iterator
+from typing import Any, Literal, get_args, get_origin
+
+import msgspec
+
+from vfl.errors import SpecError
+
+
+def unreadable(error: msgspec.DecodeError, specification: Any, others: Iterable[Any] = ()) -> SpecError:
+    """`specification` is the type it should have had, `others` are those of other kinds of job."""
+    text = str(error)
+    found = re.search(r" - at `(?:key in )?\$\.?(.*)`$", text)
+    place = found[1] if found else ""
+    told = text.replace("Object ", "table ").replace(" - at `$.", " - at `").replace(" - at `$`", "")
+    return SpecError(f"job specification: {told}", fix=_fix(text, place, specification, tuple(others)))
+
+
+def _fix(text: str, place: str, specification: Any, others: tuple[Any, ...]) -> str:
+    if unknown := re.search(r"unknown field `(.+?)`", text):
+        keys = [key for table in _types_at(place, specification) for key in _keys(table)]
+        elsewhere = {key for kind in (specification, *others) for table in _tables(kind) for key in _keys(table)}
+        return _fix_of_key(unknown[1], keys, elsewhere)
+    if missing := re.search(r"missing required field `(.+?)`", text):
+        return f"Add `{missing[1]}`. `vfl demo` leaves a whole specification, `job.toml`, in its folder."
+    if "Invalid enum value" in text or "Invalid value" in text:
+        return f"Use one of {', '.join(allowed)}." if (allowed := _values_at(place, specification)) else ""
+    return ""
+
+
+def _fix_of_key(unknown: str, keys: list[str], elsewhere: set[str]) -> str:
+    if near := difflib.get_close_matches(unknown, keys, n=1):
+        return f"Did you mean `{near[0]}`?"
+    here = f"The keys here are {', '.join(dict.fromkeys(keys))}." if keys else ""
+    if unknown in elsewhere:
+        return f"Leave `{unknown}` out: it belongs to another table, or to another encryption scheme. {here}".strip()
+    return here
+
+
+def _values_at(place: str, specification: Any) -> list[str]:
+    """Of a key that takes some words alone, or says which keys stand beside it, as `encryption.scheme` does."""
+    table, _, key = place.rpartition(".")
+    tags = [one.__struct_config__ for one in _types_at(table, specification) if _is_table(one)]
+    words = [str(config.tag) for config in tags if config.tag_field == key]
+    return words or [str(word) for one in _types_at(place, specification) for word in _words(one)]
+
+
+def _types_at(place: str, specification: Any) -> list[Any]:
+    """Of what may stand at a place such as `data[...].label`."""
+    types = [specification]
+    for step in re.findall(r"\w+|\[\.\.\.\]", place):
+        types = [inner for one in types for inner in _inside(one, step)]
+    return types
+
+
+def _inside(one: Any, step: str) -> Iterator[Any]:
+    if step == "[...]":
+        yield from _each(get_args(one)[-1] if get_origin(one) is dict else next(iter(get_args(one)), None))
+    elif _is_table(one):
+        for field in msgspec.structs.fields(one):
+            if field.name == step:
+                yield from _each(field.type)
+
+
+def _each(one: Any) -> list[Any]:
+    """The members of a union."""
+    if get_origin(one) in {dict, tuple, list, Literal} or isinstance(one, type):
+        return [one]
+    return [inner for member in get_args(one) for inner in _each(member)]
+
+
+def _words(one: Any) -> tuple[Any, ...]:
+    return get_args(one) if get_origin(one) is Literal else ()
+
+
+def _is_table(one: Any) -> bool:
+    return isinstance(one, type) and issubclass(one, msgspec.Struct)
+
+
+def _keys(one: Any) -> list[str]:
+    if not _is_table(one):
+        return []
+    tag = one.__struct_config__.tag_field
+    return [*([tag] if tag else []), *one.__struct_fields__]
+
+
+def _tables(one: Any) -> Iterator[Any]:
+    """A table and those inside it."""
+    if _is_table(one):
+        yield one
+        for field in msgspec.structs.fields(one):
+            for part in _each(field.type):
+                yield from _tables(get_args(part)[-1] if get_origin(part) in {dict, tuple} else part)
