@@ -1,0 +1,1 @@
+"""What two organisations need to believe each other: keys, signatures, certificates, invitations."""
