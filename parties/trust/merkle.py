@@ -15,7 +15,7 @@ EMPTY_ROOT = hashlib.sha256().digest()
 
 
 class Place(NamedTuple):
-    """Where a complete subtree stands: its leaves are `number << level` up to, not including, `(number + 1) << level`."""
+    """Where a complete subtree stands: its first leaf is `number << level`, and it has `1 << level` of them."""
 
     level: int
     number: int
