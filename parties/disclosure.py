@@ -8,6 +8,7 @@ import re
 
 from parties import errors as ours
 from parties.errors import Failure, PolicyRefused
+from parties.trust.errors import BudgetSpent
 from vfl import errors as roles
 
 ABOUT_TABLE = frozenset(
@@ -72,6 +73,7 @@ IN_FULL = frozenset(
         ours.TooManyJobs,
         ours.StaleAttempt,
         ours.Equivocation,
+        BudgetSpent,  # in numbers that both sides have signed
     )
 )
 """About the specification, which the peer has, about its own messages, or about nothing but that something happened."""

@@ -97,6 +97,10 @@ class Kind(ABC, Generic[S, P]):
     def unprotected(self, spec: S, plan: Mapping[str, Any]) -> Iterable[str]:
         """What the job does not hide or guard, in whole sentences; `plan` is empty where no party has made one yet."""
 
+    def keeps(self, spec: S, party: PartyId) -> str:
+        """What this party has of the model afterwards, in a whole sentence."""
+        return f"{party} keeps its own part of the model."
+
     # For whoever runs it
 
     def flow(self, setup: Setup[S]) -> Flow[Outcome]:

@@ -25,12 +25,21 @@ class Grain(enum.Enum):
     MODEL = "whole model"
 
 
+class Source(enum.Enum):
+    """Which columns of its sender's table a revealed value is computed from."""
+
+    NO_COLUMN = "no column"
+    LABEL = "the label"
+    EVERY_COLUMN = "every column of the job, and the label"
+
+
 class Reveals(msgspec.Struct, frozen=True):
     """One line of the table "what each side could see"."""
 
     learns: str
     grain: Grain
     protection: str = ""
+    source: Source = Source.EVERY_COLUMN
 
 
 MESSAGES: dict[str, "type[Message]"] = {}
@@ -63,6 +72,7 @@ class RowsDigest(Message, frozen=True, tag=True):
         "the number of rows, and whether ids and order are equal",
         Grain.TABLE,
         "SHA-256 keyed with the joint seed; whoever holds a guess of all ids can test it",
+        Source.NO_COLUMN,
     )
     rows: int
     digest: bytes
@@ -76,6 +86,7 @@ class HeldOut(Message, frozen=True, tag=True):
         "one can learn that one",
         Grain.ROW,
         "within each class drawn from the label party's private seed",
+        Source.LABEL,
     )
     rows: bytes
 
@@ -202,6 +213,7 @@ class ColumnScaling(Message, frozen=True, tag=True):
         "mean and deviation of each input column over the rows of all clients",
         Grain.TABLE,
         "the aggregator made them from secure sums: no client's own are read",
+        Source.NO_COLUMN,
     )
     means: bytes
     """float64, one per column."""

@@ -17,8 +17,8 @@ import sqlalchemy as sql
 from sqlalchemy import event as sql_event
 
 from parties.errors import DatabaseBusy, StorageFailed, printable
-from parties.storage import traffic
-from parties.storage.job_list import JobLine, page_of
+from parties.storage import approvals, grants, lifetime, traffic
+from parties.storage.job_list import RUNNING, JobLine, page_of
 from parties.storage.kept_words import KeptWord, Words, keep, kept, words_table
 from parties.storage.models import ModelStore
 from parties.storage.pruning import drop_old_proposals
@@ -28,7 +28,6 @@ from vfl.notices import Notice
 DATABASE_FILE = "party.db"
 ATTENDANCE_SHOWN = 100
 EVENTS_AT_ONCE = 1000
-RUNNING = ("proposed", "running")
 
 _METADATA = sql.MetaData()
 _JOBS = sql.Table(
@@ -169,8 +168,28 @@ class Store:
         self._writes = threading.Lock()
         self._written = threading.Condition()
         self._closed = False
-        with self._writing() as connection:
-            _METADATA.create_all(connection)
+        with self.writing() as connection:
+            for metadata in (_METADATA, approvals.METADATA, grants.METADATA, lifetime.METADATA):
+                metadata.create_all(connection)
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[sql.Connection]:
+        """One commit. Raises StorageFailed. Whoever only reads does not wait for it."""
+        try:
+            with self._writes, self._engine.begin() as connection:
+                yield connection
+            with self._written:
+                self._written.notify_all()
+        except sql.exc.IntegrityError:
+            raise
+        except sql.exc.DatabaseError as error:
+            if getattr(error.orig, "sqlite_errorcode", 0) & 0xFF in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
+                seconds = f"{self._busy_seconds:g} s"
+                raise DatabaseBusy(f"another program kept {DATABASE_FILE} locked for {seconds}") from error
+            raise StorageFailed(f"{DATABASE_FILE} cannot be written: {error.orig}") from error
+
+    def reading(self) -> contextlib.AbstractContextManager[sql.Connection]:
+        return self._engine.connect()
 
     def add(
         self,
@@ -190,13 +209,13 @@ class Store:
         values["notices"] = msgspec.to_builtins([_printable(notice) for notice in job.notices])
         values |= {"spec": spec, "agreement": agreement}
         values |= {"idempotency_key": idempotency_key, "idempotency_digest": idempotency_digest}
-        with self._writing() as connection:
+        with self.writing() as connection:
             if from_peer:
                 drop_old_proposals(connection, _JOBS, (_EVENTS, _TRAFFIC, _WORDS), job.role, job.peers)
             connection.execute(_JOBS.insert().values(**values))
 
     def update(self, job: str, **values: Any) -> None:
-        with self._writing() as connection:
+        with self.writing() as connection:
             connection.execute(_JOBS.update().where(_JOBS.c.id == job).values(**values))
 
     def record(
@@ -213,7 +232,7 @@ class Store:
         """An event, the columns of the job that change with it, what peers are owed and what has travelled, in one
         commit."""
         number = sql.select(sql.func.coalesce(sql.func.max(_EVENTS.c.number), 0) + 1).where(_EVENTS.c.job == job)
-        with self._writing() as connection:
+        with self.writing() as connection:
             if values:
                 connection.execute(_JOBS.update().where(_JOBS.c.id == job).values(**values))
             connection.execute(
@@ -225,7 +244,7 @@ class Store:
             traffic.add(connection, _TRAFFIC, _JOBS, counts or {})
 
     def keep_words(self, job: str, words: Words, counts: Counts | None = None) -> None:
-        with self._writing() as connection:
+        with self.writing() as connection:
             keep(connection, _WORDS, job, words)
             traffic.add(connection, _TRAFFIC, _JOBS, counts or {})
 
@@ -237,7 +256,7 @@ class Store:
     def tell(self, job: str, notices: Iterable[Notice]) -> list[Notice]:
         """Append those the job does not have yet; answers all it has."""
         query = sql.select(_JOBS.c.notices).where(_JOBS.c.id == job)
-        with self._writing() as connection:
+        with self.writing() as connection:
             all_notices = msgspec.convert(connection.execute(query).scalar_one(), list[Notice])
             all_notices += [notice for notice in dict.fromkeys(map(_printable, notices)) if notice not in all_notices]
             connection.execute(_JOBS.update().where(_JOBS.c.id == job).values(notices=msgspec.to_builtins(all_notices)))
@@ -245,7 +264,7 @@ class Store:
 
     def add_traffic(self, counts: Counts) -> None:
         """What has travelled since it was last stored."""
-        with self._writing() as connection:
+        with self.writing() as connection:
             traffic.add(connection, _TRAFFIC, _JOBS, counts)
 
     def last_received(self, line: TrafficKey) -> bytes:
@@ -309,22 +328,6 @@ class Store:
             self._closed = True
             self._written.notify_all()
         self._engine.dispose()
-
-    @contextlib.contextmanager
-    def _writing(self) -> Iterator[sql.Connection]:
-        """One commit. Raises StorageFailed. Whoever only reads does not wait for it."""
-        try:
-            with self._writes, self._engine.begin() as connection:
-                yield connection
-            with self._written:
-                self._written.notify_all()
-        except sql.exc.IntegrityError:
-            raise
-        except sql.exc.DatabaseError as error:
-            if getattr(error.orig, "sqlite_errorcode", 0) & 0xFF in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
-                seconds = f"{self._busy_seconds:g} s"
-                raise DatabaseBusy(f"another program kept {DATABASE_FILE} locked for {seconds}") from error
-            raise StorageFailed(f"{DATABASE_FILE} cannot be written: {error.orig}") from error
 
     def _events_after(self, job: str, after: int, kinds: Collection[str]) -> list[Event]:
         query = _EVENTS.select().where(_EVENTS.c.job == job, _EVENTS.c.number > after).order_by(_EVENTS.c.number)

@@ -5,6 +5,9 @@ from typing import Any
 import msgspec
 import sqlalchemy as sql
 
+RUNNING = ("proposed", "running")
+"""The states of a job that is not over."""
+
 
 class JobLine(msgspec.Struct, frozen=True):
     """A job in a list: nothing in it grows with its specification."""

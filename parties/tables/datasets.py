@@ -69,6 +69,8 @@ class LoadedTable:
     """What the file holds for class 0, 1, ... of labels that are classes."""
     notices: tuple[Notice, ...] = ()
     """For this party's operator; nothing of them goes to a peer."""
+    digest: str = ""
+    """SHA-256 of the file, as hexadecimal digits."""
 
     @property
     def rows(self) -> int:
@@ -112,7 +114,7 @@ def _load(folder: Path, datasets: dict[str, DatasetSettings], spec: JobSpec, me:
             f"{file.shown} has {len(asked)} input columns, the job's model takes {use.width}",
             fix="Name the input columns in model.columns, or correct model.input_shape.",
         )
-    rows = file.rows(list(dict.fromkeys(wanted)), registered.id)
+    digest, rows = file.digest_and_rows(list(dict.fromkeys(wanted)), registered.id)
     height = rows.frame.height
     _check_size(use, file.shown, height, len(asked))
     ids = _ids(rows, registered.id, path.name)
@@ -125,7 +127,7 @@ def _load(folder: Path, datasets: dict[str, DatasetSettings], spec: JobSpec, me:
         read = read_labels(spec.job, use, me, rows.frame[use.label], numbers)
     label = None if read.numbers is None else (use.label, read.numbers)
     notices = (*_row_notices(rows, ids, path.name), *column_notices(path.name, asked, columns, label), *read.notices)
-    return LoadedTable(ids, columns, read.numbers, asked, read.classes, notices)
+    return LoadedTable(ids, columns, read.numbers, asked, read.classes, notices, digest)
 
 
 def task_of(file: str, label: str, rows: Rows) -> tuple[str, tuple[Notice, ...]]:

@@ -4,6 +4,7 @@ import contextlib
 import csv
 import difflib
 import gzip
+import hashlib
 import io
 import zlib
 from collections.abc import Iterator, Sequence
@@ -70,6 +71,17 @@ class TableFile:
             blank = self._frame.select(reduce(and_, map(self._is_blank, self.names))).collect().to_series()
             return Rows(frame.filter(~blank), numbers[~blank.to_numpy()], int(blank.sum()))
 
+    def digest_and_rows(self, columns: Sequence[str], id_column: str) -> tuple[str, Rows]:
+        """SHA-256 of the file as hexadecimal digits, and the same rows, read from these very bytes."""
+        with reading(self.shown):
+            before = _version(self._path)
+            with self._path.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+            rows = self.rows(columns, id_column)
+            if _version(self._path) != before:
+                raise UnreadableFile(f"{self.shown} changed while it was read", fix="Write the whole file first.")
+        return digest, rows
+
     def _is_blank(self, name: str) -> pl.Expr:
         column = pl.col(name)
         texts = self._frame.collect_schema()[name] == pl.String
@@ -108,6 +120,12 @@ def reading(shown: str, text: Path | None = None) -> Iterator[None]:
             raise damage from error
         reason = (str(error).splitlines() or [type(error).__name__])[0][:REASON_LIMIT]
         raise UnreadableFile(f"{shown} cannot be read: {printable(reason)}", fix=READABLE) from error
+
+
+def _version(path: Path) -> tuple[int, int, int]:
+    """Differs once a file has been written or replaced."""
+    status = path.stat()
+    return status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def _nearest(column: str, names: Sequence[str]) -> str:

@@ -12,15 +12,18 @@ from parties.disclosure import ABOUT_TABLE, IN_FULL, NEUTRAL, redacted_for_peer
 from parties.errors import EnvelopeRefused, Failure, PolicyRefused
 from vfl.errors import JobError
 
+OUR_ERRORS = {"parties.errors", "parties.trust.errors", "vfl.errors"}
 NEVER_TOLD = {
     "envelope_refused",  # answered where it came from, and ends no job
     "idempotency_key_reused",
+    "invalid_grant",
     "invalid_settings",
     "not_the_coordinator",
     "party_in_use",
     "peer_misnamed",
     "peer_unreachable",
     "port_in_use",
+    "unknown_grant",
     "unknown_job",
     "unknown_peer",
 }
@@ -36,9 +39,9 @@ def codes(kind: type[JobError]) -> Iterator[str]:
 def known() -> set[str]:
     for package in (parties, vfl):
         for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
-            if module.name in {"parties.errors", "vfl.errors"}:
+            if module.name in OUR_ERRORS:
                 importlib.import_module(module.name)
-    return {kind.code for kind in _kinds(JobError) if kind.__module__ in {"parties.errors", "vfl.errors"}}
+    return {kind.code for kind in _kinds(JobError) if kind.__module__ in OUR_ERRORS}
 
 
 def _kinds(kind: type[JobError]) -> Iterator[type[JobError]]:

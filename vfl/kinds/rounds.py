@@ -75,5 +75,8 @@ class RoundsKind(Kind[RoundsSpec, Plan]):
             "one reply can move the model, not where to. One organisation behind several clients counts as several."
         )
 
+    def keeps(self, spec: RoundsSpec, party: PartyId) -> str:
+        return f"{party} keeps the whole shared model, as every party of the job does."
+
 
 ROUNDS = RoundsKind()

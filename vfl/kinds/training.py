@@ -84,5 +84,12 @@ class TrainingKind(Kind[TrainingSpec, TrainingPlan]):
                 f"and protection.cut_noise is {noise.method}, so that {how}."
             )
 
+    def keeps(self, spec: TrainingSpec, party: PartyId) -> str:
+        if party == spec.roster.label:
+            inputs = "columns" if spec.model.bottom is None else "embeddings"
+            return f"{party} keeps the top model: all weights that are applied to the {inputs} of every party."
+        bottom = "no weights" if spec.model.bottom is None else "its bottom model"
+        return f"{party} keeps {bottom}, and how its own columns are standardised."
+
 
 TRAINING = TrainingKind()

@@ -2,6 +2,7 @@
 
 import contextlib
 import datetime as dt
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -110,6 +111,12 @@ def test_columns_come_in_the_order_of_the_specification_and_ids_as_they_are_writ
     assert table.columns.tolist() == [[2.5, 1.0], [-0.4, 3.0], [6.0, 5.0]]
     assert table.labels is not None
     assert table.labels.tolist() == [0.0, 1.0, 1.0]
+
+
+def test_the_table_names_the_bytes_of_its_file(load: Load) -> None:
+    digest = hashlib.sha256(LABEL_FILE.encode()).hexdigest()
+    assert load().digest == digest
+    assert load(LABEL_FILE + "10,1,1,0\n").digest != digest
 
 
 def test_parquet_gives_the_same_table(load: Load, tmp_path: Path) -> None:

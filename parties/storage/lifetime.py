@@ -1,0 +1,123 @@
+"""What each peer has read of each column over the life of a file, added up from what every job has spent.
+
+A job's budget is stored when the job is approved, and stays. What a message reveals is spent in the transaction after
+which the message leaves: nothing leaves uncounted, and no counter ever goes back. Every function works in the
+transaction of its caller.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+
+import msgspec
+import sqlalchemy as sql
+
+from parties.storage.job_list import RUNNING
+from parties.trust.budget import Account, BudgetLine, Charge, check_lifetime
+from parties.trust.errors import BudgetSpent
+from vfl.spec.sections import PartyId
+
+METADATA = sql.MetaData()
+_BUDGETS = sql.Table(
+    "budgets",
+    METADATA,
+    sql.Column("job", sql.String, primary_key=True),
+    sql.Column("peer", sql.String, primary_key=True),
+    sql.Column("message", sql.String, primary_key=True),
+    sql.Column("line", sql.LargeBinary, nullable=False),
+    sql.Column("spent", sql.Integer, nullable=False),
+)
+_JOBS = sql.table("jobs", sql.column("id"), sql.column("state"))
+
+
+class LedgerLine(msgspec.Struct, frozen=True, kw_only=True):
+    """How one account stands."""
+
+    peer: PartyId
+    dataset: str
+    """As it was called in the newest job."""
+    digest: str
+    column: str
+    counted: str
+    values: int
+    """That the peer has read."""
+    rho: float
+    open_values: int
+    """That open jobs may still reveal."""
+    open_rho: float
+
+
+def open_budget(
+    connection: sql.Connection, job: str, me: PartyId, lines: Sequence[BudgetLine], maximum_rho: float
+) -> None:
+    """Of a job that is approved in this transaction. Raises PolicyRefused where it would pass the cap of a column."""
+    check_lifetime(me, lines, used(connection), maximum_rho)
+    rows = [
+        {"job": job, "peer": line.peer, "message": line.message, "line": msgspec.msgpack.encode(line), "spent": 0}
+        for line in lines
+    ]
+    if rows:
+        connection.execute(_BUDGETS.insert(), rows)
+
+
+def spend(connection: sql.Connection, job: str, peer: PartyId, kind: str, values: int) -> None:
+    """So many values, or messages, leave for a peer. Raises BudgetSpent: then nothing may leave."""
+    at = (_BUDGETS.c.job == job) & (_BUDGETS.c.peer == peer) & (_BUDGETS.c.message == kind)
+    row = connection.execute(sql.select(_BUDGETS.c.line, _BUDGETS.c.spent).where(at)).first()
+    if row is None:
+        raise BudgetSpent(f"the job may reveal nothing to {peer} in a message {kind}")
+    line = msgspec.msgpack.decode(row.line, type=BudgetLine)
+    if row.spent + values > line.values:
+        raise BudgetSpent(
+            f"{kind} may reveal {line.values} {line.counted} to {peer} in this job; {row.spent} have left, and "
+            f"{values} more would have"
+        )
+    connection.execute(_BUDGETS.update().where(at).values(spent=row.spent + values))
+
+
+def used(connection: sql.Connection) -> dict[Account, Charge]:
+    """What counts against the caps: what has left, and what open jobs may still reveal."""
+    return {
+        Account(line.peer, line.digest, line.column, line.counted): Charge(
+            line.values + line.open_values, line.rho + line.open_rho
+        )
+        for line in accounts(connection)
+    }
+
+
+def accounts(connection: sql.Connection) -> list[LedgerLine]:
+    """Every account on which something stands, by peer, data set and column."""
+    spent, still_open = defaultdict[Account, Charge](Charge), defaultdict[Account, Charge](Charge)
+    datasets: dict[str, str] = {}
+    for line, values, is_open in _budgets(connection):
+        datasets |= {column.digest: column.dataset for column in line.columns}
+        for account in line.accounts:
+            spent[account] = spent[account].plus(line.charge(values))
+            if is_open:
+                still_open[account] = still_open[account].plus(line.charge(line.values - values))
+    lines = [
+        LedgerLine(
+            peer=account.peer,
+            dataset=datasets[account.digest],
+            digest=account.digest,
+            column=account.column,
+            counted=account.counted,
+            values=charge.values,
+            rho=charge.rho,
+            open_values=still_open[account].values,
+            open_rho=still_open[account].rho,
+        )
+        for account, charge in spent.items()
+        if charge.values or still_open[account].values
+    ]
+    return sorted(lines, key=lambda line: (line.peer, line.dataset, line.digest, line.column))
+
+
+def _budgets(connection: sql.Connection) -> Iterator[tuple[BudgetLine, int, bool]]:
+    """Every budget, how much of it is spent, and whether its job is open; in the order in which they were stored."""
+    is_open = _JOBS.c.state.in_(RUNNING)
+    query = sql.select(_BUDGETS.c.line, _BUDGETS.c.spent, is_open.label("is_open"))
+    query = query.select_from(_BUDGETS.outerjoin(_JOBS, _JOBS.c.id == _BUDGETS.c.job)).order_by(
+        sql.text("budgets.rowid")
+    )
+    for row in connection.execute(query):
+        yield msgspec.msgpack.decode(row.line, type=BudgetLine), row.spent, bool(row.is_open)

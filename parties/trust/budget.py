@@ -1,0 +1,154 @@
+"""What one party's messages may reveal in a job, and from which of its columns: its side of the plan's table.
+
+The numbers are those of `Plan.reveals`, which every party computes from the agreed specification and its rows. Where a
+job may take steps again, a part that came back sends again what it had sent: the budget has room for a few of those.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+import msgspec
+
+from parties.errors import PolicyRefused
+from vfl.kinds import kind_of
+from vfl.messages import MESSAGES, Grain, Source
+from vfl.planning.plan import Plan, RevealLine
+from vfl.spec.job import JobSpec
+from vfl.spec.sections import PartyId
+
+CHECKPOINTS_AGAIN = 5
+"""Epochs or rounds that a job may take again, where it can go on without a party that comes back later."""
+ROUNDING = 1e-9
+"""Of rho, which is added up from the parts that its messages spend."""
+
+
+class DataUse(msgspec.Struct, frozen=True):
+    """What a job takes of one data set of a party."""
+
+    dataset: str
+    digest: str
+    """SHA-256 of the file, as hexadecimal digits."""
+    columns: tuple[str, ...]
+    label: str = ""
+    handed_out: bool = False
+    """The rows themselves go to peers."""
+
+
+class Column(NamedTuple):
+    """One column of one file, and what its owner calls the data set."""
+
+    digest: str
+    name: str
+    dataset: str
+
+
+class Account(NamedTuple):
+    """What is added up over all jobs: what one peer has read that one column of one file entered."""
+
+    peer: PartyId
+    digest: str
+    column: str
+    counted: str
+    """What its numbers count: values, or messages of a kind of job whose values nobody can count beforehand."""
+
+
+class Charge(NamedTuple):
+    """What is put on an account."""
+
+    values: int = 0
+    """Or messages."""
+    rho: float = 0.0
+
+    def plus(self, other: "Charge") -> "Charge":
+        return Charge(self.values + other.values, self.rho + other.rho)
+
+
+class BudgetLine(msgspec.Struct, frozen=True):
+    """What one kind of message may reveal to one peer over the whole job."""
+
+    message: str
+    peer: PartyId
+    counted: str
+    """What the two numbers below count: values, or messages."""
+    planned: int
+    """If every step is taken once."""
+    values: int
+    """With the steps that may be taken again: never more than this leaves."""
+    rho: float
+    """What the planned values add to the rho of each column."""
+    columns: tuple[Column, ...]
+    """Every column that enters these values."""
+
+    def charge(self, values: int) -> Charge:
+        """What so many of the values put on the account of each column."""
+        return Charge(values, self.rho * values / max(1, self.planned))
+
+    @property
+    def accounts(self) -> tuple[Account, ...]:
+        return tuple(Account(self.peer, column.digest, column.name, self.counted) for column in self.columns)
+
+
+def budget_of(spec: JobSpec, plan: Plan, sender: PartyId, data: Sequence[DataUse]) -> tuple[BudgetLine, ...]:
+    """Every kind of message by which `sender` reveals something, with the numbers of its plan."""
+    revealing = [line for line in plan.reveals if line.sender == sender and line.grain != Grain.NOTHING.value]
+    again = CHECKPOINTS_AGAIN if spec.required_parties != frozenset(spec.parties) else 0
+    sums = {line.receiver: 0 for line in revealing}
+    for line in revealing:
+        sums[line.receiver] += _opened_sums(line)
+    return tuple(
+        BudgetLine(
+            message=line.message,
+            peer=line.receiver,
+            counted=kind_of(spec).counted,
+            planned=line.values,
+            values=line.values + math.ceil(line.values * again / max(1, spec.checkpoints)),
+            rho=plan.rho * _opened_sums(line) / max(1, sums[line.receiver]),
+            columns=_columns(MESSAGES[line.message].reveals.source, data),
+        )
+        for line in revealing
+    )
+
+
+def charges(lines: Iterable[BudgetLine]) -> dict[Account, Charge]:
+    """What the whole budget puts on each account."""
+    total: dict[Account, Charge] = {}
+    for line in lines:
+        for account in line.accounts:
+            total[account] = total.get(account, Charge()).plus(line.charge(line.values))
+    return total
+
+
+def check_lifetime(
+    me: PartyId, lines: Sequence[BudgetLine], used: Mapping[Account, Charge], maximum_rho: float
+) -> None:
+    """The cap of rho holds for all jobs on a file with a peer together. Raises PolicyRefused, naming the column."""
+    datasets = {column.digest: column.dataset for line in lines for column in line.columns}
+    for account, charge in charges(lines).items():
+        before = used.get(account, Charge()).rho
+        if charge.rho > 0 and before + charge.rho > maximum_rho + ROUNDING:
+            column, left = f"{account.column!r} of {datasets[account.digest]!r}", max(0.0, maximum_rho - before)
+            raise PolicyRefused(
+                f"{me} refuses by acceptance.maximum_rho: on the column {column} {account.peer} has used rho "
+                f"{before:.3g} of {maximum_rho:g} over all jobs, open ones included; this job asks for "
+                f"{charge.rho:.3g}, and {left:.3g} is left",
+                fix=f"acceptance.maximum_rho in {me}'s party.toml counts over the life of a file: take fewer epochs, "
+                "larger batches or other columns, or raise it.",
+            )
+
+
+def _opened_sums(line: RevealLine) -> int:
+    """Of the values that rho is about: each a sum over a batch."""
+    return line.values if line.grain == Grain.SUM.value else 0
+
+
+def _columns(source: Source, data: Sequence[DataUse]) -> tuple[Column, ...]:
+    match source:
+        case Source.NO_COLUMN:
+            return ()
+        case Source.LABEL:
+            return tuple(Column(use.digest, use.label, use.dataset) for use in data if use.label)
+        case Source.EVERY_COLUMN:
+            return tuple(
+                Column(use.digest, name, use.dataset) for use in data for name in (*use.columns, use.label) if name
+            )

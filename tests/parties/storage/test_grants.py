@@ -1,0 +1,103 @@
+"""Grants survive the process; a use is counted in the commit that approves its job, and a revoked one approves none."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from proposed_jobs import NOW, request
+
+from parties.storage import grants
+from parties.storage.database import Store
+from parties.trust.errors import GrantInvalid, UnknownGrant
+from parties.trust.grants import Grant, Uses, grant_for
+
+KEY = Ed25519PrivateKey.generate()
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    opened = Store(tmp_path)
+    yield opened
+    opened.close()
+
+
+def granted(store: Store, uses: Uses = 1, **changes: int) -> Grant:
+    grant = msgspec.structs.replace(grant_for(request(), "calls", uses=uses), **changes)
+    with store.writing() as connection:
+        grants.add(connection, grant.sign(KEY))
+    return grant
+
+
+def use(store: Store, *used: Grant, now: int = NOW) -> None:
+    with store.writing() as connection:
+        grants.count_uses(connection, used, now)
+
+
+def test_a_grant_is_read_as_it_was_signed_also_by_the_next_server(store: Store, tmp_path: Path) -> None:
+    grant = granted(store)
+    again = Store(tmp_path)
+    with again.reading() as connection:
+        (stored,) = grants.all_grants(connection)
+    again.close()
+    assert (stored.grant, stored.used, stored.revoked) == (grant, 0, None)
+    assert stored.signed.verified(KEY.public_key()) == grant
+
+
+def test_the_newest_grant_is_listed_first_and_the_oldest_is_used_first(store: Store) -> None:
+    old, new = granted(store), granted(store, created=NOW + 1)
+    with store.reading() as connection:
+        assert [stored.grant for stored in grants.all_grants(connection)] == [new, old]
+        assert grants.usable(connection) == [(old, 0), (new, 0)]
+
+
+def test_the_same_grant_twice_stays_one_and_keeps_its_uses(store: Store) -> None:
+    use(store, granted(store))
+    granted(store)
+    with store.reading() as connection:
+        assert [stored.used for stored in grants.all_grants(connection)] == [1]
+
+
+def test_a_grant_for_one_job_is_used_up_by_it(store: Store) -> None:
+    grant = granted(store)
+    use(store, grant)
+    with pytest.raises(GrantInvalid, match="used up"):
+        use(store, grant)
+
+
+def test_a_standing_grant_is_used_again_and_again_until_it_expires(store: Store) -> None:
+    grant = granted(store, "standing")
+    for _ in range(3):
+        use(store, grant, now=grant.expires - 1)
+    with pytest.raises(GrantInvalid, match="expired"):
+        use(store, grant, now=grant.expires)
+    with store.reading() as connection:
+        assert grants.usable(connection) == [(grant, 3)]
+
+
+def test_where_one_of_two_grants_fails_neither_is_used(store: Store) -> None:
+    good, spent = granted(store), granted(store, created=NOW + 1)
+    use(store, spent)
+    with pytest.raises(GrantInvalid):
+        use(store, good, spent)
+    with store.reading() as connection:
+        assert grants.usable(connection) == [(good, 0), (spent, 1)]
+
+
+def test_a_revoked_grant_is_shown_and_not_used(store: Store) -> None:
+    grant = granted(store, "standing")
+    for time in (NOW, NOW + 5):
+        with store.writing() as connection:
+            stored = grants.revoke(connection, grant.id, time)
+        assert stored.revoked == NOW
+    with pytest.raises(GrantInvalid, match="revoked"):
+        use(store, grant)
+    with store.reading() as connection:
+        assert grants.usable(connection) == []
+        assert len(grants.all_grants(connection)) == 1
+
+
+def test_an_unknown_grant_cannot_be_revoked(store: Store) -> None:
+    with pytest.raises(UnknownGrant, match="'nothing'"), store.writing() as connection:
+        grants.revoke(connection, "nothing", NOW)

@@ -1,0 +1,166 @@
+"""What leaves is spent first, never beyond the job's budget; over all jobs the accounts grow, and a cap holds."""
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from proposed_jobs import BANK, DIGEST, TELCO, request, specification
+
+from parties.errors import PolicyRefused
+from parties.storage import lifetime
+from parties.storage.database import Job, Store, now
+from parties.storage.lifetime import LedgerLine
+from parties.trust.errors import BudgetSpent
+from parties.trust.request import Request
+
+CAP = 0.06
+SUMS = "OpenedGradient"
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    opened = Store(tmp_path)
+    yield opened
+    opened.close()
+
+
+def approve(store: Store, job: str, asked: Request | None = None, cap: float = CAP) -> None:
+    asked = asked or request()
+    stored = Job(
+        id=job,
+        name="scores",
+        state="running",
+        role="feature",
+        party=TELCO,
+        peers=[BANK],
+        spec_digest="00",
+        created_at=now(),
+    )
+    store.add(stored, asked.spec.encoded())
+    with store.writing() as connection:
+        lifetime.open_budget(connection, job, TELCO, asked.budget, cap)
+
+
+def spend(store: Store, job: str, values: int, kind: str = SUMS, peer: str = BANK) -> None:
+    with store.writing() as connection:
+        lifetime.spend(connection, job, peer, kind, values)
+
+
+def accounts(store: Store) -> dict[str, LedgerLine]:
+    with store.reading() as connection:
+        return {line.column: line for line in lifetime.accounts(connection)}
+
+
+def test_every_step_is_spent_and_not_one_value_more_than_agreed(store: Store) -> None:
+    asked = request()
+    approve(store, "job")
+    for _ in range(asked.plan.steps):
+        spend(store, "job", asked.plan.opened_per_step)
+    with pytest.raises(BudgetSpent) as refused:
+        spend(store, "job", 1)
+    assert str(refused.value) == (
+        "OpenedGradient may reveal 160 values to bank in this job; 160 have left, and 1 more would have"
+    )
+    assert accounts(store)["a"].values == 160
+
+
+def test_what_a_job_has_no_budget_for_does_not_leave(store: Store) -> None:
+    approve(store, "job")
+    for job, kind, peer in (("job", "Embedding", BANK), ("job", SUMS, "shop"), ("another", SUMS, BANK)):
+        with pytest.raises(BudgetSpent, match="may reveal nothing to"):
+            spend(store, job, 1, kind, peer)
+
+
+def test_the_accounts_show_what_has_left_and_what_open_jobs_may_still_reveal(store: Store) -> None:
+    approve(store, "job")
+    spend(store, "job", 40)
+    line = accounts(store)["b"]
+    assert (line.peer, line.dataset, line.digest, line.counted) == (BANK, "calls", DIGEST, "values")
+    assert (line.values, line.open_values) == (40, 520)
+    assert [line.rho, line.open_rho] == pytest.approx([0.025 / 4, 0.025 * 3 / 4])
+
+
+def test_a_job_that_ended_early_has_used_only_what_has_left(store: Store) -> None:
+    approve(store, "job")
+    spend(store, "job", 40)
+    store.update("job", state="failed")
+    line = accounts(store)["a"]
+    assert (line.values, line.open_values, line.open_rho) == (40, 0, 0)
+    approve(store, "never begun")
+    store.update("never begun", state="cancelled")
+    assert accounts(store)["a"] == line
+
+
+def test_a_job_that_would_pass_the_cap_is_refused_with_what_is_left_of_the_column(store: Store) -> None:
+    approve(store, "first")
+    spend(store, "first", 160)
+    store.update("first", state="done")
+    approve(store, "second")  # open: what it may still reveal counts as well
+    with pytest.raises(PolicyRefused) as refused:
+        approve(store, "third")
+    assert "on the column 'a' of 'calls' bank has used rho 0.05 of 0.06" in str(refused.value)
+    assert "this job asks for 0.025, and 0.01 is left" in str(refused.value)
+    assert accounts(store)["a"].values == 160
+
+
+def test_ten_jobs_on_the_same_rows_stop_where_one_job_of_their_size_would(store: Store) -> None:
+    approved = 0
+    for number in range(10):
+        try:
+            approve(store, str(number), request(specification(epochs=4)), cap=0.05)
+        except PolicyRefused:
+            break
+        spend(store, str(number), 64)
+        store.update(str(number), state="done")
+        approved += 1
+    assert approved == 5
+    assert accounts(store)["a"].rho == pytest.approx(0.05)
+
+
+def test_another_column_and_another_version_of_the_file_have_accounts_of_their_own(store: Store) -> None:
+    for number, asked in enumerate((request(), request(specification(columns=["c"])), request(digest="cd" * 32))):
+        approve(store, str(number), asked, cap=0.03)
+    with store.reading() as connection:
+        lines = lifetime.accounts(connection)
+    assert {(line.column, line.digest[:2]) for line in lines} == {
+        ("a", "ab"),
+        ("b", "ab"),
+        ("c", "ab"),
+        ("a", "cd"),
+        ("b", "cd"),
+    }
+
+
+def test_accounts_never_go_back_also_in_the_next_server(store: Store, tmp_path: Path) -> None:
+    approve(store, "job")
+    seen = []
+    for _ in range(4):
+        spend(store, "job", 40)
+        again = Store(tmp_path)
+        seen.append(accounts(again)["a"].values)
+        again.close()
+    assert seen == [40, 80, 120, 160]
+
+
+def test_what_is_spent_at_once_is_counted_once_each(store: Store) -> None:
+    approve(store, "job")
+    threads = [threading.Thread(target=spend, args=(store, "job", 4)) for _ in range(40)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert accounts(store)["a"].values == 160
+
+
+def test_a_transaction_that_fails_spends_nothing(store: Store) -> None:
+    approve(store, "job")
+
+    def spend_twice() -> None:
+        with store.writing() as connection:
+            lifetime.spend(connection, "job", BANK, SUMS, 4)
+            lifetime.spend(connection, "job", BANK, SUMS, 1000)
+
+    with pytest.raises(BudgetSpent):
+        spend_twice()
+    assert accounts(store)["a"].values == 0
