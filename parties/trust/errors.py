@@ -1,4 +1,6 @@
-"""What can go wrong with grants and budgets, each with its stable code (errors.md)."""
+"""What can go wrong where organisations prove something to each other: grants, budgets, audit logs (errors.md)."""
+
+from typing import ClassVar
 
 from vfl.errors import JobError
 
@@ -25,3 +27,53 @@ class BudgetSpent(JobError):
     code = "reveal_budget_spent"
     safe = "The message did not leave. What had left before is counted for the life of the data set."
     fix = "The peer asks for more than the job allows, or steps were taken again too often: look at the job's events."
+
+
+class MalformedNote(JobError):
+    """A signed note, a checkpoint, a key or a proof is not written as its format says, byte for byte."""
+
+    code = "malformed_note"
+    safe = "Nothing of it was believed."
+    status: ClassVar[int] = 400
+    """What a witness answers."""
+
+
+class NoteNotSigned(JobError):
+    """The key that should have signed a note did not sign it, or signed another text."""
+
+    code = "note_not_signed"
+    safe = "Nothing of it was believed."
+    status: ClassVar[int] = 403
+
+
+class UnknownLog(JobError):
+    """A witness is asked about the log of a party that it does not know."""
+
+    code = "unknown_log"
+    safe = "Nothing was signed."
+    status: ClassVar[int] = 404
+
+
+class StaleHead(JobError):
+    """The proof begins at another size than the one this witness signed last; `size` is that one."""
+
+    code = "stale_head"
+    safe = "Nothing was signed."
+    fix = "Ask again with a proof from that size."
+    status: ClassVar[int] = 409
+
+    def __init__(self, message: str, size: int) -> None:
+        super().__init__(message)
+        self.size = size
+
+
+class RewrittenLog(JobError):
+    """A log does not begin with the leaves that it had when this witness signed it last: its past was changed."""
+
+    code = "rewritten_log"
+    safe = "The head that was signed before is kept, and proves the change."
+    fix = "Ask the log's owner for an explanation before any further job; keep both heads."
+
+    def __init__(self, message: str, *, of_same_size: bool) -> None:
+        super().__init__(message)
+        self.status = 409 if of_same_size else 422
