@@ -46,6 +46,14 @@ class NoteNotSigned(JobError):
     status: ClassVar[int] = 403
 
 
+class MalformedLeaf(JobError):
+    """A leaf of the audit log is not written as its format says: a bug here, or another program wrote it."""
+
+    code = "malformed_leaf"
+    safe = "Nothing was appended to the log."
+    fix = "See the log under logs/ in the party's folder and report it."
+
+
 class UnknownLog(JobError):
     """A witness is asked about the log of a party that it does not know."""
 
