@@ -1,6 +1,6 @@
 """The rules of a job without a server: each row of the table, each word outside it, and what the page on jobs says.
 
-A test makes the standing of a job by hand, lets a coordinator or a participant hear a word, and reads the actions.
+docs/protocols/job.md also says how jobs end; tests/parties/jobs/test_endings_tables.py is about that.
 """
 
 import itertools
@@ -8,11 +8,11 @@ import re
 from pathlib import Path
 
 import pytest
+from one_side import AGREEMENT, ATTEMPT, COORDINATOR_SHARE, FAILURE, OWN_SHARE, STATES, Heard, peer, word
 from played_peers import spec as rounds_spec
 
 from parties.errors import Failure
 from parties.jobs.actions import (
-    Actions,
     Agree,
     BeginPeer,
     BeginRun,
@@ -31,132 +31,24 @@ from parties.jobs.actions import (
     Timer,
 )
 from parties.jobs.coordinator import Coordinator
-from parties.jobs.participant import FIRST_PAUSE_SECONDS, Participant
+from parties.jobs.participant import FIRST_PAUSE_SECONDS
 from parties.jobs.standing import Standing
-from parties.jobs.state_table import COORDINATOR, LEGAL, OTHER, Row, Speaker, State, state_of
+from parties.jobs.state_table import COORDINATOR, LEGAL, OTHER, Row, Speaker, State
 from parties.wire.control import (
     CONTROLS,
     NEGOTIATION,
     Abort,
     Acceptance,
-    Agreement,
-    Ask,
     Begin,
-    Control,
     Detach,
     Finish,
-    Join,
-    Proposal,
     Refusal,
-    commitment_to,
 )
-from parties.wire.peer_state import Peer, PeerState
+from parties.wire.peer_state import PeerState
 from parties.worker.frames import Left, Returned
 from vfl.errors import PeerAborted, PeerTimeout, RemoteProtocolError
-from vfl.kinds import read_spec_as
-from vfl.spec.job import JobSpec
-from vfl.spec.training import TrainingSpec
 
 PAGE = Path(__file__).parents[3] / "docs" / "protocols" / "job.md"
-TRAINING = read_spec_as(
-    TrainingSpec,
-    """
-job = {name = "test", task = "binary"}
-roster = {label = "bank", features = ["telco"]}
-train = {epochs = 1, batch_rows = 64}
-[data]
-bank = {dataset = "table", label = "y"}
-telco = {dataset = "other", columns = ["a"]}
-""",
-)
-COORDINATOR_SHARE, OWN_SHARE = b"h" * 32, b"o" * 32
-AGREEMENT = Agreement(OWN_SHARE, commitment_to(COORDINATOR_SHARE), b"")
-STATES = [state for state in State if state not in {State.GONE, State.DONE}]
-ATTEMPT = 5
-FAILURE = Failure("worker_vanished", "its worker died", side="ada")
-
-
-def the_spec(*, replaceable: bool) -> JobSpec:
-    return rounds_spec() if replaceable else TRAINING
-
-
-def other_of(spec: JobSpec) -> str:
-    """The other party whose state the table is about."""
-    return spec.peers_of(spec.coordinator)[0]
-
-
-def peer(name: str, state: State) -> Peer:
-    attempt = NEGOTIATION if state in {State.ASKED, State.AGREED} else ATTEMPT - 1
-    known = PeerState.LIVE if state is State.RETURNED else PeerState(state.value)
-    return Peer(name, known, attempt=attempt, begun=attempt, newest=attempt)
-
-
-def word(kind: str, spec: JobSpec) -> Control:
-    shares = dict.fromkeys(spec.parties, OWN_SHARE) | {spec.coordinator: COORDINATOR_SHARE}
-    words = (
-        Proposal(spec.encoded(), commitment_to(COORDINATOR_SHARE)),
-        Acceptance(OWN_SHARE),
-        Refusal("policy_refused", "no", ""),
-        Begin(shares),
-        Finish(),
-        Abort("cancelled", "never mind"),
-        Ask(),
-        Detach("peer_timeout", "it was away"),
-        Join(OWN_SHARE),
-    )
-    assert {type(one).__name__ for one in words} == set(CONTROLS)
-    return next(one for one in words if one.kind == kind)
-
-
-class Heard:
-    """One side of a job in which the other party is in some state, and hears a word."""
-
-    def __init__(self, speaker: Speaker, state: State, *, replaceable: bool) -> None:
-        spec = the_spec(replaceable=replaceable)
-        self.spec, self.speaker, self.other = spec, speaker, other_of(spec)
-        self.side: Coordinator | Participant
-        if speaker is OTHER:
-            self.side = Coordinator(spec, spec.coordinator, AGREEMENT)
-            peers = {name: peer(name, State.ASKED) for name in spec.peers_of(spec.coordinator)}
-            self.standing = Standing(peers | {self.other: peer(self.other, state)})
-            if state is State.RETURNED:
-                self.standing = self.standing.having(self.other, finished=True)
-            self.sender = self.other
-        else:
-            self.side = Participant(spec, self.other, AGREEMENT)
-            self.sender = spec.coordinator
-            self.standing = Standing({self.sender: peer(self.sender, state)}, returned=state is State.RETURNED)
-
-    def hear(self, kind: str) -> Actions:
-        aggregator = self.standing.peers[self.sender]
-        attempt = aggregator.next_run if kind == "Begin" else ATTEMPT
-        return self.side.hear(self.standing, self.sender, word(kind, self.spec), attempt)
-
-    def state_after(self, actions: Actions) -> State:
-        standing, done = self._after(self.standing, actions)
-        if not done and self.side.conclude(standing):
-            return State.DONE
-        seen = standing.peers[self.sender]
-        return state_of(seen, returned=seen.finished if self.speaker is OTHER else standing.returned)
-
-    def _after(self, standing: Standing, actions: Actions) -> tuple[Standing, bool]:
-        """As the supervisor would leave it."""
-        done = False
-        for action in actions:
-            match action:
-                case Agree(name):
-                    standing = standing.having(name, state=PeerState.AGREED)
-                case EndAttempt(name, state):
-                    standing = standing.having(name, state=state)
-                case MarkFinished(name):
-                    standing = standing.having(name, finished=True)
-                case BeginPeer(name):
-                    standing = standing.having(name, state=PeerState.LIVE, finished=False)
-                case BeginRun() if self.speaker is COORDINATOR:  # at once; a coordinator prepares its worker first
-                    standing, done = self._after(standing, self.side.begin(standing))
-                case Done():
-                    done = True
-        return standing, done
 
 
 def rows_of(speaker: Speaker, kind: str, state: State, *, replaceable: bool) -> list[Row]:
@@ -212,27 +104,6 @@ def test_the_page_shows_the_table() -> None:
         line for line in PAGE.read_text("utf-8").splitlines() if re.match(r"\| (coordinator|other party) \|", line)
     ]
     assert shown == wanted
-
-
-@pytest.mark.parametrize(
-    ("hears", "label", "states"),
-    [
-        (COORDINATOR, "proposed, asked or agreed", (State.ASKED, State.AGREED)),
-        (COORDINATOR, "running, role at work", (State.LIVE,)),
-        (COORDINATOR, "running, has said Finish", (State.RETURNED,)),
-        (OTHER, "proposed", (State.ASKED, State.AGREED)),
-        (OTHER, "running", (State.LIVE,)),
-    ],
-)
-def test_the_page_says_of_last_words_what_the_table_says(hears: Speaker, label: str, states: tuple[State, ...]) -> None:
-    """`hears` is who speaks; the page's two tables of endings are about jobs that need all their parties."""
-    (line,) = (line for line in PAGE.read_text("utf-8").splitlines() if line.startswith(f"| {label} |"))
-    finish, abort = line.split("|")[2:4]
-    for state in states:
-        assert bool(rows_of(hears, "Finish", state, replaceable=False)) is ("refused" not in finish)
-        (row,) = rows_of(hears, "Abort", state, replaceable=False)
-        assert row.then is State.GONE
-        assert "failed or cancelled" in abort
 
 
 # What is done, in its order
