@@ -11,6 +11,8 @@ import msgspec
 import pytest
 
 from parties.settings import write_private
+from parties.storage.database import Job, Store
+from parties.storage.pruning import MOST_PROPOSALS
 from parties.wire.control import Abort, Proposal, commitment_to, encode_control, job_id
 from parties.wire.envelopes import ENVELOPES_LIMIT, PART_LIMIT, POST_LIMIT, WIRE_VERSION, Envelope, Outgoing
 from vfl.kinds import read_spec_as
@@ -275,3 +277,31 @@ def test_of_a_job_that_has_ended_here_the_coordinators_first_ending_is_taken_ove
     assert [event["kind"] for event in events if event["kind"] in {"failed", "cancelled"}] == ["failed", "cancelled"]
     log = [line for line in (feature.folder / "server.log").read_text().splitlines() if label.job in line]
     assert len([line for line in log if "says another ending than before" in line]) == 1
+
+
+def test_a_peers_new_proposals_push_out_its_oldest_that_came_to_nothing(
+    tmp_path: Path, new_party: Callable[..., Any], job_spec: Callable[..., str]
+) -> None:
+    """The database holds as many as a peer may have; the peer then proposes some more over its line."""
+    server = new_party(tmp_path / "feature", "feature-party", {"label-party": "http://127.0.0.1:9"}, {})
+    store, spec = Store(server.folder), resolve(read_spec_as(TrainingSpec, job_spec()))
+    of_peer = {"role": "feature", "party": "feature-party", "peers": ["label-party"], "spec_digest": ""}
+    old = [f"old-{number:03}" for number in range(MOST_PROPOSALS)]
+    for number, job in enumerate(old):
+        created = f"2026-01-01T00:{number // 60:02}:{number % 60:02}+00:00"
+        ended = of_peer | {"id": job, "name": "n", "state": "failed", "created_at": created}
+        store.add(msgspec.convert(ended, Job), spec.encoded())
+    store.close()
+    server.start()
+    try:
+        proposed = [Label(server.peer, job_spec()) for _ in range(3)]
+        for label in proposed:
+            assert label.post(label.proposal()).status_code == 202
+            server.over(label.job)  # the party has no such data set
+        answers = {job: server.call("GET", f"/v1/jobs/{job}").status_code for job in old}
+        assert [job for job, status in answers.items() if status == 404] == old[
+            :2
+        ]  # room is made before the next is stored
+        assert all(server.job(label.job)["state"] == "failed" for label in proposed)
+    finally:
+        server.close()

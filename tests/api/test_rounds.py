@@ -223,6 +223,12 @@ def test_an_unknown_model_is_named_before_anything_is_sent(parties: Parties) -> 
     assert (answer.status_code, answer.json()["code"]) == (422, "unknown_model")
 
 
+def test_a_number_of_rounds_beyond_every_limit_is_refused_when_it_is_submitted(parties: Parties) -> None:
+    answer = parties[AGGREGATOR].call("POST", "/v1/jobs", json={"spec": spec(1_000_000_000)})
+    assert (answer.status_code, answer.json()["code"]) == (422, "invalid_spec")
+    assert "rounds.rounds is 1000000000; 100000 is the most" in answer.json()["detail"]
+
+
 def test_a_straggler_is_not_waited_for_past_the_deadline(parties: Parties, going: str) -> None:
     aggregator, client = parties[AGGREGATOR], parties["client-a"]
     worker = client.job(going)["worker_pid"]

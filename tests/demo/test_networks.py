@@ -23,7 +23,7 @@ LABEL_BEARING = "label-bearing errors for every row and step"
 
 @pytest.fixture(scope="module")
 def encrypted(demo: Demo, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    return demo(tmp_path_factory.mktemp("network") / "encrypted", *NETWORK)
+    return demo(tmp_path_factory.mktemp("network") / "encrypted", *NETWORK, "--epochs", "6")
 
 
 @pytest.fixture(scope="module")
