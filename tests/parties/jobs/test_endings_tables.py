@@ -108,7 +108,6 @@ class Over:
             "party": me,
             "peers": [self.peer.name],
             "spec_digest": digest,
-            "created_at": now(),
         }
         store.add(Job(id=self.job, name="n", state="running", created_at=now(), **made), TRAINING.encoded())
         failure = {"failed": FAILURE, "cancelled": CANCELLED}.get(state)
