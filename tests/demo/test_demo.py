@@ -22,7 +22,7 @@ Demo = Callable[..., Any]
 
 WAIT_SECONDS = 90
 LOOK_SECONDS = 0.05
-CLEAR = ("--dataset", "breast-cancer", "--scheme", "none", "--seed", "7")
+CLEAR = ("--dataset", "breast-cancer", "--scheme", "none", "--seed", "7", "--epochs", "4")
 
 
 @pytest.fixture(scope="module")
