@@ -24,7 +24,7 @@ _BUDGETS = sql.Table(
     sql.Column("peer", sql.String, primary_key=True),
     sql.Column("message", sql.String, primary_key=True),
     sql.Column("line", sql.LargeBinary, nullable=False),
-    sql.Column("spent", sql.Integer, nullable=False),
+    sql.Column("spent", sql.Integer, nullable=False),  # messages
 )
 _JOBS = sql.table("jobs", sql.column("id"), sql.column("state"))
 
@@ -59,19 +59,24 @@ def open_budget(
         connection.execute(_BUDGETS.insert(), rows)
 
 
-def spend(connection: sql.Connection, job: str, peer: PartyId, kind: str, values: int) -> None:
-    """So many values, or messages, leave for a peer. Raises BudgetSpent: then nothing may leave."""
+def spend(connection: sql.Connection, job: str, peer: PartyId, kind: str, body_bytes: int) -> None:
+    """A message that reveals something leaves for a peer. Raises BudgetSpent: then it may not."""
     at = (_BUDGETS.c.job == job) & (_BUDGETS.c.peer == peer) & (_BUDGETS.c.message == kind)
     row = connection.execute(sql.select(_BUDGETS.c.line, _BUDGETS.c.spent).where(at)).first()
     if row is None:
         raise BudgetSpent(f"the job may reveal nothing to {peer} in a message {kind}")
     line = msgspec.msgpack.decode(row.line, type=BudgetLine)
-    if row.spent + values > line.values:
+    if row.spent >= line.messages:
         raise BudgetSpent(
-            f"{kind} may reveal {line.values} {line.counted} to {peer} in this job; {row.spent} have left, and "
-            f"{values} more would have"
+            f"{kind} may reveal {line.values} {line.counted} to {peer} in this job, in {line.messages} messages; all "
+            "have left, and one more would have"
         )
-    connection.execute(_BUDGETS.update().where(at).values(spent=row.spent + values))
+    if body_bytes > line.largest_bytes:
+        raise BudgetSpent(
+            f"a message {kind} to {peer} has {body_bytes} bytes; {line.largest_bytes} are the most that it can have "
+            "with the values that it may reveal"
+        )
+    connection.execute(_BUDGETS.update().where(at).values(spent=row.spent + 1))
 
 
 def used(connection: sql.Connection) -> dict[Account, Charge]:
@@ -88,12 +93,12 @@ def accounts(connection: sql.Connection) -> list[LedgerLine]:
     """Every account on which something stands, by peer, data set and column."""
     spent, still_open = defaultdict[Account, Charge](Charge), defaultdict[Account, Charge](Charge)
     datasets: dict[str, str] = {}
-    for line, values, is_open in _budgets(connection):
+    for line, messages, is_open in _budgets(connection):
         datasets |= {column.digest: column.dataset for column in line.columns}
         for account in line.accounts:
-            spent[account] = spent[account].plus(line.charge(values))
+            spent[account] = spent[account].plus(line.charge(messages))
             if is_open:
-                still_open[account] = still_open[account].plus(line.charge(line.values - values))
+                still_open[account] = still_open[account].plus(line.rest(messages))
     lines = [
         LedgerLine(
             peer=account.peer,
@@ -113,7 +118,7 @@ def accounts(connection: sql.Connection) -> list[LedgerLine]:
 
 
 def _budgets(connection: sql.Connection) -> Iterator[tuple[BudgetLine, int, bool]]:
-    """Every budget, how much of it is spent, and whether its job is open; in the order in which they were stored."""
+    """Every budget, how many of its messages have left, and whether its job is open; the oldest first."""
     is_open = _JOBS.c.state.in_(RUNNING)
     query = sql.select(_BUDGETS.c.line, _BUDGETS.c.spent, is_open.label("is_open"))
     query = query.select_from(_BUDGETS.outerjoin(_JOBS, _JOBS.c.id == _BUDGETS.c.job)).order_by(

@@ -2,6 +2,9 @@
 
 The numbers are those of `Plan.reveals`, which every party computes from the agreed specification and its rows. Where a
 job may take steps again, a part that came back sends again what it had sent: the budget has room for a few of those.
+
+A budget is spent message by message: how many of a kind leave and how large each may be bounds what they reveal, and no
+message has to be read for that.
 """
 
 import math
@@ -11,6 +14,7 @@ from typing import NamedTuple
 import msgspec
 
 from parties.errors import PolicyRefused
+from vfl.kind import FRAMING
 from vfl.kinds import kind_of
 from vfl.messages import MESSAGES, Grain, Source
 from vfl.planning.plan import Plan, RevealLine
@@ -19,6 +23,8 @@ from vfl.spec.sections import PartyId
 
 CHECKPOINTS_AGAIN = 5
 """Epochs or rounds that a job may take again, where it can go on without a party that comes back later."""
+NAMES_BYTES = 1 << 10
+"""Of a message, beside the values that it holds."""
 ROUNDING = 1e-9
 """Of rho, which is added up from the parts that its messages spend."""
 
@@ -70,19 +76,32 @@ class BudgetLine(msgspec.Struct, frozen=True):
     message: str
     peer: PartyId
     counted: str
-    """What the two numbers below count: values, or messages."""
+    """What `values` counts: values, or messages."""
     planned: int
-    """If every step is taken once."""
-    values: int
+    """Values, if every step is taken once."""
+    planned_messages: int
+    messages: int
     """With the steps that may be taken again: never more than this leaves."""
+    largest_bytes: int
+    """Of one message."""
     rho: float
     """What the planned values add to the rho of each column."""
     columns: tuple[Column, ...]
     """Every column that enters these values."""
 
-    def charge(self, values: int) -> Charge:
-        """What so many of the values put on the account of each column."""
-        return Charge(values, self.rho * values / max(1, self.planned))
+    @property
+    def values(self) -> int:
+        """With the steps that may be taken again."""
+        return self.charge(self.messages).values
+
+    def charge(self, messages: int) -> Charge:
+        """What so many of the messages put on the account of each column."""
+        return Charge(-(-self.planned * messages // self.planned_messages), self.rho * messages / self.planned_messages)
+
+    def rest(self, messages: int) -> Charge:
+        """What the others may still put there, when so many have left."""
+        left, whole = self.charge(messages), self.charge(self.messages)
+        return Charge(whole.values - left.values, whole.rho - left.rho)
 
     @property
     def accounts(self) -> tuple[Account, ...]:
@@ -93,6 +112,7 @@ def budget_of(spec: JobSpec, plan: Plan, sender: PartyId, data: Sequence[DataUse
     """Every kind of message by which `sender` reveals something, with the numbers of its plan."""
     revealing = [line for line in plan.reveals if line.sender == sender and line.grain != Grain.NOTHING.value]
     again = CHECKPOINTS_AGAIN if spec.required_parties != frozenset(spec.parties) else 0
+    largest = kind_of(spec).largest_messages(spec, plan.rows)
     sums = {line.receiver: 0 for line in revealing}
     for line in revealing:
         sums[line.receiver] += _opened_sums(line)
@@ -102,7 +122,9 @@ def budget_of(spec: JobSpec, plan: Plan, sender: PartyId, data: Sequence[DataUse
             peer=line.receiver,
             counted=kind_of(spec).counted,
             planned=line.values,
-            values=line.values + math.ceil(line.values * again / max(1, spec.checkpoints)),
+            planned_messages=line.messages,
+            messages=line.messages + math.ceil(line.messages * again / max(1, spec.checkpoints)),
+            largest_bytes=NAMES_BYTES + largest.get(line.message, FRAMING),
             rho=plan.rho * _opened_sums(line) / max(1, sums[line.receiver]),
             columns=_columns(MESSAGES[line.message].reveals.source, data),
         )
@@ -115,7 +137,7 @@ def charges(lines: Iterable[BudgetLine]) -> dict[Account, Charge]:
     total: dict[Account, Charge] = {}
     for line in lines:
         for account in line.accounts:
-            total[account] = total.get(account, Charge()).plus(line.charge(line.values))
+            total[account] = total.get(account, Charge()).plus(line.charge(line.messages))
     return total
 
 

@@ -38,7 +38,7 @@ class Request:
     @property
     def rho(self) -> float:
         """What the job adds to the rho of a column of this party, at most."""
-        return max((line.charge(line.values).rho for line in self.budget if line.columns), default=0.0)
+        return max((line.charge(line.messages).rho for line in self.budget if line.columns), default=0.0)
 
 
 def data_used(

@@ -6,8 +6,10 @@ from collections.abc import Sequence
 import numpy as np
 from sklearn.datasets import load_digits
 
+from parties.trust.budget import NAMES_BYTES
 from vfl.flow import Flow, Together, run_together
 from vfl.kinds import kind_of, read_spec_as
+from vfl.messages import MESSAGES, Grain
 from vfl.protocols.rounds import aggregator, client
 from vfl.reports import Outcome
 from vfl.setup import Setup, Table
@@ -121,5 +123,15 @@ def run(job: RoundsSpec, saved: bytes = b"", rows_each: int = 60) -> Together[Ou
 def check_sizes(job: JobSpec, together: Together[Outcome], rows: int) -> None:
     """No message is larger than what a server lets in of its kind."""
     most = kind_of(job).message_limits(job, rows)
+    largest = kind_of(job).largest_messages(job, rows)
     for sent in together.transcript:
         assert sent.payload_bytes <= most[sent.kind], sent.kind
+        if sent.kind in largest and MESSAGES[sent.kind].reveals.grain is not Grain.NOTHING:  # a budget has no margin
+            assert sent.payload_bytes <= NAMES_BYTES + largest[sent.kind], sent.kind
+    if job.required_parties == set(job.parties):  # no step is taken again
+        for line in kind_of(job).plan(job, job.coordinator, rows).reveals:
+            ends = (line.message, line.sender, line.receiver)
+            sizes = [
+                sent.payload_bytes for sent in together.transcript if (sent.kind, sent.sender, sent.receiver) == ends
+            ]
+            assert not line.values or len(sizes) == line.messages, ends

@@ -19,11 +19,14 @@ class RevealLine(msgspec.Struct, frozen=True):
     learns: str
     grain: str
     values: int
+    messages: int
+    """In how many messages these values travel, if every step is taken once."""
     protection: str
 
     @classmethod
-    def of(cls, route: Route, players: Mapping[Any, PartyId], values: int) -> "RevealLine":
-        """What one route of a job reveals between the two parties that play its roles."""
+    def of(cls, route: Route, players: Mapping[Any, PartyId], values: int, messages: int | None = None) -> "RevealLine":
+        """What one route of a job reveals between the two parties that play its roles; each message one value where
+        their number is not given."""
         reveals = route.message.reveals
         return cls(
             message=route.message.kind(),
@@ -32,6 +35,7 @@ class RevealLine(msgspec.Struct, frozen=True):
             learns=reveals.learns,
             grain=reveals.grain.value,
             values=values,
+            messages=values if messages is None else messages,
             protection=reveals.protection,
         )
 

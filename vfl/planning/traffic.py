@@ -54,7 +54,7 @@ def expected_bytes(spec: TrainingSpec, rows: int, opened: int, cut_width: int) -
 def largest_messages(spec: TrainingSpec, rows: int, opened: int, cut_width: int) -> dict[str, int]:
     """Payload bytes of one message at most, by kind; of a kind that is not named a few words."""
     test = held_out_rows(rows, spec.split.test)
-    batch = min(rows, spec.train.batch_rows)
+    batch = max(batch_sizes(rows - test, spec.train.batch_rows))
     if not spec.encrypted:
         width = max(map(spec.embedding_width, spec.roster.features))
         return {

@@ -11,7 +11,7 @@ from crypto.ckks_parameters import PRESETS, ROOMY_VALUES_PER_KEY, SLOTS, CkksPre
 from vfl.errors import ImpossibleJob
 from vfl.messages import Grain
 from vfl.planning.plan import RevealLine, TrainingPlan
-from vfl.planning.traffic import expected_bytes
+from vfl.planning.traffic import evaluation_rows, expected_bytes
 from vfl.planning.traffic import largest_messages as largest_of
 from vfl.routes import routes_of_training
 from vfl.schedule import batch_sizes, held_out_rows
@@ -101,7 +101,7 @@ def plan(spec: TrainingSpec, rows: int) -> TrainingPlan:
         weight_noise=_weight_noise(spec, sizes) if spec.encrypted else 0.0,
         guards_deviating_label_party=guarded,
         payload_bytes=expected_bytes(spec, rows, opened, cut_width(spec, spec.roster.features[0])),
-        reveals=_reveals(spec, rows, steps, training_rows * spec.train.epochs, test_rows, opened),
+        reveals=_reveals(spec, rows, sizes * spec.train.epochs, test_rows, opened),
     )
 
 
@@ -142,10 +142,13 @@ def _weight_noise(spec: TrainingSpec, sizes: list[int]) -> float:
     return math.sqrt(variance)
 
 
-def _reveals(
-    spec: TrainingSpec, rows: int, steps: int, row_visits: int, test_rows: int, opened: int
-) -> tuple[RevealLine, ...]:
-    lines = []
+def _reveals(spec: TrainingSpec, rows: int, batches: list[int], test_rows: int, opened: int) -> tuple[RevealLine, ...]:
+    """`batches` are the rows of each step of the whole job."""
+    steps, row_visits, lines = len(batches), sum(batches), []
+    messages = dict.fromkeys(("RowsDigest", "HeldOut", "EvaluationRows"), 1)
+    messages |= dict.fromkeys(("Embedding", "CutGradient", "OpenedGradient"), steps)
+    messages["EncryptedError"] = sum(math.ceil(size / SLOTS) for size in batches)
+    messages["OpenedScores"] = math.ceil(test_rows / evaluation_rows(spec)) if spec.encrypted else 0
     for route in routes_of_training(spec):
         reveals = route.message.reveals
         for feature in spec.roster.features:
@@ -161,8 +164,9 @@ def _reveals(
                 "OpenedScores": test_rows * spec.outputs,
             }
             players = {spec.role_of(feature): feature, spec.role_of(spec.roster.label): spec.roster.label}
-            values = 0 if reveals.grain is Grain.NOTHING else counted[route.message.kind()]
-            lines.append(RevealLine.of(route, players, values))
+            kind = route.message.kind()
+            told = (0, 0) if reveals.grain is Grain.NOTHING else (counted[kind], messages[kind])
+            lines.append(RevealLine.of(route, players, *told))
     return tuple(lines)
 
 

@@ -42,9 +42,10 @@ def approve(store: Store, job: str, asked: Request | None = None, cap: float = C
         lifetime.open_budget(connection, job, TELCO, asked.budget, cap)
 
 
-def spend(store: Store, job: str, values: int, kind: str = SUMS, peer: str = BANK) -> None:
-    with store.writing() as connection:
-        lifetime.spend(connection, job, peer, kind, values)
+def spend(store: Store, job: str, messages: int = 1, kind: str = SUMS, peer: str = BANK) -> None:
+    for _ in range(messages):
+        with store.writing() as connection:
+            lifetime.spend(connection, job, peer, kind, body_bytes=100)
 
 
 def accounts(store: Store) -> dict[str, LedgerLine]:
@@ -52,29 +53,35 @@ def accounts(store: Store) -> dict[str, LedgerLine]:
         return {line.column: line for line in lifetime.accounts(connection)}
 
 
-def test_every_step_is_spent_and_not_one_value_more_than_agreed(store: Store) -> None:
-    asked = request()
+def test_every_step_is_spent_and_not_one_message_more_than_agreed(store: Store) -> None:
     approve(store, "job")
-    for _ in range(asked.plan.steps):
-        spend(store, "job", asked.plan.opened_per_step)
+    spend(store, "job", request().plan.steps)
     with pytest.raises(BudgetSpent) as refused:
-        spend(store, "job", 1)
+        spend(store, "job")
     assert str(refused.value) == (
-        "OpenedGradient may reveal 160 values to bank in this job; 160 have left, and 1 more would have"
+        "OpenedGradient may reveal 160 values to bank in this job, in 40 messages; all have left, and one more would "
+        "have"
     )
     assert accounts(store)["a"].values == 160
+
+
+def test_a_message_cannot_hold_more_values_than_agreed(store: Store) -> None:
+    approve(store, "job")
+    with pytest.raises(BudgetSpent, match="has 5000 bytes; 1056 are the most"), store.writing() as connection:
+        lifetime.spend(connection, "job", BANK, SUMS, body_bytes=5000)
+    assert accounts(store)["a"].values == 0
 
 
 def test_what_a_job_has_no_budget_for_does_not_leave(store: Store) -> None:
     approve(store, "job")
     for job, kind, peer in (("job", "Embedding", BANK), ("job", SUMS, "shop"), ("another", SUMS, BANK)):
         with pytest.raises(BudgetSpent, match="may reveal nothing to"):
-            spend(store, job, 1, kind, peer)
+            spend(store, job, kind=kind, peer=peer)
 
 
 def test_the_accounts_show_what_has_left_and_what_open_jobs_may_still_reveal(store: Store) -> None:
     approve(store, "job")
-    spend(store, "job", 40)
+    spend(store, "job", 10)
     line = accounts(store)["b"]
     assert (line.peer, line.dataset, line.digest, line.counted) == (BANK, "calls", DIGEST, "values")
     assert (line.values, line.open_values) == (40, 520)
@@ -83,7 +90,7 @@ def test_the_accounts_show_what_has_left_and_what_open_jobs_may_still_reveal(sto
 
 def test_a_job_that_ended_early_has_used_only_what_has_left(store: Store) -> None:
     approve(store, "job")
-    spend(store, "job", 40)
+    spend(store, "job", 10)
     store.update("job", state="failed")
     line = accounts(store)["a"]
     assert (line.values, line.open_values, line.open_rho) == (40, 0, 0)
@@ -94,7 +101,7 @@ def test_a_job_that_ended_early_has_used_only_what_has_left(store: Store) -> Non
 
 def test_a_job_that_would_pass_the_cap_is_refused_with_what_is_left_of_the_column(store: Store) -> None:
     approve(store, "first")
-    spend(store, "first", 160)
+    spend(store, "first", 40)
     store.update("first", state="done")
     approve(store, "second")  # open: what it may still reveal counts as well
     with pytest.raises(PolicyRefused) as refused:
@@ -111,7 +118,7 @@ def test_ten_jobs_on_the_same_rows_stop_where_one_job_of_their_size_would(store:
             approve(store, str(number), request(specification(epochs=4)), cap=0.05)
         except PolicyRefused:
             break
-        spend(store, str(number), 64)
+        spend(store, str(number), 16)
         store.update(str(number), state="done")
         approved += 1
     assert approved == 5
@@ -136,7 +143,7 @@ def test_accounts_never_go_back_also_in_the_next_server(store: Store, tmp_path: 
     approve(store, "job")
     seen = []
     for _ in range(4):
-        spend(store, "job", 40)
+        spend(store, "job", 10)
         again = Store(tmp_path)
         seen.append(accounts(again)["a"].values)
         again.close()
@@ -145,7 +152,7 @@ def test_accounts_never_go_back_also_in_the_next_server(store: Store, tmp_path: 
 
 def test_what_is_spent_at_once_is_counted_once_each(store: Store) -> None:
     approve(store, "job")
-    threads = [threading.Thread(target=spend, args=(store, "job", 4)) for _ in range(40)]
+    threads = [threading.Thread(target=spend, args=(store, "job")) for _ in range(40)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -158,8 +165,8 @@ def test_a_transaction_that_fails_spends_nothing(store: Store) -> None:
 
     def spend_twice() -> None:
         with store.writing() as connection:
-            lifetime.spend(connection, "job", BANK, SUMS, 4)
-            lifetime.spend(connection, "job", BANK, SUMS, 1000)
+            lifetime.spend(connection, "job", BANK, SUMS, 100)
+            lifetime.spend(connection, "job", BANK, SUMS, 10**6)
 
     with pytest.raises(BudgetSpent):
         spend_twice()

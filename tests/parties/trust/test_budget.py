@@ -49,7 +49,7 @@ def test_who_opens_no_sums_bears_no_rho() -> None:
 
 def test_where_rounds_may_be_taken_again_the_budget_has_room_for_five() -> None:
     (reply,) = (line for line in round_request(rounds=20).budget if line.message == "RoundReply")
-    assert (reply.planned, reply.values, reply.counted) == (20, 25, "messages")
+    assert (reply.planned, reply.values, reply.messages, reply.counted) == (20, 25, 25, "messages")
     assert {column.name for column in reply.columns} == {"pixel_0", "pixel_1", "label"}
 
 
