@@ -18,16 +18,22 @@ NEVER_TOLD = {
     "idempotency_key_reused",
     "invalid_grant",
     "invalid_settings",
+    "malformed_leaf",
+    "malformed_note",
     "not_the_coordinator",
+    "note_not_signed",
     "party_in_use",
     "peer_misnamed",
     "peer_unreachable",
     "port_in_use",
+    "rewritten_log",
+    "stale_head",
     "unknown_grant",
     "unknown_job",
+    "unknown_log",
     "unknown_peer",
 }
-"""Before a job is proposed, or to this party's own operator alone."""
+"""Before a job is proposed, between logs and witnesses, or to this party's own operator alone."""
 
 
 def codes(kind: type[JobError]) -> Iterator[str]:
