@@ -1,0 +1,108 @@
+"""The audit log in the party's database: leaves, the hashes of complete subtrees, and heads that were cosigned.
+
+Each method works in the connection that it is given, so that leaves are stored in the same commit as what they tell of.
+A leaf is never changed and never removed. Two writers cannot both append at one place: the second one's commit fails.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import sqlalchemy as sql
+from sqlalchemy.dialects.sqlite import insert
+
+from parties.trust import merkle
+from parties.trust.merkle import Place, leaf_hash
+from parties.trust.notes import Checkpoint, Note
+
+LEAVES_AT_ONCE = 1000
+
+
+class AuditLog:
+    def __init__(self, metadata: sql.MetaData) -> None:
+        self._leaves = sql.Table(
+            "audit_leaves",
+            metadata,
+            sql.Column("number", sql.Integer, primary_key=True, autoincrement=False),
+            sql.Column("leaf", sql.LargeBinary, nullable=False),
+        )
+        self._subtrees = sql.Table(
+            "audit_subtrees",
+            metadata,
+            sql.Column("level", sql.Integer, primary_key=True),
+            sql.Column("number", sql.Integer, primary_key=True),
+            sql.Column("hash", sql.LargeBinary, nullable=False),
+        )
+        self._heads = sql.Table(
+            "audit_heads",
+            metadata,
+            sql.Column("size", sql.Integer, primary_key=True, autoincrement=False),
+            sql.Column("note", sql.String, nullable=False),
+        )
+        self._cosigned = sql.Table(
+            "cosigned_heads",
+            metadata,
+            sql.Column("origin", sql.String, primary_key=True),
+            sql.Column("note", sql.String, nullable=False),
+        )
+
+    def append(self, connection: sql.Connection, leaves: Sequence[bytes]) -> int:
+        """Behind those that are there; answers how many there are now."""
+        size = self.size(connection)
+        if not leaves:
+            return size
+        grown = merkle.grow(size, map(leaf_hash, leaves), self._lookup(connection))
+        rows = [{"number": number, "leaf": leaf} for number, leaf in enumerate(leaves, size)]
+        connection.execute(self._leaves.insert(), rows)
+        connection.execute(self._subtrees.insert(), [{**place._asdict(), "hash": grown[place]} for place in grown])
+        return size + len(leaves)
+
+    def size(self, connection: sql.Connection) -> int:
+        last = connection.execute(sql.select(sql.func.max(self._leaves.c.number))).scalar()
+        return 0 if last is None else int(last) + 1
+
+    def root(self, connection: sql.Connection, size: int) -> bytes:
+        """Of the first `size` leaves."""
+        return merkle.root(size, self._lookup(connection))
+
+    def inclusion_proof(self, connection: sql.Connection, index: int, size: int) -> list[bytes]:
+        return merkle.inclusion_proof(index, size, self._lookup(connection))
+
+    def consistency_proof(self, connection: sql.Connection, old: int, new: int) -> list[bytes]:
+        return merkle.consistency_proof(old, new, self._lookup(connection))
+
+    def leaves(self, connection: sql.Connection, start: int = 0, end: int | None = None) -> Iterator[bytes]:
+        """In order, from `start` up to, not including, `end`."""
+        number, query = self._leaves.c.number, sql.select(self._leaves.c.leaf)
+        end = self.size(connection) if end is None else end
+        for first in range(start, end, LEAVES_AT_ONCE):
+            page = query.where(number >= first, number < min(end, first + LEAVES_AT_ONCE)).order_by(number)
+            yield from connection.execute(page).scalars()
+
+    def keep_head(self, connection: sql.Connection, note: Note) -> None:
+        """A head of this log with its cosignatures; one of the same size gives way."""
+        size = Checkpoint.parse(note.text).size
+        new = insert(self._heads).values(size=size, note=str(note))
+        connection.execute(new.on_conflict_do_update(set_={"note": new.excluded.note}))
+
+    def heads(self, connection: sql.Connection) -> list[Note]:
+        """Those that were kept, in the order of their sizes."""
+        query = sql.select(self._heads.c.note).order_by(self._heads.c.size)
+        return [Note.parse(note.encode()) for note in connection.execute(query).scalars()]
+
+    def keep_cosigned(self, connection: sql.Connection, note: Note) -> None:
+        """The newest head of a peer's log that this party has cosigned; the older one goes."""
+        new = insert(self._cosigned).values(origin=Checkpoint.parse(note.text).origin, note=str(note))
+        connection.execute(new.on_conflict_do_update(set_={"note": new.excluded.note}))
+
+    def cosigned(self, connection: sql.Connection) -> dict[str, Note]:
+        """By the origin of the log."""
+        rows = connection.execute(sql.select(self._cosigned.c.origin, self._cosigned.c.note).order_by("origin"))
+        return {origin: Note.parse(note.encode()) for origin, note in rows}
+
+    def _lookup(self, connection: sql.Connection) -> merkle.Lookup:
+        table = self._subtrees.c
+
+        def lookup(place: Place) -> bytes:
+            query = sql.select(table.hash).where(table.level == place.level, table.number == place.number)
+            return bytes(connection.execute(query).scalar_one())
+
+        return lookup
