@@ -1,0 +1,132 @@
+"""TLS between parties: leaf certificates that an identity key issues, and who is trusted because of which key.
+
+    trust anchor   made here from a pinned key alone; what is trusted is its name and key, so its own signature is not
+                   looked at (RFC 5280, 6.1.1)
+    leaf           P-256, 90 days, signed by the identity key; renewed after 60; a peer need not hear of it
+
+No host name is checked on either side: a party may move to another machine and take its key along. TLS 1.3 only, and
+both sides show a certificate.
+"""
+
+import contextlib
+import os
+import secrets
+import ssl
+import tempfile
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
+
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.x509.oid import NameOID
+
+from parties.trust.identity import IdentityKey
+
+LEAF_DAYS, RENEWED_AFTER_DAYS = 90, 60
+CLOCK_HOURS = 24
+"""A leaf is valid from before it is made, for peers whose clock is behind."""
+_ALWAYS = datetime(2020, 1, 1, tzinfo=UTC), datetime(9999, 12, 31, tzinfo=UTC)
+
+
+class Leaf(NamedTuple):
+    """A server's certificate and its key, as PEM."""
+
+    pem: bytes
+    made_at: datetime
+
+    @property
+    def is_due(self) -> bool:
+        """Whether it is time to make another."""
+        return datetime.now(UTC) - self.made_at > timedelta(days=RENEWED_AFTER_DAYS)
+
+
+def issue_leaf(issuer: Ed25519PrivateKey, name: str, days: int = LEAF_DAYS) -> Leaf:
+    """A certificate for the server of the party `name`, which this identity key answers for."""
+    made_at, key = datetime.now(UTC), ec.generate_private_key(ec.SECP256R1())
+    public = issuer.public_key()
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]))
+        .issuer_name(_issuer_name(IdentityKey(public.public_bytes_raw())))
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(made_at - timedelta(hours=CLOCK_HOURS) + min(timedelta(), timedelta(days=days)))
+        .not_valid_after(made_at + timedelta(days=days))
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(public), critical=False)
+        .sign(issuer, None)
+    )
+    private = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    return Leaf(certificate.public_bytes(serialization.Encoding.PEM) + private, made_at)
+
+
+def server_context(leaf: Leaf, trusted: Iterable[IdentityKey]) -> ssl.SSLContext:
+    """For the peer port: whoever connects shows a leaf that one of these keys has issued."""
+    context = _context(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), leaf, trusted)
+    context.num_tickets = 0  # a session that is taken up again would not ask who is trusted now
+    return context
+
+
+def client_context(leaf: Leaf, trusted: Iterable[IdentityKey]) -> ssl.SSLContext:
+    """For calls to one peer: its server shows a leaf that one of its own keys has issued."""
+    return _context(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), leaf, trusted)
+
+
+def issuer_of(certificate: bytes) -> str:
+    """The name of the key that issued a certificate (DER) which TLS has verified already."""
+    (name,) = x509.load_der_x509_certificate(certificate).issuer.get_attributes_for_oid(NameOID.COMMON_NAME)
+    return str(name.value)
+
+
+def issuer_name(key: IdentityKey) -> str:
+    """As `issuer_of` answers for a leaf of this key."""
+    return key.digest.hex()  # 64 characters, as many as a common name may have (RFC 5280, appendix A.1)
+
+
+def _context(context: ssl.SSLContext, leaf: Leaf, trusted: Iterable[IdentityKey]) -> ssl.SSLContext:
+    context.check_hostname = False  # the key says who it is, not a name
+    context.verify_mode = ssl.CERT_REQUIRED
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    _load(context, leaf)
+    for key in trusted:
+        context.load_verify_locations(cadata=_anchor(key))
+    return context
+
+
+def _load(context: ssl.SSLContext, leaf: Leaf) -> None:
+    """Python's ssl reads certificates from a file alone: one that only this user can read, and only for a moment."""
+    descriptor, path = tempfile.mkstemp(prefix="vfl-leaf-")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(leaf.pem)
+        context.load_cert_chain(path)
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)  # noqa: PTH108 - the path is a string
+
+
+def _issuer_name(key: IdentityKey) -> x509.Name:
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, issuer_name(key))])
+
+
+def _anchor(key: IdentityKey) -> bytes:
+    """A certificate (DER) that says no more than this name and this key; nobody looks at who signed it."""
+    name = _issuer_name(key)
+    return (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public)
+        .serial_number(1 + secrets.randbits(64))
+        .not_valid_before(_ALWAYS[0])
+        .not_valid_after(_ALWAYS[1])
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public), critical=False)
+        .sign(Ed25519PrivateKey.generate(), None)
+        .public_bytes(serialization.Encoding.DER)
+    )
