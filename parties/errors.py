@@ -112,6 +112,22 @@ class PeerWireVersion(JobError):
     fix = "Bring both parties to the same release of this software."
 
 
+class InvitationUnreadable(JobError):
+    """The text is not an invitation, or not all of it arrived."""
+
+    code = "invitation_unreadable"
+    safe = "Nothing was sent, and no peer was added."
+    fix = "Copy the whole line that `vfl peer invite` printed at the other side, or ask for a new one."
+
+
+class InvitationExpired(JobError):
+    """The invitation is no longer good: its time is over, or it was used."""
+
+    code = "invitation_expired"
+    safe = "No peer was added."
+    fix = "Ask the other side for a new one: `vfl peer invite NAME` prints it."
+
+
 class JobCancelled(JobError):
     """An operator ended the job."""
 

@@ -9,10 +9,10 @@ from typing import Literal
 import msgspec
 import sqlalchemy as sql
 
+from parties.storage.engine import METADATA
 from parties.trust.summary import Terms
 from vfl.spec.sections import PartyId
 
-METADATA = sql.MetaData()
 _APPROVALS = sql.Table(
     "approvals",
     METADATA,

@@ -3,21 +3,17 @@
 One commit per change of state and at most a few per second while a job runs; never one per message.
 """
 
-import contextlib
-import os
-import sqlite3
-import threading
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
 import sqlalchemy as sql
-from sqlalchemy import event as sql_event
 
-from parties.errors import DatabaseBusy, StorageFailed, printable
-from parties.storage import approvals, grants, lifetime, traffic
+from parties.errors import printable
+from parties.storage import traffic
+from parties.storage.engine import METADATA, Database
 from parties.storage.job_list import RUNNING, JobLine, page_of
 from parties.storage.kept_words import KeptWord, Words, keep, kept, words_table
 from parties.storage.models import ModelStore
@@ -25,14 +21,12 @@ from parties.storage.pruning import drop_old_proposals
 from parties.storage.traffic import Counts, Traffic, TrafficKey
 from vfl.notices import Notice
 
-DATABASE_FILE = "party.db"
 ATTENDANCE_SHOWN = 100
 EVENTS_AT_ONCE = 1000
 
-_METADATA = sql.MetaData()
 _JOBS = sql.Table(
     "jobs",
-    _METADATA,
+    METADATA,
     sql.Column("id", sql.String, primary_key=True),
     sql.Column("name", sql.String, nullable=False),
     sql.Column("state", sql.String, nullable=False),
@@ -67,7 +61,7 @@ _JOBS = sql.Table(
 )
 _EVENTS = sql.Table(
     "events",
-    _METADATA,
+    METADATA,
     sql.Column("job", sql.ForeignKey("jobs.id"), primary_key=True),
     sql.Column("number", sql.Integer, primary_key=True),
     sql.Column("time", sql.String, nullable=False),
@@ -75,8 +69,8 @@ _EVENTS = sql.Table(
     sql.Column("text", sql.String, nullable=False),
     sql.Column("data", sql.JSON, nullable=False),
 )
-_TRAFFIC = traffic.traffic_table(_METADATA)
-_WORDS = words_table(_METADATA)
+_TRAFFIC = traffic.traffic_table(METADATA)
+_WORDS = words_table(METADATA)
 
 
 class Seconds(msgspec.Struct, frozen=True):
@@ -156,40 +150,8 @@ class Store:
 
     def __init__(self, folder: Path, busy_seconds: float = 5.0) -> None:
         """A write waits so long for another program that has the database locked."""
-        path, self._models = folder / DATABASE_FILE, ModelStore(folder)
-        try:
-            os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
-            path.chmod(0o600)
-        except OSError as error:
-            raise StorageFailed(f"{path} cannot be written: {error.strerror}") from error
-        self._busy_seconds = busy_seconds
-        self._engine = sql.create_engine(f"sqlite:///{path}", connect_args={"timeout": busy_seconds})
-        sql_event.listen(self._engine, "connect", _prepare)
-        self._writes = threading.Lock()
-        self._written = threading.Condition()
+        self.database, self._models = Database(folder, busy_seconds), ModelStore(folder)
         self._closed = False
-        with self.writing() as connection:
-            for metadata in (_METADATA, approvals.METADATA, grants.METADATA, lifetime.METADATA):
-                metadata.create_all(connection)
-
-    @contextlib.contextmanager
-    def writing(self) -> Iterator[sql.Connection]:
-        """One commit. Raises StorageFailed. Whoever only reads does not wait for it."""
-        try:
-            with self._writes, self._engine.begin() as connection:
-                yield connection
-            with self._written:
-                self._written.notify_all()
-        except sql.exc.IntegrityError:
-            raise
-        except sql.exc.DatabaseError as error:
-            if getattr(error.orig, "sqlite_errorcode", 0) & 0xFF in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
-                seconds = f"{self._busy_seconds:g} s"
-                raise DatabaseBusy(f"another program kept {DATABASE_FILE} locked for {seconds}") from error
-            raise StorageFailed(f"{DATABASE_FILE} cannot be written: {error.orig}") from error
-
-    def reading(self) -> contextlib.AbstractContextManager[sql.Connection]:
-        return self._engine.connect()
 
     def add(
         self,
@@ -209,13 +171,13 @@ class Store:
         values["notices"] = msgspec.to_builtins([_printable(notice) for notice in job.notices])
         values |= {"spec": spec, "agreement": agreement}
         values |= {"idempotency_key": idempotency_key, "idempotency_digest": idempotency_digest}
-        with self.writing() as connection:
+        with self.database.writing() as connection:
             if from_peer:
                 drop_old_proposals(connection, _JOBS, (_EVENTS, _TRAFFIC, _WORDS), job.role, job.peers)
             connection.execute(_JOBS.insert().values(**values))
 
     def update(self, job: str, **values: Any) -> None:
-        with self.writing() as connection:
+        with self.database.writing() as connection:
             connection.execute(_JOBS.update().where(_JOBS.c.id == job).values(**values))
 
     def record(
@@ -232,7 +194,7 @@ class Store:
         """An event, the columns of the job that change with it, what peers are owed and what has travelled, in one
         commit."""
         number = sql.select(sql.func.coalesce(sql.func.max(_EVENTS.c.number), 0) + 1).where(_EVENTS.c.job == job)
-        with self.writing() as connection:
+        with self.database.writing() as connection:
             if values:
                 connection.execute(_JOBS.update().where(_JOBS.c.id == job).values(**values))
             connection.execute(
@@ -244,19 +206,19 @@ class Store:
             traffic.add(connection, _TRAFFIC, _JOBS, counts or {})
 
     def keep_words(self, job: str, words: Words, counts: Counts | None = None) -> None:
-        with self.writing() as connection:
+        with self.database.writing() as connection:
             keep(connection, _WORDS, job, words)
             traffic.add(connection, _TRAFFIC, _JOBS, counts or {})
 
     def words(self) -> list[KeptWord]:
         """The oldest first."""
-        with self._engine.connect() as connection:
+        with self.database.reading() as connection:
             return kept(connection, _WORDS)
 
     def tell(self, job: str, notices: Iterable[Notice]) -> list[Notice]:
         """Append those the job does not have yet; answers all it has."""
         query = sql.select(_JOBS.c.notices).where(_JOBS.c.id == job)
-        with self.writing() as connection:
+        with self.database.writing() as connection:
             all_notices = msgspec.convert(connection.execute(query).scalar_one(), list[Notice])
             all_notices += [notice for notice in dict.fromkeys(map(_printable, notices)) if notice not in all_notices]
             connection.execute(_JOBS.update().where(_JOBS.c.id == job).values(notices=msgspec.to_builtins(all_notices)))
@@ -264,16 +226,16 @@ class Store:
 
     def add_traffic(self, counts: Counts) -> None:
         """What has travelled since it was last stored."""
-        with self.writing() as connection:
+        with self.database.writing() as connection:
             traffic.add(connection, _TRAFFIC, _JOBS, counts)
 
     def last_received(self, line: TrafficKey) -> bytes:
         """The digest of the last envelope of a peer, of one kind."""
-        with self._engine.connect() as connection:
+        with self.database.reading() as connection:
             return traffic.last_of(connection, _TRAFFIC, line)
 
     def job(self, job: str) -> Job | None:
-        with self._engine.connect() as connection:
+        with self.database.reading() as connection:
             row = connection.execute(_JOBS.select().where(_JOBS.c.id == job)).mappings().first()
             if row is None:
                 return None
@@ -282,25 +244,25 @@ class Store:
 
     def lines(self, limit: int, after: str = "") -> list[JobLine]:
         """One page, newest first: the jobs that come after the named one."""
-        with self._engine.connect() as connection:
+        with self.database.reading() as connection:
             return [JobLine(**row) for row in connection.execute(page_of(_JOBS, limit, after)).mappings()]
 
     def open_jobs(self) -> list[Job]:
         """Those that are not over."""
-        with self._engine.connect() as connection:
+        with self.database.reading() as connection:
             query = _JOBS.select().where(_JOBS.c.state.in_(RUNNING))
             return [self._job(connection, row) for row in connection.execute(query).mappings().all()]
 
     def state_for_peers(self, job: str) -> StateForPeers | None:
         """How a job stands, without what an operator is shown."""
         query = sql.select(_JOBS.c.state, _JOBS.c.error, _JOBS.c.attempt, _JOBS.c.spec).where(_JOBS.c.id == job)
-        with self._engine.connect() as connection:
+        with self.database.reading() as connection:
             row = connection.execute(query).first()
             return None if row is None else StateForPeers(*row)
 
     def agreed(self, job: str) -> tuple[bytes, bytes | None]:
         """(specification, agreement) of a job."""
-        with self._engine.connect() as connection:
+        with self.database.reading() as connection:
             query = sql.select(_JOBS.c.spec, _JOBS.c.agreement).where(_JOBS.c.id == job)
             row = connection.execute(query).one()
             return row[0], row[1]
@@ -308,31 +270,31 @@ class Store:
     def job_of_key(self, idempotency_key: str) -> tuple[str, str] | None:
         """(job, digest of what was submitted) under an idempotency key."""
         query = sql.select(_JOBS.c.id, _JOBS.c.idempotency_digest).where(_JOBS.c.idempotency_key == idempotency_key)
-        with self._engine.connect() as connection:
+        with self.database.reading() as connection:
             row = connection.execute(query).first()
             return None if row is None else (row[0], row[1])
 
     def events(self, job: str, after: int, wait_seconds: float, kinds: Collection[str] = ()) -> list[Event]:
         """Events numbered above `after`, of these kinds or all; waits that long for a first one of a running job."""
         deadline = datetime.now(UTC).timestamp() + wait_seconds
-        with self._written:
+        with self.database.written:
             while True:
                 events = self._events_after(job, after, kinds)
                 left = deadline - datetime.now(UTC).timestamp()
                 if events or self._closed or left <= 0 or self._over(job):
                     return events
-                self._written.wait(left)
+                self.database.written.wait(left)
 
     def close(self) -> None:
-        with self._written:
+        with self.database.written:
             self._closed = True
-            self._written.notify_all()
-        self._engine.dispose()
+            self.database.written.notify_all()
+        self.database.close()
 
     def _events_after(self, job: str, after: int, kinds: Collection[str]) -> list[Event]:
         query = _EVENTS.select().where(_EVENTS.c.job == job, _EVENTS.c.number > after).order_by(_EVENTS.c.number)
         query = query.where(_EVENTS.c.kind.in_(kinds)) if kinds else query
-        with self._engine.connect() as connection:
+        with self.database.reading() as connection:
             return [Event(*row[1:]) for row in connection.execute(query.limit(EVENTS_AT_ONCE))]
 
     def _job(self, connection: sql.Connection, row: sql.RowMapping) -> Job:
@@ -348,7 +310,7 @@ class Store:
         )
 
     def _over(self, job: str) -> bool:
-        with self._engine.connect() as connection:
+        with self.database.reading() as connection:
             state = connection.execute(sql.select(_JOBS.c.state).where(_JOBS.c.id == job)).scalar()
             return state not in RUNNING
 
@@ -375,8 +337,3 @@ def _between(start: str | None, end: str | None) -> float | None:
     if start is None or end is None:
         return None
     return round((datetime.fromisoformat(end) - datetime.fromisoformat(start)).total_seconds(), 3)
-
-
-def _prepare(connection: Any, _record: Any) -> None:
-    for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON"):
-        connection.execute(f"PRAGMA {pragma}")

@@ -8,10 +8,10 @@ from collections.abc import Iterable
 import msgspec
 import sqlalchemy as sql
 
+from parties.storage.engine import METADATA
 from parties.trust.errors import GrantInvalid, UnknownGrant
 from parties.trust.grants import Grant, SignedGrant
 
-METADATA = sql.MetaData()
 _GRANTS = sql.Table(
     "grants",
     METADATA,

@@ -11,12 +11,12 @@ from collections.abc import Iterator, Sequence
 import msgspec
 import sqlalchemy as sql
 
+from parties.storage.engine import METADATA
 from parties.storage.job_list import RUNNING
 from parties.trust.budget import Account, BudgetLine, Charge, check_lifetime
 from parties.trust.errors import BudgetSpent
 from vfl.spec.sections import PartyId
 
-METADATA = sql.MetaData()
 _BUDGETS = sql.Table(
     "budgets",
     METADATA,

@@ -1,7 +1,7 @@
 """Who a party is: one Ed25519 key. It signs what the party says, and issues the certificates of its server.
 
-Each kind of statement is signed with a domain of its own in front (RFC 8032 keys, one context for each purpose), so that
-a signature for one purpose means nothing for another. Peers pin this key and nothing else (docs/trust.md).
+Each kind of statement is signed with a domain of its own in front (RFC 8032), so that a signature for one purpose means
+nothing for another. Peers pin this key and nothing else (docs/trust.md).
 """
 
 import hashlib

@@ -15,7 +15,7 @@ import httpx
 import msgspec
 import pytest
 
-from parties.storage.database import DATABASE_FILE
+from parties.storage.engine import DATABASE_FILE
 from parties.wire.control import Control, Finish, encode_control
 from parties.wire.envelopes import WIRE_VERSION, Outgoing
 from parties.wire.outbox import Reply

@@ -12,7 +12,8 @@ import pytest
 
 from parties.errors import StorageFailed
 from parties.jobs.journal import Journal, StoredEnd, result_of
-from parties.storage.database import DATABASE_FILE, Job, Store, now
+from parties.storage.database import Job, Store, now
+from parties.storage.engine import DATABASE_FILE
 from parties.storage.ledger import Ledger
 from parties.storage.models import ModelStore
 from parties.storage.traffic import Traffic

@@ -15,7 +15,8 @@ from played_peers import AGGREGATOR, BOUND_SECONDS, CLIENTS, PlayedPeer, ended, 
 
 from parties.jobs.supervisor import Supervisor
 from parties.party import Party
-from parties.storage.database import DATABASE_FILE, Job
+from parties.storage.database import Job
+from parties.storage.engine import DATABASE_FILE
 from parties.wire.control import (
     Abort,
     Acceptance,

@@ -28,16 +28,16 @@ def approval(job: str, time: str = "2026-01-01", **changes: object) -> Approval:
 
 
 def decide(store: Store, decided: Approval, terms: Terms, parties: tuple[str, ...] = PARTIES) -> None:
-    with store.writing() as connection:
+    with store.database.writing() as connection:
         approvals.decide(connection, decided, parties, terms)
 
 
 def test_a_decision_is_read_as_it_was_taken_and_is_taken_once(store: Store) -> None:
     decided = approval("job", by="grant", grants=("0123456789abcdef",), reason="as every month")
-    with store.reading() as connection:
+    with store.database.reading() as connection:
         assert approvals.decision(connection, "job") is None
     decide(store, decided, Terms.of(request()))
-    with store.reading() as connection:
+    with store.database.reading() as connection:
         assert approvals.decision(connection, "job") == decided
     with pytest.raises(sql.exc.IntegrityError):
         decide(store, approval("job", decision="rejected"), Terms.of(request()))
@@ -49,7 +49,7 @@ def test_the_last_approved_job_with_the_same_parties_is_found_whatever_their_ord
     decide(store, approval("second", "2026-01-02"), new)
     decide(store, approval("third", "2026-01-03", decision="rejected"), old)
     decide(store, approval("fourth", "2026-01-04"), old, (*PARTIES, "shop"))
-    with store.reading() as connection:
+    with store.database.reading() as connection:
         assert approvals.last_terms(connection, (TELCO, BANK)) == new
         assert approvals.last_terms(connection, ("shop", *PARTIES)) == old
         assert approvals.last_terms(connection, (BANK, "shop")) is None
@@ -58,9 +58,9 @@ def test_the_last_approved_job_with_the_same_parties_is_found_whatever_their_ord
 def test_a_contract_is_the_specification_and_all_signatures(store: Store) -> None:
     signatures = {BANK: bytes(64), TELCO: bytes([1]) * 64}
     decide(store, approval("job"), Terms.of(request()))
-    with store.reading() as connection:
+    with store.database.reading() as connection:
         assert approvals.contract(connection, "job") is None
-    with store.writing() as connection:
+    with store.database.writing() as connection:
         approvals.keep_contract(connection, "job", signatures)
-    with store.reading() as connection:
+    with store.database.reading() as connection:
         assert approvals.contract(connection, "job") == (request().spec.encoded(), signatures)

@@ -11,7 +11,8 @@ import msgspec
 import pytest
 
 from parties.errors import DatabaseBusy
-from parties.storage.database import DATABASE_FILE, Event, Job, Store, now
+from parties.storage.database import Event, Job, Store, now
+from parties.storage.engine import DATABASE_FILE
 from parties.storage.job_list import JobLine
 from parties.storage.traffic import Count, TrafficKey
 

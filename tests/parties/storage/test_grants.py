@@ -25,13 +25,13 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 def granted(store: Store, uses: Uses = 1, **changes: int) -> Grant:
     grant = msgspec.structs.replace(grant_for(request(), "calls", uses=uses), **changes)
-    with store.writing() as connection:
+    with store.database.writing() as connection:
         grants.add(connection, grant.sign(KEY))
     return grant
 
 
 def use(store: Store, *used: Grant, now: int = NOW) -> None:
-    with store.writing() as connection:
+    with store.database.writing() as connection:
         grants.count_uses(connection, used, now)
 
 
@@ -47,7 +47,7 @@ def test_a_grant_is_read_as_it_was_signed_also_by_the_next_server(store: Store, 
 
 def test_the_newest_grant_is_listed_first_and_the_oldest_is_used_first(store: Store) -> None:
     old, new = granted(store), granted(store, created=NOW + 1)
-    with store.reading() as connection:
+    with store.database.reading() as connection:
         assert [stored.grant for stored in grants.all_grants(connection)] == [new, old]
         assert grants.usable(connection) == [(old, 0), (new, 0)]
 
@@ -55,7 +55,7 @@ def test_the_newest_grant_is_listed_first_and_the_oldest_is_used_first(store: St
 def test_the_same_grant_twice_stays_one_and_keeps_its_uses(store: Store) -> None:
     use(store, granted(store))
     granted(store)
-    with store.reading() as connection:
+    with store.database.reading() as connection:
         assert [stored.used for stored in grants.all_grants(connection)] == [1]
 
 
@@ -72,7 +72,7 @@ def test_a_standing_grant_is_used_again_and_again_until_it_expires(store: Store)
         use(store, grant, now=grant.expires - 1)
     with pytest.raises(GrantInvalid, match="expired"):
         use(store, grant, now=grant.expires)
-    with store.reading() as connection:
+    with store.database.reading() as connection:
         assert grants.usable(connection) == [(grant, 3)]
 
 
@@ -81,23 +81,23 @@ def test_where_one_of_two_grants_fails_neither_is_used(store: Store) -> None:
     use(store, spent)
     with pytest.raises(GrantInvalid):
         use(store, good, spent)
-    with store.reading() as connection:
+    with store.database.reading() as connection:
         assert grants.usable(connection) == [(good, 0), (spent, 1)]
 
 
 def test_a_revoked_grant_is_shown_and_not_used(store: Store) -> None:
     grant = granted(store, "standing")
     for time in (NOW, NOW + 5):
-        with store.writing() as connection:
+        with store.database.writing() as connection:
             stored = grants.revoke(connection, grant.id, time)
         assert stored.revoked == NOW
     with pytest.raises(GrantInvalid, match="revoked"):
         use(store, grant)
-    with store.reading() as connection:
+    with store.database.reading() as connection:
         assert grants.usable(connection) == []
         assert len(grants.all_grants(connection)) == 1
 
 
 def test_an_unknown_grant_cannot_be_revoked(store: Store) -> None:
-    with pytest.raises(UnknownGrant, match="'nothing'"), store.writing() as connection:
+    with pytest.raises(UnknownGrant, match="'nothing'"), store.database.writing() as connection:
         grants.revoke(connection, "nothing", NOW)

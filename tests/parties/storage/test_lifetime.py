@@ -38,18 +38,18 @@ def approve(store: Store, job: str, asked: Request | None = None, cap: float = C
         created_at=now(),
     )
     store.add(stored, asked.spec.encoded())
-    with store.writing() as connection:
+    with store.database.writing() as connection:
         lifetime.open_budget(connection, job, TELCO, asked.budget, cap)
 
 
 def spend(store: Store, job: str, messages: int = 1, kind: str = SUMS, peer: str = BANK) -> None:
     for _ in range(messages):
-        with store.writing() as connection:
+        with store.database.writing() as connection:
             lifetime.spend(connection, job, peer, kind, body_bytes=100)
 
 
 def accounts(store: Store) -> dict[str, LedgerLine]:
-    with store.reading() as connection:
+    with store.database.reading() as connection:
         return {line.column: line for line in lifetime.accounts(connection)}
 
 
@@ -67,7 +67,7 @@ def test_every_step_is_spent_and_not_one_message_more_than_agreed(store: Store) 
 
 def test_a_message_cannot_hold_more_values_than_agreed(store: Store) -> None:
     approve(store, "job")
-    with pytest.raises(BudgetSpent, match="has 5000 bytes; 1056 are the most"), store.writing() as connection:
+    with pytest.raises(BudgetSpent, match="has 5000 bytes; 1056 are the most"), store.database.writing() as connection:
         lifetime.spend(connection, "job", BANK, SUMS, body_bytes=5000)
     assert accounts(store)["a"].values == 0
 
@@ -128,7 +128,7 @@ def test_ten_jobs_on_the_same_rows_stop_where_one_job_of_their_size_would(store:
 def test_another_column_and_another_version_of_the_file_have_accounts_of_their_own(store: Store) -> None:
     for number, asked in enumerate((request(), request(specification(columns=["c"])), request(digest="cd" * 32))):
         approve(store, str(number), asked, cap=0.03)
-    with store.reading() as connection:
+    with store.database.reading() as connection:
         lines = lifetime.accounts(connection)
     assert {(line.column, line.digest[:2]) for line in lines} == {
         ("a", "ab"),
@@ -164,7 +164,7 @@ def test_a_transaction_that_fails_spends_nothing(store: Store) -> None:
     approve(store, "job")
 
     def spend_twice() -> None:
-        with store.writing() as connection:
+        with store.database.writing() as connection:
             lifetime.spend(connection, "job", BANK, SUMS, 100)
             lifetime.spend(connection, "job", BANK, SUMS, 10**6)
 

@@ -1,0 +1,68 @@
+"""One party's own database: SQLite through SQLAlchemy, written by one thread at a time.
+
+Each room's tables register with `METADATA`; what must change together is written in one block of `writing`.
+"""
+
+import contextlib
+import os
+import sqlite3
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sql
+from sqlalchemy import event as sql_event
+
+from parties.errors import DatabaseBusy, StorageFailed
+
+DATABASE_FILE = "party.db"
+METADATA = sql.MetaData()
+
+
+class Database:
+    """Safe for several threads. Raises StorageFailed where the file cannot be made."""
+
+    def __init__(self, folder: Path, busy_seconds: float = 5.0) -> None:
+        """A write waits so long for another program that has the database locked."""
+        path = folder / DATABASE_FILE
+        try:
+            os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+            path.chmod(0o600)
+        except OSError as error:
+            raise StorageFailed(f"{path} cannot be written: {error.strerror}") from error
+        self._busy_seconds = busy_seconds
+        self._engine = sql.create_engine(f"sqlite:///{path}", connect_args={"timeout": busy_seconds})
+        sql_event.listen(self._engine, "connect", _prepare)
+        self._writes = threading.Lock()
+        self.written = threading.Condition()
+        """Notified after every commit."""
+        with self.writing() as connection:
+            METADATA.create_all(connection)
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[sql.Connection]:
+        """One commit. Raises StorageFailed. Whoever only reads does not wait for it."""
+        try:
+            with self._writes, self._engine.begin() as connection:
+                yield connection
+            with self.written:
+                self.written.notify_all()
+        except sql.exc.IntegrityError:
+            raise
+        except sql.exc.DatabaseError as error:
+            if getattr(error.orig, "sqlite_errorcode", 0) & 0xFF in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
+                seconds = f"{self._busy_seconds:g} s"
+                raise DatabaseBusy(f"another program kept {DATABASE_FILE} locked for {seconds}") from error
+            raise StorageFailed(f"{DATABASE_FILE} cannot be written: {error.orig}") from error
+
+    def reading(self) -> contextlib.AbstractContextManager[sql.Connection]:
+        return self._engine.connect()
+
+    def close(self) -> None:
+        self._engine.dispose()
+
+
+def _prepare(connection: Any, _record: Any) -> None:
+    for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON"):
+        connection.execute(f"PRAGMA {pragma}")

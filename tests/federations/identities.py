@@ -1,0 +1,38 @@
+"""Parties of tests: a key that follows from the name, and peers that know each other without an enrolment."""
+
+import hashlib
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from parties.storage.peer_store import TRUSTED, PeerStore, StoredPeer
+
+from parties.settings import save_identity
+from parties.storage.engine import Database
+from parties.trust.identity import Identity
+
+
+@cache
+def identity_of(name: str) -> Identity:
+    return Identity(name, Ed25519PrivateKey.from_private_bytes(hashlib.sha256(f"test {name}".encode()).digest()))
+
+
+def peer_named(name: str, address: str = "127.0.0.1:9") -> StoredPeer:
+    identity = identity_of(name)
+    cosigning = identity.cosigning.public_key().public_bytes_raw()
+    return StoredPeer(name=name, address=address, key=identity.key.raw, cosigning_key=cosigning, state=TRUSTED)
+
+
+def acquaint(folder: Path, addresses: Mapping[str, str]) -> None:
+    """The party of this folder trusts these peers, at these addresses."""
+    database = Database(folder)
+    store = PeerStore(database)
+    for name, address in addresses.items():
+        store.put(peer_named(name, address))
+    database.close()
+
+
+def give_identity(folder: Path, name: str) -> None:
+    """The party of this folder is the one its peers know by this name."""
+    save_identity(folder, identity_of(name))
