@@ -64,10 +64,10 @@ class Client:
     @classmethod
     def from_folder(cls, folder: Path) -> Self:
         """The server of the party whose `party.toml` and `operator.token` stand in `folder`."""
-        from parties.settings import TOKEN_FILE, load  # noqa: PLC0415 - pydantic only where a folder is read
+        from parties.settings import LOOPBACK, TOKEN_FILE, load  # noqa: PLC0415 - pydantic only where a folder is read
 
         server = load(folder).server
-        return cls(f"http://{server.host}:{server.operator_port}", read_token(folder / TOKEN_FILE))
+        return cls(f"http://{LOOPBACK}:{server.operator_port}", read_token(folder / TOKEN_FILE))
 
     def __enter__(self) -> Self:
         return self
@@ -115,6 +115,31 @@ class Client:
 
     def cancel(self, job_id: str) -> JsonObject:
         return self._send("POST", f"/v1/jobs/{job_id}/cancel")
+
+    def peers(self) -> JsonObject:
+        """This party's own fingerprint, and every peer it knows."""
+        return self._send("GET", "/v1/peers")
+
+    def invite(self, peer: str, hours: float) -> JsonObject:
+        """An invitation with its line, which is shown this once."""
+        return self._send("POST", "/v1/invitations", json={"peer": peer, "hours": hours})
+
+    def accept(self, line: str, address: str = "") -> JsonObject:
+        """Meet the party that invites; the answer has the six words."""
+        return self._send("POST", "/v1/invitations/accept", json={"line": line, "address": address})
+
+    def confirm(self, peer: str, words: str) -> JsonObject:
+        """Trust a peer whose six words the other operator has read out."""
+        return self._send("POST", f"/v1/peers/{peer}/confirm", json={"words": words})
+
+    def move_peer(self, peer: str, address: str) -> JsonObject:
+        return self._send("POST", f"/v1/peers/{peer}/address", json={"address": address})
+
+    def check_peer(self, peer: str) -> JsonObject:
+        return self._send("POST", f"/v1/peers/{peer}/check")
+
+    def remove_peer(self, peer: str) -> JsonObject:
+        return self._send("DELETE", f"/v1/peers/{peer}")
 
     def events(self, job_id: str, after: int = 0, wait_seconds: float = 0) -> JsonObject:
         """Events numbered above `after`, the last number and the job's state; waits up to `wait_seconds` for one."""

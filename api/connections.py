@@ -1,7 +1,13 @@
-"""Who may stay connected to a port, and for how long without saying what it wants: uvicorn alone waits for ever."""
+"""Who may stay connected to a port, and for how long without saying what it wants: uvicorn alone waits for ever.
+
+On the peer port TLS begins here too, so that a connection has a place and a deadline before its handshake, and so that
+who is trusted is asked anew for every connection.
+"""
 
 import asyncio
+import ssl
 import time
+from collections.abc import Callable
 from typing import Any
 
 import h11
@@ -10,6 +16,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from api.errors import problem_body
 from api.request_log import RefusalLog
+from parties.trust.certificates import issuer_of
 
 HEAD_SECONDS = 10.0
 HEAD_BYTES = 16 << 10
@@ -54,9 +61,22 @@ class PromptConnection(H11Protocol):
 
     head_seconds = HEAD_SECONDS
 
-    def __init__(self, *arguments: Any, slots: ConnectionSlots, log: RefusalLog, **options: Any) -> None:
+    def __init__(
+        self,
+        *arguments: Any,
+        slots: ConnectionSlots,
+        log: RefusalLog,
+        context: Callable[[], ssl.SSLContext] | None = None,
+        **options: Any,
+    ) -> None:
+        """`context` answers what TLS trusts now; without it the port speaks HTTP in clear."""
         super().__init__(*arguments, **options)
-        self._slots, self._log = slots, log
+        self._slots, self._log, self._context = slots, log, context
+        self._handshake: asyncio.Task[None] | None = None
+        self._early: list[bytes] = []
+        """What came with the last piece of the handshake."""
+        self.issuer = ""
+        """Who issued the certificate that the other end has shown, as TLS has verified."""
         self._head_due: asyncio.TimerHandle | None = None
         self.address = ""
         self.waiting_since = time.monotonic()
@@ -76,11 +96,42 @@ class PromptConnection(H11Protocol):
         self.address = self.client[0] if self.client else ""
         if self._slots.take(self):
             self._await_head()
+            if self._context is not None:
+                self.transport.pause_reading()  # the first bytes are for TLS
+                self._handshake = self.loop.create_task(self._secure(self._context))
+        elif self._context is not None:  # there is nobody yet to whom an answer could be said
+            self._log.unreadable(self.address, "a connection was refused: too many are busy")
+            self.transport.abort()
         else:
             self._log.unreadable(self.address, "a connection was refused: too many are busy")
             self._close_with(problem_body(503, "http_error", "too many connections are busy; try again"))
 
+    async def _secure(self, context: Callable[[], ssl.SSLContext]) -> None:
+        """The handshake, within the time a request's head may take."""
+        plain = self.transport
+        try:
+            trusted = await asyncio.to_thread(context)
+            secured = await self.loop.start_tls(
+                plain, self, trusted, server_side=True, ssl_handshake_timeout=self.head_seconds
+            )
+        except (OSError, ssl.SSLError) as error:
+            reason = getattr(error, "verify_message", "") or getattr(error, "reason", "") or "the other end went away"
+            self._log.unreadable(self.address, f"a TLS handshake failed: {reason}")
+            plain.abort()
+            self.connection_lost(None)  # asyncio tells it of no connection that ended in its handshake
+            return
+        if secured is None or secured.is_closing():
+            return
+        self.issuer = issuer_of(secured.get_extra_info("ssl_object").getpeercert(binary_form=True))
+        super().connection_made(secured)
+        self._handshake = None
+        for piece in self._early:
+            self.data_received(piece)
+
     def data_received(self, data: bytes) -> None:
+        if self._handshake is not None:
+            self._early.append(data)
+            return
         super().data_received(data)
         if self.conn.their_state is h11.IDLE and not self.transport.is_closing():
             self._await_head()
@@ -121,7 +172,10 @@ class PromptConnection(H11Protocol):
 
     def _await_head(self) -> None:
         if self._head_due is None:
-            self._head_due = self.loop.call_later(self.head_seconds, self.transport.close)
+            self._head_due = self.loop.call_later(self.head_seconds, self._close_late)
+
+    def _close_late(self) -> None:
+        self.transport.close()
 
     def _stop_waiting(self) -> None:
         if self._head_due is not None:

@@ -18,6 +18,8 @@ STATUS = {
     "wire_version_differs": 502,
     "peer_unreachable": 502,
     "peer_misnamed": 502,
+    "enrolment_failed": 502,
+    "peer_already_known": 409,
     "internal_error": 500,
     "storage_failed": 507,
     "database_busy": 507,

@@ -6,8 +6,9 @@ import logging
 import os
 import signal
 import socket
+import ssl
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from api.request_log import RefusalLog, RequestIds, RequestInLine
 from parties.errors import PortInUse
 from parties.party import Party
 from parties.processes import close_memory, give_memory_back
-from parties.settings import ServerSettings, load, token_hash
+from parties.settings import LOOPBACK, ServerSettings, load, load_identity, token_hash
 from parties.wire.transport import KEEP_ALIVE_SECONDS
 
 LOG_LINE = "%(asctime)s %(levelname)s %(message)s%(request)s"
@@ -45,32 +46,35 @@ def serve(folder: Path) -> None:
     close_memory()  # it will hold rows and the seeds of this party's draws
     give_memory_back()  # after each large message and result
     settings = load(folder)
-    operator_token_hash = token_hash(folder)
+    operator_token_hash, identity = token_hash(folder), load_identity(folder, settings)
     os.umask(0o077)
     handler = logging.StreamHandler(sys.stderr)
     handler.addFilter(RequestInLine())
     logging.basicConfig(level=logging.INFO, handlers=[handler], format=LOG_LINE)
     logging.getLogger("httpx").setLevel(logging.WARNING)
     with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(_listen(settings.server, name)) for name in ("operator_port", "peer_port")]
-        party = Party(folder, settings)
+        ends = ((LOOPBACK, "operator_port"), (settings.server.peer_host, "peer_port"))
+        sockets = [stack.enter_context(_listen(settings.server, host, name)) for host, name in ends]
+        party = Party(folder, settings, identity)
         try:
-            apps = {"operator port": operator_app(party, operator_token_hash), "peer port": peer_app(party)}
-            asyncio.run(_serve(party, apps, sockets))
+            asyncio.run(_serve(party, operator_token_hash, sockets))
         finally:
             party.close()
 
 
-async def _serve(party: Party, apps: Mapping[str, ASGIApp], sockets: list[socket.socket]) -> None:
-    servers = [_server(port, app) for port, app in apps.items()]
+async def _serve(party: Party, operator_token_hash: bytes, sockets: list[socket.socket]) -> None:
+    servers = [
+        _server("operator port", operator_app(party, operator_token_hash)),
+        _server("peer port", peer_app(party), party.peers.server_context),
+    ]
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     serving = [asyncio.create_task(server.serve([listener])) for server, listener in zip(servers, sockets, strict=True)]
-    operator, peers = (listener.getsockname()[1] for listener in sockets)
-    host = party.settings.server.host
-    sys.stdout.write(f"{party.name} is ready: operator http://{host}:{operator}, peers http://{host}:{peers}\n")
+    operator = sockets[0].getsockname()[1]
+    peers = party.settings.server.told_address
+    sys.stdout.write(f"{party.name} is ready: operator http://{LOOPBACK}:{operator}, peers https://{peers}\n")
     sys.stdout.flush()
     stopping = asyncio.create_task(stop.wait())
     await asyncio.wait([stopping, *serving], return_when=asyncio.FIRST_COMPLETED)
@@ -82,9 +86,9 @@ async def _serve(party: Party, apps: Mapping[str, ASGIApp], sockets: list[socket
     stopping.cancel()
 
 
-def _server(port: str, app: ASGIApp) -> "_Server":
+def _server(port: str, app: ASGIApp, context: Callable[[], ssl.SSLContext] | None = None) -> "_Server":
     log = RefusalLog(port)
-    connection: Any = partial(PromptConnection, slots=ConnectionSlots(), log=log)
+    connection: Any = partial(PromptConnection, slots=ConnectionSlots(), log=log, context=context)
     return _Server(
         uvicorn.Config(
             RequestIds(app, log),
@@ -103,19 +107,20 @@ def _server(port: str, app: ASGIApp) -> "_Server":
     )
 
 
-def _listen(server: ServerSettings, name: str) -> socket.socket:
+def _listen(server: ServerSettings, host: str, name: str) -> socket.socket:
     port: int = getattr(server, name)
     # Named TCP, or asyncio does not know it for TCP and leaves Nagle's algorithm on: 40 ms for every answer.
-    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        listener.bind((server.host, port))
+        listener.bind((host, port))
         # A bound port that does not listen can be bound twice: listen now, accept later.
         listener.listen()
     except OSError as error:
         listener.close()
         raise PortInUse(
-            f"port {port} ({name}) of {server.host} is taken by another process: {error.strerror}",
+            f"port {port} ({name}) of {host} cannot be used: {error.strerror}",
             fix=f"Stop that process, or set server.{name} in party.toml or VFL_SERVER__{name.upper()}.",
         ) from error
     return listener

@@ -88,21 +88,59 @@ class PeerUnreachable(JobError):
     """A peer's server cannot be reached."""
 
     code = "peer_unreachable"
-    fix = "Start the peer's server (`vfl party serve`), or correct its url under [peers] in party.toml."
+    fix = (
+        "Its operator starts its server (`vfl party serve`) and confirms your six words; `vfl peer address` corrects an "
+        "address."
+    )
 
 
 class UnknownPeer(JobError):
-    """The roster names a party this one has no address of."""
+    """This party does not know or does not trust a party of this name."""
 
     code = "unknown_peer"
     safe = "Nothing was sent."
+    fix = "Enrol it: `vfl peer invite` at one side, `vfl peer accept` at the other; `vfl peer list` shows who is known."
+
+
+class PeerRemoved(JobError):
+    """The operator removed a peer while a job with it ran."""
+
+    code = "peer_removed"
+    fix = "Enrol the peer again, and submit the job again."
 
 
 class PeerMisnamed(JobError):
-    """Another party than the one configured answers at a peer's url."""
+    """A party calls itself otherwise than this operator expects."""
 
     code = "peer_misnamed"
-    fix = "Correct the url under [peers] in party.toml."
+    fix = "Ask the other operator for the name in the peer's party.toml, and enrol it under that name."
+
+
+class WordsDiffer(JobError):
+    """The six words an operator was told are not those of the enrolment."""
+
+    code = "words_differ"
+    safe = "The peer is not trusted, and nothing else has changed."
+    fix = (
+        "Read all six words to each other once more. If they differ, somebody may stand in the middle: remove the peer "
+        "with `vfl peer remove`, and begin again with a new invitation sent by another way."
+    )
+
+
+class PeerAlreadyKnown(JobError):
+    """A party of this name is trusted already, with another key."""
+
+    code = "peer_already_known"
+    safe = "The peer that is trusted is untouched."
+    fix = "If it really has a new key, remove it first with `vfl peer remove`, then enrol it again."
+
+
+class EnrolmentFailed(JobError):
+    """The two servers could not meet, or said what does not fit the invitation."""
+
+    code = "enrolment_failed"
+    safe = "No peer was added."
+    fix = "Check the address, and that the other server runs; then use the same line again while it is good."
 
 
 class PeerWireVersion(JobError):

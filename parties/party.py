@@ -5,7 +5,7 @@ import hashlib
 import logging
 import secrets
 import threading
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from pathlib import Path
 from typing import IO
@@ -14,31 +14,35 @@ import msgspec
 
 from parties import limits
 from parties.awake import AwakeClock
+from parties.enrolment import Enrolment
 from parties.errors import (
     Failure,
     IdempotencyKeyReused,
     JobCancelled,
     NotTheCoordinator,
     PartyInUse,
+    PeerRemoved,
     PeerUnreachable,
     ServerRestarted,
     StorageFailed,
     TooManyJobs,
     UnknownJob,
     UnknownPeer,
-    UnknownSender,
     UnreadableBody,
 )
 from parties.jobs.closing import STATES_KEPT
 from parties.jobs.endings import Endings
 from parties.jobs.supervisor import Supervisor
 from parties.judgement import judge, new_job
+from parties.peers import OutboxHearing, Peers
 from parties.settings import PartySettings
 from parties.storage.database import Event, Job, Store
 from parties.storage.job_list import JobLine
 from parties.storage.ledger import Ledger
 from parties.storage.models import ModelStore
+from parties.storage.peer_store import PeerStore, StoredPeer
 from parties.tables.datasets import LoadedTable
+from parties.trust.identity import Identity
 from parties.wire.control import (
     SHARE_BYTES,
     Agreement,
@@ -54,10 +58,9 @@ from parties.wire.envelopes import (
     Envelope,
     check_body,
 )
-from parties.wire.outbox import Outbox, Receipt
+from parties.wire.outbox import Receipt
 from parties.wire.post import Post, ReceivingRoom
-from parties.wire.rate_limit import Quota
-from parties.wire.transport import SHORTEST_EXCHANGE_SECONDS, Answer, HttpTransport, Transport
+from parties.wire.transport import Answer, Transport
 from parties.worker.mailbox import Room
 from vfl.errors import ImpossibleJob, JobError
 from vfl.kinds import decode_spec, kind_of
@@ -80,35 +83,27 @@ class Party:
     """Safe for several threads. Raises PartyInUse when another process holds the folder, StorageFailed."""
 
     def __init__(
-        self, folder: Path, settings: PartySettings, transports: Mapping[PartyId, Transport] | None = None
+        self,
+        folder: Path,
+        settings: PartySettings,
+        identity: Identity,
+        connect: Callable[[PartyId], Transport] | None = None,
     ) -> None:
+        """`connect` answers how a trusted peer is reached, where not by its address."""
         self.folder, self.settings, self.name = folder.resolve(), settings, settings.name
         self._lock_file = _hold(self.folder / LOCK_FILE)
         timeout_seconds = settings.server.peer_timeout_seconds
         self._store = Store(self.folder, timeout_seconds)
         self._clock = AwakeClock()
         self._ledger = Ledger(self._store)
-        self._endings = Endings(self.name, self._store, self._ledger)
+        self._endings = Endings(identity, self._store, self._ledger)
         self._models = ModelStore(self.folder)
-        if transports is None:
-            transports = {
-                peer: HttpTransport(at.url, max(timeout_seconds, SHORTEST_EXCHANGE_SECONDS))
-                for peer, at in settings.peers.items()
-            }
-        self._outboxes = {
-            peer: Outbox(
-                peer,
-                transport,
-                timeout_seconds,
-                partial(self._lose_peer, peer),
-                partial(self._endings.received, peer),
-                self._clock,
-            )
-            for peer, transport in transports.items()
-        }
+        peer_store = PeerStore(self._store.database)
+        hearing = OutboxHearing(self._lose_peer, self._endings.received, self._clock)
+        self.peers = Peers(identity, peer_store, timeout_seconds, hearing, connect)
+        self.enrolment = Enrolment(self.peers, peer_store, settings.server.told_address)
         self._supervisors: dict[str, Supervisor] = {}
-        self._quotas = {peer: Quota() for peer in self._outboxes}
-        self._receiving_room, self._room = ReceivingRoom(self._outboxes), Room(UNREAD_BYTES)
+        self._receiving_room, self._room = ReceivingRoom(), Room(UNREAD_BYTES)
         self._lock = threading.RLock()
         self._submitting = threading.Lock()
         self._judging = threading.BoundedSemaphore(TABLES_AT_ONCE)
@@ -179,11 +174,19 @@ class Party:
             supervisor.fail(Failure.of(JobCancelled(f"the operator of {self.name} cancelled it"), self.name))
         return self.job(job)
 
+    def remove_peer(self, peer: PartyId) -> StoredPeer:
+        """It is a stranger from now on, and the jobs that need it fail. Raises UnknownPeer, StorageFailed."""
+        removed = self.peers.remove(peer)
+        for supervisor in self._all():
+            if peer in supervisor.spec.peers_of(self.name):
+                supervisor.on_peer_lost(peer, None, PeerRemoved(f"the operator of {self.name} has removed {peer}"))
+        return removed
+
     # For peers
 
     def open_post(self) -> Post:
         """For the envelopes of one POST, each checked alone; an empty one is how a peer asks whether we are there."""
-        return Post(self.name, self._wants, self._receive, self._receiving_room)
+        return Post(self.peers.identity, self._wants, self._receive, self._receiving_room)
 
     def deliver(self, post: bytes) -> Answer:
         """A POST that is here as a whole."""
@@ -196,8 +199,7 @@ class Party:
         stopped = Failure.of(ServerRestarted(f"the server of {self.name} was stopped"), self.name)
         for supervisor in self._all():
             supervisor.close(stopped, WORKER_FAREWELL_SECONDS)
-        for outbox in self._outboxes.values():
-            outbox.close()
+        self.peers.close()
         self._clock.close()
         self._ledger.close()
         self._store.close()
@@ -205,18 +207,12 @@ class Party:
 
     def _wants(self, head: Envelope) -> bool:
         """Whether a body larger than any proposal may come now. Raises EnvelopeRefused."""
-        self._check_sender(head)
+        self.peers.check_sender(head)
         supervisor = self._supervisors.get(head.header.job)
         return supervisor is not None and supervisor.reception.wants(head)
 
-    def _check_sender(self, envelope: Envelope) -> None:
-        # (4) the sender is a peer; revocation comes with identities
-        if envelope.header.sender not in self._outboxes:
-            raise UnknownSender(f"{envelope.header.sender!r} is no peer of {self.name}")
-        # (5) the signature over the header, once parties have identities
-
     def _receive(self, envelope: Envelope) -> Receipt:
-        self._check_sender(envelope)
+        self.peers.check_sender(envelope)
         header = envelope.header
         with self._lock:
             supervisor = self._supervisors.get(header.job)
@@ -225,7 +221,7 @@ class Party:
             if supervisor is None and first and self._store.state_for_peers(header.job) is None:
                 supervisor = self._consider(envelope)
         if supervisor is None:
-            return self._endings.hear(envelope, self._outboxes[header.sender])
+            return self._endings.hear(envelope, self.peers.outboxes[header.sender])
         return supervisor.reception.receive(envelope)
 
     def _consider(self, envelope: Envelope) -> Supervisor:
@@ -234,7 +230,7 @@ class Party:
         check_body(envelope, CONTROL_LIMIT)
         self._admit(header.sender)
         try:
-            proposal = decode_control(header.sender, "Proposal", envelope.body)
+            proposal = decode_control(header.sender, "Proposal", envelope.message)
             assert isinstance(proposal, Proposal)  # noqa: S101 - decoded as one
             spec = decode_spec(proposal.spec)
             limits.check_limits(spec)
@@ -275,7 +271,7 @@ class Party:
         most = self.settings.server.jobs_per_peer
         if sum(not supervisor.over and supervisor.spec.coordinator == peer for supervisor in self._all()) >= most:
             raise TooManyJobs(f"{peer} has {most} jobs open at {self.name}, as many as it may")
-        if not self._quotas[peer].take():
+        if not self.peers.quota(peer).take():
             raise TooManyJobs(f"{peer} proposes jobs faster than {self.name} takes them")
 
     def _supervise(
@@ -296,9 +292,10 @@ class Party:
         return Supervisor(
             job,
             spec,
+            self.peers.identity,
             agreement,
             bottom,
-            self._outboxes,
+            self.peers.outboxes,
             self._store,
             self._ledger,
             self._models,
@@ -326,15 +323,15 @@ class Party:
             role = spec.role_of(spec.coordinator).value
             raise NotTheCoordinator(f"{self.name} is not the {role} of this job, {spec.coordinator} is")
         for peer in spec.peers_of(self.name):
-            if peer not in self._outboxes:
-                raise UnknownPeer(f"{self.name} has no peer {peer!r}", fix=f"Add [peers.{peer}] to party.toml.")
+            if peer not in self.peers.outboxes:
+                raise UnknownPeer(f"{self.name} has no trusted peer {peer!r}")
 
     def _check_peers(self, spec: JobSpec) -> None:
         """Ask each peer whether it is there; so many the job can do without may be away."""
         spare = len(spec.parties) - spec.minimum_parties
         for peer in spec.peers_of(self.name):
             try:
-                self._outboxes[peer].check()
+                self.peers.outboxes[peer].check()
             except PeerUnreachable:
                 spare -= 1
                 if spare < 0 or peer in spec.required_parties:
@@ -350,7 +347,7 @@ class Party:
         if supervisor is not None:
             supervisor.on_peer_lost(peer, attempt, error)
         else:
-            self._outboxes[peer].forget(job)
+            self.peers.outboxes[peer].forget(job)
 
     def _recover(self) -> None:
         """Of the jobs that ran when the last server process ended those that need this party have failed."""
@@ -363,12 +360,12 @@ class Party:
                 self._endings.close_unfinished(
                     job, msgspec.structs.replace(failure, safe=STATES_KEPT) if states else failure
                 )
-        self._endings.recall(self._outboxes, frozenset(self._supervisors))
+        self._endings.recall(self.peers.outboxes, frozenset(self._supervisors))
 
     def _resume(self, job: Job, voted: set[tuple[str, PartyId]]) -> bool:
         """Take up a job that goes on without this party, or whose end its coordinator knows."""
         encoded, stored_agreement = self._store.agreed(job.id)
-        if not set(job.peers) <= self._outboxes.keys():
+        if not set(job.peers) <= self.peers.outboxes.keys():
             return False
         spec = decode_spec(encoded)
         result = self._models.result(job.id) if (job.id, spec.coordinator) in voted else None

@@ -3,6 +3,7 @@
 import contextlib
 import difflib
 import hashlib
+import ipaddress
 import os
 import re
 import secrets
@@ -16,16 +17,19 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from parties.errors import SettingsError
+from parties.trust.identity import Identity
+from parties.trust.invitation import is_address
+from parties.trust.key_file import encrypted, read_identity
 from vfl.spec.sections import PARTY_ID, PartyId
 
 LOOPBACK = "127.0.0.1"
-PEER_HOSTS = (LOOPBACK, "localhost", "[::1]")
 OPERATOR_PORT, PEER_PORT = 7101, 7102
 PAIRS_OF_PORTS = 100
 """How many pairs a new party tries, one hundred apart: 7101 and 7102, 7201 and 7202, ..."""
 ONCE = "Each table stands once in the file: write the keys of both under one heading."
 PREFIX, NO_SETTINGS = "VFL_", frozenset({"VFL_DEBUG"})
 TOKEN_FILE, TOKEN_HASH_FILE, SETTINGS_FILE = "operator.token", "operator.token.sha256", "party.toml"
+KEY_FILE, PASSPHRASE_FILE = "identity.key", "identity.passphrase"
 
 
 class SettingsTable(BaseModel):
@@ -35,41 +39,44 @@ class SettingsTable(BaseModel):
 
 
 class ServerSettings(SettingsTable):
-    host: str = LOOPBACK
     operator_port: int = Field(default=OPERATOR_PORT, ge=1, le=65535)
+    """On 127.0.0.1: this organisation's people and pipelines, with a token."""
     peer_port: int = Field(default=PEER_PORT, ge=1, le=65535)
+    peer_host: str = LOOPBACK
+    """The address of this machine on which peers may reach the peer port; 0.0.0.0 or [::] for every one."""
+    address: str = ""
+    """HOST:PORT as peers reach the peer port, told in invitations; empty = peer_host and peer_port."""
     peer_timeout_seconds: float = Field(default=30.0, gt=0)
     """How long a peer may be out of reach while a job runs."""
     jobs_per_peer: int = Field(default=16, ge=1)
     """Jobs one peer may have open here at once: each holds a table, and a worker while it runs."""
 
-    @field_validator("host")
+    @field_validator("peer_host")
     @classmethod
-    def _loopback_only(cls, host: str) -> str:
-        # Envelopes are not signed yet, so nothing but this machine may reach either port.
-        if host != LOOPBACK:
-            raise ValueError(f"only {LOOPBACK} is possible until parties have identities")
-        return host
+    def _ip_address(cls, host: str) -> str:
+        try:
+            ipaddress.ip_address(host.strip("[]"))
+        except ValueError:
+            raise ValueError("must be an address of this machine such as 0.0.0.0, 192.0.2.7 or [::]") from None
+        return host.strip("[]")
 
-
-class PeerSettings(SettingsTable):
-    url: str
-
-    @field_validator("url")
+    @field_validator("address")
     @classmethod
-    def _loopback_only(cls, url: str) -> str:
-        parts = re.fullmatch(r"(https?)://([^/\s@]+?)(:\d{1,5})?/?", url)
-        if parts is None:
-            raise ValueError("must look like http://127.0.0.1:7202")
-        if not 1 <= int((parts[3] or ":80")[1:]) <= 65535:
-            raise ValueError(f"port {parts[3][1:]} is none: ports are 1 to 65535")
-        if parts[1] != "http" or parts[2] not in PEER_HOSTS:
-            # As strict as the own listening side: envelopes are neither encrypted on the way nor signed yet.
-            raise ValueError(
-                f"leads beyond this machine, where jobs would travel in clear: only http://{LOOPBACK} is possible "
-                "until parties have TLS and signed identities"
-            )
-        return url.rstrip("/")
+    def _host_and_port(cls, address: str) -> str:
+        if address and not is_address(address):
+            raise ValueError("must look like vfl.example.org:7102 or [2001:db8::7]:7102")
+        return address
+
+    @property
+    def told_address(self) -> str:
+        """HOST:PORT for invitations."""
+        host = f"[{self.peer_host}]" if ":" in self.peer_host else self.peer_host
+        return self.address or f"{host}:{self.peer_port}"
+
+
+class IdentitySettings(SettingsTable):
+    passphrase_file: str = PASSPHRASE_FILE
+    """Opens identity.key; relative to the folder, or anywhere else."""
 
 
 class DatasetSettings(SettingsTable):
@@ -117,7 +124,7 @@ class PartySettings(BaseSettings):
 
     name: PartyId
     server: ServerSettings = ServerSettings()
-    peers: dict[PartyId, PeerSettings] = {}
+    identity: IdentitySettings = IdentitySettings()
     datasets: dict[str, DatasetSettings] = {}
     bottom: BottomSettings | None = None
     acceptance: Acceptance = Acceptance()
@@ -161,14 +168,15 @@ def load(folder: Path) -> PartySettings:
         raise _readable(path, error) from error
     if settings.server.operator_port == settings.server.peer_port:
         raise SettingsError(f"{path}: server.operator_port and server.peer_port are the same")
-    if settings.name in settings.peers:
-        raise SettingsError(f"{path}: [peers.{settings.name}] is this party itself")
     return settings
 
 
-def init_party(folder: Path, name: str, *, operator_port: int | None = None, peer_port: int | None = None) -> Path:
-    """Make a party's folder (0700) with party.toml and the operator's token (256 bit, 0600); answers party.toml's path.
+def init_party(
+    folder: Path, name: str, *, operator_port: int | None = None, peer_port: int | None = None, address: str = ""
+) -> Path:
+    """Make a party's folder (0700) with party.toml, its identity and the operator's token; answers party.toml's path.
 
+    With an `address` (HOST:PORT) peers on other machines may reach the peer port there; without one, only this machine.
     Ports that are not named are the first pair that no party beside this folder has and no process uses. The server
     keeps only the token's hash, in a file of its own. Raises SettingsError when a party is already there, the folder
     cannot be made or both ports are one.
@@ -179,10 +187,13 @@ def init_party(folder: Path, name: str, *, operator_port: int | None = None, pee
         raise SettingsError(f"both ports of {name} would be {peer_port}", fix="Name another one.")
     if PARTY_ID.fullmatch(name) is None:
         raise SettingsError(f"{name!r} is not a party name", fix="Use lower-case letters, digits and hyphens.")
+    if address and not is_address(address):
+        raise SettingsError(f"{address!r} is no address", fix="Write HOST:PORT, such as vfl.example.org:7102.")
     path = folder / SETTINGS_FILE
-    if path.exists():
+    if path.exists() or (folder / KEY_FILE).exists():
         raise SettingsError(
-            f"{path} exists already", fix="Choose another folder; an existing party is not overwritten."
+            f"{path if path.exists() else folder / KEY_FILE} exists already",
+            fix="Choose another folder; an existing party is not overwritten.",
         )
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -194,8 +205,31 @@ def init_party(folder: Path, name: str, *, operator_port: int | None = None, pee
     token = secrets.token_urlsafe(32)
     write_private(folder / TOKEN_FILE, f"{token}\n".encode())
     write_private(folder / TOKEN_HASH_FILE, f"{hashlib.sha256(token.encode()).hexdigest()}\n".encode())
-    write_private(path, _TEMPLATE.format(name=name, operator_port=operator_port, peer_port=peer_port).encode())
+    save_identity(folder, Identity.generate(name))
+    reachable = (
+        f'peer_host = "0.0.0.0"       # every address of this machine\naddress = "{address}"\n' if address else ""
+    )
+    text = _TEMPLATE.format(name=name, operator_port=operator_port, peer_port=peer_port, reachable=reachable)
+    write_private(path, text.encode())
     return path
+
+
+def save_identity(folder: Path, identity: Identity) -> None:
+    """Its private key, encrypted with a new passphrase, which is written beside it (both 0600)."""
+    passphrase = secrets.token_urlsafe(32).encode()
+    write_private(folder / PASSPHRASE_FILE, passphrase + b"\n")
+    write_private(folder / KEY_FILE, encrypted(identity, passphrase))
+
+
+def load_identity(folder: Path, settings: "PartySettings") -> Identity:
+    """Raises SettingsError where it is missing, damaged, or of another party."""
+    identity = read_identity(folder / KEY_FILE, folder / settings.identity.passphrase_file)
+    if identity.name != settings.name:
+        raise SettingsError(
+            f"{folder / KEY_FILE} is the key of {identity.name}, and this party is {settings.name}",
+            fix="Put this party's own key back; a party keeps its name, because its peers know it by name and key.",
+        )
+    return identity
 
 
 def default_ports(parent: Path) -> tuple[int, int]:
@@ -256,7 +290,7 @@ def _check_environment() -> None:
         if not name.startswith(PREFIX) or name in NO_SETTINGS:
             continue
         words = name.removeprefix(PREFIX).split("__")
-        if words[0] in {"PEERS", "DATASETS"} and len(words) > 1:
+        if words[0] == "DATASETS" and len(words) > 1:
             words[1] = "<NAME>"
         if (key := "__".join(words)) not in settings:
             near = difflib.get_close_matches(key, settings, n=1)
@@ -269,7 +303,7 @@ def _check_environment() -> None:
 
 
 def _environment_keys(table: type[BaseModel], before: str = "") -> Iterator[str]:
-    """Every setting as a variable names it, tables as a whole too; a peer or data set of any name as <name>."""
+    """Every setting as a variable names it, tables as a whole too; a data set of any name as <name>."""
     for name, field in table.model_fields.items():
         yield f"{before}{name}"
         inner = [kind for kind in (field.annotation, *get_args(field.annotation)) if _is_table(kind)]
@@ -292,10 +326,15 @@ def _readable(path: Path, error: ValidationError) -> SettingsError:
     keys = sorted(
         {
             key
-            for table in (PartySettings, ServerSettings, PeerSettings, DatasetSettings, BottomSettings, Acceptance)
+            for table in (PartySettings, ServerSettings, IdentitySettings, DatasetSettings, BottomSettings, Acceptance)
             for key in table.model_fields
         }
     )
+    if first["loc"][0] == "peers":
+        return SettingsError(
+            f"{path}: peers no longer stand in party.toml",
+            fix="Remove [peers]; enrol each peer with `vfl peer invite` here and `vfl peer accept` at the other side.",
+        )
     near = difflib.get_close_matches(str(first["loc"][-1]), keys, n=1)
     return SettingsError(f"{path}: unknown key `{at}`", fix=f"Did you mean `{near[0]}`?" if near else "")
 
@@ -306,11 +345,8 @@ name = "{name}"
 [server]
 operator_port = {operator_port}   # this organisation's people and pipelines
 peer_port = {peer_port}       # other parties
-
-# Below, at the end of this file, stand the peers, the data sets and what this party agrees to, such as:
-#
-# [peers.telco]
-# url = "http://127.0.0.1:7202"
+{reachable}
+# Below, at the end of this file, stand the data sets and what this party agrees to, such as:
 #
 # [datasets.customers]
 # path = "customers.csv"     # CSV or Parquet, relative to this folder

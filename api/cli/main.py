@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from api.cli import demo, job, party
+from api.cli import demo, job, party, peer
 from api.cli import run as run_command
 from api.cli.errors import named
 from api.cli.output import CommandFailed, Exit, Format, FormatOption, fail, flush, note, result, wanted_format
@@ -30,6 +30,7 @@ app = typer.Typer(
 app.command("demo")(demo.demo)
 app.command("run")(run_command.run)
 app.add_typer(party.app, name="party")
+app.add_typer(peer.app, name="peer")
 app.add_typer(job.app, name="job")
 
 

@@ -32,19 +32,30 @@ def init(
             help="For other parties (default: 7102, or 7202 and so on where it is taken).",
         ),
     ] = None,
+    address: Annotated[
+        str,
+        typer.Option(
+            metavar="HOST:PORT",
+            help="Where peers on other machines reach this party's peer port; without it only this machine does.",
+        ),
+    ] = "",
     output: FormatOption = Format.TEXT,
 ) -> None:
-    """Write party.toml and the operator token of a new party."""
-    from parties.settings import TOKEN_FILE, init_party, load  # noqa: PLC0415 - pydantic, which help can do without
+    """Write party.toml, the identity key and the operator token of a new party."""
+    from parties.settings import KEY_FILE, TOKEN_FILE, init_party, load, load_identity  # noqa: PLC0415 - pydantic, which help can do without
 
-    settings = init_party(folder, name, operator_port=operator_port, peer_port=peer_port)
+    settings = init_party(folder, name, operator_port=operator_port, peer_port=peer_port, address=address)
     server = load(folder).server
     ports = {"operator_port": server.operator_port, "peer_port": server.peer_port}
+    fingerprint = load_identity(folder, load(folder)).key.fingerprint
     data = {"name": name, "settings": str(settings), "token_file": str(folder / TOKEN_FILE), **ports}
+    data |= {"fingerprint": fingerprint, "address": server.told_address}
     text = (
         f"{settings}\n{folder / TOKEN_FILE}\n"
         f"Its ports: {server.operator_port} for its operator, {server.peer_port} for its peers.\n"
-        f"Name peers and data sets in party.toml, then start the server with `vfl party serve {folder}`."
+        f"Its identity key is {folder / KEY_FILE}: {fingerprint}\n"
+        f"Name data sets in party.toml, start the server with `vfl party serve {folder}`, and enrol peers with\n"
+        "`vfl peer invite` or `vfl peer accept`."
     )
     result(output, data, lambda: text)
 

@@ -15,6 +15,7 @@ from api.errors import answer_bad_request, answer_bug, answer_http_error, answer
 from api.limits import BodyLimit
 from api.loopback import LoopbackOnly
 from api.operator.description import LOGIN, describe, known_parameters_only, refusals
+from api.operator.peers import peers_router
 from api.operator.progress import progress
 from api.operator.schemas import EventsBody, HealthBody, JobBody, JobsBody, ReportBody, Submission, VersionBody
 from api.operator.token import TokenRequired
@@ -56,6 +57,10 @@ def operator_app(party: Party, token_hash: bytes) -> FastAPI:
     # The token itself is asked for earlier; here the description says so.
     app.include_router(_health(party), dependencies=[Depends(known_parameters_only)])
     app.include_router(_jobs(party), prefix="/v1", dependencies=[Depends(known_parameters_only), Security(LOGIN)])
+
+    app.include_router(
+        peers_router(party), prefix="/v1", dependencies=[Depends(known_parameters_only), Security(LOGIN)]
+    )
 
     @app.get("/openapi.json", include_in_schema=False)
     async def description() -> dict[str, Any]:

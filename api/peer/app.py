@@ -1,4 +1,4 @@
-"""What another party can reach: one POST for envelopes, and hello."""
+"""What another party can reach: one POST for envelopes, hello, and the meeting of an enrolment."""
 
 from collections.abc import Callable
 from typing import TypeVar
@@ -9,13 +9,15 @@ from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from api.errors import answer_http_error
+from api.errors import answer_http_error, answer_job_error
 from api.limits import BodyLimit
-from api.loopback import LoopbackOnly
+from api.peer.known import KnownOnly
 from api.request_log import current_request
+from parties.enrolment import ROUTE as ENROLMENT_ROUTE
 from parties.party import Party
-from parties.wire.envelopes import POST_LIMIT, WIRE_VERSION
+from parties.wire.envelopes import CONTROL_LIMIT, POST_LIMIT, WIRE_VERSION
 from parties.wire.outbox import Reply
+from vfl.errors import JobError
 
 REQUESTS_AT_ONCE = 8
 
@@ -26,7 +28,8 @@ def peer_app(party: Party) -> FastAPI:
     """Bytes in, receipts out; every check is the channel's."""
     app = FastAPI(title=f"{party.name}: peers", docs_url=None, redoc_url=None, openapi_url=None)
     app.add_middleware(BodyLimit, limit_bytes=POST_LIMIT, held=False)
-    app.add_middleware(LoopbackOnly)
+    app.add_middleware(KnownOnly, party=party)
+    app.add_exception_handler(JobError, answer_job_error)
     app.add_exception_handler(HTTPException, answer_http_error)
     limiter = anyio.CapacityLimiter(REQUESTS_AT_ONCE)
 
@@ -55,4 +58,18 @@ def peer_app(party: Party) -> FastAPI:
     async def hello() -> dict[str, str | int]:
         return {"wire_version": WIRE_VERSION, "party": party.name}
 
+    _add_meeting(app, party, limiter)
     return app
+
+
+def _add_meeting(app: FastAPI, party: Party, limiter: anyio.CapacityLimiter) -> None:
+    @app.post(ENROLMENT_ROUTE)
+    async def enrolment(request: Request) -> Response:
+        body = bytearray()
+        async for piece in request.stream():
+            body += piece
+            if len(body) > CONTROL_LIMIT:
+                raise HTTPException(413, f"a meeting needs less than {CONTROL_LIMIT} bytes")
+        issuer = request.state.connection.issuer
+        answer = await anyio.to_thread.run_sync(party.enrolment.hear, bytes(body), issuer, limiter=limiter)
+        return Response(answer, media_type="application/octet-stream")

@@ -14,6 +14,7 @@ from parties.errors import Failure, JobOver, NoSuchJob, StorageFailed, Unreadabl
 from parties.jobs.reception import check_kind
 from parties.storage.database import Job, Store, now
 from parties.storage.ledger import Ledger
+from parties.trust.identity import Identity
 from parties.wire.control import Abort, Finish, decode_control, failure_at
 from parties.wire.door import Door
 from parties.wire.envelopes import CONTROL_LIMIT, Envelope, Header, check_body, read_post
@@ -32,8 +33,8 @@ ENDINGS = frozenset({"done", "failed", "cancelled"})
 class Endings:
     """Safe for several threads."""
 
-    def __init__(self, me: PartyId, store: Store, ledger: Ledger) -> None:
-        self._me, self._store, self._ledger = me, store, ledger
+    def __init__(self, me: Identity, store: Store, ledger: Ledger) -> None:
+        self._identity, self._me, self._store, self._ledger = me, me.name, store, ledger
         self._taking_over = threading.Lock()
         self._contradicted: set[str] = set()
         """Jobs of which it is logged that the coordinator says more than one ending."""
@@ -48,7 +49,7 @@ class Endings:
     def close_unfinished(self, job: Job, failure: Failure) -> None:
         """The server was away in a job that needs this party: it has failed, and every peer is owed the word."""
         digest = bytes.fromhex(job.spec_digest)
-        doors = {peer: Door(job.id, digest, job.party, peer, self._ledger) for peer in job.peers}
+        doors = {peer: Door(job.id, digest, self._identity, peer, self._ledger) for peer in job.peers}
         abort, attempt = Abort.of(failure), job.attempt + 1
         words = {peer: door.last_word(abort, attempt).as_sent() for peer, door in doors.items()}
         error = failure.as_stored()
@@ -77,7 +78,7 @@ class Endings:
         if header.kind == "Join":
             raise JobOver(f"the job is over at {self._me}")
         check_kind(spec, header, self._me)
-        door = Door(header.job, header.job_digest, self._me, header.sender, self._ledger)
+        door = Door(header.job, header.job_digest, self._identity, header.sender, self._ledger)
         decides = header.sender == spec.coordinator and header.kind in {"Abort", "Finish"}
         abort = _read_abort(envelope) if decides and header.kind == "Abort" else None
         door.take_uncounted(envelope)
@@ -86,7 +87,7 @@ class Endings:
         elif header.kind != "Refusal" and not decides:
             word = Finish() if stored.error is None else Abort.of(Failure(**stored.error))
             outbox.remind(header.job, partial(door.last_word, word, stored.attempt + 1))
-        return Receipt(header.job, header.attempt, header.sequence + 1)
+        return Receipt(header.job, header.attempt, header.sequence + 1, envelope.digest)
 
     def _is_of_job(self, header: Header, spec: JobSpec) -> bool:
         """Whether the envelope is of this very specification, and its sender one of the job's parties."""
@@ -114,7 +115,7 @@ def _read_abort(envelope: Envelope) -> Abort:
     """Raises EnvelopeRefused."""
     check_body(envelope, CONTROL_LIMIT)
     try:
-        abort = decode_control(envelope.header.sender, envelope.header.kind, envelope.body)
+        abort = decode_control(envelope.header.sender, envelope.header.kind, bytes(envelope.message))
     except RemoteProtocolError as error:
         raise UnreadableBody(str(error)) from error
     assert isinstance(abort, Abort)  # noqa: S101 - decoded as one

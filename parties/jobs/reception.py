@@ -58,7 +58,7 @@ class Reception:
                 check_kind(self._spec, header, self._me)
                 link.receive_uncounted(envelope)
             self._hearing.check_stored()
-            return Receipt(self._job, header.attempt, header.sequence + 1)
+            return Receipt(self._job, header.attempt, header.sequence + 1, envelope.digest)
 
     def wants(self, head: Envelope) -> bool:
         """Whether a body larger than any word about the job is worth keeping; False leaves the rest to `receive`.
@@ -75,14 +75,14 @@ class Reception:
     def _receive_in_turn(self, link: Link, envelope: Envelope) -> Receipt:
         header = envelope.header
         try:
-            expected, body = link.receive(envelope, partial(self._check, link))
+            expected, last, body = link.receive(envelope, partial(self._check, link))
         except Equivocation as error:
             self._hearing.exclude(link, error)
             raise
         if body is not None:
             self._hearing.take(link, header, body)
         # (11) the receipt
-        return Receipt(self._job, header.attempt, expected)
+        return Receipt(self._job, header.attempt, expected, last)
 
     def _receive_last_word(self, link: Link, envelope: Envelope) -> None:
         """Raises EnvelopeRefused, or StorageFailed: then it must come again."""

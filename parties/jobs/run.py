@@ -116,7 +116,7 @@ class Run:
     def check_size(self, header: Header) -> None:
         """A message against what this job's can hold, and what waits already. Raises EnvelopeTooLarge, MailboxFull."""
         most = self._largest.get(header.kind, 0)
-        if header.body_bytes > most or (header.parts - 1) * PART_LIMIT >= most > 0:
+        if header.body_bytes - header.salt_bytes > most or (header.parts - 1) * PART_LIMIT >= most > 0:
             raise EnvelopeTooLarge(f"{header.kind} has at most {most} bytes in this job")
         # One that has begun may end, or its parts would lie here for ever.
         begins = header.parts > 1 and header.part == 1

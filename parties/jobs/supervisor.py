@@ -38,6 +38,7 @@ from parties.storage.ledger import Ledger
 from parties.storage.manifest import NO_INPUTS, inputs_of
 from parties.storage.models import ModelStore
 from parties.tables.datasets import LoadedTable
+from parties.trust.identity import Identity
 from parties.wire.control import CONTROLS, RUN, Agreement, Finish, decode_control
 from parties.wire.envelopes import Bytes, Envelope, Header
 from parties.wire.link import Link
@@ -64,6 +65,7 @@ class Supervisor:
         self,
         job: Job,
         spec: JobSpec,
+        identity: Identity,
         agreement: Agreement,
         bottom: str,
         outboxes: Mapping[PartyId, Outbox],
@@ -84,7 +86,7 @@ class Supervisor:
         self._log_path = folder / "logs" / f"{job.id}.log"
         digest = spec.digest()
         self._links = {
-            peer: Link(job.id, digest, self.me, peer, outboxes[peer], ledger, job.attempt)
+            peer: Link(job.id, digest, identity, peer, outboxes[peer], ledger, job.attempt)
             for peer in spec.peers_of(self.me)
         }
         self._side: Coordinator | Participant
@@ -155,7 +157,7 @@ class Supervisor:
                 link.remind()
                 return
             if not (header.kind == Finish.__name__ and link.finished):
-                self._hear(link, header, envelope.body)
+                self._hear(link, header, envelope.message)
             self._follow(self._side.conclude)
 
     def _take(self, link: Link, header: Header, body: Bytes) -> None:

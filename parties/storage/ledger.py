@@ -78,7 +78,9 @@ class Ledger:
         header = envelope.header
         with self._lock:
             whole = int(header.part == header.parts)  # a message in parts counts when its last part is here
-            self._counts.setdefault(line, Count()).add(Count(whole, header.body_bytes, envelope.digest))
+            self._counts.setdefault(line, Count()).add(
+                Count(whole, header.body_bytes - header.salt_bytes, envelope.digest)
+            )
 
     def _keep(self) -> None:
         """Store what has come, a few times a second."""

@@ -20,7 +20,6 @@ import hashlib
 import re
 import secrets
 import time
-from functools import cached_property
 
 import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -58,9 +57,12 @@ class Invitation(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_
     def has_expired(self) -> bool:
         return time.time() >= self.expires_at
 
+    def packed(self) -> bytes:
+        return msgspec.msgpack.encode(self)
+
     def line(self) -> str:
         """For an e-mail, a chat or a sheet of paper; the last characters tell of a letter that got lost."""
-        packed = msgspec.msgpack.encode(self)
+        packed = self.packed()
         return PREFIX + base64.urlsafe_b64encode(packed + _check(packed)).decode().rstrip("=")
 
     def __repr__(self) -> str:
@@ -83,7 +85,7 @@ def read_line(line: str) -> Invitation:
         packed, check = data[:-CHECK_BYTES], data[-CHECK_BYTES:]
         if not secrets.compare_digest(check, _check(packed)):
             raise InvitationUnreadable("a character of the invitation is missing or has changed")
-        invitation = msgspec.msgpack.decode(packed, type=Invitation)
+        invitation = read_packed(packed)
         IdentityKey(invitation.key)
     except (binascii.Error, msgspec.DecodeError, UnicodeError, ValueError) as error:
         raise InvitationUnreadable("a character of the invitation is missing or has changed") from error
@@ -93,6 +95,11 @@ def read_line(line: str) -> Invitation:
         when = time.strftime("%d %B %Y, %H:%M UTC", time.gmtime(invitation.expires_at))
         raise InvitationExpired(f"the invitation of {invitation.name} was good until {when}")
     return invitation
+
+
+def read_packed(packed: bytes) -> Invitation:
+    """As `packed` made it. Raises msgspec.DecodeError."""
+    return msgspec.msgpack.decode(packed, type=Invitation)
 
 
 def entry_key(secret: bytes) -> Ed25519PrivateKey:
@@ -112,7 +119,7 @@ class Hello(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     nonce: bytes
     """SHA-256 of the nonce where the invited party says it first, and the nonce itself in the answer."""
 
-    @cached_property
+    @property
     def identity_key(self) -> IdentityKey:
         return IdentityKey(self.key)
 

@@ -8,6 +8,7 @@ Of an envelope that is refused nothing is recorded; its sender hears why (docs/p
 
 from typing import Protocol
 
+from parties.trust.identity import Identity
 from parties.wire.control import NEGOTIATION, Ask, Control, Refusal, encode_control
 from parties.wire.envelopes import Bytes, Envelope, Outgoing
 from vfl.spec.sections import PartyId
@@ -24,7 +25,7 @@ class Recorder(Protocol):
 
 
 class Door:
-    def __init__(self, job: str, job_digest: bytes, me: PartyId, peer: PartyId, recorder: Recorder) -> None:
+    def __init__(self, job: str, job_digest: bytes, me: Identity, peer: PartyId, recorder: Recorder) -> None:
         self._job, self._job_digest, self._me, self._peer = job, job_digest, me, peer
         self._recorder = recorder
 

@@ -1,14 +1,16 @@
 """Bytes to envelopes and back, and every check an envelope passes (envelopes.md; its numbers are the comments here).
 
-    envelope = u16 length, header, body          a POST carries up to 16 of them, each checked alone
+    envelope = u16 length, header, signature, body          a POST carries up to 16 of them, each checked alone
 
 The header is a closed MessagePack struct. It names the body by its SHA-256 and the envelope before it by the SHA-256 of
 that header as sent, so one number stands for all that was said before. Each direction of a link counts from 0 in every
-attempt. Bodies above 4 MiB travel as parts. The Ed25519 signature over the header bytes will stand between header and
-body; until parties have identities both ports are reachable from this machine only.
+attempt. Bodies above 4 MiB travel as parts; a message of less than 1 KiB travels with 16 random bytes behind it, so
+that nobody who reads its digest in an audit log can find the body by guessing. The signature is made with the sender's
+identity key over the header as it travels: nothing is encoded again to be verified.
 """
 
 import hashlib
+import secrets
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -27,9 +29,10 @@ from parties.errors import (
     TamperedBody,
     UnknownSender,
 )
+from parties.trust.identity import SIGNATURE_BYTES, Domain, Identity
 from vfl.spec.sections import PartyId
 
-WIRE_VERSION = 2
+WIRE_VERSION = 3
 HEADER_LIMIT = 4 << 10
 PART_LIMIT = 4 << 20
 PARTS_LIMIT = 256
@@ -37,9 +40,10 @@ ENVELOPES_LIMIT = 16
 CONTROL_LIMIT = 64 << 10
 POST_LIMIT = 80 << 20
 """Sixteen full parts and room for their headers."""
-UNASKED_BYTES = 2 + HEADER_LIMIT + CONTROL_LIMIT
+UNASKED_BYTES = 2 + HEADER_LIMIT + SIGNATURE_BYTES + CONTROL_LIMIT
 """What is read of a POST before its sender is known to have more to say: a proposal."""
 DIGEST_BYTES = 32
+SALTED_BELOW, SALT_BYTES = 1 << 10, 16
 NO_ENVELOPE = bytes(DIGEST_BYTES)
 
 UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
@@ -59,6 +63,8 @@ class Header(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """0 is the negotiation, a run counts from 1."""
     sender: PartyId
     receiver: PartyId
+    key: bytes
+    """SHA-256 of the sender's identity key."""
     kind: str
     sequence: int
     previous: bytes
@@ -66,6 +72,9 @@ class Header(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """From 1 to `parts`."""
     parts: int
     body_bytes: int
+    """As it travels, with its salt."""
+    salt_bytes: int
+    """0 or 16: random bytes at the end of the body that are no part of the message."""
     body_digest: bytes
     sent_at: float
     """Unix seconds; informative."""
@@ -82,25 +91,32 @@ class Envelope:
     header: Header
     encoded: Bytes
     """The header as it travels."""
+    signature: bytes
+    """64 bytes."""
     digest: bytes
     """SHA-256 of the header as it travels: the next envelope names it."""
     body: Bytes
 
     @property
     def size(self) -> int:
-        return 2 + len(self.encoded) + len(self.body)
+        return 2 + len(self.encoded) + SIGNATURE_BYTES + len(self.body)
+
+    @property
+    def message(self) -> Bytes:
+        """The body without its salt."""
+        return self.body[: self.header.body_bytes - self.header.salt_bytes]
 
     def as_sent(self) -> bytes:
         return b"".join(self.pieces())
 
     def pieces(self) -> tuple[Bytes, ...]:
-        return len(self.encoded).to_bytes(2, "big"), self.encoded, self.body
+        return len(self.encoded).to_bytes(2, "big"), self.encoded, self.signature, self.body
 
 
 class Outgoing:
     """One direction of a link in one attempt, at its sender. Used by one thread at a time."""
 
-    def __init__(self, job: str, job_digest: bytes, attempt: int, sender: PartyId, receiver: PartyId) -> None:
+    def __init__(self, job: str, job_digest: bytes, attempt: int, sender: Identity, receiver: PartyId) -> None:
         self._job, self._job_digest, self._attempt = job, job_digest, attempt
         self._sender, self._receiver = sender, receiver
         self._sequence = 0
@@ -108,32 +124,36 @@ class Outgoing:
 
     def seal(self, kind: str, body: Bytes) -> list[Envelope]:
         """One message as numbered envelopes. Raises EnvelopeTooLarge."""
+        salt = secrets.token_bytes(SALT_BYTES) if len(body) < SALTED_BELOW else b""
+        body = b"".join((body, salt)) if salt else body
         parts = [body] if len(body) <= PART_LIMIT else split(memoryview(body), PART_LIMIT)
         if len(parts) > PARTS_LIMIT:
             raise EnvelopeTooLarge(f"{kind} has {len(body)} bytes, more than {PARTS_LIMIT} parts of {PART_LIMIT}")
-        return [self._envelope(kind, number, len(parts), part) for number, part in enumerate(parts, 1)]
+        return [self._envelope(kind, number, len(parts), part, len(salt)) for number, part in enumerate(parts, 1)]
 
-    def _envelope(self, kind: str, part: int, parts: int, body: Bytes) -> Envelope:
+    def _envelope(self, kind: str, part: int, parts: int, body: Bytes, salt_bytes: int) -> Envelope:
         header = Header(
             wire_version=WIRE_VERSION,
             job=self._job,
             job_digest=self._job_digest,
             attempt=self._attempt,
-            sender=self._sender,
+            sender=self._sender.name,
             receiver=self._receiver,
+            key=self._sender.key.digest,
             kind=kind,
             sequence=self._sequence,
             previous=self._previous,
             part=part,
             parts=parts,
             body_bytes=len(body),
+            salt_bytes=salt_bytes,
             body_digest=hashlib.sha256(body).digest(),
             sent_at=time.time(),
         )
         encoded = _ENCODER.encode(header)
         self._sequence += 1
         self._previous = hashlib.sha256(encoded).digest()
-        return Envelope(header, encoded, self._previous, body)
+        return Envelope(header, encoded, self._sender.sign(Domain.ENVELOPE, encoded), self._previous, body)
 
 
 class Incoming:
@@ -156,6 +176,11 @@ class Incoming:
     @property
     def expected(self) -> int:
         return len(self._seen) // DIGEST_BYTES
+
+    @property
+    def last_digest(self) -> bytes:
+        """Of the header that was accepted last."""
+        return self._digest(self.expected - 1)
 
     def is_new(self, envelope: Envelope) -> bool:
         """False for a repetition of what was accepted before.
@@ -185,7 +210,7 @@ class Incoming:
         # (10) the position: from here on a repetition has no effect
         self._seen += envelope.digest
         self._last = envelope.header
-        self._parts.append(envelope.body)
+        self._parts.append(envelope.message)
         if envelope.header.part < envelope.header.parts:
             return None
         body = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
@@ -232,7 +257,7 @@ class EnvelopeReader:
         # (1) header frame
         if not 0 < length <= HEADER_LIMIT:
             raise MalformedEnvelope(f"a header of {length} bytes does not fit")
-        if len(self._bytes) < 2 + length:
+        if len(self._bytes) < 2 + length + SIGNATURE_BYTES:
             return None
         if self._taken == ENVELOPES_LIMIT:
             raise MalformedEnvelope(f"a POST carries at most {ENVELOPES_LIMIT} envelopes")
@@ -240,8 +265,10 @@ class EnvelopeReader:
         header = _read_header(encoded, self._me)
         if not 0 <= header.body_bytes <= PART_LIMIT:
             raise EnvelopeTooLarge(f"a body of {header.body_bytes} bytes is more than the {PART_LIMIT} of one part")
-        del self._bytes[: 2 + length]
-        self._head, self._dropped_of_body = Envelope(header, encoded, hashlib.sha256(encoded).digest(), b""), None
+        signature = bytes(self._bytes[2 + length : 2 + length + SIGNATURE_BYTES])
+        del self._bytes[: 2 + length + SIGNATURE_BYTES]
+        self._dropped_of_body = None
+        self._head = Envelope(header, encoded, signature, hashlib.sha256(encoded).digest(), b"")
         return self._head
 
     def drop_body(self) -> None:
@@ -262,7 +289,7 @@ class EnvelopeReader:
             return head
         body = bytes(self._bytes[:size])
         del self._bytes[:size]
-        return Envelope(head.header, head.encoded, head.digest, body)
+        return Envelope(head.header, head.encoded, head.signature, head.digest, body)
 
     def end(self) -> None:
         """Nothing more comes."""
@@ -295,7 +322,9 @@ def _read_header(encoded: bytes, me: PartyId) -> Header:
     if header.receiver != me:
         raise UnknownSender(f"this is {me}, not {header.receiver!r}")
     numbers = (header.attempt, header.sequence, header.part - 1, header.parts - header.part, PARTS_LIMIT - header.parts)
-    if min(numbers) < 0 or {len(header.previous), len(header.body_digest), len(header.job_digest)} != {DIGEST_BYTES}:
+    digests = (header.previous, header.body_digest, header.job_digest, header.key)
+    salt_fits = header.salt_bytes == 0 or (header.salt_bytes == SALT_BYTES <= header.body_bytes and header.parts == 1)
+    if min(numbers) < 0 or {len(digest) for digest in digests} != {DIGEST_BYTES} or not salt_fits:
         raise MalformedEnvelope("the header contradicts itself")
     return header
 
@@ -303,7 +332,7 @@ def _read_header(encoded: bytes, me: PartyId) -> Header:
 def check_body(envelope: Envelope, limit_bytes: int = PART_LIMIT) -> None:
     """Raises EnvelopeTooLarge, TamperedBody; MailboxFull where the body was let go and is wanted after all."""
     # (8) length and SHA-256 of the body; the frame it came in has the length its header says
-    if envelope.header.body_bytes > limit_bytes:
+    if envelope.header.body_bytes - envelope.header.salt_bytes > limit_bytes:
         raise EnvelopeTooLarge(f"{envelope.header.kind} has more than {limit_bytes} bytes")
     if len(envelope.body) < envelope.header.body_bytes:
         raise MailboxFull("there was no place for the body when it came")

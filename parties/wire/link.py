@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable
 
 from parties.errors import StaleAttempt, TooManyJoins
+from parties.trust.identity import Identity
 from parties.wire.control import NEGOTIATION, OPENERS, RUN, Control, encode_control
 from parties.wire.door import Door, Recorder
 from parties.wire.envelopes import Bytes, Envelope, Header, Incoming
@@ -32,13 +33,13 @@ class Link:
         self,
         job: str,
         job_digest: bytes,
-        me: PartyId,
+        me: Identity,
         peer: PartyId,
         outbox: Outbox,
         recorder: Recorder,
         attempt: int = NEGOTIATION,
     ) -> None:
-        self._job, self._me, self.peer = job, me, peer
+        self._job, self._me, self.peer = job, me.name, peer
         self._door = Door(job, job_digest, me, peer, recorder)
         self.outbox = outbox
         self.state = PeerState.ASKED
@@ -62,8 +63,9 @@ class Link:
 
     # What the peer says
 
-    def receive(self, envelope: Envelope, check: Callable[[Envelope], None]) -> tuple[int, Bytes | None]:
-        """(the number due next, the whole body when its last part has come); a repetition has no effect.
+    def receive(self, envelope: Envelope, check: Callable[[Envelope], None]) -> tuple[int, bytes, Bytes | None]:
+        """(the number due next, the digest of the last header, the whole body when its last part has come); a
+        repetition has no effect.
 
         Raises EnvelopeRefused, also what `check` raises for an envelope that is new.
         """
@@ -80,7 +82,7 @@ class Link:
                 del self._incoming[old]
             with self._lock:
                 self.newest = max(self.newest, header.attempt)
-        return lane.expected, body
+        return lane.expected, lane.last_digest, body
 
     def receive_uncounted(self, envelope: Envelope) -> None:
         """A last word, a question, or what comes when the job is over or goes on without the peer."""

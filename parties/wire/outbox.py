@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Self
 
 import msgspec
 
@@ -25,7 +26,9 @@ from parties.errors import (
     StaleAttempt,
     StorageFailed,
     TooManyJobs,
+    UnknownSender,
 )
+from parties.trust.identity import Domain, Identity
 from parties.wire.envelopes import ENVELOPES_LIMIT, UNREADABLE, WIRE_VERSION, Envelope
 from parties.wire.last_words import WORD_DAYS, LastWords, Word
 from parties.wire.transport import Transport, TransportFailedError
@@ -42,11 +45,23 @@ ACCEPTED = 202
 
 
 class Receipt(msgspec.Struct, frozen=True):
-    """How far the receiver has come in one direction of one attempt of one job."""
+    """How far the receiver has come in one direction of one attempt of one job, signed with its identity key."""
 
     job: str
     attempt: int
     next: int
+    """The number of the envelope that is due."""
+    last: bytes = b""
+    """The digest of the header that came last: it names all that came before."""
+    signature: bytes = b""
+
+    def statement(self, receiver: PartyId, sender: PartyId) -> bytes:
+        """What is signed."""
+        return msgspec.msgpack.encode([receiver, sender, self.job, self.attempt, self.next, self.last])
+
+    def signed_by(self, receiver: Identity, sender: PartyId) -> Self:
+        signature = receiver.sign(Domain.RECEIPT, self.statement(receiver.name, sender))
+        return msgspec.structs.replace(self, signature=signature)
 
 
 class Reply(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -80,12 +95,14 @@ class Outbox:
         timeout_seconds: float,
         on_failure: Callable[[str, int | None, JobError], None],
         on_received: Callable[[str], None] = lambda _job: None,
+        is_receipt: Callable[[Receipt], bool] = lambda _receipt: True,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`on_failure` hears of a job, the attempt it was in if that matters, and what went wrong; `on_received` hears
-        of a job whose ending the peer has received. `clock` counts the seconds in which this process could run."""
+        of a job whose ending the peer has received. `is_receipt` says whether the peer has signed it. `clock`
+        counts the seconds in which this process could run."""
         self._peer, self._transport, self._timeout, self._on_failure = peer, transport, timeout_seconds, on_failure
-        self._on_received, self._clock = on_received, clock
+        self._on_received, self._is_receipt, self._clock = on_received, is_receipt, clock
         self._outbox: deque[Envelope] = deque()
         self._held = 0
         self._watched: dict[str, Callable[[], Envelope]] = {}
@@ -99,21 +116,14 @@ class Outbox:
 
     def check(self) -> None:
         """Ask the peer once, now. Raises PeerUnreachable, PeerWireVersion or PeerMisnamed."""
-        try:
-            answer = self._transport.post([])
-            reply = msgspec.json.decode(answer.body, type=Reply)
-        except TransportFailedError as error:
-            raise PeerUnreachable(
-                f"{self._peer}'s server cannot be reached: {error}", safe="Nothing was sent."
-            ) from error
-        except UNREADABLE as error:
-            raise PeerUnreachable(
-                f"what answers at {self._peer}'s url is not a party", safe="Nothing was sent."
-            ) from error
+        answer = self._post([])
+        if isinstance(answer, str):
+            raise PeerUnreachable(f"{self._peer}'s server cannot be reached: {answer}", safe="Nothing was sent.")
+        _, reply = answer
         if reply.wire_version != WIRE_VERSION:
             raise _other_version(self._peer, reply.wire_version)
         if reply.party != self._peer:
-            raise PeerMisnamed(f"{reply.party!r} answers at {self._peer}'s url", safe="Nothing was sent.")
+            raise PeerMisnamed(f"{reply.party!r} answers at {self._peer}'s address", safe="Nothing was sent.")
 
     def put(self, envelopes: list[Envelope]) -> None:
         """Never waits; a sender of bodies asks `wait_for_room` first."""
@@ -246,11 +256,16 @@ class Outbox:
         """The status and the reply, or what went wrong."""
         try:
             answer = self._transport.post([piece for envelope in envelopes for piece in envelope.pieces()])
-            return answer.status, msgspec.json.decode(answer.body, type=Reply)
+            reply = msgspec.json.decode(answer.body, type=Reply)
         except TransportFailedError as error:
             return str(error)
         except UNREADABLE:
-            return "what answers at its url is not a party"
+            if answer.status == UnknownSender.status:
+                return "it does not trust this party, or no longer does"
+            return "what answers at its address is not a party"
+        if not all(map(self._is_receipt, reply.receipts)):
+            return "its receipts are not signed with its key"
+        return answer.status, reply
 
     def _tell(self, word: Word) -> None:
         answer = self._post([word.envelope])

@@ -1,11 +1,12 @@
 """One POST of envelopes as it comes in: each is taken once it is whole, and no body is kept that may not come now."""
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 import msgspec
 
 from parties.errors import EnvelopeRefused, InternalError, MailboxFull, StorageFailed
+from parties.trust.identity import Identity
 from parties.wire.envelopes import CONTROL_LIMIT, PART_LIMIT, WIRE_VERSION, Bytes, Envelope, EnvelopeReader
 from parties.wire.outbox import Receipt, Reply
 from parties.wire.transport import Answer
@@ -21,12 +22,13 @@ _LOG = logging.getLogger("parties")
 class ReceivingRoom:
     """Room for bodies that are on their way."""
 
-    def __init__(self, senders: Iterable[PartyId]) -> None:
-        self._of_one = {sender: Room(SENDER_BYTES) for sender in senders}
+    def __init__(self) -> None:
+        self._of_one: dict[PartyId, Room] = {}
         self._of_all = Room(ALL_BYTES)
 
     def of(self, sender: PartyId) -> tuple[Room, ...]:
-        return self._of_one[sender], self._of_all
+        """`sender` is a peer."""
+        return self._of_one.setdefault(sender, Room(SENDER_BYTES)), self._of_all
 
 
 class Post:
@@ -34,17 +36,19 @@ class Post:
 
     def __init__(
         self,
-        me: PartyId,
+        me: Identity,
         wants: Callable[[Envelope], bool],
         receive: Callable[[Envelope], Receipt],
         room: ReceivingRoom,
     ) -> None:
         """`wants` is asked about a large body when its header is here, and may raise EnvelopeRefused."""
-        self._me, self._wants, self._receive, self._receiving_room = me, wants, receive, room
-        self._reader = EnvelopeReader(me)
+        self._identity, self._me = me, me.name
+        self._wants, self._receive, self._receiving_room = wants, receive, room
+        self._reader = EnvelopeReader(self._me)
         self._asked = False
         self._taken: list[tuple[Room, int]] = []
-        self._receipts: dict[tuple[str, int], Receipt] = {}
+        self._receipts: dict[tuple[PartyId, str, int], Receipt] = {}
+        """The newest by sender, job and attempt."""
         self._refusal: Answer | None = None
 
     def add(self, piece: Bytes) -> bool:
@@ -85,7 +89,7 @@ class Post:
             if envelope is None:
                 return
             receipt = self._receive(envelope)
-            self._receipts[receipt.job, receipt.attempt] = receipt
+            self._receipts[envelope.header.sender, receipt.job, receipt.attempt] = receipt
             self._asked = False
             self.close()
 
@@ -116,5 +120,6 @@ class Post:
         return self._answer(status, code, detail, expected)
 
     def _answer(self, status: int, code: str = "", detail: str = "", expected: int | None = None) -> Answer:
-        reply = Reply(self._me, WIRE_VERSION, tuple(self._receipts.values()), code, detail, expected)
+        receipts = tuple(receipt.signed_by(self._identity, key[0]) for key, receipt in self._receipts.items())
+        reply = Reply(self._me, WIRE_VERSION, receipts, code, detail, expected)
         return Answer(status, msgspec.json.encode(reply))

@@ -20,6 +20,19 @@ SHORTEST_EXCHANGE_SECONDS = 10.0
 SLOWEST_BYTES_PER_SECOND = 1 << 20
 """A post of many bytes has the time for them at this rate."""
 WRITE_BYTES = 64 << 10
+ENVELOPES = "/peer/v1/envelopes"
+
+
+CLOSED = "it closed the connection without an answer, as a party does that does not trust this one"
+ALERTS = {
+    "certificate verify failed": "it shows a certificate of another key than the one that is pinned",
+    "unknown ca": "it does not trust this party",
+    "certificate required": "it does not trust this party",
+    "certificate expired": "it takes this party's certificate for expired: one of the two clocks is wrong",
+    "wrong version number": "what answers there does not speak TLS",
+    "protocol version": "what answers there does not speak TLS 1.3",
+}
+"""What the words of OpenSSL mean between parties."""
 
 
 class Answer(NamedTuple):
@@ -41,24 +54,31 @@ class Transport(Protocol):
 
 
 class HttpTransport:
-    """One peer's envelope route over kept-alive connections. Safe for several threads.
+    """One route of a peer over kept-alive TLS connections. Safe for several threads.
 
     One deadline bounds a whole exchange, so a peer that answers one byte at a time holds nobody up for longer.
     """
 
-    def __init__(self, url: str, seconds: float = EXCHANGE_SECONDS) -> None:
-        """`seconds` for an exchange, and more for a long post."""
-        self._url, self._seconds = f"{url}/peer/v1/envelopes", seconds
-        self._network = _DeadlineNetwork()
+    def __init__(
+        self,
+        address: Callable[[], str],
+        context: Callable[[], ssl.SSLContext],
+        seconds: float = EXCHANGE_SECONDS,
+        route: str = ENVELOPES,
+    ) -> None:
+        """`address` (HOST:PORT) and `context` are asked for every connection; `seconds` bound an exchange, and more
+        for a long post."""
+        self._address, self._seconds, self._route = address, seconds, route
+        self._network = _DeadlineNetwork(context)
         # A pool of its own, without what the environment says of proxies: none must ever see what parties say.
         self._pool = httpcore.ConnectionPool(
             max_connections=None, keepalive_expiry=KEEP_ALIVE_SECONDS, network_backend=self._network
         )
 
     def post(self, pieces: Sequence[Bytes]) -> Answer:
-        size = sum(map(len, pieces))
+        size, address = sum(map(len, pieces)), self._address()
         headers = [
-            ("host", httpcore.URL(self._url).host.decode()),
+            ("host", address),
             ("content-type", "application/octet-stream"),
             ("content-length", str(size)),
             ("accept-encoding", "identity"),
@@ -66,14 +86,18 @@ class HttpTransport:
         seconds = self._seconds + size / SLOWEST_BYTES_PER_SECOND
         self._network.begin(seconds)
         try:
-            with self._pool.stream("POST", self._url, headers=headers, content=_slices(pieces)) as answer:
+            with self._pool.stream(
+                "POST", f"https://{address}{self._route}", headers=headers, content=_slices(pieces)
+            ) as answer:
                 return Answer(answer.status, _bounded(answer))
         except httpcore.ConnectTimeout as error:
             raise TransportFailedError(f"no connection within {CONNECT_SECONDS:g} s") from error
         except httpcore.TimeoutException as error:
             raise TransportFailedError(f"the exchange did not end within {seconds:.0f} s") from error
+        except httpcore.RemoteProtocolError as error:
+            raise TransportFailedError(CLOSED) from error
         except (httpcore.NetworkError, httpcore.ProtocolError) as error:
-            raise TransportFailedError(str(error) or type(error).__name__) from error
+            raise TransportFailedError(_in_words(str(error)) or type(error).__name__) from error
 
     def close(self) -> None:
         self._pool.close()
@@ -82,7 +106,9 @@ class HttpTransport:
 class _DeadlineNetwork(httpcore.SyncBackend):
     """Sockets on which nothing is waited for beyond the deadline of the exchange that the calling thread is in."""
 
-    def __init__(self) -> None:
+    def __init__(self, context: Callable[[], ssl.SSLContext]) -> None:
+        self.context = context
+        """What TLS trusts now; the pool would keep one for ever."""
         self._of_thread = threading.local()
 
     def begin(self, seconds: float) -> None:
@@ -124,10 +150,9 @@ class _DeadlineStream(httpcore.NetworkStream):
     def start_tls(
         self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
     ) -> httpcore.NetworkStream:
-        del timeout
-        return _DeadlineStream(
-            self._stream.start_tls(ssl_context, server_hostname, self._network.left()), self._network
-        )
+        del timeout, ssl_context
+        context = self._network.context()
+        return _DeadlineStream(self._stream.start_tls(context, server_hostname, self._network.left()), self._network)
 
     def get_extra_info(self, info: str) -> object:
         return self._stream.get_extra_info(info)
@@ -144,6 +169,11 @@ class LocalTransport:
 
     def close(self) -> None:
         """Nothing is held open."""
+
+
+def _in_words(error: str) -> str:
+    plain = error.lower().replace("_", " ")
+    return next((meaning for alert, meaning in ALERTS.items() if alert in plain), error)
 
 
 def _bounded(answer: httpcore.Response) -> bytes:

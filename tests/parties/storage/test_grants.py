@@ -38,7 +38,7 @@ def use(store: Store, *used: Grant, now: int = NOW) -> None:
 def test_a_grant_is_read_as_it_was_signed_also_by_the_next_server(store: Store, tmp_path: Path) -> None:
     grant = granted(store)
     again = Store(tmp_path)
-    with again.reading() as connection:
+    with again.database.reading() as connection:
         (stored,) = grants.all_grants(connection)
     again.close()
     assert (stored.grant, stored.used, stored.revoked) == (grant, 0, None)

@@ -1,0 +1,34 @@
+"""Who may ask anything of the peer port: trusted peers, and for its meeting alone whoever holds an open invitation.
+
+TLS has verified by then that a key we trust issued the other end's certificate; here it counts which key that was.
+"""
+
+import anyio.to_thread
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from api.errors import problem_body
+from parties.enrolment import ROUTE as ENROLMENT_ROUTE
+from parties.errors import UnknownSender
+from parties.party import Party
+
+
+class KnownOnly:
+    """ASGI middleware: 401 for everybody else, in the same words."""
+
+    def __init__(self, app: ASGIApp, party: Party) -> None:
+        self._app, self._party = app, party
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or await self._is_known(scope):
+            await self._app(scope, receive, send)
+            return
+        refusal = problem_body(UnknownSender.status, UnknownSender.code, "the other end is not known here")
+        refusal.headers["connection"] = "close"
+        await refusal(scope, receive, send)
+
+    async def _is_known(self, scope: Scope) -> bool:
+        connection = scope.get("state", {}).get("connection")
+        issuer: str = connection.issuer if connection is not None else ""
+        if scope["path"] == ENROLMENT_ROUTE:
+            return await anyio.to_thread.run_sync(self._party.enrolment.guest, issuer) is not None
+        return self._party.peers.is_issued_by_peer(issuer)

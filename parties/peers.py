@@ -1,0 +1,232 @@
+"""Whom this party knows: whose envelopes it takes, whose servers it calls, and what goes out to each of them.
+
+A peer is trusted when this party's operator has confirmed the six words of its enrolment (parties/enrolment.py), and
+until it is removed. Being trusted opens the door and gives no other right: what a job may use is said by grants.
+"""
+
+import ssl
+import threading
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+from types import MappingProxyType
+from typing import NamedTuple
+
+import msgspec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from parties.errors import SettingsError, UnknownPeer, UnknownSender, WordsDiffer
+from parties.storage.peer_store import REMOVED, TRUSTED, PeerStore, StoredPeer
+from parties.trust.certificates import client_context, issue_leaf, issuer_name, server_context
+from parties.trust.identity import Domain, Identity, IdentityKey
+from parties.trust.invitation import entry_key, is_address, read_packed, same_words
+from parties.wire.envelopes import Envelope
+from parties.wire.outbox import Outbox, Receipt
+from parties.wire.rate_limit import Quota
+from parties.wire.transport import SHORTEST_EXCHANGE_SECONDS, HttpTransport, Transport
+from vfl.errors import JobError
+from vfl.spec.sections import PartyId
+
+
+class OutboxHearing(NamedTuple):
+    """Who hears what becomes of what was said to a peer (Outbox)."""
+
+    on_lost: Callable[[PartyId, str, int | None, JobError], None]
+    on_received: Callable[[PartyId, str], None]
+    clock: Callable[[], float]
+
+
+class Peers:
+    """Safe for several threads."""
+
+    def __init__(
+        self,
+        identity: Identity,
+        store: PeerStore,
+        timeout_seconds: float,
+        hearing: OutboxHearing,
+        connect: Callable[[PartyId], Transport] | None = None,
+    ) -> None:
+        """`connect` answers how a trusted peer is reached, where not by its address."""
+        self.identity, self._store = identity, store
+        self._timeout, self._hearing, self._connect = timeout_seconds, hearing, connect or self._connect_by_address
+        self._known = {peer.name: peer for peer in store.all()}
+        self._lock = threading.RLock()
+        self._leaf = issue_leaf(identity.private, identity.name)
+        self._server: ssl.SSLContext | None = None
+        self._server_good_until = 0.0
+        self._clients: dict[PartyId, ssl.SSLContext] = {}
+        self._outboxes = {name: self._open_outbox(name) for name, peer in self._known.items() if peer.is_trusted}
+        self._quotas: dict[PartyId, Quota] = {}
+
+    @property
+    def outboxes(self) -> Mapping[PartyId, Outbox]:
+        """To every trusted peer, as they are now."""
+        return MappingProxyType(self._outboxes)
+
+    def all(self) -> list[StoredPeer]:
+        return sorted(self._known.values(), key=lambda peer: peer.name)
+
+    def get(self, name: PartyId) -> StoredPeer:
+        """Raises UnknownPeer."""
+        peer = self._known.get(name)
+        if peer is None:
+            raise UnknownPeer(f"{self.identity.name} knows no party {name!r}")
+        return peer
+
+    def quota(self, name: PartyId) -> Quota:
+        """Of the jobs that it proposes."""
+        return self._quotas.setdefault(name, Quota())
+
+    # Who speaks
+
+    def check_sender(self, envelope: Envelope) -> None:
+        """Raises UnknownSender, in the same words whatever is wrong: a stranger learns nothing of whom we know."""
+        header = envelope.header
+        # (4) the sender is a trusted peer, and the key one of its own
+        peer = self._known.get(header.sender)
+        keys = peer.keys(time.time()) if peer is not None and peer.is_trusted else ()
+        key = next((key for key in keys if key.digest == header.key), None)
+        # (5) the signature over the header
+        if key is None or not key.verifies(Domain.ENVELOPE, bytes(envelope.encoded), envelope.signature):
+            raise UnknownSender("the sender is not known here, or did not sign this envelope")
+
+    def is_issued_by_peer(self, issuer: str) -> bool:
+        """Whether a certificate of this issuer is a trusted peer's."""
+        now = time.time()
+        return any(
+            issuer == issuer_name(key) for peer in self._known.values() if peer.is_trusted for key in peer.keys(now)
+        )
+
+    def has_signed(self, name: PartyId, receipt: Receipt) -> bool:
+        """Whether a peer acknowledges with its own signature what this party sent it."""
+        keys = self.get(name).keys(time.time())
+        statement = receipt.statement(name, self.identity.name)
+        return any(key.verifies(Domain.RECEIPT, statement, receipt.signature) for key in keys)
+
+    # TLS
+
+    def server_context(self) -> ssl.SSLContext:
+        """For the next connection to the peer port: trusted peers, and whoever has read an open invitation."""
+        with self._lock:
+            now = time.time()
+            if self._server is None or now >= self._server_good_until or self._renewed():
+                invitations = self._store.invitations(now)
+                trusted = [key for peer in self._known.values() if peer.is_trusted for key in peer.keys(now)]
+                guests = [_public(entry_key(read_packed(each.packed).secret)) for each in invitations]
+                self._server = server_context(self._leaf, [*trusted, *guests])
+                ends = [float(each.expires_at) for each in invitations]
+                ends += [peer.old_key_until for peer in self._known.values() if peer.old_key_until > now]
+                self._server_good_until = min(ends, default=float("inf"))
+            return self._server
+
+    def client_context(self, name: PartyId) -> ssl.SSLContext:
+        """For calls to this peer. Raises UnknownPeer."""
+        with self._lock:
+            peer = self.get(name)
+            if self._renewed() or name not in self._clients or peer.old_key_until > time.time():
+                self._clients[name] = client_context(self._leaf, peer.keys(time.time()))
+            return self._clients[name]
+
+    def invitations_changed(self) -> None:
+        with self._lock:
+            self._server = None
+
+    def _renewed(self) -> bool:
+        """Whether another leaf has been made."""
+        if not self._leaf.is_due:
+            return False
+        self._leaf, self._server = issue_leaf(self.identity.private, self.identity.name), None
+        self._clients.clear()
+        return True
+
+    # Who comes and goes
+
+    def put(self, peer: StoredPeer) -> None:
+        """A peer as it is known from now on. Raises StorageFailed."""
+        with self._lock:
+            self._store.put(peer)
+            self._take_up(peer)
+
+    def use_invitation(self, invitation: str, peer: StoredPeer) -> bool:
+        """The same for one that answers an invitation, which is good once; False where it has been used."""
+        with self._lock:
+            is_good = self._store.use(invitation, peer)
+            if is_good:
+                self._take_up(peer)
+            return is_good
+
+    def confirm(self, name: PartyId, words: str) -> StoredPeer:
+        """The operator says that both sides were shown the same words. Raises UnknownPeer, WordsDiffer."""
+        with self._lock:
+            peer = self.get(name)
+            if peer.is_trusted and not peer.words:
+                return peer
+            if not peer.words:
+                raise UnknownPeer(f"{name} has not met {self.identity.name} since it was removed")
+            if not same_words(words, peer.words):
+                raise WordsDiffer(f"these are not the words of {name}'s enrolment")
+            trusted = msgspec.structs.replace(peer, state=TRUSTED, words="")
+            self.put(trusted)
+            return trusted
+
+    def move(self, name: PartyId, address: str) -> StoredPeer:
+        """The same peer, with the same key, is reached elsewhere. Raises UnknownPeer, SettingsError."""
+        if not is_address(address):
+            raise SettingsError(f"{address!r} is no address", fix="Write HOST:PORT, such as vfl.example.org:7102.")
+        with self._lock:
+            moved = msgspec.structs.replace(self.get(name), address=address)
+            self.put(moved)
+            return moved
+
+    def check(self, name: PartyId) -> None:
+        """Ask its server whether it is there. Raises UnknownPeer, PeerUnreachable, PeerWireVersion, PeerMisnamed."""
+        outbox = self._outboxes.get(self.get(name).name)
+        if outbox is None:
+            raise UnknownPeer(
+                f"{name} is not trusted by {self.identity.name}",
+                fix="Confirm its six words with `vfl peer confirm`, or enrol it again.",
+            )
+        outbox.check()
+
+    def remove(self, name: PartyId) -> StoredPeer:
+        """From now on it is a stranger; its keys are kept, so that what it signed can be verified. Raises
+        UnknownPeer."""
+        with self._lock:
+            removed = msgspec.structs.replace(self.get(name), state=REMOVED, words="")
+            self.put(removed)
+            return removed
+
+    def close(self) -> None:
+        for outbox in list(self._outboxes.values()):
+            outbox.close()
+
+    def _open_outbox(self, name: PartyId) -> Outbox:
+        return Outbox(
+            name,
+            self._connect(name),
+            self._timeout,
+            partial(self._hearing.on_lost, name),
+            partial(self._hearing.on_received, name),
+            partial(self.has_signed, name),
+            self._hearing.clock,
+        )
+
+    def _connect_by_address(self, name: PartyId) -> Transport:
+        seconds = max(self._timeout, SHORTEST_EXCHANGE_SECONDS)
+        return HttpTransport(lambda: self.get(name).address, partial(self.client_context, name), seconds)
+
+    def _take_up(self, peer: StoredPeer) -> None:
+        self._known[peer.name] = peer
+        self._server = None
+        self._clients.pop(peer.name, None)
+        if peer.is_trusted and peer.name not in self._outboxes:
+            self._outboxes = {**self._outboxes, peer.name: self._open_outbox(peer.name)}
+        elif not peer.is_trusted and peer.name in self._outboxes:
+            closed = self._outboxes[peer.name]
+            self._outboxes = {name: outbox for name, outbox in self._outboxes.items() if name != peer.name}
+            threading.Thread(target=closed.close, daemon=True).start()
+
+
+def _public(private: Ed25519PrivateKey) -> IdentityKey:
+    return IdentityKey(private.public_key().public_bytes_raw())
