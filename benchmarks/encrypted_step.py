@@ -119,7 +119,7 @@ def seconds_per_step_over_http(case: Case) -> float:
             text, spec, plan(spec, len(labels)), (RelaxedLimit("maximum_rho", MAXIMUM_RHO, 1.0),)
         )
         write_parties(folder, divided, agreement, 0, ports)
-        with Servers(folder, ports) as servers:
+        with Servers(folder, ports, LABEL_PARTY) as servers:
             client = servers.client(LABEL_PARTY)
             job = client.submit(text)
             times: list[tuple[int, dt.datetime]] = []

@@ -27,6 +27,7 @@ from typing import Any, NamedTuple, Self
 import httpx
 import msgspec
 import numpy as np
+from identities import acquaint, give_identity, identity_of, tls_at, tls_of
 
 from api.demo.servers import free_ports
 from parties.settings import TOKEN_FILE, init_party
@@ -98,7 +99,7 @@ class Played(BaseHTTPRequestHandler):
         while (envelope := reader.take()) is not None:
             if envelope.header.attempt == 0:
                 header = envelope.header
-                self.answers.setdefault(header.job, decode_control(header.sender, header.kind, envelope.body))
+                self.answers.setdefault(header.job, decode_control(header.sender, header.kind, bytes(envelope.message)))
         body = msgspec.json.encode(Reply(LABEL, WIRE_VERSION))
         self.send_response(202)
         self.send_header("content-length", str(len(body)))
@@ -122,6 +123,8 @@ class Server:
         token = (folder / TOKEN_FILE).read_text().strip()
         self.login = {"authorization": f"Bearer {token}"}
         self.http = httpx.Client(trust_env=False, timeout=BOUND_SECONDS, headers=self.login)
+        tls = tls_of(LABEL, FEATURE)
+        self.peer = httpx.Client(trust_env=False, timeout=BOUND_SECONDS, verify=tls)
         self.operator = f"http://127.0.0.1:{self.operator_port}"
 
     def resident(self) -> float:
@@ -130,7 +133,7 @@ class Server:
 
     def post(self, *envelopes: Envelope) -> int:
         content = b"".join(bytes(piece) for envelope in envelopes for piece in envelope.pieces())
-        return self.http.post(f"http://127.0.0.1:{self.peer_port}/peer/v1/envelopes", content=content).status_code
+        return self.peer.post(f"https://127.0.0.1:{self.peer_port}/peer/v1/envelopes", content=content).status_code
 
     def run(self, spec: str) -> None:
         """A job of this label party, to its end."""
@@ -144,6 +147,7 @@ class Server:
 
     def close(self) -> None:
         self.http.close()
+        self.peer.close()
         self.process.terminate()
         self.process.wait(BOUND_SECONDS)
 
@@ -165,7 +169,7 @@ class Offer:
         self.proposal = self.lane(0).seal("Proposal", encode_control(Proposal(self.spec.encoded(), commitment)))[0]
 
     def lane(self, attempt: int) -> Outgoing:
-        return Outgoing(self.job, self.spec.digest(), attempt, LABEL, FEATURE)
+        return Outgoing(self.job, self.spec.digest(), attempt, identity_of(LABEL), FEATURE)
 
     def begin(self, server: Server) -> Outgoing:
         """The lane of its first attempt, once the server has accepted."""
@@ -282,7 +286,7 @@ def _held(ports: Sequence[int], count: int, said: bytes) -> Iterator[list[socket
 
 def _feature_party(folder: Path, ports: tuple[int, int], urls: dict[str, str]) -> Server:
     path = init_party(folder, FEATURE, operator_port=ports[0], peer_port=ports[1])
-    _write(path, urls, ["table", "few"])
+    _write(path, FEATURE, urls, ["table", "few"])
     values = np.random.default_rng(0).normal(size=ROWS)
     for name, rows in (("table", ROWS), ("few", FEW_ROWS)):
         (folder / f"{name}.csv").write_text("\n".join(["id,x0", *(f"{i},{x}" for i, x in enumerate(values[:rows]))]))
@@ -291,30 +295,32 @@ def _feature_party(folder: Path, ports: tuple[int, int], urls: dict[str, str]) -
 
 def _honest_party(folder: Path, ports: tuple[int, int], urls: dict[str, str]) -> Server:
     path = init_party(folder, HONEST, operator_port=ports[0], peer_port=ports[1])
-    _write(path, urls, ["few"])
+    _write(path, HONEST, urls, ["few"])
     values = np.random.default_rng(1).normal(size=FEW_ROWS)
     (folder / "few.csv").write_text("\n".join(["id,y", *(f"{i},{y}" for i, y in enumerate(values))]))
     return Server(folder, ports)
 
 
-def _write(settings: Path, urls: dict[str, str], datasets: list[str]) -> None:
-    acceptance = {"peers": list(urls), "datasets": datasets, "schemes": ["none"], "minimum_rows": 100}
+def _write(settings: Path, name: str, peers: dict[str, str], datasets: list[str]) -> None:
+    acceptance = {"peers": list(peers), "datasets": datasets, "schemes": ["none"], "minimum_rows": 100}
     text = settings.read_text() + "\n[acceptance]\n"
     text += "".join(f"{key} = {json.dumps(value)}\n" for key, value in acceptance.items())
-    text += "".join(f'\n[peers.{peer}]\nurl = "{url}"\n' for peer, url in urls.items())
-    text += "".join(f'\n[datasets.{name}]\npath = "{name}.csv"\nid = "id"\n' for name in datasets)
+    text += "".join(f'\n[datasets.{table}]\npath = "{table}.csv"\nid = "id"\n' for table in datasets)
     settings.write_text(text)
+    give_identity(settings.parent, name)
+    acquaint(settings.parent, peers)
 
 
 def main() -> None:
     with contextlib.ExitStack() as stack:
         root = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         label = stack.enter_context(ThreadingHTTPServer(("127.0.0.1", 0), Played))
+        label.socket = tls_at(LABEL, FEATURE, HONEST).wrap_socket(label.socket, server_side=True)
         threading.Thread(target=label.serve_forever, daemon=True).start()
         stack.callback(label.shutdown)
         ports = free_ports((FEATURE, HONEST))
         urls = {LABEL: label.server_port, HONEST: ports[HONEST][1], FEATURE: ports[FEATURE][1]}
-        at = {party: f"http://127.0.0.1:{port}" for party, port in urls.items()}
+        at = {party: f"127.0.0.1:{port}" for party, port in urls.items()}
         server = _feature_party(root / FEATURE, ports[FEATURE], {LABEL: at[LABEL], HONEST: at[HONEST]})
         stack.callback(server.close)
         honest = _honest_party(root / HONEST, ports[HONEST], {FEATURE: at[FEATURE]})

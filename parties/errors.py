@@ -89,8 +89,8 @@ class PeerUnreachable(JobError):
 
     code = "peer_unreachable"
     fix = (
-        "Its operator starts its server (`vfl party serve`) and confirms your six words; `vfl peer address` corrects an "
-        "address."
+        "Its operator starts its server (`vfl party serve`) and confirms your six words; "
+        "`vfl peer address` corrects an address."
     )
 
 

@@ -184,8 +184,6 @@ def _settings(party: PartyFolder, private_seed: str, ports: Mapping[str, tuple[i
     acceptance = {"peers": party.peers, **party.acceptance, "private_seed": private_seed}
     lines = [f"name = {toml(party.name)}", "", "[server]", f"operator_port = {operator_port}"]
     lines += [f"peer_port = {peer_port}"]
-    for peer in party.peers:
-        lines += ["", f"[peers.{peer}]", f'url = "http://127.0.0.1:{ports[peer][1]}"']
     for dataset in party.files:
         lines += ["", f"[datasets.{dataset}]", f"path = {toml(f'{dataset}.csv')}", f"id = {toml(party.id)}"]
     lines += ["", "[acceptance]", *(f"{key} = {toml(value)}" for key, value in acceptance.items())]

@@ -29,10 +29,9 @@ INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 class Servers:
     """One `vfl party serve` per party folder. Leaving the block ends them and their workers."""
 
-    def __init__(self, folder: Path, ports: Mapping[str, tuple[int, int]]) -> None:
-        """`ports` are (operator, peer) by party, as their settings say."""
-        self._folder = folder
-        self._ports = ports
+    def __init__(self, folder: Path, ports: Mapping[str, tuple[int, int]], coordinator: str) -> None:
+        """`ports` are (operator, peer) by party, as their settings say; the coordinator enrols all others."""
+        self._folder, self._ports, self._coordinator = folder, ports, coordinator
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._clients: dict[str, Client] = {}
         self._written: list[dict[str, object]] = []
@@ -47,6 +46,9 @@ class Servers:
                 token = read_token(self._folder / party / TOKEN_FILE)
                 self._clients[party] = Client(f"http://{LOOPBACK}:{operator_port}", token)
             self._await_ready()
+            for party in self._ports:
+                if party != self._coordinator:
+                    self._enrol(party)
         except BaseException:
             self.stop()
             raise
@@ -109,6 +111,13 @@ class Servers:
                         fix=f"See {self._folder / party / LOG}.",
                     )
                 time.sleep(LOOK_SECONDS)
+
+    def _enrol(self, party: str) -> None:
+        """What two operators do with a line and a telephone, by the same calls."""
+        inviting, invited = self._clients[self._coordinator], self._clients[party]
+        words = invited.accept(inviting.invite(party, hours=1)["line"])["words"]
+        inviting.confirm(party, words)
+        invited.confirm(self._coordinator, words)
 
     def _tail(self, party: str) -> str:
         with contextlib.suppress(OSError):

@@ -25,7 +25,6 @@ NAMES = {
 """Measures as a person reads them; of others the underscores are left out."""
 CURVES = ("accuracy", "auc", "r2", "loss", "gradient", "cut_error")
 AROUND_THE_JOB = "agree, begin, end"
-UNSIGNED = "The messages of this job were not signed: it ran between servers that trust the machine they share."
 
 
 def render(view: JsonObject) -> str:
@@ -53,7 +52,7 @@ def render(view: JsonObject) -> str:
         "counted": kind.counted,
         "seen_note": "As planned for the whole job"
         + (", messages of each client at most." if kind.counted == "messages" else "."),
-        "not_protected": [*kind.unprotected(spec, job["plan"]), UNSIGNED],
+        "not_protected": list(kind.unprotected(spec, job["plan"])),
         "relaxed_limits": job["relaxed_limits"],
         "bytes_chart": bytes_by_kind(sizes, first="received") if sizes else "",
         "first_bytes": f"received by {job['party']}",

@@ -3,6 +3,7 @@
 import json
 import re
 import signal
+import ssl
 import subprocess
 import sys
 import time
@@ -14,6 +15,7 @@ from typing import Any
 import httpx
 import pytest
 from command_line import free_ports
+from identities import acquaint, give_identity, tls_of
 
 from parties.settings import TOKEN_FILE, init_party
 
@@ -71,7 +73,11 @@ class Server:
 
     @property
     def peer(self) -> str:
-        return f"http://127.0.0.1:{self.peer_port}"
+        return f"https://127.0.0.1:{self.peer_port}"
+
+    def tls(self, caller: str) -> ssl.SSLContext:
+        """What a peer uses to call this party."""
+        return tls_of(caller, self.name)
 
     @property
     def token(self) -> str:
@@ -137,7 +143,7 @@ class Server:
 
 
 def make_party(folder: Path, name: str, ports: list[int], peers: dict[str, str], datasets: dict[str, str]) -> Server:
-    """A folder as `vfl party init` leaves it, then filled in as its operator would."""
+    """A folder as `vfl party init` leaves it, then filled in as its operator would; it trusts its peers already."""
     path = init_party(folder, name, operator_port=ports[0], peer_port=ports[1])
     acceptance = {
         "peers": list(peers),
@@ -149,10 +155,11 @@ def make_party(folder: Path, name: str, ports: list[int], peers: dict[str, str],
     }
     text = path.read_text()
     text += "\n[acceptance]\n" + "".join(f"{key} = {json.dumps(value)}\n" for key, value in acceptance.items())
-    text += "".join(f'\n[peers.{peer}]\nurl = "{url}"\n' for peer, url in peers.items())
     text += "".join(f'\n[datasets.{data}]\npath = "{file}"\nid = "id"\n' for data, file in datasets.items())
     text = text.replace("[server]", "[server]\npeer_timeout_seconds = 8")
     path.write_text(text)
+    give_identity(folder, name)
+    acquaint(folder, {peer: url.removeprefix("https://") for peer, url in peers.items()})
     return Server(name, folder, ports[0], ports[1])
 
 
@@ -218,7 +225,7 @@ def parties(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, 
     """(label party, feature party), running."""
     root = tmp_path_factory.mktemp("parties")
     ports = free_ports(4)
-    urls = [f"http://127.0.0.1:{port}" for port in ports]
+    urls = [f"https://127.0.0.1:{port}" for port in ports]
     label = make_party(root / LABEL, LABEL, ports[:2], {FEATURE: urls[3]}, FILES[LABEL])
     feature = make_party(root / FEATURE, FEATURE, ports[2:], {LABEL: urls[1]}, FILES[FEATURE])
     write_breast_cancer(label.folder / "patients.csv", feature.folder / "clinic.csv")

@@ -55,7 +55,7 @@ def two(
     files: tuple[Path, Path],
 ) -> Iterator[Two]:
     root, ports = tmp_path_factory.mktemp("counted"), dict(zip((LABEL, FEATURE), some_ports(2), strict=True))
-    urls = {party: f"http://127.0.0.1:{port}" for party, port in ports.items()}
+    urls = {party: f"https://127.0.0.1:{port}" for party, port in ports.items()}
     line = CountedLine(ports)
     with ExitStack() as stack:
         stack.callback(line.close)

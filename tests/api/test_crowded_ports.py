@@ -107,7 +107,7 @@ def test_answers_are_sent_without_nagle(parties: Any) -> None:
 
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-    with _listen(ServerSettings(operator_port=port), "operator_port") as listener:
+    with _listen(ServerSettings(operator_port=port), "127.0.0.1", "operator_port") as listener:
         assert listener.proto == socket.IPPROTO_TCP
 
 
@@ -116,7 +116,7 @@ def test_looking_and_cancelling_do_not_wait_behind_submits(
 ) -> None:
     """A peer that takes connections and never answers holds every submit."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        urls = {"feature-party": f"http://127.0.0.1:{silent.getsockname()[1]}"}
+        urls = {"feature-party": f"https://127.0.0.1:{silent.getsockname()[1]}"}
         label = new_party(tmp_path / "label-party", "label-party", urls, {"patients": "patients.csv"})
         (label.folder / "patients.csv").write_bytes(patients.read_bytes())
         label.start()

@@ -90,7 +90,7 @@ def children(pid: int) -> list[int]:
 def two_parties(
     root: Path, new_party: Callable[..., Any], job_spec: Callable[..., str], ports: list[int], files: tuple[Path, Path]
 ) -> Iterator[Two]:
-    urls = {party: f"http://127.0.0.1:{port}" for party, port in zip((LABEL, FEATURE), ports, strict=True)}
+    urls = {party: f"https://127.0.0.1:{port}" for party, port in zip((LABEL, FEATURE), ports, strict=True)}
     with ExitStack() as stack:
         between = stack.enter_context(line(dict(zip((LABEL, FEATURE), ports, strict=True))))
         label = new_party(root / LABEL, LABEL, {FEATURE: urls[FEATURE]}, {"patients": str(files[0])})

@@ -12,6 +12,7 @@ from typing import Any
 
 import httpx
 import pytest
+from identities import identity_of
 
 Spec = Callable[..., str]
 
@@ -204,4 +205,4 @@ def test_a_second_server_on_one_folder_is_refused(label: Any, tmp_path: Path) ->
     from parties.settings import load
 
     with pytest.raises(PartyInUse):
-        Party(label.folder, load(label.folder))
+        Party(label.folder, load(label.folder), identity_of(label.name))

@@ -1,5 +1,6 @@
 """A feature party's real peer port against a label party that sends what it should not. The test plays that party."""
 
+import dataclasses
 import hashlib
 import secrets
 from collections.abc import Callable, Iterator
@@ -9,10 +10,12 @@ from typing import Any
 import httpx
 import msgspec
 import pytest
+from identities import identity_of, tls_of
 
 from parties.settings import write_private
 from parties.storage.database import Job, Store
 from parties.storage.pruning import MOST_PROPOSALS
+from parties.trust.identity import Domain
 from parties.wire.control import Abort, Proposal, commitment_to, encode_control, job_id
 from parties.wire.envelopes import ENVELOPES_LIMIT, PART_LIMIT, POST_LIMIT, WIRE_VERSION, Envelope, Outgoing
 from vfl.kinds import read_spec_as
@@ -28,11 +31,12 @@ class Label:
         self._spec = resolve(read_spec_as(TrainingSpec, spec))
         self._commitment = commitment_to(secrets.token_bytes(32))
         self.job = job_id(self._spec.digest(), self._commitment)
-        self._ends = (sender, receiver)
+        self._sender, self._receiver = sender, receiver
+        self._tls = tls_of(sender, receiver)
         self.lane = self.new_lane(0)
 
     def new_lane(self, attempt: int) -> Outgoing:
-        return Outgoing(self.job, self._spec.digest(), attempt, *self._ends)
+        return Outgoing(self.job, self._spec.digest(), attempt, identity_of(self._sender), self._receiver)
 
     def proposal(self, commitment: bytes | None = None) -> Envelope:
         return self.seal("Proposal", encode_control(Proposal(self._spec.encoded(), commitment or self._commitment)))
@@ -44,21 +48,30 @@ class Label:
         return self.post_bytes(b"".join(piece for envelope in envelopes for piece in envelope.pieces()))
 
     def post_bytes(self, post: Any) -> httpx.Response:
-        return httpx.post(self._url, content=post, timeout=20.0, trust_env=False)
+        return httpx.post(self._url, content=post, timeout=20.0, verify=self._tls, trust_env=False)
 
 
 def changed(envelope: Envelope, **fields: Any) -> Envelope:
-    """The same envelope with other words in its header."""
+    """The same envelope with other words in its header, signed by its sender."""
     header = msgspec.structs.replace(envelope.header, **fields)
     encoded = msgspec.msgpack.encode(header)
-    return Envelope(header, encoded, hashlib.sha256(encoded).digest(), envelope.body)
+    return signed(dataclasses.replace(envelope, header=header, encoded=encoded, digest=sha256(encoded)))
+
+
+def signed(envelope: Envelope) -> Envelope:
+    signature = identity_of(envelope.header.sender).sign(Domain.ENVELOPE, bytes(envelope.encoded))
+    return dataclasses.replace(envelope, signature=signature)
+
+
+def sha256(data: bytes) -> bytes:
+    return hashlib.sha256(data).digest()
 
 
 @pytest.fixture(scope="module")
 def feature(tmp_path_factory: pytest.TempPathFactory, new_party: Callable[..., Any], clinic: Path) -> Iterator[Any]:
     """A running feature party whose label party never answers; it goes on trying."""
     folder = tmp_path_factory.mktemp("alone") / "feature-party"
-    server = new_party(folder, "feature-party", {"label-party": "http://127.0.0.1:9"}, {"clinic": "clinic.csv"})
+    server = new_party(folder, "feature-party", {"label-party": "https://127.0.0.1:9"}, {"clinic": "clinic.csv"})
     write_private(folder / "clinic.csv", clinic.read_bytes())
     write_private(folder / "party.toml", (folder / "party.toml").read_bytes().replace(b"seconds = 8", b"seconds = 60"))
     yield server.start()
@@ -107,7 +120,7 @@ def test_a_body_that_is_not_the_one_its_header_names_is_refused_and_the_true_one
 ) -> None:
     label.post(label.proposal())
     abort = label.seal("Abort", encode_control(Abort("cancelled", "never mind")))
-    tampered = Envelope(abort.header, abort.encoded, abort.digest, bytes(abort.body)[:-1] + b"?")
+    tampered = dataclasses.replace(abort, body=bytes(abort.body)[:-1] + b"?")
     answer = label.post(tampered)
     assert (answer.status_code, answer.json()["code"]) == (422, "tampered_body")
     assert label.post(abort).status_code == 202
@@ -116,7 +129,7 @@ def test_a_body_that_is_not_the_one_its_header_names_is_refused_and_the_true_one
 
 def test_a_proposal_is_not_looked_at_before_its_digest_holds(label: Label, feature: Any) -> None:
     proposal = label.proposal()
-    tampered = Envelope(proposal.header, proposal.encoded, proposal.digest, bytes(proposal.body)[:-1] + b"?")
+    tampered = dataclasses.replace(proposal, body=bytes(proposal.body)[:-1] + b"?")
     assert label.post(tampered).json()["code"] == "tampered_body"
     assert feature.call("GET", f"/v1/jobs/{label.job}").status_code == 404
     assert label.post(proposal).status_code == 202
@@ -222,7 +235,7 @@ def test_lists_are_pages_without_specifications_however_many_jobs_a_peer_propose
 def test_a_header_whose_text_is_no_text_is_malformed(label: Label) -> None:
     proposal = label.proposal()
     header = bytes(proposal.encoded).replace(b"Proposal", b"Propos\xff\xfe")
-    answer = label.post(Envelope(proposal.header, header, proposal.digest, proposal.body))
+    answer = label.post(dataclasses.replace(proposal, encoded=header))
     assert (answer.status_code, answer.json()["code"]) == (400, "malformed_envelope")
 
 
@@ -256,7 +269,7 @@ def test_an_empty_post_and_hello_tell_name_and_version(label: Label, feature: An
         "feature-party",
         WIRE_VERSION,
     )
-    hello = httpx.get(f"{feature.peer}/peer/v1/hello", trust_env=False)
+    hello = httpx.get(f"{feature.peer}/peer/v1/hello", verify=feature.tls("label-party"), trust_env=False)
     assert hello.json() == {"wire_version": WIRE_VERSION, "party": "feature-party"}
 
 
@@ -283,7 +296,7 @@ def test_a_peers_new_proposals_push_out_its_oldest_that_came_to_nothing(
     tmp_path: Path, new_party: Callable[..., Any], job_spec: Callable[..., str]
 ) -> None:
     """The database holds as many as a peer may have; the peer then proposes some more over its line."""
-    server = new_party(tmp_path / "feature", "feature-party", {"label-party": "http://127.0.0.1:9"}, {})
+    server = new_party(tmp_path / "feature", "feature-party", {"label-party": "https://127.0.0.1:9"}, {})
     store, spec = Store(server.folder), resolve(read_spec_as(TrainingSpec, job_spec()))
     of_peer = {"role": "feature", "party": "feature-party", "peers": ["label-party"], "spec_digest": ""}
     old = [f"old-{number:03}" for number in range(MOST_PROPOSALS)]

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import safetensors
+from identities import acquaint
 
 from api.cli.main import main
 
@@ -79,7 +80,7 @@ def parties(tmp_path_factory: pytest.TempPathFactory, new_party: Callable[..., A
         made[client] = new_party(root / client, client, {AGGREGATOR: aggregator.peer}, {"rows": "rows.csv"})
         write_digits(made[client].folder / "rows.csv", TEST_ROWS + number * CLIENT_ROWS, CLIENT_ROWS)
     settings = (aggregator.folder / "party.toml").read_text().replace("\npeers = []", f"\npeers = {list(CLIENTS)}", 1)
-    settings += "".join(f'\n[peers.{client}]\nurl = "{made[client].peer}"\n' for client in CLIENTS)
+    acquaint(aggregator.folder, {client: made[client].peer.removeprefix("https://") for client in CLIENTS})
     (aggregator.folder / "party.toml").write_text(settings)
     try:
         for party in made.values():

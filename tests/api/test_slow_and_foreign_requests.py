@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import anyio
@@ -13,6 +14,7 @@ import httpx
 import pytest
 import uvicorn
 from fastapi import FastAPI, Request
+from identities import identity_of
 from played_peers import PlayedPeer, party
 from starlette.exceptions import HTTPException
 
@@ -22,6 +24,7 @@ from api.limits import BODIES_AT_ONCE, BodyLimit
 from api.loopback import LoopbackOnly
 from api.peer.app import peer_app
 from api.request_log import RefusalLog
+from parties.trust.certificates import issuer_name
 
 BOUND_SECONDS = 20.0
 LIMIT_BYTES = 1000
@@ -97,6 +100,8 @@ def test_a_peer_that_hangs_up_within_a_body_is_no_error(tmp_path: Path) -> None:
     path = "/peer/v1/envelopes"
     scope: dict[str, Any] = {"type": "http", "http_version": "1.1", "method": "POST", "scheme": "http", "path": path}
     scope |= {"raw_path": path.encode(), "query_string": b"", "headers": [(b"host", b"127.0.0.1")]}
+    hub = SimpleNamespace(issuer=issuer_name(identity_of("hub").key))
+    scope["state"] = {"connection": hub}
 
     async def receive() -> Any:
         return next(heard)

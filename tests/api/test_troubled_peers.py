@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 import msgspec
 import pytest
+from identities import identity_of, tls_at
 
 from parties.storage.engine import DATABASE_FILE
 from parties.wire.control import Control, Finish, encode_control
@@ -38,7 +39,7 @@ def pair(
 ) -> Iterator[Pair]:
     """(label party, feature party), running; they wait three seconds for each other."""
     root, ports = tmp_path_factory.mktemp("troubled"), some_ports(4)
-    urls = [f"http://127.0.0.1:{port}" for port in ports]
+    urls = [f"https://127.0.0.1:{port}" for port in ports]
     label = new_party(root / LABEL, LABEL, {FEATURE: urls[3]}, {"patients": str(files[0])}, ports[:2])
     feature = new_party(root / FEATURE, FEATURE, {LABEL: urls[1]}, {"clinic": str(files[1])}, ports[2:])
     for party in (label, feature):
@@ -241,8 +242,9 @@ class SlowPeer:
     def __init__(self, answers: int) -> None:
         self._left = answers
         self._over = threading.Event()
+        self._tls = tls_at(FEATURE, LABEL)
         self._listener = socket.create_server(("127.0.0.1", 0))
-        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        self.url = f"https://127.0.0.1:{self._listener.getsockname()[1]}"
         threading.Thread(target=self._listen, daemon=True).start()
 
     def close(self) -> None:
@@ -255,10 +257,10 @@ class SlowPeer:
                 connection, _ = self._listener.accept()
                 threading.Thread(target=self._answer, args=(connection,), daemon=True).start()
 
-    def _answer(self, connection: socket.socket) -> None:
+    def _answer(self, plain: socket.socket) -> None:
         body = msgspec.json.encode(Reply(FEATURE, WIRE_VERSION))
         head = f"HTTP/1.1 202 Accepted\r\ncontent-length: {len(body)}\r\nconnection: close\r\n\r\n"
-        with connection, contextlib.suppress(OSError):
+        with contextlib.suppress(OSError), self._tls.wrap_socket(plain, server_side=True) as connection:
             connection.recv(1 << 16)
             self._left -= 1
             if self._left >= 0:
@@ -333,6 +335,9 @@ def test_after_all_of_it_both_servers_run_the_next_job_to_its_end(pair: Pair, jo
 def said(sender: Any, receiver: Any, job: str, word: Control) -> httpx.Response:
     """One last word, which stands outside the numbers that order all other envelopes."""
     digest = bytes.fromhex(receiver.job(job)["spec_digest"])
-    (envelope,) = Outgoing(job, digest, 2, sender.name, receiver.name).seal(word.kind, encode_control(word))
+    (envelope,) = Outgoing(job, digest, 2, identity_of(sender.name), receiver.name).seal(
+        word.kind, encode_control(word)
+    )
     post = b"".join(bytes(piece) for piece in envelope.pieces())
-    return httpx.post(f"{receiver.peer}/peer/v1/envelopes", content=post, timeout=BOUND_SECONDS, trust_env=False)
+    url, tls = f"{receiver.peer}/peer/v1/envelopes", receiver.tls(sender.name)
+    return httpx.post(url, content=post, timeout=BOUND_SECONDS, verify=tls, trust_env=False)

@@ -47,7 +47,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, proxy: socket.socket) -> It
     ports = free_ports(PARTIES)
     agreement = agree(TABLE, scheme="none", epochs=None, seed=0)
     write_parties(folder, TABLE, agreement, 0, ports)
-    with Servers(folder, ports):
+    with Servers(folder, ports, PARTIES[0]):
         yield folder
 
 

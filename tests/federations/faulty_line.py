@@ -1,4 +1,5 @@
-"""A line between two real servers that loses one chosen message, or the receipt of it, and is then dark for a while."""
+"""A line between two real servers, with the keys of both: it loses one chosen message, or the receipt of it, and is
+then dark for a while."""
 
 import random
 import threading
@@ -9,6 +10,7 @@ from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import httpx
+from identities import tls_at, tls_of
 
 from parties.wire.envelopes import read_post
 
@@ -36,7 +38,7 @@ class Fault:
 
     @property
     def receiver(self) -> str:
-        return FEATURE if self.sender == LABEL else LABEL
+        return _other(self.sender)
 
     @classmethod
     def of(cls, seed: int, longest_seconds: float) -> "Fault":
@@ -71,6 +73,10 @@ class Line:
         self._at_trip: Callable[[], None] = lambda: None
         self._dark_until = 0.0
         self._lock = threading.Lock()
+        self._callers = {
+            receiver: httpx.Client(verify=tls_of(_other(receiver), receiver), timeout=30.0, trust_env=False)
+            for receiver in ports
+        }
         self._servers = [_Server(("127.0.0.1", port), self, receiver) for receiver, port in ports.items()]
         for server in self._servers:
             threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
@@ -111,12 +117,18 @@ class Line:
         for server in self._servers:
             server.shutdown()
             server.server_close()
+        for caller in self._callers.values():
+            caller.close()
 
     def _forward(self, receiver: str, post: bytes) -> httpx.Response | None:
         try:
-            return httpx.post(f"{self.behind[receiver]}/peer/v1/envelopes", content=post, timeout=30.0, trust_env=False)
+            return self._callers[receiver].post(f"{self.behind[receiver]}/peer/v1/envelopes", content=post)
         except httpx.HTTPError:
             return None
+
+
+def _other(party: str) -> str:
+    return FEATURE if party == LABEL else LABEL
 
 
 class _Server(ThreadingHTTPServer):
@@ -125,6 +137,9 @@ class _Server(ThreadingHTTPServer):
     def __init__(self, address: tuple[str, int], line: Line, receiver: str) -> None:
         self.line, self.receiver = line, receiver
         super().__init__(address, _Handler)
+        self.socket = tls_at(receiver, _other(receiver)).wrap_socket(
+            self.socket, server_side=True, do_handshake_on_connect=False
+        )
 
 
 class _Handler(BaseHTTPRequestHandler):

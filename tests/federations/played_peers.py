@@ -9,6 +9,7 @@ from typing import TypeVar
 
 import msgspec
 import numpy as np
+from identities import acquaint, identity_of
 
 from parties.party import Party
 from parties.settings import Acceptance, DatasetSettings, PartySettings, ServerSettings
@@ -91,14 +92,14 @@ class PlayedPeer:
     def hear(self, job: str, kind: type[C], attempt: int | None = None) -> tuple[C, int]:
         """(what it was told about the job, in which attempt), waited for."""
         envelope = self._await(job, kind.__name__, attempt)
-        control = decode_control(envelope.header.sender, envelope.header.kind, envelope.body)
+        control = decode_control(envelope.header.sender, envelope.header.kind, bytes(envelope.message))
         assert isinstance(control, kind)
         return control, envelope.header.attempt
 
     def receive(self, job: str, kind: type[M]) -> M:
         """A message of the other side's role, waited for."""
         envelope = self._await(job, kind.__name__, None)
-        message = decode(envelope.header.sender, kind.__name__, envelope.body)
+        message = decode(envelope.header.sender, kind.__name__, bytes(envelope.message))
         assert isinstance(message, kind)
         return message
 
@@ -130,7 +131,9 @@ class PlayedPeer:
             return [e for e in self._heard if (e.header.job, e.header.attempt) == (job, attempt)]
 
     def lane(self, job: str, attempt: int) -> Outgoing:
-        return Outgoing(job, bytes.fromhex(self.party.job(job).spec_digest), attempt, self.name, self.party.name)
+        return Outgoing(
+            job, bytes.fromhex(self.party.job(job).spec_digest), attempt, identity_of(self.name), self.party.name
+        )
 
     def say(self, job: str, control: Control, attempt: int = 0) -> str:
         """Envelope 0 of an attempt; answers the code of its refusal, or nothing."""
@@ -155,7 +158,8 @@ def party(folder: Path, name: str, peers: Sequence[PlayedPeer], timeout_seconds:
             peers=tuple(peer.name for peer in peers), datasets=("table",), schemes=("updates",), minimum_rows=100
         ),
     )
-    made = Party(folder, settings, {peer.name: peer for peer in peers})
+    acquaint(folder, {peer.name: "127.0.0.1:9" for peer in peers})
+    made = Party(folder, settings, identity_of(name), {peer.name: peer for peer in peers}.__getitem__)
     for peer in peers:
         peer.party = made
     return made

@@ -5,11 +5,11 @@ import secrets
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import numpy as np
 import pytest
+from identities import acquaint, identity_of
 from played_peers import until
 
 from parties.party import Party
@@ -70,7 +70,7 @@ class Bank:
             assert self.changed.wait_for(lambda: found() is not None, BOUND_SECONDS)
             envelope = found()
         assert envelope is not None
-        answer = decode_control(envelope.header.sender, envelope.header.kind, envelope.body)
+        answer = decode_control(envelope.header.sender, envelope.header.kind, bytes(envelope.message))
         assert isinstance(answer, Accepted | Refusal)
         return answer
 
@@ -87,7 +87,7 @@ class Offer:
         self.envelope = self.lane(0).seal("Proposal", encode_control(Proposal(self.spec.encoded(), commitment)))[0]
 
     def lane(self, attempt: int) -> Outgoing:
-        return Outgoing(self.job, self.spec.digest(), attempt, "bank", "telco")
+        return Outgoing(self.job, self.spec.digest(), attempt, identity_of("bank"), "telco")
 
 
 @pytest.fixture
@@ -103,7 +103,8 @@ def bank(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Bank]:
         acceptance=Acceptance(peers=("bank",), datasets=("table",), schemes=("none",), minimum_rows=fewest),
     )
     bank = Bank()
-    bank.telco = Party(tmp_path, settings, {"bank": bank})
+    acquaint(tmp_path, {"bank": "127.0.0.1:9"})
+    bank.telco = Party(tmp_path, settings, identity_of("telco"), lambda _name: bank)
     yield bank
     bank.telco.close()
 
@@ -148,7 +149,7 @@ def test_a_message_larger_than_the_job_can_need_is_refused_with_its_first_part(b
 
 def test_a_peer_that_may_send_nothing_now_cannot_make_a_server_hold_a_body(bank: Bank) -> None:
     offer = Offer()
-    large = Envelope(*_head(offer.lane(0).seal("Proposal", bytes(PART_LIMIT))[0]), bytes(PART_LIMIT))
+    (large,) = offer.lane(0).seal("Proposal", bytes(PART_LIMIT))
     for pieces in (large.pieces(), (b"\x01\x00", bytes(PART_LIMIT))):
         post = bank.telco.open_post()
         for piece in pieces:
@@ -168,10 +169,6 @@ def test_parts_of_a_message_count_and_are_let_go_when_the_job_ends(bank: Bank) -
     assert incoming.begun_bytes == 3 * PART_LIMIT
     incoming.drop_parts()
     assert incoming.begun_bytes == 0
-
-
-def _head(envelope: Envelope) -> tuple[Any, bytes, bytes]:
-    return envelope.header, bytes(envelope.encoded), envelope.digest
 
 
 def test_a_peer_has_so_many_jobs_open_and_no_more(bank: Bank) -> None:

@@ -5,10 +5,12 @@ import gc
 import threading
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
+from identities import acquaint, identity_of
 
 from parties.errors import IdempotencyKeyReused, UnknownJob
 from parties.jobs.supervisor import Supervisor
@@ -54,7 +56,8 @@ def federation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, P
                 ),
             )
             links = {"bank": ("telco", "shop")}.get(name, ("bank",))
-            parties[name] = Party(folder, settings, {peer: local(parties, peer) for peer in links})
+            acquaint(folder, dict.fromkeys(links, "127.0.0.1:9"))
+            parties[name] = Party(folder, settings, identity_of(name), partial(local, parties))
             stack.callback(parties[name].close)
         yield parties
 

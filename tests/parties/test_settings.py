@@ -30,6 +30,8 @@ def test_a_new_party_has_the_default_limits_and_a_private_token(folder: Path) ->
         "party.toml": 0o600,
         "operator.token": 0o600,
         "operator.token.sha256": 0o600,
+        "identity.key": 0o600,
+        "identity.passphrase": 0o600,
     }
     assert len((folder / "operator.token").read_text().strip()) == 43
     assert len(token_hash(folder)) == 32
@@ -59,7 +61,7 @@ def test_the_environment_wins_over_the_file(folder: Path, monkeypatch: pytest.Mo
     [
         ("VFL_SERVER__OPERATR_PORT", "VFL_SERVER__OPERATOR_PORT"),
         ("VFL_ACCEPTANCE__MINIMUM_ROW", "VFL_ACCEPTANCE__MINIMUM_ROWS"),
-        ("VFL_PEERS__TELCO__ULR", "VFL_PEERS__<NAME>__URL"),
+        ("VFL_DATASETS__ROWS__PAHT", "VFL_DATASETS__<NAME>__PATH"),
         ("VFL_SEVER__PEER_PORT", "VFL_SERVER__PEER_PORT"),
         ("VFL_X", "Remove it"),
     ],
@@ -77,12 +79,12 @@ def test_a_variable_that_is_no_setting_is_refused_with_the_nearest_one(
 def test_tables_of_settings_and_what_is_no_setting_are_taken_from_the_environment(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("VFL_PEERS", '{"telco": {"url": "http://127.0.0.1:7202"}}')
+    monkeypatch.setenv("VFL_SERVER", '{"address": "vfl.example.org:7102"}')
     monkeypatch.setenv("VFL_DATASETS__ROWS__PATH", "rows.csv")
     monkeypatch.setenv("vfl_datasets__rows__id", "id")
     monkeypatch.setenv("VFL_DEBUG", "1")
     settings = load(folder)
-    assert settings.peers["telco"].url == "http://127.0.0.1:7202"
+    assert settings.server.told_address == "vfl.example.org:7102"
     assert settings.datasets["rows"].id == "id"
 
 
@@ -110,33 +112,20 @@ def test_a_port_in_use_is_not_given_to_a_new_party(tmp_path: Path) -> None:
         ("peer_port", "peer_prot", "unknown key `server.peer_prot`", "Did you mean `peer_port`?"),
         ("\n[acceptance]", "\n[accept]", "unknown key `accept`", "Did you mean `acceptance`?"),
         ("minimum_rows = 1000", "minimum_rows = 'many'", "acceptance.minimum_rows", ""),
-        ("[server]", '[server]\nhost = "0.0.0.0"', "only 127.0.0.1 is possible", ""),
+        ("[server]", '[server]\npeer_host = "vfl.example.org"', "must be an address of this machine", ""),
+        ("[server]", '[server]\naddress = "vfl.example.org"', "must look like vfl.example.org:7102", ""),
+        ("[server]", '[server]\naddress = "https://vfl.example.org:7102"', "must look like vfl.example.org:7102", ""),
+        ("[server]", '[server]\naddress = "vfl.example.org:70000"', "must look like vfl.example.org:7102", ""),
         ('name = "label-party"', 'name = "Label Party"', "lower-case letters", ""),
         ("peer_port = 7102", "peer_port = 7101", "are the same", ""),
         ("peer_port = 7102", "peer_port = 70000", "server.peer_port", ""),
         ("[server]", "[server", "is not TOML", ""),
         ("\n[acceptance]", "\n[server]\n[acceptance]", "is not TOML", "Each table stands once"),
-        ("\n[acceptance]", '\n[peers.telco]\nurl = "ftp://x"\n[acceptance]', "must look like http://", ""),
-        *(
-            ("\n[acceptance]", f'\n[peers.telco]\nurl = "{url}"\n[acceptance]', "until parties have TLS", "")
-            for url in (
-                "http://192.0.2.7:7202",
-                "http://feature.example:7202",
-                "http://127.0.0.1.feature.example:7202",
-                "https://127.0.0.1:7202",
-                "http://[2001:db8::1]:7202",
-            )
-        ),
-        ("\n[acceptance]", '\n[peers.telco]\nurl = "http://127.0.0.1@x:1"\n[acceptance]', "must look like http://", ""),
-        *(
-            ("\n[acceptance]", f'\n[peers.telco]\nurl = "{url}"\n[acceptance]', "ports are 1 to 65535", "")
-            for url in ("http://127.0.0.1:72020", "http://127.0.0.1:0")
-        ),
         (
             "\n[acceptance]",
-            '\n[peers.label-party]\nurl = "http://127.0.0.1:1"\n[acceptance]',
-            "is this party itself",
-            "",
+            '\n[peers.telco]\nurl = "http://127.0.0.1:7202"\n[acceptance]',
+            "peers no longer stand in party.toml",
+            "vfl peer invite",
         ),
     ],
 )

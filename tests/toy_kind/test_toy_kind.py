@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 from command_line import free_ports, serving
+from identities import acquaint, give_identity
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("api", "parties", "vfl", "crypto")
@@ -80,9 +81,10 @@ class Federation:
             with (folder / party / "party.toml").open("a", encoding="utf-8") as settings:
                 settings.write(
                     f'\n[acceptance]\npeers = ["{peer}"]\ndatasets = ["figures"]\nschemes = ["column_sums"]\n'
-                    f'[peers.{peer}]\nurl = "http://127.0.0.1:{other[1]}"\n'
                     '[datasets.figures]\npath = "figures.csv"\nid = "id"\n'
                 )
+            give_identity(folder / party, party)
+            acquaint(folder / party, {peer: f"127.0.0.1:{other[1]}"})
         (folder / "job.toml").write_text(JOB, "utf-8")
 
     def command(self, *arguments: object) -> list[str]:

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from identities import identity_of
 from played_peers import AGGREGATOR, CLIENTS, PlayedPeer, ended, happened, party, spec, text
 
 from parties.errors import PeerUnreachable
@@ -234,13 +235,13 @@ def test_the_begin_is_taken_after_a_join_that_crossed_a_lapse(
     after = ada.envelopes(running, 2)[len(before) :]
     outbox = Outbox(AGGREGATOR, PlayedPeer(AGGREGATOR), TIMEOUT_SECONDS, lambda *_: None)
     ledger = Ledger(Store(tmp_path))
-    link = Link(running, after[0].header.job_digest, ada.name, AGGREGATOR, outbox, ledger, attempt=1)
+    link = Link(running, after[0].header.job_digest, identity_of(ada.name), AGGREGATOR, outbox, ledger, attempt=1)
     sent = (before if remembered else []) + after
-    taken = [kind for kind, body in ((e.header.kind, link.receive(e, check_body)[1]) for e in sent) if body is not None]
+    taken = [kind for kind, body in ((e.header.kind, link.receive(e, check_body)[2]) for e in sent) if body is not None]
     outbox.close()
     ledger.close()
     assert taken == ["Detach", "Begin"]
-    assert all(link.receive(e, check_body) == (2, None) for e in sent)  # a replay has no effect
+    assert all(link.receive(e, check_body) == (2, sent[-1].digest, None) for e in sent)  # a replay has no effect
 
 
 def test_a_client_that_had_not_answered_may_join_as_well(aggregator: Party, clients: Clients) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from identities import acquaint, identity_of
 from one_side import FAILURE, TRAINING, Heard, other_of
 from played_peers import BOUND_SECONDS, PlayedPeer
 
@@ -117,7 +118,8 @@ class Over:
         self.start()
 
     def start(self) -> None:
-        self.party = Party(self._folder, PartySettings(name=self._me), {self.peer.name: self.peer})
+        acquaint(self._folder, {self.peer.name: "127.0.0.1:9"})
+        self.party = Party(self._folder, PartySettings(name=self._me), identity_of(self._me), lambda _name: self.peer)
         self.peer.party = self.party
 
     def restart(self) -> None:

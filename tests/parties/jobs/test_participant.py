@@ -11,6 +11,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from identities import identity_of
 from played_peers import AGGREGATOR, BOUND_SECONDS, CLIENTS, PlayedPeer, ended, happened, party, spec, text, until
 
 from parties.jobs.supervisor import Supervisor
@@ -70,7 +71,10 @@ def propose(aggregator: PlayedPeer, specification: str = "") -> str:
     commitment = commitment_to(aggregator.share)
     job = job_id(offered.digest(), commitment)
     proposal = encode_control(Proposal(offered.encoded(), commitment))
-    assert aggregator.send(Outgoing(job, offered.digest(), 0, AGGREGATOR, ADA).seal("Proposal", proposal)) == ""
+    assert (
+        aggregator.send(Outgoing(job, offered.digest(), 0, identity_of(AGGREGATOR), ADA).seal("Proposal", proposal))
+        == ""
+    )
     aggregator.hear(job, Acceptance)
     return job
 

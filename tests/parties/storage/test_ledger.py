@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from identities import identity_of
 
 from parties.errors import StorageFailed
 from parties.storage.database import Job, Store, now
@@ -30,7 +31,7 @@ def traffic(store: Store) -> list[Traffic]:
 
 
 def envelopes(kind: str, *bodies: bytes, job: str = "job") -> list[Envelope]:
-    lane = Outgoing(job, bytes(32), 1, "b", "a")
+    lane = Outgoing(job, bytes(32), 1, identity_of("b"), "a")
     return [envelope for body in bodies for envelope in lane.seal(kind, body)]
 
 

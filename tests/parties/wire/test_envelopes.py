@@ -1,11 +1,13 @@
 """The channel delivers each message once, in order, or raises the named error; never a wrong value."""
 
+import dataclasses
 import hashlib
 
 import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from identities import identity_of
 
 from parties.errors import (
     BrokenChain,
@@ -31,7 +33,7 @@ DIGEST = bytes(range(32))
 
 
 def lane() -> Outgoing:
-    return Outgoing("job", DIGEST, 1, "a", "b")
+    return Outgoing("job", DIGEST, 1, identity_of("a"), "b")
 
 
 def travelled(envelopes: list[Envelope]) -> list[Envelope]:
@@ -61,7 +63,15 @@ def test_each_header_names_the_one_before_it_as_it_travelled() -> None:
     first, second = sender.seal("Kind", b"one") + sender.seal("Kind", b"two")
     assert first.header.previous == NO_ENVELOPE
     assert second.header.previous == hashlib.sha256(first.encoded).digest()
-    assert second.header.body_digest == hashlib.sha256(b"two").digest()
+    assert second.header.body_digest == hashlib.sha256(second.body).digest()
+
+
+def test_a_short_message_travels_with_random_bytes_so_that_its_digest_cannot_be_guessed() -> None:
+    short, again = lane().seal("Kind", b"yes") + lane().seal("Kind", b"yes")
+    (longer,) = lane().seal("Kind", bytes(1024))
+    assert short.header.body_digest != again.header.body_digest
+    assert (bytes(short.message), short.header.body_bytes, short.header.salt_bytes) == (b"yes", 19, 16)
+    assert (len(longer.message), longer.header.salt_bytes) == (1024, 0)
 
 
 def test_a_body_above_four_mebibytes_travels_as_parts_and_arrives_whole() -> None:
@@ -83,7 +93,7 @@ def test_parts_of_two_messages_do_not_mix() -> None:
     header = msgspec.structs.replace(big[1].header, kind="Other")
     encoded = msgspec.msgpack.encode(header)
     with pytest.raises(MalformedEnvelope):
-        deliver(small, Envelope(header, encoded, hashlib.sha256(encoded).digest(), big[1].body))
+        deliver(small, Envelope(header, encoded, big[1].signature, hashlib.sha256(encoded).digest(), big[1].body))
 
 
 def test_a_lane_that_does_not_start_at_the_beginning_is_a_gap() -> None:
@@ -123,11 +133,13 @@ def test_whatever_is_dropped_repeated_reordered_or_tampered_with_only_a_true_pre
     for number, action in actions:
         envelope = envelopes[number]
         if action == "tamper body":
-            envelope = Envelope(envelope.header, envelope.encoded, envelope.digest, b"message ?")
+            envelope = dataclasses.replace(envelope, body=bytes(envelope.body)[:-1] + b"?")
         if action == "tamper header":
             header = msgspec.structs.replace(envelope.header, previous=bytes([7]) * 32)
             encoded = msgspec.msgpack.encode(header)
-            envelope = Envelope(header, encoded, hashlib.sha256(encoded).digest(), envelope.body)
+            envelope = dataclasses.replace(
+                envelope, header=header, encoded=encoded, digest=hashlib.sha256(encoded).digest()
+            )
         try:
             body = deliver(incoming, envelope)
         except (SequenceGap, Equivocation, BrokenChain, TamperedBody):

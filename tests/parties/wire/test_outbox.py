@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 import pytest
+from identities import identity_of
 
 from parties.errors import PeerMisnamed, PeerUnreachable, PeerWireVersion
 from parties.wire.envelopes import WIRE_VERSION, Bytes, Envelope, Outgoing, read_post
@@ -41,7 +42,7 @@ def reply(status: int, **fields: object) -> Answer:
 def send(peer: Peer, bodies: list[bytes], timeout_seconds: float = 5.0) -> tuple[Outbox, "Failures"]:
     failures = Failures()
     outbox = Outbox("b", peer, timeout_seconds, failures)
-    lane = Outgoing("job", bytes(32), 1, "a", "b")
+    lane = Outgoing("job", bytes(32), 1, identity_of("a"), "b")
     outbox.put([envelope for body in bodies for envelope in lane.seal("Kind", body)])
     return outbox, failures
 
@@ -122,7 +123,7 @@ def test_a_watched_peer_is_asked_whether_it_is_there_while_nothing_is_sent() -> 
 
     failures = Failures()
     outbox = Outbox("b", Peer(answer), 0.1, failures)
-    outbox.watch("job", lambda: Outgoing("job", bytes(32), 0, "a", "b").seal("Ask", b"")[0])
+    outbox.watch("job", lambda: Outgoing("job", bytes(32), 0, identity_of("a"), "b").seal("Ask", b"")[0])
     assert failures.came.wait(BOUND)
     outbox.close()
     assert isinstance(failures.errors[0][1], PeerTimeout)
@@ -204,7 +205,7 @@ def test_a_word_that_is_owed_is_said_before_another_is_made_for_a_peer_that_asks
 
     peer = Peer(answer)
     outbox = Outbox("b", peer, 5.0, Failures())
-    outbox.owe(Outgoing("job", bytes(32), 2, "a", "b").seal("Abort", b"first")[0])
+    outbox.owe(Outgoing("job", bytes(32), 2, identity_of("a"), "b").seal("Abort", b"first")[0])
     assert peer.came.acquire(timeout=BOUND)
     outbox.remind("job", lambda: pytest.fail("the first word is still owed"))
     assert peer.came.acquire(timeout=BOUND)

@@ -1,4 +1,4 @@
-"""What answers at a peer's url is held to the few bytes an answer has."""
+"""What answers at a peer's address is held to the few bytes an answer has."""
 
 import threading
 import time
@@ -7,6 +7,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
+from identities import tls_at, transport_to
 
 from parties.wire.transport import ANSWER_LIMIT, HttpTransport, TransportFailedError
 
@@ -26,11 +27,17 @@ class Flood(BaseHTTPRequestHandler):
         """Quiet."""
 
 
+def served(handler: type[BaseHTTPRequestHandler]) -> ThreadingHTTPServer:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    server.socket = tls_at("b", "a").wrap_socket(server.socket, server_side=True)
+    return server
+
+
 @pytest.fixture(scope="module")
 def transport() -> Iterator[HttpTransport]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Flood)
+    server = served(Flood)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    transport = HttpTransport(f"http://127.0.0.1:{server.server_port}")
+    transport = transport_to(f"127.0.0.1:{server.server_port}")
     yield transport
     transport.close()
     server.shutdown()
@@ -65,9 +72,9 @@ class Drip(BaseHTTPRequestHandler):
 
 
 def test_one_deadline_bounds_an_exchange_however_slowly_the_peer_answers() -> None:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Drip)
+    server = served(Drip)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    transport = HttpTransport(f"http://127.0.0.1:{server.server_port}", seconds=0.3)
+    transport = transport_to(f"127.0.0.1:{server.server_port}", seconds=0.3)
     with pytest.raises(TransportFailedError, match="did not end within"):
         transport.post([])
     transport.close()
