@@ -421,3 +421,11 @@ class EnvelopeTooLarge(EnvelopeRefused):
 class MailboxFull(EnvelopeRefused):
     code = "mailbox_full"
     status = 429
+
+
+def _codes(error: type[JobError]) -> set[str]:
+    return {error.code}.union(*map(_codes, error.__subclasses__()))
+
+
+CODES = frozenset(_codes(JobError))
+"""Of every error that can end a job or refuse an envelope."""

@@ -26,16 +26,15 @@ it cannot tell a coordinator with a short timeout from one that left it out on p
 """
 
 import hashlib
-import re
 from collections.abc import Mapping
 from typing import Annotated, ClassVar, TypeAlias
 
 import msgspec
 
 from parties.disclosure import redacted_for_peer
-from parties.errors import Failure, printable
+from parties.errors import CODES, Failure, printable
 from parties.wire.envelopes import UNREADABLE
-from vfl.errors import RemoteProtocolError
+from vfl.errors import PeerAborted, RemoteProtocolError
 from vfl.messages import Grain, Reveals
 from vfl.spec.job import JobSpec
 from vfl.spec.sections import PartyId
@@ -201,8 +200,11 @@ def joint_seed(spec: JobSpec, shares: Mapping[PartyId, bytes]) -> bytes:
 
 
 def failure_at(peer: PartyId, did: str, code: str, message: str, fix: str = "") -> Failure:
-    """A peer's reason, as text that is safe to show: its words are bounded and carry no control characters."""
-    named_code = code if re.fullmatch(r"[a-z_]{1,64}", code) else "peer_aborted"
+    """A peer's reason, as text that is safe to show: its words are bounded and carry no control characters.
+
+    A code that this release does not know is the peer's own word, and no name of an error.
+    """
+    named_code = code if code in CODES else PeerAborted.code
     reason, peer_fix = printable(message[:WORDS]), printable(fix[:WORDS])
     return Failure(named_code, f"{peer} {did} the job: {reason}", "Nothing was stored.", peer_fix or _PEER_FIX, peer)
 

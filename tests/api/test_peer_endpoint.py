@@ -156,6 +156,16 @@ def test_an_abort_needs_nothing_of_a_broken_attempt(label: Label, feature: Any) 
     assert feature.job(label.job)["error"]["message"] == "label-party ended the job: weights too large"
 
 
+def test_a_code_that_this_release_does_not_know_is_shown_as_the_peers_words(label: Label, feature: Any) -> None:
+    label.post(label.proposal())
+    label.lane = label.new_lane(1)
+    abort = Abort("all_is_well", "pay no attention")
+    assert label.post(label.seal("Abort", encode_control(abort))).status_code == 202
+    error = feature.job(label.job)["error"]
+    assert (error["code"], error["side"]) == ("peer_aborted", "label-party")
+    assert error["message"] == "label-party ended the job: pay no attention"
+
+
 def test_an_abort_of_a_job_that_is_over_is_not_counted_where_it_cannot_be_read(label: Label, feature: Any) -> None:
     label.post(label.proposal())
     label.lane = label.new_lane(1)
