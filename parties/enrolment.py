@@ -9,17 +9,12 @@ from functools import partial
 
 import msgspec
 
-from parties.errors import (
-    EnrolmentFailed,
-    InvitationExpired,
-    PeerAlreadyKnown,
-    PeerMisnamed,
-    SettingsError,
-)
+from parties.errors import PeerMisnamed, SettingsError
 from parties.peers import Peers
 from parties.storage.database import now
 from parties.storage.peer_store import TRUSTED, WAITING, OpenInvitation, PeerStore, StoredPeer
 from parties.trust.certificates import client_context, issue_leaf, issuer_name
+from parties.trust.errors import EnrolmentFailed, InvitationExpired, PeerAlreadyKnown
 from parties.trust.identity import Domain, IdentityKey
 from parties.trust.invitation import (
     DEFAULT_HOURS,

@@ -102,13 +102,6 @@ class UnknownPeer(JobError):
     fix = "Enrol it: `vfl peer invite` at one side, `vfl peer accept` at the other; `vfl peer list` shows who is known."
 
 
-class PeerRemoved(JobError):
-    """The operator removed a peer while a job with it ran."""
-
-    code = "peer_removed"
-    fix = "Enrol the peer again, and submit the job again."
-
-
 class PeerMisnamed(JobError):
     """A party calls itself otherwise than this operator expects."""
 
@@ -116,54 +109,11 @@ class PeerMisnamed(JobError):
     fix = "Ask the other operator for the name in the peer's party.toml, and enrol it under that name."
 
 
-class WordsDiffer(JobError):
-    """The six words an operator was told are not those of the enrolment."""
-
-    code = "words_differ"
-    safe = "The peer is not trusted, and nothing else has changed."
-    fix = (
-        "Read all six words to each other once more. If they differ, somebody may stand in the middle: remove the peer "
-        "with `vfl peer remove`, and begin again with a new invitation sent by another way."
-    )
-
-
-class PeerAlreadyKnown(JobError):
-    """A party of this name is trusted already, with another key."""
-
-    code = "peer_already_known"
-    safe = "The peer that is trusted is untouched."
-    fix = "If it really has a new key, remove it first with `vfl peer remove`, then enrol it again."
-
-
-class EnrolmentFailed(JobError):
-    """The two servers could not meet, or said what does not fit the invitation."""
-
-    code = "enrolment_failed"
-    safe = "No peer was added."
-    fix = "Check the address, and that the other server runs; then use the same line again while it is good."
-
-
 class PeerWireVersion(JobError):
     """The peer speaks another wire version."""
 
     code = "wire_version_differs"
     fix = "Bring both parties to the same release of this software."
-
-
-class InvitationUnreadable(JobError):
-    """The text is not an invitation, or not all of it arrived."""
-
-    code = "invitation_unreadable"
-    safe = "Nothing was sent, and no peer was added."
-    fix = "Copy the whole line that `vfl peer invite` printed at the other side, or ask for a new one."
-
-
-class InvitationExpired(JobError):
-    """The invitation is no longer good: its time is over, or it was used."""
-
-    code = "invitation_expired"
-    safe = "No peer was added."
-    fix = "Ask the other side for a new one: `vfl peer invite NAME` prints it."
 
 
 class JobCancelled(JobError):
@@ -423,9 +373,6 @@ class MailboxFull(EnvelopeRefused):
     status = 429
 
 
-def _codes(error: type[JobError]) -> set[str]:
-    return {error.code}.union(*map(_codes, error.__subclasses__()))
-
-
-CODES = frozenset(_codes(JobError))
-"""Of every error that can end a job or refuse an envelope."""
+def known_codes(error: type[JobError] = JobError) -> set[str]:
+    """Of every error of this release that can end a job or refuse an envelope."""
+    return {error.code}.union(*map(known_codes, error.__subclasses__()))

@@ -21,7 +21,6 @@ from parties.errors import (
     JobCancelled,
     NotTheCoordinator,
     PartyInUse,
-    PeerRemoved,
     PeerUnreachable,
     ServerRestarted,
     StorageFailed,
@@ -42,6 +41,7 @@ from parties.storage.ledger import Ledger
 from parties.storage.models import ModelStore
 from parties.storage.peer_store import PeerStore, StoredPeer
 from parties.tables.datasets import LoadedTable
+from parties.trust.errors import PeerRemoved
 from parties.trust.identity import Identity
 from parties.wire.control import (
     SHARE_BYTES,

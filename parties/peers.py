@@ -15,9 +15,10 @@ from typing import NamedTuple
 import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from parties.errors import SettingsError, UnknownPeer, UnknownSender, WordsDiffer
+from parties.errors import SettingsError, UnknownPeer, UnknownSender
 from parties.storage.peer_store import REMOVED, TRUSTED, PeerStore, StoredPeer
 from parties.trust.certificates import client_context, issue_leaf, issuer_name, server_context
+from parties.trust.errors import WordsDiffer
 from parties.trust.identity import Domain, Identity, IdentityKey
 from parties.trust.invitation import entry_key, is_address, read_packed, same_words
 from parties.wire.envelopes import Envelope

@@ -1,4 +1,5 @@
-"""What can go wrong where organisations prove something to each other: grants, budgets, audit logs (errors.md)."""
+"""What can go wrong where organisations prove something to each other: enrolment, grants, budgets, audit logs
+(errors.md)."""
 
 from typing import ClassVar
 
@@ -85,3 +86,53 @@ class RewrittenLog(JobError):
     def __init__(self, message: str, *, of_same_size: bool) -> None:
         super().__init__(message)
         self.status = 409 if of_same_size else 422
+
+
+class InvitationUnreadable(JobError):
+    """The text is not an invitation, or not all of it arrived."""
+
+    code = "invitation_unreadable"
+    safe = "Nothing was sent, and no peer was added."
+    fix = "Copy the whole line that `vfl peer invite` printed at the other side, or ask for a new one."
+
+
+class InvitationExpired(JobError):
+    """The invitation is no longer good: its time is over, or it was used."""
+
+    code = "invitation_expired"
+    safe = "No peer was added."
+    fix = "Ask the other side for a new one: `vfl peer invite NAME` prints it."
+
+
+class WordsDiffer(JobError):
+    """The six words an operator was told are not those of the enrolment."""
+
+    code = "words_differ"
+    safe = "The peer is not trusted, and nothing else has changed."
+    fix = (
+        "Read all six words to each other once more. If they differ, somebody may stand in the middle: remove the peer "
+        "with `vfl peer remove`, and begin again with a new invitation sent by another way."
+    )
+
+
+class EnrolmentFailed(JobError):
+    """The two servers could not meet, or said what does not fit the invitation."""
+
+    code = "enrolment_failed"
+    safe = "No peer was added."
+    fix = "Check the address, and that the other server runs; then use the same line again while it is good."
+
+
+class PeerAlreadyKnown(JobError):
+    """A party of this name is trusted already, with another key."""
+
+    code = "peer_already_known"
+    safe = "The peer that is trusted is untouched."
+    fix = "If it really has a new key, remove it first with `vfl peer remove`, then enrol it again."
+
+
+class PeerRemoved(JobError):
+    """The operator removed a peer while a job with it ran."""
+
+    code = "peer_removed"
+    fix = "Enrol the peer again, and submit the job again."

@@ -27,7 +27,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from mnemonic import Mnemonic
 
-from parties.errors import InvitationExpired, InvitationUnreadable
+from parties.trust.errors import InvitationExpired, InvitationUnreadable
 from parties.trust.identity import KEY_BYTES, Identity, IdentityKey
 
 SECRET_BYTES, NONCE_BYTES, CHECK_BYTES = 16, 32, 4

@@ -32,7 +32,7 @@ from typing import Annotated, ClassVar, TypeAlias
 import msgspec
 
 from parties.disclosure import redacted_for_peer
-from parties.errors import CODES, Failure, printable
+from parties.errors import Failure, known_codes, printable
 from parties.wire.envelopes import UNREADABLE
 from vfl.errors import PeerAborted, RemoteProtocolError
 from vfl.messages import Grain, Reveals
@@ -204,7 +204,7 @@ def failure_at(peer: PartyId, did: str, code: str, message: str, fix: str = "") 
 
     A code that this release does not know is the peer's own word, and no name of an error.
     """
-    named_code = code if code in CODES else PeerAborted.code
+    named_code = code if code in known_codes() else PeerAborted.code
     reason, peer_fix = printable(message[:WORDS]), printable(fix[:WORDS])
     return Failure(named_code, f"{peer} {did} the job: {reason}", "Nothing was stored.", peer_fix or _PEER_FIX, peer)
 

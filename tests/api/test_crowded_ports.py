@@ -68,18 +68,27 @@ def test_junk_gets_one_line_of_our_own_words_for_an_address_and_minute(parties: 
     for junk in [b"\x16\x03\x01 TLS\r\n\r\n", b"junk\r\n\r\n"] * 20:
         with socket.create_connection(("127.0.0.1", label.peer_port), BOUND_SECONDS, ("127.0.0.11", 0)) as connection:
             connection.sendall(junk)
-            heard = connection.recv(65536)
+            if not junk.startswith(b"\x16"):  # that one could still become TLS
+                with contextlib.suppress(ConnectionResetError):
+                    assert connection.recv(65536) == b""  # no word to whom TLS does not know
+        with socket.create_connection(("127.0.0.1", label.operator_port), BOUND_SECONDS, ("127.0.0.11", 0)) as operator:
+            operator.sendall(junk)
+            heard = operator.recv(65536)
             assert heard.startswith(b"HTTP/1.1 400 ")
             assert b'"request_id"' in heard
     upgrade = {"connection": "upgrade", "upgrade": "websocket", "sec-websocket-version": "13"}
-    assert httpx.get(f"{label.peer}/peer/v1/hello", headers=upgrade, trust_env=False).status_code == 200
-    assert len(log_of(label, "peer port, from 127.0.0.11: ")) == 1
+    tls = label.tls("feature-party")
+    hello = httpx.get(f"{label.peer}/peer/v1/hello", headers=upgrade, verify=tls, trust_env=False)
+    assert hello.status_code == 200
+    for port in ("peer port", "operator port"):
+        assert len(log_of(label, f"{port}, from 127.0.0.11: ")) == 1
     assert not log_of(label, "pip install|Invalid HTTP|Unsupported")
 
 
 def test_wrong_tokens_and_refused_envelopes_are_logged_with_the_id_their_answers_carry(parties: Any) -> None:
     label, _ = parties
-    with httpx.Client(trust_env=False, transport=httpx.HTTPTransport(local_address="127.0.0.13")) as stranger:
+    calling = httpx.HTTPTransport(local_address="127.0.0.13", verify=label.tls("feature-party"))
+    with httpx.Client(trust_env=False, transport=calling) as stranger:
         asked = [
             stranger.get(f"{label.operator}/v1/jobs", headers={"authorization": "Bearer wrong"}),
             stranger.post(f"{label.peer}/peer/v1/envelopes", content=b"\x00\x04none"),
@@ -148,7 +157,8 @@ def test_bodies_held_one_byte_short_hold_no_memory(parties: Any) -> None:
     before = resident_bytes(label)
     with contextlib.ExitStack() as stack:
         for _ in range(8):
-            connection = stack.enter_context(socket.create_connection(("127.0.0.1", label.peer_port), BOUND_SECONDS))
+            plain = stack.enter_context(socket.create_connection(("127.0.0.1", label.peer_port), BOUND_SECONDS))
+            connection = stack.enter_context(label.tls("feature-party").wrap_socket(plain))
             connection.sendall(head + b"\x00\x20" + bytes(size - 3))
         held_bytes = resident_bytes(label) - before
         label.call("GET", "/v1/jobs")

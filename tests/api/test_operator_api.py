@@ -1,5 +1,6 @@
 """The control API of one running party, and a server's start and end."""
 
+import re
 import signal
 import socket
 import subprocess
@@ -12,7 +13,7 @@ from typing import Any
 
 import httpx
 import pytest
-from identities import identity_of
+from identities import identity_of, tls_at
 
 Spec = Callable[..., str]
 
@@ -34,8 +35,9 @@ class OtherVersion(BaseHTTPRequestHandler):
 @pytest.fixture(scope="module")
 def later_release() -> Iterator[str]:
     server = HTTPServer(("127.0.0.1", 0), OtherVersion)
+    server.socket = tls_at("feature-party", "label-party").wrap_socket(server.socket, server_side=True)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}"
+    yield f"https://127.0.0.1:{server.server_port}"
     server.shutdown()
     server.server_close()
 
@@ -86,7 +88,7 @@ def test_a_client_can_log_in_by_what_the_description_says_and_meets_no_answer_it
             assert (operation.get("security") == [{scheme[0]: []}]) is needs_login, path
             responses = operation["responses"]
             assert {"401", "403", "421", "422"} <= set(responses)
-            url = label.operator + path.replace("{job}", "none")
+            url = label.operator + re.sub("{.*?}", "none", path)
             for headers in ({}, login, {"origin": "http://page.example"}, {"host": "rebound.example"}):
                 answer = label.client.request(method, url, headers=headers)
                 assert str(answer.status_code) in responses, (path, answer.status_code)
@@ -196,7 +198,7 @@ def test_a_port_in_use_is_named_before_anything_starts(
         )
     assert ended.returncode != 0
     assert f"PortInUse: port {getattr(server, which)} ({which})" in ended.stderr
-    assert not (server.folder / "party.db").exists()
+    assert not (server.folder / "party.lock").exists()
 
 
 def test_a_second_server_on_one_folder_is_refused(label: Any, tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from parties.storage.pruning import MOST_PROPOSALS
 from parties.trust.identity import Domain
 from parties.wire.control import Abort, Proposal, commitment_to, encode_control, job_id
 from parties.wire.envelopes import ENVELOPES_LIMIT, PART_LIMIT, POST_LIMIT, WIRE_VERSION, Envelope, Outgoing
+from parties.wire.outbox import Reply
 from vfl.kinds import read_spec_as
 from vfl.planning.training import resolve
 from vfl.spec.training import TrainingSpec
@@ -27,12 +28,13 @@ class Label:
     """A label party's sending side, free to break every rule."""
 
     def __init__(self, url: str, spec: str, sender: str = "label-party", receiver: str = "feature-party") -> None:
+        """It calls with the label party's certificate, whatever name and key it signs with."""
         self._url = f"{url}/peer/v1/envelopes"
         self._spec = resolve(read_spec_as(TrainingSpec, spec))
         self._commitment = commitment_to(secrets.token_bytes(32))
         self.job = job_id(self._spec.digest(), self._commitment)
         self._sender, self._receiver = sender, receiver
-        self._tls = tls_of(sender, receiver)
+        self._tls = tls_of("label-party", "feature-party")
         self.lane = self.new_lane(0)
 
     def new_lane(self, attempt: int) -> Outgoing:
@@ -93,7 +95,10 @@ def test_a_proposal_is_received_once_however_often_it_comes(label: Label, featur
     for _ in range(3):
         answer = label.post(proposal)
         assert answer.status_code == 202
-        assert answer.json()["receipts"] == [{"job": label.job, "attempt": 0, "next": 1}]
+        (receipt,) = msgspec.json.decode(answer.content, type=Reply).receipts
+        assert (receipt.job, receipt.attempt, receipt.next, receipt.last) == (label.job, 0, 1, proposal.digest)
+        statement = receipt.statement("feature-party", "label-party")
+        assert identity_of("feature-party").key.verifies(Domain.RECEIPT, statement, receipt.signature)
     jobs = feature.call("GET", "/v1/jobs").json()["jobs"]
     assert [job["id"] for job in jobs].count(label.job) == 1
     assert state(feature, label) == "proposed"

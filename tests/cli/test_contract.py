@@ -1,6 +1,7 @@
 """What every command promises a script: streams, envelope, exit codes (docs/cli.md)."""
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -154,6 +155,8 @@ def test_a_party_is_made_once_with_a_token_only_its_owner_can_read(run: Run, tmp
     data = json.loads(out)["data"]
     assert code == 0
     assert 0 < data.pop("operator_port") < data.pop("peer_port")
+    assert data.pop("address").startswith("127.0.0.1:")
+    assert re.fullmatch(r"([0-9a-f]{4} ){7}[0-9a-f]{4}", data.pop("fingerprint"))
     assert data == {"name": "bank", "settings": f"{folder}/party.toml", "token_file": f"{folder}/operator.token"}
     assert (folder / "operator.token").stat().st_mode & 0o777 == 0o600
     before = (folder / "operator.token").read_bytes()

@@ -16,8 +16,8 @@ from vfl.kinds.training import TRAINING
 from vfl.models.metrics import METRIC
 
 ONE_MACHINE = (
-    "All parties stand on one machine, with a fixed seed and keys that lie beside each other: it shows the protocol, it "
-    "does not keep organisations apart."
+    "All parties stand on one machine, with a fixed seed and keys that lie beside each other: it shows the protocol, "
+    "it does not keep organisations apart."
 )
 PARTIES = {LABEL_PARTY: "label_party", FEATURE_PARTY: "feature_party"}
 
