@@ -160,6 +160,13 @@ class PromptConnection(H11Protocol):
         self._slots.leave(self)
         super().connection_lost(exc)
 
+    def shutdown(self) -> None:
+        """The server ends. A TLS connection at rest is cut: its other end would answer a farewell only when it speaks
+        next."""
+        super().shutdown()
+        if self._context is not None and self.transport.is_closing():
+            self.transport.abort()
+
     def give_way(self) -> None:
         self._stop_waiting()
         self.transport.abort()

@@ -8,7 +8,7 @@ import re
 
 from parties import errors as ours
 from parties.errors import Failure, PolicyRefused
-from parties.trust.errors import BudgetSpent
+from parties.trust.errors import BudgetSpent, PeerRemoved
 from vfl import errors as roles
 
 ABOUT_TABLE = frozenset(
@@ -44,6 +44,7 @@ NEUTRAL = {
     ours.InternalError.code: "a bug at {side} ended the job; its operator finds it in the log",
     ours.StorageFailed.code: "{side} could not store what it must keep",
     ours.DatabaseBusy.code: "{side} could not store what it must keep",
+    PeerRemoved.code: "{side} no longer works with a party of the job",
     ours.UnknownModel.code: "{side} does not hold the model the job starts from",
 }
 """Told with their code, and these words."""

@@ -103,20 +103,20 @@ def _add_peers(router: APIRouter, party: Party, off_loop: Any) -> None:
             party=own.name, fingerprint=own.key.fingerprint, peers=[_peer(each) for each in party.peers.all()]
         )
 
-    @router.post("/peers/{name}/confirm", responses=refusals(404, 409, 507))
+    @router.post("/peers/{name}/confirm", responses=refusals(409, 507))
     async def confirm(name: str, asked: WordsAsked) -> PeerBody:
         return _peer(await off_loop(partial(party.peers.confirm, name, asked.words)))
 
-    @router.post("/peers/{name}/address", responses=refusals(404, 507))
+    @router.post("/peers/{name}/address", responses=refusals(409, 507))
     async def move(name: str, asked: AddressAsked) -> PeerBody:
         return _peer(await off_loop(partial(party.peers.move, name, asked.address)))
 
-    @router.post("/peers/{name}/check", responses=refusals(404, 409, 502))
+    @router.post("/peers/{name}/check", responses=refusals(409, 502))
     async def check(name: str) -> CheckBody:
         await off_loop(partial(party.peers.check, name))
         return CheckBody(peer=name, answered=True)
 
-    @router.delete("/peers/{name}", responses=refusals(404, 507))
+    @router.delete("/peers/{name}", responses=refusals(409, 507))
     async def remove(name: str) -> PeerBody:
         return _peer(await off_loop(partial(party.remove_peer, name)))
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command_line import ROOT, free_ports, run, serving
+from command_line import ROOT, enrol, free_ports, run, serving
 
 PAGE = (ROOT / "docs" / "protocols" / "rounds.md").read_text("utf-8")
 PARTIES = ("institute", "clinic-a", "clinic-b", "clinic-c")
@@ -53,17 +53,20 @@ def test_three_clinics_learn_more_than_the_majority_as_the_page_says(folder: Pat
     with ExitStack() as servers:
         for party in PARTIES:
             servers.enter_context(serving(folder, party))
+        assert "$ vfl peer invite clinic-a --party institute\n$ vfl peer accept LINE --party clinic-a\n" in PAGE
+        for clinic in PARTIES[1:]:
+            enrol(folder, "institute", clinic)
         job = run(folder, "job", "submit", "readmission.toml", "--party", "institute")["id"]
         done = run(folder, "job", "watch", job, "--party", "institute")
-        clinic = run(folder, "job", "watch", job, "--party", "clinic-b")
-    assert done["state"] == clinic["state"] == "done"
+        client = run(folder, "job", "watch", job, "--party", "clinic-b")
+    assert done["state"] == client["state"] == "done"
     assert done["metrics"]["auc"] > 0.8
     assert done["metrics"]["accuracy"] > majority(folder / "institute" / "held_out.csv") + 0.08
-    for job_of in (done, clinic):
+    for job_of in (done, client):
         codes = [notice["code"] for notice in job_of["notices"]]
         assert "replies_unlimited" in codes
         assert "loss_standstill" not in codes
-    assert done["model_digest"] == clinic["model_digest"]
+    assert done["model_digest"] == client["model_digest"]
     assert scaling(folder / "clinic-b" / "models" / job) == scaling(folder / "institute" / "models" / job)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from command_line import ROOT, free_ports, run, serving
+from command_line import ROOT, enrol, free_ports, run, serving
 
 PAGE = (ROOT / "docs" / "getting_started.md").read_text("utf-8")
 ROWS = 1200
@@ -42,7 +42,7 @@ def folder(tmp_path: Path) -> Path:
         own = path.read_text("utf-8")
         for name, port in zip(("operator_port", "peer_port"), PORTS[party], strict=True):
             own = own.replace(f"{name} = {made[name]}", f"{name} = {ports[port]}")
-        pasted = re.sub("7[12]0[12]", lambda port: ports[port[0]], block("toml", f"[peers.{peer}]"))
+        pasted = re.sub("7[12]0[12]", lambda port: ports[port[0]], block("toml", f'peers = ["{peer}"]'))
         path.write_text(f"{own}\n{pasted}", "utf-8")
         header = block("csv", "income" if party == "bank" else "calls").splitlines()[0]
         lines = [
@@ -57,6 +57,9 @@ def folder(tmp_path: Path) -> Path:
 
 def test_two_organisations_do_what_the_page_says_and_get_a_model(folder: Path) -> None:
     with serving(folder, "bank"), serving(folder, "telco"):
+        for command in ("vfl peer invite telco --party bank", "vfl peer accept LINE --party telco"):
+            assert f"$ {command}\n" in PAGE
+        enrol(folder, "bank", "telco")
         job = vfl(folder, "vfl job submit job.toml --party bank")["id"]
         done = run(folder, "job", "watch", job, "--party", "bank")
         assert [line["id"] for line in vfl(folder, "vfl job list --party bank")["jobs"]] == [job]

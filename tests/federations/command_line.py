@@ -48,3 +48,11 @@ def serving(folder: Path, party: str, vfl: Sequence[str] = (VFL,)) -> Iterator[N
         overdue.cancel()
         server.kill()
         server.communicate(timeout=SECONDS)
+
+
+def enrol(folder: Path, inviting: str, invited: str) -> None:
+    """Both servers run; the operators' part is done with the commands for scripts."""
+    line = run(folder, "peer", "invite", invited, "--party", inviting)["line"]
+    words = run(folder, "peer", "accept", line, "--party", invited)["words"]
+    for party, peer in ((inviting, invited), (invited, inviting)):
+        assert run(folder, "peer", "confirm", peer, "--words", words, "--party", party)["state"] == "trusted"

@@ -15,14 +15,18 @@ from vfl.errors import JobError
 OUR_ERRORS = {"parties.errors", "parties.trust.errors", "vfl.errors"}
 NEVER_TOLD = {
     "envelope_refused",  # answered where it came from, and ends no job
+    "enrolment_failed",
     "idempotency_key_reused",
     "invalid_grant",
     "invalid_settings",
+    "invitation_expired",
+    "invitation_unreadable",
     "malformed_leaf",
     "malformed_note",
     "not_the_coordinator",
     "note_not_signed",
     "party_in_use",
+    "peer_already_known",
     "peer_misnamed",
     "peer_unreachable",
     "port_in_use",
@@ -32,6 +36,7 @@ NEVER_TOLD = {
     "unknown_job",
     "unknown_log",
     "unknown_peer",
+    "words_differ",
 }
 """Before a job is proposed, between logs and witnesses, or to this party's own operator alone."""
 
