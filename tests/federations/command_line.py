@@ -16,10 +16,10 @@ VFL = str(Path(sys.executable).with_name("vfl"))
 SECONDS = 240
 
 
-def run(folder: Path, *arguments: str) -> Any:
-    done = subprocess.run(
-        [VFL, *arguments, "--format", "json"], cwd=folder, capture_output=True, text=True, timeout=SECONDS, check=False
-    )
+def run(folder: Path, *arguments: str, vfl: Sequence[str] = (VFL,)) -> Any:
+    """The data of its answer; `vfl` is the command of another program, or of one elsewhere."""
+    command = [*vfl, *arguments, "--format", "json"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=SECONDS, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return json.loads(done.stdout)["data"]
 
@@ -34,7 +34,7 @@ def free_ports(count: int) -> list[int]:
 
 @contextlib.contextmanager
 def serving(folder: Path, party: str, vfl: Sequence[str] = (VFL,)) -> Iterator[None]:
-    """The party's server; `vfl` is the command of another program than the installed one."""
+    """The party's server; `vfl` as above."""
     server = subprocess.Popen([*vfl, "party", "serve", party], cwd=folder, stdout=subprocess.PIPE, text=True)
     overdue = threading.Timer(SECONDS, server.kill)
     overdue.start()
