@@ -1,6 +1,5 @@
 """One organisation's node: the one object the edge talks to. It plays another role in every job."""
 
-import fcntl
 import hashlib
 import logging
 import secrets
@@ -8,7 +7,6 @@ import threading
 from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from pathlib import Path
-from typing import IO
 
 import msgspec
 
@@ -20,15 +18,14 @@ from parties.errors import (
     IdempotencyKeyReused,
     JobCancelled,
     NotTheCoordinator,
-    PartyInUse,
     PeerUnreachable,
     ServerRestarted,
-    StorageFailed,
     TooManyJobs,
     UnknownJob,
     UnknownPeer,
     UnreadableBody,
 )
+from parties.folder_lock import hold
 from parties.jobs.closing import STATES_KEPT
 from parties.jobs.endings import Endings
 from parties.jobs.supervisor import Supervisor
@@ -68,7 +65,6 @@ from vfl.notices import Notice
 from vfl.spec.job import JobSpec
 from vfl.spec.sections import PartyId
 
-LOCK_FILE = "party.lock"
 WORKER_FAREWELL_SECONDS = 2.0
 UNREAD_BYTES = 256 << 20
 """What may lie unread for the workers of all jobs together."""
@@ -91,7 +87,7 @@ class Party:
     ) -> None:
         """`connect` answers how a trusted peer is reached, where not by its address."""
         self.folder, self.settings, self.name = folder.resolve(), settings, settings.name
-        self._lock_file = _hold(self.folder / LOCK_FILE)
+        self._lock_file = hold(self.folder)
         timeout_seconds = settings.server.peer_timeout_seconds
         self._store = Store(self.folder, timeout_seconds)
         self._clock = AwakeClock()
@@ -100,7 +96,7 @@ class Party:
         self._models = ModelStore(self.folder)
         peer_store = PeerStore(self._store.database)
         hearing = OutboxHearing(self._lose_peer, self._endings.received, self._clock)
-        self.peers = Peers(identity, peer_store, timeout_seconds, hearing, connect)
+        self.peers = Peers(identity, peer_store, timeout_seconds, hearing, self._ledger, connect)
         self.enrolment = Enrolment(self.peers, peer_store, settings.server.told_address)
         self._supervisors: dict[str, Supervisor] = {}
         self._receiving_room, self._room = ReceivingRoom(), Room(UNREAD_BYTES)
@@ -186,7 +182,9 @@ class Party:
 
     def open_post(self) -> Post:
         """For the envelopes of one POST, each checked alone; an empty one is how a peer asks whether we are there."""
-        return Post(self.peers.identity, self._wants, self._receive, self._receiving_room)
+        own = self.peers.identity
+        refused, flush = self.peers.note_refusal, self._ledger.flush
+        return Post(own, self._wants, self._receive, self._receiving_room, refused, flush)
 
     def deliver(self, post: bytes) -> Answer:
         """A POST that is here as a whole."""
@@ -380,17 +378,3 @@ class Party:
         self._keep(supervisor)
         supervisor.resume()
         return True
-
-
-def _hold(path: Path) -> IO[bytes]:
-    """One server process per folder; the lock goes with the process."""
-    try:
-        file = path.open("ab")
-    except OSError as error:
-        raise StorageFailed(f"{path} cannot be written: {error.strerror}") from error
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        file.close()
-        raise PartyInUse(f"a server already runs on {path.parent}") from error
-    return file

@@ -4,6 +4,8 @@ A peer is trusted when this party's operator has confirmed the six words of its 
 until it is removed. Being trusted opens the door and gives no other right: what a job may use is said by grants.
 """
 
+import base64
+import contextlib
 import ssl
 import threading
 import time
@@ -15,12 +17,14 @@ from typing import NamedTuple
 import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from parties.errors import SettingsError, UnknownPeer, UnknownSender
+from parties.errors import EnvelopeRefused, SettingsError, UnknownPeer, UnknownSender
+from parties.storage.ledger import Ledger
 from parties.storage.peer_store import REMOVED, TRUSTED, PeerStore, StoredPeer
 from parties.trust.certificates import client_context, issue_leaf, issuer_name, server_context
 from parties.trust.errors import WordsDiffer
 from parties.trust.identity import Domain, Identity, IdentityKey
 from parties.trust.invitation import entry_key, is_address, read_packed, same_words
+from parties.trust.leaves import Event
 from parties.wire.envelopes import Envelope
 from parties.wire.outbox import Outbox, Receipt
 from parties.wire.rate_limit import Quota
@@ -46,10 +50,11 @@ class Peers:
         store: PeerStore,
         timeout_seconds: float,
         hearing: OutboxHearing,
+        ledger: Ledger,
         connect: Callable[[PartyId], Transport] | None = None,
     ) -> None:
         """`connect` answers how a trusted peer is reached, where not by its address."""
-        self.identity, self._store = identity, store
+        self.identity, self._store, self._ledger = identity, store, ledger
         self._timeout, self._hearing, self._connect = timeout_seconds, hearing, connect or self._connect_by_address
         self._known = {peer.name: peer for peer in store.all()}
         self._lock = threading.RLock()
@@ -91,6 +96,12 @@ class Peers:
         # (5) the signature over the header
         if key is None or not key.verifies(Domain.ENVELOPE, bytes(envelope.encoded), envelope.signature):
             raise UnknownSender("the sender is not known here, or did not sign this envelope")
+
+    def note_refusal(self, envelope: Envelope, code: str) -> None:
+        """For the audit log, if a peer has really signed the envelope."""
+        with contextlib.suppress(EnvelopeRefused):
+            self.check_sender(envelope)
+            self._ledger.refused(envelope, code)
 
     def is_issued_by_peer(self, issuer: str) -> bool:
         """Whether a certificate of this issuer is a trusted peer's."""
@@ -169,6 +180,7 @@ class Peers:
                 raise WordsDiffer(f"these are not the words of {name}'s enrolment")
             trusted = msgspec.structs.replace(peer, state=TRUSTED, words="")
             self.put(trusted)
+            self._tell(Event.PEER_ADDED, trusted)
             return trusted
 
     def move(self, name: PartyId, address: str) -> StoredPeer:
@@ -196,11 +208,16 @@ class Peers:
         with self._lock:
             removed = msgspec.structs.replace(self.get(name), state=REMOVED, words="")
             self.put(removed)
+            self._tell(Event.PEER_REMOVED, removed)
             return removed
 
     def close(self) -> None:
         for outbox in list(self._outboxes.values()):
             outbox.close()
+
+    def _tell(self, event: Event, peer: StoredPeer) -> None:
+        self._ledger.tell(event, peer=peer.name, key=base64.b64encode(peer.key).decode())
+        self._ledger.flush()
 
     def _open_outbox(self, name: PartyId) -> Outbox:
         return Outbox(
@@ -210,6 +227,7 @@ class Peers:
             partial(self._hearing.on_lost, name),
             partial(self._hearing.on_received, name),
             partial(self.has_signed, name),
+            self._ledger,
             self._hearing.clock,
         )
 

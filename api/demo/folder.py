@@ -17,7 +17,7 @@ from api.demo.errors import DemoExists
 from api.demo.training.agreement import TrainingAgreement
 from api.demo.training.tables import DATASET, FEATURE_PARTY, LABEL_PARTY, DividedTable
 from parties.errors import StorageFailed
-from parties.party import LOCK_FILE
+from parties.folder_lock import LOCK_FILE
 from parties.settings import SETTINGS_FILE, init_party
 
 PARENT = Path("vfl-demo")

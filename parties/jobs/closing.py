@@ -79,10 +79,14 @@ class Closing:
     def done(self, words: LastWords) -> None:
         """Raises StorageFailed."""
         assert self.result is not None  # noqa: S101 - no job is done before
-        self._models.seal(self._job, self.result | {"finished_at": now()})
+        manifest_digest = self._models.seal(self._job, self.result | {"finished_at": now()})
         sealed = self._seal(words)
         values = {name: self.result[name] for name in MEASURED}
-        self._journal.close(StoredEnd("done", f"{self._spec.job.name} is done", None, _stored(sealed), values))
+        self._journal.close(
+            StoredEnd(
+                "done", f"{self._spec.job.name} is done", None, _stored(sealed), values, {"manifest": manifest_digest}
+            )
+        )
         self._models.drop_result(self._job)
         _LOG.info("job %s: done", self._job)
         self._stop()
@@ -98,7 +102,7 @@ class Closing:
         _LOG.info("job %s: %s: %s at %s", self._job, state, failure.code, failure.side)
         sealed = self._seal(words)
         self._stop()
-        ending = StoredEnd(state, failure.message, failure.as_stored(), _stored(sealed), {})
+        ending = StoredEnd(state, failure.message, failure.as_stored(), _stored(sealed), {}, {"code": failure.code})
         self._journal.close_in_time(ending, self._closed)
         self._say(sealed)
 

@@ -15,6 +15,7 @@ from parties.jobs.reception import check_kind
 from parties.storage.database import Job, Store, now
 from parties.storage.ledger import Ledger
 from parties.trust.identity import Identity
+from parties.trust.leaves import Event
 from parties.wire.control import Abort, Finish, decode_control, failure_at
 from parties.wire.door import Door
 from parties.wire.envelopes import CONTROL_LIMIT, Envelope, Header, check_body, read_post
@@ -54,9 +55,10 @@ class Endings:
         words = {peer: door.last_word(abort, attempt).as_sent() for peer, door in doors.items()}
         error = failure.as_stored()
         values: dict[str, Any] = {"state": "failed", "error": error, "worker_pid": None, "agreement": None}
-        with self._ledger.storing(job.id) as counts:
+        self._ledger.tell(Event.JOB_ENDED, job.id, state="failed", code=failure.code)
+        with self._ledger.storing() as passed:
             self._store.record(
-                job.id, "failed", failure.message, error, words=words, counts=counts, finished_at=now(), **values
+                job.id, "failed", failure.message, error, words=words, passed=passed, finished_at=now(), **values
             )
 
     def received(self, peer: PartyId, job: str) -> None:

@@ -15,6 +15,7 @@ from parties.storage.database import Job, Store, now
 from parties.storage.kept_words import Words
 from parties.storage.ledger import Ledger
 from parties.storage.models import ModelStore
+from parties.trust.leaves import Event
 from vfl.errors import LocalProtocolError
 from vfl.notices import Notice
 from vfl.reports import EpochDone, Fact, Outcome, Refused, Remark, RoundDone, StepDone, Warned
@@ -34,12 +35,15 @@ class StoredEnd(NamedTuple):
     error: dict[str, str] | None
     words: Words
     values: dict[str, Any]
+    audited: dict[str, str] = {}  # noqa: RUF012 - never changed
+    """What the audit log tells of it beside the state."""
 
 
 class Journal:
     def __init__(self, job: Job, store: Store, registry: ModelStore, ledger: Ledger) -> None:
         """A job that was taken up again counts on from where it is stored."""
         self._job, self._store, self._models, self._ledger = job.id, store, registry, ledger
+        self._spec_digest, self._end_told = job.spec_digest, False
         self._step, self._epoch = job.step, job.epoch
         self._step_stored_at = 0.0
 
@@ -79,13 +83,15 @@ class Journal:
         self, kind: str, text: str, data: dict[str, Any] | None = None, words: Words | None = None, **values: Any
     ) -> None:
         """An event with the columns of the job that change with it, and what peers are owed from now on."""
-        with self._ledger.storing(self._job) as counts:
-            self._store.record(self._job, kind, text, data, words=words, counts=counts, **values)
+        if kind == "started":
+            self._ledger.tell(Event.JOB_AGREED, self._job, specification=self._spec_digest)
+        with self._ledger.storing() as passed:
+            self._store.record(self._job, kind, text, data, words=words, passed=passed, **values)
 
     def keep_words(self, words: Words) -> None:
         """What peers are owed while the job goes on."""
-        with self._ledger.storing(self._job) as counts:
-            self._store.keep_words(self._job, words, counts)
+        with self._ledger.storing() as passed:
+            self._store.keep_words(self._job, words, passed)
 
     def tell(self, notices: Iterable[Notice]) -> list[Notice]:
         """Notices of the role, stored with the job; answers all the job has."""
@@ -98,6 +104,9 @@ class Journal:
     def close(self, ending: StoredEnd) -> None:
         """The last event. Raises StorageFailed."""
         values: dict[str, Any] = {"finished_at": now(), "agreement": None, "step": self._step, "worker_pid": None}
+        if not self._end_told:  # a full disk makes it come again
+            self._ledger.tell(Event.JOB_ENDED, self._job, state=ending.state, **ending.audited)
+            self._end_told = True
         values |= {"state": ending.state, "error": ending.error, **ending.values}
         self.record(ending.state, ending.text, ending.error, ending.words, **values)
 

@@ -1,6 +1,6 @@
 """Jobs, their events and their traffic in this party's own SQLite database, through SQLAlchemy.
 
-One commit per change of state and at most a few per second while a job runs; never one per message.
+One commit per change of state, a few per second while a job runs, and one before anything leaves or is acknowledged.
 """
 
 from collections.abc import Collection, Iterable, Mapping
@@ -17,8 +17,9 @@ from parties.storage.engine import METADATA, Database
 from parties.storage.job_list import RUNNING, JobLine, page_of
 from parties.storage.kept_words import KeptWord, Words, keep, kept, words_table
 from parties.storage.models import ModelStore
+from parties.storage.passed import AUDIT_LOG, Passed, keep_receipts
 from parties.storage.pruning import drop_old_proposals
-from parties.storage.traffic import Counts, Traffic, TrafficKey
+from parties.storage.traffic import Traffic, TrafficKey
 from vfl.notices import Notice
 
 ATTENDANCE_SHOWN = 100
@@ -188,11 +189,11 @@ class Store:
         data: Mapping[str, Any] | None = None,
         *,
         words: Words | None = None,
-        counts: Counts | None = None,
+        passed: Passed | None = None,
         **values: Any,
     ) -> None:
-        """An event, the columns of the job that change with it, what peers are owed and what has travelled, in one
-        commit."""
+        """An event, the columns of the job that change with it, what peers are owed and what has passed the door, in
+        one commit."""
         number = sql.select(sql.func.coalesce(sql.func.max(_EVENTS.c.number), 0) + 1).where(_EVENTS.c.job == job)
         with self.database.writing() as connection:
             if values:
@@ -203,12 +204,12 @@ class Store:
                 )
             )
             keep(connection, _WORDS, job, words or {})
-            traffic.add(connection, _TRAFFIC, _JOBS, counts or {})
+            _add(connection, passed or Passed())
 
-    def keep_words(self, job: str, words: Words, counts: Counts | None = None) -> None:
+    def keep_words(self, job: str, words: Words, passed: Passed | None = None) -> None:
         with self.database.writing() as connection:
             keep(connection, _WORDS, job, words)
-            traffic.add(connection, _TRAFFIC, _JOBS, counts or {})
+            _add(connection, passed or Passed())
 
     def words(self) -> list[KeptWord]:
         """The oldest first."""
@@ -224,10 +225,10 @@ class Store:
             connection.execute(_JOBS.update().where(_JOBS.c.id == job).values(notices=msgspec.to_builtins(all_notices)))
         return all_notices
 
-    def add_traffic(self, counts: Counts) -> None:
-        """What has travelled since it was last stored."""
+    def add_passed(self, passed: Passed) -> None:
+        """What has passed the door since it was last stored."""
         with self.database.writing() as connection:
-            traffic.add(connection, _TRAFFIC, _JOBS, counts)
+            _add(connection, passed)
 
     def last_received(self, line: TrafficKey) -> bytes:
         """The digest of the last envelope of a peer, of one kind."""
@@ -313,6 +314,12 @@ class Store:
         with self.database.reading() as connection:
             state = connection.execute(sql.select(_JOBS.c.state).where(_JOBS.c.id == job)).scalar()
             return state not in RUNNING
+
+
+def _add(connection: sql.Connection, passed: Passed) -> None:
+    traffic.add(connection, _TRAFFIC, _JOBS, passed.counts)
+    AUDIT_LOG.append(connection, passed.leaves)
+    keep_receipts(connection, passed.receipts)
 
 
 def now() -> str:

@@ -1,21 +1,30 @@
 """What has left this party and what has entered it: each envelope is recorded once, whatever becomes of its job.
 
-The counters live in memory first. They reach the database with the next event of the job, in the same commit, and
-otherwise within `TRAFFIC_SECONDS`: that is what a server which is killed may lose. The last words of a job are stored
-with the counters that hold them, so a word that is said again after a restart has been recorded already.
+An envelope counts in the traffic of its job and is a leaf of the audit log (docs/protocols/audit_log.md); so is what
+else the log tells of. Both live in memory first. They reach the database together, with the next event of the job, when
+somebody waits for it (`flush`), and otherwise within `STORE_SECONDS`. An envelope leaves, and is acknowledged, only
+after a flush; one commit serves all that wait. The last words of a job are stored with the counters that hold them, so
+a word that is said again after a restart has been recorded already.
 """
 
 import logging
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from parties.errors import StorageFailed
 from parties.storage.database import Store
-from parties.storage.traffic import Count, Counts, TrafficKey
+from parties.storage.passed import Passed
+from parties.storage.traffic import Count, TrafficKey
+from parties.trust.bundle import SignedReceipt
+from parties.trust.leaves import LATE, Event, Leaf, encode
 from parties.wire.envelopes import Envelope
+from parties.wire.rate_limit import Quota
 
-TRAFFIC_SECONDS = 0.5
+STORE_SECONDS = 0.5
+REFUSALS, REFUSALS_PER_SECOND = 30, 0.5
+"""How many refused envelopes of one peer become leaves."""
 
 _LOG = logging.getLogger("parties")
 
@@ -25,77 +34,138 @@ class Ledger:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._counts: dict[TrafficKey, Count] = {}
-        self._on_their_way: dict[TrafficKey, Count] = {}
+        self._new = Passed()
+        self._on_its_way = Passed()
         """To the database."""
+        self._recorded = self._stored = 0
+        """Leaves since this process began."""
+        self._refusals: dict[str, Quota] = {}
         self._lock = threading.Lock()
         self._storing = threading.Lock()
-        """Held while something is stored, so that the newest digest is stored last."""
+        """Held while something is stored, so that it is stored in order."""
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._keep, name="ledger", daemon=True)
         self._thread.start()
 
     def sent(self, envelope: Envelope) -> None:
         """It is on its way to the outbox."""
-        self._record(_line("sent", envelope.header.receiver, envelope), envelope)
+        self._record(_line("sent", envelope.header.receiver, envelope), envelope, {})
 
-    def received(self, envelope: Envelope) -> None:
-        self._record(_line("received", envelope.header.sender, envelope), envelope)
+    def received(self, envelope: Envelope, *, is_late: bool = False) -> None:
+        """`is_late`: its number need not follow the one before."""
+        detail: dict[str, str | int] = {LATE: 1} if is_late else {}
+        self._record(_line("received", envelope.header.sender, envelope), envelope, detail)
+
+    def refused(self, envelope: Envelope, code: str) -> None:
+        """A peer that has signed this envelope must not have sent it; of very many not all are told."""
+        header = envelope.header
+        with self._lock:
+            quota = self._refusals.setdefault(header.sender, Quota(REFUSALS, REFUSALS_PER_SECOND))
+            if header.job and quota.take():
+                self._append(_leaf(Event.REFUSED, header.sender, envelope, {"code": code}))
+
+    def tell(self, event: Event, job: str = "", peer: str = "", **detail: str | int) -> None:
+        """Something else has happened."""
+        with self._lock:
+            self._append(Leaf(time_ms=_now_ms(), event=event, job=job, peer=peer, detail=detail))
+
+    def acknowledged(self, receipt: SignedReceipt) -> None:
+        """A peer has signed for what this party sent."""
+        with self._lock:
+            self._new.take_receipt(receipt)
 
     def is_repeated(self, envelope: Envelope) -> bool:
         """Whether it is the same as the last of its kind that came from its sender about its job."""
         line = _line("received", envelope.header.sender, envelope)
         with self._lock:
-            count = self._counts.get(line) or self._on_their_way.get(line)
+            count = self._new.counts.get(line) or self._on_its_way.counts.get(line)
         return (self._store.last_received(line) if count is None else count.last) == envelope.digest
 
+    def flush(self) -> None:
+        """All that was recorded before is stored now. Raises StorageFailed."""
+        with self._lock:
+            due = self._recorded
+        if self._stored < due:
+            with self._storing:
+                if self._stored < due:  # nobody has stored it with what they had
+                    self._store_new()
+
     @contextmanager
-    def storing(self, job: str | None = None) -> Iterator[Counts]:
-        """What is not stored yet, of one job or of all; it is, when the block has ended without an error."""
-        with self._storing:
-            with self._lock:
-                taken = {line: count for line, count in self._counts.items() if job in {None, line.job}}
-                self._on_their_way = taken
-                self._counts = {line: count for line, count in self._counts.items() if line not in taken}
-            is_stored = False
-            try:
-                yield taken
-                is_stored = True
-            finally:
-                with self._lock:
-                    self._on_their_way = {}
-                    for line, count in taken.items() if not is_stored else ():
-                        if (later := self._counts.get(line)) is not None:
-                            count.add(later)
-                        self._counts[line] = count
+    def storing(self) -> Iterator[Passed]:
+        """What is not stored yet; it is, when the block has ended without an error."""
+        with self._storing, self._taken() as passed:
+            yield passed
 
     def close(self) -> None:
         self._closing.set()
         self._thread.join()
-        self._store_all()
+        self._store_quietly()
 
-    def _record(self, line: TrafficKey, envelope: Envelope) -> None:
+    def _record(self, line: TrafficKey, envelope: Envelope, detail: dict[str, str | int]) -> None:
         header = envelope.header
+        leaf = _leaf(Event(line.direction), line.peer, envelope, detail)
         with self._lock:
             whole = int(header.part == header.parts)  # a message in parts counts when its last part is here
-            self._counts.setdefault(line, Count()).add(
+            self._new.counts.setdefault(line, Count()).add(
                 Count(whole, header.body_bytes - header.salt_bytes, envelope.digest)
             )
+            self._append(leaf)
+
+    def _append(self, leaf: Leaf) -> None:
+        self._new.leaves.append(encode(leaf))
+        self._recorded += 1
+
+    @contextmanager
+    def _taken(self) -> Iterator[Passed]:
+        with self._lock:
+            taken, self._new = self._new, Passed()
+            self._on_its_way = taken
+        is_stored = False
+        try:
+            yield taken
+            is_stored = True
+        finally:
+            with self._lock:
+                self._on_its_way = Passed()
+                if is_stored:
+                    self._stored += len(taken.leaves)
+                else:
+                    taken.add(self._new)
+                    self._new = taken
+
+    def _store_new(self) -> None:
+        with self._taken() as passed:
+            self._store.add_passed(passed)
 
     def _keep(self) -> None:
-        """Store what has come, a few times a second."""
-        while not self._closing.wait(TRAFFIC_SECONDS):
-            self._store_all()
+        """Store what nobody waits for, a few times a second."""
+        while not self._closing.wait(STORE_SECONDS):
+            self._store_quietly()
 
-    def _store_all(self) -> None:
-        if not self._counts:
-            return
+    def _store_quietly(self) -> None:
         try:
-            with self.storing() as counts:
-                self._store.add_traffic(counts)
+            with self._storing:
+                if self._new:
+                    self._store_new()
         except StorageFailed as error:  # the next event of a job fails as well, and tells its operator
             _LOG.warning("what has travelled is not stored yet: %s", error)
 
 
 def _line(direction: str, peer: str, envelope: Envelope) -> TrafficKey:
     return TrafficKey(envelope.header.job, direction, peer, envelope.header.kind)
+
+
+def _leaf(event: Event, peer: str, envelope: Envelope, detail: dict[str, str | int]) -> Leaf:
+    return Leaf(
+        time_ms=_now_ms(),
+        event=event,
+        job=envelope.header.job,
+        peer=peer,
+        header=bytes(envelope.encoded),
+        signature=envelope.signature,
+        detail=detail,
+    )
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000

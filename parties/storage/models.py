@@ -77,10 +77,11 @@ class ModelStore:
             return None
         return result
 
-    def seal(self, job: str, manifest: Mapping[str, Any]) -> None:
-        """The model counts from here on. Raises StorageFailed."""
-        text = json.dumps(manifest, indent=2, sort_keys=True)
-        self._write(self._folder / job / "manifest.json", f"{text}\n".encode())
+    def seal(self, job: str, manifest: Mapping[str, Any]) -> str:
+        """The model counts from here on; answers the SHA-256 of its manifest, hex. Raises StorageFailed."""
+        data = f"{json.dumps(manifest, indent=2, sort_keys=True)}\n".encode()
+        self._write(self._folder / job / "manifest.json", data)
+        return hashlib.sha256(data).hexdigest()
 
     def drop_result(self, job: str) -> None:
         """It stands in the manifest and in the database now."""

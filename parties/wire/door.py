@@ -3,15 +3,18 @@
 Out: an envelope is recorded when it is made, before it is handed to the outbox. Its bytes may travel several times.
 In: an envelope is recorded when it has passed its checks, before anything follows of it. One that is repeated is not
 recorded again: a numbered envelope is known by its number, one outside the count by the digest of the last of its kind.
-Of an envelope that is refused nothing is recorded; its sender hears why (docs/protocols/envelopes.md).
+Of an envelope that is refused nothing is counted; its sender hears why (docs/protocols/envelopes.md).
 """
 
 from typing import Protocol
 
 from parties.trust.identity import Identity
-from parties.wire.control import NEGOTIATION, Ask, Control, Refusal, encode_control
+from parties.wire.control import LAST_WORDS, NEGOTIATION, Ask, Control, Refusal, encode_control
 from parties.wire.envelopes import Bytes, Envelope, Outgoing
 from vfl.spec.sections import PartyId
+
+UNCOUNTED = LAST_WORDS | {Ask.__name__}
+"""Kinds that stand outside the count of envelopes."""
 
 
 class Recorder(Protocol):
@@ -19,7 +22,7 @@ class Recorder(Protocol):
 
     def sent(self, envelope: Envelope) -> None: ...
 
-    def received(self, envelope: Envelope) -> None: ...
+    def received(self, envelope: Envelope, *, is_late: bool = False) -> None: ...
 
     def is_repeated(self, envelope: Envelope) -> bool: ...
 
@@ -57,4 +60,5 @@ class Door:
     def take_uncounted(self, envelope: Envelope) -> None:
         """The same for what no number tells from a repetition."""
         if not self._recorder.is_repeated(envelope):
-            self.take(envelope)
+            is_late = envelope.header.kind not in UNCOUNTED
+            self._recorder.received(envelope, is_late=is_late)

@@ -316,8 +316,11 @@ def _read_header(encoded: bytes, me: PartyId) -> Header:
             raise EnvelopeWireVersion(f"{me} speaks wire version {WIRE_VERSION}, the envelope is of version {version}")
         # (2) header decodes
         header = _DECODER.decode(encoded)
+        is_canonical = _ENCODER.encode(header) == encoded
     except UNREADABLE as error:
         raise MalformedEnvelope(f"the header cannot be read: {error}") from error
+    if not is_canonical:  # what nobody can read in another way is what an audit log may hold
+        raise MalformedEnvelope("the header is not written as it should be")
     # (3) receiver is me
     if header.receiver != me:
         raise UnknownSender(f"this is {me}, not {header.receiver!r}")

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Self
+from typing import Protocol, Self, TypeAlias
 
 import msgspec
 
@@ -28,6 +28,7 @@ from parties.errors import (
     TooManyJobs,
     UnknownSender,
 )
+from parties.trust.bundle import SignedReceipt
 from parties.trust.identity import Domain, Identity
 from parties.wire.envelopes import ENVELOPES_LIMIT, UNREADABLE, WIRE_VERSION, Envelope
 from parties.wire.last_words import WORD_DAYS, LastWords, Word
@@ -75,6 +76,19 @@ class Reply(msgspec.Struct, frozen=True, omit_defaults=True):
     expected: int | None = None
 
 
+class Books(Protocol):
+    """Where this party writes down what leaves, and what peers have signed for."""
+
+    def flush(self) -> None:
+        """All that was recorded before is stored now. Raises StorageFailed."""
+
+    def acknowledged(self, receipt: SignedReceipt) -> None: ...
+
+
+_Posted: TypeAlias = tuple[int, Reply] | str | StorageFailed
+"""The status and the reply, or what went wrong: on the way, or here before anything left."""
+
+
 @dataclass
 class _Trouble:
     """The envelopes on top could not be brought: since when, and when they are tried again."""
@@ -96,13 +110,14 @@ class Outbox:
         on_failure: Callable[[str, int | None, JobError], None],
         on_received: Callable[[str], None] = lambda _job: None,
         is_receipt: Callable[[Receipt], bool] = lambda _receipt: True,
+        books: Books | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`on_failure` hears of a job, the attempt it was in if that matters, and what went wrong; `on_received` hears
-        of a job whose ending the peer has received. `is_receipt` says whether the peer has signed it. `clock`
-        counts the seconds in which this process could run."""
+        of a job whose ending the peer has received. `is_receipt` says whether the peer has signed it. Nothing leaves
+        before it stands in the `books`. `clock` counts the seconds in which this process could run."""
         self._peer, self._transport, self._timeout, self._on_failure = peer, transport, timeout_seconds, on_failure
-        self._on_received, self._is_receipt, self._clock = on_received, is_receipt, clock
+        self._on_received, self._is_receipt, self._books, self._clock = on_received, is_receipt, books, clock
         self._outbox: deque[Envelope] = deque()
         self._held = 0
         self._watched: dict[str, Callable[[], Envelope]] = {}
@@ -117,7 +132,7 @@ class Outbox:
     def check(self) -> None:
         """Ask the peer once, now. Raises PeerUnreachable, PeerWireVersion or PeerMisnamed."""
         answer = self._post([])
-        if isinstance(answer, str):
+        if not isinstance(answer, tuple):
             raise PeerUnreachable(f"{self._peer}'s server cannot be reached: {answer}", safe="Nothing was sent.")
         _, reply = answer
         if reply.wire_version != WIRE_VERSION:
@@ -252,11 +267,14 @@ class Outbox:
 
     # One POST
 
-    def _post(self, envelopes: list[Envelope]) -> tuple[int, Reply] | str:
-        """The status and the reply, or what went wrong."""
+    def _post(self, envelopes: list[Envelope]) -> _Posted:
         try:
+            if self._books is not None and envelopes:
+                self._books.flush()
             answer = self._transport.post([piece for envelope in envelopes for piece in envelope.pieces()])
             reply = msgspec.json.decode(answer.body, type=Reply)
+        except StorageFailed as error:
+            return error
         except TransportFailedError as error:
             return str(error)
         except UNREADABLE:
@@ -265,14 +283,22 @@ class Outbox:
             return "what answers at its address is not a party"
         if not all(map(self._is_receipt, reply.receipts)):
             return "its receipts are not signed with its key"
+        self._keep_receipts(envelopes, reply)
         return answer.status, reply
+
+    def _keep_receipts(self, envelopes: list[Envelope], reply: Reply) -> None:
+        """Those that are for one of these envelopes: a peer may sign for what nobody has sent it."""
+        own = {(e.header.job, e.header.attempt, e.header.sequence + 1, e.digest) for e in envelopes}
+        for receipt in reply.receipts:
+            if self._books is not None and (receipt.job, receipt.attempt, receipt.next, receipt.last) in own:
+                self._books.acknowledged(SignedReceipt(receiver=self._peer, **msgspec.structs.asdict(receipt)))
 
     def _tell(self, word: Word) -> None:
         answer = self._post([word.envelope])
-        unknown = not isinstance(answer, str) and answer[1].code in {NoSuchJob.code, JobOver.code}
+        unknown = isinstance(answer, tuple) and answer[1].code in {NoSuchJob.code, JobOver.code}
         with self._changed:
             now = self._clock()
-            if isinstance(answer, str) or not (answer[0] == ACCEPTED or unknown):
+            if not isinstance(answer, tuple) or not (answer[0] == ACCEPTED or unknown):
                 self._words.put_off(now)
                 return
             self._heard_at, again_at = now, now + self._timeout / HEARTBEATS_PER_TIMEOUT
@@ -285,7 +311,7 @@ class Outbox:
     def _deliver(self, batch: list[Envelope]) -> None:
         began = self._clock()
         answer = self._post(batch)
-        if not isinstance(answer, str):
+        if isinstance(answer, tuple):
             status, reply = answer
             full = status == StorageFailed.status and batch[0].header.kind == "Proposal"
             if full or (status < 500 and status != 429):
@@ -294,15 +320,13 @@ class Outbox:
                 return
         self._put_off(batch, began, answer)
 
-    def _put_off(self, batch: list[Envelope], began: float, answer: tuple[int, Reply] | str) -> None:
+    def _put_off(self, batch: list[Envelope], began: float, answer: _Posted) -> None:
         """Try again later; give up where the peer has had its time."""
         top = self._outbox[0] if self._outbox else None
         if batch[0] is not top and (batch[0].header.job not in self._watched or top is not None):
             return  # nobody wants it any more
         before = self._trouble or _Trouble(top, began)
-        if (
-            not isinstance(answer, str) and answer[0] == 429
-        ):  # alive, and its worker is behind: the deadline bounds this
+        if isinstance(answer, tuple) and answer[0] == 429:  # alive, and its worker is behind: the deadline bounds this
             before.since = self._clock()
         if self._clock() - before.since > self._timeout or self._closing:
             self._trouble = None
@@ -358,14 +382,16 @@ class Outbox:
             f"{self._peer} refused an envelope of this job: {reply.code}: {reply.detail}"[:500]
         )
 
-    def _give_up(self, batch: list[Envelope], answer: tuple[int, Reply] | str) -> None:
+    def _give_up(self, batch: list[Envelope], answer: _Posted) -> None:
         """Each job decides whether it goes on without the peer; what it does not drop is tried again."""
         with self._changed:
             jobs = {*self._watched, *(envelope.header.job for envelope in batch)}
             if self._closing:
                 self._take_off(batch)
         error: JobError
-        if isinstance(answer, str):
+        if isinstance(answer, StorageFailed):
+            error = answer
+        elif isinstance(answer, str):
             error = PeerTimeout(f"{self._peer} stopped answering for {self._timeout:g} s: {answer}")
         elif answer[1].code == StorageFailed.code:
             error = self._refusal(answer[1])

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable
+from typing import NamedTuple
 
 import msgspec
 
@@ -17,6 +18,16 @@ SENDER_BYTES, ALL_BYTES = 4 * PART_LIMIT, 16 * PART_LIMIT
 """Of bodies on their way to us at one time: of one sender, and of all."""
 
 _LOG = logging.getLogger("parties")
+
+
+class _Outcome(NamedTuple):
+    status: int
+    code: str = ""
+    detail: str = ""
+    expected: int | None = None
+
+
+ACCEPTED = _Outcome(202)
 
 
 class ReceivingRoom:
@@ -40,16 +51,22 @@ class Post:
         wants: Callable[[Envelope], bool],
         receive: Callable[[Envelope], Receipt],
         room: ReceivingRoom,
+        note_refusal: Callable[[Envelope, str], None] = lambda _envelope, _code: None,
+        flush: Callable[[], None] = lambda: None,
     ) -> None:
-        """`wants` is asked about a large body when its header is here, and may raise EnvelopeRefused."""
+        """`wants` is asked about a large body when its header is here, and may raise EnvelopeRefused. `note_refusal`
+        hears of an envelope that was refused, and why; `flush` stores what was received before a receipt leaves."""
         self._identity, self._me = me, me.name
         self._wants, self._receive, self._receiving_room = wants, receive, room
+        self._note_refusal, self._flush = note_refusal, flush
         self._reader = EnvelopeReader(self._me)
         self._asked = False
         self._taken: list[tuple[Room, int]] = []
         self._receipts: dict[tuple[PartyId, str, int], Receipt] = {}
         """The newest by sender, job and attempt."""
-        self._refusal: Answer | None = None
+        self._current: Envelope | None = None
+        """The one that is looked at."""
+        self._refusal: _Outcome | None = None
 
     def add(self, piece: Bytes) -> bool:
         """Whether it is time to `act`. After a refusal what comes is read and dropped, so that the answer arrives."""
@@ -69,7 +86,11 @@ class Post:
         if self._refusal is None:
             self._refusal = self._guarded(self._reader.end)
         self.close()
-        return self._refusal or self._answer(202)
+        # (11) what the receipts acknowledge is stored
+        not_stored = self._guarded(self._flush)
+        if not_stored is not None:
+            self._refusal, self._receipts = not_stored, {}
+        return self._answer(self._refusal or ACCEPTED)
 
     def close(self) -> None:
         """Also for a POST that breaks off."""
@@ -79,6 +100,7 @@ class Post:
 
     def _act(self) -> None:
         while (head := self._reader.head()) is not None:
+            self._current = head
             if not self._asked and head.header.body_bytes > CONTROL_LIMIT:
                 if self._wants(head):
                     self._take_room(head)
@@ -90,7 +112,7 @@ class Post:
                 return
             receipt = self._receive(envelope)
             self._receipts[envelope.header.sender, receipt.job, receipt.attempt] = receipt
-            self._asked = False
+            self._asked, self._current = False, None
             self.close()
 
     def _take_room(self, head: Envelope) -> None:
@@ -99,11 +121,13 @@ class Post:
                 raise MailboxFull("too many bodies are on their way")
             self._taken.append((room, head.header.body_bytes))
 
-    def _guarded(self, step: Callable[[], None]) -> Answer | None:
-        """The answer to what cannot be taken."""
+    def _guarded(self, step: Callable[[], None]) -> _Outcome | None:
+        """Why what came cannot be taken."""
         try:
             step()
         except EnvelopeRefused as refused:
+            if self._current is not None and refused.status != MailboxFull.status:
+                self._note_refusal(self._current, refused.code)
             return self._refused(refused.status, refused.code, str(refused), refused.expected)
         except StorageFailed as error:
             _LOG.warning("an envelope: %s", error)
@@ -114,12 +138,12 @@ class Post:
             return self._refused(500, InternalError.code, "see this party's log")
         return None
 
-    def _refused(self, status: int, code: str, detail: str, expected: int | None = None) -> Answer:
+    def _refused(self, status: int, code: str, detail: str, expected: int | None = None) -> _Outcome:
         self._reader = EnvelopeReader(self._me)  # and what it held is gone
         self.close()
-        return self._answer(status, code, detail, expected)
+        return _Outcome(status, code, detail, expected)
 
-    def _answer(self, status: int, code: str = "", detail: str = "", expected: int | None = None) -> Answer:
+    def _answer(self, why: "_Outcome") -> Answer:
         receipts = tuple(receipt.signed_by(self._identity, key[0]) for key, receipt in self._receipts.items())
-        reply = Reply(self._me, WIRE_VERSION, receipts, code, detail, expected)
-        return Answer(status, msgspec.json.encode(reply))
+        reply = Reply(self._me, WIRE_VERSION, receipts, why.code, why.detail, why.expected)
+        return Answer(why.status, msgspec.json.encode(reply))

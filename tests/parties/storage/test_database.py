@@ -14,6 +14,7 @@ from parties.errors import DatabaseBusy
 from parties.storage.database import Event, Job, Store, now
 from parties.storage.engine import DATABASE_FILE
 from parties.storage.job_list import JobLine
+from parties.storage.passed import Passed
 from parties.storage.traffic import Count, TrafficKey
 
 LONG_SECONDS = 20.0
@@ -45,9 +46,9 @@ def a_job(job: str = "job", created_at: str = "") -> Job:
 def test_a_job_is_read_as_it_was_written(store: Store, tmp_path: Path) -> None:
     store.record("job", "step", "step 1", {"step": 1}, step=1, error={"code": "x"})
     sent, received = TrafficKey("job", "sent", "b", "Kind"), TrafficKey("job", "received", "b", "Kind")
-    store.add_traffic({sent: Count(1, 10, b"one")})
-    store.add_traffic({sent: Count(1, 10, b"two"), received: Count(1, 5, b"three")})
-    store.add_traffic({TrafficKey("dropped meanwhile", "sent", "b", "Kind"): Count(1, 10)})
+    store.add_passed(Passed({sent: Count(1, 10, b"one")}))
+    store.add_passed(Passed({sent: Count(1, 10, b"two"), received: Count(1, 5, b"three")}))
+    store.add_passed(Passed({TrafficKey("dropped meanwhile", "sent", "b", "Kind"): Count(1, 10)}))
     again = Store(tmp_path)
     job = again.job("job")
     assert (again.last_received(received), again.last_received(received._replace(peer="c"))) == (b"three", b"")

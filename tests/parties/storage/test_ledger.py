@@ -75,7 +75,7 @@ def test_what_could_not_be_stored_is_stored_with_what_comes_next(store: Store) -
     ledger.received(first)
 
     def fail_to_store() -> None:
-        with ledger.storing("job"):
+        with ledger.storing():
             assert ledger.is_repeated(first)
             ledger.received(second)
             raise StorageFailed("the disk is full")
