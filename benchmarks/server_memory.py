@@ -43,7 +43,7 @@ from parties.wire.control import (
     job_id,
 )
 from parties.wire.envelopes import POST_LIMIT, WIRE_VERSION, Envelope, EnvelopeReader, Outgoing
-from parties.wire.outbox import Reply
+from parties.wire.receipts import Reply
 from vfl.kinds import read_spec_as
 from vfl.planning.training import resolve
 from vfl.spec.training import TrainingSpec

@@ -55,8 +55,8 @@ from parties.wire.envelopes import (
     Envelope,
     check_body,
 )
-from parties.wire.outbox import Receipt
 from parties.wire.post import Post, ReceivingRoom
+from parties.wire.receipts import Receipt
 from parties.wire.transport import Answer, Transport
 from parties.worker.mailbox import Room
 from vfl.errors import ImpossibleJob, JobError

@@ -26,8 +26,9 @@ from parties.trust.identity import Domain, Identity, IdentityKey
 from parties.trust.invitation import entry_key, is_address, read_packed, same_words
 from parties.trust.leaves import Event
 from parties.wire.envelopes import Envelope
-from parties.wire.outbox import Outbox, Receipt
+from parties.wire.outbox import Outbox
 from parties.wire.rate_limit import Quota
+from parties.wire.receipts import Receipt
 from parties.wire.transport import SHORTEST_EXCHANGE_SECONDS, HttpTransport, Transport
 from vfl.errors import JobError
 from vfl.spec.sections import PartyId

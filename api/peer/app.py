@@ -16,7 +16,7 @@ from api.request_log import current_request
 from parties.enrolment import ROUTE as ENROLMENT_ROUTE
 from parties.party import Party
 from parties.wire.envelopes import CONTROL_LIMIT, POST_LIMIT, WIRE_VERSION
-from parties.wire.outbox import Reply
+from parties.wire.receipts import Reply
 from vfl.errors import JobError
 
 REQUESTS_AT_ONCE = 8

@@ -19,7 +19,8 @@ from parties.trust.leaves import Event
 from parties.wire.control import Abort, Finish, decode_control, failure_at
 from parties.wire.door import Door
 from parties.wire.envelopes import CONTROL_LIMIT, Envelope, Header, check_body, read_post
-from parties.wire.outbox import Outbox, Receipt
+from parties.wire.outbox import Outbox
+from parties.wire.receipts import Receipt
 from vfl.errors import RemoteProtocolError
 from vfl.kinds import decode_spec
 from vfl.spec.job import JobSpec

@@ -9,8 +9,8 @@ from parties.jobs.state_table import may_send
 from parties.wire.control import CONTROLS, LAST_WORDS, Ask
 from parties.wire.envelopes import CONTROL_LIMIT, PART_LIMIT, Bytes, Envelope, Header, check_body
 from parties.wire.link import Link
-from parties.wire.outbox import Receipt
 from parties.wire.peer_state import PeerState
+from parties.wire.receipts import Receipt
 from vfl.errors import JobError
 from vfl.kinds import allowed
 from vfl.spec.job import JobSpec

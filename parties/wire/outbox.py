@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol, Self, TypeAlias
+from typing import Protocol, TypeAlias
 
 import msgspec
 
@@ -29,9 +29,9 @@ from parties.errors import (
     UnknownSender,
 )
 from parties.trust.bundle import SignedReceipt
-from parties.trust.identity import Domain, Identity
 from parties.wire.envelopes import ENVELOPES_LIMIT, UNREADABLE, WIRE_VERSION, Envelope
 from parties.wire.last_words import WORD_DAYS, LastWords, Word
+from parties.wire.receipts import Receipt, Reply
 from parties.wire.transport import Transport, TransportFailedError
 from parties.worker.mailbox import LIMIT_BYTES
 from vfl.errors import JobError, PeerAborted, PeerTimeout, RemoteProtocolError
@@ -43,37 +43,6 @@ HEARTBEATS_PER_TIMEOUT = 3
 FAREWELL_SECONDS = 2.0
 DETAIL_LIMIT = 400
 ACCEPTED = 202
-
-
-class Receipt(msgspec.Struct, frozen=True):
-    """How far the receiver has come in one direction of one attempt of one job, signed with its identity key."""
-
-    job: str
-    attempt: int
-    next: int
-    """The number of the envelope that is due."""
-    last: bytes = b""
-    """The digest of the header that came last: it names all that came before."""
-    signature: bytes = b""
-
-    def statement(self, receiver: PartyId, sender: PartyId) -> bytes:
-        """What is signed."""
-        return msgspec.msgpack.encode([receiver, sender, self.job, self.attempt, self.next, self.last])
-
-    def signed_by(self, receiver: Identity, sender: PartyId) -> Self:
-        signature = receiver.sign(Domain.RECEIPT, self.statement(receiver.name, sender))
-        return msgspec.structs.replace(self, signature=signature)
-
-
-class Reply(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The body of every answer to a POST of envelopes; `code` and `detail` stand in a refusal."""
-
-    party: PartyId
-    wire_version: int
-    receipts: tuple[Receipt, ...] = ()
-    code: str = ""
-    detail: str = ""
-    expected: int | None = None
 
 
 class Books(Protocol):

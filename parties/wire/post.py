@@ -9,7 +9,7 @@ import msgspec
 from parties.errors import EnvelopeRefused, InternalError, MailboxFull, StorageFailed
 from parties.trust.identity import Identity
 from parties.wire.envelopes import CONTROL_LIMIT, PART_LIMIT, WIRE_VERSION, Bytes, Envelope, EnvelopeReader
-from parties.wire.outbox import Receipt, Reply
+from parties.wire.receipts import Receipt, Reply
 from parties.wire.transport import Answer
 from parties.worker.mailbox import Room
 from vfl.spec.sections import PartyId

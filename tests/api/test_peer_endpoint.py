@@ -18,7 +18,7 @@ from parties.storage.pruning import MOST_PROPOSALS
 from parties.trust.identity import Domain
 from parties.wire.control import Abort, Proposal, commitment_to, encode_control, job_id
 from parties.wire.envelopes import ENVELOPES_LIMIT, PART_LIMIT, POST_LIMIT, WIRE_VERSION, Envelope, Outgoing
-from parties.wire.outbox import Reply
+from parties.wire.receipts import Reply
 from vfl.kinds import read_spec_as
 from vfl.planning.training import resolve
 from vfl.spec.training import TrainingSpec

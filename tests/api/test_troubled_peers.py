@@ -19,7 +19,7 @@ from identities import identity_of, tls_at
 from parties.storage.engine import DATABASE_FILE
 from parties.wire.control import Control, Finish, encode_control
 from parties.wire.envelopes import WIRE_VERSION, Outgoing
-from parties.wire.outbox import Reply
+from parties.wire.receipts import Reply
 
 LABEL, FEATURE = "label-party", "feature-party"
 TIMEOUT_SECONDS, SHORT_SECONDS, BOUND_SECONDS = 3.0, 1.0, 60.0

@@ -9,7 +9,7 @@ import msgspec
 from faulty_line import Line
 
 from parties.wire.envelopes import Envelope, read_post
-from parties.wire.outbox import Reply
+from parties.wire.receipts import Reply
 
 LOST_EVERY = 7
 """Of so many answers one is lost, so that the same bytes come again."""

@@ -16,7 +16,7 @@ from parties.settings import Acceptance, DatasetSettings, PartySettings, ServerS
 from parties.storage.database import Event, Job
 from parties.wire.control import CONTROLS, Control, decode_control, encode_control
 from parties.wire.envelopes import WIRE_VERSION, Bytes, Envelope, Outgoing, read_post
-from parties.wire.outbox import Reply
+from parties.wire.receipts import Reply
 from parties.wire.transport import Answer, TransportFailedError
 from vfl.kinds import read_spec_as
 from vfl.messages import Message, decode

@@ -26,8 +26,8 @@ from parties.wire.envelopes import (
     Outgoing,
     read_post,
 )
-from parties.wire.outbox import Reply
 from parties.wire.rate_limit import PROPOSALS
+from parties.wire.receipts import Reply
 from parties.wire.transport import Answer
 from vfl.kinds import read_spec_as
 from vfl.planning.training import resolve

@@ -30,7 +30,7 @@ from parties.wire.control import (
     job_id,
 )
 from parties.wire.envelopes import WIRE_VERSION, Outgoing
-from parties.wire.outbox import Reply
+from parties.wire.receipts import Reply
 from vfl.kinds import read_spec
 
 ADA = CLIENTS[0]

@@ -9,7 +9,8 @@ from identities import identity_of
 
 from parties.errors import PeerMisnamed, PeerUnreachable, PeerWireVersion
 from parties.wire.envelopes import WIRE_VERSION, Bytes, Envelope, Outgoing, read_post
-from parties.wire.outbox import Outbox, Receipt, Reply
+from parties.wire.outbox import Outbox
+from parties.wire.receipts import Receipt, Reply
 from parties.wire.transport import Answer, LocalTransport, TransportFailedError
 from vfl.errors import JobError, PeerAborted, PeerTimeout, RemoteProtocolError
 
