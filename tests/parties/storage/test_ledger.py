@@ -8,8 +8,11 @@ from identities import identity_of
 
 from parties.errors import StorageFailed
 from parties.storage.database import Job, Store, now
-from parties.storage.ledger import Ledger
+from parties.storage.ledger import REFUSALS, Ledger
+from parties.storage.passed import AUDIT_LOG, receipts
 from parties.storage.traffic import Traffic
+from parties.trust.bundle import SignedReceipt
+from parties.trust.leaves import LATE, Event, Leaf, decode
 from parties.wire.envelopes import PART_LIMIT, Envelope, Outgoing
 
 
@@ -85,3 +88,64 @@ def test_what_could_not_be_stored_is_stored_with_what_comes_next(store: Store) -
     assert ledger.is_repeated(second)
     ledger.close()
     assert traffic(store) == [Traffic("received", "b", "Embedding", 2, 2)]
+
+
+def leaves(store: Store) -> list[Leaf]:
+    with store.database.reading() as connection:
+        return list(map(decode, AUDIT_LOG.leaves(connection)))
+
+
+def test_a_flush_stores_leaves_and_counters_together_and_in_order(store: Store) -> None:
+    ledger = Ledger(store)
+    first, second = envelopes("Embedding", b"1", b"22")
+    ledger.received(first)
+    ledger.received(second, is_late=True)
+    ledger.tell(Event.JOB_ENDED, "job", state="done")
+    ledger.flush()
+    assert [(leaf.event, leaf.header, leaf.detail) for leaf in leaves(store)] == [
+        ("received", first.encoded, {}),
+        ("received", second.encoded, {LATE: 1}),
+        ("job_ended", b"", {"state": "done"}),
+    ]
+    assert traffic(store) == [Traffic("received", "b", "Embedding", 2, 3)]
+    ledger.close()
+
+
+def test_leaves_that_could_not_be_stored_are_stored_once_before_those_that_come_next(store: Store) -> None:
+    ledger = Ledger(store)
+    first, second = envelopes("Embedding", b"1", b"2")
+    ledger.received(first)
+
+    def fail_to_store() -> None:
+        with ledger.storing():
+            raise StorageFailed("the disk is full")
+
+    with pytest.raises(StorageFailed):
+        fail_to_store()
+    ledger.received(second)
+    ledger.flush()
+    ledger.flush()
+    assert [leaf.header for leaf in leaves(store)] == [first.encoded, second.encoded]
+    ledger.close()
+
+
+def test_of_very_many_refused_envelopes_not_all_become_leaves(store: Store) -> None:
+    ledger = Ledger(store)
+    for envelope in envelopes("Embedding", *[b"1"] * (3 * REFUSALS)):
+        ledger.refused(envelope, "illegal_route")
+    ledger.close()
+    found = leaves(store)
+    assert REFUSALS <= len(found) < 2 * REFUSALS
+    assert (found[0].event, found[0].peer, found[0].detail) == ("refused", "b", {"code": "illegal_route"})
+
+
+def test_of_an_attempt_the_receipt_that_goes_furthest_is_kept(store: Store) -> None:
+    ledger = Ledger(store)
+    for number in (2, 1):
+        receipt = SignedReceipt(receiver="b", job="job", attempt=1, next=number, last=bytes(32), signature=bytes(64))
+        ledger.acknowledged(receipt)
+        with ledger.storing() as passed:
+            store.add_passed(passed)
+    with store.database.reading() as connection:
+        assert [kept.next for kept in receipts(connection)] == [2]
+    ledger.close()

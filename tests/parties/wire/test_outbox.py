@@ -7,7 +7,8 @@ import msgspec
 import pytest
 from identities import identity_of
 
-from parties.errors import PeerMisnamed, PeerUnreachable, PeerWireVersion
+from parties.errors import PeerMisnamed, PeerUnreachable, PeerWireVersion, StorageFailed
+from parties.trust.bundle import SignedReceipt
 from parties.wire.envelopes import WIRE_VERSION, Bytes, Envelope, Outgoing, read_post
 from parties.wire.outbox import Outbox
 from parties.wire.receipts import Receipt, Reply
@@ -212,3 +213,58 @@ def test_a_word_that_is_owed_is_said_before_another_is_made_for_a_peer_that_asks
     assert peer.came.acquire(timeout=BOUND)
     outbox.close()
     assert len(set(peer.posts)) == 1
+
+
+class Books:
+    """Of a party whose disk is full at the first so many times."""
+
+    def __init__(self, full: int) -> None:
+        self._full = full
+        self.flushes = 0
+        self.receipts: list[SignedReceipt] = []
+
+    def flush(self) -> None:
+        self.flushes += 1
+        if self.flushes <= self._full:
+            raise StorageFailed("the disk is full")
+
+    def acknowledged(self, receipt: SignedReceipt) -> None:
+        self.receipts.append(receipt)
+
+
+def test_nothing_leaves_before_it_stands_in_the_books() -> None:
+    books = Books(full=2)
+    flushes: list[int] = []
+
+    def answer(_number: int, _envelopes: list[Envelope]) -> Answer:
+        flushes.append(books.flushes)
+        return reply(202)
+
+    peer = Peer(answer)
+    outbox = Outbox("b", peer, BOUND, Failures(), books=books)
+    outbox.put(Outgoing("job", bytes(32), 1, identity_of("a"), "b").seal("Kind", b"body"))
+    assert peer.came.acquire(timeout=BOUND)
+    outbox.close()
+    assert flushes == [3]
+
+
+def test_who_cannot_write_its_books_in_time_hears_that_it_is_its_own_disk() -> None:
+    failures = Failures()
+    outbox = Outbox("b", Peer(lambda *_: reply(202)), 0.1, failures, books=Books(full=1000))
+    outbox.put(Outgoing("job", bytes(32), 1, identity_of("a"), "b").seal("Kind", b"body"))
+    assert failures.came.wait(BOUND)
+    outbox.close()
+    assert isinstance(failures.errors[0][1], StorageFailed)
+
+
+def test_a_receipt_is_kept_only_for_an_envelope_that_was_sent() -> None:
+    (envelope,) = Outgoing("job", bytes(32), 1, identity_of("a"), "b").seal("Kind", b"body")
+    good = {"job": "job", "attempt": 1, "next": 1, "last": envelope.digest, "signature": bytes(64)}
+    signed = msgspec.convert([good, good | {"next": 9}, good | {"last": bytes(32)}], list[Receipt])
+    books = Books(full=0)
+    peer = Peer(lambda *_: reply(202, receipts=signed))
+    outbox = Outbox("b", peer, BOUND, Failures(), books=books)
+    outbox.put([envelope])
+    assert peer.came.acquire(timeout=BOUND)
+    outbox.close()
+    assert [(receipt.receiver, receipt.next, receipt.last) for receipt in books.receipts] == [("b", 1, envelope.digest)]
