@@ -19,6 +19,9 @@ LONG_POLL_SECONDS = 20.0
 
 FINAL_STATES = frozenset({"done", "failed", "cancelled"})
 
+OWN_HALF_SECONDS, PEER_SECONDS = 3.0, 15.5
+"""Of `vfl doctor`, which takes 20 s at most."""
+
 
 class ServerProblem(Exception):
     """A request that did not succeed: a stable `code`, what is `safe` now and how to `fix` it."""
@@ -140,6 +143,14 @@ class Client:
 
     def remove_peer(self, peer: str) -> JsonObject:
         return self._send("DELETE", f"/v1/peers/{peer}")
+
+    def own_half(self) -> JsonObject:
+        """What the server finds of itself."""
+        return self._send("GET", "/v1/doctor", timeout=OWN_HALF_SECONDS)
+
+    def look_at_peer(self, peer: str) -> JsonObject:
+        """What the server finds of a peer and on the way to it."""
+        return self._send("POST", f"/v1/doctor/{peer}", timeout=PEER_SECONDS)
 
     def events(self, job_id: str, after: int = 0, wait_seconds: float = 0) -> JsonObject:
         """Events numbered above `after`, the last number and the job's state; waits up to `wait_seconds` for one."""

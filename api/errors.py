@@ -20,6 +20,7 @@ STATUS = {
     "peer_misnamed": 502,
     "enrolment_failed": 502,
     "peer_already_known": 409,
+    "too_many_checks": 429,
     "internal_error": 500,
     "storage_failed": 507,
     "database_busy": 507,

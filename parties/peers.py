@@ -10,6 +10,7 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Mapping
+from datetime import datetime
 from functools import partial
 from types import MappingProxyType
 from typing import NamedTuple
@@ -104,12 +105,10 @@ class Peers:
             self.check_sender(envelope)
             self._ledger.refused(envelope, code)
 
-    def is_issued_by_peer(self, issuer: str) -> bool:
-        """Whether a certificate of this issuer is a trusted peer's."""
-        now = time.time()
-        return any(
-            issuer == issuer_name(key) for peer in self._known.values() if peer.is_trusted for key in peer.keys(now)
-        )
+    def issued_by(self, issuer: str) -> StoredPeer | None:
+        """The trusted peer to whom a certificate of this issuer belongs."""
+        now, trusted = time.time(), [peer for peer in self._known.values() if peer.is_trusted]
+        return next((peer for peer in trusted if issuer in map(issuer_name, peer.keys(now))), None)
 
     def has_signed(self, name: PartyId, receipt: Receipt) -> bool:
         """Whether a peer acknowledges with its own signature what this party sent it."""
@@ -140,6 +139,13 @@ class Peers:
             if self._renewed() or name not in self._clients or peer.old_key_until > time.time():
                 self._clients[name] = client_context(self._leaf, peer.keys(time.time()))
             return self._clients[name]
+
+    @property
+    def certificate_ends_at(self) -> datetime:
+        """Of this party's own TLS certificate."""
+        with self._lock:
+            self._renewed()
+            return self._leaf.ends_at
 
     def invitations_changed(self) -> None:
         with self._lock:

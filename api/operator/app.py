@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from functools import partial
-from importlib.metadata import version
 from typing import Annotated, Any, TypeVar
 
 import anyio
@@ -15,10 +14,12 @@ from api.errors import answer_bad_request, answer_bug, answer_http_error, answer
 from api.limits import BodyLimit
 from api.loopback import LoopbackOnly
 from api.operator.description import LOGIN, describe, known_parameters_only, refusals
+from api.operator.doctor import doctor_router
 from api.operator.peers import peers_router
 from api.operator.progress import progress
 from api.operator.schemas import EventsBody, HealthBody, JobBody, JobsBody, ReportBody, Submission, VersionBody
 from api.operator.token import TokenRequired
+from api.release import RELEASE
 from parties.party import JOBS_IN_A_PAGE, Party
 from parties.wire.envelopes import WIRE_VERSION
 from vfl.errors import JobError
@@ -31,7 +32,6 @@ LAST_EVENT = (1 << 63) - 1
 """What the database can count to."""
 SUBMITS_AT_ONCE, READS_AT_ONCE, CANCELS_AT_ONCE, WATCHERS_AT_ONCE = 4, 8, 8, 32
 """Threads of their own each: a submit waits for peers, and nobody who looks or cancels may wait for it."""
-DISTRIBUTION = "vertical-federated-learning"
 
 R = TypeVar("R")
 
@@ -41,7 +41,7 @@ def operator_app(party: Party, token_hash: bytes) -> FastAPI:
     # The interactive pages would load scripts of another host; the description itself stands behind the token.
     app = FastAPI(
         title=f"{party.name}: control API",
-        version=version(DISTRIBUTION),
+        version=RELEASE,
         docs_url=None,
         redoc_url=None,
         openapi_url=None,
@@ -58,9 +58,8 @@ def operator_app(party: Party, token_hash: bytes) -> FastAPI:
     app.include_router(_health(party), dependencies=[Depends(known_parameters_only)])
     app.include_router(_jobs(party), prefix="/v1", dependencies=[Depends(known_parameters_only), Security(LOGIN)])
 
-    app.include_router(
-        peers_router(party), prefix="/v1", dependencies=[Depends(known_parameters_only), Security(LOGIN)]
-    )
+    for router in (peers_router(party), doctor_router(party)):
+        app.include_router(router, prefix="/v1", dependencies=[Depends(known_parameters_only), Security(LOGIN)])
 
     @app.get("/openapi.json", include_in_schema=False)
     async def description() -> dict[str, Any]:
@@ -90,7 +89,7 @@ def _jobs(party: Party) -> APIRouter:
 
     @router.get("/version", responses=refusals())
     async def versions() -> VersionBody:
-        return VersionBody(version=version(DISTRIBUTION), wire_version=WIRE_VERSION)
+        return VersionBody(version=RELEASE, wire_version=WIRE_VERSION)
 
     @router.post("/jobs", status_code=202, response_model=JobBody, responses=refusals(400, 408, 409, 413, 502, 507))
     async def submit(

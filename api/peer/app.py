@@ -1,4 +1,4 @@
-"""What another party can reach: one POST for envelopes, hello, and the meeting of an enrolment."""
+"""What another party can reach: one POST for envelopes, hello, checks, and the meeting of an enrolment."""
 
 from collections.abc import Callable
 from typing import TypeVar
@@ -11,6 +11,7 @@ from starlette.requests import ClientDisconnect
 
 from api.errors import answer_http_error, answer_job_error
 from api.limits import BodyLimit
+from api.peer.check import add_check
 from api.peer.known import KnownOnly
 from api.request_log import current_request
 from parties.enrolment import ROUTE as ENROLMENT_ROUTE
@@ -59,6 +60,7 @@ def peer_app(party: Party) -> FastAPI:
         return {"wire_version": WIRE_VERSION, "party": party.name}
 
     _add_meeting(app, party, limiter)
+    add_check(app, party)
     return app
 
 

@@ -31,4 +31,4 @@ class KnownOnly:
         issuer: str = connection.issuer if connection is not None else ""
         if scope["path"] == ENROLMENT_ROUTE:
             return await anyio.to_thread.run_sync(self._party.enrolment.guest, issuer) is not None
-        return self._party.peers.is_issued_by_peer(issuer)
+        return self._party.peers.issued_by(issuer) is not None

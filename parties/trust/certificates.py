@@ -38,6 +38,10 @@ class Leaf(NamedTuple):
     made_at: datetime
 
     @property
+    def ends_at(self) -> datetime:
+        return self.made_at + timedelta(days=LEAF_DAYS)
+
+    @property
     def is_due(self) -> bool:
         """Whether it is time to make another."""
         return datetime.now(UTC) - self.made_at > timedelta(days=RENEWED_AFTER_DAYS)

@@ -28,6 +28,7 @@ class Domain(Enum):
     SPECIFICATION = b"vfl-specification-v1\0"
     GRANT = b"vfl-grant-v1\0"
     PAIR_KEY = b"vfl-pair-key-v1\0"
+    CHECK = b"vfl-check-v1\0"
 
 
 @dataclass(frozen=True)

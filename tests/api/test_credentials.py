@@ -155,9 +155,10 @@ def test_the_same_calls_of_a_trusted_peer_get_an_answer(
 ) -> None:
     """What is refused above is refused for its credential alone."""
     answers = {route: request(feature, tls_of(LABEL, FEATURE), source, route).status_code for route in routes}
-    assert sorted(answers.values()) == [200, 202, 401]
+    assert sorted(answers.values()) == [200, 202, 401, 422]
+    assert answers["POST", "/peer/v1/check"] == 422  # there is no question in an empty body
     assert answers["POST", "/peer/v1/enrolment"] == 401  # the meeting is for whoever holds an open invitation
-    assert len(routes) == 3
+    assert len(routes) == 4
 
 
 def test_on_a_connection_that_was_open_when_its_peer_was_removed_no_route_answers_any_more(

@@ -1,0 +1,66 @@
+"""Routes of `vfl doctor`: the own server's half, and what it finds of a peer and on the way to it."""
+
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import TypeVar
+
+import anyio
+from fastapi import APIRouter
+from pydantic import BaseModel
+
+from api.operator.description import refusals
+from api.release import RELEASE
+from parties.doctor.findings import Finding
+from parties.doctor.peer import PeerCheck
+from parties.doctor.server import server
+from parties.party import Party
+
+AT_ONCE = 2
+
+R = TypeVar("R")
+
+
+class FindingBody(BaseModel):
+    area: str
+    """`own machine`, `own server`, `network` or `peer`."""
+    check: str
+    result: str
+    """`ok`, `warning`, `failed` or `not checked`."""
+    side: str
+    """Where it is put right: `here`, the peer's name, or `between`."""
+    found: str
+    fix: str
+
+
+class FindingsBody(BaseModel):
+    findings: list[FindingBody]
+
+
+def doctor_router(party: Party) -> APIRouter:
+    router = APIRouter()
+    limiter = anyio.CapacityLimiter(AT_ONCE)
+
+    async def off_loop(task: Callable[[], R]) -> R:
+        return await anyio.to_thread.run_sync(task, limiter=limiter)
+
+    @router.get("/doctor", responses=refusals())
+    async def own_half() -> FindingsBody:
+        return _body(await off_loop(partial(server, party.folder, party.settings.server, party.peers, RELEASE)))
+
+    @router.post("/doctor/{peer}", responses=refusals())
+    async def of_peer(peer: str) -> FindingsBody:
+        check = PeerCheck(party.peers, peer, party.settings.server.told_address, RELEASE)
+        return _body(await off_loop(check.findings))
+
+    return router
+
+
+def _body(findings: Iterable[Finding]) -> FindingsBody:
+    return FindingsBody(
+        findings=[
+            FindingBody(
+                area=each.area, check=each.check, result=each.result, side=each.side, found=each.found, fix=each.fix
+            )
+            for each in findings
+        ]
+    )

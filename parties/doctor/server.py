@@ -1,0 +1,57 @@
+"""The own server's half: what only the running server knows of itself."""
+
+import contextlib
+import sqlite3
+from datetime import UTC, datetime
+from pathlib import Path
+
+from parties.doctor.disk import disk
+from parties.doctor.findings import FAILED, HERE, OK, SERVER, WARNING, Finding
+from parties.peers import Peers
+from parties.settings import LOOPBACK, ServerSettings
+from parties.storage.engine import DATABASE_FILE
+from parties.wire.envelopes import WIRE_VERSION
+
+DATABASE_SECONDS = 2.0
+FEW_DAYS = 20
+"""A certificate is renewed long before so few are left."""
+
+
+def server(folder: Path, settings: ServerSettings, peers: Peers, release: str) -> list[Finding]:
+    """Takes a few seconds at most."""
+    versions = f"Release {release}, wire version {WIRE_VERSION}."
+    ports = (
+        f"{LOOPBACK}:{settings.operator_port} for the operator, {settings.peer_host}:{settings.peer_port} for peers, "
+        f"who are told {settings.told_address}."
+    )
+    return [
+        Finding(SERVER, "versions", OK, HERE, versions),
+        Finding(SERVER, "ports", OK, HERE, ports),
+        _certificate(peers.certificate_ends_at),
+        _database(folder),
+        disk(SERVER, folder),
+    ]
+
+
+def _certificate(ends_at: datetime) -> Finding:
+    days = (ends_at - datetime.now(UTC)).days
+    found = f"This server's own is good for {days} days more."
+    if days < FEW_DAYS:
+        fix = "Set the clock by NTP, then start the server again: it makes a new certificate."
+        return Finding(SERVER, "certificate", WARNING if days > 0 else FAILED, HERE, found, fix)
+    return Finding(SERVER, "certificate", OK, HERE, found)
+
+
+def _database(folder: Path) -> Finding:
+    """Writes a number over itself, as any other change would be written."""
+    path = folder / DATABASE_FILE
+    try:
+        with contextlib.closing(sqlite3.connect(path, DATABASE_SECONDS, isolation_level=None)) as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            (number,) = connection.execute("PRAGMA user_version").fetchone()
+            connection.execute(f"PRAGMA user_version = {number:d}")
+            connection.execute("COMMIT")
+    except sqlite3.Error as error:
+        fix = "Free space, correct the owner of the folder, or close the program that has the database open."
+        return Finding(SERVER, "database", FAILED, HERE, f"{DATABASE_FILE} cannot be written: {error}.", fix)
+    return Finding(SERVER, "database", OK, HERE, f"{DATABASE_FILE} can be written.")
