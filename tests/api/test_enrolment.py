@@ -251,8 +251,16 @@ def test_whoever_stands_in_the_middle_gives_the_two_operators_other_words(pair: 
     assert telco.call("GET", "/v1/peers").json()["peers"] == []
 
 
-def meet(invitation: Invitation, me: Identity) -> str:
-    """As the invited party does; answers the words it sees."""
+def test_another_nonce_than_the_one_that_was_fixed_is_refused(pair: Pair) -> None:
+    """Whoever could choose it after the answer could search for one that gives the words it wants."""
+    bank, _ = pair
+    with pytest.raises(httpx.HTTPStatusError, match="502"):
+        meet(read_line(invite(bank, TELCO)), Identity.generate(TELCO), revealed=bytes([1] * 32))
+    assert bank.call("GET", "/v1/peers").json()["peers"] == []
+
+
+def meet(invitation: Invitation, me: Identity, revealed: bytes = bytes(32)) -> str:
+    """As the invited party does; answers the words it sees. It says that its nonce is 32 bytes of zero."""
     import hashlib
 
     from parties.enrolment import Revealed, Signed
@@ -269,7 +277,7 @@ def meet(invitation: Invitation, me: Identity) -> str:
         signed = msgspec.msgpack.encode(Signed(said, me.sign(Domain.ENROLMENT, said)))
         answer = msgspec.msgpack.decode(client.post(url, content=signed).content, type=Signed)
         inviter = msgspec.msgpack.decode(answer.hello, type=Hello)
-        assert client.post(url, content=msgspec.msgpack.encode(Revealed(invitation.id, nonce))).status_code == 200
+        client.post(url, content=msgspec.msgpack.encode(Revealed(invitation.id, revealed))).raise_for_status()
     return six_words(invitation, own, (inviter.nonce, nonce))
 
 

@@ -4,16 +4,19 @@ The job trains in clear, so that nothing but TLS protects what travels.
 """
 
 import base64
+import socket
+import ssl
 import struct
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from identities import identity_of
+from identities import identity_of, tls_at
 from label_side import Label
 from recording_line import (
     APPLICATION_DATA,
@@ -34,6 +37,8 @@ FEATURE_VALUE, LABEL_VALUE = 0.7310842956134217, 0.2958471630942518
 IDS = "canary-0c7f-"
 COLUMN = "canary_column"
 TLS_13 = b"\x03\x04"
+LONG_PIECE, CHANGED_BITS = 1024, 3
+BOUND_SECONDS = 30.0
 SPECIFICATION = f"""
 [job]
 name = "planted"
@@ -84,14 +89,11 @@ def write_tables(label: Path, feature: Path) -> None:
         path.write_text("\n".join(lines) + "\n")
 
 
-@pytest.fixture(scope="module")
-def recorded(
-    tmp_path_factory: pytest.TempPathFactory,
-    new_party: Callable[..., Any],
-    some_ports: Callable[[int], list[int]],
+@contextmanager
+def joined(
+    root: Path, new_party: Callable[..., Any], ports: list[int], alter: Callable[[bytes], bytes] = bytes
 ) -> Iterator[Recorded]:
-    root = tmp_path_factory.mktemp("recorded")
-    ports = some_ports(6)
+    """Two running servers that call each other through lines; `ports` are six."""
     proxies = {LABEL: ports[0], FEATURE: ports[1]}
     own = {LABEL: ports[2:4], FEATURE: ports[4:6]}
     with ExitStack() as stack:
@@ -100,18 +102,32 @@ def recorded(
             peers = {peer: f"https://127.0.0.1:{proxies[peer]}"}
             parties[party] = new_party(root / party, party, peers, {"planted": "planted.csv"}, own[party])
         write_tables(*(parties[party].folder / "planted.csv" for party in (LABEL, FEATURE)))
-        lines = {party: RecordingLine(proxies[party], own[party][1]) for party in parties}
+        lines = {party: RecordingLine(proxies[party], own[party][1], alter) for party in parties}
         for line in lines.values():
             stack.callback(line.close)
         for server in parties.values():
             stack.callback(server.close)
             server.start()
-        job = parties[LABEL].submit(SPECIFICATION)["id"]
-        ended = [server.over(job) for server in parties.values()]
-        assert [each["state"] for each in ended] == ["done", "done"], ended
-        for server in parties.values():
-            server.stop()  # what it keeps in memory is on disk now
         yield Recorded(parties, lines)
+
+
+def train(parties: dict[str, Any]) -> None:
+    job = parties[LABEL].submit(SPECIFICATION)["id"]
+    ended = [server.over(job) for server in parties.values()]
+    assert [each["state"] for each in ended] == ["done", "done"], ended
+
+
+@pytest.fixture(scope="module")
+def recorded(
+    tmp_path_factory: pytest.TempPathFactory,
+    new_party: Callable[..., Any],
+    some_ports: Callable[[int], list[int]],
+) -> Iterator[Recorded]:
+    with joined(tmp_path_factory.mktemp("recorded"), new_party, some_ports(6)) as two:
+        train(two.parties)
+        for server in two.parties.values():
+            server.stop()  # what it keeps in memory is on disk now
+        yield two
 
 
 def spellings(value: bytes) -> set[bytes]:
@@ -208,3 +224,45 @@ def test_no_row_and_no_key_is_in_a_log_a_database_or_a_model(recorded: Recorded,
     """Not even in the owner's own: rows stand in its table alone, and its key is encrypted."""
     for server in recorded.parties.values():
         assert holding(server.folder, PLANTED[name][1]) <= {"planted.csv"}
+
+
+# Who stands on the line and does more than listen
+
+
+def test_a_changed_bit_costs_a_connection_and_has_no_other_effect(
+    tmp_path: Path, new_party: Callable[..., Any], some_ports: Callable[[int], list[int]]
+) -> None:
+    changed: list[int] = []
+
+    def alter(piece: bytes) -> bytes:
+        """One bit of some pieces of those that carry rows."""
+        if len(piece) < LONG_PIECE or len(changed) == CHANGED_BITS:
+            return piece
+        changed.append(len(piece))
+        middle = len(piece) // 2
+        return piece[:middle] + bytes([piece[middle] ^ 1]) + piece[middle + 1 :]
+
+    with joined(tmp_path, new_party, some_ports(6), alter) as two:
+        train(two.parties)
+    assert len(changed) == CHANGED_BITS
+    logs = [(server.folder / "server.log").read_text() for server in two.parties.values()]
+    assert not any("tampered_body" in log or "unknown_sender" in log for log in logs)  # TLS has found it before
+
+
+def test_a_server_with_another_key_in_the_place_of_a_peer_is_told_nothing(
+    tmp_path: Path, new_party: Callable[..., Any]
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(BOUND_SECONDS)
+        url = f"https://127.0.0.1:{listener.getsockname()[1]}"
+        label = new_party(tmp_path / LABEL, LABEL, {FEATURE: url}, {}).start()
+        try:
+            with ThreadPoolExecutor() as threads:
+                answer = threads.submit(label.call, "POST", f"/v1/peers/{FEATURE}/check")
+                caller, _ = listener.accept()
+                with caller, pytest.raises(ssl.SSLError, match=r"(?i)alert"):
+                    tls_at("nobody", LABEL).wrap_socket(caller, server_side=True)
+                listener.close()
+                assert answer.result(BOUND_SECONDS).json()["code"] == "peer_unreachable"
+        finally:
+            label.close()

@@ -1,7 +1,9 @@
-"""A line between two real servers that has no key: it carries bytes both ways, and keeps a copy of all of them."""
+"""A line between two real servers that has no key: it carries bytes both ways, keeps a copy of all of them, and may
+change some."""
 
 import socket
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -31,8 +33,10 @@ class Recording:
 class RecordingLine:
     """Listens on one port for what stands behind another."""
 
-    def __init__(self, port: int, behind: int) -> None:
+    def __init__(self, port: int, behind: int, alter: Callable[[bytes], bytes] = bytes) -> None:
+        """`alter` answers what is carried on in place of a piece that the calling end said."""
         self.recordings: list[Recording] = []
+        self._alter = alter
         self._behind = behind
         self._listener = socket.create_server(("127.0.0.1", port))
         self._ends: list[socket.socket] = []
@@ -61,15 +65,16 @@ class RecordingLine:
             recording = Recording()
             self.recordings.append(recording)
             self._ends += [caller, server]
-            for ends, kept in (((caller, server), recording.called), ((server, caller), recording.answered)):
-                threading.Thread(target=_carry, args=(*ends, kept), daemon=True).start()
+            called, answered = (caller, server, recording.called), (server, caller, recording.answered)
+            for way, alter in ((called, self._alter), (answered, bytes)):
+                threading.Thread(target=_carry, args=(*way, alter), daemon=True).start()
 
 
-def _carry(source: socket.socket, target: socket.socket, kept: bytearray) -> None:
+def _carry(source: socket.socket, target: socket.socket, kept: bytearray, alter: Callable[[bytes], bytes]) -> None:
     try:
         while piece := source.recv(1 << 16):
             kept += piece
-            target.sendall(piece)
+            target.sendall(alter(piece))
         target.shutdown(socket.SHUT_WR)
     except OSError:
         target.close()
