@@ -78,21 +78,24 @@ def test_the_reader_refuses_what_it_does_not_know(text: str) -> None:
 
 
 def test_there_are_two_parties_of_one_image(compose: dict[str, Any]) -> None:
-    assert set(compose) == {"name", "services", "volumes"}
+    assert set(compose) == {"name", "services", "networks", "volumes"}
     assert tuple(compose["services"]) == SERVICES
     assert len({service["image"] for service in compose["services"].values()}) == 1
     build = compose["services"]["label-party"]["build"]
     assert (DOCKER / build["context"] / build["dockerfile"]).is_file()
 
 
-def test_both_share_one_network_namespace_and_publish_no_port(compose: dict[str, Any]) -> None:
-    assert compose["services"]["feature-party"]["network_mode"] == "service:label-party"
+def test_the_two_meet_on_one_link_and_each_has_a_network_of_its_own(compose: dict[str, Any]) -> None:
+    label, feature = (set(compose["services"][party]["networks"]) for party in SERVICES)
+    assert label & feature == {"link"}
+    assert len(label) == len(feature) == 2
+    assert set(compose["networks"]) == label | feature
+    assert all(network == {"internal": True} for network in compose["networks"].values())
+
+
+def test_no_port_is_published_and_no_network_namespace_is_shared(compose: dict[str, Any]) -> None:
     for service in compose["services"].values():
-        assert "ports" not in service
-        assert service.get("network_mode") in {None, "service:label-party"}
-    comment = (DOCKER / "compose.yaml").read_text(encoding="utf-8").split("\nname:")[0]
-    assert "loopback" in comment
-    assert "network namespace" in comment
+        assert not {"ports", "network_mode", "links", "extra_hosts"} & set(service)
 
 
 @pytest.mark.parametrize("party", SERVICES)
@@ -107,7 +110,7 @@ def test_a_party_runs_without_privileges_on_a_read_only_root(compose: dict[str, 
 
 def test_no_secret_stands_in_the_file(compose: dict[str, Any]) -> None:
     for service in compose["services"].values():
-        assert set(service["environment"]) == {"PARTY_NAME", "PARTY_HEALTH_URL"}
+        assert set(service["environment"]) == {"PARTY_NAME"}
 
 
 def test_each_party_has_its_own_folder_settings_and_data(compose: dict[str, Any]) -> None:
@@ -120,17 +123,18 @@ def test_each_party_has_its_own_folder_settings_and_data(compose: dict[str, Any]
 
 
 @pytest.mark.parametrize("party", SERVICES)
-def test_settings_health_and_peer_address_agree(compose: dict[str, Any], party: str) -> None:
+def test_a_party_is_called_by_its_services_name_and_commanded_from_inside_alone(
+    compose: dict[str, Any], party: str
+) -> None:
+    settings = tomllib.loads((DOCKER / "parties" / f"{party}.toml").read_text("utf-8"))
     (other,) = set(SERVICES) - {party}
-    settings, peer = (
-        tomllib.loads((DOCKER / "parties" / f"{name}.toml").read_text("utf-8")) for name in (party, other)
-    )
-    service = compose["services"][party]
+    service, server = compose["services"][party], settings["server"]
     assert settings["name"] == service["environment"]["PARTY_NAME"] == party
-    assert (
-        service["environment"]["PARTY_HEALTH_URL"] == f"http://127.0.0.1:{settings['server']['operator_port']}/healthz"
-    )
-    assert set(settings["server"].values()).isdisjoint(peer["server"].values())
+    assert (server["address"], server["peer_host"]) == (f"{party}:{server['peer_port']}", "0.0.0.0")  # noqa: S104
+    assert settings["acceptance"]["peers"] == [other]
+    image = (DOCKER / "Dockerfile").read_text("utf-8")
+    assert f"PARTY_HEALTH_URL=http://127.0.0.1:{server['operator_port']}/healthz" in image
+    assert re.findall(r"^EXPOSE (.+)$", image, re.MULTILINE) == [str(server["peer_port"])]
     assert f"./parties/{party}.toml:/etc/party/party.toml:ro" in service["volumes"]
 
 
@@ -139,4 +143,4 @@ def test_the_settings_are_ones_a_party_accepts(party: str, tmp_path: Path) -> No
     from parties.settings import load
 
     (tmp_path / "party.toml").write_text((DOCKER / "parties" / f"{party}.toml").read_text("utf-8"), "utf-8")
-    assert load(tmp_path).name == party
+    assert load(tmp_path).server.told_address == f"{party}:7102"

@@ -85,6 +85,21 @@ def test_a_folder_that_is_a_party_already_keeps_its_token(tmp_path: Path, settin
     assert tokens[0] == tokens[1]
 
 
+def test_an_empty_folder_becomes_a_party_that_peers_call_at_the_address_it_is_given(
+    tmp_path: Path, settings: tuple[Path, int]
+) -> None:
+    folder, port = tmp_path / "party", settings[1]
+    ports = {"VFL_SERVER__OPERATOR_PORT": str(port), "VFL_SERVER__PEER_PORT": str(free_ports(1)[0])}
+    environ = environment(folder, PARTY_NAME="bank", PARTY_ADDRESS="vfl.example.org:7102", **ports)
+    with started(environ | {"PARTY_SETTINGS": str(tmp_path / "none.toml")}) as process:
+        assert healthy(port, process), process.communicate(timeout=SECONDS)[0]
+        server = tomllib.loads((folder / "party.toml").read_text("utf-8"))["server"]
+        assert (server["peer_host"], server["address"]) == ("0.0.0.0", "vfl.example.org:7102")  # noqa: S104
+        assert {path.stat().st_mode & 0o777 for path in folder.glob("identity.*")} == {0o600}
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(SECONDS) == 0
+
+
 def test_an_empty_folder_without_a_name_is_refused_and_stays_empty(tmp_path: Path) -> None:
     folder = tmp_path / "party"
     folder.mkdir()
