@@ -71,10 +71,12 @@ class Meaning(NamedTuple):
     fix: str
 
 
-def meaning(obstacle: Obstacle, caller: PartyId, called: PartyId, address: str) -> Meaning:
+def meaning(
+    obstacle: Obstacle, caller: PartyId, called: PartyId, address: str, right_address: str = "HOST:PORT"
+) -> Meaning:
     """What it means that `caller` meets this obstacle when it calls `called` at `address`."""
     host = address.rpartition(":")[0]
-    correct = f"At {caller}: `vfl peer address {called} HOST:PORT` names another address."
+    correct = f"At {caller}: `vfl peer address {called} {right_address}` names another address."
     meanings = {
         Obstacle.UNKNOWN_NAME: Meaning(
             caller,

@@ -34,7 +34,10 @@ PROBE_SECONDS = 5.0
 SKEW_WARNING_SECONDS, SKEW_LIMIT_SECONDS = 30.0, 300.0
 KNOWN, SIGNED, CLOCK, RELEASES, WAY_BACK = "known here", "signature", "clock", "release", "the way back"
 ROUND_TRIP = "round trip"
+SKIPPED, UNKNOWN = "An earlier step failed.", "Its address is not known here."
 TALKS = (SIGNED, CLOCK, RELEASES, WAY_BACK)
+CALLED_AT = {Step.NAME, Step.CONNECTION, Step.HANDSHAKE, Step.KEY}
+"""The steps that a wrong address can fail at."""
 AREA = {Step.TRUST: PEER, Step.PARTY: PEER, Step.VERSION: PEER}
 
 
@@ -71,8 +74,8 @@ class PeerCheck:
                 yield from self._talk(call, peer, took)
         except Blocked as blocked:
             yield from self._steps(peer, blocked.obstacle)
-            yield from not_checked(PEER, TALKS, self._name, "There was no answer to ask more of.")
-            yield from not_checked(NETWORK, MEASURES, BETWEEN, "There was no answer to measure with.")
+            yield from not_checked(PEER, TALKS, self._name, SKIPPED)
+            yield from not_checked(NETWORK, MEASURES, BETWEEN, SKIPPED)
 
     def _standing(self, peer: StoredPeer | None) -> Finding:
         if peer is None or peer.state == REMOVED:
@@ -85,9 +88,9 @@ class PeerCheck:
 
     def _unknown(self) -> Iterator[Finding]:
         for step in Step:
-            yield from not_checked(AREA.get(step, NETWORK), [step.value], self._name, "Its address is not known here.")
-        yield from not_checked(PEER, TALKS, self._name, "Its address is not known here.")
-        yield from not_checked(NETWORK, MEASURES, BETWEEN, "Its address is not known here.")
+            yield from not_checked(AREA.get(step, NETWORK), [step.value], self._name, UNKNOWN)
+        yield from not_checked(PEER, TALKS, self._name, UNKNOWN)
+        yield from not_checked(NETWORK, MEASURES, BETWEEN, UNKNOWN)
 
     def _steps(self, peer: StoredPeer, obstacle: Obstacle | None) -> Iterator[Finding]:
         """A line for each step of the call: those before the obstacle, it, and those after it."""
@@ -108,7 +111,7 @@ class PeerCheck:
                 side, found, fix = meaning(obstacle, self._me, self._name, peer.address)
                 yield Finding(area, step.value, FAILED, self._side(side), found, fix)
             elif ended:
-                yield Finding(area, step.value, NOT_CHECKED, self._name, "An earlier step failed.")
+                yield Finding(area, step.value, NOT_CHECKED, self._name, SKIPPED)
             else:
                 yield Finding(area, step.value, OK, self._name, fine[step])
 
@@ -150,7 +153,7 @@ class PeerCheck:
             yield Finding(PEER if check in TALKS else NETWORK, check, FAILED, self._side(side), found, fix)
         for check in asked:
             area = PEER if check in TALKS else NETWORK
-            yield Finding(area, check, NOT_CHECKED, BETWEEN, "An earlier step failed.")
+            yield Finding(area, check, NOT_CHECKED, BETWEEN, SKIPPED)
 
     def _ask(
         self, call: Call, peer: StoredPeer, seconds: float, *, calls_back: bool = False, padding: int = 0
@@ -207,9 +210,9 @@ class PeerCheck:
         except ValueError:
             found = f"{self._name} does not reach this party at {view.address}, for a reason unknown to this release."
             return Finding(PEER, WAY_BACK, FAILED, BETWEEN, found, "Run `vfl doctor` at the other side.")
-        side, found, fix = meaning(obstacle, self._name, self._me, view.address)
-        if view.address != self._own_address:
-            found += f" This party's own address is {self._own_address}."
+        side, found, fix = meaning(obstacle, self._name, self._me, view.address, self._own_address)
+        if view.address != self._own_address and STEP[obstacle] in CALLED_AT:
+            side, found = self._name, f"{found} This party's own address is {self._own_address}."
         return Finding(PEER, WAY_BACK, FAILED, self._side(side), found, fix)
 
     # What is measured

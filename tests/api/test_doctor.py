@@ -155,10 +155,10 @@ def test_a_peer_that_cannot_reach_us_says_so_and_where_it_tries(pair: Pair) -> N
     (port,) = free_ports(1)
     with called_at(telco, bank, f"127.0.0.1:{port}"):
         findings = look(bank)
-    assert failing(findings) == {"the way back": "here"}
+    assert failing(findings) == {"the way back": TELCO}
     assert f"nothing listens at 127.0.0.1:{port}" in findings["the way back"]["found"]
     assert str(bank.peer_port) in findings["the way back"]["found"]
-    assert f"At {TELCO}: `vfl peer address {BANK} HOST:PORT`" in findings["the way back"]["fix"]
+    assert f"At {TELCO}: `vfl peer address {BANK} 127.0.0.1:{bank.peer_port}`" in findings["the way back"]["fix"]
     assert findings["8 MiB at once"]["result"] == "ok"
 
 
@@ -209,6 +209,17 @@ def test_an_answer_that_another_key_has_signed_counts_for_nothing(pair: Pair) ->
     findings = look_at(*pair, PlayedTelco(signer=BANK))
     assert failing(findings) == {"signature": "between"}
     assert findings["clock"]["result"] == WITHOUT
+
+
+@pytest.mark.parametrize(
+    ("obstacle", "side"),
+    [("nothing_listens", "here"), ("silent_port", "between"), ("foreign_certificate", "between"), ("no_route", TELCO)],
+)
+def test_what_a_peer_meets_at_the_right_address_is_put_right_where_it_stands(
+    pair: Pair, obstacle: str, side: str
+) -> None:
+    findings = look_at(*pair, PlayedTelco(way_back=obstacle, address=f"127.0.0.1:{pair[0].peer_port}"))
+    assert failing(findings) == {"the way back": side}
 
 
 def test_of_a_peers_own_words_about_the_way_back_none_is_shown(pair: Pair) -> None:

@@ -66,6 +66,8 @@ class PlayedTelco:
     signer: str = TELCO
     knows_checks: bool = True
     way_back: str = "open"
+    address: str = "127.0.0.1:9"
+    """Where it calls bank."""
 
     def answer(self, path: str, body: bytes) -> tuple[int, bytes]:
         if len(body) > self.largest_body:
@@ -84,7 +86,7 @@ class PlayedTelco:
                 release=self.release,
                 wire_version=self.wire_version,
                 received_bytes=len(body),
-                address="127.0.0.1:9",
+                address=self.address,
                 way_back=self.way_back if question.calls_back else "",
             )
         )
