@@ -144,6 +144,7 @@ def test_two_organisations_who_follow_the_page_train_on_ciphertexts(machines: li
     with contextlib.ExitStack() as servers:
         for machine in machines:
             servers.enter_context(serving(machine.folder, machine.party, (*machine.prefix, VFL)))
+            machine.vfl(f"vfl doctor --party {machine.party}")  # exits with 1 where a check has failed
         line = bank.vfl("vfl peer invite telco --party bank")["line"]
         words = telco.vfl("vfl peer accept LINE --party telco", LINE=line)["words"]
         for machine, peer in ((bank, "telco"), (telco, "bank")):
@@ -151,6 +152,7 @@ def test_two_organisations_who_follow_the_page_train_on_ciphertexts(machines: li
             machine.run("peer", "confirm", peer, "--words", words, "--party", machine.party)
         bank.vfl("vfl peer check telco --party bank")
         telco.vfl("vfl peer check bank --party telco")
+        bank.vfl("vfl doctor telco --party bank")
         bank.vfl("vfl job check job.toml --rows 1200")
         job = bank.vfl("vfl job submit job.toml --party bank")["id"]
         done = bank.vfl("vfl job watch JOB --party bank", JOB=job)
