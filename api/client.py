@@ -19,7 +19,7 @@ LONG_POLL_SECONDS = 20.0
 
 FINAL_STATES = frozenset({"done", "failed", "cancelled"})
 
-OWN_HALF_SECONDS, PEER_SECONDS = 3.0, 15.5
+OWN_HALF_SECONDS, PEER_SECONDS = 3.0, 13.5
 """Of `vfl doctor`, which takes 20 s at most."""
 
 

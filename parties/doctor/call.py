@@ -91,10 +91,10 @@ class Call:
             read = answer.read(ANSWER_LIMIT)
         except TimeoutError:
             raise Blocked(Obstacle.TOO_SLOW) from None
-        except ssl.SSLError as error:
-            raise Blocked(self._in_alert(error)) from None
         except (OSError, http.client.HTTPException) as error:
-            raise Blocked(self._ended(error)) from None
+            raise Blocked(self._met(error)) from None
+        if self._is_overdue:  # an answer that was cut may look like a whole one
+            raise Blocked(Obstacle.TOO_SLOW)
         self._has_answered = True
         return Answer(answer.status, read)
 
@@ -161,18 +161,15 @@ class Call:
         is_of_a_party = re.fullmatch("[0-9a-f]{64}", issuer) is not None
         return Obstacle.OTHER_KEY if is_of_a_party else Obstacle.FOREIGN_CERTIFICATE
 
-    def _in_alert(self, error: ssl.SSLError) -> Obstacle:
-        """A TLS 1.3 server looks at the caller's certificate after the caller has looked at its own."""
-        if "EXPIRED" in (error.reason or ""):
-            return Obstacle.CALLER_OVERDUE
-        return Obstacle.CUT if self._has_answered else Obstacle.NOT_TRUSTED
-
-    def _ended(self, error: Exception) -> Obstacle:
+    def _met(self, error: Exception) -> Obstacle:
+        """What ended an exchange. Without any answer it is the caller's certificate, which a TLS 1.3 server looks at
+        last: a party closes like this on whom it does not trust."""
         if self._is_overdue:
             return Obstacle.TOO_SLOW
+        if isinstance(error, ssl.SSLError) and "EXPIRED" in (error.reason or ""):
+            return Obstacle.CALLER_OVERDUE
         if self._has_answered:
             return Obstacle.CUT
-        # Without an answer: a party closes like this on whom it does not trust.
         return Obstacle.NOT_TRUSTED if isinstance(error, OSError) else Obstacle.NOT_A_PARTY
 
     def _left(self, seconds: float) -> float:

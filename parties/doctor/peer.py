@@ -27,7 +27,7 @@ from parties.wire.envelopes import WIRE_VERSION
 from parties.wire.transport import Answer
 from vfl.spec.sections import PartyId
 
-CALL_SECONDS = 14.0
+CALL_SECONDS = 12.0
 """All that is asked of the network and of the peer."""
 PROBES = (1 << 20, 8 << 20)
 PROBE_SECONDS = 5.0
