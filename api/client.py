@@ -119,6 +119,30 @@ class Client:
     def cancel(self, job_id: str) -> JsonObject:
         return self._send("POST", f"/v1/jobs/{job_id}/cancel")
 
+    def approve(self, job_id: str, reason: str = "") -> JsonObject:
+        return self._send("POST", f"/v1/jobs/{job_id}/approve", json={"reason": reason})
+
+    def reject(self, job_id: str, reason: str = "") -> JsonObject:
+        return self._send("POST", f"/v1/jobs/{job_id}/reject", json={"reason": reason})
+
+    def summary(self, job_id: str) -> JsonObject:
+        """A job in plain sentences, as whoever approves it reads it."""
+        return self._send("GET", f"/v1/jobs/{job_id}/summary")
+
+    def grants(self) -> JsonObject:
+        return self._send("GET", "/v1/grants")
+
+    def grant(self, asked: JsonObject) -> JsonObject:
+        """The grants that cover a job: `spec` or `job`, and what is to be wider."""
+        return self._send("POST", "/v1/grants", json=asked)
+
+    def revoke(self, grant_id: str) -> JsonObject:
+        return self._send("DELETE", f"/v1/grants/{grant_id}")
+
+    def ledger(self) -> JsonObject:
+        """What each peer has read of each column, over all jobs."""
+        return self._send("GET", "/v1/ledger")
+
     def peers(self) -> JsonObject:
         """This party's own fingerprint, and every peer it knows."""
         return self._send("GET", "/v1/peers")

@@ -31,6 +31,7 @@ from identities import acquaint, give_identity, identity_of, tls_at, tls_of
 
 from api.demo.servers import free_ports
 from parties.settings import TOKEN_FILE, init_party
+from parties.trust.contract import Signed, sign
 from parties.wire.control import (
     Abort,
     Acceptance,
@@ -166,7 +167,11 @@ class Offer:
         self.share = secrets.token_bytes(32)
         commitment = commitment_to(self.share)
         self.job = job_id(self.spec.digest(), commitment)
-        self.proposal = self.lane(0).seal("Proposal", encode_control(Proposal(self.spec.encoded(), commitment)))[0]
+        proposal = Proposal(self.spec.encoded(), commitment, self._signed())
+        self.proposal = self.lane(0).seal("Proposal", encode_control(proposal))[0]
+
+    def _signed(self) -> Signed:
+        return sign(identity_of(LABEL), self.job, self.spec.digest())
 
     def lane(self, attempt: int) -> Outgoing:
         return Outgoing(self.job, self.spec.digest(), attempt, identity_of(LABEL), FEATURE)
@@ -180,7 +185,8 @@ class Offer:
         answer, lane = Played.answers[self.job], self.lane(1)
         if not isinstance(answer, Acceptance):
             raise TypeError(f"the server did not accept the job: {answer}")
-        server.post(*lane.seal("Begin", encode_control(Begin({LABEL: self.share, FEATURE: answer.share}))))
+        begin = Begin({LABEL: self.share, FEATURE: answer.share}, {LABEL: self._signed(), FEATURE: answer.signed})
+        server.post(*lane.seal("Begin", encode_control(begin)))
         return lane
 
 

@@ -8,7 +8,7 @@ import re
 
 from parties import errors as ours
 from parties.errors import Failure, PolicyRefused
-from parties.trust.errors import BudgetSpent, PeerRemoved
+from parties.trust.errors import BudgetSpent, JobRejected, PeerRemoved
 from vfl import errors as roles
 
 ABOUT_TABLE = frozenset(
@@ -74,6 +74,7 @@ IN_FULL = frozenset(
         ours.TooManyJobs,
         ours.StaleAttempt,
         ours.Equivocation,
+        JobRejected,  # in the words of that operator, meant for the peer
         BudgetSpent,  # in numbers that both sides have signed
     )
 )

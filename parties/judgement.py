@@ -1,6 +1,7 @@
 """What a party makes of a job before it agrees: its own policy, its own tables, and what would happen here."""
 
 import logging
+import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from parties import limits, policy
 from parties.settings import PartySettings
 from parties.storage.database import Job, now
 from parties.tables import datasets
+from parties.trust.request import Request, data_used
 from vfl.kinds import kind_of
 from vfl.notices import Notice
 from vfl.planning.plan import Plan
@@ -38,10 +40,21 @@ class Judgement:
         return [*of_tables, *warnings]
 
     @property
+    def warnings(self) -> list[str]:
+        """Those that an operator who must approve the job reads."""
+        return [notice.text for notice in self.notices if notice.kind == "warning"] + self.relaxed_limits
+
+    @property
     def _classes_held(self) -> int | None:
         """Of how many classes a client's own rows are; none where it has no rows or they are of no classes."""
         labels = self.tables["rows"].labels if "rows" in self.tables else None
         return None if labels is None or self.spec.job.task == "regression" else len(np.unique(labels))
+
+    def request(self, me: PartyId) -> Request:
+        """What grants and this party's operator are asked."""
+        columns = {use: table.names for use, table in self.tables.items()}
+        digests = {use: table.digest for use, table in self.tables.items()}
+        return Request(self.spec, me, self.plan, data_used(self.spec, me, columns, digests), int(time.time()))
 
     def log_relaxed_limits(self, job: str) -> None:
         for limit in self.relaxed_limits:

@@ -9,28 +9,31 @@ from functools import partial
 from pathlib import Path
 
 import msgspec
+from sqlalchemy import Connection
 
 from parties import limits
 from parties.awake import AwakeClock
+from parties.consent import Consent
 from parties.enrolment import Enrolment
 from parties.errors import (
     Failure,
     IdempotencyKeyReused,
     JobCancelled,
     NotTheCoordinator,
-    PeerUnreachable,
     ServerRestarted,
     TooManyJobs,
     UnknownJob,
     UnknownPeer,
-    UnreadableBody,
 )
 from parties.folder_lock import hold
 from parties.jobs.closing import STATES_KEPT
 from parties.jobs.endings import Endings
+from parties.jobs.open_jobs import OpenJobs
+from parties.jobs.resources import Resources
 from parties.jobs.supervisor import Supervisor
-from parties.judgement import judge, new_job
+from parties.judgement import Judgement, judge, new_job
 from parties.peers import OutboxHearing, Peers
+from parties.proposal import read_proposal
 from parties.settings import PartySettings
 from parties.storage.database import Event, Job, Store
 from parties.storage.job_list import JobLine
@@ -38,22 +41,19 @@ from parties.storage.ledger import Ledger
 from parties.storage.models import ModelStore
 from parties.storage.peer_store import PeerStore, StoredPeer
 from parties.tables.datasets import LoadedTable
-from parties.trust.errors import PeerRemoved
+from parties.trust.contract import sign
+from parties.trust.errors import GrantInvalid, JobRejected, NotWaiting, PeerRemoved
 from parties.trust.identity import Identity
+from parties.trust.request import Request
 from parties.wire.control import (
     SHARE_BYTES,
     Agreement,
-    Proposal,
     commitment_to,
-    decode_control,
     job_id,
 )
 from parties.wire.envelopes import (
-    CONTROL_LIMIT,
     NO_ENVELOPE,
-    UNREADABLE,
     Envelope,
-    check_body,
 )
 from parties.wire.post import Post, ReceivingRoom
 from parties.wire.receipts import Receipt
@@ -98,8 +98,20 @@ class Party:
         hearing = OutboxHearing(self._lose_peer, self._endings.received, self._clock)
         self.peers = Peers(identity, peer_store, timeout_seconds, hearing, self._ledger, connect)
         self.enrolment = Enrolment(self.peers, peer_store, settings.server.told_address)
-        self._supervisors: dict[str, Supervisor] = {}
-        self._receiving_room, self._room = ReceivingRoom(), Room(UNREAD_BYTES)
+        self.consent = Consent(identity, self._store.database, settings.acceptance.maximum_rho)
+        self._shared = Resources(
+            identity,
+            self.peers.keys_of,
+            lambda peer: self.peers.outboxes[peer],
+            self._store,
+            self._ledger,
+            self._models,
+            self.consent,
+            self.folder,
+            Room(UNREAD_BYTES),
+        )
+        self._open = OpenJobs()
+        self._receiving_room = ReceivingRoom()
         self._lock = threading.RLock()
         self._submitting = threading.Lock()
         self._judging = threading.BoundedSemaphore(TABLES_AT_ONCE)
@@ -124,15 +136,17 @@ class Party:
             judgement = judge(spec, self.name, self.folder, self.settings)
         spec = judgement.spec
         first_model = self._models.model(spec.first_model) if spec.first_model else b""
-        self._check_peers(spec)  # nothing is held meanwhile: a peer may be slow to answer
+        self.peers.check_reach(spec)  # nothing is held meanwhile: a peer may be slow to answer
         share = secrets.token_bytes(SHARE_BYTES)
-        agreement = Agreement(share, commitment_to(share), self._private_seed())
-        job = new_job(job_id(spec.digest(), agreement.commitment), spec, self.name, judgement)
+        job = new_job(job_id(spec.digest(), commitment_to(share)), spec, self.name, judgement)
+        agreement = self._agreement(job.id, spec, share, commitment_to(share))
+        request, warnings = judgement.request(self.name), judgement.warnings
         with self._submitting:
             earlier = self._submitted(idempotency_key, digest)
             if earlier is not None:
                 return earlier
-            supervisor = self._supervise(job, spec, agreement, idempotency_key, digest)
+            submitted = partial(self.consent.submit, job=job.id, request=request, warnings=warnings)
+            supervisor = self._supervise(job, spec, agreement, idempotency_key, digest, submitted)
         self._store.tell(supervisor.job, guesses)
         supervisor.take_part(judgement.tables, first_model)
         return self.job(supervisor.job)
@@ -165,15 +179,50 @@ class Party:
     def cancel(self, job: str) -> Job:
         """End a job on all sides; one that is over stays as it is. Raises UnknownJob."""
         self.job(job)
-        supervisor = self._supervisors.get(job)
+        supervisor = self._open.get(job)
         if supervisor is not None:
             supervisor.fail(Failure.of(JobCancelled(f"the operator of {self.name} cancelled it"), self.name))
         return self.job(job)
 
+    def approve(self, job: str, reason: str = "") -> Job:
+        """Let a job that waits for this operator use the data it was shown.
+
+        Raises UnknownJob, NotWaiting, RequestChanged, PolicyRefused, StorageFailed, and what a table may raise.
+        """
+        supervisor = self._waiting(job)
+        judgement = self._judgement(supervisor)
+        self.consent.approve(job, judgement.request(self.name), judgement.warnings, reason)
+        supervisor.take_part(judgement.tables)
+        return self.job(job)
+
+    def reject(self, job: str, reason: str = "") -> Job:
+        """Its coordinator reads the reason. Raises UnknownJob, NotWaiting, StorageFailed."""
+        supervisor = self._waiting(job)
+        self.consent.reject(job, reason)
+        text = f"the operator of {self.name} rejected the job"
+        supervisor.refuse(JobRejected(f"{text}: {reason}" if reason else text))
+        return self.job(job)
+
+    def request(self, text: str, job: str = "") -> Request:
+        """What a job of this specification, or else one that was proposed, asks of this party. Raises as `submit`."""
+        proposed = decode_spec(self._store.agreed(self.job(job).id)[0]) if job else limits.read_limited(text)
+        spec = kind_of(proposed).resolve(proposed)
+        if self.name not in spec.parties:
+            raise GrantInvalid(f"{self.name} is not a party of this job")
+        with self._judging:
+            return judge(spec, self.name, self.folder, self.settings).request(self.name)
+
+    def _waiting(self, job: str) -> Supervisor:
+        supervisor, decided = self._open.get(self.job(job).id), self.consent.decision(job)
+        if supervisor is None or decided is not None:
+            raise NotWaiting(f"job {job} does not wait for the approval of {self.name}'s operator")
+        return supervisor
+
     def remove_peer(self, peer: PartyId) -> StoredPeer:
         """It is a stranger from now on, and the jobs that need it fail. Raises UnknownPeer, StorageFailed."""
         removed = self.peers.remove(peer)
-        for supervisor in self._all():
+        self.consent.revoke_all_of(peer)
+        for supervisor in self._open.all():
             if peer in supervisor.spec.peers_of(self.name):
                 supervisor.on_peer_lost(peer, None, PeerRemoved(f"the operator of {self.name} has removed {peer}"))
         return removed
@@ -195,7 +244,7 @@ class Party:
     def close(self) -> None:
         """End every worker, and on all sides every running job that needs this party."""
         stopped = Failure.of(ServerRestarted(f"the server of {self.name} was stopped"), self.name)
-        for supervisor in self._all():
+        for supervisor in self._open.all():
             supervisor.close(stopped, WORKER_FAREWELL_SECONDS)
         self.peers.close()
         self._clock.close()
@@ -206,14 +255,14 @@ class Party:
     def _wants(self, head: Envelope) -> bool:
         """Whether a body larger than any proposal may come now. Raises EnvelopeRefused."""
         self.peers.check_sender(head)
-        supervisor = self._supervisors.get(head.header.job)
+        supervisor = self._open.get(head.header.job)
         return supervisor is not None and supervisor.reception.wants(head)
 
     def _receive(self, envelope: Envelope) -> Receipt:
         self.peers.check_sender(envelope)
         header = envelope.header
         with self._lock:
-            supervisor = self._supervisors.get(header.job)
+            supervisor = self._open.get(header.job)
             place = (header.attempt, header.sequence, header.previous)
             first = header.kind == "Proposal" and place == (0, 0, NO_ENVELOPE)
             if supervisor is None and first and self._store.state_for_peers(header.job) is None:
@@ -225,36 +274,30 @@ class Party:
     def _consider(self, envelope: Envelope) -> Supervisor:
         """A peer proposes: what its bytes show is answered at once, tables and policy are looked at next."""
         header = envelope.header
-        check_body(envelope, CONTROL_LIMIT)
         self._admit(header.sender)
-        try:
-            proposal = decode_control(header.sender, "Proposal", envelope.message)
-            assert isinstance(proposal, Proposal)  # noqa: S101 - decoded as one
-            spec = decode_spec(proposal.spec)
-            limits.check_limits(spec)
-        except (JobError, *UNREADABLE) as error:
-            raise UnreadableBody(str(error)) from error
-        unknown_sender = self.name not in spec.parties or header.sender != spec.coordinator
-        if unknown_sender or spec.digest() != header.job_digest:
-            raise UnreadableBody("the proposal is not what its header says")
-        if job_id(header.job_digest, proposal.commitment) != header.job:
-            raise UnreadableBody("the job's id does not follow from the proposal")
+        proposal, spec = read_proposal(envelope, self.name, self.peers.keys_of)
         job = new_job(header.job, spec, self.name)
-        agreement = Agreement(secrets.token_bytes(SHARE_BYTES), proposal.commitment, self._private_seed())
+        agreement = self._agreement(job.id, spec, secrets.token_bytes(SHARE_BYTES), proposal.commitment)
         supervisor = self._supervise(job, spec, agreement)
         threading.Thread(target=supervisor.guard, args=(lambda: self._judge(supervisor),), daemon=True).start()
         return supervisor
 
     def _judge(self, supervisor: Supervisor) -> None:
+        """Own rules refuse it, a grant approves it, or the operator is waited for."""
         try:
-            tables = self._load_tables(supervisor.job, supervisor.spec)
+            judgement = self._judgement(supervisor)
+            missing = self.consent.ask(supervisor.job, judgement.request(self.name), judgement.warnings)
         except JobError as error:
             supervisor.refuse(error)
             return
-        supervisor.take_part(tables)
+        if missing:
+            supervisor.await_operator(missing)
+        else:
+            supervisor.take_part(judgement.tables)
 
-    def _load_tables(self, job: str, spec: JobSpec) -> dict[str, LoadedTable]:
+    def _judgement(self, supervisor: Supervisor) -> Judgement:
         """The same questions the coordinator asked itself, with this party's own tables and policy. Raises JobError."""
+        job, spec = supervisor.job, supervisor.spec
         if kind_of(spec).resolve(spec) != spec:
             raise ImpossibleJob("the proposal leaves open what its coordinator fills in")
         with self._judging:
@@ -262,59 +305,49 @@ class Party:
         judgement.log_relaxed_limits(job)
         self._store.update(job, **judgement.shown())
         self._store.tell(job, judgement.notices)
-        return judgement.tables
+        return judgement
 
     def _admit(self, peer: PartyId) -> None:
         """Raises TooManyJobs before anything is made of a proposal."""
         most = self.settings.server.jobs_per_peer
-        if sum(not supervisor.over and supervisor.spec.coordinator == peer for supervisor in self._all()) >= most:
+        if self._open.proposed_by(peer) >= most:
             raise TooManyJobs(f"{peer} has {most} jobs open at {self.name}, as many as it may")
         if not self.peers.quota(peer).take():
             raise TooManyJobs(f"{peer} proposes jobs faster than {self.name} takes them")
 
     def _supervise(
-        self, job: Job, spec: JobSpec, agreement: Agreement, idempotency_key: str | None = None, digest: str = ""
+        self,
+        job: Job,
+        spec: JobSpec,
+        agreement: Agreement,
+        idempotency_key: str | None = None,
+        digest: str = "",
+        in_commit: Callable[[Connection], None] = lambda _: None,
     ) -> Supervisor:
         """The job is stored before anybody may speak of it. Raises StorageFailed."""
         supervisor = self._supervisor(job, spec, agreement)
         # A job that needs this party does not outlive its server, and what is drawn for it is not written down.
         stored_agreement = None if self.name in spec.required_parties else msgspec.msgpack.encode(agreement)
         from_peer = self.name != spec.coordinator
-        self._store.add(job, spec.encoded(), stored_agreement, idempotency_key, digest, from_peer=from_peer)
-        self._keep(supervisor)
+        self._store.add(
+            job, spec.encoded(), stored_agreement, idempotency_key, digest, from_peer=from_peer, in_commit=in_commit
+        )
+        self._open.add(supervisor)
         return supervisor
 
     def _supervisor(self, job: Job, spec: JobSpec, agreement: Agreement) -> Supervisor:
         bottom = str(self.folder / self.settings.bottom.module) if self.settings.bottom else ""
-        load_tables = partial(self._load_tables, job.id, spec)
-        return Supervisor(
-            job,
-            spec,
-            self.peers.identity,
-            agreement,
-            bottom,
-            self.peers.outboxes,
-            self._store,
-            self._ledger,
-            self._models,
-            self.folder,
-            load_tables,
-            self._drop,
-            self._room,
-        )
 
-    def _keep(self, supervisor: Supervisor) -> None:
-        with self._lock:
-            self._supervisors[supervisor.job] = supervisor
+        def load_tables() -> dict[str, LoadedTable]:
+            return self._judgement(supervisor).tables
 
-    def _drop(self, job: str) -> None:
-        """Its end is stored: tables, mailboxes and keys go, and the database answers its peers."""
-        with self._lock:
-            self._supervisors.pop(job, None)
+        supervisor = Supervisor(job, spec, agreement, self._shared, bottom, load_tables, self._open.drop)
+        return supervisor
 
-    def _all(self) -> list[Supervisor]:
-        with self._lock:
-            return list(self._supervisors.values())
+    def _agreement(self, job: str, spec: JobSpec, share: bytes, commitment: bytes) -> Agreement:
+        fixed = self.settings.acceptance.private_seed
+        seed = hashlib.sha256(f"vfl private seed {fixed}".encode()).digest() if fixed else secrets.token_bytes(32)
+        return Agreement(share, commitment, seed, sign(self.peers.identity, job, spec.digest()))
 
     def _check_proposer(self, spec: JobSpec) -> None:
         if self.name != spec.coordinator:
@@ -324,24 +357,9 @@ class Party:
             if peer not in self.peers.outboxes:
                 raise UnknownPeer(f"{self.name} has no trusted peer {peer!r}")
 
-    def _check_peers(self, spec: JobSpec) -> None:
-        """Ask each peer whether it is there; so many the job can do without may be away."""
-        spare = len(spec.parties) - spec.minimum_parties
-        for peer in spec.peers_of(self.name):
-            try:
-                self.peers.outboxes[peer].check()
-            except PeerUnreachable:
-                spare -= 1
-                if spare < 0 or peer in spec.required_parties:
-                    raise
-
-    def _private_seed(self) -> bytes:
-        fixed = self.settings.acceptance.private_seed
-        return hashlib.sha256(f"vfl private seed {fixed}".encode()).digest() if fixed else secrets.token_bytes(32)
-
     def _lose_peer(self, peer: PartyId, job: str, attempt: int | None, error: JobError) -> None:
         """An outbox gave up on its peer."""
-        supervisor = self._supervisors.get(job)
+        supervisor = self._open.get(job)
         if supervisor is not None:
             supervisor.on_peer_lost(peer, attempt, error)
         else:
@@ -358,7 +376,7 @@ class Party:
                 self._endings.close_unfinished(
                     job, msgspec.structs.replace(failure, safe=STATES_KEPT) if states else failure
                 )
-        self._endings.recall(self.peers.outboxes, frozenset(self._supervisors))
+        self._endings.recall(self.peers.outboxes, frozenset(supervisor.job for supervisor in self._open.all()))
 
     def _resume(self, job: Job, voted: set[tuple[str, PartyId]]) -> bool:
         """Take up a job that goes on without this party, or whose end its coordinator knows."""
@@ -368,13 +386,13 @@ class Party:
         spec = decode_spec(encoded)
         result = self._models.result(job.id) if (job.id, spec.coordinator) in voted else None
         if result is not None:
-            supervisor = self._supervisor(job, spec, Agreement(b"", b"", b""))
-            self._keep(supervisor)
+            supervisor = self._supervisor(job, spec, self._agreement(job.id, spec, b"", b""))
+            self._open.add(supervisor)
             supervisor.await_word(result)
             return True
-        if stored_agreement is None:
+        if stored_agreement is None or self.consent.decision(job.id) is None:
             return False
         supervisor = self._supervisor(job, spec, msgspec.msgpack.decode(stored_agreement, type=Agreement))
-        self._keep(supervisor)
+        self._open.add(supervisor)
         supervisor.resume()
         return True

@@ -18,7 +18,7 @@ from typing import NamedTuple
 import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from parties.errors import EnvelopeRefused, SettingsError, UnknownPeer, UnknownSender
+from parties.errors import EnvelopeRefused, PeerUnreachable, SettingsError, UnknownPeer, UnknownSender
 from parties.storage.ledger import Ledger
 from parties.storage.peer_store import REMOVED, TRUSTED, PeerStore, StoredPeer
 from parties.trust.certificates import client_context, issue_leaf, issuer_name, server_context
@@ -32,6 +32,7 @@ from parties.wire.rate_limit import Quota
 from parties.wire.receipts import Receipt
 from parties.wire.transport import SHORTEST_EXCHANGE_SECONDS, HttpTransport, Transport
 from vfl.errors import JobError
+from vfl.spec.job import JobSpec
 from vfl.spec.sections import PartyId
 
 
@@ -86,15 +87,27 @@ class Peers:
         """Of the jobs that it proposes."""
         return self._quotas.setdefault(name, Quota())
 
+    def check_reach(self, spec: JobSpec) -> None:
+        """Ask each peer of a job whether it is there; so many the job can do without may be away.
+
+        Raises PeerUnreachable.
+        """
+        spare = len(spec.parties) - spec.minimum_parties
+        for peer in spec.peers_of(self.identity.name):
+            try:
+                self._outboxes[peer].check()
+            except PeerUnreachable:
+                spare -= 1
+                if spare < 0 or peer in spec.required_parties:
+                    raise
+
     # Who speaks
 
     def check_sender(self, envelope: Envelope) -> None:
         """Raises UnknownSender, in the same words whatever is wrong: a stranger learns nothing of whom we know."""
         header = envelope.header
         # (4) the sender is a trusted peer, and the key one of its own
-        peer = self._known.get(header.sender)
-        keys = peer.keys(time.time()) if peer is not None and peer.is_trusted else ()
-        key = next((key for key in keys if key.digest == header.key), None)
+        key = next((key for key in self.keys_of(header.sender) if key.digest == header.key), None)
         # (5) the signature over the header
         if key is None or not key.verifies(Domain.ENVELOPE, bytes(envelope.encoded), envelope.signature):
             raise UnknownSender("the sender is not known here, or did not sign this envelope")
@@ -104,6 +117,11 @@ class Peers:
         with contextlib.suppress(EnvelopeRefused):
             self.check_sender(envelope)
             self._ledger.refused(envelope, code)
+
+    def keys_of(self, name: PartyId) -> tuple[IdentityKey, ...]:
+        """Those of a trusted peer that count now; none of anybody else."""
+        peer = self._known.get(name)
+        return peer.keys(time.time()) if peer is not None and peer.is_trusted else ()
 
     def issued_by(self, issuer: str) -> StoredPeer | None:
         """The trusted peer to whom a certificate of this issuer belongs."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from api.agreement import data_by_party, kind_in, listed, reveals
+from api.cli.approval import approve, diff, reject
 from api.cli.check import check
 from api.cli.connection import PartyOption, ServerOption, TokenFileOption, connected
 from api.cli.output import (
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Check, submit, follow, report and cancel jobs at a party's server.", no_args_is_help=True)
 app.command("check")(check)
+for decision in (approve, reject, diff):
+    app.command(decision.__name__)(decision)
 
 JobArgument = Annotated[str, typer.Argument(metavar="JOB", help="The job's id.")]
 
@@ -56,7 +59,7 @@ def submit(
     party: PartyOption = None,
     output: FormatOption = Format.TEXT,
 ) -> None:
-    """Propose a job to the peer; it starts when the peer's rules accept it."""
+    """Propose a job to the peers; it starts when each has a grant for it, or its operator approves it."""
     text = specification(spec)
     with connected(server, token_file, party) as client:
         job = client.submit(text, idempotency_key=idempotency_key)
@@ -289,14 +292,22 @@ def _agreed(specification: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield "data", f"{of.party}, {of.data}{columns}{label}" if of.data else f"{of.party}, none"
 
 
+def _decided(approval: dict[str, Any]) -> str:
+    who = {"operator": "by this party's operator", "submit": "by submitting it"}
+    how = who.get(approval["by"], f"by grant {', '.join(approval['grants'])}")
+    return f"{how}, {approval['time']}" + (f": {approval['reason']}" if approval["reason"] else "")
+
+
 def _facts(job: dict[str, Any]) -> Iterator[tuple[str, str]]:
     from api.cli.progress import how_far  # noqa: PLC0415 - only for text
 
     yield "job", job["id"]
     yield "name", job["name"]
-    yield "state", job["state"]
+    yield "state", job["state"] + (f", waiting for {job['waits_for']}" if job["waits_for"] else "")
     yield "party", f"{job['party']} ({job['role']} party), with {', '.join(job['peers'])}"
     yield from _agreed(job["specification"])
+    if job["approval"]:
+        yield job["approval"]["decision"], _decided(job["approval"])
     if job["steps"]:
         yield "progress", how_far(job)
     yield from ((metric.name, str(metric)) for metric in measured(job["metrics"]))

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from api.cli import demo, doctor, job, party, peer
+from api.cli import demo, doctor, grant, job, ledger, party, peer
 from api.cli import run as run_command
 from api.cli.errors import named
 from api.cli.output import CommandFailed, Exit, Format, FormatOption, fail, flush, note, result, wanted_format
@@ -33,6 +33,8 @@ app.add_typer(party.app, name="party")
 app.add_typer(peer.app, name="peer")
 app.add_typer(job.app, name="job")
 app.command("doctor")(doctor.doctor)
+app.add_typer(grant.app, name="grant")
+app.command("ledger")(ledger.ledger)
 
 
 @app.command("version")

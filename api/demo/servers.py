@@ -62,6 +62,12 @@ class Servers:
     def client(self, party: str) -> Client:
         return self._clients[party]
 
+    def grant(self, specification: str) -> None:
+        """What the operators of the other parties do before the coordinator proposes the job."""
+        for party, client in self._clients.items():
+            if party != self._coordinator:
+                client.grant({"spec": specification})
+
     def check(self) -> None:
         """Raises ServerEnded, with the end of its log, when a server is gone."""
         for party, process in self._processes.items():

@@ -15,6 +15,7 @@ from api.limits import BodyLimit
 from api.loopback import LoopbackOnly
 from api.operator.description import LOGIN, describe, known_parameters_only, refusals
 from api.operator.doctor import doctor_router
+from api.operator.grants import grants_router
 from api.operator.peers import peers_router
 from api.operator.progress import progress
 from api.operator.schemas import EventsBody, HealthBody, JobBody, JobsBody, ReportBody, Submission, VersionBody
@@ -58,7 +59,7 @@ def operator_app(party: Party, token_hash: bytes) -> FastAPI:
     app.include_router(_health(party), dependencies=[Depends(known_parameters_only)])
     app.include_router(_jobs(party), prefix="/v1", dependencies=[Depends(known_parameters_only), Security(LOGIN)])
 
-    for router in (peers_router(party), doctor_router(party)):
+    for router in (peers_router(party), grants_router(party), doctor_router(party)):
         app.include_router(router, prefix="/v1", dependencies=[Depends(known_parameters_only), Security(LOGIN)])
 
     @app.get("/openapi.json", include_in_schema=False)

@@ -11,6 +11,7 @@ import msgspec
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
 from parties.errors import Failure
+from parties.storage.approvals import Approval
 from parties.storage.database import Event, Job
 from parties.storage.job_list import JobLine
 from vfl.notices import Notice
@@ -54,7 +55,7 @@ def _model(name: str, doc: str, fields: Mapping[str, Any]) -> type[BaseModel]:
     return create_model(name, __doc__=doc, **required)
 
 
-def _body(struct: type[msgspec.Struct], **instead: Any) -> type[BaseModel]:
+def body_of(struct: type[msgspec.Struct], **instead: Any) -> type[BaseModel]:
     """The model of what `msgspec.to_builtins` makes of a struct: every field is there, and in its place what is named
     otherwise."""
     fields = {field.name: instead.get(field.name) or _described(field.type) for field in msgspec.structs.fields(struct)}
@@ -65,7 +66,7 @@ def _described(kind: Any) -> Any:
     if kind is Notice:
         return NoticeBody
     if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
-        return _body(kind)
+        return body_of(kind)
     return _list_of(_described(get_args(kind)[0])) if get_origin(kind) is list else kind
 
 
@@ -73,13 +74,13 @@ def _list_of(kind: Any) -> Any:
     return types.GenericAlias(list, (kind,))
 
 
-JobBody = _body(Job, error=_body(Failure) | None)
+JobBody = body_of(Job, error=body_of(Failure) | None, approval=body_of(Approval) | None)
 JobsBody = _model(
     "JobsBody",
     "One page, newest first; `next` is `after` of the next page, null at the end.",
-    {"jobs": _list_of(_body(JobLine)), "next": str | None},
+    {"jobs": _list_of(body_of(JobLine)), "next": str | None},
 )
 ReportBody = _model(
     "ReportBody", "All that the page of a job shows.", {"job": JobBody, "progress": _list_of(ProgressBody)}
 )
-EventsBody = _model("EventsBody", "", {"events": _list_of(_body(Event)), "last": int, "state": str})
+EventsBody = _model("EventsBody", "", {"events": _list_of(body_of(Event)), "last": int, "state": str})

@@ -8,10 +8,11 @@ The supervisor performs them in the order of the list, under its lock. The actio
 import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from parties.errors import DeadlinePassed, Failure
 from parties.jobs.standing import Standing
+from parties.trust.contract import Signed
 from parties.wire.control import Abort, Begin, Control
 from parties.wire.peer_state import PeerState
 from parties.worker.frames import Left, Returned
@@ -72,10 +73,18 @@ class Watch:
 
 @dataclass(frozen=True)
 class Agree:
-    """A party agrees to the job; a share of the joint seed counts as it was given first."""
+    """A party agrees to the job; a share of the joint seed counts as it was given first, and so does a signature."""
 
     peer: PartyId
     share: bytes = b""
+    signed: Signed | None = None
+
+
+@dataclass(frozen=True)
+class AwaitOperator:
+    """That party's operator has yet to approve the job: this one's, where the peer is the coordinator."""
+
+    peer: PartyId
 
 
 @dataclass(frozen=True)
@@ -112,6 +121,14 @@ class Record:
     text: str
     data: Mapping[str, str] = field(default_factory=dict)
     attempt: int | None = None
+    waits_for: str | None = None
+    """What the job waits for from now on; None where that stays as it is."""
+
+    @property
+    def changes(self) -> dict[str, Any]:
+        """Columns of the job that change with the event."""
+        columns = {"attempt": self.attempt, "waits_for": self.waits_for}
+        return {name: value for name, value in columns.items() if value is not None}
 
 
 @dataclass(frozen=True)
@@ -126,10 +143,16 @@ class EndGathering:
 
 
 @dataclass(frozen=True)
+class AwaitOthers:
+    """An operator elsewhere has yet to approve the job: the coordinator need not begin it in the usual time."""
+
+
+@dataclass(frozen=True)
 class BeginRun:
-    """Enough have agreed: prepare the worker, then begin."""
+    """Enough have agreed: store the contract, prepare the worker, then begin."""
 
     shares: Mapping[PartyId, bytes]
+    signed: Mapping[PartyId, Signed]
 
 
 @dataclass(frozen=True)
@@ -189,12 +212,14 @@ Action: TypeAlias = (
     | Retransmit
     | Watch
     | Agree
+    | AwaitOperator
     | BeginPeer
     | MarkFinished
     | EndAttempt
     | Record
     | StartTimer
     | EndGathering
+    | AwaitOthers
     | BeginRun
     | TellWorker
     | LeaveRun

@@ -9,6 +9,7 @@ from parties.errors import Failure, JobOver, PeerStorageFailed, StaleAttempt, To
 from parties.jobs.actions import (
     Actions,
     Agree,
+    AwaitOperator,
     BeginPeer,
     BeginRun,
     Done,
@@ -19,6 +20,7 @@ from parties.jobs.actions import (
     MarkFinished,
     Record,
     Retransmit,
+    Send,
     SendUntilAcknowledged,
     StartTimer,
     TellWorker,
@@ -29,6 +31,7 @@ from parties.jobs.actions import (
 )
 from parties.jobs.standing import Standing
 from parties.jobs.state_table import AWAY, RETURNED, Speaker, legal, state_of
+from parties.trust.contract import Signatures, Signed
 from parties.wire.control import (
     Abort,
     Acceptance,
@@ -40,6 +43,7 @@ from parties.wire.control import (
     Join,
     Proposal,
     Refusal,
+    Waiting,
     failure_at,
 )
 from parties.wire.peer_state import Peer, PeerState
@@ -50,13 +54,13 @@ from vfl.spec.sections import PartyId
 
 
 class Coordinator:
-    def __init__(self, spec: JobSpec, me: PartyId, agreement: Agreement) -> None:
-        self._spec, self._me, self._agreement = spec, me, agreement
+    def __init__(self, spec: JobSpec, me: PartyId, agreement: Agreement, signatures: Signatures) -> None:
+        self._spec, self._me, self._agreement, self._signatures = spec, me, agreement, signatures
         self._needs_all = spec.required_parties == set(spec.parties)
 
     def take_part(self, standing: Standing) -> Actions:
         """Propose the job to everybody."""
-        proposal = Proposal(self._spec.encoded(), self._agreement.commitment)
+        proposal = Proposal(self._spec.encoded(), self._agreement.commitment, self._agreement.signed)
         timer: Actions = [] if self._needs_all else [StartTimer(Timer.GATHERING, self._spec.join_timeout_seconds)]
         return [*timer, *(SendUntilAcknowledged(peer, proposal) for peer in standing.peers)]
 
@@ -70,11 +74,13 @@ class Coordinator:
         state = state_of(peer, returned=peer.finished)
         row = legal(Speaker.OTHER, sender, word, state, replaceable=self._can_do_without(sender))
         match word:
-            case Acceptance(share):
-                return self._agree(standing, peer, share)
-            case Join(share):
+            case Waiting():
+                return self._await_operator(standing, sender)
+            case Acceptance(share, signed):
+                return self._agree(standing, peer, share, signed)
+            case Join(share, signed):
                 anew: Actions = [EndAttempt(sender, PeerState.ASKED), Watch(sender)]
-                return [*anew, *self._agree(standing, peer, share)]
+                return [*anew, *self._agree(standing, peer, share, signed)]
             case Detach(code, message) if row.then is AWAY:
                 return self._detach(standing, peer, failure_at(sender, "left", code, message), knows=True)
             case Refusal(code, message, fix):
@@ -101,7 +107,7 @@ class Coordinator:
             return self.exclude(standing, lost, failure)
         if peer.state is PeerState.LIVE and not peer.finished:
             return self._detach(standing, peer, failure)
-        if peer.state in {PeerState.ASKED, PeerState.AWAY} and silent:
+        if peer.state in {PeerState.ASKED, PeerState.WAITING, PeerState.AWAY} and silent:
             return [Retransmit(lost)]
         return []  # it has been away and is about to join
 
@@ -168,7 +174,7 @@ class Coordinator:
         if not standing.returned or not all(peer.finished for peer in standing.in_state(PeerState.LIVE)):
             return []
         over = Abort(JobOver.code, f"the job is over at {self._me}")
-        away = standing.in_state(PeerState.ASKED, PeerState.AGREED, PeerState.AWAY)
+        away = standing.in_state(PeerState.ASKED, PeerState.WAITING, PeerState.AGREED, PeerState.AWAY)
         here = standing.in_state(PeerState.LIVE)
         return [Done({peer.name: Finish() for peer in here} | {peer.name: over for peer in away})]
 
@@ -181,18 +187,34 @@ class Coordinator:
     def _can_do_without(self, peer: PartyId) -> bool:
         return peer not in self._spec.required_parties
 
-    def _agree(self, standing: Standing, peer: Peer, share: bytes) -> Actions:
-        """A peer agrees to the job: in time, too late for its share to matter, or once more."""
+    def _await_operator(self, standing: Standing, waiting: PartyId) -> Actions:
+        """Those who have agreed hear that the job does not begin soon."""
+        text = f"waiting for the approval of {waiting}'s operator: no grant of {waiting} covers the job"
+        record = Record("waiting", text, {"peer": waiting}, waits_for=f"the approval of {waiting}'s operator")
+        agreed = standing.in_state(PeerState.AGREED)
+        return [AwaitOperator(waiting), record, *(Send(peer.name, Waiting()) for peer in agreed)]
+
+    def _agree(self, standing: Standing, peer: Peer, share: bytes, signed: Signed) -> Actions:
+        """A peer agrees to the job: in time, too late for its share to matter, or once more.
+
+        Raises RemoteProtocolError where it has not signed.
+        """
+        self._signatures.check(peer.name, signed)
         kind, text = ("joined", "is back") if peer.name in standing.shares else ("accepted", "accepted the job")
-        record = Record(kind, f"{peer.name} {text}", {"peer": peer.name}, attempt=standing.newest)
-        actions: Actions = [Agree(peer.name, share), record]
+        waiting = [other.name for other in standing.in_state(PeerState.WAITING) if other is not peer]
+        waits_for = f"the approval of {waiting[0]}'s operator" if waiting else ""
+        data = {"peer": peer.name}
+        record = Record(kind, f"{peer.name} {text}", data, attempt=standing.newest, waits_for=waits_for)
+        actions: Actions = [Agree(peer.name, share, signed), record]
+        shares, signatures = {peer.name: share, **standing.shares}, {peer.name: signed, **standing.signed}
+        agreed = replace(standing, shares=shares, signed=signatures).having(peer.name, state=PeerState.AGREED)
         if standing.begun:
-            return actions + self._begin(standing, peer.name)
-        agreed = replace(standing, shares={peer.name: share, **standing.shares})
-        return actions + self._gather(agreed.having(peer.name, state=PeerState.AGREED))
+            return actions + self._begin(agreed, peer.name)
+        return [*actions, *([Send(peer.name, Waiting())] if waiting else []), *self._gather(agreed)]
 
     def _begin(self, standing: Standing, peer: PartyId) -> Actions:
-        return [BeginPeer(peer, Begin(dict(standing.begun))), TellWorker(Returned(peer))]
+        signed = {self._me: self._agreement.signed, **standing.signed}
+        return [BeginPeer(peer, Begin(dict(standing.begun), signed)), TellWorker(Returned(peer))]
 
     def _detach(self, standing: Standing, peer: Peer, failure: Failure, *, knows: bool = False) -> Actions:
         """The run of a peer ends early; it may join again."""
@@ -209,19 +231,23 @@ class Coordinator:
         return self.conclude(standing) if standing.begun else self._gather(standing)
 
     def _gather(self, standing: Standing) -> Actions:
-        """Begin when everybody has answered, or time is up, and enough have agreed."""
+        """Begin when everybody has answered, or time is up, and enough have agreed.
+
+        While too few have, an operator who must approve the job first is waited for until the deadline of the job.
+        """
         if standing.begun:
             return []
         agreed = {self._me} | {peer.name for peer in standing.in_state(PeerState.AGREED)}
-        asked = standing.in_state(PeerState.ASKED)
-        possible = len(agreed) + len(asked) + len(standing.in_state(PeerState.AWAY))
+        asked, waiting = standing.in_state(PeerState.ASKED), standing.in_state(PeerState.WAITING)
+        possible = len(agreed) + len(asked) + len(waiting) + len(standing.in_state(PeerState.AWAY))
         least, time_is_up = self._spec.minimum_parties, standing.gathering_is_over
-        if possible < least or (time_is_up and len(agreed) < least):
+        if possible < least or (time_is_up and not waiting and len(agreed) < least):
             text = f"{len(agreed)} of {len(self._spec.parties)} parties agreed to the job in time, it needs {least}"
             return self.fail(standing, Failure.of(TooFewParties(text), self._me))
-        if len(agreed) >= least and (time_is_up or not asked):
+        if len(agreed) >= least and (time_is_up or not (asked or waiting)):
             shares = {self._me: self._agreement.share, **standing.shares}
-            return [BeginRun({party: share for party, share in shares.items() if party in agreed})]
+            signed = {self._me: self._agreement.signed, **standing.signed}
+            return [BeginRun({party: share for party, share in shares.items() if party in agreed}, signed)]
         return []
 
 

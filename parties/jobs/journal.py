@@ -107,7 +107,7 @@ class Journal:
         if not self._end_told:  # a full disk makes it come again
             self._ledger.tell(Event.JOB_ENDED, self._job, state=ending.state, **ending.audited)
             self._end_told = True
-        values |= {"state": ending.state, "error": ending.error, **ending.values}
+        values |= {"state": ending.state, "waits_for": "", "error": ending.error, **ending.values}
         self.record(ending.state, ending.text, ending.error, ending.words, **values)
 
     def close_in_time(self, ending: StoredEnd, closed: Callable[[], None]) -> None:

@@ -3,10 +3,14 @@
 Each method looks at how the job stands and answers what is to be done; it changes nothing itself.
 """
 
+from collections.abc import Mapping
+
 from parties.errors import Failure, JobOver, NeverBegun, StaleAttempt
 from parties.jobs.actions import (
     Actions,
     Agree,
+    AwaitOperator,
+    AwaitOthers,
     BeginPeer,
     BeginRun,
     Done,
@@ -29,6 +33,7 @@ from parties.jobs.actions import (
 )
 from parties.jobs.standing import Standing
 from parties.jobs.state_table import AWAY, GONE, Speaker, legal, state_of
+from parties.trust.contract import Signatures, Signed
 from parties.wire.control import (
     NEGOTIATION,
     Abort,
@@ -40,6 +45,7 @@ from parties.wire.control import (
     Finish,
     Join,
     Refusal,
+    Waiting,
     check_shares,
     failure_at,
 )
@@ -57,18 +63,27 @@ FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.5, 30.0
 class Participant:
     """Its only peer is the coordinator."""
 
-    def __init__(self, spec: JobSpec, me: PartyId, agreement: Agreement) -> None:
-        self._spec, self._me, self._agreement = spec, me, agreement
+    def __init__(self, spec: JobSpec, me: PartyId, agreement: Agreement, signatures: Signatures) -> None:
+        self._spec, self._me, self._agreement, self._signatures = spec, me, agreement, signatures
         self._is_needed = me in spec.required_parties
+
+    def wait(self, standing: Standing, missing: str) -> Actions:
+        """No grant covers the job, and why: this party's operator decides, and may have done so already."""
+        if standing.peers[self._spec.coordinator].state is not PeerState.ASKED:
+            return []
+        text = f"waiting for the approval of {self._me}'s operator: {missing}"
+        coordinator = self._spec.coordinator
+        record = Record("waiting", text, {"peer": self._me}, waits_for="approval")
+        return [record, AwaitOperator(coordinator), SendUntilAcknowledged(coordinator, Waiting())]
 
     def take_part(self, _standing: Standing) -> Actions:
         """Agree to the job."""
         coordinator, needs_all = self._spec.coordinator, self._spec.required_parties == set(self._spec.parties)
         gathering = 0.0 if needs_all else self._spec.join_timeout_seconds
         return [
-            Record("accepted", f"{self._me} accepted the job"),
+            Record("accepted", f"{self._me} accepted the job", waits_for=""),
             Agree(coordinator),
-            SendUntilAcknowledged(coordinator, Acceptance(self._agreement.share)),
+            SendUntilAcknowledged(coordinator, Acceptance(self._agreement.share, self._agreement.signed)),
             StartTimer(Timer.BEGINNING, BEGIN_SECONDS + gathering),
         ]
 
@@ -83,19 +98,24 @@ class Participant:
 
     # What the coordinator says
 
-    def hear(self, standing: Standing, sender: PartyId, word: Control, attempt: int) -> Actions:
-        """Raises RemoteProtocolError for a word that fits no row of the table, or opens another seed than agreed."""
+    def hear(  # noqa: PLR0911 - a line for each word
+        self, standing: Standing, sender: PartyId, word: Control, attempt: int
+    ) -> Actions:
+        """Raises RemoteProtocolError for a word that fits no row of the table, or Begin on other terms than agreed."""
         coordinator = standing.peers[sender]
         state = state_of(coordinator, returned=standing.returned)
         row = legal(Speaker.COORDINATOR, sender, word, state, replaceable=not self._is_needed)
         match word:
-            case Begin(shares):
+            case Waiting():
+                return [AwaitOthers()]
+            case Begin(shares, signed):
                 if attempt != coordinator.next_run:
                     raise RemoteProtocolError(
                         f"{sender} sent Begin in attempt {attempt}, {coordinator.next_run} was agreed"
                     )
                 check_shares(shares, self._spec, self._agreement.commitment, self._me, self._agreement.share)
-                return [BeginRun(shares)]
+                self._check_signed(sender, shares, signed)
+                return [BeginRun(shares, signed)]
             case Detach(code, message) if row.then in {AWAY, GONE} and attempt > coordinator.attempt:
                 return self._come_back(standing, coordinator, failure_at(sender, "let go of", code, message))
             case Abort(code, message):
@@ -116,7 +136,7 @@ class Participant:
             return [] if silent else self.exclude(standing, lost, failure, knows=True)
         if self._is_needed or not (silent or ahead):
             return self.exclude(standing, lost, failure)
-        if coordinator.state is PeerState.AGREED and silent:
+        if coordinator.state in {PeerState.WAITING, PeerState.AGREED} and silent:
             return [Retransmit(lost)]
         if coordinator.state in {PeerState.AGREED, PeerState.LIVE}:
             return self._come_back(standing, coordinator, failure)
@@ -153,7 +173,7 @@ class Participant:
             Record("joining", f"{self._me} asks {coordinator.name} to be taken back", attempt=attempt),
             EndAttempt(coordinator.name, PeerState.AGREED),
             Watch(coordinator.name),
-            SendUntilAcknowledged(coordinator.name, Join(self._agreement.share), attempt),
+            SendUntilAcknowledged(coordinator.name, Join(self._agreement.share, self._agreement.signed), attempt),
         ]
 
     def time_is_up(self, standing: Standing, timer: Timer) -> Actions:
@@ -161,9 +181,8 @@ class Participant:
         match timer:
             case Timer.DEADLINE if not standing.returned:
                 return self.fail(standing, overdue(self._spec, self._me))
-            case Timer.BEGINNING if (
-                coordinator.begun == NEGOTIATION
-            ):  # a table is held meanwhile, and one of the open jobs
+            case Timer.BEGINNING if coordinator.begun == NEGOTIATION and not standing.others_wait:
+                # A table is held meanwhile, and one of the open jobs.
                 text = f"{coordinator.name} did not begin the job that {self._me} had accepted"
                 return self.fail(standing, Failure.of(NeverBegun(text), coordinator.name))
             case Timer.RETURNING:
@@ -196,6 +215,18 @@ class Participant:
         return [RequestEnd(text, failure, {coordinator: Abort.of(failure)})]
 
     # Small things
+
+    def _check_signed(
+        self, coordinator: PartyId, shares: Mapping[PartyId, bytes], signed: Mapping[PartyId, Signed]
+    ) -> None:
+        """All that begin have signed. Raises RemoteProtocolError."""
+        if not {*shares, self._me} <= set(signed) <= set(self._spec.parties):
+            raise RemoteProtocolError(f"{coordinator} began the job without the signature of every party in it")
+        for party, each in signed.items():
+            if party != self._me:
+                self._signatures.check(party, each)
+            elif each != self._agreement.signed:
+                raise RemoteProtocolError(f"{coordinator} holds another signature of {self._me} than it has given")
 
     def _coordinator_is_done(self, standing: Standing) -> bool:
         return standing.peers[self._spec.coordinator].finished

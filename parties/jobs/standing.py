@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from parties.trust.contract import Signed
 from parties.wire.peer_state import Peer, PeerState
 from vfl.spec.sections import PartyId
 
@@ -18,12 +19,21 @@ class Standing:
     """Whether the role of this party has returned and its result is stored."""
     shares: Mapping[PartyId, bytes] = field(default_factory=dict)
     """Of the joint seed, by the parties that have ever agreed; at the coordinator only."""
+    signed: Mapping[PartyId, Signed] = field(default_factory=dict)
+    """Signatures under the contract, by the same parties."""
     begun: Mapping[PartyId, bytes] = field(default_factory=dict)
     """The shares the run began with; empty before."""
     gathering_is_over: bool = False
     """Whether the time in which the others could agree has passed."""
+    others_wait: bool = False
+    """Whether the coordinator has said that another party's operator must approve the job first."""
     departures: int = 0
     """How often this party has left the job and meant to come back."""
+
+    def agreed(self, peer: PartyId, share: bytes, signed: Signed | None) -> "Standing":
+        """The same once a party has agreed, for the first time or again."""
+        signatures = self.signed if signed is None else {peer: signed, **self.signed}
+        return replace(self, shares={peer: share, **self.shares}, signed=signatures)
 
     @property
     def newest(self) -> int:

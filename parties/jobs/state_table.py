@@ -22,6 +22,7 @@ from parties.wire.control import (
     Join,
     Proposal,
     Refusal,
+    Waiting,
 )
 from parties.wire.envelopes import Header
 from parties.wire.peer_state import Peer, PeerState
@@ -41,6 +42,8 @@ class State(enum.Enum):
     """Of a party that was asked to a job."""
 
     ASKED = "asked"
+    WAITING = "waiting"
+    """Its operator has yet to approve the job."""
     AGREED = "agreed"
     LIVE = "live"
     """Its role is at work."""
@@ -64,30 +67,32 @@ class Row(NamedTuple):
     """Whether the job must be able to do without the other party; None where that is the same."""
 
 
-ASKED, AGREED, LIVE, RETURNED, AWAY, GONE, DONE = State
-EVERY = (ASKED, AGREED, LIVE, RETURNED, AWAY)
+ASKED, WAITING, AGREED, LIVE, RETURNED, AWAY, GONE, DONE = State
+EVERY = (ASKED, WAITING, AGREED, LIVE, RETURNED, AWAY)
 COORDINATOR, OTHER = Speaker
 
 LEGAL = (
     Row(COORDINATOR, Proposal, NEGOTIATION, EVERY),
-    Row(OTHER, Acceptance, NEGOTIATION, (ASKED,), AGREED),
-    Row(OTHER, Refusal, NEGOTIATION, (ASKED,), GONE),
+    Row(OTHER, Waiting, NEGOTIATION, (ASKED,), WAITING),
+    Row(OTHER, Acceptance, NEGOTIATION, (ASKED, WAITING), AGREED),
+    Row(OTHER, Refusal, NEGOTIATION, (ASKED, WAITING), GONE),
+    Row(COORDINATOR, Waiting, None, EVERY),
     Row(COORDINATOR, Begin, RUN, (AGREED,), LIVE),
     Row(OTHER, Finish, RUN, (LIVE,), RETURNED),
     Row(OTHER, Finish, RUN, (RETURNED,)),
     Row(OTHER, Finish, RUN, (AWAY,), GONE),
     Row(COORDINATOR, Finish, RUN, (RETURNED,), DONE),
     Row(COORDINATOR, Finish, RUN, (LIVE,), LIVE, replaceable=True),  # done once its own role has returned
-    Row(COORDINATOR, Finish, RUN, (ASKED, AGREED, AWAY), GONE, replaceable=True),
+    Row(COORDINATOR, Finish, RUN, (ASKED, WAITING, AGREED, AWAY), GONE, replaceable=True),
     Row(OTHER, Abort, None, EVERY, GONE),
     Row(COORDINATOR, Abort, None, EVERY, GONE),
     Row(OTHER, Ask, None, EVERY),
     Row(COORDINATOR, Ask, None, EVERY),
     Row(OTHER, Detach, RUN, (AGREED, LIVE, RETURNED), AWAY, replaceable=True),
-    Row(OTHER, Detach, RUN, (ASKED, AWAY), replaceable=True),
+    Row(OTHER, Detach, RUN, (ASKED, WAITING, AWAY), replaceable=True),
     Row(COORDINATOR, Detach, RUN, (AGREED, LIVE), AWAY, replaceable=True),
     Row(COORDINATOR, Detach, RUN, (RETURNED,), GONE, replaceable=True),
-    Row(COORDINATOR, Detach, RUN, (ASKED, AWAY), replaceable=True),
+    Row(COORDINATOR, Detach, RUN, (ASKED, WAITING, AWAY), replaceable=True),
     Row(OTHER, Join, RUN, EVERY, AGREED, replaceable=True),
 )
 

@@ -7,8 +7,7 @@ A party that has told the coordinator that its role returned ends as the coordin
 
 A peer the job can do without ends its own link only, and may join again; a party the job can do without comes back
 itself until the job's deadline. What follows of an event is decided by `Coordinator` or `Participant`, which see plain
-data and answer with actions; the supervisor alone has the lock, the timers and the threads, and performs the actions in
-`_perform`. The server process outlives all of them.
+data and answer with actions; the supervisor alone has the lock and the threads, and performs them in `_perform`.
 """
 
 import logging
@@ -16,14 +15,9 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any, Concatenate, ParamSpec
 
-from parties.errors import (
-    Failure,
-    InternalError,
-    StorageFailed,
-)
+from parties.errors import Failure, InternalError, StorageFailed
 from parties.jobs import actions
 from parties.jobs.actions import Actions, LastWords, Timer
 from parties.jobs.closing import Closing
@@ -31,20 +25,18 @@ from parties.jobs.coordinator import Coordinator
 from parties.jobs.journal import Journal
 from parties.jobs.participant import Participant
 from parties.jobs.reception import JobHearing, Reception
+from parties.jobs.resources import Resources
 from parties.jobs.run import Run, WorkerHearing
 from parties.jobs.standing import Standing
-from parties.storage.database import Job, Store, now, seconds_since
-from parties.storage.ledger import Ledger
+from parties.jobs.timers import Timers
+from parties.storage.database import Job, now, seconds_since
 from parties.storage.manifest import NO_INPUTS, inputs_of
-from parties.storage.models import ModelStore
 from parties.tables.datasets import LoadedTable
-from parties.trust.identity import Identity
+from parties.trust.contract import Signatures, Signed
 from parties.wire.control import CONTROLS, RUN, Agreement, Finish, decode_control
 from parties.wire.envelopes import Bytes, Envelope, Header
 from parties.wire.link import Link
-from parties.wire.outbox import Outbox
 from parties.wire.peer_state import PeerState
-from parties.worker.mailbox import Room
 from vfl.errors import JobError, PeerTimeout, RemoteProtocolError
 from vfl.reports import Outcome
 from vfl.spec.job import JobSpec
@@ -65,34 +57,29 @@ class Supervisor:
         self,
         job: Job,
         spec: JobSpec,
-        identity: Identity,
         agreement: Agreement,
+        shared: Resources,
         bottom: str,
-        outboxes: Mapping[PartyId, Outbox],
-        store: Store,
-        ledger: Ledger,
-        registry: ModelStore,
-        folder: Path,
         load_tables: Callable[[], dict[str, LoadedTable]],
         on_end: Callable[[str], None],
-        room: Room,
     ) -> None:
         self.job, self.spec, self.me = job.id, spec, job.party
         self.over = False
-        self._agreement, self._load_tables, self._room = agreement, load_tables, room
+        self._agreement, self._load_tables, self._shared = agreement, load_tables, shared
         self._lock = threading.RLock()
-        self._journal = Journal(job, store, registry, ledger)
+        self._journal = Journal(job, shared.store, shared.models, shared.ledger)
         self._tables: dict[str, LoadedTable] | None = None
-        self._log_path = folder / "logs" / f"{job.id}.log"
+        self._log_path = shared.folder / "logs" / f"{job.id}.log"
         digest = spec.digest()
         self._links = {
-            peer: Link(job.id, digest, identity, peer, outboxes[peer], ledger, job.attempt)
+            peer: Link(job.id, digest, shared.identity, peer, shared.outbox_to(peer), shared.ledger, job.attempt)
             for peer in spec.peers_of(self.me)
         }
         self._side: Coordinator | Participant
-        self._side = (Coordinator if self.me == spec.coordinator else Participant)(spec, self.me, agreement)
+        side = Coordinator if self.me == spec.coordinator else Participant
+        self._side = side(spec, self.me, agreement, Signatures(job.id, digest, shared.keys_of))
         self._remembered = Standing({})
-        self._closing = Closing(job.id, spec, self.me, self._links, self._journal, registry, self._stop, on_end)
+        self._closing = Closing(job.id, spec, self.me, self._links, self._journal, shared.models, self._stop, on_end)
         self._run = self._new_run()
         hearing = JobHearing(
             is_over=lambda: self.over,
@@ -107,8 +94,14 @@ class Supervisor:
         self._bottom, self._first_model = bottom, b""
         self._started = job.started_at is not None
         self._inputs = NO_INPUTS
-        self._timers: list[threading.Timer] = []
+        self._timers, self._is_watched = Timers(), False
         self._seconds_left = max(0.0, spec.job.deadline_seconds - seconds_since(job.created_at))
+
+    @property
+    def _participant(self) -> Participant:
+        """This party's side of a job that a peer has proposed."""
+        assert isinstance(self._side, Participant)  # noqa: S101 - a coordinator is not asked, and does not come back
+        return self._side
 
     # Negotiation
 
@@ -117,20 +110,18 @@ class Supervisor:
         with self._lock:
             if not self.over:
                 self._tables, self._first_model = tables, first_model
-                self._watch()
                 self._follow(self._side.take_part)
+                self._watch()
 
     def refuse(self, error: JobError) -> None:
         """Another party does not agree."""
-        assert isinstance(self._side, Participant)  # noqa: S101 - a coordinator is not asked
-        self._follow(self._side.refuse, Failure.of(error, self.me))
+        self._follow(self._participant.refuse, Failure.of(error, self.me))
 
     def resume(self) -> None:
         """Take a job up again that ran without this party while its server was away."""
-        assert isinstance(self._side, Participant)  # noqa: S101 - a coordinator's job does not outlive its server
         with self._lock:
             self._watch()
-            self._follow(self._side.resume)
+            self._follow(self._participant.resume)
 
     def await_word(self, result: dict[str, Any]) -> None:
         """Take a job up again whose role had returned when the server went away: the coordinator says how it ends."""
@@ -139,6 +130,13 @@ class Supervisor:
             for link in self._links.values():
                 link.state = PeerState.LIVE
             self._watch()
+
+    def await_operator(self, missing: str) -> None:
+        """No grant covers the job, and why: until this party's operator has decided, its tables need not be held."""
+        with self._lock:
+            if not self.over:
+                self._follow(self._participant.wait, missing)
+                self._watch()
 
     # What peers say
 
@@ -196,14 +194,13 @@ class Supervisor:
             vanished=self._lose_worker,
         )
         seed = self._agreement.private_seed
+        return Run(self.spec, self.me, seed, self._log_path, self._shared.room, self._begun_bytes, hearing)
 
-        def begun_bytes() -> int:
-            return sum(link.begun_bytes for link in self._links.values())
+    def _begun_bytes(self) -> int:
+        return sum(link.begun_bytes for link in self._links.values())
 
-        return Run(self.spec, self.me, seed, self._log_path, self._room, begun_bytes, hearing)
-
-    def _begin(self, shares: Mapping[PartyId, bytes]) -> None:
-        """Enough have agreed: say so, start the worker."""
+    def _begin(self, shares: Mapping[PartyId, bytes], signed: Mapping[PartyId, Signed]) -> None:
+        """Enough have agreed and signed: say so, start the worker."""
         run, tables = self._run, self._tables
         if tables is None:
             return
@@ -211,6 +208,7 @@ class Supervisor:
         with self._lock:
             if self.over or self._run is not run or self._tables is not tables:  # a second Begin may have been faster
                 return
+            self._shared.consent.keep_contract(self.job, signed)
             # The attempt is stored before anything is sent in it.
             values: dict[str, Any] = {"state": "running", "attempt": max(RUN, self._standing.newest)}
             if self._started:
@@ -225,10 +223,9 @@ class Supervisor:
 
     def _join(self) -> None:
         """Ask to be taken back. Takes the lock after reading tables."""
-        assert isinstance(self._side, Participant)  # noqa: S101 - only it asks to be taken back
         tables = self._load_tables()
         with self._lock:
-            if not self.over and (wanted := self._side.join(self._standing)):
+            if not self.over and (wanted := self._participant.join(self._standing)):
                 self._tables = tables
                 self._perform(wanted)
 
@@ -239,7 +236,7 @@ class Supervisor:
             link.outbox.wait_for_room()
         elif not link.outbox.has_room:  # one slow peer must not hold up the others
             self.on_peer_lost(to, None, PeerTimeout(f"{to} has not received yet what was sent to it before"))
-        link.send(kind, body, counts)
+        link.send(kind, body, counts, partial(self._shared.consent.spend, self.job, to, kind, len(body)))
 
     def _return(self, outcome: Outcome) -> None:
         """The role of this party has returned."""
@@ -283,25 +280,29 @@ class Supervisor:
                     self._links[peer].retransmit()
                 case actions.Watch(peer):
                     self._links[peer].watch()
-                case actions.Agree(peer, share):
+                case actions.AwaitOperator(peer):
+                    self._links[peer].state = PeerState.WAITING
+                case actions.Agree(peer, share, signed):
                     self._links[peer].state = PeerState.AGREED
-                    shares = {peer: share, **self._remembered.shares}
-                    self._remembered = replace(self._remembered, shares=shares)
+                    self._remembered = self._remembered.agreed(peer, share, signed)
+                    if self._remembered.begun and signed is not None:
+                        self._shared.consent.keep_contract(self.job, {peer: signed})
                 case actions.BeginPeer(peer, begin):
                     self._links[peer].begin(begin)
                 case actions.MarkFinished(peer):
                     self._links[peer].finished = True
                 case actions.EndAttempt(peer, state):
                     self._links[peer].leave(state)
-                case actions.Record(kind, text, data, attempt):
-                    values: dict[str, Any] = {} if attempt is None else {"attempt": attempt}
-                    self._journal.record(kind, text, dict(data), **values)
+                case actions.Record(kind, text, data):
+                    self._journal.record(kind, text, dict(data), **action.changes)
                 case actions.StartTimer(timer, seconds):
                     self._later(seconds, partial(self._follow, self._side.time_is_up, timer))
                 case actions.EndGathering():
                     self._remembered = replace(self._remembered, gathering_is_over=True)
-                case actions.BeginRun(shares):
-                    self._off_lock(partial(self._begin, shares))
+                case actions.AwaitOthers():
+                    self._remembered = replace(self._remembered, others_wait=True)
+                case actions.BeginRun(shares, signatures):
+                    self._off_lock(partial(self._begin, shares, signatures))
                 case actions.TellWorker(news):
                     self._run.tell(news)
                 case actions.LeaveRun(failure, attempt):
@@ -355,15 +356,17 @@ class Supervisor:
         """Nothing of the job counts any more."""
         self.over, self._tables = True, None
         self._run.mute()
-        for timer in self._timers:
-            timer.cancel()
+        self._timers.cancel_all()
         for link in self._links.values():
             link.outbox.unwatch(self.job)
 
     # Time and threads
 
     def _watch(self) -> None:
-        """The job is open here from now on."""
+        """The job is open here from now on. A peer is asked about it only after it was told of it."""
+        if self._is_watched or self.over:
+            return
+        self._is_watched = True
         self._perform([actions.StartTimer(Timer.DEADLINE, self._seconds_left), *map(actions.Watch, self._links)])
 
     def _later(self, seconds: float, task: Callable[[], None]) -> None:
@@ -374,10 +377,7 @@ class Supervisor:
                 if not self.over:
                     self.guard(task)
 
-        timer = threading.Timer(seconds, run)
-        timer.daemon = True
-        self._timers.append(timer)
-        timer.start()
+        self._timers.start(seconds, run)
 
     def _off_lock(self, task: Callable[[], None]) -> None:
         """Off the thread that owes a peer its receipt."""

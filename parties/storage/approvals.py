@@ -1,4 +1,4 @@
-"""Who decided about each job, on what terms, and its contract: the specification and all parties' signatures.
+"""What each job asked of this party, who decided about it, and its contract: the signatures of all its parties.
 
 Every function works in the transaction of its caller. Rows stay when the job itself is deleted.
 """
@@ -8,11 +8,21 @@ from typing import Literal
 
 import msgspec
 import sqlalchemy as sql
+from sqlalchemy.dialects.sqlite import insert
 
 from parties.storage.engine import METADATA
-from parties.trust.summary import Terms
+from parties.trust.budget import BudgetLine
+from parties.trust.contract import Signed
+from parties.trust.summary import Summary, Terms
 from vfl.spec.sections import PartyId
 
+_ASKED = sql.Table(
+    "asked",
+    METADATA,
+    sql.Column("job", sql.String, primary_key=True),
+    sql.Column("parties", sql.String, nullable=False),
+    sql.Column("asked", sql.LargeBinary, nullable=False),
+)
 _APPROVALS = sql.Table(
     "approvals",
     METADATA,
@@ -22,22 +32,28 @@ _APPROVALS = sql.Table(
     sql.Column("time", sql.String, nullable=False),
     sql.Column("grants", sql.JSON, nullable=False),
     sql.Column("reason", sql.String, nullable=False),
-    sql.Column("parties", sql.String, nullable=False),
-    sql.Column("terms", sql.LargeBinary, nullable=False),
 )
 _CONTRACTS = sql.Table(
     "contracts",
     METADATA,
     sql.Column("job", sql.String, primary_key=True),
     sql.Column("party", sql.String, primary_key=True),
+    sql.Column("key", sql.LargeBinary, nullable=False),
     sql.Column("signature", sql.LargeBinary, nullable=False),
 )
+
+
+class Asked(msgspec.Struct, frozen=True, kw_only=True):
+    """What a job asks of this party, as its operator is shown it and as its budget would be."""
+
+    terms: Terms
+    budget: tuple[BudgetLine, ...]
+    summary: Summary
 
 
 class Approval(msgspec.Struct, frozen=True, kw_only=True):
     """What was decided about a job, once and for good."""
 
-    job: str
     decision: Literal["approved", "rejected"]
     by: Literal["operator", "grant", "submit"]
     """The operator by hand, grants of this party, or its operator by proposing the job."""
@@ -48,10 +64,27 @@ class Approval(msgspec.Struct, frozen=True, kw_only=True):
     """In the operator's words."""
 
 
-def decide(connection: sql.Connection, approval: Approval, parties: tuple[PartyId, ...], terms: Terms) -> None:
+class Contract(msgspec.Struct, frozen=True):
+    spec: bytes
+    """The canonical bytes of the specification."""
+    signed: dict[PartyId, Signed]
+
+
+def ask(connection: sql.Connection, job: str, parties: tuple[PartyId, ...], asked: Asked) -> None:
+    """In place of what the same job asked before a file changed."""
+    row = {"job": job, "parties": _key(parties), "asked": msgspec.msgpack.encode(asked)}
+    new = insert(_ASKED).values(**row)
+    connection.execute(new.on_conflict_do_update(set_={"asked": new.excluded.asked}))
+
+
+def asked_by(connection: sql.Connection, job: str) -> Asked | None:
+    encoded = connection.execute(sql.select(_ASKED.c.asked).where(_ASKED.c.job == job)).scalar()
+    return None if encoded is None else msgspec.msgpack.decode(encoded, type=Asked)
+
+
+def decide(connection: sql.Connection, job: str, approval: Approval) -> None:
     """Raises IntegrityError for a job that was decided about before."""
-    row = msgspec.to_builtins(approval) | {"parties": _key(parties), "terms": msgspec.msgpack.encode(terms)}
-    connection.execute(_APPROVALS.insert().values(**row))
+    connection.execute(_APPROVALS.insert().values(job=job, **msgspec.to_builtins(approval)))
 
 
 def decision(connection: sql.Connection, job: str) -> Approval | None:
@@ -63,26 +96,25 @@ def decision(connection: sql.Connection, job: str) -> Approval | None:
 
 def last_terms(connection: sql.Connection, parties: tuple[PartyId, ...]) -> Terms | None:
     """Of the newest approved job with exactly these parties."""
-    approved = (_APPROVALS.c.parties == _key(parties)) & (_APPROVALS.c.decision == "approved")
-    query = sql.select(_APPROVALS.c.terms).where(approved).order_by(_APPROVALS.c.time.desc()).limit(1)
-    terms = connection.execute(query).scalar()
-    return None if terms is None else msgspec.msgpack.decode(terms, type=Terms)
+    same = (_APPROVALS.c.job == _ASKED.c.job) & (_ASKED.c.parties == _key(parties))
+    query = sql.select(_ASKED.c.asked).where(same, _APPROVALS.c.decision == "approved")
+    encoded = connection.execute(query.order_by(_APPROVALS.c.time.desc()).limit(1)).scalar()
+    return None if encoded is None else msgspec.msgpack.decode(encoded, type=Asked).terms
 
 
-def keep_contract(connection: sql.Connection, job: str, signatures: Mapping[PartyId, bytes]) -> None:
-    """Every party's signature over the digest of the specification, which the terms of the approval hold."""
-    rows = [{"job": job, "party": party, "signature": signature} for party, signature in signatures.items()]
-    connection.execute(_CONTRACTS.insert(), rows)
+def keep_contract(connection: sql.Connection, job: str, signed: Mapping[PartyId, Signed]) -> None:
+    """Of all parties that agreed; one that agrees later is added, and what is stored does not change."""
+    rows = [{"job": job, "party": party} | msgspec.structs.asdict(each) for party, each in signed.items()]
+    connection.execute(insert(_CONTRACTS).on_conflict_do_nothing(), rows)
 
 
-def contract(connection: sql.Connection, job: str) -> tuple[bytes, dict[PartyId, bytes]] | None:
-    """The canonical specification and the signatures of its parties; None where no contract was closed."""
-    terms = connection.execute(sql.select(_APPROVALS.c.terms).where(_APPROVALS.c.job == job)).scalar()
-    query = sql.select(_CONTRACTS.c.party, _CONTRACTS.c.signature).where(_CONTRACTS.c.job == job)
-    signatures = {row.party: row.signature for row in connection.execute(query)}
-    if terms is None or not signatures:
+def contract(connection: sql.Connection, job: str) -> Contract | None:
+    """None where no contract was closed."""
+    rows = connection.execute(_CONTRACTS.select().where(_CONTRACTS.c.job == job)).all()
+    asked = asked_by(connection, job)
+    if asked is None or not rows:
         return None
-    return msgspec.msgpack.decode(terms, type=Terms).spec, signatures
+    return Contract(asked.terms.spec, {row.party: Signed(row.key, row.signature) for row in rows})
 
 
 def _key(parties: tuple[PartyId, ...]) -> str:

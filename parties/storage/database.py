@@ -3,7 +3,7 @@
 One commit per change of state, a few per second while a job runs, and one before anything leaves or is acknowledged.
 """
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,6 +13,7 @@ import sqlalchemy as sql
 
 from parties.errors import printable
 from parties.storage import traffic
+from parties.storage.approvals import Approval, decision
 from parties.storage.engine import METADATA, Database
 from parties.storage.job_list import RUNNING, JobLine, page_of
 from parties.storage.kept_words import KeptWord, Words, keep, kept, words_table
@@ -57,6 +58,7 @@ _JOBS = sql.Table(
     sql.Column("plan", sql.JSON, nullable=False),
     sql.Column("model_digest", sql.String),
     sql.Column("relaxed_limits", sql.JSON, nullable=False),
+    sql.Column("waits_for", sql.String, nullable=False),
     sql.Column("idempotency_key", sql.String, unique=True),
     sql.Column("idempotency_digest", sql.String),
 )
@@ -86,6 +88,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     state: str
     """proposed, running, done, failed or cancelled."""
+    waits_for: str = ""
+    """Of a job that is proposed: whose approval is missing, `approval` for this party's operator's."""
     role: str
     party: str
     peers: list[str]
@@ -115,6 +119,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     """Where this party's half lies, also after its folder was moved."""
     seconds: Seconds = Seconds()
     relaxed_limits: list[str] = []
+    approval: Approval | None = None
+    """Who decided about the job at this party, and how."""
     specification: dict[str, Any] = {}
     """What all parties agreed to; left out of lists."""
     attendance: list[str] = []
@@ -163,8 +169,11 @@ class Store:
         idempotency_digest: str = "",
         *,
         from_peer: bool = False,
+        in_commit: Callable[[sql.Connection], None] = lambda _: None,
     ) -> None:
         """`agreement` is what it takes to go on with the job after this server was away; never shown.
+
+        What `in_commit` writes is stored with the job, and neither is where it raises an error.
 
         The oldest jobs of its peer that came to nothing make room for one that comes `from_peer`.
         """
@@ -176,6 +185,7 @@ class Store:
             if from_peer:
                 drop_old_proposals(connection, _JOBS, (_EVENTS, _TRAFFIC, _WORDS), job.role, job.peers)
             connection.execute(_JOBS.insert().values(**values))
+            in_commit(connection)
 
     def update(self, job: str, **values: Any) -> None:
         with self.database.writing() as connection:
@@ -308,6 +318,7 @@ class Store:
             seconds=Seconds(training=training, total=_between(row["created_at"], row["finished_at"])),
             model_path=str(self._models.model_path(row["id"])) if row["model_digest"] else None,
             attendance=_attendance(connection, row["id"]),
+            approval=decision(connection, row["id"]),
         )
 
     def _over(self, job: str) -> bool:

@@ -11,6 +11,7 @@ import sqlalchemy as sql
 from parties.storage.engine import METADATA
 from parties.trust.errors import GrantInvalid, UnknownGrant
 from parties.trust.grants import Grant, SignedGrant
+from parties.trust.identity import IdentityKey
 
 _GRANTS = sql.Table(
     "grants",
@@ -34,10 +35,8 @@ class StoredGrant(msgspec.Struct, frozen=True):
 
 
 def add(connection: sql.Connection, signed: SignedGrant) -> StoredGrant:
-    """Of a grant that this party has signed; the same one twice stays one."""
+    """Of a grant that this party has signed."""
     grant = msgspec.msgpack.decode(signed.encoded, type=Grant)
-    if (stored := _find(connection, grant.id)) is not None:
-        return stored
     row = {"id": grant.id, "created": grant.created, "used": 0} | msgspec.structs.asdict(signed)
     connection.execute(_GRANTS.insert().values(**row))
     return StoredGrant(grant, signed, 0, None)
@@ -58,9 +57,13 @@ def all_grants(connection: sql.Connection) -> list[StoredGrant]:
     return [_stored(row) for row in connection.execute(query)]
 
 
-def usable(connection: sql.Connection) -> list[tuple[Grant, int]]:
-    """Those that are not revoked, the oldest first, and how many jobs have used each."""
-    return [(stored.grant, stored.used) for stored in reversed(all_grants(connection)) if stored.revoked is None]
+def usable(connection: sql.Connection, owner: IdentityKey) -> list[tuple[Grant, int]]:
+    """Those that are not revoked and signed with the key that the owner has now, the oldest first, and their uses."""
+    return [
+        (stored.grant, stored.used)
+        for stored in reversed(all_grants(connection))
+        if stored.revoked is None and stored.signed.is_of(owner)
+    ]
 
 
 def count_uses(connection: sql.Connection, grants: Iterable[Grant], now: int) -> None:

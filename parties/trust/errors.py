@@ -11,7 +11,7 @@ class GrantInvalid(JobError):
 
     code = "invalid_grant"
     safe = "Nothing was granted and nothing ran."
-    fix = "Make another grant with the numbers that the message names."
+    fix = "`vfl grant create` makes another one."
 
 
 class UnknownGrant(JobError):
@@ -19,14 +19,38 @@ class UnknownGrant(JobError):
 
     code = "unknown_grant"
     safe = "Nothing was changed."
-    fix = "Name a grant of this party by the id that it was given."
+    fix = "`vfl grant list` shows the grants of this party."
+
+
+class NotWaiting(JobError):
+    """The operator decides about a job that does not wait for a decision."""
+
+    code = "not_waiting"
+    safe = "Nothing was changed."
+    fix = "A job waits while `vfl job show` says so: it was decided about already, or is over."
+
+
+class RequestChanged(JobError):
+    """What a job takes of this party is not what its operator was shown: a file changed meanwhile."""
+
+    code = "request_changed"
+    safe = "Nothing was approved; the job still waits."
+    fix = "Read `vfl job diff` again, and decide then."
+
+
+class JobRejected(JobError):
+    """An operator does not let a job use the data of this party."""
+
+    code = "job_rejected"
+    safe = "Nothing was sent and nothing ran."
+    fix = "Ask the operator of that party, or propose another job."
 
 
 class BudgetSpent(JobError):
     """A message would reveal more than all parties agreed that the job may."""
 
     code = "reveal_budget_spent"
-    safe = "The message did not leave. What had left before is counted for the life of the data set."
+    safe = "The message did not leave. What had left before is counted in `vfl ledger`."
     fix = "The peer asks for more than the job allows, or steps were taken again too often: look at the job's events."
 
 

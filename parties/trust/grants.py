@@ -4,29 +4,26 @@ A grant is signed by the owner's identity key and enforced by the owner's own se
 for the operator (docs/grants.md). Every refusal names the rule, the number that was asked for and the limit.
 """
 
-import hashlib
 import math
 import re
+import secrets
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import msgspec
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from parties.trust.budget import ROUNDING
 from parties.trust.errors import GrantInvalid
+from parties.trust.identity import Domain, Identity, IdentityKey
 from parties.trust.request import Request
 from vfl.kinds import kind_of
 from vfl.spec.sections import PARTY_ID, PartyId
 
-DOMAIN = b"vfl-grant-v1\0"
-"""Stands before the signed bytes, so that the signature means nothing for anything else."""
 DAY_SECONDS = 86_400
 DEFAULT_DAYS, MOST_DAYS = 30, 366
-ID_DIGITS = 16
+ID_BYTES = 8
 PURPOSE_LETTERS = 2000
 
 Uses = int | Literal["standing"]
@@ -37,6 +34,8 @@ class Grant(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     """Raises GrantInvalid when built from something that contradicts itself."""
 
     version: Literal[1] = 1
+    id: str
+    """Drawn at random: two grants on the same terms are two."""
     owner: PartyId
     peer: PartyId
     """Who may propose such a job: its coordinator."""
@@ -69,6 +68,7 @@ class Grant(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     uses: Uses = 1
 
     def __post_init__(self) -> None:
+        _require(re.fullmatch(f"[0-9a-f]{{{2 * ID_BYTES}}}", self.id) is not None, "it has no id")
         for party in (self.owner, self.peer, *self.others):
             _require(PARTY_ID.fullmatch(party) is not None, f"{party!r} is not a party name")
         parties = (self.owner, self.peer, *self.others)
@@ -91,19 +91,9 @@ class Grant(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
         """The canonical bytes: MessagePack of the frozen struct in declaration order."""
         return msgspec.msgpack.encode(self)
 
-    @property
-    def id(self) -> str:
-        """The first digits of the digest; it names the grant."""
-        return self.digest().hex()[:ID_DIGITS]
-
-    def digest(self) -> bytes:
-        """SHA-256 of the canonical bytes, 32 bytes."""
-        return hashlib.sha256(self.encoded()).digest()
-
-    def sign(self, key: Ed25519PrivateKey) -> "SignedGrant":
-        """With the owner's identity key."""
+    def sign(self, owner: Identity) -> "SignedGrant":
         encoded = self.encoded()
-        return SignedGrant(encoded, key.sign(DOMAIN + encoded))
+        return SignedGrant(encoded, owner.sign(Domain.GRANT, encoded))
 
 
 class SignedGrant(msgspec.Struct, frozen=True):
@@ -112,13 +102,16 @@ class SignedGrant(msgspec.Struct, frozen=True):
     encoded: bytes
     signature: bytes
 
-    def verified(self, owner_key: Ed25519PublicKey) -> Grant:
+    def is_of(self, owner: IdentityKey) -> bool:
+        """Whether the holder of this key has signed it."""
+        return owner.verifies(Domain.GRANT, self.encoded, self.signature)
+
+    def verified(self, owner: IdentityKey) -> Grant:
         """Raises GrantInvalid unless the owner signed these bytes and they are the canonical form of a grant."""
+        if not self.is_of(owner):
+            raise GrantInvalid("the grant is not signed by its owner")
         try:
-            owner_key.verify(self.signature, DOMAIN + self.encoded)
             grant = msgspec.msgpack.decode(self.encoded, type=Grant)
-        except InvalidSignature as error:
-            raise GrantInvalid("the grant is not signed by its owner") from error
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise GrantInvalid(f"the grant cannot be read: {error}") from error
         _require(grant.encoded() == self.encoded, "it is not in canonical form")
@@ -139,6 +132,7 @@ def grant_for(request: Request, dataset: str, *, days: int = DEFAULT_DAYS, uses:
     spec = request.spec
     use = next(use for use in request.data if use.dataset == dataset)
     return Grant(
+        id=secrets.token_hex(ID_BYTES),
         owner=request.me,
         peer=spec.coordinator,
         others=tuple(sorted(set(spec.parties) - {spec.coordinator, request.me})),
@@ -170,18 +164,28 @@ def match(grant: Grant, request: Request, *, used: int = 0) -> Refusal | None:
     return None
 
 
-def covering(grants: Iterable[tuple[Grant, int]], request: Request) -> tuple[Grant, ...] | None:
-    """One grant for each data set of the job, or None: then its operator decides. A job without data needs one too."""
-    usable = list(grants)
-    chosen = []
+class Coverage(NamedTuple):
+    """What grants make of a job."""
+
+    grants: tuple[Grant, ...]
+    """One for each data set that the job takes, where they cover it."""
+    missing: str
+    """Why they do not, in a sentence; empty where they do."""
+
+
+def coverage(grants: Iterable[tuple[Grant, int]], request: Request) -> Coverage:
+    """`grants` with how many jobs have used each. Where they do not cover all of a job, its operator decides."""
+    usable, chosen = list(grants), []
     for use in request.data:
-        fitting = (
-            grant for grant, used in usable if grant.dataset == use.dataset and not match(grant, request, used=used)
-        )
-        if (grant := next(fitting, None)) is None:
-            return None
-        chosen.append(grant)
-    return tuple(chosen) or None
+        about = [(grant, match(grant, request, used=used)) for grant, used in usable if grant.dataset == use.dataset]
+        fitting = [grant for grant, refusal in about if refusal is None]
+        if not fitting:
+            # The newest of this peer is the one its operator had in mind.
+            reasons = [refusal.text for grant, refusal in about if refusal and grant.peer == request.spec.coordinator]
+            nothing = f"no grant lets {request.spec.coordinator} use the data set {use.dataset!r}"
+            return Coverage((), reasons[-1] if reasons else nothing)
+        chosen.append(fitting[0])
+    return Coverage(tuple(chosen), "" if chosen else f"the job takes no data of {request.me}, so no grant can cover it")
 
 
 def _rules(grant: Grant, request: Request, used: int) -> Iterator[tuple[str, bool, str]]:

@@ -1,8 +1,10 @@
 """What parties say around a job; what they learn from each other stands in `vfl.messages`.
 
     coordinator                                  another party
-    Proposal(spec, commitment to its share) -->  own policy and table
+    Proposal(spec, commitment to its share) -->  own policy, table and grants
+                                            <--  Waiting: its operator must approve the job first
                                             <--  Acceptance(share) or Refusal(reason)
+    Waiting                                 -->  to a party that has agreed: another one's operator must approve it
     Begin(shares)                           -->  opens the commitment; all sides derive the joint seed
                        ... the job's own messages, both ways ...
                                             <--  Finish: the role returned and its result is stored
@@ -19,6 +21,9 @@ Refusal, Finish and Abort are last words: they stand outside the count of envelo
 was said before, mean the same however often they come, and are said again until they are received. The coordinator
 alone decides how a job ends once a party has said Finish (docs/protocols/job.md).
 
+Proposal, Acceptance and Join carry the sender's signature over the specification, and Begin those of all that have
+agreed: each side stores them before its worker starts (parties/trust/contract.py).
+
 Proposal to Refusal are attempt 0; Begin comes first in attempt 1, or answers Join. The coordinator commits to its share
 of the joint seed before it sees another, and the others see that share only after they gave their own, so nobody
 chooses the seed alone. A party the job can do without may have answered too late for its share to enter;
@@ -33,6 +38,7 @@ import msgspec
 
 from parties.disclosure import redacted_for_peer
 from parties.errors import Failure, known_codes, printable
+from parties.trust.contract import Signed
 from parties.wire.envelopes import UNREADABLE
 from vfl.errors import PeerAborted, RemoteProtocolError
 from vfl.messages import Grain, Reveals
@@ -67,11 +73,17 @@ class Proposal(Control, frozen=True):
     spec: bytes
     """Canonical bytes; their digest is in the envelope's header."""
     commitment: Share
+    signed: Signed
+
+
+class Waiting(Control, frozen=True):
+    reveals = Reveals("that no grant covers the job, and an operator has yet to approve it", Grain.NOTHING)
 
 
 class Acceptance(Control, frozen=True):
     reveals = Reveals("that this party agrees, and its share of the joint seed", Grain.NOTHING)
     share: Share
+    signed: Signed
 
 
 class Refusal(Control, frozen=True):
@@ -90,6 +102,8 @@ class Begin(Control, frozen=True):
     reveals = Reveals("which parties had agreed when the run began, and their shares of the joint seed", Grain.NOTHING)
     shares: dict[PartyId, Share]
     """Of the parties that had agreed when the run began: the same for all, whenever they come."""
+    signed: dict[PartyId, Signed]
+    """Of all parties that have agreed by now."""
 
 
 class Detach(Control, frozen=True):
@@ -109,7 +123,8 @@ class Detach(Control, frozen=True):
 class Join(Control, frozen=True):
     reveals = Reveals("that this party comes back, and its share of the joint seed", Grain.NOTHING)
     share: Share
-    """As in Acceptance, which may never have arrived."""
+    """As in Acceptance, which may never have arrived; so is the signature."""
+    signed: Signed
 
 
 class Finish(Control, frozen=True):
@@ -140,7 +155,7 @@ NEGOTIATION, RUN = 0, 1
 
 
 CONTROLS: dict[str, type[Control]] = {
-    word.__name__: word for word in (Proposal, Acceptance, Refusal, Begin, Finish, Abort, Ask, Detach, Join)
+    word.__name__: word for word in (Proposal, Waiting, Acceptance, Refusal, Begin, Finish, Abort, Ask, Detach, Join)
 }
 """By the envelope's kind. Which may be said when is in `parties/jobs/state_table.py`."""
 
@@ -171,6 +186,8 @@ class Agreement(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     commitment: bytes
     """To the coordinator's share."""
     private_seed: bytes
+    signed: Signed
+    """This party's signature under the contract."""
 
 
 def job_id(spec_digest: bytes, commitment: bytes) -> str:

@@ -121,9 +121,9 @@ class Link:
             self._say(control, attempt)
 
     def send_until_acknowledged(self, control: Control, attempt: int | None = None) -> None:
-        """The same, with a word that `retransmit` repeats while the peer is out of reach."""
+        """The same, with a word that `retransmit` repeats while the peer is out of reach, with those before it."""
         with self._lock:
-            self._unacknowledged = self._say(control, attempt)
+            self._unacknowledged = [*self._unacknowledged, *self._say(control, attempt)]
 
     def retransmit(self) -> None:
         self.outbox.put_again(self._unacknowledged)
@@ -148,10 +148,14 @@ class Link:
         """The peer must stay within reach and know of the job; the question is made when it is first asked."""
         self.outbox.watch(self._job, functools.cache(self._door.question))
 
-    def send(self, kind: str, body: Bytes, holds: Callable[[], bool]) -> None:
-        """A message of the role; dropped while the peer is not there, or if `holds` no longer does."""
+    def send(self, kind: str, body: Bytes, holds: Callable[[], bool], spend: Callable[[], None]) -> None:
+        """A message of the role; dropped while the peer is not there, or if `holds` no longer does.
+
+        What it reveals is spent before it leaves; whatever `spend` raises keeps it here.
+        """
         with self._lock:
             if self.state is PeerState.LIVE and holds():
+                spend()
                 self.outbox.put(self._door.make(self._outgoing, kind, body))
 
     # Where the peer stands

@@ -1,6 +1,6 @@
 """Where a peer stands in a job, as plain data.
 
-asked -> agreed -> live -> away -> agreed -> live ...          gone is for good
+asked -> waiting -> agreed -> live -> away -> agreed -> live ...          gone is for good
 """
 
 import enum
@@ -13,6 +13,8 @@ from vfl.spec.sections import PartyId
 class PeerState(enum.Enum):
     ASKED = "asked"
     """It has not answered the proposal; at a party that was asked: it has not answered yet itself."""
+    WAITING = "waiting"
+    """Nothing refuses the job there, and the operator of that party has not approved it yet."""
     AGREED = "agreed"
     LIVE = "live"
     """Its run has begun, and it is there as far as we know."""

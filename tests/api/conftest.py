@@ -66,6 +66,8 @@ class Server:
     peer_port: int
     process: subprocess.Popen[str] | None = None
     client: httpx.Client = field(default_factory=lambda: httpx.Client(timeout=40.0, trust_env=False))
+    granting: list["Server"] = field(default_factory=list)
+    """Whose operators grant the jobs that are submitted here, before they are proposed."""
 
     @property
     def operator(self) -> str:
@@ -115,10 +117,21 @@ class Server:
         return self.client.request(method, self.operator + path, headers=headers, **arguments)
 
     def submit(self, spec: str) -> Json:
+        for other in self.granting:
+            other.grant(spec)
         answer = self.call("POST", "/v1/jobs", json={"spec": spec})
         assert answer.status_code == 202, answer.text
         job: Json = answer.json()
         return job
+
+    def grant(self, spec: str, **terms: Any) -> httpx.Response:
+        """The narrowest grants for a job; a party that would refuse it anyway, or is not there, grants nothing."""
+        asked, headers = {"spec": spec, "uses": "standing", "terms": terms}, {"authorization": f"Bearer {self.token}"}
+        with httpx.Client(timeout=40.0, trust_env=False) as fresh:  # the server may have been another process before
+            try:
+                return fresh.post(f"{self.operator}/v1/grants", headers=headers, json=asked)
+            except httpx.TransportError:
+                return httpx.Response(503)
 
     def job(self, job: str) -> Json:
         found: Json = self.call("GET", f"/v1/jobs/{job}").json()
@@ -237,6 +250,7 @@ def parties(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, 
     with (feature.folder / "party.toml").open("a") as settings:
         settings.write('\n[bottom]\nmodule = "bottom.py:build"\n')
     servers = [label, feature]
+    label.granting, feature.granting = [feature], [label]
     try:
         yield label.start(), feature.start()
     finally:

@@ -62,6 +62,7 @@ def two(
         label = new_party(root / LABEL, LABEL, {FEATURE: urls[FEATURE]}, {"patients": str(files[0])})
         feature = new_party(root / FEATURE, FEATURE, {LABEL: urls[LABEL]}, {"clinic": str(files[1])})
         line.behind = {LABEL: label.peer, FEATURE: feature.peer}
+        label.granting = [feature]
         for party in (label, feature):
             stack.callback(party.close)
             party.start()

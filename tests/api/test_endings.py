@@ -96,6 +96,7 @@ def two_parties(
         label = new_party(root / LABEL, LABEL, {FEATURE: urls[FEATURE]}, {"patients": str(files[0])})
         feature = new_party(root / FEATURE, FEATURE, {LABEL: urls[LABEL]}, {"clinic": str(files[1])})
         between.behind = {LABEL: label.peer, FEATURE: feature.peer}
+        label.granting = [feature]
         for party in (label, feature):
             settings = party.folder / "party.toml"
             settings.write_text(settings.read_text().replace("seconds = 8", f"seconds = {TIMEOUT_SECONDS}"))

@@ -36,6 +36,7 @@ def feature(tmp_path_factory: pytest.TempPathFactory, new_party: Callable[..., A
 
 @pytest.fixture
 def label(feature: Any, job_spec: Callable[..., str]) -> Label:
+    feature.grant(job_spec())
     return Label(feature.peer, job_spec())
 
 

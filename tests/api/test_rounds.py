@@ -85,6 +85,7 @@ def parties(tmp_path_factory: pytest.TempPathFactory, new_party: Callable[..., A
     try:
         for party in made.values():
             party.start()
+        aggregator.granting = [made[client] for client in CLIENTS]
         yield made
     finally:
         for party in made.values():

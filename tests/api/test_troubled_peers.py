@@ -42,6 +42,7 @@ def pair(
     urls = [f"https://127.0.0.1:{port}" for port in ports]
     label = new_party(root / LABEL, LABEL, {FEATURE: urls[3]}, {"patients": str(files[0])}, ports[:2])
     feature = new_party(root / FEATURE, FEATURE, {LABEL: urls[1]}, {"clinic": str(files[1])}, ports[2:])
+    label.granting = [feature]
     for party in (label, feature):
         shorten_timeout(party)
     try:
@@ -113,6 +114,7 @@ def run_next_job(pair: Pair, job_spec: Spec) -> None:
 
 def test_a_proposal_waits_for_a_database_that_is_locked_for_a_moment(pair: Pair, job_spec: Spec) -> None:
     label, feature = pair
+    feature.grant(job_spec(epochs="1"))
     with locked_database(feature):
         job = label.submit(job_spec(epochs="1"))["id"]
         time.sleep(SHORT_SECONDS)

@@ -17,9 +17,10 @@ from api.cli.output import Format, FormatOption
 Run = Callable[..., tuple[int, str, str]]
 
 ENVELOPE = {"schema_version", "status", "data", "error_code", "message", "hint", "docs"}
-COMMANDS = ("", "demo", "run", "version", "party", "party init", "party serve", "job", *(
-    f"job {verb}" for verb in ("check", "submit", "list", "show", "watch", "report", "cancel")
-))  # fmt: skip
+COMMANDS = ("", "demo", "run", "version", "party", "party init", "party serve", "ledger", "job", "grant", *(
+    f"job {verb}"
+    for verb in ("check", "submit", "list", "show", "diff", "approve", "reject", "watch", "report", "cancel")
+), *(f"grant {verb}" for verb in ("create", "list", "revoke")))  # fmt: skip
 NOT_NEEDED_FOR_HELP = {
     "httpx",
     "pydantic_settings",

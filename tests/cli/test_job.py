@@ -68,7 +68,13 @@ def data(out: str) -> dict[str, Any]:
     return found
 
 
+def grant(run: Run, folder: Path, spec: Path) -> None:
+    """By the feature party's operator."""
+    assert run("grant", "create", spec, "--party", folder / FEATURE_PARTY)[0] == 0
+
+
 def submit(run: Run, folder: Path, spec: Path, *more: str) -> str:
+    grant(run, folder, spec)
     code, out, _ = run("job", "submit", spec, "--party", folder / LABEL_PARTY, "--format", "json", *more)
     assert code == 0
     return str(data(out)["id"])
@@ -223,6 +229,7 @@ def test_what_a_label_was_taken_for_is_printed_by_submit_and_show(
     party = ("--party", folder / LABEL_PARTY)
     try:
         path.write_text("\n".join([header, *map(",".join, cells)]) + "\n")
+        grant(run, folder, specification(epochs=1))
         code, out, err = run("job", "submit", specification(epochs=1), *party)
         assert code == 0
         assert run("job", "watch", out.strip(), *party, "--quiet")[0] == 0

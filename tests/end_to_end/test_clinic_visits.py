@@ -56,6 +56,8 @@ def test_three_clinics_learn_more_than_the_majority_as_the_page_says(folder: Pat
         assert "$ vfl peer invite clinic-a --party institute\n$ vfl peer accept LINE --party clinic-a\n" in PAGE
         for clinic in PARTIES[1:]:
             enrol(folder, "institute", clinic)
+            assert f"$ vfl grant create readmission.toml --party {clinic}\n" in PAGE
+            run(folder, "grant", "create", "readmission.toml", "--party", clinic)
         job = run(folder, "job", "submit", "readmission.toml", "--party", "institute")["id"]
         done = run(folder, "job", "watch", job, "--party", "institute")
         client = run(folder, "job", "watch", job, "--party", "clinic-b")

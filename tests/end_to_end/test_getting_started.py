@@ -60,6 +60,7 @@ def test_two_organisations_do_what_the_page_says_and_get_a_model(folder: Path) -
         for command in ("vfl peer invite telco --party bank", "vfl peer accept LINE --party telco"):
             assert f"$ {command}\n" in PAGE
         enrol(folder, "bank", "telco")
+        vfl(folder, "vfl grant create job.toml --party telco")
         job = vfl(folder, "vfl job submit job.toml --party bank")["id"]
         done = run(folder, "job", "watch", job, "--party", "bank")
         assert [line["id"] for line in vfl(folder, "vfl job list --party bank")["jobs"]] == [job]

@@ -10,6 +10,7 @@ import re
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -135,6 +136,18 @@ def set_up(machine: Machine, peer: str) -> None:
     (machine.folder / party / f"{party}.csv").write_text("\n".join([header, *lines]) + "\n", "utf-8")
 
 
+def until_it_waits(machine: Machine, job: str) -> dict[str, Any]:
+    """The job at a machine whose operator has to approve it: its server looks at the table first."""
+    for _ in range(100):
+        listed = machine.vfl(f"vfl job list --party {machine.party}")["jobs"]
+        if job in {each["id"] for each in listed}:
+            found: dict[str, Any] = machine.vfl(f"vfl job show JOB --party {machine.party}", JOB=job)
+            if found["waits_for"] or found["state"] != "proposed":
+                return found
+        time.sleep(0.1)
+    raise AssertionError(f"{machine.party} does not know job {job}")
+
+
 def test_two_organisations_who_follow_the_page_train_on_ciphertexts(machines: list[Machine]) -> None:
     bank, telco = machines
     for machine, peer in ((bank, "telco"), (telco, "bank")):
@@ -155,6 +168,11 @@ def test_two_organisations_who_follow_the_page_train_on_ciphertexts(machines: li
         bank.vfl("vfl doctor telco --party bank")
         bank.vfl("vfl job check job.toml --rows 1200")
         job = bank.vfl("vfl job submit job.toml --party bank")["id"]
+        waiting = until_it_waits(telco, job)
+        assert (waiting["state"], waiting["waits_for"]) == ("proposed", "approval")
+        assert "bank proposes the job" in telco.vfl("vfl job diff JOB --party telco", JOB=job)["text"]
+        approved = telco.vfl("vfl job approve JOB --yes --party telco", JOB=job)["approval"]
+        assert (approved["decision"], approved["by"]) == ("approved", "operator")
         done = bank.vfl("vfl job watch JOB --party bank", JOB=job)
         other = telco.vfl("vfl job watch JOB --party telco", JOB=job)
         assert [each["id"] for each in telco.vfl("vfl job list --party telco")["jobs"]] == [job]

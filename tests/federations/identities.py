@@ -12,6 +12,7 @@ from parties.settings import save_identity
 from parties.storage.engine import Database
 from parties.storage.peer_store import TRUSTED, PeerStore, StoredPeer
 from parties.trust.certificates import Leaf, client_context, issue_leaf, server_context
+from parties.trust.contract import Signed, sign
 from parties.trust.identity import Identity
 from parties.wire.transport import EXCHANGE_SECONDS, HttpTransport
 
@@ -39,6 +40,11 @@ def acquaint(folder: Path, addresses: Mapping[str, str]) -> None:
 def give_identity(folder: Path, name: str) -> None:
     """The party of this folder is the one its peers know by this name."""
     save_identity(folder, identity_of(name))
+
+
+def signed_by(name: str, job: str, spec_digest: bytes) -> Signed:
+    """The signature of a party of tests under the contract of a job."""
+    return sign(identity_of(name), job, spec_digest)
 
 
 def tls_of(caller: str, called: str) -> ssl.SSLContext:

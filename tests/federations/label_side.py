@@ -7,7 +7,7 @@ from typing import Any
 
 import httpx
 import msgspec
-from identities import identity_of, tls_of
+from identities import identity_of, signed_by, tls_of
 
 from parties.trust.identity import Domain
 from parties.wire.control import Proposal, commitment_to, encode_control, job_id
@@ -32,7 +32,9 @@ class Label:
         return Outgoing(self.job, self._spec.digest(), attempt, identity_of(self._sender), self._receiver)
 
     def proposal(self, commitment: bytes | None = None) -> Envelope:
-        return self.seal("Proposal", encode_control(Proposal(self._spec.encoded(), commitment or self._commitment)))
+        signed = signed_by(self._sender, self.job, self._spec.digest())
+        proposal = Proposal(self._spec.encoded(), commitment or self._commitment, signed)
+        return self.seal("Proposal", encode_control(proposal))
 
     def seal(self, kind: str, body: bytes = b"") -> Envelope:
         return self.lane.seal(kind, body)[0]

@@ -1,13 +1,15 @@
 """One side of a job without a server: a test makes the standing, lets the side hear a word, and reads the actions."""
 
+from identities import identity_of, signed_by
 from played_peers import spec as rounds_spec
 
 from parties.errors import Failure
-from parties.jobs.actions import Actions, Agree, BeginPeer, BeginRun, Done, EndAttempt, MarkFinished
+from parties.jobs.actions import Actions, Agree, AwaitOperator, BeginPeer, BeginRun, Done, EndAttempt, MarkFinished
 from parties.jobs.coordinator import Coordinator
 from parties.jobs.participant import Participant
 from parties.jobs.standing import Standing
 from parties.jobs.state_table import COORDINATOR, OTHER, Speaker, State, state_of
+from parties.trust.contract import Signatures, Signed
 from parties.wire.control import (
     CONTROLS,
     NEGOTIATION,
@@ -22,6 +24,7 @@ from parties.wire.control import (
     Join,
     Proposal,
     Refusal,
+    Waiting,
     commitment_to,
 )
 from parties.wire.peer_state import Peer, PeerState
@@ -41,7 +44,7 @@ telco = {dataset = "other", columns = ["a"]}
 """,
 )
 COORDINATOR_SHARE, OWN_SHARE = b"h" * 32, b"o" * 32
-AGREEMENT = Agreement(OWN_SHARE, commitment_to(COORDINATOR_SHARE), b"")
+JOB = "job"
 STATES = [state for state in State if state not in {State.GONE, State.DONE}]
 ATTEMPT = 5
 FAILURE = Failure("worker_vanished", "its worker died", side="ada")
@@ -56,8 +59,28 @@ def other_of(spec: JobSpec) -> str:
     return spec.peers_of(spec.coordinator)[0]
 
 
+def signed(name: str, spec: JobSpec) -> Signed:
+    return signed_by(name, JOB, spec.digest())
+
+
+def agreement(name: str, spec: JobSpec) -> Agreement:
+    return Agreement(OWN_SHARE, commitment_to(COORDINATOR_SHARE), b"", signed(name, spec))
+
+
+def signatures(spec: JobSpec) -> Signatures:
+    return Signatures(JOB, spec.digest(), lambda name: (identity_of(name).key,))
+
+
+def coordinator(spec: JobSpec) -> Coordinator:
+    return Coordinator(spec, spec.coordinator, agreement(spec.coordinator, spec), signatures(spec))
+
+
+def participant(spec: JobSpec, name: str) -> Participant:
+    return Participant(spec, name, agreement(name, spec), signatures(spec))
+
+
 def peer(name: str, state: State) -> Peer:
-    attempt = NEGOTIATION if state in {State.ASKED, State.AGREED} else ATTEMPT - 1
+    attempt = NEGOTIATION if state in {State.ASKED, State.WAITING, State.AGREED} else ATTEMPT - 1
     known = PeerState.LIVE if state is State.RETURNED else PeerState(state.value)
     return Peer(name, known, attempt=attempt, begun=attempt, newest=attempt)
 
@@ -65,15 +88,16 @@ def peer(name: str, state: State) -> Peer:
 def word(kind: str, spec: JobSpec) -> Control:
     shares = dict.fromkeys(spec.parties, OWN_SHARE) | {spec.coordinator: COORDINATOR_SHARE}
     words = (
-        Proposal(spec.encoded(), commitment_to(COORDINATOR_SHARE)),
-        Acceptance(OWN_SHARE),
+        Proposal(spec.encoded(), commitment_to(COORDINATOR_SHARE), signed(spec.coordinator, spec)),
+        Waiting(),
+        Acceptance(OWN_SHARE, signed(other_of(spec), spec)),
         Refusal("policy_refused", "no", ""),
-        Begin(shares),
+        Begin(shares, {party: signed(party, spec) for party in spec.parties}),
         Finish(),
         Abort("cancelled", "never mind"),
         Ask(),
         Detach("peer_timeout", "it was away"),
-        Join(OWN_SHARE),
+        Join(OWN_SHARE, signed(other_of(spec), spec)),
     )
     assert {type(one).__name__ for one in words} == set(CONTROLS)
     return next(one for one in words if one.kind == kind)
@@ -87,14 +111,14 @@ class Heard:
         self.spec, self.speaker, self.other = spec, speaker, other_of(spec)
         self.side: Coordinator | Participant
         if speaker is OTHER:
-            self.side = Coordinator(spec, spec.coordinator, AGREEMENT)
+            self.side = coordinator(spec)
             peers = {name: peer(name, State.ASKED) for name in spec.peers_of(spec.coordinator)}
             self.standing = Standing(peers | {self.other: peer(self.other, state)})
             if state is State.RETURNED:
                 self.standing = self.standing.having(self.other, finished=True)
             self.sender = self.other
         else:
-            self.side = Participant(spec, self.other, AGREEMENT)
+            self.side = participant(spec, self.other)
             self.sender = spec.coordinator
             self.standing = Standing({self.sender: peer(self.sender, state)}, returned=state is State.RETURNED)
 
@@ -117,6 +141,8 @@ class Heard:
             match action:
                 case Agree(name):
                     standing = standing.having(name, state=PeerState.AGREED)
+                case AwaitOperator(name):
+                    standing = standing.having(name, state=PeerState.WAITING)
                 case EndAttempt(name, state):
                     standing = standing.having(name, state=state)
                 case MarkFinished(name):

@@ -9,11 +9,12 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
-from identities import acquaint, identity_of
+from identities import acquaint, identity_of, signed_by
 from played_peers import until
 
 from parties.party import Party
 from parties.settings import Acceptance, DatasetSettings, PartySettings, ServerSettings
+from parties.trust.contract import Signed
 from parties.wire.control import Acceptance as Accepted
 from parties.wire.control import Begin, Proposal, Refusal, commitment_to, decode_control, encode_control, job_id
 from parties.wire.envelopes import (
@@ -84,7 +85,14 @@ class Offer:
         self.spec, self.share = change(resolve(read_spec_as(TrainingSpec, text))), secrets.token_bytes(32)
         commitment = commitment_to(self.share)
         self.job = job_id(self.spec.digest(), commitment)
-        self.envelope = self.lane(0).seal("Proposal", encode_control(Proposal(self.spec.encoded(), commitment)))[0]
+        proposal = Proposal(self.spec.encoded(), commitment, self.signed("bank"))
+        self.envelope = self.lane(0).seal("Proposal", encode_control(proposal))[0]
+
+    def signed(self, name: str) -> Signed:
+        return signed_by(name, self.job, self.spec.digest())
+
+    def begin(self, answer: Accepted) -> Begin:
+        return Begin({"bank": self.share, "telco": answer.share}, {"bank": self.signed("bank"), "telco": answer.signed})
 
     def lane(self, attempt: int) -> Outgoing:
         return Outgoing(self.job, self.spec.digest(), attempt, identity_of("bank"), "telco")
@@ -105,6 +113,8 @@ def bank(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Bank]:
     bank = Bank()
     acquaint(tmp_path, {"bank": "127.0.0.1:9"})
     bank.telco = Party(tmp_path, settings, identity_of("telco"), lambda _name: bank)
+    if fewest <= 120:
+        bank.telco.consent.grant(bank.telco.request(SPEC), uses="standing", changes={"maximum_opened_values": 10**6})
     yield bank
     bank.telco.close()
 
@@ -114,7 +124,7 @@ def test_a_second_beginning_starts_no_second_worker(bank: Bank) -> None:
     bank.say(offer.envelope)
     answer = bank.answer_to(offer.job)
     assert isinstance(answer, Accepted)
-    lane, begin = offer.lane(1), encode_control(Begin({"bank": offer.share, "telco": answer.share}))
+    lane, begin = offer.lane(1), encode_control(offer.begin(answer))
     bank.say(*(lane.seal("Begin", begin)[0] for _ in range(4)))
     bank.telco.cancel(offer.job)
     kinds = [event.kind for event in bank.telco.events(offer.job, 0, 0)]
@@ -132,8 +142,7 @@ def begun(bank: Bank) -> tuple[Offer, Outgoing]:
     answer = bank.answer_to(offer.job)
     assert isinstance(answer, Accepted)
     lane = offer.lane(1)
-    begin = Begin({"bank": offer.share, "telco": answer.share})
-    assert bank.say(*lane.seal("Begin", encode_control(begin))).code == ""
+    assert bank.say(*lane.seal("Begin", encode_control(offer.begin(answer)))).code == ""
     until(bank.telco, offer.job, lambda job: job.worker_pid is not None)
     return offer, lane
 

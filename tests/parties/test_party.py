@@ -59,6 +59,8 @@ def federation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, P
             acquaint(folder, dict.fromkeys(links, "127.0.0.1:9"))
             parties[name] = Party(folder, settings, identity_of(name), partial(local, parties))
             stack.callback(parties[name].close)
+            if name != "bank":
+                parties[name].consent.grant(parties[name].request(SPEC), uses="standing")
         yield parties
 
 

@@ -150,6 +150,7 @@ def test_a_check_says_what_the_new_kind_reveals_and_asks_for(federation: Federat
 
 def test_the_new_kind_runs_between_two_servers_and_each_keeps_both_numbers(federation: Federation) -> None:
     with federation.serving("north"), federation.serving("south"):
+        federation.run("grant", "create", "job.toml", "--party", "south")
         job = federation.run("job", "submit", "job.toml", "--party", "north")["id"]
         for party, peer in (("north", "south"), ("south", "north")):
             shown = federation.over(job, party)
@@ -175,3 +176,29 @@ def test_a_party_that_does_not_allow_what_the_new_kind_discloses_refuses_it(fede
             assert "acceptance.schemes" in federation.over(job, "north")["error"]["message"]
     finally:
         settings.write_text(allowed, "utf-8")
+
+
+def test_a_role_that_tells_more_than_its_plan_is_stopped_by_its_own_server(
+    federation: Federation, source: Path
+) -> None:
+    """Whatever has got into a worker: its server counts what leaves, and knows the plan."""
+    written, line = source / "vfl" / "kinds" / TOY.name, "yield from send(peer, ColumnSum(own))  # 1"
+    honest = written.read_text("utf-8")
+    assert line in honest
+    written.write_text(honest.replace(line, f"{line}\n    {line}"), "utf-8")
+    try:
+        with federation.serving("north"), federation.serving("south"):
+            federation.run("grant", "create", "job.toml", "--party", "south")
+            job = federation.run("job", "submit", "job.toml", "--party", "north")["id"]
+            ended = [federation.over(job, party) for party in ("north", "south")]
+            read = {party: federation.run("ledger", "--party", party)["lines"] for party in ("north", "south")}
+    finally:
+        written.write_text(honest, "utf-8")
+    assert {shown["state"] for shown in ended} == {"failed"}
+    assert "reveal_budget_spent" in {shown["error"]["code"] for shown in ended}
+    for shown in ended:
+        sums = [
+            line["messages"] for line in shown["traffic"] if (line["direction"], line["kind"]) == ("sent", "ColumnSum")
+        ]
+        assert sums in ([], [1])
+    assert all(line["open_values"] == 0 for lines in read.values() for line in lines)

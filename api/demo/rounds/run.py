@@ -26,6 +26,7 @@ def run_rounds(demonstration: RoundsDemonstration, watcher: Watcher) -> JsonObje
     write_text(folder / SPECIFICATION, agreement.text)
     watcher.phase(f"starting {len(PARTIES)} party servers")
     with Servers(folder, ports, AGGREGATOR) as servers:
+        servers.grant(agreement.text)
         job_id = servers.client(AGGREGATOR).submit(agreement.text)["id"]
         watcher.phase("the parties agree on the job")
         jobs, most_processes = follow(servers, PARTIES, job_id, DEADLINE_SECONDS, watcher)

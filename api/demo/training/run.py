@@ -34,6 +34,7 @@ def run(demonstration: Demonstration, watcher: Watcher) -> JsonObject:
     write_parties(folder, demonstration.table, agreement, demonstration.seed, ports)
     watcher.phase("starting two party servers")
     with Servers(folder, ports, LABEL_PARTY) as servers:
+        servers.grant(agreement.text)
         job_id = servers.client(LABEL_PARTY).submit(agreement.text, notices=guesses)["id"]
         watcher.phase("the parties agree on the job")
         jobs, most_processes = follow(servers, PARTIES, job_id, DEADLINE_SECONDS, watcher)

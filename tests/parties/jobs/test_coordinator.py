@@ -53,7 +53,7 @@ def running(aggregator: Party, clients: Clients) -> str:
     job = aggregator.submit(text()).id
     for client in clients:
         client.hear(job, Proposal)
-        assert client.say(job, Acceptance(client.share)) == ""
+        assert client.say(job, Acceptance(client.share, client.signed(job))) == ""
     for client in clients:
         client.hear(job, Begin)
     happened(aggregator, job, "started")
@@ -69,7 +69,7 @@ def test_it_begins_with_everybody_who_agreed(aggregator: Party, clients: Clients
     job = aggregator.submit(text()).id
     assert cyd.say(job, Refusal("policy_refused", "no", "")) == ""
     for client in (ada, bob):
-        client.say(job, Acceptance(client.share))
+        client.say(job, Acceptance(client.share, client.signed(job)))
     for client in (ada, bob):
         begin, attempt = client.hear(job, Begin)
         assert set(begin.shares) == {AGGREGATOR, "ada", "bob"}
@@ -82,7 +82,7 @@ def test_it_begins_with_everybody_who_agreed(aggregator: Party, clients: Clients
 def test_it_does_not_begin_with_fewer_than_it_needs(aggregator: Party, clients: Clients) -> None:
     ada, bob, cyd = clients
     job = aggregator.submit(text()).id
-    ada.say(job, Acceptance(ada.share))
+    ada.say(job, Acceptance(ada.share, ada.signed(job)))
     for client in (bob, cyd):
         client.say(job, Refusal("policy_refused", "no", ""))
     error = ended(aggregator, job).error
@@ -97,10 +97,10 @@ def test_it_does_not_wait_for_the_silent_and_takes_them_later(aggregator: Party,
     job = aggregator.submit(text(gathering=0.3)).id
     proposal, _ = cyd.hear(job, Proposal)
     for client in (ada, bob):
-        client.say(job, Acceptance(client.share))
+        client.say(job, Acceptance(client.share, client.signed(job)))
     shares = ada.hear(job, Begin)[0].shares
     assert "cyd" not in shares
-    assert cyd.say(job, Acceptance(cyd.share)) == ""
+    assert cyd.say(job, Acceptance(cyd.share, cyd.signed(job))) == ""
     late, attempt = cyd.hear(job, Begin)
     assert (late.shares, attempt) == (shares, 1)
     check_shares(late.shares, spec(), proposal.commitment, "cyd", cyd.share)
@@ -108,7 +108,7 @@ def test_it_does_not_wait_for_the_silent_and_takes_them_later(aggregator: Party,
 
 def test_when_too_few_answer_in_time_the_job_fails(aggregator: Party, clients: Clients) -> None:
     job = aggregator.submit(text(gathering=0.1)).id
-    clients[0].say(job, Acceptance(clients[0].share))
+    clients[0].say(job, Acceptance(clients[0].share, clients[0].signed(job)))
     error = ended(aggregator, job).error
     assert error is not None
     assert error["code"] == "too_few_parties"
@@ -135,28 +135,28 @@ def test_a_client_that_aborts_is_out_and_the_job_goes_on(aggregator: Party, clie
     ada = clients[0]
     assert ada.say(running, Abort("diverged", "too large"), 2) == ""
     assert happened(aggregator, running, "left")[0].data == {"peer": "ada", "code": "diverged"}
-    assert ada.say(running, Join(ada.share), 3) == "job_over"
+    assert ada.say(running, Join(ada.share, ada.signed(running)), 3) == "job_over"
     assert aggregator.job(running).state == "running"
 
 
 def test_an_aborts_number_is_nothing_to_count_on_from(aggregator: Party, clients: Clients, running: str) -> None:
     ada, bob, _ = clients
     assert ada.say(running, Abort("diverged", "too large"), 1 << 63) == ""
-    assert bob.say(running, Join(bob.share), 2) == ""
+    assert bob.say(running, Join(bob.share, bob.signed(running)), 2) == ""
     bob.hear(running, Begin, attempt=2)
     assert (aggregator.job(running).state, aggregator.job(running).attempt) == ("running", 2)
 
 
 def test_a_client_that_contradicts_itself_is_out_and_told(aggregator: Party, clients: Clients, running: str) -> None:
     ada = clients[0]
-    assert ada.say(running, Acceptance(b"another".ljust(32))) == "equivocation"
+    assert ada.say(running, Acceptance(b"another".ljust(32), ada.signed(running))) == "equivocation"
     assert ada.hear(running, Abort)[0].code == "equivocation"
     assert aggregator.job(running).state == "running"
 
 
 def test_a_client_that_speaks_out_of_turn_is_out(aggregator: Party, clients: Clients, running: str) -> None:
     ada = clients[0]
-    assert ada.say(running, Join(b"short"), 2) == ""
+    assert ada.say(running, Join(b"short", ada.signed(running)), 2) == ""
     assert ada.hear(running, Abort)[0].code == "remote_protocol_error"
     assert aggregator.job(running).state == "running"
 
@@ -166,7 +166,7 @@ def test_a_client_that_leaves_and_joins_starts_afresh(aggregator: Party, clients
     shares = ada.hear(running, Begin)[0].shares
     leave(ada, running)
     assert happened(aggregator, running, "left")[0].data == {"peer": "ada", "code": "worker_vanished"}
-    assert ada.say(running, Join(ada.share), 3) == ""
+    assert ada.say(running, Join(ada.share, ada.signed(running)), 3) == ""
     assert ada.hear(running, Begin, attempt=3)[0].shares == shares
     assert happened(aggregator, running, "joined")[0].data == {"peer": "ada"}
     assert aggregator.job(running).attempt == 3
@@ -178,18 +178,18 @@ def test_a_client_that_leaves_and_joins_starts_afresh(aggregator: Party, clients
 def test_a_client_that_leaves_before_the_beginning_may_still_come(aggregator: Party, clients: Clients) -> None:
     ada, bob, cyd = clients
     job = aggregator.submit(text()).id
-    ada.say(job, Acceptance(ada.share))
+    ada.say(job, Acceptance(ada.share, ada.signed(job)))
     assert ada.say(job, Detach("server_restarted", "its server was stopped"), 1) == ""
     for client in (bob, cyd):
-        client.say(job, Acceptance(client.share))
+        client.say(job, Acceptance(client.share, client.signed(job)))
     assert set(bob.hear(job, Begin)[0].shares) == {AGGREGATOR, "bob", "cyd"}
-    assert ada.say(job, Join(ada.share), 2) == ""
+    assert ada.say(job, Join(ada.share, ada.signed(job)), 2) == ""
     assert set(ada.hear(job, Begin, attempt=2)[0].shares) == {AGGREGATOR, "bob", "cyd"}
 
 
 def test_a_client_may_join_without_a_farewell(clients: Clients, running: str) -> None:
     ada = clients[0]
-    assert ada.say(running, Join(ada.share), 2) == ""
+    assert ada.say(running, Join(ada.share, ada.signed(running)), 2) == ""
     ada.hear(running, Begin, attempt=2)
 
 
@@ -201,7 +201,7 @@ def test_a_client_out_of_reach_is_let_go_and_told_when_it_is_back(
     assert happened(aggregator, running, "left")[0].data == {"peer": "ada", "code": "peer_timeout"}
     ada.out_of_reach = False
     assert ada.hear(running, Detach)[1] == 2
-    assert ada.say(running, Join(ada.share), 3) == ""
+    assert ada.say(running, Join(ada.share, ada.signed(running)), 3) == ""
     ada.hear(running, Begin, attempt=3)
 
 
@@ -210,7 +210,7 @@ def test_a_lapse_and_a_join_may_cross(aggregator: Party, clients: Clients, runni
     ada = clients[0]
     ada.out_of_reach = True
     happened(aggregator, running, "left")
-    assert ada.say(running, Join(ada.share), 2) == ""
+    assert ada.say(running, Join(ada.share, ada.signed(running)), 2) == ""
     ada.out_of_reach = False
     ada.hear(running, Begin, attempt=2)
     assert aggregator.job(running).state == "running"
@@ -229,7 +229,7 @@ def test_the_begin_is_taken_after_a_join_that_crossed_a_lapse(
         ada.out_of_reach = False
         ada.hear(running, Detach, attempt=2)
     before = ada.envelopes(running, 2)
-    assert ada.say(running, Join(ada.share), 2) == ""
+    assert ada.say(running, Join(ada.share, ada.signed(running)), 2) == ""
     ada.out_of_reach = False
     ada.hear(running, Begin, attempt=2)
     after = ada.envelopes(running, 2)[len(before) :]
@@ -247,9 +247,9 @@ def test_the_begin_is_taken_after_a_join_that_crossed_a_lapse(
 def test_a_client_that_had_not_answered_may_join_as_well(aggregator: Party, clients: Clients) -> None:
     ada, bob, cyd = clients
     job = aggregator.submit(text()).id
-    assert cyd.say(job, Join(cyd.share), 4) == ""
+    assert cyd.say(job, Join(cyd.share, cyd.signed(job)), 4) == ""
     for client in (ada, bob):
-        client.say(job, Acceptance(client.share))
+        client.say(job, Acceptance(client.share, client.signed(job)))
     begin, attempt = cyd.hear(job, Begin)
     assert (begin.shares["cyd"], attempt) == (cyd.share, 4)
 
@@ -260,13 +260,13 @@ def test_a_join_of_an_old_attempt_or_far_ahead_is_refused(
 ) -> None:
     ada = clients[0]
     leave(ada, running)
-    assert ada.say(running, Join(ada.share), attempt) == "stale_attempt"
+    assert ada.say(running, Join(ada.share, ada.signed(running)), attempt) == "stale_attempt"
     assert aggregator.job(running).state == "running"
 
 
 def test_who_joins_too_often_has_to_wait(aggregator: Party, clients: Clients, running: str) -> None:
     ada = clients[0]
-    codes = [ada.say(running, Join(ada.share), attempt) for attempt in range(2, JOINS + 4)]
+    codes = [ada.say(running, Join(ada.share, ada.signed(running)), attempt) for attempt in range(2, JOINS + 4)]
     assert codes == [""] * JOINS + ["too_many_joins"] * 2
     assert aggregator.job(running).state == "running"
 
@@ -274,14 +274,14 @@ def test_who_joins_too_often_has_to_wait(aggregator: Party, clients: Clients, ru
 def test_nobody_joins_in_anothers_name(aggregator: Party, clients: Clients, running: str) -> None:
     stranger = PlayedPeer("eve")
     stranger.party = aggregator
-    assert stranger.say(running, Join(stranger.share), 2) == "unknown_sender"
+    assert stranger.say(running, Join(stranger.share, stranger.signed(running)), 2) == "unknown_sender"
     assert aggregator.job(running).state == "running"
 
 
 def test_a_join_to_a_job_that_is_over_is_told_so(aggregator: Party, clients: Clients, running: str) -> None:
     leave(clients[0], running)
     aggregator.cancel(running)
-    assert clients[0].say(running, Join(clients[0].share), 3) == "job_over"
+    assert clients[0].say(running, Join(clients[0].share, clients[0].signed(running)), 3) == "job_over"
 
 
 def test_the_job_is_done_without_who_is_away_and_they_are_told(aggregator: Party, clients: Clients) -> None:
@@ -290,7 +290,7 @@ def test_the_job_is_done_without_who_is_away_and_they_are_told(aggregator: Party
     job = aggregator.submit(text(rounds=1)).id
     for client in clients:
         client.hear(job, Proposal)
-        client.say(job, Acceptance(client.share))
+        client.say(job, Acceptance(client.share, client.signed(job)))
     for client in clients:
         client.hear(job, Begin)
     leave(cyd, job)
@@ -312,5 +312,5 @@ def test_the_job_is_done_without_who_is_away_and_they_are_told(aggregator: Party
 
 
 def test_a_client_does_not_begin_the_job(aggregator: Party, clients: Clients, running: str) -> None:
-    assert clients[0].say(running, Begin({}), 2) == "illegal_route"
+    assert clients[0].say(running, Begin({}, {}), 2) == "illegal_route"
     assert aggregator.job(running).state == "running"

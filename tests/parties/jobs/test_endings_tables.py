@@ -36,8 +36,9 @@ def table(first: str) -> dict[str, list[str]]:
 
 OF_OTHER, OF_COORDINATOR = table("the other party"), table("the coordinator")
 UNDER_WAY = [
-    (COORDINATOR, "proposed, asked or agreed", State.ASKED),
-    (COORDINATOR, "proposed, asked or agreed", State.AGREED),
+    (COORDINATOR, "proposed: asked, waiting or agreed", State.ASKED),
+    (COORDINATOR, "proposed: asked, waiting or agreed", State.WAITING),
+    (COORDINATOR, "proposed: asked, waiting or agreed", State.AGREED),
     (COORDINATOR, "running, role at work", State.LIVE),
     (COORDINATOR, "running, has said Finish", State.RETURNED),
     (OTHER, "proposed", State.ASKED),

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from identities import identity_of
+from identities import identity_of, signed_by
 from played_peers import AGGREGATOR, BOUND_SECONDS, CLIENTS, PlayedPeer, ended, happened, party, spec, text, until
 
 from parties.jobs.supervisor import Supervisor
@@ -70,7 +70,7 @@ def propose(aggregator: PlayedPeer, specification: str = "") -> str:
     offered = read_spec(specification or text())
     commitment = commitment_to(aggregator.share)
     job = job_id(offered.digest(), commitment)
-    proposal = encode_control(Proposal(offered.encoded(), commitment))
+    proposal = encode_control(Proposal(offered.encoded(), commitment, signed_by(AGGREGATOR, job, offered.digest())))
     assert (
         aggregator.send(Outgoing(job, offered.digest(), 0, identity_of(AGGREGATOR), ADA).seal("Proposal", proposal))
         == ""
@@ -83,10 +83,15 @@ def shares(aggregator: PlayedPeer, job: str) -> dict[str, bytes]:
     return {AGGREGATOR: aggregator.share, ADA: aggregator.hear(job, Acceptance)[0].share, "bob": bytes(32)}
 
 
+def begin(aggregator: PlayedPeer, job: str, shared: dict[str, bytes]) -> Begin:
+    """With the signatures of those whose shares it has, and of the client."""
+    return Begin(shared, {name: aggregator.signed(job, name) for name in {*shared, ADA}})
+
+
 @pytest.fixture
 def running(ada: Party, aggregator: PlayedPeer) -> str:
     job = propose(aggregator)
-    assert aggregator.say(job, Begin(shares(aggregator, job)), 1) == ""
+    assert aggregator.say(job, begin(aggregator, job, shares(aggregator, job)), 1) == ""
     happened(ada, job, "started")
     return job
 
@@ -106,7 +111,7 @@ def test_it_comes_back_when_its_worker_dies(ada: Party, aggregator: PlayedPeer, 
     joined, attempt = aggregator.hear(running, Join)
     assert (joined.share, attempt) == (shares(aggregator, running)[ADA], 3)
     assert ada.job(running).worker_pid is None
-    assert aggregator.say(running, Begin(shares(aggregator, running)), 3) == ""
+    assert aggregator.say(running, begin(aggregator, running, shares(aggregator, running)), 3) == ""
     found = until(ada, running, works)
     assert (found.state, found.attempt) == ("running", 3)
     assert found.worker_pid != first
@@ -117,7 +122,7 @@ def test_it_comes_back_after_its_server_was_stopped(aggregator: PlayedPeer, runn
     assert aggregator.hear(running, Detach)[0].code == "server_restarted"
     joined, attempt = aggregator.hear(running, Join)
     assert (joined.share, attempt) == (shares(aggregator, running)[ADA], 3)
-    assert aggregator.say(running, Begin(shares(aggregator, running)), 3) == ""
+    assert aggregator.say(running, begin(aggregator, running, shares(aggregator, running)), 3) == ""
     happened(again, running, "joined")
     assert again.job(running).started_at is not None
 
@@ -126,7 +131,7 @@ def test_a_job_it_had_only_agreed_to_is_taken_up_too(ada: Party, aggregator: Pla
     job = propose(aggregator)
     again = reopen()
     _, attempt = aggregator.hear(job, Join)
-    assert aggregator.say(job, Begin(shares(aggregator, job)), attempt) == ""
+    assert aggregator.say(job, begin(aggregator, job, shares(aggregator, job)), attempt) == ""
     happened(again, job, "started")
 
 
@@ -142,8 +147,8 @@ def test_a_lapse_that_crosses_its_join_changes_nothing(ada: Party, aggregator: P
     _, attempt = aggregator.hear(running, Join)
     lane = aggregator.lane(running, attempt)
     late = lane.seal("Detach", encode_control(Detach("peer_timeout", "again")))
-    begin = lane.seal("Begin", encode_control(Begin(shares(aggregator, running))))
-    assert aggregator.send(late + begin) == ""
+    again = lane.seal("Begin", encode_control(begin(aggregator, running, shares(aggregator, running))))
+    assert aggregator.send(late + again) == ""
     happened(ada, running, "joined")
     assert len(happened(ada, running, "left")) == 1
 
@@ -193,7 +198,7 @@ def test_what_comes_after_the_end_is_recorded_once_and_must_be_of_the_job(
 def test_what_its_worker_cannot_read_is_the_fault_of_who_sent_it(ada: Party, aggregator: PlayedPeer) -> None:
     job = propose(aggregator)
     lane = aggregator.lane(job, 1)
-    assert aggregator.send(lane.seal("Begin", encode_control(Begin(shares(aggregator, job))))) == ""
+    assert aggregator.send(lane.seal("Begin", encode_control(begin(aggregator, job, shares(aggregator, job))))) == ""
     happened(ada, job, "started")
     assert aggregator.send(lane.seal("RoundTask", b"\xc1")) == ""
     error = ended(ada, job).error
@@ -210,7 +215,7 @@ def test_it_takes_an_aborts_number_however_far_ahead(ada: Party, aggregator: Pla
 
 def test_it_ends_at_its_deadline_while_it_waits_to_come_back(ada: Party, aggregator: PlayedPeer) -> None:
     job = propose(aggregator, text(deadline=2))
-    assert aggregator.say(job, Begin(shares(aggregator, job)), 1) == ""
+    assert aggregator.say(job, begin(aggregator, job, shares(aggregator, job)), 1) == ""
     aggregator.out_of_reach = True
     error = ended(ada, job).error
     assert error is not None
@@ -246,7 +251,12 @@ def test_an_accepted_job_that_is_never_begun_ends_on_both_sides_and_holds_no_tab
 
 def test_a_seed_may_lack_its_share_if_it_came_late(ada: Party, aggregator: PlayedPeer) -> None:
     job = propose(aggregator)
-    assert aggregator.say(job, Begin({AGGREGATOR: aggregator.share, "bob": bytes(32), "cyd": bytes(32)}), 1) == ""
+    assert (
+        aggregator.say(
+            job, begin(aggregator, job, {AGGREGATOR: aggregator.share, "bob": bytes(32), "cyd": bytes(32)}), 1
+        )
+        == ""
+    )
     assert happened(ada, job, "started")
 
 
@@ -262,7 +272,7 @@ def test_a_seed_may_lack_its_share_if_it_came_late(ada: Party, aggregator: Playe
 )
 def test_it_does_not_begin_with_another_seed(ada: Party, aggregator: PlayedPeer, change: dict[str, bytes]) -> None:
     job = propose(aggregator)
-    aggregator.say(job, Begin(shares(aggregator, job) | change), 1)
+    aggregator.say(job, begin(aggregator, job, shares(aggregator, job) | change), 1)
     error = ended(ada, job).error
     assert error is not None
     assert (error["code"], error["side"]) == ("remote_protocol_error", AGGREGATOR)
@@ -271,14 +281,14 @@ def test_it_does_not_begin_with_another_seed(ada: Party, aggregator: PlayedPeer,
 def test_it_does_not_begin_with_fewer_parties_than_the_job_needs(ada: Party, aggregator: PlayedPeer) -> None:
     job = propose(aggregator)
     assert spec().minimum_parties == 3
-    aggregator.say(job, Begin({AGGREGATOR: aggregator.share, ADA: shares(aggregator, job)[ADA]}), 1)
+    aggregator.say(job, begin(aggregator, job, {AGGREGATOR: aggregator.share, ADA: shares(aggregator, job)[ADA]}), 1)
     error = ended(ada, job).error
     assert error is not None
     assert "without a share of the seed from every party it needs" in error["message"]
 
 
 def test_the_aggregator_cannot_join(ada: Party, aggregator: PlayedPeer, running: str) -> None:
-    assert aggregator.say(running, Join(aggregator.share), 2) == "illegal_route"
+    assert aggregator.say(running, Join(aggregator.share, aggregator.signed(running)), 2) == "illegal_route"
     assert ada.job(running).state == "running"
 
 

@@ -8,12 +8,13 @@ import re
 from pathlib import Path
 
 import pytest
-from one_side import AGREEMENT, ATTEMPT, COORDINATOR_SHARE, FAILURE, OWN_SHARE, STATES, Heard, peer, word
+from one_side import ATTEMPT, COORDINATOR_SHARE, FAILURE, OWN_SHARE, STATES, Heard, coordinator, peer, signed, word
 from played_peers import spec as rounds_spec
 
 from parties.errors import Failure
 from parties.jobs.actions import (
     Agree,
+    AwaitOthers,
     BeginPeer,
     BeginRun,
     Done,
@@ -43,6 +44,7 @@ from parties.wire.control import (
     Detach,
     Finish,
     Refusal,
+    Waiting,
 )
 from parties.wire.peer_state import PeerState
 from parties.worker.frames import Left, Returned
@@ -85,11 +87,12 @@ def test_a_word_leads_where_its_row_says_and_one_without_a_row_changes_nothing(
     assert repr((heard.standing, vars(heard.side))) == before  # rules look and answer; they keep nothing
 
 
-def test_a_word_with_a_row_that_changes_nothing_asks_for_nothing() -> None:
+def test_a_word_that_changes_no_state_asks_for_nothing_but_patience() -> None:
     for row, replaceable in itertools.product(LEGAL, (True, False)):
         if row.then is None and row.replaceable in {None, replaceable}:
             for state in row.states:
-                assert Heard(row.speaker, state, replaceable=replaceable).hear(row.word.__name__) == []
+                wanted = [AwaitOthers()] if (row.speaker, row.word) == (COORDINATOR, Waiting) else []
+                assert Heard(row.speaker, state, replaceable=replaceable).hear(row.word.__name__) == wanted
 
 
 def test_the_page_shows_the_table() -> None:
@@ -112,9 +115,12 @@ def test_the_page_shows_the_table() -> None:
 def test_the_last_who_agrees_lets_the_run_begin() -> None:
     heard = Heard(OTHER, State.ASKED, replaceable=False)
     assert heard.hear("Acceptance") == [
-        Agree("telco", OWN_SHARE),
-        Record("accepted", "telco accepted the job", {"peer": "telco"}, attempt=0),
-        BeginRun({"bank": OWN_SHARE, "telco": OWN_SHARE}),
+        Agree("telco", OWN_SHARE, signed("telco", heard.spec)),
+        Record("accepted", "telco accepted the job", {"peer": "telco"}, attempt=0, waits_for=""),
+        BeginRun(
+            {"bank": OWN_SHARE, "telco": OWN_SHARE},
+            {"bank": signed("bank", heard.spec), "telco": signed("telco", heard.spec)},
+        ),
     ]
 
 
@@ -123,11 +129,12 @@ def test_who_agrees_late_is_begun_with_the_shares_of_the_others_after_its_attemp
     begun = {"hub": COORDINATOR_SHARE, "ada": OWN_SHARE, "bob": OWN_SHARE}
     standing = Standing({name: peer(name, State.LIVE) for name in spec.peers_of("hub")}, begun=begun)
     standing = standing.having("cyd", state=PeerState.ASKED)
-    actions = Coordinator(spec, "hub", AGREEMENT).hear(standing, "cyd", Acceptance(OWN_SHARE), NEGOTIATION)
+    acceptance = Acceptance(OWN_SHARE, signed("cyd", spec))
+    actions = coordinator(spec).hear(standing, "cyd", acceptance, NEGOTIATION)
     assert actions == [
-        Agree("cyd", OWN_SHARE),
-        Record("accepted", "cyd accepted the job", {"peer": "cyd"}, attempt=standing.newest),
-        BeginPeer("cyd", Begin(begun)),
+        Agree("cyd", OWN_SHARE, acceptance.signed),
+        Record("accepted", "cyd accepted the job", {"peer": "cyd"}, attempt=standing.newest, waits_for=""),
+        BeginPeer("cyd", Begin(begun, {"hub": signed("hub", spec), "cyd": acceptance.signed})),
         TellWorker(Returned("cyd")),
     ]
 
@@ -136,7 +143,7 @@ def test_a_refusal_that_leaves_too_few_ends_the_job_for_who_is_left() -> None:
     spec = rounds_spec()
     standing = Standing({name: peer(name, State.ASKED) for name in spec.peers_of("hub")})
     standing = standing.having("bob", state=PeerState.GONE)
-    actions = Coordinator(spec, "hub", AGREEMENT).hear(standing, "ada", Refusal("policy_refused", "no", ""), 0)
+    actions = coordinator(spec).hear(standing, "ada", Refusal("policy_refused", "no", ""), 0)
     assert actions[0] == EndAttempt("ada", PeerState.GONE)
     (end,) = (action for action in actions if isinstance(action, End))
     assert end.failure.code == "too_few_parties"
@@ -147,7 +154,7 @@ def test_the_coordinator_is_done_when_everybody_who_is_there_has_finished() -> N
     spec = rounds_spec()
     here = {name: peer(name, State.LIVE) for name in ("ada", "bob")}
     standing = Standing(here | {"cyd": peer("cyd", State.AWAY)}, returned=True).having("ada", finished=True)
-    side = Coordinator(spec, "hub", AGREEMENT)
+    side = coordinator(spec)
     assert side.conclude(standing) == []
     actions = side.hear(standing, "bob", Finish(), ATTEMPT)
     over = Abort("job_over", "the job is over at hub")

@@ -5,12 +5,15 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sql
-from proposed_jobs import BANK, TELCO, request, specification
+from identities import signed_by
+from proposed_jobs import BANK, TELCO, specification
+from proposed_jobs import request as proposed
 
 from parties.storage import approvals
-from parties.storage.approvals import Approval
+from parties.storage.approvals import Approval, Asked, Contract
 from parties.storage.database import Store
-from parties.trust.summary import Terms
+from parties.trust.request import Request
+from parties.trust.summary import Terms, summarise
 
 PARTIES = (BANK, TELCO)
 
@@ -22,45 +25,63 @@ def store(tmp_path: Path) -> Iterator[Store]:
     opened.close()
 
 
-def approval(job: str, time: str = "2026-01-01", **changes: object) -> Approval:
-    fields = {"job": job, "decision": "approved", "by": "operator", "time": time} | changes
+def approval(time: str = "2026-01-01", **changes: object) -> Approval:
+    fields = {"decision": "approved", "by": "operator", "time": time} | changes
     return Approval(**fields)  # type: ignore[arg-type]
 
 
-def decide(store: Store, decided: Approval, terms: Terms, parties: tuple[str, ...] = PARTIES) -> None:
+def asked(request: Request) -> Asked:
+    summary = summarise(request, None, {}, 0.05)
+    return Asked(terms=Terms.of(request), budget=request.budget, summary=summary)
+
+
+def decide(store: Store, job: str, decided: Approval, request: Request, parties: tuple[str, ...] = PARTIES) -> None:
     with store.database.writing() as connection:
-        approvals.decide(connection, decided, parties, terms)
+        approvals.ask(connection, job, parties, asked(request))
+        approvals.decide(connection, job, decided)
+
+
+def test_what_a_job_asks_is_read_as_it_was_shown_and_replaced_when_a_file_changes(store: Store) -> None:
+    for request in (proposed(), proposed(digest="cd" * 32)):
+        with store.database.writing() as connection:
+            approvals.ask(connection, "job", PARTIES, asked(request))
+        with store.database.reading() as connection:
+            assert approvals.asked_by(connection, "job") == asked(request)
+            assert approvals.asked_by(connection, "another") is None
 
 
 def test_a_decision_is_read_as_it_was_taken_and_is_taken_once(store: Store) -> None:
-    decided = approval("job", by="grant", grants=("0123456789abcdef",), reason="as every month")
+    decided = approval(by="grant", grants=("0123456789abcdef",), reason="as every month")
     with store.database.reading() as connection:
         assert approvals.decision(connection, "job") is None
-    decide(store, decided, Terms.of(request()))
+    decide(store, "job", decided, proposed())
     with store.database.reading() as connection:
         assert approvals.decision(connection, "job") == decided
     with pytest.raises(sql.exc.IntegrityError):
-        decide(store, approval("job", decision="rejected"), Terms.of(request()))
+        decide(store, "job", approval(decision="rejected"), proposed())
 
 
 def test_the_last_approved_job_with_the_same_parties_is_found_whatever_their_order(store: Store) -> None:
-    old, new = Terms.of(request()), Terms.of(request(specification(epochs=20)))
-    decide(store, approval("first", "2026-01-01"), old)
-    decide(store, approval("second", "2026-01-02"), new)
-    decide(store, approval("third", "2026-01-03", decision="rejected"), old)
-    decide(store, approval("fourth", "2026-01-04"), old, (*PARTIES, "shop"))
+    old, new = proposed(), proposed(specification(epochs=20))
+    decide(store, "first", approval("2026-01-01"), old)
+    decide(store, "second", approval("2026-01-02"), new)
+    decide(store, "third", approval("2026-01-03", decision="rejected"), old)
+    decide(store, "fourth", approval("2026-01-04"), old, (*PARTIES, "shop"))
     with store.database.reading() as connection:
-        assert approvals.last_terms(connection, (TELCO, BANK)) == new
-        assert approvals.last_terms(connection, ("shop", *PARTIES)) == old
+        assert approvals.last_terms(connection, (TELCO, BANK)) == Terms.of(new)
+        assert approvals.last_terms(connection, ("shop", *PARTIES)) == Terms.of(old)
         assert approvals.last_terms(connection, (BANK, "shop")) is None
 
 
 def test_a_contract_is_the_specification_and_all_signatures(store: Store) -> None:
-    signatures = {BANK: bytes(64), TELCO: bytes([1]) * 64}
-    decide(store, approval("job"), Terms.of(request()))
+    spec = proposed().spec
+    signed = {name: signed_by(name, "job", spec.digest()) for name in PARTIES}
+    decide(store, "job", approval(), proposed())
     with store.database.reading() as connection:
         assert approvals.contract(connection, "job") is None
-    with store.database.writing() as connection:
-        approvals.keep_contract(connection, "job", signatures)
+    for some in ({BANK: signed[BANK]}, signed, {BANK: signed[TELCO]}):  # what is stored does not change
+        with store.database.writing() as connection:
+            approvals.keep_contract(connection, "job", some)
     with store.database.reading() as connection:
-        assert approvals.contract(connection, "job") == (request().spec.encoded(), signatures)
+        assert approvals.contract(connection, "job") == Contract(spec.encoded(), signed)
+    assert all(each.holds("job", spec.digest()) for each in signed.values())

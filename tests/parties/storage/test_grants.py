@@ -5,15 +5,15 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from proposed_jobs import NOW, request
+from identities import identity_of
+from proposed_jobs import NOW, TELCO, request
 
 from parties.storage import grants
 from parties.storage.database import Store
 from parties.trust.errors import GrantInvalid, UnknownGrant
 from parties.trust.grants import Grant, Uses, grant_for
 
-KEY = Ed25519PrivateKey.generate()
+OWNER = identity_of(TELCO)
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def store(tmp_path: Path) -> Iterator[Store]:
 def granted(store: Store, uses: Uses = 1, **changes: int) -> Grant:
     grant = msgspec.structs.replace(grant_for(request(), "calls", uses=uses), **changes)
     with store.database.writing() as connection:
-        grants.add(connection, grant.sign(KEY))
+        grants.add(connection, grant.sign(OWNER))
     return grant
 
 
@@ -42,21 +42,23 @@ def test_a_grant_is_read_as_it_was_signed_also_by_the_next_server(store: Store, 
         (stored,) = grants.all_grants(connection)
     again.close()
     assert (stored.grant, stored.used, stored.revoked) == (grant, 0, None)
-    assert stored.signed.verified(KEY.public_key()) == grant
+    assert stored.signed.verified(OWNER.key) == grant
 
 
 def test_the_newest_grant_is_listed_first_and_the_oldest_is_used_first(store: Store) -> None:
     old, new = granted(store), granted(store, created=NOW + 1)
     with store.database.reading() as connection:
         assert [stored.grant for stored in grants.all_grants(connection)] == [new, old]
-        assert grants.usable(connection) == [(old, 0), (new, 0)]
+        assert grants.usable(connection, OWNER.key) == [(old, 0), (new, 0)]
 
 
-def test_the_same_grant_twice_stays_one_and_keeps_its_uses(store: Store) -> None:
-    use(store, granted(store))
-    granted(store)
+def test_two_grants_on_the_same_terms_are_two(store: Store) -> None:
+    first, second = granted(store), granted(store)
+    use(store, first)
+    with store.database.writing() as connection:
+        grants.revoke(connection, first.id, NOW)
     with store.database.reading() as connection:
-        assert [stored.used for stored in grants.all_grants(connection)] == [1]
+        assert grants.usable(connection, OWNER.key) == [(second, 0)]
 
 
 def test_a_grant_for_one_job_is_used_up_by_it(store: Store) -> None:
@@ -73,7 +75,7 @@ def test_a_standing_grant_is_used_again_and_again_until_it_expires(store: Store)
     with pytest.raises(GrantInvalid, match="expired"):
         use(store, grant, now=grant.expires)
     with store.database.reading() as connection:
-        assert grants.usable(connection) == [(grant, 3)]
+        assert grants.usable(connection, OWNER.key) == [(grant, 3)]
 
 
 def test_where_one_of_two_grants_fails_neither_is_used(store: Store) -> None:
@@ -82,7 +84,7 @@ def test_where_one_of_two_grants_fails_neither_is_used(store: Store) -> None:
     with pytest.raises(GrantInvalid):
         use(store, good, spent)
     with store.database.reading() as connection:
-        assert grants.usable(connection) == [(good, 0), (spent, 1)]
+        assert grants.usable(connection, OWNER.key) == [(good, 0), (spent, 1)]
 
 
 def test_a_revoked_grant_is_shown_and_not_used(store: Store) -> None:
@@ -94,7 +96,7 @@ def test_a_revoked_grant_is_shown_and_not_used(store: Store) -> None:
     with pytest.raises(GrantInvalid, match="revoked"):
         use(store, grant)
     with store.database.reading() as connection:
-        assert grants.usable(connection) == []
+        assert grants.usable(connection, OWNER.key) == []
         assert len(grants.all_grants(connection)) == 1
 
 

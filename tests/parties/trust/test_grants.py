@@ -5,18 +5,19 @@ from typing import Any
 
 import msgspec
 import pytest
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from identities import identity_of
 from proposed_jobs import BANK, DIGEST, NOW, TELCO, request, round_request, specification
 
 from parties.trust.errors import GrantInvalid
-from parties.trust.grants import DAY_SECONDS, DOMAIN, Grant, SignedGrant, covering, grant_for, match
+from parties.trust.grants import DAY_SECONDS, Grant, SignedGrant, coverage, grant_for, match
+from parties.trust.identity import Domain
 
-KEY = Ed25519PrivateKey.generate()
+OWNER = identity_of(TELCO)
 
 
 def grant(**changes: Any) -> Grant:
     """The narrowest one for the job, changed."""
-    fields = msgspec.structs.asdict(grant_for(request(), "calls")) | changes
+    fields = msgspec.structs.asdict(grant_for(request(), "calls")) | {"id": "0123456789abcdef"} | changes
     return Grant(**fields)
 
 
@@ -25,6 +26,7 @@ def test_the_narrowest_grant_covers_its_job_and_says_all_it_allows() -> None:
     assert match(narrow, request()) is None
     assert msgspec.structs.asdict(narrow) == {
         "version": 1,
+        "id": "0123456789abcdef",
         "owner": TELCO,
         "peer": BANK,
         "others": (),
@@ -127,53 +129,63 @@ def test_no_grant_covers_rows_that_are_handed_out() -> None:
 
 def test_each_data_set_of_a_job_needs_a_grant_and_without_one_the_operator_decides() -> None:
     asked = request()
-    assert covering([(grant(), 0)], asked) == (grant(),)
-    assert covering([(grant(), 1), (grant(uses=2), 1)], asked) == (grant(uses=2),)
-    assert covering([(grant(), 1)], asked) is None
-    assert covering([], asked) is None
+    assert coverage([(grant(), 0)], asked) == ((grant(),), "")
+    assert coverage([(grant(), 1), (grant(uses=2), 1)], asked) == ((grant(uses=2),), "")
     second = msgspec.structs.replace(asked.data[0], dataset="visits")
-    assert covering([(grant(), 0)], replace(asked, data=(*asked.data, second))) is None
-    assert covering([(grant(), 0)], replace(asked, data=())) is None
+    for held, wanted, missing in (
+        ([], asked, "no grant lets bank use the data set 'calls'"),
+        ([(grant(peer="shop"), 0)], asked, "no grant lets bank use the data set 'calls'"),
+        ([(grant(), 0)], replace(asked, data=(*asked.data, second)), "no grant lets bank use the data set 'visits'"),
+        ([(grant(), 0)], replace(asked, data=()), "the job takes no data of telco, so no grant can cover it"),
+    ):
+        assert coverage(held, wanted) == ((), missing)
+
+
+def test_why_the_newest_grant_for_the_peer_does_not_cover_a_job_is_told() -> None:
+    held = [(grant(maximum_epochs=1), 0), (grant(maximum_epochs=3), 0), (grant(peer="shop", maximum_epochs=5), 0)]
+    assert "the job takes 10 epochs, and 3 is the most" in coverage(held, request()).missing
 
 
 def test_a_signed_grant_is_read_as_it_was_made() -> None:
-    signed = grant().sign(KEY)
-    assert signed.verified(KEY.public_key()) == grant()
-    assert grant().id == grant().digest().hex()[:16]
+    signed = grant().sign(OWNER)
+    assert signed.verified(OWNER.key) == grant()
+    assert grant_for(request(), "calls").id != grant_for(request(), "calls").id
 
 
 @pytest.mark.parametrize("bit", range(0, 8 * 300, 97))
 def test_one_changed_bit_of_a_grant_is_refused(bit: int) -> None:
-    signed = grant().sign(KEY)
+    signed = grant().sign(OWNER)
     changed = bytearray(signed.encoded)
     changed[bit // 8 % len(changed)] ^= 1 << bit % 8
     with pytest.raises(GrantInvalid, match="is not signed by its owner"):
-        SignedGrant(bytes(changed), signed.signature).verified(KEY.public_key())
+        SignedGrant(bytes(changed), signed.signature).verified(OWNER.key)
 
 
 def test_a_signature_by_another_key_or_for_another_purpose_is_none() -> None:
     encoded = grant().encoded()
-    for signature in (Ed25519PrivateKey.generate().sign(DOMAIN + encoded), KEY.sign(encoded), bytes(64), b""):
+    others = (identity_of(BANK).sign(Domain.GRANT, encoded), OWNER.sign(Domain.ENVELOPE, encoded), bytes(64), b"")
+    for signature in others:
         with pytest.raises(GrantInvalid, match="is not signed by its owner"):
-            SignedGrant(encoded, signature).verified(KEY.public_key())
+            SignedGrant(encoded, signature).verified(OWNER.key)
 
 
 @pytest.mark.parametrize("encoded", [b"", b"\xc1", msgspec.msgpack.encode({"version": 1})])
 def test_signed_bytes_that_are_no_grant_are_refused(encoded: bytes) -> None:
     with pytest.raises(GrantInvalid, match="cannot be read"):
-        SignedGrant(encoded, KEY.sign(DOMAIN + encoded)).verified(KEY.public_key())
+        SignedGrant(encoded, OWNER.sign(Domain.GRANT, encoded)).verified(OWNER.key)
 
 
 def test_signed_bytes_in_another_order_are_refused() -> None:
     fields = msgspec.msgpack.decode(grant().encoded())
     encoded = msgspec.msgpack.encode(dict(reversed(fields.items())))
     with pytest.raises(GrantInvalid, match="not in canonical form"):
-        SignedGrant(encoded, KEY.sign(DOMAIN + encoded)).verified(KEY.public_key())
+        SignedGrant(encoded, OWNER.sign(Domain.GRANT, encoded)).verified(OWNER.key)
 
 
 @pytest.mark.parametrize(
     ("changes", "text"),
     [
+        ({"id": "a grant"}, "has no id"),
         ({"dataset_digest": ""}, "does not name the bytes"),
         ({"dataset": ""}, "names no data set"),
         ({"columns": ()}, "neither columns nor a label"),

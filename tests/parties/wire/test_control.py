@@ -3,6 +3,7 @@
 import played_peers
 import pytest
 
+from parties.trust.contract import Signed
 from parties.wire.control import (
     CONTROLS,
     Acceptance,
@@ -71,13 +72,23 @@ def test_a_control_message_that_cannot_be_read_names_its_sender(kind: str, body:
         decode_control("bank", kind, body)
 
 
+SIGNED = Signed(bytes(32), bytes(64))
+
+
+@pytest.mark.parametrize(("key", "signature"), [(31, 64), (33, 64), (32, 63), (32, 65)])
+def test_a_key_or_signature_of_another_length_is_not_read(key: int, signature: int) -> None:
+    acceptance = Acceptance(OURS, Signed(bytes(key), bytes(signature)))
+    with pytest.raises(RemoteProtocolError, match="cannot be read"):
+        decode_control("bank", "Acceptance", encode_control(acceptance))
+
+
 @pytest.mark.parametrize("length", [0, 1, 31, 33, 50_000])
 def test_a_share_or_commitment_of_another_length_is_not_read(length: int) -> None:
     for control in (
-        Acceptance(bytes(length)),
-        Join(bytes(length)),
-        Proposal(b"", bytes(length)),
-        Begin({"bank": bytes(length)}),
+        Acceptance(bytes(length), SIGNED),
+        Join(bytes(length), SIGNED),
+        Proposal(b"", bytes(length), SIGNED),
+        Begin({"bank": bytes(length)}, {}),
     ):
         with pytest.raises(RemoteProtocolError, match="cannot be read"):
             decode_control("bank", control.kind, encode_control(control))

@@ -1,0 +1,164 @@
+"""What this party agreed to: its grants, the decision about each job, the job's budget and its contract.
+
+A job asks, grants or the operator decide, and from then on each message that reveals something is spent before it
+leaves (docs/grants.md). What belongs together is stored in one commit.
+"""
+
+import time
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import msgspec
+import sqlalchemy as sql
+
+from parties.storage import approvals, grants, lifetime
+from parties.storage.approvals import Approval, Asked, Contract
+from parties.storage.database import now
+from parties.storage.engine import Database
+from parties.storage.grants import StoredGrant
+from parties.storage.lifetime import LedgerLine
+from parties.trust.budget import check_lifetime
+from parties.trust.contract import Signed
+from parties.trust.errors import GrantInvalid, NotWaiting, RequestChanged
+from parties.trust.grants import DEFAULT_DAYS, Uses, coverage, grant_for
+from parties.trust.identity import Identity
+from parties.trust.request import Request
+from parties.trust.summary import Summary, Terms, summarise
+from vfl.messages import MESSAGES, Grain
+from vfl.spec.sections import PartyId
+
+
+class Consent:
+    """Safe for several threads."""
+
+    def __init__(self, identity: Identity, database: Database, maximum_rho: float) -> None:
+        """`maximum_rho` is the cap over the life of a file with a peer."""
+        self._identity, self._database, self._maximum_rho = identity, database, maximum_rho
+
+    # Grants
+
+    def grant(
+        self, request: Request, *, days: int = DEFAULT_DAYS, uses: Uses = 1, changes: Mapping[str, Any] | None = None
+    ) -> list[StoredGrant]:
+        """The narrowest grants that cover this job, one for each data set, with some terms changed.
+
+        Raises GrantInvalid, StorageFailed.
+        """
+        if not request.data:
+            raise GrantInvalid(f"the job takes no data of {request.me}, so there is nothing to grant")
+        made = [grant_for(request, use.dataset, days=days, uses=uses) for use in request.data]
+        changed = [msgspec.structs.replace(grant, **(changes or {})) for grant in made]
+        with self._database.writing() as connection:
+            return [grants.add(connection, grant.sign(self._identity)) for grant in changed]
+
+    def grants(self) -> list[StoredGrant]:
+        """The newest first."""
+        with self._database.reading() as connection:
+            return grants.all_grants(connection)
+
+    def revoke(self, grant: str) -> StoredGrant:
+        """Raises UnknownGrant, StorageFailed."""
+        with self._database.writing() as connection:
+            return grants.revoke(connection, grant, int(time.time()))
+
+    def revoke_all_of(self, peer: PartyId) -> None:
+        """Of a peer that is removed: another party of its name must not inherit them."""
+        with self._database.writing() as connection:
+            for stored in grants.all_grants(connection):
+                if peer in {stored.grant.peer, *stored.grant.others} and stored.revoked is None:
+                    grants.revoke(connection, stored.grant.id, int(time.time()))
+
+    # Jobs
+
+    def ask(self, job: str, request: Request, warnings: Iterable[str]) -> str:
+        """Empty where grants approve the job at once; else why they do not, and it waits for the operator.
+
+        Raises PolicyRefused where it would pass the cap of a column, StorageFailed.
+        """
+        with self._database.writing() as connection:
+            check_lifetime(request.me, request.budget, lifetime.used(connection), self._maximum_rho)
+            self._ask(connection, job, request, warnings)
+            covering, missing = coverage(grants.usable(connection, self._identity.key), request)
+            if not missing:
+                grants.count_uses(connection, covering, request.now)
+                ids = tuple(grant.id for grant in covering)
+                self._approve(connection, job, Approval(decision="approved", by="grant", time=now(), grants=ids))
+            return missing
+
+    def submit(self, connection: sql.Connection, job: str, request: Request, warnings: Iterable[str]) -> None:
+        """A job that this party's own operator proposes, in the commit that stores it. Raises PolicyRefused."""
+        self._ask(connection, job, request, warnings)
+        self._approve(connection, job, Approval(decision="approved", by="submit", time=now()))
+
+    def approve(self, job: str, request: Request, warnings: Iterable[str], reason: str) -> None:
+        """The operator approves what was shown. Raises NotWaiting, RequestChanged, PolicyRefused, StorageFailed."""
+        with self._database.writing() as connection:
+            shown = self._waiting(connection, job).terms
+            self._ask(connection, job, request, warnings)
+            if is_same := shown == Terms.of(request):
+                by_hand = Approval(decision="approved", by="operator", time=now(), reason=reason)
+                self._approve(connection, job, by_hand)
+        if not is_same:
+            raise RequestChanged(f"what job {job} takes of {request.me} has changed since its operator was shown it")
+
+    def reject(self, job: str, reason: str) -> None:
+        """Raises NotWaiting, StorageFailed."""
+        with self._database.writing() as connection:
+            self._waiting(connection, job)
+            by_hand = Approval(decision="rejected", by="operator", time=now(), reason=reason)
+            approvals.decide(connection, job, by_hand)
+
+    def decision(self, job: str) -> Approval | None:
+        with self._database.reading() as connection:
+            return approvals.decision(connection, job)
+
+    def summary(self, job: str) -> Summary:
+        """What its operator was shown. Raises NotWaiting for a job that was refused before."""
+        with self._database.reading() as connection:
+            asked = approvals.asked_by(connection, job)
+        if asked is None:
+            raise NotWaiting(f"job {job} was refused before the operator of {self._identity.name} could be asked")
+        return asked.summary
+
+    # The contract, and what leaves
+
+    def keep_contract(self, job: str, signed: Mapping[PartyId, Signed]) -> None:
+        """Raises StorageFailed: then nothing may run."""
+        with self._database.writing() as connection:
+            approvals.keep_contract(connection, job, signed)
+
+    def contract(self, job: str) -> Contract | None:
+        with self._database.reading() as connection:
+            return approvals.contract(connection, job)
+
+    def spend(self, job: str, peer: PartyId, kind: str, body_bytes: int) -> None:
+        """A message of the role leaves. Raises BudgetSpent, StorageFailed: then it may not."""
+        if MESSAGES[kind].reveals.grain is Grain.NOTHING:
+            return
+        with self._database.writing() as connection:
+            lifetime.spend(connection, job, peer, kind, body_bytes)
+
+    def accounts(self) -> list[LedgerLine]:
+        with self._database.reading() as connection:
+            return lifetime.accounts(connection)
+
+    def _ask(self, connection: sql.Connection, job: str, request: Request, warnings: Iterable[str]) -> None:
+        parties = request.spec.parties
+        last = approvals.last_terms(connection, parties)
+        summary = summarise(request, last, lifetime.used(connection), self._maximum_rho, warnings)
+        asked = Asked(terms=Terms.of(request), budget=request.budget, summary=summary)
+        approvals.ask(connection, job, parties, asked)
+
+    def _approve(self, connection: sql.Connection, job: str, approval: Approval) -> None:
+        """From here on the job may reveal what it asked to."""
+        asked = approvals.asked_by(connection, job)
+        assert asked is not None  # noqa: S101 - nobody decides about a job that has not asked
+        lifetime.open_budget(connection, job, self._identity.name, asked.budget, self._maximum_rho)
+        approvals.decide(connection, job, approval)
+
+    def _waiting(self, connection: sql.Connection, job: str) -> Asked:
+        """Raises NotWaiting."""
+        asked = approvals.asked_by(connection, job)
+        if asked is None or approvals.decision(connection, job) is not None:
+            raise NotWaiting(f"job {job} does not wait for a decision of {self._identity.name}'s operator")
+        return asked

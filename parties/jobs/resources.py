@@ -1,0 +1,29 @@
+"""What all jobs of a party share."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from parties.consent import Consent
+from parties.storage.database import Store
+from parties.storage.ledger import Ledger
+from parties.storage.models import ModelStore
+from parties.trust.contract import KeysOf
+from parties.trust.identity import Identity
+from parties.wire.outbox import Outbox
+from parties.worker.mailbox import Room
+from vfl.spec.sections import PartyId
+
+
+class Resources(NamedTuple):
+    identity: Identity
+    keys_of: KeysOf
+    outbox_to: Callable[[PartyId], Outbox]
+    """A peer that is trusted now."""
+    store: Store
+    ledger: Ledger
+    models: ModelStore
+    consent: Consent
+    folder: Path
+    room: Room
+    """For what lies unread for workers."""

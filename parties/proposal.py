@@ -1,0 +1,31 @@
+"""A peer's proposal as its bytes show it: read and checked before anything is made of it."""
+
+from parties import limits
+from parties.errors import UnreadableBody
+from parties.trust.contract import KeysOf, Signatures
+from parties.wire.control import Proposal, decode_control, job_id
+from parties.wire.envelopes import CONTROL_LIMIT, UNREADABLE, Envelope, check_body
+from vfl.errors import JobError
+from vfl.kinds import decode_spec
+from vfl.spec.job import JobSpec
+from vfl.spec.sections import PartyId
+
+
+def read_proposal(envelope: Envelope, me: PartyId, keys_of: KeysOf) -> tuple[Proposal, JobSpec]:
+    """Raises UnreadableBody, EnvelopeTooLarge, TamperedBody."""
+    header = envelope.header
+    check_body(envelope, CONTROL_LIMIT)
+    try:
+        proposal = decode_control(header.sender, "Proposal", envelope.message)
+        assert isinstance(proposal, Proposal)  # noqa: S101 - decoded as one
+        spec = decode_spec(proposal.spec)
+        limits.check_limits(spec)
+        Signatures(header.job, spec.digest(), keys_of).check(header.sender, proposal.signed)
+    except (JobError, *UNREADABLE) as error:
+        raise UnreadableBody(str(error)) from error
+    unknown_sender = me not in spec.parties or header.sender != spec.coordinator
+    if unknown_sender or spec.digest() != header.job_digest:
+        raise UnreadableBody("the proposal is not what its header says")
+    if job_id(header.job_digest, proposal.commitment) != header.job:
+        raise UnreadableBody("the job's id does not follow from the proposal")
+    return proposal, spec
