@@ -72,6 +72,7 @@ IN_FULL = frozenset(
         ours.TooFewParties,
         ours.JobOver,
         ours.TooManyJobs,
+        ours.ProposalOutOfTime,
         ours.StaleAttempt,
         ours.Equivocation,
         JobRejected,  # in the words of that operator, meant for the peer

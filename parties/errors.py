@@ -336,6 +336,14 @@ class StaleAttempt(EnvelopeRefused):
     status = 409
 
 
+class ProposalOutOfTime(EnvelopeRefused):
+    """A proposal is older than five minutes, or comes from the future."""
+
+    code = "proposal_out_of_time"
+    status = 409
+    fix = "`vfl doctor` shows how far the two clocks are apart; set the wrong one, and submit the job again."
+
+
 class SequenceGap(EnvelopeRefused):
     code = "sequence_gap"
     status = 409

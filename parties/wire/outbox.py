@@ -22,6 +22,7 @@ from parties.errors import (
     PeerStorageFailed,
     PeerUnreachable,
     PeerWireVersion,
+    ProposalOutOfTime,
     SequenceGap,
     StaleAttempt,
     StorageFailed,
@@ -340,6 +341,7 @@ class Outbox:
             return _other_version(self._peer, reply.wire_version)
         by_code: dict[str, JobError] = {
             TooManyJobs.code: TooManyJobs(f"{self._peer} takes no further job of ours now: {detail}"),
+            ProposalOutOfTime.code: ProposalOutOfTime(f"{self._peer} does not take the proposal: {detail}"),
             StorageFailed.code: PeerStorageFailed(
                 f"{self._peer} cannot store anything now: its disk is full, or its database is locked"
             ),

@@ -1,8 +1,10 @@
 """A feature party whose label party proposes what it should not: the test is that label party, without a network."""
 
+import hashlib
 import re
 import secrets
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from played_peers import until
 from parties.party import Party
 from parties.settings import Acceptance, DatasetSettings, PartySettings, ServerSettings
 from parties.trust.contract import Signed
+from parties.trust.identity import Domain
 from parties.wire.control import Acceptance as Accepted
 from parties.wire.control import Begin, Proposal, Refusal, commitment_to, decode_control, encode_control, job_id
 from parties.wire.envelopes import (
@@ -178,6 +181,18 @@ def test_parts_of_a_message_count_and_are_let_go_when_the_job_ends(bank: Bank) -
     assert incoming.begun_bytes == 3 * PART_LIMIT
     incoming.drop_parts()
     assert incoming.begun_bytes == 0
+
+
+@pytest.mark.parametrize("seconds", [-301.0, 31.0, -1e18, float("nan"), float("inf")])
+def test_an_old_proposal_that_comes_again_and_one_from_the_future_open_no_job(bank: Bank, seconds: float) -> None:
+    offer = Offer()
+    header = msgspec.structs.replace(offer.envelope.header, sent_at=time.time() + seconds)
+    encoded = msgspec.msgpack.encode(header)
+    signature, digest = identity_of("bank").sign(Domain.ENVELOPE, encoded), hashlib.sha256(encoded).digest()
+    reply = bank.say(Envelope(header, encoded, signature, digest, offer.envelope.body))
+    assert reply.code == "proposal_out_of_time"
+    assert "somebody sends again, or one of the two clocks is wrong" in reply.detail
+    assert bank.telco.jobs() == []
 
 
 def test_a_peer_has_so_many_jobs_open_and_no_more(bank: Bank) -> None:
