@@ -68,7 +68,7 @@ def read_seeded(data: bytes, count: int, moduli: Sequence[int], degree: int, see
     """
     size = seeded_bytes(moduli, degree)
     if len(data) != count * size:
-        raise InvalidCiphertext(f"{len(data)} bytes where {count} ciphertexts of {size} bytes were due")
+        raise InvalidCiphertext(f"{count} ciphertexts of {size} bytes were due, and {len(data)} bytes came")
     view, batch = memoryview(data), []
     for start in range(0, len(data), size):
         words = read_words(view[start : start + size - SEED_BYTES], moduli, degree)
@@ -90,7 +90,7 @@ def write_integers(values: Iterable[int]) -> bytes:
 def read_integers(data: bytes, count: int, modulus: int) -> list[int]:
     """`count` integers below `modulus`. Raises InvalidCiphertext for another length or a larger value."""
     if len(data) != 8 * count:
-        raise InvalidCiphertext(f"{len(data)} bytes where {count} integers were due")
+        raise InvalidCiphertext(f"{count} integers of 8 bytes were due, and {len(data)} bytes came")
     values = np.frombuffer(data, "<u8")
     if (values >= modulus).any():
         raise InvalidCiphertext("an integer is not below the modulus")

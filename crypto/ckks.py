@@ -150,12 +150,14 @@ class CkksPrivateKey:
         """
         count = sum(group.values for group in groups)
         if count > self.values_left:
-            raise KeyUsedUp(f"{count} values asked for, {self.values_left} left under this key")
+            raise KeyUsedUp(f"{count} values were asked for, and this key may open {self.values_left} more")
         modulus = self._preset.data_moduli[0]
         numbers = read_integers(masked.masked, sum(group.width for group in groups), modulus)
         size = 8 * RING_DEGREE
         if len(masked.packed) != size * len(groups):
-            raise InvalidCiphertext(f"{len(masked.packed)} bytes where {len(groups)} polynomials were due")
+            raise InvalidCiphertext(
+                f"{len(groups)} polynomials of {size} bytes were due, and {len(masked.packed)} bytes came"
+            )
         self.values_left -= count
         self.operations["open value"] += count
         noise, opened = secrets.SystemRandom(), []
@@ -183,7 +185,7 @@ class CkksPrivateKey:
         context, modulus = self._contexts.release, self._preset.data_moduli[0]
         size = 2 * 8 * RING_DEGREE
         if len(data) != count * size:
-            raise InvalidCiphertext(f"{len(data)} bytes where {count} ciphertexts of {size} bytes were due")
+            raise InvalidCiphertext(f"{count} ciphertexts of {size} bytes were due, and {len(data)} bytes came")
         decryptor, columns = sealapi.Decryptor(context.seal, self._secret_in(context)), []
         for start in range(0, len(data), size):
             words = read_words(memoryview(data)[start : start + size], (modulus, modulus), RING_DEGREE)

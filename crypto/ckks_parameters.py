@@ -225,24 +225,24 @@ def weaknesses(preset: CkksPreset, hidden_layers: int, loss: str, input_bound: f
     `input_bound` is the largest absolute input value. Checked before any key is made: levels, range and security. Sums
     of a model with hidden layers have no useful bound; the label party watches those it opens instead.
     """
-    found = []
+    reasons = []
     needed = rescales_needed(hidden_layers, loss)
     if preset.rescales < needed:
         layers = "model linear" if not hidden_layers else f"model with {hidden_layers} hidden layer(s)"
-        found.append(
-            f"top {layers} with {loss} error needs {needed} rescales, preset {preset.name} has {preset.rescales}: "
+        reasons.append(
+            f"top {layers} with {loss} error needs {needed} rescales, and preset {preset.name} has {preset.rescales}: "
             "the model is too deep for the preset"
         )
     if preset.modulus_bits > MODULUS_BITS_LIMIT[RING_DEGREE]:
-        found.append(
+        reasons.append(
             f"preset {preset.name} has a modulus of {preset.modulus_bits} bits, above the "
             f"{MODULUS_BITS_LIMIT[RING_DEGREE]} that give {SECURITY_BITS} bits of security at ring degree {RING_DEGREE}"
         )
     score = preset.weight_limit * input_bound
     worst_error = {"linear": score / 4 + 1.5, "squared": score + input_bound, "cubic": 0.15012 * score + 1.5}[loss]
     if not hidden_layers and worst_error * input_bound > preset.value_range:
-        found.append(
-            f"preset {preset.name} holds means up to {preset.value_range:.0f}, weights at their limit reach "
+        reasons.append(
+            f"preset {preset.name} holds means up to {preset.value_range:.0f}, and weights at their limit reach "
             f"{worst_error * input_bound:.0f}"
         )
-    return found
+    return reasons

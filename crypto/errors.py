@@ -26,4 +26,4 @@ class InvalidShare(CryptoError):
 
 
 class InvalidBox(CryptoError):
-    """A sealed box was not made for this receiver in this place, or was changed on its way."""
+    """A sealed box was made for another sender, receiver or purpose, or it was changed on its way."""

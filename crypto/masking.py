@@ -19,7 +19,7 @@ _NONCE = bytes(16)
 def machine_word(word_bits: int) -> "np.dtype[np.unsignedinteger]":
     """The unsigned type that holds a word. Raises ValueError unless W is a multiple of 8 up to 64."""
     if word_bits % 8 or not 8 <= word_bits <= 64:
-        raise ValueError(f"words have a multiple of 8 bits, 64 at most: {word_bits}")
+        raise ValueError(f"a word has a multiple of 8 bits, and 64 at most; {word_bits} bits were asked for")
     size = 1 << (word_bits // 8 - 1).bit_length()
     return np.dtype(f"<u{size}")
 
@@ -45,18 +45,18 @@ def _apply(operation: np.ufunc, words: Words, seed: bytes) -> None:
 
 def pack(words: Words, word_bits: int) -> bytes:
     """The low W bits of every word, little-endian."""
-    kept = machine_word(word_bits)
-    octets = words.astype(kept, copy=False).view(np.uint8).reshape(-1, kept.itemsize)
+    dtype = machine_word(word_bits)
+    octets = words.astype(dtype, copy=False).view(np.uint8).reshape(-1, dtype.itemsize)
     return octets[:, : word_bits // 8].tobytes()
 
 
 def unpack(body: bytes, word_bits: int) -> Words:
     """Back to machine words; the body's length must be a multiple of W / 8."""
-    kept = machine_word(word_bits)
+    dtype = machine_word(word_bits)
     octets = np.frombuffer(body, np.uint8).reshape(-1, word_bits // 8)
-    wide = np.zeros((len(octets), kept.itemsize), np.uint8)
+    wide = np.zeros((len(octets), dtype.itemsize), np.uint8)
     wide[:, : word_bits // 8] = octets
-    words: Words = wide.view(kept).reshape(-1)
+    words: Words = wide.view(dtype).reshape(-1)
     return words
 
 

@@ -30,7 +30,7 @@ class PublicPair(NamedTuple):
 
 @dataclass(frozen=True)
 class KeyList:
-    """The keys of all members, in the order that gives each its place, and a digest of everything agreed."""
+    """The keys of all members, in the order that gives each member its index, and a digest of everything agreed."""
 
     keys: Mapping[str, PublicPair]
     digest: bytes
@@ -39,8 +39,8 @@ class KeyList:
     def members(self) -> tuple[str, ...]:
         return tuple(self.keys)
 
-    def place(self, member: str) -> int:
-        """From 1: a member's point in secret sharing."""
+    def index(self, member: str) -> int:
+        """From 1: the index of the shares that this member holds."""
         return 1 + self.members.index(member)
 
 
@@ -66,9 +66,9 @@ def key_list(terms: bytes, keys: Mapping[str, PublicPair]) -> KeyList:
             try:
                 refuse_unusable(key)
             except InvalidKey as error:
-                raise InvalidKey(f"{member}: {error}") from error
+                raise InvalidKey(f"a key of {member} cannot be used: {error}") from error
             if key in seen:
-                raise InvalidKey(f"{member}: its key is also {seen[key]}'s")
+                raise InvalidKey(f"{member} and {seen[key]} have the same key")
             seen[key] = member
     parts = (part for member, pair in keys.items() for part in (member.encode(), *pair))
     return KeyList(dict(keys), digest(b"keys of a sum", terms, *parts))
@@ -105,5 +105,5 @@ def _exchange(private: X25519PrivateKey, public: bytes) -> bytes:
     try:
         return private.exchange(X25519PublicKey.from_public_bytes(public))
     except ValueError as error:  # of `exchange`: the secret would be zero
-        length = f"its key has {len(public)} bytes, {KEY_BYTES} are due"
-        raise InvalidKey("its key is a point of small order" if len(public) == KEY_BYTES else length) from error
+        length = f"the key has {len(public)} bytes, and {KEY_BYTES} are due"
+        raise InvalidKey("the key is a point of small order" if len(public) == KEY_BYTES else length) from error

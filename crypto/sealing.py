@@ -23,4 +23,6 @@ def unseal(key: bytes, box: bytes) -> bytes:
     try:
         return ChaCha20Poly1305(key).decrypt(_NONCE, box, None)
     except InvalidTag as error:
-        raise InvalidBox("the box does not open: it was made for another place, or changed on its way") from error
+        raise InvalidBox(
+            "the box does not open: it was made for another sender, receiver or purpose, or it was changed on its way"
+        ) from error

@@ -70,7 +70,7 @@ CHEATS = {
     "two boxes for one": (only(SealedShares, boxes=lambda b: (*b, b[0])), "two entries for c0", 1),
     "short box": (only(SealedShares, boxes=first_changed(lambda box: box[1:])), f"{BOX_BYTES} bytes", 1),
     "no digests": (only(SealedShares, digests=lambda _: b""), "digests of two shares", 1),
-    "one word less": (only(MaskedReply, words=lambda words: words[:-2]), "98 bytes of masked words, 100", 2),
+    "one word less": (only(MaskedReply, words=lambda words: words[:-2]), "98 bytes of masked words, and 100", 2),
     "one word more": (only(MaskedReply, words=lambda words: words + bytes(2)), "102 bytes of masked words", 2),
     "no words": (only(MaskedReply, words=lambda _: b""), "0 bytes of masked words", 2),
     "forged share": (only(UnmaskShares, self_masks=first_changed(flipped)), "that was not dealt", 3),
@@ -81,10 +81,10 @@ CHEATS = {
         3,
     ),
     "share twice": (only(UnmaskShares, self_masks=lambda pairs: (*pairs, pairs[0])), "two entries for c1", 3),
-    "share of a stranger": (only(UnmaskShares, self_masks=lambda p: (*p, ("c9", p[0][1]))), "not asked for", 3),
+    "share of a stranger": (only(UnmaskShares, self_masks=lambda p: (*p, ("c9", p[0][1]))), "not asked about", 3),
     "share of the other kind": (
         only(UnmaskShares, masking_keys=lambda _: (("c0", bytes(SHARE_BYTES)),)),
-        "masking key of a client not asked for",
+        "masking key of a client that it was not asked about",
         3,
     ),
     "wrong number": (lambda m: replace(m, sum=2), "owes PairKey of sum 1", 0),
@@ -127,7 +127,7 @@ def test_boxes_replayed_from_an_earlier_sum_open_nowhere_and_the_sum_fails_namin
     agreed = terms(7)
     given = vectors(agreed)
     old = recorded(run(agreed, given), "c1", SealedShares)
-    with pytest.raises(SecureSumFailed, match="1 shares of c1's self mask open, 4 are needed; c1 deviates"):
+    with pytest.raises(SecureSumFailed, match="1 shares of c1's self mask came, and 4 are needed; c1 deviates"):
         run(agreed, given, change={"c1": only(SealedShares, boxes=lambda _: old.boxes)}, number=2)
 
 
@@ -186,7 +186,7 @@ def test_a_dealer_that_announces_other_shares_than_it_deals_is_named_and_no_hone
     own = slice(2 * DIGEST_BYTES, 4 * DIGEST_BYTES)
     attack = {"c1": only(SealedShares, digests=lambda d: spoilt(d[: own.start]) + d[own] + spoilt(d[own.stop :]))}
     seen = SumLog()
-    with pytest.raises(SecureSumFailed, match=r"c1's self mask open, . are needed; c1 deviates"):
+    with pytest.raises(SecureSumFailed, match=r"c1's self mask came, and . are needed; c1 deviates"):
         run(agreed, vectors(agreed), change=attack, seen=seen)
     assert seen.faulty == {"c1"}
 
@@ -209,7 +209,7 @@ def test_a_share_that_was_announced_wrongly_to_one_holder_is_given_by_the_others
 
 @pytest.mark.parametrize(
     ("withheld", "faulty", "named"),
-    [("c0", set(), "c0 or who gave none deviates: c2"), ("c0 c1", {"c2"}, "c2 deviates")],
+    [("c0", set(), "c0 deviates, or those who gave no share: c2"), ("c0 c1", {"c2"}, "c2 deviates")],
     ids=["one dealer's", "everybody's"],
 )
 def test_a_holder_that_keeps_shares_back_bars_no_honest_dealer(withheld, faulty, named):
@@ -256,7 +256,7 @@ def test_a_client_that_floods_is_left_out():
 
     roles = {me: flood() if me == "c0" else client(agreed, me, given[me]) for me in agreed.roster}
     together = run_together({AGGREGATOR: aggregator(agreed), **roles})
-    assert refusals(together)[-1] == Refused("c0", "c0 sent 64 messages and no PairKey")
+    assert refusals(together)[-1] == Refused("c0", "c0 sent 64 messages, and none is the PairKey that is due")
     assert together.results[AGGREGATOR].contributors == agreed.roster[1:]
 
 
@@ -269,9 +269,15 @@ LISTS = {
     "a client twice": (lambda keys: (*keys, keys[1]), "a client twice"),
     "a stranger": (lambda keys: (*keys[1:], ("x", OTHER_KEY, keys[0][2])), "outside the roster"),
     "too few": (lambda keys: keys[:2], "lists 2 clients, which do not go with a threshold of 3"),
-    "small order": (lambda keys: (*keys[:4], ("c4", SMALL_ORDER, keys[4][2])), "c4: its key is a point of small order"),
-    "equal keys": (lambda keys: (*keys[:4], ("c4", keys[3][1], keys[4][2])), "c4: its key is also c3's"),
-    "short key": (lambda keys: (*keys[:4], ("c4", b"short", keys[4][2])), "c4: its key has 5 bytes"),
+    "small order": (
+        lambda keys: (*keys[:4], ("c4", SMALL_ORDER, keys[4][2])),
+        "a key of c4 cannot be used: the key is a point of small order",
+    ),
+    "equal keys": (lambda keys: (*keys[:4], ("c4", keys[3][1], keys[4][2])), "c4 and c3 have the same key"),
+    "short key": (
+        lambda keys: (*keys[:4], ("c4", b"short", keys[4][2])),
+        "a key of c4 cannot be used: the key has 5 bytes",
+    ),
 }
 
 
@@ -294,7 +300,7 @@ def test_a_client_deals_no_shares_where_the_threshold_is_no_majority():
 
 
 BOXES = {
-    "too few": (lambda boxes: boxes[:1], "goes on with 2 clients, 3 are agreed"),
+    "too few": (lambda boxes: boxes[:1], "goes on with 2 clients, and 3 are agreed"),
     "of itself": (lambda boxes: (*boxes, ("c0", boxes[0][1])), "no peer in this sum"),
     "of a stranger": (lambda boxes: (*boxes, ("x", boxes[0][1])), "no peer in this sum"),
     "one twice": (lambda boxes: (*boxes, boxes[0]), "two entries for c1"),
@@ -320,7 +326,7 @@ def test_a_client_masks_nothing_on_boxes_no_honest_aggregator_passes_on(name):
 
 
 ARRIVED = {
-    "too few": (("c0", "c1"), "would open a sum over 2 clients, 3 are agreed"),
+    "too few": (("c0", "c1"), "would open a sum over 2 clients, and 3 are agreed"),
     "without the one that is asked": (("c1", "c2", "c3", "c4"), "this client's words did not come"),
     "a stranger": (("c0", "c1", "c2", "x"), "no part in this sum"),
     "one twice": (("c0", "c1", "c1"), "names a client twice"),

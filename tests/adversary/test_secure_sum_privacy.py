@@ -24,11 +24,11 @@ def attack(given, colluders, leaked=()):
     arrived = UnmaskTask(1, agreed.roster)
     pools: dict[str, dict[str, dict[int, bytes]]] = {kind: {me: {} for me in agreed.roster} for kind in ("seed", "key")}
     for holder, member in given.members.items():
-        place = key_list.place(holder)
+        index = key_list.index(holder)
         for owner, shares in member._held.items():
-            pools["seed"][owner][place] = shares[:SHARE_BYTES]
+            pools["seed"][owner][index] = shares[:SHARE_BYTES]
             if holder in colluders or holder in leaked:
-                pools["key"][owner][place] = shares[SHARE_BYTES:]
+                pools["key"][owner][index] = shares[SHARE_BYTES:]
         member.unmask(arrived)
     left = {}
     for victim in (me for me in agreed.roster if me not in colluders):
@@ -44,7 +44,7 @@ def attack(given, colluders, leaked=()):
         for peer, private in known.items():
             own = (victim, peer) if private is guess else (peer, victim)
             seed = mask_seed(private, key_list, *own)
-            first = key_list.place(victim) < key_list.place(peer)
+            first = key_list.index(victim) < key_list.index(peer)
             (subtract_mask if first else add_mask)(words, seed)
         left[victim] = modulo(words, agreed.word_bits)
     return left
@@ -103,8 +103,8 @@ def test_a_transcript_without_the_last_step_says_as_little_about_one_input_as_ab
 def test_shares_below_the_threshold_fit_a_masking_key_no_better_than_random_ones():
     private, holders, threshold = fresh_private_key(), 21, 11
     shares = dict(enumerate(shares_of(private, holders, threshold), 1))
-    for places in itertools.islice(itertools.combinations(range(1, holders + 1), threshold - 1), 50):
-        assert secret_of({place: shares[place] for place in places}) != private
+    for indices in itertools.islice(itertools.combinations(range(1, holders + 1), threshold - 1), 50):
+        assert secret_of({index: shares[index] for index in indices}) != private
     assert secret_of({place: shares[place] for place in range(5, 5 + threshold)}) == private
 
 

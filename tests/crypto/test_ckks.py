@@ -117,7 +117,7 @@ def test_a_key_opens_its_cap_and_not_one_value_more():
     private, public, _ = both_ends(values_per_key=2 * VALUES)
     for _ in range(2):
         gradient(private, public, 100)
-    with pytest.raises(KeyUsedUp, match="8 values asked for, 0 left"):
+    with pytest.raises(KeyUsedUp, match="8 values were asked for, and this key may open 0 more"):
         gradient(private, public, 100)
 
 
@@ -178,12 +178,12 @@ def test_the_gate_refuses_what_no_honest_owner_sends():
     too_large = b"\xff" * 8 + good[8:]
     zero = bytes(RING_DEGREE * 8) + good[RING_DEGREE * 8 :]
     for bad, rule in (
-        (good[:-1], "bytes where 5 ciphertexts"),
-        (good + good, "bytes where 5 ciphertexts"),
+        (good[:-1], "5 ciphertexts of"),
+        (good + good, "5 ciphertexts of"),
         (too_large, "not below its prime"),
         (zero, "polynomial is zero"),
         (good[:size] * COLUMNS, "seed is used twice"),
-        (b"", "bytes where 5"),
+        (b"", "5 ciphertexts of"),
     ):
         with pytest.raises(InvalidCiphertext, match=rule):
             CkksPublicKey(LINEAR, private.public_material(VALUES), VALUES).load(bad, COLUMNS, 10, 1)

@@ -43,7 +43,7 @@ def test_the_preset_follows_from_top_model_and_loss_error(loss):
 
 def test_a_model_too_deep_for_the_preset_is_named():
     (found,) = weaknesses(PRESETS["ckks-linear"], 0, "cubic", 3.0)
-    assert "needs 3 rescales, preset ckks-linear has 1: the model is too deep" in found
+    assert "needs 3 rescales, and preset ckks-linear has 1: the model is too deep" in found
 
 
 @pytest.mark.parametrize(("hidden_layers", "loss"), [(2, "linear"), (1, "cubic")])

@@ -14,34 +14,34 @@ SECRETS = st.binary(min_size=32, max_size=32)
 
 @st.composite
 def sharings(draw):
-    """A secret, a number of holders, a threshold, and which places give their shares: as many as the threshold."""
+    """A secret, a number of holders, a threshold, and which indices give their shares: as many as the threshold."""
     holders = draw(st.integers(1, 24))
     threshold = draw(st.integers(1, holders))
-    places = draw(st.permutations(range(1, holders + 1)))[:threshold]
-    return draw(SECRETS), holders, threshold, places
+    indices = draw(st.permutations(range(1, holders + 1)))[:threshold]
+    return draw(SECRETS), holders, threshold, indices
 
 
-def some(shares, places):
-    return {place: shares[place - 1] for place in places}
+def some(shares, indices):
+    return {index: shares[index - 1] for index in indices}
 
 
 @settings(deadline=None, max_examples=60)
 @given(sharings())
 def test_any_threshold_of_shares_gives_the_key(sharing):
-    secret, holders, threshold, places = sharing
-    assert secret_of(some(shares_of(secret, holders, threshold), places)) == secret
+    secret, holders, threshold, indices = sharing
+    assert secret_of(some(shares_of(secret, holders, threshold), indices)) == secret
 
 
 @settings(deadline=None, max_examples=60)
 @given(sharings(), SECRETS)
 def test_fewer_shares_fit_every_other_key_as_well(sharing, other):
     """For any key there is a value of one more share with which the held ones give that key: they tell nothing."""
-    secret, holders, threshold, places = sharing
-    shares = some(shares_of(secret, holders, threshold), places)
-    missing = places[-1]
-    at_zero = 1  # Lagrange's weight of the missing place
-    for place in places[:-1]:
-        at_zero = at_zero * place * pow(place - missing, -1, PRIME) % PRIME
+    secret, holders, threshold, indices = sharing
+    shares = some(shares_of(secret, holders, threshold), indices)
+    missing = indices[-1]
+    at_zero = 1  # Lagrange's weight of the missing index
+    for index in indices[:-1]:
+        at_zero = at_zero * index * pow(index - missing, -1, PRIME) % PRIME
     value = int.from_bytes(shares[missing], "little")
     value += (int.from_bytes(other, "little") - int.from_bytes(secret, "little")) * pow(at_zero, -1, PRIME)
     shares[missing] = (value % PRIME).to_bytes(SHARE_BYTES, "little")
@@ -97,7 +97,7 @@ def test_one_holder_with_threshold_one_holds_the_key_itself():
         {1: PRIME.to_bytes(SHARE_BYTES, "little")},
         {1: b"\xff" * SHARE_BYTES},
     ],
-    ids=["none", "place-0", "place-below-0", "short", "long", "the-prime", "too-large"],
+    ids=["none", "index-0", "index-below-0", "short", "long", "the-prime", "too-large"],
 )
 def test_what_no_share_can_be_is_refused(shares):
     with pytest.raises(InvalidShare):

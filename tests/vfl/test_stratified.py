@@ -82,7 +82,7 @@ def test_a_label_party_that_holds_out_something_else_is_refused(make_setups, bre
     next(flow)
     flow.send(None)
     flow.send(Delivery(RowsDigest(setup.rows, setup.table.ids_digest)))
-    with pytest.raises(RemoteProtocolError, match="holds out something else than 114 of 569 rows"):
+    with pytest.raises(RemoteProtocolError, match="does not hold out 114 of 569 rows"):
         flow.send(Delivery(HeldOut(bits)))
 
 

@@ -52,7 +52,7 @@ def sendable(values: Floats) -> Floats:
 def received(values: NDArray[Any], what: str) -> NDArray[Any]:
     """The values, or InvalidBody."""
     if not _largest(values) <= LARGEST:
-        raise InvalidBody(f"{what} of the body are not finite")
+        raise InvalidBody(f"the {what} of the body are not finite")
     return values
 
 
@@ -64,5 +64,5 @@ def _largest(values: NDArray[Any]) -> float:
 def exactly(body: Body, expected: int) -> Bytes:
     """The body as an array of bytes, without a copy; InvalidBody if its length is another."""
     if len(body) != expected:
-        raise InvalidBody(f"{len(body)} bytes where {expected} belong")
+        raise InvalidBody(f"the body has {len(body)} bytes, and {expected} are due")
     return np.frombuffer(body, np.uint8)

@@ -38,7 +38,7 @@ def refuse_wrap(bits: int, cohort: int, word: int = LONGEST_WORD) -> None:
     ways = [f"at most {2**spare} clients per round with {bits} bits"] if spare >= 0 else []
     ways += [f"at most {room} bits with {cohort} clients"] if room >= 1 else []
     raise SpecConflict(
-        f"the sum of {cohort} clients' codes of {bits} bits needs {needed} bits, words have {word}: it would wrap",
+        f"the sum of {cohort} clients' codes of {bits} bits needs {needed} bits, and words of {word} bits would wrap",
         fix=f"Choose {' or '.join([*ways, f'words of {word_bits(bits, cohort)} bits'])}.",
     )
 

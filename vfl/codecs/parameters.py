@@ -134,7 +134,7 @@ def _read(part: memoryview, name: str, shape: Shape, bits: int, format: Format, 
     try:
         return codec.decode(part, math.prod(shape), bits, seed).reshape(shape)
     except InvalidBody as error:
-        raise InvalidBody(f"{name}: {error}") from error
+        raise InvalidBody(f"tensor {name} cannot be read: {error}") from error
 
 
 @dataclass(frozen=True)
@@ -224,13 +224,13 @@ def _check_header(content: memoryview, plan: list[tuple[str, Shape, int]], forma
     if magic != MAGIC:
         raise InvalidBody("this is not a body of parameters")
     if (sent := name.rstrip(b"\0")) != format.codec.encode():
-        raise InvalidBody(f"written by codec {sent.decode('ascii', 'replace')!r} where {format.codec!r} was agreed")
+        raise InvalidBody(f"the codec is {sent.decode('ascii', 'replace')!r}, and {format.codec!r} was agreed")
     if unbiased != format.unbiased:
-        raise InvalidBody("written with the other scale than was agreed")
+        raise InvalidBody("the scale of the values is another than was agreed")
     if count != len(plan):
-        raise InvalidBody(f"{count} tensors where {len(plan)} belong")
+        raise InvalidBody(f"the body has {count} tensors, and {len(plan)} are due")
     widths = np.frombuffer(content, BITS, count, HEADER.size)
     for (tensor, _, bits), width in zip(plan, widths.tolist(), strict=True):
         if width != bits:
-            raise InvalidBody(f"{width} bits for {tensor} where {bits} were agreed")
+            raise InvalidBody(f"tensor {tensor} has {width} bits, and {bits} were agreed")
     return own

@@ -1,4 +1,4 @@
-"""The largest values alone, with their places (top-k): a baseline, biased by what it leaves out."""
+"""The largest values alone, with their positions (top-k): a baseline, biased by what it leaves out."""
 
 import numpy as np
 
@@ -14,22 +14,22 @@ def kept(count: int, bits: int) -> int:
 
 
 def encode(values: Floats, bits: int, seed: bytes, *, unbiased: bool) -> bytes:  # noqa: ARG001 - the interface
-    """A codec's `encode`: ascending places (u32), then the values there (fp32). There is no unbiased form."""
+    """A codec's `encode`: ascending positions (u32), then the values there (fp32). There is no unbiased form."""
     sendable(values)
     rest = len(values) - kept(len(values), bits)
-    places = np.sort(np.argpartition(np.abs(values), rest)[rest:]) if rest else np.arange(len(values))
-    return places.astype("<u4").tobytes() + values[places].astype("<f4", copy=False).tobytes()
+    positions = np.sort(np.argpartition(np.abs(values), rest)[rest:]) if rest else np.arange(len(values))
+    return positions.astype("<u4").tobytes() + values[positions].astype("<f4", copy=False).tobytes()
 
 
 def decode(body: Body, count: int, bits: int, seed: bytes) -> Floats:  # noqa: ARG001 - the interface of every codec
     """A codec's `decode`: zero where nothing was sent."""
     content = exactly(body, body_bytes(count, bits))
     end = len(content) // 2
-    places = content[:end].view("<u4").astype(np.int64)
-    if not (np.diff(places) > 0).all() or not (places < count).all():
-        raise InvalidBody("the places of the values do not ascend, or lie outside the tensor")
+    positions = content[:end].view("<u4").astype(np.int64)
+    if not (np.diff(positions) > 0).all() or not (positions < count).all():
+        raise InvalidBody("the positions of the values do not ascend, or lie outside the tensor")
     values = np.zeros(count, np.float32)
-    values[places] = received(content[end:].view("<f4"), "values")
+    values[positions] = received(content[end:].view("<f4"), "values")
     return values
 
 

@@ -126,7 +126,9 @@ class Aggregation:
     def trained_by(self, client: PartyId, reply: RoundReply, received: Parameters, reply_bits: int) -> Parameters:
         """A reply's parameters. Raises RemoteProtocolError, naming the client, for anything that must not enter."""
         if not 0 < reply.rows < MOST_ROWS or not math.isfinite(reply.loss):
-            raise RemoteProtocolError(f"{client} replied with {reply.rows} rows and a loss of {reply.loss}")
+            raise RemoteProtocolError(
+                f"{client} replied with {reply.rows} rows and a loss of {reply.loss}, which no training gives"
+            )
         if self.rows_of.setdefault(client, reply.rows) != reply.rows:
             raise RemoteProtocolError(f"{client} had {self.rows_of[client]} rows before and now says {reply.rows}")
         try:
@@ -140,7 +142,7 @@ class Aggregation:
         limit = self.spec.rounds.reply_norm_limit
         if limit and (norm := distance(trained, received)) > limit:
             raise RemoteProtocolError(
-                f"{client}'s reply lies {norm:.3g} from what it was sent, beyond reply_norm_limit {limit:g}"
+                f"{client}'s reply lies {norm:.3g} from the model it was sent, and rounds.reply_norm_limit is {limit:g}"
             )
         if any(bool((values.abs() > LARGEST).any()) for values in trained.values() if values.is_floating_point()):
             raise RemoteProtocolError(f"{client} replied with a number beyond {LARGEST:g}")
@@ -206,8 +208,8 @@ class Aggregation:
 
     def outcome(self) -> Outcome:
         score = SCORE[self.spec.job.task]
-        kept = {score, "auc", "loss"}
-        metrics = {name: values[-1] for name, values in self.series.items() if name in kept and values}
+        names = {score, "auc", "loss"}
+        metrics = {name: values[-1] for name, values in self.series.items() if name in names and values}
         intervals = self._intervals(metrics)  # before the parts change the model
         finished = Finished(self.parameters)
         for hooks in self._hooks.values():

@@ -114,7 +114,7 @@ class Participation:
     def _work(self, task: RoundTask) -> Work | None:
         """The task with this client's rows; None where it lacks what it needs to train."""
         if digest(task.parameters) != task.model_digest:
-            raise RemoteProtocolError(f"the task of round {task.round} holds another model than it names")
+            raise RemoteProtocolError(f"the model of round {task.round} does not have the digest that its task names")
         self._check(task)
         if not self._receive(task):
             return None
@@ -138,10 +138,13 @@ class Participation:
         rounds, asked = self.spec.rounds, self._tasks.get(task.round, 0) + 1
         self._tasks[task.round] = asked
         if not 1 <= task.round <= rounds.rounds or asked > TRIES:
-            raise RemoteProtocolError(f"the aggregator asks for round {task.round} of {rounds.rounds}, {asked} times")
+            raise RemoteProtocolError(
+                f"the aggregator has asked {asked} times for round {task.round}; "
+                f"the job has {rounds.rounds} rounds and {TRIES} tries for each"
+            )
         if task.epochs != rounds.local_epochs or task.rate != self.spec.rate_of(task.round):
             raise RemoteProtocolError(
-                f"the task of round {task.round} asks for {task.epochs} epochs at rate {task.rate}, not as agreed"
+                f"the task of round {task.round} asks for {task.epochs} epochs at rate {task.rate}; others are agreed"
             )
 
     def _note(self, task: RoundTask, measures: dict[str, float]) -> None:
@@ -176,7 +179,9 @@ class Participation:
         self._answered[asked] = self._answered.get(asked, 0) + 1
         answer = self._answer(task) if self._answered[asked] <= TRIES else None
         if answer is None or not 0 <= task.round <= self.spec.rounds.rounds:
-            raise RemoteProtocolError(f"the aggregator asks for {task.purpose!r} in round {task.round}, out of turn")
+            raise RemoteProtocolError(
+                f"the aggregator asks for {task.purpose!r} in round {task.round}, where it is not due"
+            )
         return answer
 
     def measure(self, task: EvaluationTask) -> None:
@@ -235,7 +240,9 @@ class Participation:
     def keep(self, published: Published) -> Outcome:
         """The final model. Raises RemoteProtocolError where it is another than it says."""
         if digest(published.parameters) != published.model_digest or not self._receive(published):
-            raise RemoteProtocolError("the published model is another than its message names")
+            raise RemoteProtocolError(
+                "the published model, or its backbone, does not have the digest that its message names"
+            )
         try:
             parameters = self._read(published.parameters)
             metrics = self._concluded(parameters)

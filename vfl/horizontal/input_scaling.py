@@ -82,7 +82,7 @@ def of_first_model(spec: RoundsSpec, first_model: bytes) -> InputScaling | None:
     if here is None or pooled or not all(map(np.array_equal, astuple(own), astuple(here))):
         was = "left model.input_range out" if pooled else f"agreed on model.input_range {_shown(own)}"
         raise ImpossibleJob(
-            f"the registered model reads inputs that are scaled otherwise: the job that made it {was}",
+            f"the registered model reads inputs with another scaling: the job that made the model {was}",
             fix="Scale the inputs as that job did, or start from fresh weights.",
         )
     return own
@@ -91,19 +91,19 @@ def of_first_model(spec: RoundsSpec, first_model: bytes) -> InputScaling | None:
 def read_scaling(spec: RoundsSpec, message: ColumnScaling) -> InputScaling:
     """Raises RemoteProtocolError where it does not fit the job's columns."""
     if not len(message.means) == len(message.deviations) == 8 * spec.inputs:
-        raise RemoteProtocolError(f"the scaling of columns is not of {spec.inputs} columns")
+        raise RemoteProtocolError(f"the scaling that the aggregator sent is not for {spec.inputs} columns")
     means, deviations = (np.frombuffer(values, "<f8").copy() for values in (message.means, message.deviations))
     within = np.isfinite(means) & np.isfinite(deviations) & (np.abs(means) <= REACH) & (deviations <= REACH)
     if not (within & (deviations >= SMALLEST_DEVIATION)).all():
-        raise RemoteProtocolError("the scaling of columns holds numbers that no columns have")
+        raise RemoteProtocolError("the scaling that the aggregator sent holds numbers that no columns have")
     return standardising(means, deviations)
 
 
 def words_of(columns: Floats) -> NDArray[np.uint64]:
     """One client's part of the sum: its rows, then the sum and the sum of squares of each column."""
-    kept = np.clip(columns, -REACH, REACH)
-    rows, centres = len(kept), np.where(np.ptp(kept, axis=0) > 0, kept.mean(axis=0), kept[0])
-    apart = kept - centres  # what is left is small, and float64 sums of it are precise
+    clipped = np.clip(columns, -REACH, REACH)
+    rows, centres = len(clipped), np.where(np.ptp(clipped, axis=0) > 0, clipped.mean(axis=0), clipped[0])
+    apart = clipped - centres  # what is left is small, and float64 sums of it are precise
     words = [rows]
     for centre, first, square in zip(
         map(Fraction, centres.tolist()),
@@ -130,7 +130,7 @@ def pooled_scaling(words: NDArray[np.uint64]) -> tuple[InputScaling, list[int]]:
         total, squares = joined(column[:SUM_DIGITS]), joined(column[SUM_DIGITS:])
         possible = abs(total) <= rows * UNIT**2 and 0 <= squares <= rows * UNIT**4
         if not (1 <= rows < MOST_ROWS and possible):
-            raise SecureSumFailed("the sums of columns cannot be of rows: somebody spoilt them")
+            raise SecureSumFailed("the sums over columns do not fit any rows: at least one party sent false numbers")
         mean = float(Fraction(total, rows * UNIT))
         deviation = math.sqrt(Fraction(max(rows * squares - total**2, 0), (rows * UNIT) ** 2))
         if deviation < max(SMALLEST_DEVIATION, SMALLEST_SHARE * abs(mean)):

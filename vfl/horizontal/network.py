@@ -37,7 +37,7 @@ def first_model(setup: Setup[RoundsSpec]) -> nn.Sequential:
     if "first" in setup.tables:
         rows = examples_of(spec, setup.tables["first"], "first", setup.scaling)
         if rows.labels is None:
-            raise ValueError("first rows carry labels")
+            raise ValueError("first rows need labels")
         train(
             module,
             rows.inputs,

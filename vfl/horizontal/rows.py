@@ -41,7 +41,7 @@ def check_fit(spec: RoundsSpec, table: Table, use: str) -> None:
     use = "training" if use == "rows" else use
     if table.columns.shape[1] != spec.inputs:
         raise InvalidData(
-            f"the {use} rows have {table.columns.shape[1]} input columns, the model takes {spec.inputs}",
+            f"the {use} rows have {table.columns.shape[1]} input columns, and the model takes {spec.inputs}",
             fix="Name the input columns in model.columns, or correct model.input_shape.",
         )
     labels = table.labels
@@ -69,13 +69,13 @@ def _clipped(spec: RoundsSpec, use: str, table: Table, scaling: InputScaling) ->
             f"{low:g} to {high:g}, and were clipped to it"
         )
         return [text] if count else []
-    told = MUCH_CLIPPED * rows if spec.pools_columns else 0
+    tolerance = MUCH_CLIPPED * rows if spec.pools_columns else 0
     limits = f"{DEVIATIONS:g} deviations around the mean of all clients" if spec.pools_columns else "model.input_range"
     return [
         f"{count:,} of {rows:,} values of {column_name(spec, at)} of {use} lie outside {limits}, "
         f"{scaling.low[at]:g} to {scaling.high[at]:g}, and were clipped to it"
         for at, count in enumerate(outside)
-        if count > told
+        if count > tolerance
     ]
 
 

@@ -43,7 +43,7 @@ def evaluation_words(spec: RoundsSpec, module: nn.Sequential, rows: Examples) ->
     """One client's part of an evaluation: rows, right ones, and sums of losses, labels and squared labels."""
     labels = rows.labels
     if labels is None:
-        raise InvalidData("test rows carry labels")
+        raise InvalidData("the test rows have no labels")
     evaluation = evaluate(module, rows.inputs, labels, regression=spec.job.task == "regression")
     values = labels.double()
     right = float((values**2).sum()) if spec.job.task == "regression" else evaluation.correct

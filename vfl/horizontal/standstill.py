@@ -16,7 +16,7 @@ def loss_of_guessing(examples: Examples) -> float:
     """Of always answering how often each class occurs, or the mean label of a regression."""
     labels = examples.labels
     if labels is None:
-        raise ValueError("rows with labels tell what guessing gives")
+        raise ValueError("the loss of guessing needs rows with labels")
     if labels.is_floating_point():
         return float(labels.double().var(unbiased=False))
     shares = torch.bincount(labels).double() / len(labels)

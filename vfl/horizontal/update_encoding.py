@@ -69,7 +69,7 @@ def fit(
     """E local epochs in place on these rows; returns the loss. See `train` for `steps` and `on_step`."""
     spec, labels = work.spec, examples.labels
     if labels is None:
-        raise ValueError("a client's rows carry labels")
+        raise ValueError("a client's rows need labels")
     return train(
         module,
         examples.inputs,

@@ -85,7 +85,7 @@ def read_spec_as(kind: type[S], text: str) -> S:
     """The same, for a caller that handles one kind only. Raises SpecError."""
     spec = read_spec(text)
     if not isinstance(spec, kind):
-        raise SpecError(f"job specification: this is a job of protocol {spec.job.protocol!r}")
+        raise SpecError(f"job specification: job.protocol is {spec.job.protocol!r}, and this command takes another")
     return spec
 
 

@@ -62,11 +62,11 @@ def of_auc(positive: NDArray[np.bool_], scores: Floats) -> Interval | None:
 
 def of_auc_of_classes(labels: NDArray[np.int64], scores: Floats) -> Interval | None:
     """Of `metrics.auc_of_classes`: a mean deviates by no more than its classes do on average."""
-    found = [of_auc(labels == label, scores[:, label]) for label in ranked_classes(labels, scores)]
-    known = [interval for interval in found if interval is not None]
-    if not known or len(known) < len(found):
+    areas = [of_auc(labels == label, scores[:, label]) for label in ranked_classes(labels, scores)]
+    defined = [interval for interval in areas if interval is not None]
+    if not defined or len(defined) < len(areas):
         return None
-    low, high = np.mean(known, axis=0)
+    low, high = np.mean(defined, axis=0)
     return float(low), float(high)
 
 

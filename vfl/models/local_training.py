@@ -70,7 +70,7 @@ def train(
     _check_batches(module, len(inputs), batch_rows)
     trained = {name: p for name, p in module.named_parameters() if p.requires_grad}
     if proximal and anchor is None:
-        raise ValueError("a proximal term needs the parameters to stay close to")
+        raise ValueError("a proximal term needs the parameters that training stays close to")
     steps = steps or make_optimiser(list(trained.values()), optimiser)
     module.train()
     total = 0.0

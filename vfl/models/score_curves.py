@@ -18,8 +18,8 @@ def score_curves(task: str, labels: Floats, scores: Floats, loss: str) -> dict[s
     """
     if task == "multiclass":
         rows = np.array([(labels == k).sum() for k in range(scores.shape[1])], np.float64)
-        found = np.array([((labels == k) & (scores.argmax(axis=1) == k)).sum() for k in range(scores.shape[1])])
-        recall = np.divide(found, rows, out=np.full(len(rows), np.nan), where=rows > 0)
+        correct = np.array([((labels == k) & (scores.argmax(axis=1) == k)).sum() for k in range(scores.shape[1])])
+        recall = np.divide(correct, rows, out=np.full(len(rows), np.nan), where=rows > 0)
         return {"class_rows": rows.tolist(), "class_recall": recall.tolist()}
     if task == "regression":
         return _calibration(labels, scores[:, 0])
@@ -39,8 +39,8 @@ def _roc(labels: Floats, scores: Floats) -> dict[str, list[float]]:
     from sklearn.metrics import roc_curve  # noqa: PLC0415 - as vfl.models.metrics: it would double the start of a worker
 
     negatives, positives, _ = roc_curve(labels, scores)
-    kept = np.unique(np.linspace(0, len(negatives) - 1, ROC_POINTS).round().astype(int))
-    return {"roc_false_positives": negatives[kept].tolist(), "roc_true_positives": positives[kept].tolist()}
+    shown = np.unique(np.linspace(0, len(negatives) - 1, ROC_POINTS).round().astype(int))
+    return {"roc_false_positives": negatives[shown].tolist(), "roc_true_positives": positives[shown].tolist()}
 
 
 def _calibration(labels: Floats, predicted: Floats) -> dict[str, list[float]]:

@@ -165,8 +165,8 @@ def _reveals(spec: TrainingSpec, rows: int, batches: list[int], test_rows: int, 
             }
             players = {spec.role_of(feature): feature, spec.role_of(spec.roster.label): spec.roster.label}
             kind = route.message.kind()
-            told = (0, 0) if reveals.grain is Grain.NOTHING else (counted[kind], messages[kind])
-            lines.append(RevealLine.of(route, players, *told))
+            totals = (0, 0) if reveals.grain is Grain.NOTHING else (counted[kind], messages[kind])
+            lines.append(RevealLine.of(route, players, *totals))
     return tuple(lines)
 
 
@@ -177,5 +177,5 @@ def _refuse(reasons: list[str], fix: str) -> None:
 
 def _preset(name: str) -> CkksPreset:
     if name not in PRESETS:
-        raise ImpossibleJob(f"unknown preset {name!r}", fix=f"Use auto or one of {', '.join(PRESETS)}.")
+        raise ImpossibleJob(f"there is no preset {name!r}", fix=f"Use auto or one of {', '.join(PRESETS)}.")
     return PRESETS[name]

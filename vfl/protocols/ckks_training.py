@@ -273,7 +273,7 @@ def attributed_to(peer: PartyId) -> Iterator[None]:
     try:
         yield
     except CryptoError as error:
-        raise RemoteProtocolError(f"{peer} sent what an honest party could not: {error}") from error
+        raise RemoteProtocolError(f"{peer} sent what no honest party sends: {error}") from error
 
 
 ROLES = {TrainingRole.FEATURE: feature_party, TrainingRole.LABEL: label_party}

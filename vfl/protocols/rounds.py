@@ -92,7 +92,7 @@ def aggregator(setup: Setup[RoundsSpec]) -> Flow[Outcome]:
         else:
             raise TooFewReplies(
                 f"round {side.round + 1} got {collected.mean.replies} usable replies in each of {TRIES} tries, "
-                f"{rounds.min_clients} are needed",
+                f"and {rounds.min_clients} are needed",
                 safe=f"The state after round {side.round} is kept." if side.round else "Nothing was stored.",
             )
         yield from _pool(side, side.round + 1, collected.replied, present)
@@ -194,7 +194,9 @@ def _pool(side: Aggregation, number: int, clients: list[PartyId], present: Conne
         result = yield from _sum_before(side.spec, side.counted, terms, clients, present, side)
         mean_rows = int(result.words[0]) / len(result.contributors)
         if not 1 <= mean_rows < MOST_ROWS:
-            raise SecureSumFailed(f"the clients' rows cannot be {mean_rows:.3g} each: somebody spoilt their sum")
+            raise SecureSumFailed(
+                f"the clients cannot have {mean_rows:.3g} rows each: at least one of them sent a false number"
+            )
         side.bounds = first_bounds(side.parameters, mean_rows)
     for query, on_sum in side.queries(number):
         terms = pooled(side.spec, number, query.purpose, query.words, query.numbers)
@@ -244,7 +246,7 @@ def _sum_before(
                 raise
             yield from report(Remark(f"{terms.purpose}: {error}; it is tried again"))
             yield from _await_clients(spec, present, spec.rounds.deadline_seconds)
-    raise LocalProtocolError("a sum was not tried")
+    raise LocalProtocolError("no sum was tried")
 
 
 def _sum(
@@ -310,7 +312,7 @@ class _Collected:
         """The same where only the sum of the replies is read, and enters the mean as one."""
         side, bounds, seen = self._side, self._side.bounds, SumLog()
         if bounds is None:
-            raise LocalProtocolError("a secure round has no measure yet")
+            raise LocalProtocolError("a secure round has no clipping bounds yet")
         layout = UpdateSums(side.spec, self._received)
         seed = derived(side.seed, "grid", self._task.round)
         terms = layout.terms(self._task.round, bounds)
@@ -323,7 +325,11 @@ class _Collected:
             self.slowest = seen.seconds
         summed = layout.read(result.words, len(result.contributors), self._received, bounds, seed)
         if summed is None:
-            yield from report(Remark(f"the sum of round {self._task.round} names no rows: somebody spoilt it"))
+            yield from report(
+                Remark(
+                    f"the sum of round {self._task.round} cannot come from rows: at least one client sent false numbers"
+                )
+            )
             return
         side.bounds = next_bounds(summed, len(result.contributors))
         self.mean.add(summed.parameters, summed.rows)
@@ -361,7 +367,9 @@ class _Collected:
                 case other:
                     what = delivery.unreadable or f"it sent {type(other).__name__}"
                     raise RemoteProtocolError(f"{sender} owes a reply to round {self._task.round}: {what}")
-        raise RemoteProtocolError(f"{sender} sent {MESSAGES_PER_REPLY} messages and no reply")
+        raise RemoteProtocolError(
+            f"{sender} sent {MESSAGES_PER_REPLY} messages, and none is a reply to round {self._task.round}"
+        )
 
     def _add(self, sender: PartyId, reply: RoundReply) -> None:
         if reply.rows:  # else it has lost its backbone, and gets it next time

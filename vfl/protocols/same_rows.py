@@ -27,7 +27,7 @@ def agree_on_rows(setup: Setup[TrainingSpec]) -> Flow[Setup[TrainingSpec]]:
         if rows.rows != setup.rows:
             raise RowsDiffer(f"{setup.me} has {setup.rows} rows and {peer} has {rows.rows}")
         if rows.digest != setup.table.ids_digest:
-            raise RowsDiffer(f"the ids of {setup.me} and {peer} differ, or stand in another order")
+            raise RowsDiffer(f"the ids of {setup.me} and {peer} differ, or are in another order")
     if not setup.spec.split.stratify:
         return setup
     if setup.spec.role_of(setup.me) is TrainingRole.LABEL:
@@ -52,5 +52,5 @@ def _receive_test_rows(setup: Setup[TrainingSpec]) -> Flow[Setup[TrainingSpec]]:
     rows = np.flatnonzero(bits).astype(np.int64)
     due = held_out_rows(setup.rows, setup.spec.split.test)
     if len(held_out.rows) != -(-setup.rows // 8) or len(rows) != due or rows.max(initial=0) >= setup.rows:
-        raise RemoteProtocolError(f"{label} holds out something else than {due} of {setup.rows} rows")
+        raise RemoteProtocolError(f"{label} does not hold out {due} of {setup.rows} rows, as the specification asks")
     return replace(setup, agreed_test_rows=rows)

@@ -149,9 +149,11 @@ class _Steps:
             except (RemoteProtocolError, CryptoError) as error:  # the culprit is left out, the sum goes on
                 self._seen.faulty.add(client)
                 named = isinstance(error, RemoteProtocolError)
-                yield from report(Refused(client, str(error) if named else f"{client}: {error}"))
+                yield from report(
+                    Refused(client, str(error) if named else f"{client} sent what cannot be used: {error}")
+                )
         if len(taken) < self._threshold:
-            raise self._side.failed(f"{len(taken)} clients sent {kind.kind()}, {self._threshold} are needed")
+            raise self._side.failed(f"{len(taken)} clients sent {kind.kind()}, and {self._threshold} are needed")
         return taken
 
     def _of(self, client: PartyId, kind: type[Up]) -> Flow[Up | None]:
@@ -178,4 +180,6 @@ class _Steps:
                 continue
             sent = delivery.unreadable or f"it sent {type(message).__name__}"
             raise RemoteProtocolError(f"{client} owes {kind.kind()} of sum {self._number}: {sent}")
-        raise RemoteProtocolError(f"{client} sent {MESSAGES_PER_STEP} messages and no {kind.kind()}")
+        raise RemoteProtocolError(
+            f"{client} sent {MESSAGES_PER_STEP} messages, and none is the {kind.kind()} that is due"
+        )

@@ -100,7 +100,7 @@ def _checked(peer: PartyId, data: bytes, rows: int, width: int) -> Floats:
     values = floats(data, rows, width)
     # Beyond the limit nothing honest lies, and sums of a row would leave what a float64 holds.
     if values is None or not (np.abs(values) <= CLEAR_LIMIT).all():
-        raise RemoteProtocolError(f"{peer} sent something else than {rows} rows of {width} bounded numbers")
+        raise RemoteProtocolError(f"{peer} did not send {rows} rows of {width} numbers up to {CLEAR_LIMIT:g}")
     return values
 
 

@@ -37,7 +37,7 @@ class Collection:
         self._arrived: list[PartyId] = []
         self._total: Words = np.zeros(terms.words, machine_word(terms.word_bits))
         self._shares: dict[tuple[bytes, PartyId], dict[int, bytes]] = {}
-        """By kind and owner, then by the holder's place."""
+        """By kind and owner, then by the holder's index."""
         self._at_odds: dict[PartyId, set[PartyId]] = defaultdict(set)
         """Dealers and holders of a share that was refused or withheld: one of both deviates, and nobody knows which."""
 
@@ -73,7 +73,7 @@ class Collection:
     def take_words(self, client: PartyId, message: MaskedReply) -> None:
         if len(message.words) != self._terms.body_bytes:
             raise RemoteProtocolError(
-                f"{client} sent {len(message.words)} bytes of masked words, {self._terms.body_bytes} are agreed"
+                f"{client} sent {len(message.words)} bytes of masked words, and {self._terms.body_bytes} are agreed"
             )
         self._total += unpack(message.words, self._terms.word_bits)
         self._arrived.append(client)
@@ -90,7 +90,9 @@ class Collection:
         )
         for kind, shares, owners in batches:
             if not shares.keys() <= owners:
-                raise RemoteProtocolError(f"{client} sent shares of the {kind.decode()} of a client not asked for")
+                raise RemoteProtocolError(
+                    f"{client} sent shares of the {kind.decode()} of a client that it was not asked about"
+                )
             for owner, share in shares.items():
                 if share_digest(self._keys, kind, share) != self._digest(owner, kind, client):
                     raise RemoteProtocolError(f"{client} sent a share of {owner}'s {kind.decode()} that was not dealt")
@@ -99,7 +101,7 @@ class Collection:
                 self._at_odds[owner].add(client)
                 self._at_odds[client].add(owner)
             for owner, share in shares.items():
-                self._shares.setdefault((kind, owner), {})[self._keys.place(client)] = share
+                self._shares.setdefault((kind, owner), {})[self._keys.index(client)] = share
 
     def opened(self) -> SumResult:
         """Take off what masks are left. Raises SecureSumFailed where too few shares came, or inconsistent ones."""
@@ -111,7 +113,7 @@ class Collection:
                 raise self._spoilt(owner, "dropped out, and had dealt shares of another key than its own")
             for client in self._arrived:  # who stands first has added
                 seed = mask_seed(private, self._keys, owner, client)
-                first = self._keys.place(client) < self._keys.place(owner)
+                first = self._keys.index(client) < self._keys.index(owner)
                 (subtract_mask if first else add_mask)(self._total, seed)
         return SumResult(modulo(self._total, self._terms.word_bits), tuple(self._arrived))
 
@@ -119,7 +121,7 @@ class Collection:
         return SecureSumFailed(f"secure sum {self._number} ({self._terms.purpose}, round {self._terms.round}): {why}")
 
     def _digest(self, owner: PartyId, kind: bytes, holder: PartyId) -> bytes:
-        start = DIGEST_BYTES * (2 * (self._keys.place(holder) - 1) + (kind == MASKING_KEY))
+        start = DIGEST_BYTES * (2 * (self._keys.index(holder) - 1) + (kind == MASKING_KEY))
         return self._digests[owner][start : start + DIGEST_BYTES]
 
     def _secret(self, kind: bytes, owner: PartyId) -> bytes:
@@ -129,7 +131,7 @@ class Collection:
         try:
             return secret_of(dict(list(shares.items())[: self._terms.threshold]))
         except InvalidShare as error:
-            raise self._spoilt(owner, f"dealt shares of its {kind.decode()} that are none: {error}") from error
+            raise self._spoilt(owner, f"dealt shares of its {kind.decode()} that cannot be used: {error}") from error
 
     def _spoilt(self, owner: PartyId, why: str) -> SecureSumFailed:
         """Its holders gave what it dealt: it is the one."""
@@ -144,7 +146,11 @@ class Collection:
         others = len(self._dealt) - 1
         faulty = {client for client, with_whom in self._at_odds.items() if 2 * len(with_whom) > others}
         self._seen.faulty |= faulty
-        why = f"{count} shares of {owner}'s {kind.decode()} open, {self._terms.threshold} are needed; "
-        lacking = ", ".join(sorted(self._at_odds[owner])) or "nobody"
-        named = f"{', '.join(sorted(faulty))} deviates" if faulty else f"{owner} or who gave none deviates: {lacking}"
+        why = f"{count} shares of {owner}'s {kind.decode()} came, and {self._terms.threshold} are needed; "
+        silent = ", ".join(sorted(self._at_odds[owner])) or "nobody"
+        named = (
+            f"{', '.join(sorted(faulty))} deviates"
+            if faulty
+            else f"{owner} deviates, or those who gave no share: {silent}"
+        )
         return self.failed(why + named)

@@ -24,7 +24,9 @@ class Member:
         self._terms, self._number = replace(terms, numbers=task.numbers), task.sum
         self._me, self._aggregator = me, aggregator
         if (task.round, task.purpose) != (terms.round, terms.purpose) or not 0 <= task.sum <= LARGEST_NUMBER:
-            raise self._broken(f"asks for {task.purpose!r} of round {task.round}, due is {terms.purpose!r}")
+            raise self._broken(
+                f"asks for {task.purpose!r} of round {task.round}; {terms.purpose!r} of round {terms.round} is due"
+            )
         self._masking, self._sealing, self._seed = fresh_private_key(), fresh_private_key(), fresh_private_key()
         self._public = PublicPair(public_key(self._masking), public_key(self._sealing))
         self._keys: KeyList
@@ -40,9 +42,9 @@ class Member:
     def deal(self, message: PairKeys) -> SealedShares:
         """Shares of both secrets to every member of the list, own included."""
         keys = self._keys = self._checked(message)
-        places = len(keys.members)
-        self_mask = shares_of(self._seed, places, self._terms.threshold)
-        masking_key = shares_of(self._masking, places, self._terms.threshold)
+        holders = len(keys.members)
+        self_mask = shares_of(self._seed, holders, self._terms.threshold)
+        masking_key = shares_of(self._masking, holders, self._terms.threshold)
         boxes, digests = [], b""
         for member, one, other in zip(keys.members, self_mask, masking_key, strict=True):
             digests += share_digest(keys, SELF_MASK, one) + share_digest(keys, MASKING_KEY, other)
@@ -56,13 +58,13 @@ class Member:
     def mask(self, message: SealedShares, words: Words) -> MaskedReply:
         """This client's words modulo 2^W under its own mask and one with each member whose box came."""
         if words.shape != (self._terms.words,):
-            raise ValueError(f"{words.shape} words where {self._terms.words} are agreed")
+            raise ValueError(f"the words have shape {words.shape}, and {self._terms.words} words are agreed")
         boxes = by_name(message.boxes, self._aggregator)
         self._sharers = frozenset(boxes) | {self._me}
         if self._me in boxes or not self._sharers <= set(self._keys.members):
             raise self._broken("passed on shares of a client that is no peer in this sum")
         if len(self._sharers) < self._terms.threshold:
-            raise self._broken(f"goes on with {len(self._sharers)} clients, {self._terms.threshold} are agreed")
+            raise self._broken(f"goes on with {len(self._sharers)} clients, and {self._terms.threshold} are agreed")
         if len(message.digests) != 2 * DIGEST_BYTES * len(boxes):
             raise self._broken("did not pass on the digests of the two shares in each box")
         for number, (sender, box) in enumerate(boxes.items()):
@@ -73,7 +75,7 @@ class Member:
         add_mask(masked, self._seed)
         for peer in self._sharers - {self._me}:
             seed = mask_seed(self._masking, self._keys, self._me, peer)
-            (add_mask if self._keys.place(self._me) < self._keys.place(peer) else subtract_mask)(masked, seed)
+            (add_mask if self._keys.index(self._me) < self._keys.index(peer) else subtract_mask)(masked, seed)
         return MaskedReply(self._number, pack(masked, self._terms.word_bits))
 
     def unmask(self, message: UnmaskTask) -> UnmaskShares:
@@ -86,7 +88,7 @@ class Member:
         if self._me not in arrived:
             raise self._broken("says that this client's words did not come, and asks it to help open the sum")
         if len(arrived) < self._terms.threshold:
-            raise self._broken(f"would open a sum over {len(arrived)} clients, {self._terms.threshold} are agreed")
+            raise self._broken(f"would open a sum over {len(arrived)} clients, and {self._terms.threshold} are agreed")
         held, self._held = self._held, {}  # never both kinds, and never twice
         return UnmaskShares(
             self._number,
@@ -107,7 +109,7 @@ class Member:
         try:
             return self._terms.key_list(self._number, keys)
         except InvalidKey as error:
-            raise self._broken(f"lists keys that cannot be used: {error}") from error
+            raise self._broken(f"lists keys that it must refuse: {error}") from error
 
     def _open(self, sender: PartyId, box: bytes, digests: bytes) -> None:
         """Hold what is in the box, if it is what its dealer announced: else giving it would look like a forgery."""

@@ -55,7 +55,7 @@ class SumTerms:
     def __post_init__(self) -> None:
         machine_word(self.word_bits)
         if self.words < 1 or self.threshold < LEAST_CONTRIBUTORS:
-            raise ValueError(f"a secure sum needs words, and {LEAST_CONTRIBUTORS} contributors at least")
+            raise ValueError(f"a secure sum needs words, and a threshold of at least {LEAST_CONTRIBUTORS} clients")
 
     @property
     def body_bytes(self) -> int:

@@ -163,14 +163,15 @@ class TrainingSpec(JobSpec, frozen=True, kw_only=True):
             require(self.protection is None, "[protection] is for layout embeddings: layout features sends no error")
             return
         if model.bottom is None:
-            raise SpecError("job specification: model.bottom is missing: layout embeddings has one")
+            raise SpecError("job specification: model.bottom is missing, and layout embeddings needs it")
         widths = (*model.bottom.hidden, model.bottom.out)
         require(all(width >= 1 for width in widths), "model.bottom: a layer has at least one neuron")
         private = model.bottom.kind == "private"
         require(not private or not model.bottom.hidden, "model.bottom of kind private states its width only")
         if self.protection is None:
             raise SpecError(
-                "job specification: protection.cut_noise is missing: layout embeddings sends label-bearing errors back",
+                "job specification: protection.cut_noise is missing: layout embeddings sends back "
+                "errors that show labels",
                 fix='Name a protection, or say plainly cut_noise = { method = "none" }.',
             )
         noise = self.protection.cut_noise

@@ -13,21 +13,21 @@ from vfl.errors import SpecError
 def unreadable(error: msgspec.DecodeError, specification: Any, others: Iterable[Any] = ()) -> SpecError:
     """`specification` is the type it should have had, `others` are those of other kinds of job."""
     text = str(error)
-    found = re.search(r" - at `(?:key in )?\$\.?(.*)`$", text)
-    place = found[1] if found else ""
-    told = text.replace("Object ", "table ").replace(" - at `$.", " - at `").replace(" - at `$`", "")
-    return SpecError(f"job specification: {told}", fix=_fix(text, place, specification, tuple(others)))
+    position = re.search(r" - at `(?:key in )?\$\.?(.*)`$", text)
+    path = position[1] if position else ""
+    message = text.replace("Object ", "table ").replace(" - at `$.", " - at `").replace(" - at `$`", "")
+    return SpecError(f"job specification: {message}", fix=_fix(text, path, specification, tuple(others)))
 
 
-def _fix(text: str, place: str, specification: Any, others: tuple[Any, ...]) -> str:
+def _fix(text: str, path: str, specification: Any, others: tuple[Any, ...]) -> str:
     if unknown := re.search(r"unknown field `(.+?)`", text):
-        keys = [key for table in _types_at(place, specification) for key in _keys(table)]
+        keys = [key for table in _types_at(path, specification) for key in _keys(table)]
         elsewhere = {key for kind in (specification, *others) for table in _tables(kind) for key in _keys(table)}
         return _fix_of_key(unknown[1], keys, elsewhere)
     if missing := re.search(r"missing required field `(.+?)`", text):
         return f"Add `{missing[1]}`. `vfl demo` leaves a whole specification, `job.toml`, in its folder."
     if "Invalid enum value" in text or "Invalid value" in text:
-        return f"Use one of {', '.join(allowed)}." if (allowed := _values_at(place, specification)) else ""
+        return f"Use one of {', '.join(allowed)}." if (allowed := _values_at(path, specification)) else ""
     return ""
 
 
@@ -40,18 +40,18 @@ def _fix_of_key(unknown: str, keys: list[str], elsewhere: set[str]) -> str:
     return here
 
 
-def _values_at(place: str, specification: Any) -> list[str]:
+def _values_at(path: str, specification: Any) -> list[str]:
     """Of a key that takes some words alone, or says which keys stand beside it, as `encryption.scheme` does."""
-    table, _, key = place.rpartition(".")
+    table, _, key = path.rpartition(".")
     tags = [one.__struct_config__ for one in _types_at(table, specification) if _is_table(one)]
     words = [str(config.tag) for config in tags if config.tag_field == key]
-    return words or [str(word) for one in _types_at(place, specification) for word in _words(one)]
+    return words or [str(word) for one in _types_at(path, specification) for word in _words(one)]
 
 
-def _types_at(place: str, specification: Any) -> list[Any]:
-    """Of what may stand at a place such as `data[...].label`."""
+def _types_at(path: str, specification: Any) -> list[Any]:
+    """Of what may stand at a path such as `data[...].label`."""
     types = [specification]
-    for step in re.findall(r"\w+|\[\.\.\.\]", place):
+    for step in re.findall(r"\w+|\[\.\.\.\]", path):
         types = [inner for one in types for inner in _inside(one, step)]
     return types
 

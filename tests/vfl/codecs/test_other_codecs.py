@@ -31,7 +31,7 @@ def test_a_body_has_exactly_the_length_that_was_said_and_no_other_is_decoded(nam
         decoded = codec.decode(memoryview(body), count, bits, b"seed")
         assert decoded.shape == (count,)
         assert decoded.dtype == np.float32
-    with pytest.raises(InvalidBody, match="bytes where"):
+    with pytest.raises(InvalidBody, match="bytes, and"):
         codec.decode(body + b"\0", count, bits, b"seed")
 
 
@@ -93,10 +93,10 @@ def test_sparse_keeps_the_largest_values_and_their_places() -> None:
     assert np.abs(values[kept]).min() >= np.abs(values[~kept]).max()
 
 
-@pytest.mark.parametrize("places", [[7, 1000], [7, 7], [8, 7], [0, 2**32 - 1]])
-def test_places_outside_the_tensor_or_out_of_order_are_refused(places: list[int]) -> None:
-    body = np.array(places, "<u4").tobytes() + np.ones(2, "<f4").tobytes()
-    with pytest.raises(InvalidBody, match="places"):
+@pytest.mark.parametrize("positions", [[7, 1000], [7, 7], [8, 7], [0, 2**32 - 1]])
+def test_positions_outside_the_tensor_or_out_of_order_are_refused(positions: list[int]) -> None:
+    body = np.array(positions, "<u4").tobytes() + np.ones(2, "<f4").tobytes()
+    with pytest.raises(InvalidBody, match="positions"):
         SPARSE.decode(body, 1000, 2, b"")
 
 

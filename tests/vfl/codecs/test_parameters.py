@@ -133,15 +133,18 @@ def test_what_is_not_compressed_can_travel_as_bf16() -> None:
 @pytest.mark.parametrize(
     ("body", "text"),
     [
-        (b"", "0 bytes where"),
-        (BODY[:-1], "bytes where"),
-        (BODY + b"\0", "bytes where"),
+        (b"", "0 bytes, and"),
+        (BODY[:-1], "bytes, and"),
+        (BODY + b"\0", "bytes, and"),
         (b"X" + BODY[1:], "not a body of parameters"),
-        (BODY.replace(b"rotation", b"rotatiom"), "'rotatiom' where 'rotation' was agreed"),
-        (encode_parameters(MODEL, Format("rotation", 4, unbiased=False), b"seed"), "other scale"),
-        (BODY[:21] + b"\x08" + BODY[22:], "8 tensors where 7 belong"),
-        (BODY[:41] + b"\x03" + BODY[42:], "3 bits for first.weight where 4 were agreed"),
-        (BODY[:-4] + np.array(np.nan, "<f4").tobytes(), "scale: values of the body are not finite"),
+        (BODY.replace(b"rotation", b"rotatiom"), "'rotatiom', and 'rotation' was agreed"),
+        (encode_parameters(MODEL, Format("rotation", 4, unbiased=False), b"seed"), "another than was agreed"),
+        (BODY[:21] + b"\x08" + BODY[22:], "8 tensors, and 7 are due"),
+        (BODY[:41] + b"\x03" + BODY[42:], "tensor first.weight has 3 bits, and 4 were agreed"),
+        (
+            BODY[:-4] + np.array(np.nan, "<f4").tobytes(),
+            "tensor scale cannot be read: the values of the body are not finite",
+        ),
         (BODY[:55] + np.array(np.inf, "<f4").tobytes() + BODY[59:], "scales of the body are not finite"),
     ],
 )

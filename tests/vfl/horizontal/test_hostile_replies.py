@@ -100,15 +100,18 @@ class Case(NamedTuple):
 
 
 ALWAYS = {
-    "NaN": Case(with_body(lambda body: body[:-4] + NAN), "head.bias: values of the body are not finite"),
+    "NaN": Case(
+        with_body(lambda body: body[:-4] + NAN),
+        "tensor head.bias cannot be read: the values of the body are not finite",
+    ),
     "infinity": Case(with_body(lambda body: body[:-4] + INFINITY), "not finite"),
-    "nothing": Case(with_body(lambda _: b""), "0 bytes where"),
-    "a byte too few": Case(with_body(lambda body: body[:-1]), "bytes where"),
-    "a byte too many": Case(with_body(lambda body: body + b"\0"), "bytes where"),
+    "nothing": Case(with_body(lambda _: b""), "0 bytes, and"),
+    "a byte too few": Case(with_body(lambda body: body[:-1]), "bytes, and"),
+    "a byte too many": Case(with_body(lambda body: body + b"\0"), "bytes, and"),
     "noise": Case(with_body(lambda body: bytes(len(body))), "not a body of parameters"),
-    "wrong shapes": Case(of_another_network, "bytes where"),
-    "no codec there is": Case(with_body(lambda body: body[:4] + b"zip" + body[7:]), "written by codec"),
-    "tenfold weights": Case(scaled(10.0), f"beyond reply_norm_limit {LIMIT:g}"),
+    "wrong shapes": Case(of_another_network, "bytes, and"),
+    "no codec there is": Case(with_body(lambda body: body[:4] + b"zip" + body[7:]), "the codec is 'zip"),
+    "tenfold weights": Case(scaled(10.0), f"rounds.reply_norm_limit is {LIMIT:g}"),
     "a stale round": Case(of_another_round(-1), "and is dropped"),
     "a round to come": Case(of_another_round(1), "it sent RoundReply"),
     "another message": Case(
@@ -121,20 +124,21 @@ ALWAYS = {
 }
 PLAIN = {
     **ALWAYS,
-    "another codec": Case(in_format(Format("half", 16, unbiased=True)), "bytes where"),
-    "codes": Case(in_format(COMPRESSED), "bytes where"),
+    "another codec": Case(in_format(Format("half", 16, unbiased=True)), "bytes, and"),
+    "codes": Case(in_format(COMPRESSED), "bytes, and"),
 }
 CODES = {
     **ALWAYS,
-    "another codec": Case(in_format(Format("uniform", 4, unbiased=True)), "'uniform' where 'rotation' was agreed"),
-    "no codes": Case(in_format(RAW), "bytes where"),
-    "other bits": Case(in_format(Format("rotation", 3, unbiased=True)), "bytes where"),
-    "the other scale": Case(in_format(Format("rotation", 4, unbiased=False)), "the other scale"),
+    "another codec": Case(in_format(Format("uniform", 4, unbiased=True)), "'uniform', and 'rotation' was agreed"),
+    "no codes": Case(in_format(RAW), "bytes, and"),
+    "other bits": Case(in_format(Format("rotation", 3, unbiased=True)), "bytes, and"),
+    "the other scale": Case(in_format(Format("rotation", 4, unbiased=False)), "another than was agreed"),
     "a scale that is no number": Case(
-        with_body(lambda body: body[:53] + NAN + body[57:]), "hidden1.linear.weight: scales of the body are not finite"
+        with_body(lambda body: body[:53] + NAN + body[57:]),
+        "tensor hidden1.linear.weight cannot be read: the scales of the body are not finite",
     ),
     "a scale beyond all parameters": Case(
-        with_body(lambda body: body[:53] + np.array(1e20, "<f4").tobytes() + body[57:]), "beyond reply_norm_limit"
+        with_body(lambda body: body[:53] + np.array(1e20, "<f4").tobytes() + body[57:]), "rounds.reply_norm_limit is"
     ),
 }
 
@@ -206,5 +210,5 @@ def test_a_client_that_floods_is_left_out_of_the_round():
     training = job((), rounds=1)
     given = roles(setups(training))
     together = run_together({**given, CULPRIT: flooding(given[CULPRIT])})
-    assert any("sent 64 messages and no reply" in one.text for one in refusals(together))
+    assert any("sent 64 messages, and none is a reply" in one.text for one in refusals(together))
     assert together.results[AGGREGATOR].series["replies"] == [3.0]

@@ -201,7 +201,7 @@ def test_a_client_refuses_a_scaling_that_no_columns_have(means, deviations):
     flows[AGGREGATOR] = forged(
         flows[AGGREGATOR], ColumnScaling(np.array(means).tobytes(), np.array(deviations).tobytes())
     )
-    with pytest.raises(RemoteProtocolError, match="scaling of columns"):
+    with pytest.raises(RemoteProtocolError, match="the scaling that the aggregator sent"):
         run_together(flows)
 
 
@@ -229,7 +229,7 @@ def test_a_job_from_a_registered_model_keeps_its_scaling_or_is_refused():
     assert state_says(again.results[AGGREGATOR].state) == state_says(model)
     assert not [line for line in again.transcript if line.kind == "SumTask"]
     other = msgspec.structs.replace(on, model=msgspec.structs.replace(on.model, input_range=(0.0, 9.0)))
-    with pytest.raises(ImpossibleJob, match="scaled otherwise"):
+    with pytest.raises(ImpossibleJob, match="with another scaling"):
         run(other, first_model=model)
 
 

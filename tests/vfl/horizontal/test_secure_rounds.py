@@ -269,7 +269,7 @@ def test_a_model_that_gives_no_number_is_not_measured_and_sums_nobody_honest_cou
 )
 def test_a_client_answers_only_what_its_job_asks(asked):
     side = Participation(setups(secure())["c0"])
-    with pytest.raises(RemoteProtocolError, match="out of turn"):
+    with pytest.raises(RemoteProtocolError, match="where it is not due"):
         side.answer(asked)
 
 

@@ -98,7 +98,7 @@ def test_weights_beyond_what_a_preset_allows_are_refused_with_its_largest_limit(
 
 
 def test_an_unknown_preset_is_refused_with_the_known_ones():
-    with pytest.raises(ImpossibleJob, match="unknown preset 'fast'") as raised:
+    with pytest.raises(ImpossibleJob, match="there is no preset 'fast'") as raised:
         resolve(spec(preset="fast"))
     assert "ckks-linear" in raised.value.fix
 

@@ -136,5 +136,5 @@ def test_the_label_party_names_a_peer_that_sends_garbage(make_setups, breast_can
     assert isinstance(next(role), Send)
     role.send(None)
     role.send(Delivery(RowsDigest(setup.rows, setup.table.ids_digest)))
-    with pytest.raises(RemoteProtocolError, match="telco-0 sent what an honest party could not"):
+    with pytest.raises(RemoteProtocolError, match="telco-0 sent what no honest party sends"):
         role.send(Delivery(PublicKeys(b"\xff" * 100, b"", b"")))

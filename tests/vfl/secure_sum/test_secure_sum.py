@@ -85,7 +85,7 @@ def test_with_one_lost_client_or_as_many_as_may_be_the_rest_is_summed_exactly(st
 @pytest.mark.parametrize("step", range(4), ids=STEPS)
 def test_with_one_more_lost_the_sum_fails_by_name(step):
     agreed = terms(21)
-    with pytest.raises(SecureSumFailed, match=rf"updates, round 3\): 10 clients sent {STEPS[step]}, 11 are needed"):
+    with pytest.raises(SecureSumFailed, match=rf"updates, round 3\): 10 clients sent {STEPS[step]}, and 11 are needed"):
         run(agreed, vectors(agreed), vanish=dict.fromkeys(agreed.roster[:11], step))
 
 
@@ -274,7 +274,7 @@ def test_the_majority_is_more_than_half_and_at_least_three(cohort, threshold):
 def test_words_of_another_number_than_agreed_are_a_fault_of_ones_own():
     agreed = terms(3)
     given_words = vectors(agreed) | {"c1": np.zeros(agreed.words + 1, np.uint64)}
-    with pytest.raises(ValueError, match=r"\(51,\) words where 50"):
+    with pytest.raises(ValueError, match=r"shape \(51,\), and 50"):
         run(agreed, given_words)
 
 

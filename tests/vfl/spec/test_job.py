@@ -80,7 +80,7 @@ def test_bytes_that_are_not_canonical_are_refused():
         (
             "[train]",
             '[model]\nlayout = "embeddings"\nbottom = { out = 3 }\n[train]',
-            "layout embeddings sends label-bearing errors back",
+            "layout embeddings sends back errors that show labels",
         ),
         ("[train]", '[protection]\ncut_noise = { method = "none" }\n[train]', "layout features sends no error"),
         (

@@ -146,7 +146,7 @@ TRAINED = frozenset({"student", "layers", "prune", "low_rank"})
 def _public(first: nn.Sequential, public: torch.Tensor, seed: bytes) -> _Public:
     if len(public) < FEWEST_PUBLIC_ROWS:
         raise InvalidData(
-            f"there are {len(public)} public rows, and aligning a second model takes {FEWEST_PUBLIC_ROWS} at least",
+            f"there are {len(public)} public rows, and aligning a second model takes at least {FEWEST_PUBLIC_ROWS}",
             fix="Bring more rows without labels, of the kind the clients have.",
         )
     fitting, measuring = (torch.from_numpy(rows) for rows in held_out(seed, len(public), HELD_OUT))
@@ -165,7 +165,7 @@ def _check_shapes(spec: RoundsSpec, first: nn.Sequential, backbone: nn.Sequentia
     here, there = features(backbone, row).shape[2:], features(first, row).shape[2:]
     if here != there:
         raise ImpossibleJob(
-            f"the student gives images of {tuple(here)} pixels where the first model gives {tuple(there)}",
+            f"the second backbone gives images of {tuple(here)} pixels where the first model gives {tuple(there)}",
             fix="Give student_hidden as many widths as the first model's backbone has, equal ones where it has equal "
             'ones; or cut = "features".',
         )
@@ -208,8 +208,8 @@ def _mask_of(terms: BackboneDecoder, backbone: nn.Sequential) -> Callable[[], No
     if terms.derive != "prune":
         return lambda: None
     weights = {name: values for name, values in backbone.named_parameters() if values.ndim > 1}
-    kept = kept_weights({name: values.detach().numpy() for name, values in weights.items()}, terms.share)
-    masks = {name: torch.from_numpy(mask) for name, mask in kept.items()}
+    kept_masks = kept_weights({name: values.detach().numpy() for name, values in weights.items()}, terms.share)
+    masks = {name: torch.from_numpy(mask) for name, mask in kept_masks.items()}
 
     def drop() -> None:
         with torch.no_grad():

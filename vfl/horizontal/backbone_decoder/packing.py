@@ -36,9 +36,9 @@ class Packing:
 def kept_weights(weights: Arrays, share: float) -> dict[str, NDArray[np.bool_]]:
     """Where the largest share of all weights lies: one threshold for the model, the first of equal ones."""
     sizes = np.concatenate([np.abs(values).ravel() for values in weights.values()])
-    kept = np.zeros(len(sizes), bool)
-    kept[np.argsort(-sizes, kind="stable")[: _kept(len(sizes), share)]] = True
-    return _split(kept, {name: values.shape for name, values in weights.items()})
+    is_kept = np.zeros(len(sizes), bool)
+    is_kept[np.argsort(-sizes, kind="stable")[: _kept(len(sizes), share)]] = True
+    return _split(is_kept, {name: values.shape for name, values in weights.items()})
 
 
 def _split(flat: NDArray[Any], shapes: Shapes) -> Arrays:
@@ -55,17 +55,17 @@ def _kept(count: int, share: float) -> int:
 
 
 def _pack_pruned(weights: Arrays, terms: BackboneDecoder) -> tuple[Arrays, bytes]:
-    kept = kept_weights(weights, terms.share)
-    values = np.concatenate([weights[name][mask] for name, mask in kept.items()])
-    mask = np.concatenate([mask.ravel() for mask in kept.values()]).astype(np.uint8)
+    masks = kept_weights(weights, terms.share)
+    values = np.concatenate([weights[name][mask] for name, mask in masks.items()])
+    mask = np.concatenate([mask.ravel() for mask in masks.values()]).astype(np.uint8)
     return {"kept": values[None].astype(np.float32)}, pack(mask, 1)
 
 
 def _unpack_pruned(tensors: Arrays, packed: memoryview, shapes: Shapes, terms: BackboneDecoder) -> Arrays:
     count = _count(shapes)
-    hooks = np.flatnonzero(unpack(np.frombuffer(packed, np.uint8), count, 1))[: _kept(count, terms.share)]
+    positions = np.flatnonzero(unpack(np.frombuffer(packed, np.uint8), count, 1))[: _kept(count, terms.share)]
     flat = np.zeros(count, np.float32)
-    flat[hooks] = tensors["kept"][0, : len(hooks)]
+    flat[positions] = tensors["kept"][0, : len(positions)]
     return _split(flat, shapes)
 
 

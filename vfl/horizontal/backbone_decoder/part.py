@@ -71,7 +71,7 @@ class _CarriedBack:
     rule: str
     """Empty: no rule does better on the validation rows, and the old decoder stays."""
     decoder: Parameters
-    found: dict[str, Parameters]
+    decoders: dict[str, Parameters]
     """By every rule that was tried."""
 
 
@@ -125,8 +125,8 @@ class _Deriving(AggregatorHooks):
         if self._terms.debias:
             after = after | {WEIGHT: without_class_mean(after[WEIGHT])}
         if self._terms.carry_each_round and "test" in self._embedded:
-            kept = self._carry_back(self._own(after)).decoder
-            self._measures = {"first_model_accuracy": self._measured("test", kept)[0]}
+            decoder = self._carry_back(self._own(after)).decoder
+            self._measures = {"first_model_accuracy": self._measured("test", decoder)[0]}
         return after
 
     def measures(self) -> dict[str, float]:
@@ -167,7 +167,7 @@ class _Deriving(AggregatorHooks):
             second_before=second_model[0],
             second_after=second_model[1],
             first_after=self._measured("test", carried_back.decoder)[0],
-            by_rule={rule: self._measured("test", decoder)[0] for rule, decoder in carried_back.found.items()},
+            by_rule={rule: self._measured("test", decoder)[0] for rule, decoder in carried_back.decoders.items()},
         )
 
     def _carry_back(self, trained: Parameters) -> _CarriedBack:
@@ -268,7 +268,7 @@ class _Holding(ClientHooks):
         """Take a backbone in. False: the message needs one that is not here. Raises RemoteProtocolError."""
         if message.backbone:
             if digest(message.backbone) != message.backbone_digest:
-                raise RemoteProtocolError("the backbone that came is another than its message names")
+                raise RemoteProtocolError("the backbone does not have the digest that its message names")
             try:
                 self._backbone = second.rebuild(self._spec, message.backbone)
             except InvalidBody as error:
@@ -285,7 +285,7 @@ class _Holding(ClientHooks):
     def embed(self, rows: torch.Tensor) -> torch.Tensor:
         """Rows that are measured, not trained on: not kept."""
         if not self._digest:
-            raise RemoteProtocolError("the aggregator asks for an evaluation of a decoder without its backbone")
+            raise RemoteProtocolError("the aggregator asks to evaluate a decoder whose backbone it has not sent")
         return features(self._backbone, rows)
 
     def prepare(self, task: RoundTask, rows: Examples) -> Examples:

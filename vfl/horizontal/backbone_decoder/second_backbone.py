@@ -120,9 +120,11 @@ def _fewer_layers(first: nn.Sequential, spec: RoundsSpec) -> nn.Sequential:
     names = [name for name, _ in first.named_children()]
     square = [name for name in square_blocks(model.network, model.hidden) if name in names]
     step = (len(square) - 1) / max(1, terms.layers - 1)
-    kept = {square[round(place * step)] for place in range(terms.layers)}
+    kept_blocks = {square[round(position * step)] for position in range(terms.layers)}
     return nn.Sequential(
-        OrderedDict((name, block) for name, block in first.named_children() if name not in square or name in kept)
+        OrderedDict(
+            (name, block) for name, block in first.named_children() if name not in square or name in kept_blocks
+        )
     )
 
 
@@ -202,14 +204,14 @@ def rebuild(spec: RoundsSpec, body: bytes) -> nn.Sequential:
     """The frozen second backbone, translator included, in evaluation mode (R1.4). Raises InvalidBody."""
     content, backbone = memoryview(body), blank_backbone(spec)
     if content[:1] not in {b"\0", b"\1"}:
-        raise InvalidBody("this is no body of a backbone")
+        raise InvalidBody("the bytes are no body of a backbone")
     end = 1 + read_backbone(spec, backbone, content[1:])
     translator = blank_translator(spec) if content[0] else None
     if translator is not None:
         state = decode_parameters(content[end:], like(parameters_of(translator)), _form(spec))
         load_parameters(translator, from_arrays(state))
     elif len(content) != end:
-        raise InvalidBody(f"{len(content)} bytes where {end} belong")
+        raise InvalidBody(f"the body has {len(content)} bytes, and {end} are due")
     return with_translator(backbone, translator).eval().requires_grad_(requires_grad=False)
 
 
@@ -226,7 +228,7 @@ def read_backbone(spec: RoundsSpec, backbone: nn.Sequential, content: memoryview
     middle = expected_bytes(sent, _form(spec))
     end = middle + packing.packed_bytes(weights, terms)
     if len(content) < end:
-        raise InvalidBody(f"{len(content)} bytes where {end} belong")
+        raise InvalidBody(f"the body has {len(content)} bytes, and {end} are due")
     tensors = decode_parameters(content[:middle], sent, _form(spec))
     arrays = packing.unpack(tensors, content[middle:end], weights, terms) | {name: tensors[name] for name in rest}
     load_parameters(backbone, from_arrays(arrays))

@@ -67,7 +67,9 @@ class CompressedTraining(ClientHooks):
         terms = self._terms
         agreed = range(1, 9) if terms.bits_from != "terms" else (terms.reply_bits,)
         if work.reply_bits not in agreed:
-            raise RemoteProtocolError(f"the task of round {work.round} asks for replies of {work.reply_bits} bits")
+            raise RemoteProtocolError(
+                f"the task of round {work.round} asks for replies of {work.reply_bits} bits, which was not agreed"
+            )
         module = work.build()
         shapes = like(dict(module.state_dict()))
         train = train_in_layers if terms.storage == "layers" else train_whole

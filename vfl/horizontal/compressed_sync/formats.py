@@ -55,8 +55,8 @@ def _widths(terms: CompressedSync, like: Mapping[str, Shape], bits: int) -> int 
     compressed = [name for name, shape in like.items() if bits_of(name, shape, Format("none", 1, unbiased=False))]
     if unknown := [name for name in terms.tensor_bits if name not in compressed]:
         raise ImpossibleJob(
-            f"rounds.compressed_sync.tensor_bits names {', '.join(unknown)}, and no such tensor is compressed",
-            fix=f"Of the model that travels these are: {', '.join(compressed) or 'none'}.",
+            f"rounds.compressed_sync.tensor_bits names {', '.join(unknown)}, and no tensor of this name is compressed",
+            fix=f"Compressed tensors of the model that travels: {', '.join(compressed) or 'none'}.",
         )
     return {name: terms.tensor_bits.get(name, bits) for name in compressed} if terms.tensor_bits else bits
 
@@ -73,5 +73,5 @@ def warnings_of(message: str, form: Format, factors: Mapping[str, float]) -> tup
 
 def values_of(like: Mapping[str, Shape], names: Iterable[str]) -> int:
     """How many values these tensors have together."""
-    found = (like[name] for name in names)
-    return sum(math.prod(shape.shape if isinstance(shape, Integers) else shape) for shape in found)
+    shapes = (like[name] for name in names)
+    return sum(math.prod(shape.shape if isinstance(shape, Integers) else shape) for shape in shapes)

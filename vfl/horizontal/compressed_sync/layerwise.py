@@ -144,10 +144,10 @@ class _Passes:
         weight = self._running.get(tensor.untyped_storage().data_ptr())
         return tensor if weight is None else (weight, tensor.size(), tensor.stride(), tensor.storage_offset())
 
-    def used(self, kept: torch.Tensor | tuple[Any, ...]) -> torch.Tensor:
-        if isinstance(kept, torch.Tensor):
-            return kept
-        weight, size, stride, offset = kept
+    def used(self, saved: torch.Tensor | tuple[Any, ...]) -> torch.Tensor:
+        if isinstance(saved, torch.Tensor):
+            return saved
+        weight, size, stride, offset = saved
         return torch.as_strided(weight.value().to(self._products), size, stride, offset)
 
 

@@ -58,14 +58,17 @@ class Retraining(Observing):
         part = self._inverter.inverted_part(module)
         labels = every_class(self._terms.server_rows, self._spec.outputs)
         student = self._student(module, mean)
-        found = []
+        inverted = []
         for position, (parameters, _) in enumerate(singles):
             load_parameters(module, parameters)
             seed = derived(self._seed, round_number, position)
-            found.append(self._inverter.find(part, labels, space, search, seed, student))
-        kept = sum(float(one.kept.sum()) for one in found)
-        self._measures = {"inverted_rows": kept, "inverted_kept": kept / max(1, len(labels) * len(found))}
-        union = self._union(module, part, singles, [one.filtered() for one in found])
+            inverted.append(self._inverter.find(part, labels, space, search, seed, student))
+        rows_kept = sum(float(one.kept.sum()) for one in inverted)
+        self._measures = {
+            "inverted_rows": rows_kept,
+            "inverted_kept": rows_kept / max(1, len(labels) * len(inverted)),
+        }
+        union = self._union(module, part, singles, [one.filtered() for one in inverted])
         load_parameters(module, mean)
         if self._measures["inverted_kept"] < FEWEST_KEPT:
             return mean
@@ -85,8 +88,8 @@ class Retraining(Observing):
     def _better_than_guessing(self, shared_module: SharedModule, mean: Parameters) -> bool:
         """By rows that are here, where there are any (R2.5)."""
         load_parameters(shared_module.module, mean)
-        found = [measured(self._spec, shared_module, rows)[SCORE[self._spec.job.task]] for rows in self._judges]
-        return all(accuracy >= 2 / self._spec.outputs for accuracy in found)
+        accuracies = [measured(self._spec, shared_module, rows)[SCORE[self._spec.job.task]] for rows in self._judges]
+        return all(accuracy >= 2 / self._spec.outputs for accuracy in accuracies)
 
     def _student(self, module: nn.Sequential, mean: Parameters) -> nn.Sequential | None:
         """The mean model, for a generator that looks for rows on which it and a client's model disagree."""
@@ -97,14 +100,18 @@ class Retraining(Observing):
         return self._inverter.inverted_part(copy)
 
     def _union(
-        self, module: nn.Sequential, part: nn.Sequential, singles: list[tuple[Parameters, int]], found: list[Inverted]
+        self,
+        module: nn.Sequential,
+        part: nn.Sequential,
+        singles: list[tuple[Parameters, int]],
+        inverted: list[Inverted],
     ) -> Examples:
         """All rows; a row of class c from client k weighs k's share of class c, as the models answer (R2.6).
 
         That share is k's mean probability of c over all rows, of the sum over clients. A soft label is the answer of
         the model in which the row was found (ADR 0010).
         """
-        inputs, labels = torch.cat([one.inputs for one in found]), torch.cat([one.labels for one in found])
+        inputs, labels = torch.cat([one.inputs for one in inverted]), torch.cat([one.labels for one in inverted])
         if not len(labels):
             return Examples(inputs, labels)
         answers = []
@@ -113,7 +120,9 @@ class Retraining(Observing):
             answers.append(features(part, inputs).softmax(1))
         each = torch.stack(answers)
         share = each.mean(1) / each.mean(1).sum(0)
-        owner = torch.repeat_interleave(torch.arange(len(found)), torch.tensor([len(one.labels) for one in found]))
+        owner = torch.repeat_interleave(
+            torch.arange(len(inverted)), torch.tensor([len(one.labels) for one in inverted])
+        )
         answered = each[owner, torch.arange(len(labels))] if self._terms.labels == "soft" else labels
         return Examples(inputs, answered, share[owner, labels])
 

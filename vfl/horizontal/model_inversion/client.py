@@ -36,7 +36,7 @@ class _Pool(msgspec.Struct, frozen=True):
     skipped: tuple[int, ...] = ()
     """Rounds in which too few had passed."""
 
-    def found(self) -> Inverted:
+    def inverted(self) -> Inverted:
         tensors = load(self.rows)
         return Inverted(tensors["inputs"], tensors["labels"], torch.ones(len(tensors["labels"]), dtype=torch.bool))
 
@@ -75,7 +75,7 @@ class Augmentation(ClientHooks):
         self._measures["inverted_kept"] = self._pool.share_kept
         if not usable:
             return module, own
-        inputs, labels = drawn(self._pool.found(), wanted, space, derived(self._seed, "draw", round_number))
+        inputs, labels = drawn(self._pool.inverted(), wanted, space, derived(self._seed, "draw", round_number))
         both = [count + more for count, more in zip(counts, self._counts(labels), strict=True)]
         self._measures |= {"inverted_rows": float(len(labels)), "entropy_after": entropy(both)}
         return self._joined(module, inputs, labels, space)
@@ -92,15 +92,15 @@ class Augmentation(ClientHooks):
         if not self._pool.round or number - self._pool.round >= self._terms.refresh:
             labels = torch.arange(len(wanted)).repeat_interleave(self._terms.rows_per_class)
             part, seed = self._inverter.inverted_part(module), derived(self._seed, "inversion", number)
-            found = self._inverter.find(part, labels, space, self._inverter.at_client(), seed, None)
-            of_wanted = torch.tensor(wanted)[found.labels] > 0
-            found = Inverted(*(values[of_wanted] for values in found))
-            kept, skipped = found.filtered(), self._pool.skipped
-            if found.share_kept < FEWEST_KEPT:
-                self._pool = _Pool(share_kept=found.share_kept, skipped=(*skipped, number))
+            inverted = self._inverter.find(part, labels, space, self._inverter.at_client(), seed, None)
+            of_wanted = torch.tensor(wanted)[inverted.labels] > 0
+            inverted = Inverted(*(values[of_wanted] for values in inverted))
+            rows_kept, skipped = inverted.filtered(), self._pool.skipped
+            if inverted.share_kept < FEWEST_KEPT:
+                self._pool = _Pool(share_kept=inverted.share_kept, skipped=(*skipped, number))
                 return False
-            rows = save({"inputs": kept.inputs.contiguous(), "labels": kept.labels.contiguous()})
-            self._pool = _Pool(number, found.share_kept, rows, skipped)
+            rows = save({"inputs": rows_kept.inputs.contiguous(), "labels": rows_kept.labels.contiguous()})
+            self._pool = _Pool(number, inverted.share_kept, rows, skipped)
         return True
 
     def _joined(
@@ -149,21 +149,21 @@ class Augmentation(ClientHooks):
         if not self._terms.leak_meter or not self._own.rows:
             return {}
         model = published()
-        alone, found = self._trained(model, self._own), dict[str, torch.Tensor]()
+        alone, inverted_rows = self._trained(model, self._own), dict[str, torch.Tensor]()
         models = {"published": model, "own_rows": alone}
         space, behind = self._inverter.space(model, self._own.inputs), self._inverter.behind
         if self._pool.rows:
-            pool = self._pool.found()
-            found["pool"] = pool.inputs
+            pool = self._pool.inverted()
+            inverted_rows["pool"] = pool.inputs
             wanted = missing(self._counts(labels_of(self._own)), self._terms)
             inputs, labels = drawn(pool, wanted, space, self._seed)
             models["with_inverted_rows"] = self._trained(*self._joined(deepcopy(model), inputs, labels, space))
         if self._terms.where != "clients":
             part, labels = self._inverter.inverted_part(alone), every_class(self._terms.server_rows, self._spec.outputs)
             search = self._inverter.at_aggregator()
-            found["reply"] = invert(part, labels, space, search, self._seed).filtered().inputs
+            inverted_rows["reply"] = invert(part, labels, space, search, self._seed).filtered().inputs
         backbone = cut(model, behind).backbone if behind else nn.Sequential()
-        report = leak_report(self._own, self._held_out, found, models, partial(features, backbone))
+        report = leak_report(self._own, self._held_out, inverted_rows, models, partial(features, backbone))
         self._notices = report.notices
         return report.metrics
 

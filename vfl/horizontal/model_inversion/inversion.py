@@ -158,13 +158,13 @@ def _distances(module: nn.Module) -> Iterator[list[torch.Tensor]]:
     ||mean - running mean|| / ||running deviation|| + ||variance - running variance|| / ||running variance||: in units
     of the layer's own spread. Without them a wide layer would weigh more than the labels, and few rows pass the filter.
     """
-    found: list[torch.Tensor] = []
+    distances: list[torch.Tensor] = []
 
-    def measure(kept: str, layer: nn.Module, read: tuple[torch.Tensor, ...]) -> None:
+    def measure(prefix: str, layer: nn.Module, read: tuple[torch.Tensor, ...]) -> None:
         mean, variance = _statistics(read[0])
-        running = layer.get_buffer(f"{kept}var")
-        away = (mean - layer.get_buffer(f"{kept}mean")).norm() / running.sum().sqrt().clamp_min(1e-6)
-        found.append(away + (variance - running).norm() / running.norm().clamp_min(1e-6))
+        running = layer.get_buffer(f"{prefix}var")
+        away = (mean - layer.get_buffer(f"{prefix}mean")).norm() / running.sum().sqrt().clamp_min(1e-6)
+        distances.append(away + (variance - running).norm() / running.norm().clamp_min(1e-6))
 
     hooks = [
         layer.register_forward_pre_hook(partial(measure, name.removesuffix("mean")))
@@ -173,7 +173,7 @@ def _distances(module: nn.Module) -> Iterator[list[torch.Tensor]]:
         if name.endswith("running_mean")
     ]
     try:
-        yield found
+        yield distances
     finally:
         for hook in hooks:
             hook.remove()
@@ -244,7 +244,7 @@ def _by_generator(match: _Match, labels: torch.Tensor, draws: torch.Generator) -
     generator = build(
         "mlp", (LATENT + classes,), math.prod(space.shape), hidden=GENERATOR_HIDDEN, norm="batch", generator=draws
     )
-    found = torch.empty(len(labels), *space.shape)
+    all_rows = torch.empty(len(labels), *space.shape)
     if match.student is not None:
         match.student.eval()
     order = torch.randperm(len(labels), generator=draws)
@@ -260,8 +260,8 @@ def _by_generator(match: _Match, labels: torch.Tensor, draws: torch.Generator) -
             for tensor, gradient in zip(searched, torch.autograd.grad(match.loss(rows, wanted), searched), strict=True):
                 tensor.grad = gradient
             adam.step()
-        found[chosen] = _generated(generator, latent, wanted, classes, space).detach()
-    return found
+        all_rows[chosen] = _generated(generator, latent, wanted, classes, space).detach()
+    return all_rows
 
 
 def _generated(

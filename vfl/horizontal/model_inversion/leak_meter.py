@@ -24,8 +24,8 @@ class Nearness(NamedTuple):
         return self.lowest < FLAGGED_BELOW
 
 
-def nearness(found: Floats, training: Floats, held_out: Floats | None = None) -> Nearness:
-    """Of found rows (rows, ...) to training rows; 1 is the median distance of held-out rows to training rows.
+def nearness(inverted_rows: Floats, training: Floats, held_out: Floats | None = None) -> Nearness:
+    """Of inverted rows (rows, ...) to training rows; 1 is the median distance of held-out rows to training rows.
 
     Without held-out rows each training row is held out in turn. Rows that all lie in one place give infinite ratios, or
     0 for those that lie there too.
@@ -33,7 +33,7 @@ def nearness(found: Floats, training: Floats, held_out: Floats | None = None) ->
     rows = _flat(training)
     usual = _nearest(rows, rows, itself=True) if held_out is None else _nearest(_flat(held_out), rows)
     unit = float(np.median(usual)) if len(usual) else 0.0
-    distances = _nearest(_flat(found), rows)
+    distances = _nearest(_flat(inverted_rows), rows)
     ratios = distances / unit if unit else np.where(distances > 0, np.inf, 0.0)
     return Nearness(float(np.percentile(ratios, 5)), float(np.median(ratios)))
 

@@ -27,17 +27,17 @@ class LeakReport:
 def leak_report(
     own: Examples,
     held_out: Examples,
-    found: Mapping[str, torch.Tensor],
+    inverted_rows: Mapping[str, torch.Tensor],
     models: Mapping[str, nn.Module],
     embed: Callable[[torch.Tensor], torch.Tensor],
 ) -> LeakReport:
-    """Nearness of rows that were found, by where, and the membership attack on models that trained on `own`.
+    """Nearness of inverted rows, by where they were found, and the membership attack on models that trained on `own`.
 
     `embed` takes own rows to where found rows live. Held-out rows may be none: then nearness compares own rows with
     each other, and there is no attack to measure.
     """
     metrics, notices = dict[str, float](), list[Notice]()
-    for where, rows in found.items():
+    for where, rows in inverted_rows.items():
         if not len(rows):
             continue
         training, others = embed(own.inputs).numpy(), embed(held_out.inputs).numpy() if held_out.rows else None
@@ -54,15 +54,15 @@ def leak_report(
         return LeakReport(metrics, (*notices, Notice("note", "leak_meter", text)))
     for name, model in models.items():
         metrics[f"membership_auc_{name}"] = membership_auc(_losses(model, own), _losses(model, held_out))
-    told = ", ".join(f"{name} {metrics[f'membership_auc_{name}']:.3f}" for name in models)
-    text = f"leak meter: AUC of a membership attack by loss (0.5 is guessing): {told}"
+    attacks = ", ".join(f"{name} {metrics[f'membership_auc_{name}']:.3f}" for name in models)
+    text = f"leak meter: AUC of a membership attack by loss (0.5 is guessing): {attacks}"
     return LeakReport(metrics, (*notices, Notice("note", "leak_meter", text)))
 
 
 def _losses(model: nn.Module, rows: Examples) -> NDArray[np.floating[Any]]:
     labels = rows.labels
     if labels is None:
-        raise ValueError("a client's rows carry labels")
+        raise ValueError("a client's rows need labels")
     losses: NDArray[np.floating[Any]] = functional.cross_entropy(
         features(model, rows.inputs), labels, reduction="none"
     ).numpy()

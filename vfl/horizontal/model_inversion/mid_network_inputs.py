@@ -23,13 +23,13 @@ class MidNetworkInputs(nn.Sequential):
         enters = marked[:, 0] > 0
         blocks = list(self.children())
         rows = _taken(marked[~enters], self._inputs)
-        found = [_taken(marked[enters], self._features)]
+        embeddings = [_taken(marked[enters], self._features)]
         if len(rows):
             here = rows.repeat(2, *[1] * len(self._inputs)) if len(rows) == 1 else rows  # norms need two rows
             for block in blocks[: self._behind]:
                 here = block(here)
-            found.insert(0, here[: len(rows)])
-        scores = torch.cat(found)
+            embeddings.insert(0, here[: len(rows)])
+        scores = torch.cat(embeddings)
         for block in blocks[self._behind :]:
             scores = block(scores)
         order = torch.cat([torch.nonzero(~enters)[:, 0], torch.nonzero(enters)[:, 0]])

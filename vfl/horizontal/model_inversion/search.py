@@ -76,5 +76,5 @@ def every_class(rows: int, classes: int) -> torch.Tensor:
 
 def labels_of(rows: Examples) -> torch.Tensor:
     if rows.labels is None:
-        raise ValueError("rows of model-inversion carry labels")
+        raise ValueError("the rows of model-inversion need labels")
     return rows.labels

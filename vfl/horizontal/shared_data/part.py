@@ -59,7 +59,7 @@ class Adjuster(AggregatorHooks):
         self._seed = derived(setup.joint_seed, "shared rows")
         rows = examples_of(self._spec, setup.tables["shared"], "shared", setup.scaling)
         if rows.labels is None:
-            raise InvalidData("the shared rows carry no labels")
+            raise InvalidData("the shared rows have no labels")
         self._regression = self._spec.job.task == "regression"
         self._edges = _bin_edges(rows.labels) if self._regression else ()
         train_rows, test_rows = held_out(self._seed, rows.rows, self._terms.hold_out)
@@ -269,7 +269,7 @@ class Sharer(ClientHooks):
         regression = self._spec.job.task == "regression"
         edges = numbers[: BINS - 1] if regression else ()
         if regression and (len(edges) != BINS - 1 or not np.isfinite(edges).all()):
-            raise InvalidData("the bins of the label are no bins")
+            raise InvalidData(f"the bins of the label need {BINS - 1} finite edges")
         counts = class_counts(labels, self._spec.outputs, edges)
         if purpose != DIVERGENCES:
             return counts.astype(np.uint64)
@@ -317,7 +317,7 @@ def class_counts(labels: torch.Tensor, classes: int, edges: tuple[float, ...]) -
 def rows_message(rows: Examples) -> SharedRows:
     """The shared rows as they travel: float32 inputs, scaled, float32 labels."""
     if rows.labels is None:
-        raise InvalidData("the shared rows carry no labels")
+        raise InvalidData("the shared rows have no labels")
     return SharedRows(
         rows=rows.rows,
         inputs=rows.inputs.numpy().astype("<f4").tobytes(),
@@ -329,14 +329,16 @@ def examples_from(spec: RoundsSpec, message: SharedRows) -> Examples:
     """Raises InvalidData where the message does not hold rows of this job."""
     inputs, labels = np.frombuffer(message.inputs, np.uint8), np.frombuffer(message.labels, np.uint8)
     if message.rows < 1 or len(inputs) != 4 * message.rows * spec.inputs or len(labels) != 4 * message.rows:
-        raise InvalidData("the shared rows do not have the length they say")
+        raise InvalidData("the shared rows do not have the length that their message names")
     values, targets = inputs.view("<f4"), labels.view("<f4")
     regression = spec.job.task == "regression"
     if not (np.isfinite(values).all() and np.isfinite(targets).all()):
         raise InvalidData("the shared rows hold numbers that are not finite")
     low, high = spec.model.input_bounds
     if values.min() < low or values.max() > high or message.rows > MOST_SHARED_ROWS:
-        raise InvalidData(f"the shared rows lie outside the inputs' range, or are more than {MOST_SHARED_ROWS}")
+        raise InvalidData(
+            f"the shared rows lie outside the range of the inputs, or there are more than {MOST_SHARED_ROWS}"
+        )
     if not regression and not np.isin(targets, np.arange(spec.outputs)).all():
         raise InvalidData("the shared rows hold labels of no class of this job")
     return Examples(
