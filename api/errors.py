@@ -25,6 +25,8 @@ STATUS = {
     "invalid_grant": 409,
     "not_waiting": 409,
     "request_changed": 409,
+    "audit_log_contradicted": 409,
+    "unknown_leaf": 404,
     "internal_error": 500,
     "storage_failed": 507,
     "database_busy": 507,

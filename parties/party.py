@@ -12,6 +12,7 @@ import msgspec
 from sqlalchemy import Connection
 
 from parties import limits
+from parties.audit import Audit
 from parties.awake import AwakeClock
 from parties.consent import Consent
 from parties.enrolment import Enrolment
@@ -45,16 +46,8 @@ from parties.trust.contract import sign
 from parties.trust.errors import GrantInvalid, JobRejected, NotWaiting, PeerRemoved
 from parties.trust.identity import Identity
 from parties.trust.request import Request
-from parties.wire.control import (
-    SHARE_BYTES,
-    Agreement,
-    commitment_to,
-    job_id,
-)
-from parties.wire.envelopes import (
-    NO_ENVELOPE,
-    Envelope,
-)
+from parties.wire.control import SHARE_BYTES, Agreement, commitment_to, job_id
+from parties.wire.envelopes import NO_ENVELOPE, Envelope
 from parties.wire.post import Post, ReceivingRoom
 from parties.wire.receipts import Receipt
 from parties.wire.transport import Answer, Transport
@@ -97,6 +90,7 @@ class Party:
         peer_store = PeerStore(self._store.database)
         hearing = OutboxHearing(self._lose_peer, self._endings.received, self._clock)
         self.peers = Peers(identity, peer_store, timeout_seconds, hearing, self._ledger, connect)
+        self.audit = Audit(self.peers, self._store, self._ledger)
         self.enrolment = Enrolment(self.peers, peer_store, settings.server.told_address)
         self.consent = Consent(identity, self._store.database, settings.acceptance.maximum_rho)
         self._shared = Resources(
@@ -137,6 +131,7 @@ class Party:
         spec = judgement.spec
         first_model = self._models.model(spec.first_model) if spec.first_model else b""
         self.peers.check_reach(spec)  # nothing is held meanwhile: a peer may be slow to answer
+        self.audit.check(spec.peers_of(self.name))
         share = secrets.token_bytes(SHARE_BYTES)
         job = new_job(job_id(spec.digest(), commitment_to(share)), spec, self.name, judgement)
         agreement = self._agreement(job.id, spec, share, commitment_to(share))
@@ -246,6 +241,7 @@ class Party:
         stopped = Failure.of(ServerRestarted(f"the server of {self.name} was stopped"), self.name)
         for supervisor in self._open.all():
             supervisor.close(stopped, WORKER_FAREWELL_SECONDS)
+        self.audit.close()
         self.peers.close()
         self._clock.close()
         self._ledger.close()
@@ -285,6 +281,7 @@ class Party:
     def _judge(self, supervisor: Supervisor) -> None:
         """Own rules refuse it, a grant approves it, or the operator is waited for."""
         try:
+            self.audit.check(supervisor.spec.peers_of(self.name))
             judgement = self._judgement(supervisor)
             missing = self.consent.ask(supervisor.job, judgement.request(self.name), judgement.warnings)
         except JobError as error:

@@ -30,7 +30,15 @@ from parties.wire.envelopes import Envelope
 from parties.wire.outbox import Outbox
 from parties.wire.rate_limit import Quota
 from parties.wire.receipts import Receipt
-from parties.wire.transport import SHORTEST_EXCHANGE_SECONDS, HttpTransport, Transport
+from parties.wire.transport import (
+    ENVELOPES,
+    SHORTEST_EXCHANGE_SECONDS,
+    WITNESS_ROUTE,
+    Answer,
+    HttpTransport,
+    Transport,
+    TransportFailedError,
+)
 from vfl.errors import JobError
 from vfl.spec.job import JobSpec
 from vfl.spec.sections import PartyId
@@ -59,6 +67,8 @@ class Peers:
         """`connect` answers how a trusted peer is reached, where not by its address."""
         self.identity, self._store, self._ledger = identity, store, ledger
         self._timeout, self._hearing, self._connect = timeout_seconds, hearing, connect or self._connect_by_address
+        self._has_witnesses = connect is None
+        self._witnesses: dict[PartyId, Transport] = {}
         self._known = {peer.name: peer for peer in store.all()}
         self._lock = threading.RLock()
         self._leaf = issue_leaf(identity.private, identity.name)
@@ -116,7 +126,7 @@ class Peers:
         """For the audit log, if a peer has really signed the envelope."""
         with contextlib.suppress(EnvelopeRefused):
             self.check_sender(envelope)
-            self._ledger.refused(envelope, code)
+            self._ledger.refused_envelope(envelope, code)
 
     def keys_of(self, name: PartyId) -> tuple[IdentityKey, ...]:
         """Those of a trusted peer that count now; none of anybody else."""
@@ -239,10 +249,24 @@ class Peers:
     def close(self) -> None:
         for outbox in list(self._outboxes.values()):
             outbox.close()
+        for witness in list(self._witnesses.values()):
+            witness.close()
 
     def _tell(self, event: Event, peer: StoredPeer) -> None:
         self._ledger.tell(event, peer=peer.name, key=base64.b64encode(peer.key).decode())
         self._ledger.flush()
+
+    def ask_witness(self, name: PartyId, request: bytes) -> Answer | None:
+        """What a peer says that is asked to cosign the audit log; None where it cannot be reached by an address."""
+        if not self._has_witnesses:
+            return None
+        with self._lock:
+            if name not in self._witnesses:
+                self._witnesses[name] = self._connect_by_address(name, WITNESS_ROUTE)
+        try:
+            return self._witnesses[name].post([request])
+        except TransportFailedError:
+            return None
 
     def _open_outbox(self, name: PartyId) -> Outbox:
         return Outbox(
@@ -256,9 +280,9 @@ class Peers:
             self._hearing.clock,
         )
 
-    def _connect_by_address(self, name: PartyId) -> Transport:
+    def _connect_by_address(self, name: PartyId, route: str = ENVELOPES) -> Transport:
         seconds = max(self._timeout, SHORTEST_EXCHANGE_SECONDS)
-        return HttpTransport(lambda: self.get(name).address, partial(self.client_context, name), seconds)
+        return HttpTransport(lambda: self.get(name).address, partial(self.client_context, name), seconds, route)
 
     def _take_up(self, peer: StoredPeer) -> None:
         self._known[peer.name] = peer

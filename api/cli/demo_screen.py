@@ -89,6 +89,7 @@ def _rounds_facts(data: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _last_facts(data: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    yield "audit", data["audit"]["line"]
     for text in data["not_protected"]:
         yield "not protected", text
     yield "report", f"{data['folder']}/report.html"

@@ -13,6 +13,7 @@ from starlette.exceptions import HTTPException
 from api.errors import answer_bad_request, answer_bug, answer_http_error, answer_job_error
 from api.limits import BodyLimit
 from api.loopback import LoopbackOnly
+from api.operator.audit import audit_router
 from api.operator.description import LOGIN, describe, known_parameters_only, refusals
 from api.operator.doctor import doctor_router
 from api.operator.grants import grants_router
@@ -61,6 +62,10 @@ def operator_app(party: Party, token_hash: bytes) -> FastAPI:
 
     for router in (peers_router(party), grants_router(party), doctor_router(party)):
         app.include_router(router, prefix="/v1", dependencies=[Depends(known_parameters_only), Security(LOGIN)])
+
+    app.include_router(
+        audit_router(party), prefix="/v1", dependencies=[Depends(known_parameters_only), Security(LOGIN)]
+    )
 
     @app.get("/openapi.json", include_in_schema=False)
     async def description() -> dict[str, Any]:

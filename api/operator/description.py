@@ -69,8 +69,9 @@ def describe(app: FastAPI) -> dict[str, Any]:
     for operations in description["paths"].values():
         for operation in operations.values():
             for status, response in operation["responses"].items():
-                if status >= "400" and "application/json" in response.get("content", {}):
-                    response["content"] = {"application/problem+json": response["content"].pop("application/json")}
+                if status >= "400" and response.get("content"):  # as declared: under the type of the route's answer
+                    (body,) = response["content"].values()
+                    response["content"] = {"application/problem+json": body}
                 response.setdefault("headers", {})["X-Request-ID"] = {
                     "description": "Stands in each line of the server's log about this request.",
                     "schema": {"type": "string"},

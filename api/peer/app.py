@@ -1,4 +1,4 @@
-"""What another party can reach: one POST for envelopes, hello, checks, and the meeting of an enrolment."""
+"""What another party can reach: one POST for envelopes, hello, checks, the meeting of an enrolment, and a witness."""
 
 from collections.abc import Callable
 from typing import TypeVar
@@ -13,6 +13,7 @@ from api.errors import answer_http_error, answer_job_error
 from api.limits import BodyLimit
 from api.peer.check import add_check
 from api.peer.known import KnownOnly
+from api.peer.witness import add_witness
 from api.request_log import current_request
 from parties.enrolment import ROUTE as ENROLMENT_ROUTE
 from parties.party import Party
@@ -61,6 +62,7 @@ def peer_app(party: Party) -> FastAPI:
 
     _add_meeting(app, party, limiter)
     add_check(app, party)
+    add_witness(app, party, limiter)
     return app
 
 

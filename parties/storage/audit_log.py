@@ -88,6 +88,17 @@ class AuditLog:
         query = sql.select(self._heads.c.note).order_by(self._heads.c.size)
         return [Note.parse(note.encode()) for note in connection.execute(query).scalars()]
 
+    def newest_heads(self, connection: sql.Connection) -> Iterator[Note]:
+        """The same, the newest first, read as they are asked for."""
+        query = sql.select(self._heads.c.note).order_by(self._heads.c.size.desc())
+        for note in connection.execute(query).scalars():
+            yield Note.parse(note.encode())
+
+    def head(self, connection: sql.Connection, size: int) -> Note | None:
+        """The one of this size, if it was kept."""
+        note = connection.execute(sql.select(self._heads.c.note).where(self._heads.c.size == size)).scalar()
+        return None if note is None else Note.parse(note.encode())
+
     def keep_cosigned(self, connection: sql.Connection, note: Note) -> None:
         """The newest head of a peer's log that this party has cosigned; the older one goes."""
         new = insert(self._cosigned).values(origin=Checkpoint.parse(note.text).origin, note=str(note))

@@ -31,7 +31,7 @@ class Database:
             path.chmod(0o600)
         except OSError as error:
             raise StorageFailed(f"{path} cannot be written: {error.strerror}") from error
-        self._busy_seconds = busy_seconds
+        self._busy_seconds, self._log = busy_seconds, path.with_name(f"{DATABASE_FILE}-wal")
         self._engine = sql.create_engine(f"sqlite:///{path}", connect_args={"timeout": busy_seconds})
         sql_event.listen(self._engine, "connect", _prepare)
         self._writes = threading.Lock()
@@ -58,6 +58,15 @@ class Database:
 
     def reading(self) -> contextlib.AbstractContextManager[sql.Connection]:
         return self._engine.connect()
+
+    def sync(self) -> None:
+        """What was committed before survives a loss of power from here on."""
+        with contextlib.suppress(FileNotFoundError):  # then all of it stands in the database itself
+            descriptor = os.open(self._log, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
 
     def close(self) -> None:
         self._engine.dispose()

@@ -56,13 +56,14 @@ class Ledger:
         detail: dict[str, str | int] = {LATE: 1} if is_late else {}
         self._record(_line("received", envelope.header.sender, envelope), envelope, detail)
 
-    def refused(self, envelope: Envelope, code: str) -> None:
-        """A peer that has signed this envelope must not have sent it; of very many not all are told."""
-        header = envelope.header
-        with self._lock:
-            quota = self._refusals.setdefault(header.sender, Quota(REFUSALS, REFUSALS_PER_SECOND))
-            if header.job and quota.take():
-                self._append(_leaf(Event.REFUSED, header.sender, envelope, {"code": code}))
+    def refused_envelope(self, envelope: Envelope, code: str) -> None:
+        """A peer has signed this envelope, and it did not pass a check; of very many not all are told."""
+        if envelope.header.job:
+            self._refuse(_leaf(Event.REFUSED, envelope.header.sender, envelope, {"code": code}))
+
+    def refused(self, peer: str, code: str, **detail: str) -> None:
+        """The same for what a peer asked for otherwise."""
+        self._refuse(Leaf(time_ms=_now_ms(), event=Event.REFUSED, peer=peer, detail={"code": code, **detail}))
 
     def tell(self, event: Event, job: str = "", peer: str = "", **detail: str | int) -> None:
         """Something else has happened."""
@@ -110,6 +111,11 @@ class Ledger:
                 Count(whole, header.body_bytes - header.salt_bytes, envelope.digest)
             )
             self._append(leaf)
+
+    def _refuse(self, leaf: Leaf) -> None:
+        with self._lock:
+            if self._refusals.setdefault(leaf.peer, Quota(REFUSALS, REFUSALS_PER_SECOND)).take():
+                self._append(leaf)
 
     def _append(self, leaf: Leaf) -> None:
         self._new.leaves.append(encode(leaf))

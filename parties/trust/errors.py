@@ -112,6 +112,26 @@ class RewrittenLog(JobError):
         self.status = 409 if of_same_size else 422
 
 
+class AuditLogContradicted(JobError):
+    """A peer has signed a head of this party's audit log that the log here does not continue: the database was put back
+    from a copy, or changed."""
+
+    code = "audit_log_contradicted"
+    safe = "Nothing of this job was sent. Jobs with other peers go on."
+    fix = (
+        "Stop the server and put the newest copy of its folder in place. If that is lost, the peer has to enrol a new "
+        "party with a new key: what is counted for the old one can never be known again."
+    )
+
+
+class UnknownLeaf(JobError):
+    """The audit log has no entry of this number."""
+
+    code = "unknown_leaf"
+    safe = "Nothing was changed."
+    fix = "`vfl audit show` says how many entries there are."
+
+
 class InvitationUnreadable(JobError):
     """The text is not an invitation, or not all of it arrived."""
 

@@ -65,6 +65,16 @@ def test_an_encrypted_run_reveals_sums_and_scores_and_no_embedding(encrypted: An
     assert data["bytes"]["feature_party_sent"] > data["bytes"]["label_party_sent"] > 0
 
 
+def test_the_audit_logs_of_both_parties_are_left_and_verify_against_each_other(encrypted: Any) -> None:
+    audit = encrypted.data["audit"]
+    bundles = [encrypted.folder / party / "audit-bundle" for party in ("label-party", "feature-party")]
+    assert audit["verified"], audit["line"]
+    assert audit["line"].endswith("both logs verify against each other")
+    program = Path(__file__).parents[2] / "parties" / "trust" / "verifier.py"
+    run = subprocess.run([sys.executable, program, *bundles], capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stdout
+
+
 def test_the_result_is_the_envelope_that_was_printed(clear: Any) -> None:
     assert json.loads((clear.folder / "result.json").read_text()) == clear.answer
     data = clear.data
@@ -107,7 +117,8 @@ def test_each_party_is_left_with_its_own_data_and_its_own_half_only(clear: Any) 
         folder = clear.folder / party
         assert set((folder / "rows.csv").read_text().splitlines()[0].split(",")) == header
         assert (folder / "operator.token").stat().st_mode & 0o777 == 0o600
-        kept = [path for path in folder.rglob("*") if path.is_file() and path.name != "party.db"]
+        agreed = {"party.db", *(path.name for path in folder.glob("audit-bundle/contracts/*"))}
+        kept = [path for path in folder.rglob("*") if path.is_file() and path.name not in agreed]
         for path in kept:
             # The agreement itself names columns; nothing else of the other side is anywhere.
             assert not any(column.encode() in path.read_bytes() for column in foreign), path

@@ -38,6 +38,7 @@ def rounds_result(
     beside: Beside,
     processes: int,
     seconds: float,
+    audit: JsonObject,
 ) -> JsonObject:
     """From every party's view of the finished job; the fields are listed in docs/cli.md."""
     agreement, aggregator = demonstration.agreement, jobs[AGGREGATOR]
@@ -109,6 +110,7 @@ def rounds_result(
             **{package: version(package) for package in ("torch", "numpy")},
         },
         "job": aggregator["id"],
+        "audit": audit,
         "folder": str(demonstration.folder),
     }
 

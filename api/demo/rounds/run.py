@@ -3,6 +3,7 @@
 import time
 
 from api.client import JsonObject
+from api.demo.audit import export_and_verify
 from api.demo.folder import REPORT, SPECIFICATION, write_party, write_text
 from api.demo.job import Watcher, follow
 from api.demo.rounds.agreement import DEADLINE_SECONDS, RoundsDemonstration
@@ -30,6 +31,8 @@ def run_rounds(demonstration: RoundsDemonstration, watcher: Watcher) -> JsonObje
         job_id = servers.client(AGGREGATOR).submit(agreement.text)["id"]
         watcher.phase("the parties agree on the job")
         jobs, most_processes = follow(servers, PARTIES, job_id, DEADLINE_SECONDS, watcher)
+        watcher.phase("exporting and verifying all audit logs")
+        audit = export_and_verify(servers, PARTIES, folder)
     watcher.phase("training the same network without a federation")
     compared = compare(agreement.spec, folder)
     if agreement.mode.averaging:
@@ -39,7 +42,9 @@ def run_rounds(demonstration: RoundsDemonstration, watcher: Watcher) -> JsonObje
         averaging = []
     whole_model = whole_model_bytes(agreement.spec)
     seconds = time.monotonic() - started
-    result = rounds_result(demonstration, jobs, Beside(compared, averaging, whole_model), most_processes, seconds)
+    result = rounds_result(
+        demonstration, jobs, Beside(compared, averaging, whole_model), most_processes, seconds, audit
+    )
     watcher.phase("writing the report")
     write_text(folder / REPORT, render(result, agreement.text))
     return result

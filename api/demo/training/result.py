@@ -29,6 +29,7 @@ def result_data(
     points: list[EpochPoint],
     processes: int,
     seconds: float,
+    audit: JsonObject,
 ) -> JsonObject:
     """From both parties' views of the finished job; the fields are listed in docs/cli.md."""
     table, agreement = demonstration.table, demonstration.agreement
@@ -80,6 +81,7 @@ def result_data(
             **{package: version(package) for package in ("torch", "tenseal", "numpy")},
         },
         "job": jobs[LABEL_PARTY]["id"],
+        "audit": audit,
         "folder": str(demonstration.folder),
     }
 

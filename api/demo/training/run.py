@@ -5,6 +5,7 @@ import time
 import msgspec
 
 from api.client import JsonObject
+from api.demo.audit import export_and_verify
 from api.demo.errors import DemoError
 from api.demo.folder import DATA_FILE, REPORT, drawn_seed, write_parties, write_text
 from api.demo.job import Watcher, follow
@@ -38,12 +39,14 @@ def run(demonstration: Demonstration, watcher: Watcher) -> JsonObject:
         job_id = servers.client(LABEL_PARTY).submit(agreement.text, notices=guesses)["id"]
         watcher.phase("the parties agree on the job")
         jobs, most_processes = follow(servers, PARTIES, job_id, DEADLINE_SECONDS, watcher)
+        watcher.phase("exporting and verifying both audit logs")
+        audit = export_and_verify(servers, PARTIES, folder)
     watcher.phase("comparing with models trained in clear")
     rows = _joined_rows(demonstration)
     # A party keeps no metric that is not defined, as the AUC over held-out rows of one class.
     scores = compare(agreement.spec, rows, jobs[LABEL_PARTY]["metrics"])
     points = curves(agreement.spec, rows, *(folder / party / "models" / job_id / "epochs" for party in PARTIES))
-    result = result_data(demonstration, jobs, scores, points, most_processes, time.monotonic() - started)
+    result = result_data(demonstration, jobs, scores, points, most_processes, time.monotonic() - started, audit)
     watcher.phase("writing the report")
     write_text(folder / REPORT, render(result, agreement.text))
     return result

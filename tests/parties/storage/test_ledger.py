@@ -132,7 +132,7 @@ def test_leaves_that_could_not_be_stored_are_stored_once_before_those_that_come_
 def test_of_very_many_refused_envelopes_not_all_become_leaves(store: Store) -> None:
     ledger = Ledger(store)
     for envelope in envelopes("Embedding", *[b"1"] * (3 * REFUSALS)):
-        ledger.refused(envelope, "illegal_route")
+        ledger.refused_envelope(envelope, "illegal_route")
     ledger.close()
     found = leaves(store)
     assert REFUSALS <= len(found) < 2 * REFUSALS

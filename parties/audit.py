@@ -1,0 +1,200 @@
+"""The audit log as the operator reads it, and this party as the witness of its peers' logs
+(docs/protocols/audit_log.md)."""
+
+import base64
+import binascii
+import hashlib
+import time
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+
+from parties.cosigning import Cosigning, cosigned_sizes, head_of
+from parties.peers import Peers
+from parties.storage.database import Store
+from parties.storage.ledger import Ledger
+from parties.storage.passed import AUDIT_LOG, receipts
+from parties.storage.peer_store import StoredPeer
+from parties.trust.bundle import BundleContent, PartyKeys, bundle_files
+from parties.trust.certificates import issuer_name
+from parties.trust.errors import RewrittenLog, UnknownLeaf, UnknownLog
+from parties.trust.leaves import Event, Leaf, decode
+from parties.trust.log_keys import cosigning_key, log_key, origin
+from parties.trust.merkle import leaf_hash
+from parties.trust.notes import Checkpoint, Note, Proof
+from parties.trust.witness import AddCheckpoint, check
+from vfl.spec.sections import PartyId
+
+ENVELOPE_FIELDS = ("sender", "receiver", "kind", "attempt", "sequence", "part", "parts", "body_bytes")
+
+
+class Head(msgspec.Struct, frozen=True):
+    size: int
+    """How many entries the log has."""
+    root: str
+    """Of their tree, hex."""
+    checkpoint: str
+    """The same as a signed note."""
+    cosigned: dict[PartyId, int]
+    """Of each trusted peer, how many entries the newest head counts that it has cosigned."""
+
+
+class Entry(msgspec.Struct, frozen=True):
+    """A leaf of the audit log."""
+
+    index: int
+    time: str
+    event: str
+    job: str
+    peer: str
+    detail: dict[str, Any]
+    envelope: dict[str, Any] | None
+    """What its header says, with the digests of header and body, hex."""
+    hash: str
+    """Of the leaf, hex."""
+
+
+class Audit:
+    """Safe for several threads."""
+
+    def __init__(self, peers: Peers, store: Store, ledger: Ledger) -> None:
+        self._peers, self._database, self._store, self._ledger = peers, store.database, store, ledger
+        self._me = peers.identity
+        self._cosigning = Cosigning(peers, self._database, ledger)
+
+    def check(self, peers: Iterable[PartyId]) -> None:
+        """Before a job with them begins. Raises AuditLogContradicted."""
+        self._cosigning.check(peers)
+
+    def close(self) -> None:
+        self._cosigning.close()
+
+    # For this party's operator
+
+    def head(self) -> Head:
+        self._ledger.flush()
+        trusted = [peer for peer in self._peers.all() if peer.is_trusted]
+        with self._database.reading() as connection:
+            note = head_of(self._me, connection)
+            checkpoint = Checkpoint.parse(note.text)
+            cosigned = cosigned_sizes(connection, trusted)
+        return Head(checkpoint.size, checkpoint.root.hex(), str(note), cosigned)
+
+    def entries(self, after: int, limit: int) -> list[Entry]:
+        """From the leaf number `after` on: numbers begin at 0."""
+        self._ledger.flush()
+        with self._database.reading() as connection:
+            end = min(AUDIT_LOG.size(connection), after + limit)
+            leaves = list(AUDIT_LOG.leaves(connection, after, end))
+        return [_entry(index, leaf) for index, leaf in enumerate(leaves, after)]
+
+    def proof(self, index: int) -> str:
+        """That a leaf stands in the log, and the leaf itself (c2sp.org/tlog-proof). Raises UnknownLeaf."""
+        self._ledger.flush()
+        with self._database.reading() as connection:
+            size = AUDIT_LOG.size(connection)
+            if not 0 <= index < size:
+                raise UnknownLeaf(f"the audit log of {self._me.name} has {size} entries, and none with number {index}")
+            newest = next(AUDIT_LOG.newest_heads(connection), None)
+            covers = newest is not None and Checkpoint.parse(newest.text).size > index
+            note = newest if newest and covers else head_of(self._me, connection, size)
+            path = AUDIT_LOG.inclusion_proof(connection, index, Checkpoint.parse(note.text).size)
+            (leaf,) = AUDIT_LOG.leaves(connection, index, index + 1)
+        return str(Proof(index, tuple(path), note, leaf))
+
+    def bundle(self) -> dict[str, bytes]:
+        """The files of a bundle by name; that it was made is its last leaf. Raises StorageFailed."""
+        self._ledger.tell(Event.EXPORTED)
+        self._ledger.flush()
+        with self._database.reading() as connection:
+            size = AUDIT_LOG.size(connection)
+            leaves = list(AUDIT_LOG.leaves(connection, 0, size))
+            heads = AUDIT_LOG.heads(connection)
+            cosigned, signed_for = AUDIT_LOG.cosigned(connection), receipts(connection)
+            checkpoint = head_of(self._me, connection, size)
+        decoded = list(map(decode, leaves))
+        peers = [_keys(peer, decoded) for peer in self._peers.all()]
+        names = {peer.party for peer in peers}
+        agreed = {leaf.job for leaf in decoded if leaf.event is Event.JOB_AGREED}
+        content = BundleContent(
+            me=PartyKeys(self._me.name, self._me.key.raw, self._cosigner),
+            peers=peers,
+            leaves=leaves,
+            checkpoint=checkpoint,
+            earlier=[note for note in heads if Checkpoint.parse(note.text).size < size],
+            cosigned=[note for log, note in cosigned.items() if log in map(origin, names)],
+            receipts=[receipt for receipt in signed_for if receipt.receiver in names],
+            contracts=self._specifications(agreed),
+        )
+        return bundle_files(content, self._me.private.sign)
+
+    def _specifications(self, jobs: Iterable[str]) -> Mapping[str, bytes]:
+        return {f"{job}.specification": self._store.agreed(job)[0] for job in sorted(jobs)}
+
+    # For peers
+
+    def cosign(self, issuer: str, encoded: bytes) -> str:
+        """The line by which this party cosigns the newest head of the log of the peer whose key issued the certificate.
+
+        Raises MalformedNote, NoteNotSigned, UnknownLog, StaleHead, RewrittenLog, StorageFailed.
+        """
+        request = AddCheckpoint.parse(encoded)
+        peer = self._peers.issued_by(issuer)
+        identity = next((key for key in peer.keys(time.time()) if issuer_name(key) == issuer), None) if peer else None
+        if peer is None or identity is None:
+            raise UnknownLog("no log of this party is known here")
+        log, own = log_key(peer.name, identity.raw), cosigning_key(self._me.name, self._cosigner)
+        try:
+            with self._database.writing() as connection:
+                newest = AUDIT_LOG.cosigned(connection).get(log.name)
+                # A peer that was enrolled anew with another key has another log.
+                of_same_log = newest is not None and _is_signed_by(newest, peer)
+                check(request, log, Checkpoint.parse(newest.text) if newest and of_same_log else None)
+                line = own.cosign(request.checkpoint.text, int(time.time()), self._me.cosigning.sign)
+                signed = Note(request.checkpoint.text, (request.checkpoint.verify(log),)).signed(line)
+                AUDIT_LOG.keep_cosigned(connection, signed)
+        except RewrittenLog as error:
+            self._ledger.refused(peer.name, error.code, head=request.checkpoint.text)
+            raise
+        self._database.sync()
+        return str(line)
+
+    @property
+    def _cosigner(self) -> bytes:
+        return self._me.cosigning.public_key().public_bytes_raw()
+
+
+def _is_signed_by(note: Note, peer: StoredPeer) -> bool:
+    keys = [log_key(peer.name, key) for key in (peer.key, peer.old_key) if key]
+    return any(line.by == (key.name, key.key_id) for line in note.signatures for key in keys)
+
+
+def _keys(peer: StoredPeer, leaves: Iterable[Leaf]) -> PartyKeys:
+    """Also those that it had when it was enrolled before."""
+    told = [_key(leaf.detail.get("key", "")) for leaf in leaves if leaf.peer == peer.name]
+    earlier = {key: None for key in (peer.old_key, *told) if key and key != peer.key}
+    return PartyKeys(peer.name, peer.key, peer.cosigning_key, tuple(earlier))
+
+
+def _key(told: str | int) -> bytes:
+    try:
+        return base64.b64decode(str(told), validate=True)
+    except binascii.Error:
+        return b""
+
+
+def _entry(index: int, encoded: bytes) -> Entry:
+    leaf = decode(encoded)
+    when = datetime.fromtimestamp(leaf.time_ms / 1000, UTC).isoformat(timespec="milliseconds")
+    envelope = _envelope(leaf.header) if leaf.header else None
+    detail = dict(leaf.detail)
+    return Entry(index, when, leaf.event.value, leaf.job, leaf.peer, detail, envelope, leaf_hash(encoded).hex())
+
+
+def _envelope(encoded: bytes) -> dict[str, Any]:
+    header = msgspec.msgpack.decode(encoded)
+    found = {name: header[name] for name in ENVELOPE_FIELDS}
+    digest = hashlib.sha256(encoded).hexdigest()
+    return found | {"body_digest": header["body_digest"].hex(), "digest": digest}
