@@ -1,11 +1,12 @@
 """What this party agreed to: its grants, the decision about each job, the job's budget and its contract.
 
 A job asks, grants or the operator decide, and from then on each message that reveals something is spent before it
-leaves (docs/grants.md). What belongs together is stored in one commit.
+leaves (docs/grants.md). What belongs together is stored in one commit; the audit log is told of it afterwards.
 """
 
 import time
 from collections.abc import Iterable, Mapping
+from hashlib import sha256
 from typing import Any
 
 import msgspec
@@ -16,12 +17,14 @@ from parties.storage.approvals import Approval, Asked, Contract
 from parties.storage.database import now
 from parties.storage.engine import Database
 from parties.storage.grants import StoredGrant
+from parties.storage.ledger import Ledger
 from parties.storage.lifetime import LedgerLine
-from parties.trust.budget import check_lifetime
+from parties.trust.budget import BudgetLine, check_lifetime
 from parties.trust.contract import Signed
 from parties.trust.errors import GrantInvalid, NotWaiting, RequestChanged
 from parties.trust.grants import DEFAULT_DAYS, Uses, coverage, grant_for
 from parties.trust.identity import Identity
+from parties.trust.leaves import Event
 from parties.trust.request import Request
 from parties.trust.summary import Summary, Terms, summarise
 from vfl.messages import MESSAGES, Grain
@@ -31,9 +34,10 @@ from vfl.spec.sections import PartyId
 class Consent:
     """Safe for several threads."""
 
-    def __init__(self, identity: Identity, database: Database, maximum_rho: float) -> None:
+    def __init__(self, identity: Identity, database: Database, ledger: Ledger, maximum_rho: float) -> None:
         """`maximum_rho` is the cap over the life of a file with a peer."""
-        self._identity, self._database, self._maximum_rho = identity, database, maximum_rho
+        self._identity, self._database, self._ledger = identity, database, ledger
+        self._maximum_rho = maximum_rho
 
     # Grants
 
@@ -49,7 +53,11 @@ class Consent:
         made = [grant_for(request, use.dataset, days=days, uses=uses) for use in request.data]
         changed = [msgspec.structs.replace(grant, **(changes or {})) for grant in made]
         with self._database.writing() as connection:
-            return [grants.add(connection, grant.sign(self._identity)) for grant in changed]
+            added = [grants.add(connection, grant.sign(self._identity)) for grant in changed]
+        for stored in added:
+            digest = sha256(stored.signed.encoded).hexdigest()
+            self._tell_of_grant(Event.GRANT_CREATED, stored, dataset=stored.grant.dataset, digest=digest)
+        return added
 
     def grants(self) -> list[StoredGrant]:
         """The newest first."""
@@ -59,14 +67,15 @@ class Consent:
     def revoke(self, grant: str) -> StoredGrant:
         """Raises UnknownGrant, StorageFailed."""
         with self._database.writing() as connection:
-            return grants.revoke(connection, grant, int(time.time()))
+            stored = grants.revoke(connection, grant, int(time.time()))
+        self._tell_of_grant(Event.GRANT_REVOKED, stored)
+        return stored
 
     def revoke_all_of(self, peer: PartyId) -> None:
         """Of a peer that is removed: another party of its name must not inherit them."""
-        with self._database.writing() as connection:
-            for stored in grants.all_grants(connection):
-                if peer in {stored.grant.peer, *stored.grant.others} and stored.revoked is None:
-                    grants.revoke(connection, stored.grant.id, int(time.time()))
+        for stored in self.grants():
+            if peer in {stored.grant.peer, *stored.grant.others} and stored.revoked is None:
+                self.revoke(stored.grant.id)
 
     # Jobs
 
@@ -83,10 +92,14 @@ class Consent:
                 grants.count_uses(connection, covering, request.now)
                 ids = tuple(grant.id for grant in covering)
                 self._approve(connection, job, Approval(decision="approved", by="grant", time=now(), grants=ids))
-            return missing
+        self.tell_of_decision(job)
+        return missing
 
     def submit(self, connection: sql.Connection, job: str, request: Request, warnings: Iterable[str]) -> None:
-        """A job that this party's own operator proposes, in the commit that stores it. Raises PolicyRefused."""
+        """A job that this party's own operator proposes, in the commit that stores it: `tell_of_decision` comes after.
+
+        Raises PolicyRefused.
+        """
         self._ask(connection, job, request, warnings)
         self._approve(connection, job, Approval(decision="approved", by="submit", time=now()))
 
@@ -98,6 +111,7 @@ class Consent:
             if is_same := shown == Terms.of(request):
                 by_hand = Approval(decision="approved", by="operator", time=now(), reason=reason)
                 self._approve(connection, job, by_hand)
+        self.tell_of_decision(job)
         if not is_same:
             raise RequestChanged(f"what job {job} takes of {request.me} has changed since its operator was shown it")
 
@@ -107,6 +121,21 @@ class Consent:
             self._waiting(connection, job)
             by_hand = Approval(decision="rejected", by="operator", time=now(), reason=reason)
             approvals.decide(connection, job, by_hand)
+        self.tell_of_decision(job)
+
+    def tell_of_decision(self, job: str) -> None:
+        """The audit log, of what was decided about the job, if that was. It is stored before anything else leaves."""
+        with self._database.reading() as connection:
+            approval, asked = approvals.decision(connection, job), approvals.asked_by(connection, job)
+        if approval is None or asked is None:
+            return
+        detail = {"by": approval.by, "specification": sha256(asked.terms.spec).hexdigest()}
+        if approval.grants:
+            detail["grants"] = " ".join(approval.grants)
+        if approval.decision == "approved":
+            detail["budget"] = told_budget(asked.budget)
+        event = Event.JOB_APPROVED if approval.decision == "approved" else Event.JOB_REJECTED
+        self._ledger.tell(event, job, **detail)
 
     def decision(self, job: str) -> Approval | None:
         with self._database.reading() as connection:
@@ -142,6 +171,10 @@ class Consent:
         with self._database.reading() as connection:
             return lifetime.accounts(connection)
 
+    def _tell_of_grant(self, event: Event, stored: StoredGrant, **detail: str) -> None:
+        self._ledger.tell(event, peer=stored.grant.peer, grant=stored.grant.id, **detail)
+        self._ledger.flush()
+
     def _ask(self, connection: sql.Connection, job: str, request: Request, warnings: Iterable[str]) -> None:
         parties = request.spec.parties
         last = approvals.last_terms(connection, parties)
@@ -162,3 +195,11 @@ class Consent:
         if asked is None or approvals.decision(connection, job) is not None:
             raise NotWaiting(f"job {job} does not wait for a decision of {self._identity.name}'s operator")
         return asked
+
+
+def told_budget(lines: Iterable[BudgetLine]) -> str:
+    """For the audit log: each kind of message that reveals something, and how many of it may leave for one peer."""
+    most: dict[str, int] = {}
+    for line in lines:
+        most[line.message] = max(line.messages, most.get(line.message, 0))
+    return " ".join(f"{kind}:{messages}" for kind, messages in sorted(most.items()))

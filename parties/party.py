@@ -92,7 +92,7 @@ class Party:
         self.peers = Peers(identity, peer_store, timeout_seconds, hearing, self._ledger, connect)
         self.audit = Audit(self.peers, self._store, self._ledger)
         self.enrolment = Enrolment(self.peers, peer_store, settings.server.told_address)
-        self.consent = Consent(identity, self._store.database, settings.acceptance.maximum_rho)
+        self.consent = Consent(identity, self._store.database, self._ledger, settings.acceptance.maximum_rho)
         self._shared = Resources(
             identity,
             self.peers.keys_of,
@@ -142,6 +142,7 @@ class Party:
                 return earlier
             submitted = partial(self.consent.submit, job=job.id, request=request, warnings=warnings)
             supervisor = self._supervise(job, spec, agreement, idempotency_key, digest, submitted)
+        self.consent.tell_of_decision(job.id)
         self._store.tell(supervisor.job, guesses)
         supervisor.take_part(judgement.tables, first_model)
         return self.job(supervisor.job)

@@ -118,7 +118,7 @@ class Reception:
                 raise JobOver(f"the role of {self._me} has returned")
             link.check_join(header)
         check_body(envelope, CONTROL_LIMIT if control else PART_LIMIT)
-        # (9) policy and reveal counters come with budgets
+        # (9) the worker has room for it
         if not control:
             self._hearing.check_size(header)
 

@@ -1,9 +1,9 @@
 """What each job asked of this party, who decided about it, and its contract: the signatures of all its parties.
 
-Every function works in the transaction of its caller. Rows stay when the job itself is deleted.
+Every function works in the transaction of its caller. When a job is deleted that has revealed something, these stay.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import msgspec
@@ -115,6 +115,12 @@ def contract(connection: sql.Connection, job: str) -> Contract | None:
     if asked is None or not rows:
         return None
     return Contract(asked.terms.spec, {row.party: Signed(row.key, row.signature) for row in rows})
+
+
+def forget(connection: sql.Connection, jobs: Sequence[str]) -> None:
+    """Of jobs that are deleted and have revealed nothing."""
+    for table in (_ASKED, _APPROVALS, _CONTRACTS):
+        connection.execute(table.delete().where(table.c.job.in_(jobs)))
 
 
 def _key(parties: tuple[PartyId, ...]) -> str:

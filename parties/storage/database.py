@@ -12,8 +12,8 @@ import msgspec
 import sqlalchemy as sql
 
 from parties.errors import printable
-from parties.storage import traffic
-from parties.storage.approvals import Approval, decision
+from parties.storage import approvals, lifetime, traffic
+from parties.storage.approvals import Approval
 from parties.storage.engine import METADATA, Database
 from parties.storage.job_list import RUNNING, JobLine, page_of
 from parties.storage.kept_words import KeptWord, Words, keep, kept, words_table
@@ -183,7 +183,8 @@ class Store:
         values |= {"idempotency_key": idempotency_key, "idempotency_digest": idempotency_digest}
         with self.database.writing() as connection:
             if from_peer:
-                drop_old_proposals(connection, _JOBS, (_EVENTS, _TRAFFIC, _WORDS), job.role, job.peers)
+                old = drop_old_proposals(connection, _JOBS, (_EVENTS, _TRAFFIC, _WORDS), job.role, job.peers)
+                approvals.forget(connection, lifetime.forget(connection, old))
             connection.execute(_JOBS.insert().values(**values))
             in_commit(connection)
 
@@ -318,7 +319,7 @@ class Store:
             seconds=Seconds(training=training, total=_between(row["created_at"], row["finished_at"])),
             model_path=str(self._models.model_path(row["id"])) if row["model_digest"] else None,
             attendance=_attendance(connection, row["id"]),
-            approval=decision(connection, row["id"]),
+            approval=approvals.decision(connection, row["id"]),
         )
 
     def _over(self, job: str) -> bool:

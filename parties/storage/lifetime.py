@@ -79,6 +79,15 @@ def spend(connection: sql.Connection, job: str, peer: PartyId, kind: str, body_b
     connection.execute(_BUDGETS.update().where(at).values(spent=row.spent + 1))
 
 
+def forget(connection: sql.Connection, jobs: Sequence[str]) -> list[str]:
+    """Drop the budgets of jobs that are deleted; answers those that have revealed nothing, the others stay for ever."""
+    spent = sql.select(_BUDGETS.c.job).where(_BUDGETS.c.job.in_(jobs), _BUDGETS.c.spent > 0)
+    counted = set(connection.execute(spent).scalars())
+    forgotten = [job for job in jobs if job not in counted]
+    connection.execute(_BUDGETS.delete().where(_BUDGETS.c.job.in_(forgotten)))
+    return forgotten
+
+
 def used(connection: sql.Connection) -> dict[Account, Charge]:
     """What counts against the caps: what has left, and what open jobs may still reveal."""
     return {

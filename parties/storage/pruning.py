@@ -12,8 +12,8 @@ CAME_TO_NOTHING = ("failed", "cancelled")
 
 def drop_old_proposals(
     connection: sql.Connection, jobs: sql.Table, about_jobs: Sequence[sql.Table], role: str, peers: list[str]
-) -> None:
-    """Of jobs in which this party has this role for these peers, where they are over and not done."""
+) -> list[str]:
+    """Of jobs in which this party has this role for these peers, where they came to nothing; answers their ids."""
     size = sql.func.length(jobs.c.spec) + sum(
         sql.func.length(sql.cast(column, sql.String)) for column in (jobs.c.plan, jobs.c.reveals, jobs.c.notices)
     )
@@ -29,3 +29,4 @@ def drop_old_proposals(
     for table in about_jobs:
         connection.execute(table.delete().where(table.c.job.in_(old)))
     connection.execute(jobs.delete().where(jobs.c.id.in_(old)))
+    return old
