@@ -8,7 +8,7 @@ import re
 
 from parties import errors as ours
 from parties.errors import Failure, PolicyRefused
-from parties.trust.errors import BudgetSpent, JobRejected, PeerRemoved
+from parties.trust.errors import AuditLogContradicted, BudgetSpent, JobRejected, PeerRemoved
 from vfl import errors as roles
 
 ABOUT_TABLE = frozenset(
@@ -46,6 +46,7 @@ NEUTRAL = {
     ours.DatabaseBusy.code: "{side} could not store what it must keep",
     PeerRemoved.code: "{side} no longer works with a party of the job",
     ours.UnknownModel.code: "{side} does not hold the model the job starts from",
+    AuditLogContradicted.code: "the audit log of {side} does not continue what a peer has signed of it",
 }
 """Told with their code, and these words."""
 

@@ -36,6 +36,7 @@ NEVER_TOLD = {
     "stale_head",
     "unknown_grant",
     "unknown_job",
+    "unknown_leaf",
     "unknown_log",
     "unknown_peer",
     "words_differ",
