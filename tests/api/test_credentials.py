@@ -56,8 +56,14 @@ def routes(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[str, str]]:
 
 
 @pytest.fixture(scope="module")
-def feature(tmp_path_factory: pytest.TempPathFactory, new_party: Callable[..., Any], clinic: Path) -> Iterator[Any]:
-    """It trusts the label party, has removed one peer, and waits for its operator's word about another."""
+def feature(
+    tmp_path_factory: pytest.TempPathFactory,
+    new_party: Callable[..., Any],
+    clinic: Path,
+    job_spec: Callable[..., str],
+) -> Iterator[Any]:
+    """It trusts the label party and has granted it a job, has removed one peer, and waits for its operator's word about
+    another."""
     folder = tmp_path_factory.mktemp("credentials") / FEATURE
     server = new_party(folder, FEATURE, {LABEL: "https://127.0.0.1:9"}, {"clinic": str(clinic)})
     database = Database(folder)
@@ -65,7 +71,8 @@ def feature(tmp_path_factory: pytest.TempPathFactory, new_party: Callable[..., A
         words = "one two three four five six" if state == WAITING else ""
         PeerStore(database).put(msgspec.structs.replace(peer_named(name), state=state, words=words))
     database.close()
-    yield server.start()
+    server.start().grant(job_spec())
+    yield server
     server.close()
 
 
