@@ -177,10 +177,11 @@ class Supervisor:
     def on_peer_lost(self, peer: PartyId, attempt: int | None, error: JobError) -> None:
         """The outbox gave up on a peer, or the peer refused an envelope of an attempt."""
         with self._lock:
-            link = self._links[peer]
             if self.over:
-                link.outbox.forget(self.job)
-            elif attempt is None or attempt == link.newest:
+                self._links[peer].outbox.forget(self.job)
+            elif isinstance(error, StorageFailed):  # our own: nothing leaves unrecorded
+                self.fail(Failure.of(error, self.me))
+            elif attempt is None or attempt == self._links[peer].newest:
                 self.guard(partial(self._follow, self._side.on_peer_lost, peer, error))
 
     # The run

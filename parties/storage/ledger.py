@@ -39,6 +39,9 @@ class Ledger:
         """To the database."""
         self._recorded = self._stored = 0
         """Leaves since this process began."""
+        self._failures = 0
+        self._failure: StorageFailed | None = None
+        """What the last attempt to store failed with."""
         self._refusals: dict[str, Quota] = {}
         self._lock = threading.Lock()
         self._storing = threading.Lock()
@@ -85,10 +88,12 @@ class Ledger:
     def flush(self) -> None:
         """All that was recorded before is stored now. Raises StorageFailed."""
         with self._lock:
-            due = self._recorded
+            due, failures = self._recorded, self._failures
         if self._stored < due:
             with self._storing:
                 if self._stored < due:  # nobody has stored it with what they had
+                    if self._failures > failures and self._failure is not None:  # somebody has just waited in vain
+                        raise self._failure
                     self._store_new()
 
     @contextmanager
@@ -130,6 +135,9 @@ class Ledger:
         try:
             yield taken
             is_stored = True
+        except StorageFailed as error:
+            self._failures, self._failure = self._failures + 1, error
+            raise
         finally:
             with self._lock:
                 self._on_its_way = Passed()

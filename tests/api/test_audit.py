@@ -146,7 +146,7 @@ def test_a_proof_carries_its_leaf_and_the_head_it_stands_under(two: Two, job_spe
     trained(two, job_spec(epochs="1"))
     text = two[LABEL].call("GET", "/v1/audit/proof/0").text
     proof = Proof.parse(text.encode())
-    assert (proof.index, decode(proof.extra).event) == (0, Event.SENT)
+    assert (proof.index, decode(proof.extra).event) == (0, Event.JOB_APPROVED)  # by the operator who submitted it
     missing = two[LABEL].call("GET", "/v1/audit/proof/99999")
     assert (missing.status_code, missing.json()["code"]) == (404, "unknown_leaf")
 

@@ -175,7 +175,8 @@ def test_a_party_that_can_store_nothing_in_mid_training_fails_the_job_at_both_si
     with trouble(troubled):
         told = other.over(job)["error"]
     own = troubled.over(job)["error"]
-    assert own["code"] == ("database_busy" if trouble is locked_database else "storage_failed")
+    # Whose word comes first is a matter of milliseconds; whose side it is and that nothing could be stored is not.
+    assert own["code"] in {"database_busy" if trouble is locked_database else "storage_failed", "peer_storage_failed"}
     assert own["side"] == told["side"] == troubled.name
     assert own["fix"]
     assert told["code"] in {own["code"], "peer_storage_failed"}

@@ -108,6 +108,7 @@ def joined(
         for server in parties.values():
             stack.callback(server.close)
             server.start()
+        parties[LABEL].granting = [parties[FEATURE]]
         yield Recorded(parties, lines)
 
 
