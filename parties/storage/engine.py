@@ -31,10 +31,13 @@ class Database:
             path.chmod(0o600)
         except OSError as error:
             raise StorageFailed(f"{path} cannot be written: {error.strerror}") from error
-        self._busy_seconds, self._log = busy_seconds, path.with_name(f"{DATABASE_FILE}-wal")
+        self._log = path.with_name(f"{DATABASE_FILE}-wal")
         self._engine = sql.create_engine(f"sqlite:///{path}", connect_args={"timeout": busy_seconds})
         sql_event.listen(self._engine, "connect", _prepare)
         self._writes = threading.Lock()
+        self._busy = f"another program kept {DATABASE_FILE} locked for {busy_seconds:g} s"
+        self._waited_in_vain = 0
+        """How many writes have given up; those that queued behind one of them give up too."""
         self.written = threading.Condition()
         """Notified after every commit."""
         with self.writing() as connection:
@@ -43,17 +46,21 @@ class Database:
     @contextlib.contextmanager
     def writing(self) -> Iterator[sql.Connection]:
         """One commit. Raises StorageFailed. Whoever only reads does not wait for it."""
+        waited_in_vain = self._waited_in_vain
         try:
-            with self._writes, self._engine.begin() as connection:
-                yield connection
+            with self._writes:
+                if self._waited_in_vain > waited_in_vain:  # as long as this one would have waited
+                    raise DatabaseBusy(self._busy)
+                with self._engine.begin() as connection:
+                    yield connection
             with self.written:
                 self.written.notify_all()
         except sql.exc.IntegrityError:
             raise
         except sql.exc.DatabaseError as error:
             if getattr(error.orig, "sqlite_errorcode", 0) & 0xFF in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
-                seconds = f"{self._busy_seconds:g} s"
-                raise DatabaseBusy(f"another program kept {DATABASE_FILE} locked for {seconds}") from error
+                self._waited_in_vain += 1
+                raise DatabaseBusy(self._busy) from error
             raise StorageFailed(f"{DATABASE_FILE} cannot be written: {error.orig}") from error
 
     def reading(self) -> contextlib.AbstractContextManager[sql.Connection]:
