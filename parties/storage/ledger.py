@@ -88,18 +88,16 @@ class Ledger:
     def flush(self) -> None:
         """All that was recorded before is stored now. Raises StorageFailed."""
         with self._lock:
-            due, failures = self._recorded, self._failures
+            due = self._recorded
         if self._stored < due:
-            with self._storing:
+            with self._in_turn():
                 if self._stored < due:  # nobody has stored it with what they had
-                    if self._failures > failures and self._failure is not None:  # somebody has just waited in vain
-                        raise self._failure
                     self._store_new()
 
     @contextmanager
     def storing(self) -> Iterator[Passed]:
         """What is not stored yet; it is, when the block has ended without an error."""
-        with self._storing, self._taken() as passed:
+        with self._in_turn(), self._taken() as passed:
             yield passed
 
     def close(self) -> None:
@@ -125,6 +123,15 @@ class Ledger:
     def _append(self, leaf: Leaf) -> None:
         self._new.leaves.append(encode(leaf))
         self._recorded += 1
+
+    @contextmanager
+    def _in_turn(self) -> Iterator[None]:
+        """Whoever waited behind an attempt that failed fails with it: the database has had its time."""
+        failures = self._failures
+        with self._storing:
+            if self._failures > failures and self._failure is not None:
+                raise type(self._failure)(str(self._failure)) from self._failure
+            yield
 
     @contextmanager
     def _taken(self) -> Iterator[Passed]:
@@ -158,7 +165,7 @@ class Ledger:
 
     def _store_quietly(self) -> None:
         try:
-            with self._storing:
+            with self._in_turn():
                 if self._new:
                     self._store_new()
         except StorageFailed as error:  # the next event of a job fails as well, and tells its operator

@@ -281,6 +281,10 @@ class Outbox:
     def _deliver(self, batch: list[Envelope]) -> None:
         began = self._clock()
         answer = self._post(batch)
+        if isinstance(answer, StorageFailed):  # its own time is over: nothing of these jobs can leave
+            self._trouble = None
+            self._give_up(batch, answer)
+            return
         if isinstance(answer, tuple):
             status, reply = answer
             full = status == StorageFailed.status and batch[0].header.kind == "Proposal"
