@@ -18,7 +18,6 @@ from parties.storage.ledger import Ledger
 from parties.storage.passed import AUDIT_LOG, receipts
 from parties.storage.peer_store import StoredPeer
 from parties.trust.bundle import BundleContent, PartyKeys, bundle_files
-from parties.trust.certificates import issuer_name
 from parties.trust.errors import RewrittenLog, UnknownLeaf, UnknownLog
 from parties.trust.leaves import Event, Leaf, decode
 from parties.trust.log_keys import cosigning_key, log_key, origin
@@ -142,10 +141,9 @@ class Audit:
         """
         request = AddCheckpoint.parse(encoded)
         peer = self._peers.issued_by(issuer)
-        identity = next((key for key in peer.keys(time.time()) if issuer_name(key) == issuer), None) if peer else None
-        if peer is None or identity is None:
+        if peer is None:
             raise UnknownLog("no log of this party is known here")
-        log, own = log_key(peer.name, identity.raw), cosigning_key(self._me.name, self._cosigner)
+        log, own = log_key(peer.name, peer.key), cosigning_key(self._me.name, self._cosigner)
         try:
             with self._database.writing() as connection:
                 newest = AUDIT_LOG.cosigned(connection).get(log.name)
@@ -167,14 +165,14 @@ class Audit:
 
 
 def _is_signed_by(note: Note, peer: StoredPeer) -> bool:
-    keys = [log_key(peer.name, key) for key in (peer.key, peer.old_key) if key]
-    return any(line.by == (key.name, key.key_id) for line in note.signatures for key in keys)
+    key = log_key(peer.name, peer.key)
+    return any(line.by == (key.name, key.key_id) for line in note.signatures)
 
 
 def _keys(peer: StoredPeer, leaves: Iterable[Leaf]) -> PartyKeys:
     """Also those that it had when it was enrolled before."""
     told = [_key(leaf.detail.get("key", "")) for leaf in leaves if leaf.peer == peer.name]
-    earlier = {key: None for key in (peer.old_key, *told) if key and key != peer.key}
+    earlier = {key: None for key in told if key and key != peer.key}
     return PartyKeys(peer.name, peer.key, peer.cosigning_key, tuple(earlier))
 
 

@@ -22,6 +22,7 @@ from parties.trust.invitation import (
     NONCE_BYTES,
     Hello,
     Invitation,
+    check_address,
     entry_key,
     is_address,
     new_invitation,
@@ -105,11 +106,8 @@ class Enrolment:
 
     def guest(self, issuer: str) -> OpenInvitation | None:
         """The open invitation whose reader shows a certificate of this issuer."""
-        for each in self.open_invitations():
-            key = IdentityKey(entry_key(read_packed(each.packed).secret).public_key().public_bytes_raw())
-            if issuer_name(key) == issuer:
-                return each
-        return None
+        opened = self.open_invitations()
+        return next((each for each in opened if issuer_name(read_packed(each.packed).entry_issuer) == issuer), None)
 
     def hear(self, body: bytes, issuer: str) -> bytes:
         """What the invited party's server says, and the answer to it. Raises InvitationExpired, EnrolmentFailed,
@@ -139,7 +137,7 @@ class Enrolment:
         self._check_new(invited.name, invited.key)
         nonce = secrets.token_bytes(NONCE_BYTES)
         self._meetings[invitation.id] = _Meeting(invited, nonce)
-        return self._hello(invitation, self._address, nonce)
+        return self._signed(self._hello(invitation, self._address, nonce))
 
     def _finish(self, invitation: Invitation, revealed: Revealed) -> bytes:
         meeting = self._meetings.pop(invitation.id, None)
@@ -157,8 +155,7 @@ class Enrolment:
         """Meet the party that invites; its operator and ours then compare `words`. `address` is where the peer reaches
         this party. Raises InvitationUnreadable, InvitationExpired, PeerAlreadyKnown, EnrolmentFailed."""
         invitation = read_line(line)
-        if address and not is_address(address):
-            raise SettingsError(f"{address!r} is no address", fix="Write HOST:PORT, such as vfl.example.org:7102.")
+        check_address(address or self._address)
         if invitation.name == self._me.name:
             raise SettingsError(
                 f"the invitation is of a party named {invitation.name}, as this one is",
@@ -175,25 +172,27 @@ class Enrolment:
 
     def _meet(self, invitation: Invitation, exchange: Callable[[bytes], bytes], address: str) -> StoredPeer:
         nonce = secrets.token_bytes(NONCE_BYTES)
-        said = self._hello(invitation, address, hashlib.sha256(nonce).digest())
+        own = self._hello(invitation, address, hashlib.sha256(nonce).digest())
         try:
-            answer = msgspec.msgpack.decode(exchange(said), type=Signed)
+            answer = msgspec.msgpack.decode(exchange(self._signed(own)), type=Signed)
         except msgspec.DecodeError as error:
             raise EnrolmentFailed(f"what answers at {invitation.address} is not a party") from error
         inviter = _verified(answer, invitation)
         if (inviter.key, inviter.name) != (invitation.key, invitation.name):
             raise EnrolmentFailed(f"what answers at {invitation.address} is not the party of the invitation")
         exchange(msgspec.msgpack.encode(Revealed(invitation.id, nonce)))
-        me = msgspec.msgpack.decode(msgspec.msgpack.decode(said, type=Signed).hello, type=Hello)
-        peer = _waiting(inviter, six_words(invitation, me, (inviter.nonce, nonce)))
+        peer = _waiting(inviter, six_words(invitation, own, (inviter.nonce, nonce)))
         peer = msgspec.structs.replace(peer, address=invitation.address)
         self._peers.put(peer)
         return peer
 
-    def _hello(self, invitation: Invitation, address: str, nonce: bytes) -> bytes:
+    def _hello(self, invitation: Invitation, address: str, nonce: bytes) -> Hello:
         cosigning = self._me.cosigning.public_key().public_bytes_raw()
-        hello = msgspec.msgpack.encode(Hello(invitation.id, self._me.name, address, self._me.key.raw, cosigning, nonce))
-        return msgspec.msgpack.encode(Signed(hello, self._me.sign(Domain.ENROLMENT, hello)))
+        return Hello(invitation.id, self._me.name, address, self._me.key.raw, cosigning, nonce)
+
+    def _signed(self, hello: Hello) -> bytes:
+        encoded = msgspec.msgpack.encode(hello)
+        return msgspec.msgpack.encode(Signed(encoded, self._me.sign(Domain.ENROLMENT, encoded)))
 
     def _check_new(self, name: PartyId, key: bytes | None = None) -> None:
         """A trusted peer is never replaced by a stranger that has its name. Raises PeerAlreadyKnown."""

@@ -16,15 +16,14 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 import msgspec
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from parties.errors import EnvelopeRefused, PeerUnreachable, SettingsError, UnknownPeer, UnknownSender
+from parties.errors import EnvelopeRefused, PeerUnreachable, UnknownPeer, UnknownSender
 from parties.storage.ledger import Ledger
 from parties.storage.peer_store import REMOVED, TRUSTED, PeerStore, StoredPeer
 from parties.trust.certificates import client_context, issue_leaf, issuer_name, server_context
 from parties.trust.errors import WordsDiffer
 from parties.trust.identity import Domain, Identity, IdentityKey
-from parties.trust.invitation import entry_key, is_address, read_packed, same_words
+from parties.trust.invitation import check_address, read_packed, same_words
 from parties.trust.leaves import Event
 from parties.wire.envelopes import Envelope
 from parties.wire.outbox import Outbox
@@ -116,7 +115,7 @@ class Peers:
     def check_sender(self, envelope: Envelope) -> None:
         """Raises UnknownSender, in the same words whatever is wrong: a stranger learns nothing of whom we know."""
         header = envelope.header
-        # (4) the sender is a trusted peer, and the key one of its own
+        # (4) the sender is a trusted peer, and the key its own
         key = next((key for key in self.keys_of(header.sender) if key.digest == header.key), None)
         # (5) the signature over the header
         if key is None or not key.verifies(Domain.ENVELOPE, bytes(envelope.encoded), envelope.signature):
@@ -129,20 +128,19 @@ class Peers:
             self._ledger.refused_envelope(envelope, code)
 
     def keys_of(self, name: PartyId) -> tuple[IdentityKey, ...]:
-        """Those of a trusted peer that count now; none of anybody else."""
+        """The one of a trusted peer; none of anybody else."""
         peer = self._known.get(name)
-        return peer.keys(time.time()) if peer is not None and peer.is_trusted else ()
+        return (peer.identity_key,) if peer is not None and peer.is_trusted else ()
 
     def issued_by(self, issuer: str) -> StoredPeer | None:
         """The trusted peer to whom a certificate of this issuer belongs."""
-        now, trusted = time.time(), [peer for peer in self._known.values() if peer.is_trusted]
-        return next((peer for peer in trusted if issuer in map(issuer_name, peer.keys(now))), None)
+        trusted = (peer for peer in self._known.values() if peer.is_trusted)
+        return next((peer for peer in trusted if issuer == issuer_name(peer.identity_key)), None)
 
     def has_signed(self, name: PartyId, receipt: Receipt) -> bool:
         """Whether a peer acknowledges with its own signature what this party sent it."""
-        keys = self.get(name).keys(time.time())
         statement = receipt.statement(name, self.identity.name)
-        return any(key.verifies(Domain.RECEIPT, statement, receipt.signature) for key in keys)
+        return self.get(name).identity_key.verifies(Domain.RECEIPT, statement, receipt.signature)
 
     # TLS
 
@@ -152,20 +150,18 @@ class Peers:
             now = time.time()
             if self._server is None or now >= self._server_good_until or self._renewed():
                 invitations = self._store.invitations(now)
-                trusted = [key for peer in self._known.values() if peer.is_trusted for key in peer.keys(now)]
-                guests = [_public(entry_key(read_packed(each.packed).secret)) for each in invitations]
+                trusted = [peer.identity_key for peer in self._known.values() if peer.is_trusted]
+                guests = [read_packed(each.packed).entry_issuer for each in invitations]
                 self._server = server_context(self._leaf, [*trusted, *guests])
-                ends = [float(each.expires_at) for each in invitations]
-                ends += [peer.old_key_until for peer in self._known.values() if peer.old_key_until > now]
-                self._server_good_until = min(ends, default=float("inf"))
+                self._server_good_until = min((each.expires_at for each in invitations), default=float("inf"))
             return self._server
 
     def client_context(self, name: PartyId) -> ssl.SSLContext:
         """For calls to this peer. Raises UnknownPeer."""
         with self._lock:
             peer = self.get(name)
-            if self._renewed() or name not in self._clients or peer.old_key_until > time.time():
-                self._clients[name] = client_context(self._leaf, peer.keys(time.time()))
+            if self._renewed() or name not in self._clients:
+                self._clients[name] = client_context(self._leaf, (peer.identity_key,))
             return self._clients[name]
 
     @property
@@ -220,8 +216,7 @@ class Peers:
 
     def move(self, name: PartyId, address: str) -> StoredPeer:
         """The same peer, with the same key, is reached elsewhere. Raises UnknownPeer, SettingsError."""
-        if not is_address(address):
-            raise SettingsError(f"{address!r} is no address", fix="Write HOST:PORT, such as vfl.example.org:7102.")
+        check_address(address)
         with self._lock:
             moved = msgspec.structs.replace(self.get(name), address=address)
             self.put(moved)
@@ -294,7 +289,3 @@ class Peers:
             closed = self._outboxes[peer.name]
             self._outboxes = {name: outbox for name, outbox in self._outboxes.items() if name != peer.name}
             threading.Thread(target=closed.close, daemon=True).start()
-
-
-def _public(private: Ed25519PrivateKey) -> IdentityKey:
-    return IdentityKey(private.public_key().public_bytes_raw())

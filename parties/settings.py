@@ -18,7 +18,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from parties.errors import SettingsError
 from parties.trust.identity import Identity
-from parties.trust.invitation import is_address
+from parties.trust.invitation import check_address, is_address
 from parties.trust.key_file import encrypted, read_identity
 from vfl.spec.sections import PARTY_ID, PartyId
 
@@ -187,8 +187,8 @@ def init_party(
         raise SettingsError(f"both ports of {name} would be {peer_port}", fix="Name another one.")
     if PARTY_ID.fullmatch(name) is None:
         raise SettingsError(f"{name!r} is not a party name", fix="Use lower-case letters, digits and hyphens.")
-    if address and not is_address(address):
-        raise SettingsError(f"{address!r} is no address", fix="Write HOST:PORT, such as vfl.example.org:7102.")
+    if address:
+        check_address(address)
     path = folder / SETTINGS_FILE
     if path.exists() or (folder / KEY_FILE).exists():
         raise SettingsError(

@@ -25,18 +25,14 @@ class StoredPeer(msgspec.Struct, frozen=True, kw_only=True):
     words: str = ""
     """What both operators compare while it is waiting."""
     added_at: str = ""
-    old_key: bytes = b""
-    """The key before its last rotation, good until `old_key_until`."""
-    old_key_until: float = 0.0
 
     @property
     def is_trusted(self) -> bool:
         return self.state == TRUSTED
 
-    def keys(self, now: float) -> tuple[IdentityKey, ...]:
-        """Those that count at this moment (Unix seconds), the newest first."""
-        old = (IdentityKey(self.old_key),) if self.old_key and now < self.old_key_until else ()
-        return (IdentityKey(self.key), *old)
+    @property
+    def identity_key(self) -> IdentityKey:
+        return IdentityKey(self.key)
 
 
 class OpenInvitation(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,8 +56,6 @@ _PEERS = sql.Table(
     sql.Column("state", sql.String, nullable=False),
     sql.Column("words", sql.String, nullable=False),
     sql.Column("added_at", sql.String, nullable=False),
-    sql.Column("old_key", sql.LargeBinary, nullable=False),
-    sql.Column("old_key_until", sql.Float, nullable=False),
 )
 _INVITATIONS = sql.Table(
     "invitations",

@@ -24,10 +24,8 @@ class Domain(Enum):
     ENVELOPE = b"vfl-envelope-v1\0"
     RECEIPT = b"vfl-receipt-v1\0"
     ENROLMENT = b"vfl-enrolment-v1\0"
-    KEY_ROTATION = b"vfl-key-rotation-v1\0"
     SPECIFICATION = b"vfl-specification-v1\0"
     GRANT = b"vfl-grant-v1\0"
-    PAIR_KEY = b"vfl-pair-key-v1\0"
     CHECK = b"vfl-check-v1\0"
 
 

@@ -27,6 +27,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from mnemonic import Mnemonic
 
+from parties.errors import SettingsError
 from parties.trust.errors import InvitationExpired, InvitationUnreadable
 from parties.trust.identity import KEY_BYTES, Identity, IdentityKey
 
@@ -52,6 +53,11 @@ class Invitation(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_
     def id(self) -> str:
         """How both sides name it, without its secret."""
         return hashlib.sha256(b"vfl invitation\0" + self.secret).hexdigest()[:32]
+
+    @property
+    def entry_issuer(self) -> IdentityKey:
+        """Which key issues the certificate of whoever has read the line."""
+        return IdentityKey(entry_key(self.secret).public_key().public_bytes_raw())
 
     @property
     def has_expired(self) -> bool:
@@ -143,6 +149,12 @@ def is_address(address: str) -> bool:
     """HOST:PORT, an IPv6 host in brackets."""
     parts = re.fullmatch(r"(\[[0-9a-fA-F:]+\]|[A-Za-z0-9._-]{1,253}):(\d{1,5})", address)
     return parts is not None and 1 <= int(parts[2]) <= 65535
+
+
+def check_address(address: str) -> None:
+    """Raises SettingsError."""
+    if not is_address(address):
+        raise SettingsError(f"{address!r} is no address", fix="Write HOST:PORT, such as vfl.example.org:7102.")
 
 
 def _check(packed: bytes) -> bytes:
