@@ -1,12 +1,12 @@
 """`vfl job approve`, `reject` and `diff`: the operator decides about a job that no grant covers."""
 
-import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from api.cli.connection import PartyOption, ServerOption, TokenFileOption, connected
 from api.cli.output import CommandFailed, Exit, Format, FormatOption, note, result
+from api.cli.question import need_terminal, said_yes
 
 if TYPE_CHECKING:
     from api.client import Client
@@ -63,20 +63,14 @@ def diff(
 
 
 def _ask(client: "Client", job_id: str) -> None:
-    if not sys.stdin.isatty():
-        raise CommandFailed(
-            Exit.ARGUMENTS,
-            "invalid_arguments",
-            "an approval outside of a terminal needs --yes",
-            safe="The job still waits.",
-            fix=f"Read `vfl job diff {job_id}`, then run the command with --yes.",
-        )
+    waits = "The job still waits."
+    need_terminal(f"Read `vfl job diff {job_id}`, then run the command with --yes.", waits)
     note(client.summary(job_id)["text"])
-    if typer.prompt("Type yes to approve this job", default="no", err=True) != "yes":
+    if not said_yes("Type yes to approve this job"):
         raise CommandFailed(
             Exit.ARGUMENTS,
-            "invalid_arguments",
+            "not_confirmed",
             "the job was not approved",
-            safe="The job still waits.",
+            safe=waits,
             fix=f"`vfl job reject {job_id}` ends it.",
         )

@@ -8,6 +8,7 @@ import typer
 
 from api.cli.connection import PartyOption, ServerOption, TokenFileOption, connected
 from api.cli.output import CommandFailed, Exit, Format, FormatOption, note, result
+from api.cli.question import need_terminal, said_yes
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -149,8 +150,8 @@ def remove(
 ) -> None:
     """Trust a peer no longer; jobs that need it fail."""
     if not yes:
-        _need_terminal("--yes")
-        if input(f"Trust {name} no longer? Running jobs with it fail. Type yes: ").strip().lower() != "yes":
+        need_terminal("Give the answer with --yes.")
+        if not said_yes(f"Trust {name} no longer? Running jobs with it fail. Type yes"):
             raise CommandFailed(Exit.ARGUMENTS, "not_confirmed", f"{name} is still trusted")
     with connected(server, token_file, party) as client:
         peer = client.remove_peer(name)
@@ -179,12 +180,11 @@ def _confirm_at_terminal(client: "Client", peer: dict[str, Any]) -> None:
     if peer["state"] == "trusted":
         result(Format.TEXT, peer, lambda: _trusted(peer))
         return
-    _need_terminal("--words")
+    need_terminal("Give the six words with --words.")
     name, words = peer["name"], peer["words"]
     note(f"{name} at {peer['address']}, key {peer['fingerprint']}", "", f"    {words}", "")
     note(f"Read these six words to the operator of {name} by telephone. Trust nothing if one of them differs.")
-    answer = input("Does the other side see the same six words? Type yes or no: ").strip().lower()
-    if answer != "yes":
+    if not said_yes("Does the other side see the same six words? Type yes or no"):
         client.remove_peer(name)
         raise CommandFailed(
             Exit.JOB,
@@ -198,14 +198,7 @@ def _confirm_at_terminal(client: "Client", peer: dict[str, Any]) -> None:
 
 
 def _trusted(peer: dict[str, Any]) -> str:
-    return f"{peer['name']} is trusted. What it may use is said by [acceptance] in party.toml."
-
-
-def _need_terminal(flag: str) -> None:
-    if not sys.stdin.isatty():
-        raise CommandFailed(
-            Exit.ARGUMENTS, "invalid_arguments", "there is no terminal to ask at", fix=f"Give the answer with {flag}."
-        )
+    return f"{peer['name']} is trusted. What it may use is said by your grants and by [acceptance] in party.toml."
 
 
 def _table(known: dict[str, Any]) -> "RenderableType":

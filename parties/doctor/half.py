@@ -57,9 +57,9 @@ class SignedView(msgspec.Struct, frozen=True):
     view: bytes
     signature: bytes
 
-    def read(self, keys: tuple[IdentityKey, ...]) -> View | None:
-        """None where none of these keys has signed it."""
-        if not any(key.verifies(Domain.CHECK, self.view, self.signature) for key in keys):
+    def read(self, key: IdentityKey) -> View | None:
+        """None where this key has not signed it."""
+        if not key.verifies(Domain.CHECK, self.view, self.signature):
             return None
         return msgspec.msgpack.decode(self.view, type=View)
 

@@ -165,7 +165,7 @@ class PeerCheck:
         if answer.status != 200:
             return self._refused(answer)
         try:
-            view = msgspec.msgpack.decode(answer.body, type=SignedView).read((peer.identity_key,))
+            view = msgspec.msgpack.decode(answer.body, type=SignedView).read(peer.identity_key)
         except msgspec.DecodeError:
             view = None
         if view is None or (view.nonce, view.asked_by, view.received_bytes) != (nonce, self._me, len(body)):
