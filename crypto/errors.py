@@ -27,3 +27,7 @@ class InvalidShare(CryptoError):
 
 class InvalidBox(CryptoError):
     """A sealed box was made for another sender, receiver or purpose, or it was changed on its way."""
+
+
+class InvalidPoint(CryptoError):
+    """Points from a peer are not what an honest sender could have sent."""

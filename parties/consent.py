@@ -23,21 +23,29 @@ from parties.trust.budget import BudgetLine, check_lifetime
 from parties.trust.contract import Signed
 from parties.trust.errors import GrantInvalid, NotWaiting, RequestChanged
 from parties.trust.grants import DEFAULT_DAYS, Uses, coverage, grant_for
+from parties.trust.id_runs import USUAL, RunLimits, check_runs
 from parties.trust.identity import Identity
 from parties.trust.leaves import Event
 from parties.trust.request import Request
 from parties.trust.summary import Summary, Terms, summarise
-from vfl.messages import MESSAGES, Grain
+from vfl.message import MESSAGES, Grain
 from vfl.spec.sections import PartyId
 
 
 class Consent:
     """Safe for several threads."""
 
-    def __init__(self, identity: Identity, database: Database, ledger: Ledger, maximum_rho: float) -> None:
-        """`maximum_rho` is the cap over the life of a file with a peer."""
+    def __init__(
+        self,
+        identity: Identity,
+        database: Database,
+        ledger: Ledger,
+        maximum_rho: float,
+        run_limits: RunLimits = USUAL,
+    ) -> None:
+        """`maximum_rho` is the cap over the life of a file with a peer, `run_limits` are of comparing ids."""
         self._identity, self._database, self._ledger = identity, database, ledger
-        self._maximum_rho = maximum_rho
+        self._maximum_rho, self._run_limits = maximum_rho, run_limits
 
     # Grants
 
@@ -86,12 +94,14 @@ class Consent:
         """
         with self._database.writing() as connection:
             check_lifetime(request.me, request.budget, lifetime.used(connection), self._maximum_rho)
+            self._check_runs(connection, request)
             self._ask(connection, job, request, warnings)
             covering, missing = coverage(grants.usable(connection, self._identity.key), request)
             if not missing:
                 grants.count_uses(connection, covering, request.now)
                 ids = tuple(grant.id for grant in covering)
-                self._approve(connection, job, Approval(decision="approved", by="grant", time=now(), grants=ids))
+                by_grant = Approval(decision="approved", by="grant", time=now(), grants=ids)
+                self._approve(connection, job, request, by_grant)
         self.tell_of_decision(job)
         return missing
 
@@ -101,7 +111,7 @@ class Consent:
         Raises PolicyRefused.
         """
         self._ask(connection, job, request, warnings)
-        self._approve(connection, job, Approval(decision="approved", by="submit", time=now()))
+        self._approve(connection, job, request, Approval(decision="approved", by="submit", time=now()))
 
     def approve(self, job: str, request: Request, warnings: Iterable[str], reason: str) -> None:
         """The operator approves what was shown. Raises NotWaiting, RequestChanged, PolicyRefused, StorageFailed."""
@@ -110,7 +120,7 @@ class Consent:
             self._ask(connection, job, request, warnings)
             if is_same := shown == Terms.of(request):
                 by_hand = Approval(decision="approved", by="operator", time=now(), reason=reason)
-                self._approve(connection, job, by_hand)
+                self._approve(connection, job, request, by_hand)
         self.tell_of_decision(job)
         if not is_same:
             raise RequestChanged(f"what job {job} takes of {request.me} has changed since its operator was shown it")
@@ -182,11 +192,18 @@ class Consent:
         asked = Asked(terms=Terms.of(request), budget=request.budget, summary=summary)
         approvals.ask(connection, job, parties, asked)
 
-    def _approve(self, connection: sql.Connection, job: str, approval: Approval) -> None:
+    def _check_runs(self, connection: sql.Connection, request: Request) -> None:
+        """Raises PolicyRefused."""
+        if request.id_runs:
+            check_runs(request.me, request.id_runs, lifetime.id_runs(connection), self._run_limits)
+
+    def _approve(self, connection: sql.Connection, job: str, request: Request, approval: Approval) -> None:
         """From here on the job may reveal what it asked to."""
         asked = approvals.asked_by(connection, job)
         assert asked is not None  # noqa: S101 - nobody decides about a job that has not asked
         lifetime.open_budget(connection, job, self._identity.name, asked.budget, self._maximum_rho)
+        self._check_runs(connection, request)
+        lifetime.open_id_runs(connection, job, request.id_runs)
         approvals.decide(connection, job, approval)
 
     def _waiting(self, connection: sql.Connection, job: str) -> Asked:

@@ -8,7 +8,14 @@ import re
 
 from parties import errors as ours
 from parties.errors import Failure, PolicyRefused
-from parties.trust.errors import AuditLogContradicted, BudgetSpent, JobRejected, PeerRemoved
+from parties.trust.errors import (
+    AlignmentUnfit,
+    AuditLogContradicted,
+    BudgetSpent,
+    JobRejected,
+    PeerRemoved,
+    UnknownAlignment,
+)
 from vfl import errors as roles
 
 ABOUT_TABLE = frozenset(
@@ -23,6 +30,7 @@ ABOUT_TABLE = frozenset(
         ours.MissingValue,
         ours.NotFinite,
         ours.DuplicateIds,
+        ours.IdType,
         ours.DuplicateColumns,
         ours.IdAmongColumns,
         ours.LabelInFeatureFile,
@@ -45,6 +53,8 @@ NEUTRAL = {
     ours.StorageFailed.code: "{side} could not store what it must keep",
     ours.DatabaseBusy.code: "{side} could not store what it must keep",
     PeerRemoved.code: "{side} no longer works with a party of the job",
+    AlignmentUnfit.code: "{side}'s table is not the one that was aligned: align again",
+    UnknownAlignment.code: "{side} does not hold the alignment that the job names",
     ours.UnknownModel.code: "{side} does not hold the model the job starts from",
     AuditLogContradicted.code: "the audit log of {side} does not continue what a peer has signed of it",
 }

@@ -234,6 +234,12 @@ class DuplicateIds(InvalidData):
     code = "duplicate_ids"
 
 
+class IdType(InvalidData):
+    """An id column holds another type than the specification says."""
+
+    code = "id_type"
+
+
 class DuplicateColumns(InvalidData):
     code = "duplicate_columns"
 

@@ -12,11 +12,11 @@ import msgspec
 
 from parties.errors import PolicyRefused
 from parties.limits import check_steps
-from parties.policy import DEFAULTS, PLAN_RULES, check_model
+from parties.policy import DEFAULTS, PLAN_RULES, check_ids, check_model
 from parties.settings import Acceptance
 from vfl.kind import one_of_each_role
 from vfl.kinds import kind_of
-from vfl.messages import Grain
+from vfl.message import Grain
 from vfl.notices import Notice
 from vfl.planning.plan import Forecast, Plan
 from vfl.spec.job import JobSpec
@@ -178,6 +178,7 @@ def _must_accept(spec: JobSpec, plans: dict[PartyId, Plan]) -> Iterator[str]:
     rules: list[Callable[[Acceptance], object]] = [
         partial(check_model, spec, party) for party in one_of_each_role(spec).values()
     ]
+    rules += [partial(check_ids, use, party) for party in spec.parties for use in spec.tables_of(party).values()]
     rules += [partial(rule, plan, party) for party, plan in plans.items() for rule in PLAN_RULES]
     for rule in rules:
         try:

@@ -3,6 +3,7 @@
 import logging
 import time
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,10 @@ import numpy as np
 
 from parties import limits, policy
 from parties.settings import PartySettings
+from parties.storage.alignments import alignment
 from parties.storage.database import Job, now
 from parties.tables import datasets
+from parties.trust.id_runs import sketch
 from parties.trust.request import Request, data_used
 from vfl.kinds import kind_of
 from vfl.notices import Notice
@@ -54,7 +57,14 @@ class Judgement:
         """What grants and this party's operator are asked."""
         columns = {use: table.names for use, table in self.tables.items()}
         digests = {use: table.digest for use, table in self.tables.items()}
-        return Request(self.spec, me, self.plan, data_used(self.spec, me, columns, digests), int(time.time()))
+        uses = self.spec.tables_of(me)
+        sketches = {
+            uses[use].dataset: sketch(table.hashed_ids.hashes)
+            for use, table in self.tables.items()
+            if table.hashed_ids is not None
+        }
+        used = data_used(self.spec, me, columns, digests)
+        return Request(self.spec, me, self.plan, used, int(time.time()), sketches)
 
     def log_relaxed_limits(self, job: str) -> None:
         for limit in self.relaxed_limits:
@@ -76,7 +86,7 @@ class Judgement:
 def judge(spec: JobSpec, me: PartyId, folder: Path, settings: PartySettings) -> Judgement:
     """The same questions at every party. Raises JobError where this one cannot or may not take part."""
     policy.check_agreement(spec, me, settings.acceptance)
-    tables = datasets.load(folder, settings.datasets, spec, me)
+    tables = datasets.load(folder, settings.datasets, spec, me, partial(alignment, folder))
     if me == spec.coordinator and spec.job.task == "multiclass" and not spec.job.classes:
         job = msgspec.structs.replace(spec.job, classes=datasets.classes_of(tables["rows"]))
         spec = msgspec.structs.replace(spec, job=job)

@@ -44,6 +44,7 @@ from parties.storage.peer_store import PeerStore, StoredPeer
 from parties.tables.datasets import LoadedTable
 from parties.trust.contract import sign
 from parties.trust.errors import GrantInvalid, JobRejected, NotWaiting, PeerRemoved
+from parties.trust.id_runs import RunLimits
 from parties.trust.identity import Identity
 from parties.trust.request import Request
 from parties.wire.control import SHARE_BYTES, Agreement, commitment_to, job_id
@@ -92,7 +93,9 @@ class Party:
         self.peers = Peers(identity, peer_store, timeout_seconds, hearing, self._ledger, connect)
         self.audit = Audit(self.peers, self._store, self._ledger)
         self.enrolment = Enrolment(self.peers, peer_store, settings.server.told_address)
-        self.consent = Consent(identity, self._store.database, self._ledger, settings.acceptance.maximum_rho)
+        rules = settings.acceptance
+        limits_of_runs = RunLimits(rules.alignments_per_day, rules.minimum_changed_ids)
+        self.consent = Consent(identity, self._store.database, self._ledger, rules.maximum_rho, limits_of_runs)
         self._shared = Resources(
             identity,
             self.peers.keys_of,

@@ -44,9 +44,17 @@ def _check_table(use: TableUse, me: PartyId, acceptance: Acceptance) -> None:
         _refuse(me, "handed_out", text, f'add "{use.dataset}" to it, or propose another rule')
     if acceptance.columns and use.every_column:
         _refuse(me, "columns", "the job takes every column", "name the columns in model.columns, or empty it")
+    check_ids(use, me, acceptance)
     for column in use.columns:
         if acceptance.columns and column not in acceptance.columns:
             _refuse(me, "columns", f"{column!r} is not in it", f'add "{column}" to it')
+
+
+def check_ids(use: TableUse, me: PartyId, acceptance: Acceptance) -> None:
+    """The rule about how many ids every party must bring, where ids are compared. Raises PolicyRefused."""
+    if use.ids is not None and use.ids.minimum_ids < acceptance.minimum_rows:
+        text = f"a party may bring as few as {use.ids.minimum_ids} ids, fewer than {acceptance.minimum_rows}"
+        _refuse(me, "minimum_rows", text, "raise align.minimum_ids, or lower it")
 
 
 def check_plan(plan: Plan, me: PartyId, acceptance: Acceptance) -> list[str]:

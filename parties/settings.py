@@ -114,6 +114,10 @@ class Acceptance(SettingsTable):
     minimum_rows: int = Field(default=1000, ge=2)
     minimum_batch_rows: int = Field(default=0, ge=0)
     maximum_rho: float = Field(default=0.05, ge=0)
+    alignments_per_day: int = Field(default=3, ge=1)
+    """With one peer and one data set."""
+    minimum_changed_ids: int = Field(default=50, ge=0)
+    """The ids of an alignment are those of every earlier one with the same peer and data set, or differ in so many."""
     maximum_model_bytes: int = Field(default=64 << 20, ge=1)
     """Of this party's part of a job's model, whose layers a peer may have chosen; it is kept in memory and on disk."""
     private_seed: str = Field(default="", repr=False)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from vfl.messages import MESSAGES, Message
+from vfl.message import MESSAGES, Message
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("api", "parties", "vfl", "crypto")

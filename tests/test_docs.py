@@ -17,6 +17,7 @@ from parties.settings import PartySettings, init_party, load
 from vfl.kinds import KINDS, read_spec, read_spec_as
 from vfl.models.metrics import METRIC
 from vfl.routes import ROUTES
+from vfl.spec.alignment import AlignmentSpec
 from vfl.spec.rounds import RoundsRole, RoundsSpec
 from vfl.spec.training import TrainingSpec
 
@@ -223,7 +224,8 @@ def settings(section: Any, path: str = "") -> Iterator[str]:
             yield f"{path}{name}"
 
 
-REFERENCES = [("## A training job", TrainingSpec), ("## A job of rounds", RoundsSpec)]
+KEYS_OF = {"training job": TrainingSpec, "job of alignment": AlignmentSpec, "job of rounds": RoundsSpec}
+REFERENCES = [(f"## A {heading}", kind) for heading, kind in KEYS_OF.items()]
 
 
 @pytest.mark.parametrize(("heading", "kind"), REFERENCES)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Generic, NamedTuple, TypeAlias, TypeVar
 
 from vfl.errors import DeadlockError, RemoteProtocolError
-from vfl.messages import Message, decode, encode
+from vfl.message import Message, decode, encode
 from vfl.reports import Fact, without_state
 from vfl.spec.sections import PartyId
 

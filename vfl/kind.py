@@ -35,6 +35,8 @@ class Kind(ABC, Generic[S, P]):
     """What a person calls the unit in which the job goes on."""
     checkpoint: ClassVar[str] = "epoch"
     """What a person calls the time between two states that a role reports."""
+    activity: ClassVar[str] = "training"
+    """What a person calls what goes on."""
     counted: ClassVar[str] = "values"
     """What `RevealLine.values` counts."""
     plans_without_rows: ClassVar[bool] = False

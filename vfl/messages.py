@@ -1,68 +1,11 @@
 """Every message that may leave a party while it learns, and what its receiver can read out of it.
 
 This file and `routes.py` are the privacy surface: whoever reads both knows all that can ever cross, to whom, and what
-it tells; a job kind in one file may hold messages and routes of its own. Messages are closed msgspec structs, encoded
-as MessagePack; a body is decoded only in the receiver's worker process. Arrays travel as raw little-endian bytes: NaN
-or a wrong length is the role's to judge.
+it tells. Those of alignments stand in `alignment_messages.py`, and a job kind in one file may hold messages and routes
+of its own. What a message is stands in `message.py`.
 """
 
-import enum
-import functools
-from typing import ClassVar
-
-import msgspec
-
-from vfl.errors import RemoteProtocolError
-
-
-class Grain(enum.Enum):
-    """What one revealed value is about."""
-
-    NOTHING = "nothing"
-    ROW = "per row"
-    SUM = "sum over a batch"
-    TABLE = "whole table"
-    MODEL = "whole model"
-
-
-class Source(enum.Enum):
-    """Which columns of its sender's table a revealed value is computed from."""
-
-    NO_COLUMN = "no column"
-    LABEL = "the label"
-    EVERY_COLUMN = "every column of the job, and the label"
-
-
-class Reveals(msgspec.Struct, frozen=True):
-    """One line of the table "what each side could see"."""
-
-    learns: str
-    grain: Grain
-    protection: str = ""
-    source: Source = Source.EVERY_COLUMN
-
-
-MESSAGES: dict[str, "type[Message]"] = {}
-"""Every message by its kind; a class enters when it is made."""
-
-
-class Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Anything that crosses. A subclass without `reveals` cannot be made."""
-
-    reveals: ClassVar[Reveals]
-
-    def __init_subclass__(cls) -> None:
-        super().__init_subclass__()
-        if not isinstance(cls.__dict__.get("reveals"), Reveals):
-            raise TypeError(f"the message {cls.kind()} does not say what it reveals")
-        if cls.kind() in MESSAGES:
-            raise TypeError(f"there are two messages of kind {cls.kind()}")
-        MESSAGES[cls.kind()] = cls
-
-    @classmethod
-    def kind(cls) -> str:
-        """The name that stands in the envelope's header."""
-        return cls.__name__
+from vfl.message import Grain, Message, Reveals, Source
 
 
 class RowsDigest(Message, frozen=True, tag=True):
@@ -364,25 +307,3 @@ class UnmaskShares(Message, frozen=True, tag=True):
     sum: int
     self_masks: tuple[tuple[str, bytes], ...]
     masking_keys: tuple[tuple[str, bytes], ...]
-
-
-_ENCODER = msgspec.msgpack.Encoder()
-
-
-@functools.cache
-def _decoder(message: type[Message]) -> msgspec.msgpack.Decoder[Message]:
-    return msgspec.msgpack.Decoder(message)
-
-
-def encode(message: Message) -> bytes:
-    return _ENCODER.encode(message)
-
-
-def decode(sender: str, kind: str, body: bytes | memoryview) -> Message:
-    """A body as the message its envelope names. Raises RemoteProtocolError for anything else."""
-    if kind not in MESSAGES:
-        raise RemoteProtocolError(f"{sender} sent a message of the unknown kind {kind!r}")
-    try:
-        return _decoder(MESSAGES[kind]).decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:  # the second: text that is not UTF-8
-        raise RemoteProtocolError(f"the {kind} of {sender} cannot be read: {error}") from error

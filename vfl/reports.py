@@ -77,3 +77,5 @@ class Outcome(msgspec.Struct, frozen=True):
     """Measures by round, such as accuracy and bytes; of a training points of curves over held-out rows."""
     notices: list[Notice] = []
     """For this party's operator: waivers, warnings, what was kept and why."""
+    result_digest: str = ""
+    """Of a result that all parties share, hexadecimal: by it a later job names it. Empty where there is none."""

@@ -1,10 +1,27 @@
 """Who may send which message to whom, as plain data: the supervisor refuses the rest without importing a role.
 
-With `messages.py` this is the privacy surface of every protocol. The table "what each side could see" is made from it.
+With `messages.py` and `alignment_messages.py` this is the privacy surface of every protocol. The table "what each side
+could see" is made from it.
 """
 
 from dataclasses import dataclass
 
+from vfl.alignment_messages import (
+    BlindedIds,
+    BlindedList,
+    CommonCount,
+    CommonDigest,
+    CommonPlaces,
+    DoubleBlindedIds,
+    IdCount,
+    ListToBlind,
+    PartySizes,
+    PlacesBefore,
+    SealedBatch,
+    ShuffledDoubleBlindedIds,
+    WhichPlaces,
+)
+from vfl.message import Message
 from vfl.messages import (
     ClientReady,
     ColumnScaling,
@@ -19,7 +36,6 @@ from vfl.messages import (
     MaskedGradient,
     MaskedReply,
     MaskedScores,
-    Message,
     OpenedGradient,
     OpenedScores,
     PairKey,
@@ -36,6 +52,7 @@ from vfl.messages import (
     UnmaskShares,
     UnmaskTask,
 )
+from vfl.spec.alignment import AlignmentRole, AlignmentSpec
 from vfl.spec.rounds import RoundsRole, RoundsSpec
 from vfl.spec.sections import Role
 from vfl.spec.training import TrainingRole, TrainingSpec
@@ -51,6 +68,7 @@ class Route:
 
 
 F, L = TrainingRole.FEATURE, TrainingRole.LABEL
+FIRST, OTHER = AlignmentRole.COORDINATOR, AlignmentRole.PARTICIPANT
 A, C = RoundsRole.AGGREGATOR, RoundsRole.CLIENT
 
 ROUTES: dict[str, tuple[Route, ...]] = {
@@ -95,6 +113,21 @@ ROUTES: dict[str, tuple[Route, ...]] = {
         Route(A, C, UnmaskTask),
         Route(C, A, UnmaskShares),
     ),
+    "alignment": tuple(
+        Route(*ends, message)
+        for message in (IdCount, SealedBatch, BlindedIds, DoubleBlindedIds, ShuffledDoubleBlindedIds, CommonDigest)
+        for ends in ((FIRST, OTHER), (OTHER, FIRST))
+    ),
+    "alignment_of_many": (
+        Route(OTHER, FIRST, IdCount),
+        Route(FIRST, OTHER, PartySizes),
+        Route(OTHER, FIRST, BlindedList),
+        Route(FIRST, OTHER, ListToBlind),
+        Route(FIRST, OTHER, CommonPlaces),
+        Route(FIRST, OTHER, WhichPlaces),
+        Route(OTHER, FIRST, PlacesBefore),
+        Route(FIRST, OTHER, CommonCount),
+    ),
 }
 """By protocol; `secure_sum` is a sub-flow, and its messages belong to jobs of rounds that ask for it."""
 
@@ -122,3 +155,10 @@ def routes_of_rounds(spec: RoundsSpec) -> tuple[Route, ...]:
         unused.add(EvaluationTask)
     routes = ROUTES["rounds"] + (ROUTES["secure_sum"] if spec.pools else ())
     return tuple(route for route in routes if route.message not in unused)
+
+
+def routes_of_alignment(spec: AlignmentSpec) -> tuple[Route, ...]:
+    """Which rows are common travels only where the specification says that it is told."""
+    rows, size = {DoubleBlindedIds, CommonPlaces, WhichPlaces, PlacesBefore}, {ShuffledDoubleBlindedIds, CommonCount}
+    unused = size if spec.tells_rows else rows
+    return tuple(route for route in ROUTES[spec.entry] if route.message not in unused)

@@ -1,18 +1,30 @@
 """What a role is given, as one frozen argument: everything it may know, and no way to reach the world."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from vfl.ids import HashedIds
 from vfl.schedule import Batch, batches, held_out
 from vfl.spec.job import JobSpec
 from vfl.spec.sections import PartyId, Role
 from vfl.spec.training import TrainingSpec
 
 S = TypeVar("S", bound=JobSpec)
+
+Work: TypeAlias = Callable[[bytes, bytes], bytes]
+"""A function of `crypto` that depends on nothing but what all pieces share, and one piece."""
+Pool: TypeAlias = Callable[[Work, bytes, Iterable[bytes]], Iterator[bytes]]
+"""Does such work on many pieces, and gives the results in their order."""
+
+
+def one_by_one(work: Work, shared: bytes, pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """In this process."""
+    for piece in pieces:
+        yield work(shared, piece)
 
 
 @dataclass(frozen=True)
@@ -27,6 +39,8 @@ class Table:
     """rows; at the label party only."""
     classes: tuple[str, ...] = ()
     """What this party calls class 0, 1, ...; empty where it has no names for them."""
+    ids: HashedIds | None = None
+    """In a job that compares ids."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +80,8 @@ class Setup(Generic[S]):
     """The registered model that model.first_model names, safetensors."""
     saved: bytes = field(default=b"", repr=False)
     """State of an earlier run of this role to continue from, as it was reported; empty starts anew."""
+    pool: Pool = one_by_one
+    """Where work that needs no other state is done: in this process, or in several."""
     scaling: InputScaling | None = None
     """Of rounds whose columns are pooled, once it is known."""
 

@@ -324,6 +324,8 @@ def _facts(job: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield from ((notice["kind"], notice["text"]) for notice in job["notices"])
     yield from ((f"{name} time", f"{value:.1f} s") for name, value in job["seconds"].items() if value is not None)
     yield from (("relaxed limit", str(limit)) for limit in job["relaxed_limits"])
+    if job["result_digest"]:
+        yield "result", f"{job['result_digest']}, by which a later job names it"
     if job["model_path"]:
         yield "model", job["model_path"]
     if job["error"]:

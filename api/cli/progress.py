@@ -71,16 +71,17 @@ class Progress:
             return
         now = time.monotonic()
         self._first = self._first or (step, now)
+        activity = kind_in(job).activity
         text = f"{how_far(job)}{self._time_left(step, steps, now)}"
         if self._bar:
             if self._task is None:
-                self._task = self._bar.add_task("training", total=steps, text=text)
-            self._phase = "training"
-            self._bar.update(self._task, description="training", total=steps, completed=step, text=text)
+                self._task = self._bar.add_task(activity, total=steps, text=text)
+            self._phase = activity
+            self._bar.update(self._task, description=activity, total=steps, completed=step, text=text)
         elif (tenths := 10 * step // steps) > self._tenths or now - self._last_line >= LINE_SECONDS:
             self._tenths = tenths
             self._last_line = now
-            note(f"training {100 * step // steps:3d} %: {text}")
+            note(f"{activity} {100 * step // steps:3d} %: {text}")
 
     def _time_left(self, step: int, steps: int, now: float) -> str:
         seen, started = self._first or (step, now)

@@ -12,7 +12,8 @@ from api.report.page import page
 from api.sizes import readable_bytes
 from vfl.kind import Kind
 from vfl.kinds import spec_of
-from vfl.messages import MESSAGES
+from vfl.message import MESSAGES
+from vfl.spec.job import JobSpec
 
 NAMES = {
     "auc": "AUC",
@@ -39,7 +40,7 @@ def render(view: JsonObject) -> str:
         "score": job["state"],
         "kicker": f"as {job['party']} sees it ({job['role']} party), with {', '.join(job['peers'])}",
         "job": job["id"],
-        "summary": _summary(job, kind, spec.disclosure),
+        "summary": _summary(job, kind, spec),
         "facts": list(_facts(job, kind)),
         "error": job["error"],
         "metrics": metrics,
@@ -71,15 +72,16 @@ def name_of(measure: str) -> str:
     return NAMES.get(measure, measure.replace("_", " "))
 
 
-def _summary(job: JsonObject, kind: Kind[Any, Any], disclosure: str) -> str:
+def _summary(job: JsonObject, kind: Kind[Any, Any], spec: JobSpec) -> str:
     how_far = f"{job['step']} of {job['steps']} {kind.step}s" if job["steps"] else f"no {kind.step}s"
     if job["state"] != "done":
-        ended = "It is not over: this page shows what there is." if job["error"] is None else "No model came of it."
+        ended = "It is not over: this page shows what there is." if job["error"] is None else "Nothing came of it."
         state = "failed" if job["state"] == "failed" else f"is {job['state']}"
         return f"The job {state} after {how_far}. {ended}"
     scores = [f"{name} {value}" for name, value, _ in _metrics(job["metrics"])][:2]
-    reached = f" On held-out rows the model reaches {' and '.join(scores)}." if scores else ""
-    kept = " Each party keeps its own half, and no row left its owner in clear." if disclosure == "ckks" else ""
+    found = "On held-out rows the model reaches" if spec.learns else "It found"
+    reached = f" {found} {' and '.join(scores)}." if scores else ""
+    kept = " Each party keeps its own half, and no row left its owner in clear." if spec.disclosure == "ckks" else ""
     return f"The job is done after {how_far}.{reached}{kept}"
 
 
@@ -90,7 +92,7 @@ def _facts(job: JsonObject, kind: Kind[Any, Any]) -> Iterator[tuple[str, str]]:
         held_out = f", {plan['test_rows']:,} held out" if plan["test_rows"] else ""
         yield "rows here", f"{plan['rows']:,}{held_out}"
     if job["steps"]:
-        yield "training", f"{job['step']:,} of {job['steps']:,} {kind.step}s"
+        yield kind.activity, f"{job['step']:,} of {job['steps']:,} {kind.step}s"
     for name, seconds in job["seconds"].items():
         if seconds is not None:
             yield f"{name} time", f"{seconds:.1f} s"
@@ -102,7 +104,8 @@ def _facts(job: JsonObject, kind: Kind[Any, Any]) -> Iterator[tuple[str, str]]:
 def _metrics(metrics: dict[str, float]) -> Iterator[tuple[str, str, str]]:
     """(name, value, interval)."""
     for metric in measured(metrics):
-        yield name_of(metric.name), f"{metric.value:.4f}", metric.interval
+        value = str(metric) if metric.name.endswith("_ids") else f"{metric.value:.4f}"
+        yield name_of(metric.name), value, metric.interval
 
 
 def _quality(series: dict[str, list[float]]) -> Iterator[str]:
@@ -162,6 +165,8 @@ def _where(job: JsonObject) -> Iterator[tuple[str, str]]:
     yield "created", job["created_at"]
     if job["finished_at"]:
         yield "finished", job["finished_at"]
+    if job["result_digest"]:
+        yield "result that all parties share, SHA-256", job["result_digest"]
     if job["model_digest"]:
         yield f"half of {job['party']}, SHA-256 of the weights", job["model_digest"]
         yield "its file", job["model_path"]

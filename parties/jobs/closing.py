@@ -30,7 +30,7 @@ _LOG = logging.getLogger("parties")
 
 STATES_KEPT = "No model was stored; the states it had reached are kept."
 
-MEASURED = ("model_digest", "metrics", "operations", "series", "notices")
+MEASURED = ("model_digest", "result_digest", "metrics", "operations", "series", "notices")
 """What of a manifest an operator is shown with the job."""
 
 Sealed = dict[PartyId, Envelope | None]

@@ -138,6 +138,7 @@ def result_of(outcome: Outcome) -> dict[str, Any]:
     """What a role returned, beside its state, as it is stored and shown."""
     return {
         "metrics": {name: value for name, value in finite(outcome.metrics).items() if value is not None},
+        "result_digest": outcome.result_digest,
         "operations": outcome.operations,
         "series": {name: [_finite(value) for value in values] for name, values in outcome.series.items()},
     }

@@ -18,6 +18,7 @@ from parties.worker.frames import (
     FromWorker,
     Left,
     OutgoingMessage,
+    RawIds,
     RawTable,
     Reported,
     Returned,
@@ -165,6 +166,7 @@ def _raw(table: LoadedTable, seed: bytes) -> RawTable:
         rows=table.rows,
         columns=table.columns.tobytes(),
         labels=None if table.labels is None else table.labels.tobytes(),
-        ids_digest=ids_digest(seed, table.ids),
+        ids_digest=ids_digest(seed, (table.order_digest,) if table.order_digest else table.ids),
         classes=table.classes,
+        ids=None if (ids := table.hashed_ids) is None else RawIds(ids.hashes.tobytes(), ids.rows.tobytes()),
     )

@@ -20,7 +20,7 @@ from parties.worker.frames import Frame, FrameReader, FrameWriter, OutgoingMessa
 from vfl.errors import JobError
 from vfl.flow import Delivery, Flow, Receive, Report, Send
 from vfl.kinds import decode_spec, flow_of
-from vfl.messages import decode, encode
+from vfl.message import decode, encode
 from vfl.reports import Fact, Outcome
 from vfl.setup import Setup, Table
 from vfl.spec.sections import PartyId

@@ -28,7 +28,7 @@ from vfl import errors
 from vfl.errors import DeadlockError, JobError
 from vfl.flow import Delivery, Receive, Report, Send
 from vfl.kinds import flow_of
-from vfl.messages import decode, encode
+from vfl.message import decode, encode
 from vfl.reports import Fact, Outcome, without_state
 from vfl.setup import Setup
 from vfl.spec.sections import PartyId

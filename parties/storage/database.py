@@ -57,6 +57,7 @@ _JOBS = sql.Table(
     sql.Column("reveals", sql.JSON, nullable=False),
     sql.Column("plan", sql.JSON, nullable=False),
     sql.Column("model_digest", sql.String),
+    sql.Column("result_digest", sql.String),
     sql.Column("relaxed_limits", sql.JSON, nullable=False),
     sql.Column("waits_for", sql.String, nullable=False),
     sql.Column("idempotency_key", sql.String, unique=True),
@@ -115,6 +116,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     reveals: list[dict[str, Any]] = []
     plan: dict[str, Any] = {}
     model_digest: str | None = None
+    result_digest: str | None = None
+    """Of a result that all parties share: by it, or by the id of this job, a later job names it."""
     model_path: str | None = None
     """Where this party's half lies, also after its folder was moved."""
     seconds: Seconds = Seconds()

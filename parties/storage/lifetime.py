@@ -15,6 +15,7 @@ from parties.storage.engine import METADATA
 from parties.storage.job_list import RUNNING
 from parties.trust.budget import Account, BudgetLine, Charge, check_lifetime
 from parties.trust.errors import BudgetSpent
+from parties.trust.id_runs import IdRun
 from vfl.spec.sections import PartyId
 
 _BUDGETS = sql.Table(
@@ -25,6 +26,15 @@ _BUDGETS = sql.Table(
     sql.Column("message", sql.String, primary_key=True),
     sql.Column("line", sql.LargeBinary, nullable=False),
     sql.Column("spent", sql.Integer, nullable=False),  # messages
+)
+_ID_RUNS = sql.Table(
+    "id_runs",
+    METADATA,
+    sql.Column("job", sql.String, primary_key=True),
+    sql.Column("peer", sql.String, primary_key=True),
+    sql.Column("dataset", sql.String, primary_key=True),
+    sql.Column("time", sql.Integer, nullable=False),
+    sql.Column("sketch", sql.LargeBinary, nullable=False),
 )
 _JOBS = sql.table("jobs", sql.column("id"), sql.column("state"))
 
@@ -59,6 +69,21 @@ def open_budget(
         connection.execute(_BUDGETS.insert(), rows)
 
 
+def open_id_runs(connection: sql.Connection, job: str, runs: Sequence[IdRun]) -> None:
+    """Of a job that is approved in this transaction, and compares ids."""
+    if runs:
+        connection.execute(_ID_RUNS.insert(), [{"job": job} | run._asdict() for run in runs])
+
+
+def id_runs(connection: sql.Connection) -> list[IdRun]:
+    """Of every job that has revealed something, or may still do."""
+    spent = sql.select(_BUDGETS.c.job).where(_BUDGETS.c.spent > 0)
+    still_open = sql.select(_JOBS.c.id).where(_JOBS.c.state.in_(RUNNING))
+    query = sql.select(_ID_RUNS.c.peer, _ID_RUNS.c.dataset, _ID_RUNS.c.time, _ID_RUNS.c.sketch)
+    counted = _ID_RUNS.c.job.in_(spent) | _ID_RUNS.c.job.in_(still_open)
+    return [IdRun(*row) for row in connection.execute(query.where(counted))]
+
+
 def spend(connection: sql.Connection, job: str, peer: PartyId, kind: str, body_bytes: int) -> None:
     """A message that reveals something leaves for a peer. Raises BudgetSpent: then it may not."""
     at = (_BUDGETS.c.job == job) & (_BUDGETS.c.peer == peer) & (_BUDGETS.c.message == kind)
@@ -84,7 +109,8 @@ def forget(connection: sql.Connection, jobs: Sequence[str]) -> list[str]:
     spent = sql.select(_BUDGETS.c.job).where(_BUDGETS.c.job.in_(jobs), _BUDGETS.c.spent > 0)
     counted = set(connection.execute(spent).scalars())
     forgotten = [job for job in jobs if job not in counted]
-    connection.execute(_BUDGETS.delete().where(_BUDGETS.c.job.in_(forgotten)))
+    for table in (_BUDGETS, _ID_RUNS):
+        connection.execute(table.delete().where(table.c.job.in_(forgotten)))
     return forgotten
 
 

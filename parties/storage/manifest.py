@@ -15,6 +15,8 @@ class Inputs(NamedTuple):
     label: str
     classes: tuple[str, ...] = ()
     """What the label holds for class 0, 1, ..."""
+    files: Mapping[str, str] = {}
+    """SHA-256 of the file of each table, by its use."""
 
 
 NO_INPUTS = Inputs((), "")
@@ -26,7 +28,8 @@ def inputs_of(spec: JobSpec, party: PartyId, tables: Mapping[str, LoadedTable]) 
     label = next((use.label for use in uses if use.label), "")
     named = next((use.columns for use in uses), ())
     classes = next((table.classes for table in tables.values() if table.classes), ())
-    return Inputs(next((table.names for table in tables.values()), named), label, classes)
+    files = {use: table.digest for use, table in tables.items()}
+    return Inputs(next((table.names for table in tables.values()), named), label, classes, files)
 
 
 def manifest(job: str, spec: JobSpec, party: PartyId, inputs: Inputs, result: Mapping[str, Any]) -> dict[str, Any]:
@@ -37,6 +40,8 @@ def manifest(job: str, spec: JobSpec, party: PartyId, inputs: Inputs, result: Ma
         "purpose": spec.job.purpose,
         "party": party,
         "spec_digest": spec.digest().hex(),
+        "parties": list(spec.parties),
+        "files": inputs.files,
         "data": {use: table.dataset for use, table in spec.tables_of(party).items()},
         "columns": inputs.columns,
         "label": inputs.label,

@@ -11,7 +11,7 @@ import contextlib
 import hashlib
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -88,12 +88,18 @@ class ModelStore:
         with contextlib.suppress(OSError):
             (self._folder / job / RESULT_FILE).unlink()
 
+    def manifests(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Of every finished job, by its id."""
+        for path in self._folder.glob("*/manifest.json"):
+            with contextlib.suppress(OSError, ValueError):
+                yield path.parent.name, json.loads(path.read_text())
+
     def model(self, digest: str) -> bytes:
         """A finished model by its weights digest. Raises UnknownModel."""
-        for manifest in self._folder.glob("*/manifest.json"):
-            with contextlib.suppress(OSError, ValueError, LocalProtocolError):
-                if json.loads(manifest.read_text())["model_digest"] == digest:
-                    state = self.model_path(manifest.parent.name).read_bytes()
+        for job, manifest in self.manifests():
+            with contextlib.suppress(OSError, LocalProtocolError):
+                if manifest.get("model_digest") == digest:
+                    state = self.model_path(job).read_bytes()
                     if weights_digest(state) == digest:
                         return state
         raise UnknownModel(f"model.first_model: this party's registry holds no model {digest!r}")

@@ -6,7 +6,7 @@ A cell's value stands only in the error its owner reads; `redacted_for_peer` kee
 import contextlib
 import difflib
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -28,16 +28,19 @@ from parties.errors import (
     WrongWidth,
 )
 from parties.settings import DatasetSettings
+from parties.tables.aligned_rows import AlignedRows
 from parties.tables.column_profile import column_notices
 from parties.tables.file_kinds import decimal_comma
+from parties.tables.id_columns import read_ids
 from parties.tables.labels import Labels, guess_task, read_labels
 from parties.tables.row_ids import oddities
 from parties.tables.spellings import MISSING
-from parties.tables.table_files import Rows, open_table, reading
+from parties.tables.table_files import Rows, TableFile, open_table, reading
 from vfl.errors import InvalidData
+from vfl.ids import HashedIds
 from vfl.notices import Notice
 from vfl.spec.job import JobSpec
-from vfl.spec.sections import HANDED_OUT_BYTES, HANDED_OUT_VALUE_BYTES, PartyId, TableUse
+from vfl.spec.sections import HANDED_OUT_BYTES, HANDED_OUT_VALUE_BYTES, IdRules, PartyId, TableUse
 
 MINIMUM_ROWS = 2
 LARGEST = 1e100
@@ -71,26 +74,48 @@ class LoadedTable:
     """For this party's operator; nothing of them goes to a peer."""
     digest: str = ""
     """SHA-256 of the file, as hexadecimal digits."""
+    hashed_ids: HashedIds | None = None
+    """Of a job that compares ids."""
+    order_digest: str = ""
+    """Of the alignment by which the rows were taken; then their ids were not read."""
 
     @property
     def rows(self) -> int:
-        return len(self.ids)
+        return len(self.columns)
 
 
-def load(folder: Path, datasets: dict[str, DatasetSettings], spec: JobSpec, me: PartyId) -> dict[str, LoadedTable]:
-    """What this party brings to a job, by use. Raises a subclass of InvalidData, naming file, column and row."""
-    return {name: _load(folder, datasets, spec, me, use) for name, use in spec.tables_of(me).items()}
+def load(
+    folder: Path,
+    datasets: dict[str, DatasetSettings],
+    spec: JobSpec,
+    me: PartyId,
+    alignment: Callable[[str], AlignedRows] | None = None,
+) -> dict[str, LoadedTable]:
+    """What this party brings to a job, by use; `alignment` finds one that the job names.
+
+    Raises a subclass of InvalidData, naming file, column and row, or what `alignment` raises.
+    """
+
+    def load_use(use: TableUse) -> LoadedTable:
+        aligned = alignment(use.alignment) if use.alignment and alignment else None
+        return _load(folder, datasets, spec, me, use, aligned)
+
+    return {name: load_use(use) for name, use in spec.tables_of(me).items()}
 
 
-def _load(folder: Path, datasets: dict[str, DatasetSettings], spec: JobSpec, me: PartyId, use: TableUse) -> LoadedTable:
-    if use.dataset not in datasets:
-        near = difflib.get_close_matches(use.dataset, datasets, n=1)
-        raise UnknownDataset(
-            f"{me} has no data set {use.dataset!r}", fix=f"Did you mean {near[0]!r}?" if near else _ADD_DATASET
-        )
-    registered = datasets[use.dataset]
+def _load(
+    folder: Path,
+    datasets: dict[str, DatasetSettings],
+    spec: JobSpec,
+    me: PartyId,
+    use: TableUse,
+    aligned: AlignedRows | None,
+) -> LoadedTable:
+    registered = _registered(datasets, me, use)
     path = folder / registered.path
     file = open_table(path, f"{path.name} of {me}", missing=_CORRECT_PATH)
+    if use.ids is not None:
+        return _load_ids(file, path.name, use, use.ids)
     names = file.names
     if use.label_at_peer and use.label_at_peer in names:
         raise LabelInFeatureFile(
@@ -115,9 +140,12 @@ def _load(folder: Path, datasets: dict[str, DatasetSettings], spec: JobSpec, me:
             fix="Name the input columns in model.columns, or correct model.input_shape.",
         )
     digest, rows = file.digest_and_rows(list(dict.fromkeys(wanted)), registered.id)
+    if aligned is not None:
+        aligned.check(use.dataset, digest, frozenset(spec.parties))
+        rows = rows.taken(aligned.rows)
     height = rows.frame.height
     _check_size(use, file.shown, height, len(asked))
-    ids = _ids(rows, registered.id, path.name)
+    ids = () if aligned else _ids(rows, registered.id, path.name)
     columns = np.empty((height, len(asked)), dtype=np.float64)
     for position, column in enumerate(asked):
         columns[:, position] = _numbers(rows, column, path.name)
@@ -127,7 +155,34 @@ def _load(folder: Path, datasets: dict[str, DatasetSettings], spec: JobSpec, me:
         read = read_labels(spec.job, use, me, rows.frame[use.label], numbers)
     label = None if read.numbers is None else (use.label, read.numbers)
     notices = (*_row_notices(rows, ids, path.name), *column_notices(path.name, asked, columns, label), *read.notices)
-    return LoadedTable(ids, columns, read.numbers, asked, read.classes, notices, digest)
+    return LoadedTable(
+        ids, columns, read.numbers, asked, read.classes, notices, digest, order_digest=aligned.digest if aligned else ""
+    )
+
+
+def _registered(datasets: dict[str, DatasetSettings], me: PartyId, use: TableUse) -> DatasetSettings:
+    if use.dataset not in datasets:
+        near = difflib.get_close_matches(use.dataset, datasets, n=1)
+        raise UnknownDataset(
+            f"{me} has no data set {use.dataset!r}", fix=f"Did you mean {near[0]!r}?" if near else _ADD_DATASET
+        )
+    return datasets[use.dataset]
+
+
+def _load_ids(file: TableFile, name: str, use: TableUse, rules: IdRules) -> LoadedTable:
+    """Of a job that compares ids and reads nothing else."""
+    file.check_columns(use.columns)
+    digest, rows = file.digest_and_rows(use.columns, use.columns[0])
+    hashed, notices = read_ids(rows, use.columns, rules, name)
+    if len(hashed.rows) < rules.minimum_ids:
+        raise TooFewRows(
+            f"{file.shown} has {len(hashed.rows)} ids; the specification asks for {rules.minimum_ids} at least",
+            fix="With few ids a party could ask about single people. Bring more, or lower align.minimum_ids.",
+        )
+    nothing = np.empty((len(hashed.rows), 0))
+    return LoadedTable(
+        (), nothing, None, use.columns, notices=(*_blank(rows, name), *notices), digest=digest, hashed_ids=hashed
+    )
 
 
 def task_of(file: str, label: str, rows: Rows) -> tuple[str, tuple[Notice, ...]]:
@@ -136,10 +191,14 @@ def task_of(file: str, label: str, rows: Rows) -> tuple[str, tuple[Notice, ...]]
 
 
 def _row_notices(rows: Rows, ids: tuple[str, ...], file: str) -> Iterator[Notice]:
-    if rows.blank:
-        yield Notice("note", "blank_rows", f"{rows.blank} rows of {file} are wholly empty and were left out")
+    yield from _blank(rows, file)
     if odd := oddities(ids, file):
         yield Notice("warning", "odd_ids", f"{odd}: ids are compared as they are written")
+
+
+def _blank(rows: Rows, file: str) -> Iterator[Notice]:
+    if rows.blank:
+        yield Notice("note", "blank_rows", f"{rows.blank} rows of {file} are wholly empty and were left out")
 
 
 def classes_of(table: LoadedTable) -> int:

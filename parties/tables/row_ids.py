@@ -7,7 +7,7 @@ import polars as pl
 
 from parties.tables.spellings import OF_IDS, SCIENTIFIC, between, plain
 
-_INVISIBLE = r"[\x{ad}\x{200b}-\x{200f}\x{2060}\x{feff}]"
+INVISIBLE = r"[\x{ad}\x{200b}-\x{200f}\x{2060}\x{feff}]"
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ def peculiarities(ids: Sequence[str] | pl.Series) -> list[Peculiarity]:
 def _peculiarities(ids: pl.Series) -> Iterator[Peculiarity]:
     shapes = (
         (r"^\s|\s$", "with a space at the start or the end", True),
-        (_INVISIBLE, "with an invisible character (a byte order mark or a zero-width space)", True),
+        (INVISIBLE, "with an invisible character (a byte order mark or a zero-width space)", True),
         (r"[\x{a0}\x{202f}\x{3000}\t]", "with a space of another kind (a non-breaking one, or a tab)", True),
         (rf"^(?:{SCIENTIFIC.pattern})$", "in scientific notation (1.2E+17), whose last digits may be lost", True),
         (r"^[+-]?\d+\.\d*$", "that look like floating-point numbers (1.0 for 1)", True),

@@ -36,6 +36,11 @@ class Rows:
     blank: int
     """Rows left out: every cell of them is empty."""
 
+    def taken(self, numbers: NDArray[np.int64]) -> "Rows":
+        """The rows of these numbers, in this order."""
+        at = np.searchsorted(self.numbers, numbers)
+        return Rows(self.frame[at], self.numbers[at], self.blank)
+
 
 @dataclass(frozen=True)
 class TableFile:

@@ -16,7 +16,7 @@ import msgspec
 from parties.errors import PolicyRefused
 from vfl.kind import FRAMING
 from vfl.kinds import kind_of
-from vfl.messages import MESSAGES, Grain, Source
+from vfl.message import MESSAGES, Grain, Source
 from vfl.planning.plan import Plan, RevealLine
 from vfl.spec.job import JobSpec
 from vfl.spec.sections import PartyId

@@ -1,4 +1,4 @@
-"""What can go wrong where organisations prove something to each other: enrolment, grants, budgets, audit logs
+"""What can go wrong where organisations prove something to each other: enrolment, grants, alignments, audit logs
 (errors.md)."""
 
 from typing import ClassVar
@@ -180,3 +180,19 @@ class PeerRemoved(JobError):
 
     code = "peer_removed"
     fix = "Enrol the peer again, and submit the job again."
+
+
+class UnknownAlignment(JobError):
+    """The specification names an alignment that this party does not hold."""
+
+    code = "unknown_alignment"
+    safe = "Nothing was sent."
+    fix = "`vfl job show` of an alignment that is done names its result_digest; both parties hold it under that digest."
+
+
+class AlignmentUnfit(JobError):
+    """The alignment that the specification names is of another file, data set or party."""
+
+    code = "alignment_unfit"
+    safe = "Nothing was sent."
+    fix = "Run an alignment on the present files of the parties of this job, and name its result_digest."

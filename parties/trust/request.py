@@ -1,10 +1,11 @@
 """A job as the owner of data is asked for it: what grants are compared with, and what an operator reads."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from parties.trust.budget import BudgetLine, DataUse, budget_of
+from parties.trust.id_runs import IdRun
 from vfl.kinds import kind_of
 from vfl.planning.plan import Plan
 from vfl.spec.job import JobSpec
@@ -21,6 +22,16 @@ class Request:
     """What the job takes of this party's data, once for each data set."""
     now: int
     """Unix seconds."""
+    id_sketches: Mapping[str, bytes] = field(default_factory=dict)
+    """Of the ids that are compared, by data set."""
+
+    @property
+    def id_runs(self) -> tuple[IdRun, ...]:
+        """Every other party learns something of which ids are here."""
+        others = [party for party in self.spec.parties if party != self.me]
+        return tuple(
+            IdRun(peer, dataset, self.now, sketch) for peer in others for dataset, sketch in self.id_sketches.items()
+        )
 
     @cached_property
     def budget(self) -> tuple[BudgetLine, ...]:

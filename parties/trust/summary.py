@@ -9,7 +9,7 @@ import msgspec
 from parties.trust.budget import Account, Charge, DataUse, charges
 from parties.trust.request import Request
 from vfl.kinds import decode_spec, kind_of
-from vfl.messages import MESSAGES, Grain
+from vfl.message import MESSAGES, Grain
 from vfl.planning.plan import RevealLine
 
 WIDTH = 80
@@ -82,12 +82,12 @@ def summarise(
     ]
     sections = (
         Section("Who proposes", tuple(proposed)),
-        Section(f"What is used of the data of {me}", tuple(_data(request.data))),
+        Section(f"What is used of the data of {me}", tuple(_data(request))),
         Section(f"What {me} reveals", tuple(_reveals(request))),
         Section(f"What {me} may read", tuple(_read(request))),
         Section("Over all jobs", tuple(_lifetime(request, used, maximum_rho))),
         Section("How long", tuple(_length(request))),
-        Section("The model", tuple(kind_of(spec).keeps(spec, party) for party in spec.parties)),
+        Section("What each party keeps", tuple(kind_of(spec).keeps(spec, party) for party in spec.parties)),
         Section("Warnings", tuple(warnings) or ("There are none.",)),
         Section("Since the last job", differences(last, request)),
     )
@@ -115,11 +115,13 @@ def differences(last: Terms | None, request: Request) -> tuple[str, ...]:
     return tuple(sentences) or (NOTHING_NEW,)
 
 
-def _data(data: Iterable[DataUse]) -> Iterator[str]:
-    for use in data:
+def _data(request: Request) -> Iterator[str]:
+    for use in request.data:
         yield f"Data set {use.dataset!r}, whose file has the SHA-256 digest {use.digest}."
-        if use.columns:
+        if use.columns and request.spec.learns:
             yield f"{len(use.columns)} columns enter as inputs: {_listed(use.columns)}."
+        elif use.columns:
+            yield f"Its rows are compared by {_listed(use.columns)}; no other column of it is read."
         yield f"The column {use.label!r} is used as the label." if use.label else "No label of it is used."
         if use.handed_out:
             yield "The rows themselves are handed to every peer of the job."
@@ -166,7 +168,7 @@ def _lifetime(request: Request, used: Mapping[Account, Charge], maximum_rho: flo
 def _length(request: Request) -> Iterator[str]:
     plan, kind = request.plan, kind_of(request.spec)
     yield f"The job takes {request.spec.checkpoints} {kind.checkpoint}s and {plan.steps} steps."
-    if plan.rows:
+    if plan.rows and request.spec.learns:
         yield (
             f"It trains on {plan.training_rows} of {plan.rows} rows, in batches of at least {plan.smallest_batch} rows."
         )

@@ -41,7 +41,7 @@ from parties.errors import Failure, known_codes, printable
 from parties.trust.contract import Signed
 from parties.wire.envelopes import UNREADABLE
 from vfl.errors import PeerAborted, RemoteProtocolError
-from vfl.messages import Grain, Reveals
+from vfl.message import Grain, Reveals
 from vfl.spec.job import JobSpec
 from vfl.spec.sections import PartyId
 

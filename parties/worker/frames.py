@@ -21,6 +21,13 @@ class Frame(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=True):
     """One thing said over the pipe."""
 
 
+class RawIds(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    hashes: bytes
+    """ids x 64."""
+    rows: bytes
+    """int64, of each id its row in the file."""
+
+
 class RawTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     rows: int
     columns: bytes
@@ -30,6 +37,8 @@ class RawTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ids_digest: bytes
     classes: tuple[str, ...] = ()
     """What this party calls its classes."""
+    ids: RawIds | None = None
+    """Of a table whose ids are compared."""
 
 
 class Start(Frame, frozen=True):
@@ -150,6 +159,16 @@ class FrameWriter:
                 written -= len(pieces.pop(0))
             if pieces:
                 pieces[0] = pieces[0][written:]
+
+
+def take_pipe() -> tuple[int, int]:
+    """Move the pipe away from stdin and stdout, so that a stray print goes to the log and not into a frame."""
+    incoming, outgoing = os.dup(0), os.dup(1)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.dup2(2, 1)
+    os.close(nothing)
+    return incoming, outgoing
 
 
 def enlarge(descriptor: int) -> None:

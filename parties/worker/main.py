@@ -21,13 +21,17 @@ from parties.worker.frames import (
     FrameReader,
     FrameWriter,
     Left,
+    RawIds,
     RawTable,
     Returned,
     Start,
     ToWorker,
+    take_pipe,
 )
+from parties.worker.pool import WorkPool
 from parties.worker.runner import Inboxes, run
 from vfl.errors import InvalidBottom, JobError, RemoteProtocolError
+from vfl.ids import HASH_BYTES, HashedIds
 from vfl.kinds import decode_spec, flow_of
 from vfl.setup import Setup, Table
 
@@ -35,7 +39,7 @@ from vfl.setup import Setup, Table
 def main() -> None:
     os.umask(0o077)
     close_memory()  # it will hold rows and the secret key
-    incoming, outgoing = _take_pipe()
+    incoming, outgoing = take_pipe()
     exit_at_hang_up(incoming)
     reader: FrameReader[ToWorker] = FrameReader(incoming, ToWorker)
     writer = FrameWriter(outgoing)
@@ -49,6 +53,7 @@ def main() -> None:
 
 
 def _work(start: Start, reader: FrameReader[ToWorker], writer: FrameWriter) -> Finished | Failed:
+    pool = WorkPool()
     try:
         spec = decode_spec(start.spec)
         tables = {use: _table(raw) for use, raw in start.tables.items()}
@@ -61,6 +66,7 @@ def _work(start: Start, reader: FrameReader[ToWorker], writer: FrameWriter) -> F
             start.private_seed,
             bottom=bottom,
             first_model=start.first_model,
+            pool=pool.map,
         )
         inboxes = Inboxes(spec.peers_of(start.me), spec.required_parties)
         threading.Thread(target=_receive, args=(reader, inboxes), daemon=True).start()
@@ -74,15 +80,24 @@ def _work(start: Start, reader: FrameReader[ToWorker], writer: FrameWriter) -> F
     except Exception:  # noqa: BLE001 - whatever a role can raise ends as a named failure of its job
         traceback.print_exc()
         return Failed("", "", "", "")
+    finally:
+        pool.close()
 
 
 def _table(raw: RawTable) -> Table:
+    width = len(raw.columns) // (np.float64().nbytes * max(1, raw.rows))
     return Table(
         ids_digest=raw.ids_digest,
-        columns=np.frombuffer(raw.columns, np.float64).reshape(raw.rows, -1),
+        columns=np.frombuffer(raw.columns, np.float64).reshape(raw.rows, width),
         labels=None if raw.labels is None else np.frombuffer(raw.labels, np.float64),
         classes=raw.classes,
+        ids=None if raw.ids is None else _hashed_ids(raw.ids),
     )
+
+
+def _hashed_ids(raw: RawIds) -> HashedIds:
+    hashes = np.frombuffer(raw.hashes, np.uint8).reshape(-1, HASH_BYTES)
+    return HashedIds(hashes, np.frombuffer(raw.rows, np.int64))
 
 
 def load_bottom(module: str) -> Callable[[int, int], Any]:
@@ -99,16 +114,6 @@ def load_bottom(module: str) -> Callable[[int, int], Any]:
         raise InvalidBottom(f"the bottom module {module} cannot be loaded: {name} is not a function")
     function: Callable[[int, int], Any] = attribute
     return function
-
-
-def _take_pipe() -> tuple[int, int]:
-    """Move the pipe away from stdin and stdout, so that a stray print goes to the log and not into a frame."""
-    incoming, outgoing = os.dup(0), os.dup(1)
-    nothing = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(nothing, 0)
-    os.dup2(2, 1)
-    os.close(nothing)
-    return incoming, outgoing
 
 
 def _receive(reader: FrameReader[ToWorker], inboxes: Inboxes) -> None:

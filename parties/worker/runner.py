@@ -10,7 +10,7 @@ from parties.worker.frames import Delivered, FrameWriter, OutgoingMessage, Repor
 from parties.worker.mailbox import LIMIT_BYTES
 from vfl.errors import RemoteProtocolError
 from vfl.flow import Delivery, Flow, Receive, Report, Send
-from vfl.messages import Message, decode, encode
+from vfl.message import Message, decode, encode
 from vfl.spec.sections import PartyId
 
 R = TypeVar("R")

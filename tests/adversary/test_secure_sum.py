@@ -24,7 +24,8 @@ from crypto.pair_keys import fresh_private_key, public_key
 from crypto.secret_sharing import SHARE_BYTES
 from vfl.errors import RemoteProtocolError, SecureSumFailed
 from vfl.flow import receive, run_together, send
-from vfl.messages import MaskedReply, Message, PairKey, PairKeys, SealedShares, SumTask, UnmaskShares, UnmaskTask
+from vfl.message import Message
+from vfl.messages import MaskedReply, PairKey, PairKeys, SealedShares, SumTask, UnmaskShares, UnmaskTask
 from vfl.protocols.secure_sum import sum_of
 from vfl.reports import Refused
 from vfl.secure_sum.client import Member

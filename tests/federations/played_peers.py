@@ -20,7 +20,7 @@ from parties.wire.envelopes import WIRE_VERSION, Bytes, Envelope, Outgoing, read
 from parties.wire.receipts import Reply
 from parties.wire.transport import Answer, TransportFailedError
 from vfl.kinds import read_spec_as
-from vfl.messages import Message, decode
+from vfl.message import Message, decode
 from vfl.spec.rounds import RoundsSpec
 
 AGGREGATOR, CLIENTS = "hub", ("ada", "bob", "cyd")

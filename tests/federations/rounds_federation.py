@@ -9,7 +9,7 @@ from sklearn.datasets import load_digits
 from parties.trust.budget import NAMES_BYTES
 from vfl.flow import Flow, Together, run_together
 from vfl.kinds import kind_of, read_spec_as
-from vfl.messages import MESSAGES, Grain
+from vfl.message import MESSAGES, Grain
 from vfl.protocols.rounds import aggregator, client
 from vfl.reports import Outcome
 from vfl.setup import Setup, Table

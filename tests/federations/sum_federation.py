@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from crypto.masking import modulo
 from vfl.flow import Flow, Send, Together, receive, run_together, send
-from vfl.messages import Message, Published, SumTask
+from vfl.message import Message
+from vfl.messages import Published, SumTask
 from vfl.protocols.secure_sum import contribute, sum_of
 from vfl.secure_sum.aggregator import Collection
 from vfl.secure_sum.client import Member

@@ -13,7 +13,7 @@ from safetensors.numpy import save
 from vfl.errors import RemoteProtocolError
 from vfl.flow import Flow, receive, report, send
 from vfl.kind import Kind, Roles
-from vfl.messages import Grain, Message, Reveals
+from vfl.message import Grain, Message, Reveals
 from vfl.planning.plan import Plan, RevealLine
 from vfl.reports import Outcome, StepDone
 from vfl.routes import Route

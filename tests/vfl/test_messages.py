@@ -3,9 +3,9 @@
 import msgspec
 import pytest
 
-from vfl import messages
+from vfl import alignment_messages, messages
 from vfl.errors import RemoteProtocolError
-from vfl.messages import MESSAGES, decode, encode
+from vfl.message import MESSAGES, decode, encode
 from vfl.routes import ONLY_EMBEDDINGS, ROUTES
 from vfl.spec.training import TrainingRole
 
@@ -42,6 +42,29 @@ GOLDEN = {
     messages.EvaluationTask(1, b"d", b"p"): (
         "84a474797065ae4576616c756174696f6e5461736ba5726f756e6401ac6d6f64656c5f646967657374c40164aa706172616d6574657273c40170"
     ),
+    alignment_messages.IdCount(5): "82a474797065a74964436f756e74a369647305",
+    alignment_messages.SealedBatch(1, b"d"): "83a474797065ab5365616c65644261746368a5626174636801a6646967657374c40164",
+    alignment_messages.BlindedIds(1, b"p"): "83a474797065aa426c696e646564496473a5626174636801a6706f696e7473c40170",
+    alignment_messages.DoubleBlindedIds(1, b"p"): (
+        "83a474797065b0446f75626c65426c696e646564496473a5626174636801a6706f696e7473c40170"
+    ),
+    alignment_messages.ShuffledDoubleBlindedIds(1, b"p"): (
+        "83a474797065b853687566666c6564446f75626c65426c696e646564496473a5626174636801a6706f696e7473c40170"
+    ),
+    alignment_messages.CommonDigest(b"d"): "82a474797065ac436f6d6d6f6e446967657374a6646967657374c40164",
+    alignment_messages.PartySizes((1, 2)): "82a474797065aa506172747953697a6573a3696473920102",
+    alignment_messages.BlindedList(
+        1, 2, b"p"
+    ): "84a474797065ab426c696e6465644c697374a36c617001a5626174636802a6706f696e7473c40170",
+    alignment_messages.ListToBlind(
+        1, 2, b"p"
+    ): "84a474797065ab4c697374546f426c696e64a36c617001a5626174636802a6706f696e7473c40170",
+    alignment_messages.CommonPlaces(
+        b"p", b"d"
+    ): "83a474797065ac436f6d6d6f6e506c61636573a6706c61636573c40170a6646967657374c40164",
+    alignment_messages.WhichPlaces(b"p"): "82a474797065ab5768696368506c61636573a6706c61636573c40170",
+    alignment_messages.PlacesBefore(b"p"): "82a474797065ac506c616365734265666f7265a6706c61636573c40170",
+    alignment_messages.CommonCount(3): "82a474797065ab436f6d6d6f6e436f756e74a369647303",
     messages.ClientReady(b"d"): "82a474797065ab436c69656e745265616479af6261636b626f6e655f646967657374c40164",
     messages.ColumnScaling(b"m", b"d"): (
         "83a474797065ad436f6c756d6e5363616c696e67a56d65616e73c4016daa646576696174696f6e73c40164"

@@ -25,7 +25,8 @@ from vfl.horizontal.standstill import on_test_rows
 from vfl.horizontal.stopping import reason_to_stop
 from vfl.horizontal.summed_updates import ClippingBounds
 from vfl.horizontal.update_encoding import digest, raw_encoding, write
-from vfl.messages import EvaluationTask, Message, Published, RoundReply, RoundTask
+from vfl.message import Message
+from vfl.messages import EvaluationTask, Published, RoundReply, RoundTask
 from vfl.models.held_out import few_rows, of_test_rows
 from vfl.models.intervals import ends, of_share
 from vfl.models.networks import (

@@ -18,7 +18,8 @@ from vfl.horizontal.secure_statistics import EVALUATION, evaluation_words, poole
 from vfl.horizontal.standstill import on_own_rows
 from vfl.horizontal.summed_updates import PURPOSE, ROWS_PURPOSE, UpdateSums, bounds_of
 from vfl.horizontal.update_encoding import digest, fit_amended, like, raw_update, read
-from vfl.messages import ColumnScaling, EvaluationTask, Message, Published, RoundReply, RoundTask, SumTask
+from vfl.message import Message
+from vfl.messages import ColumnScaling, EvaluationTask, Published, RoundReply, RoundTask, SumTask
 from vfl.models.networks import Parameters, load_parameters, parameters_of
 from vfl.reports import Outcome
 from vfl.secure_sum.terms import SumTerms

@@ -24,7 +24,8 @@ from torch import nn
 
 from vfl.codecs.parameters import Shape
 from vfl.horizontal.mean import WeightedMean
-from vfl.messages import Message, Published, RoundTask
+from vfl.message import Message
+from vfl.messages import Published, RoundTask
 from vfl.models.networks import Parameters
 from vfl.notices import Notice
 from vfl.setup import Setup

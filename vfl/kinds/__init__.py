@@ -12,6 +12,7 @@ import msgspec
 from vfl.errors import SpecConflict, SpecError
 from vfl.flow import Flow
 from vfl.kind import Kind
+from vfl.kinds.alignment import ALIGNMENT
 from vfl.kinds.rounds import ROUNDS
 from vfl.kinds.training import TRAINING
 from vfl.reports import Outcome
@@ -23,6 +24,7 @@ from vfl.spec.unreadable import unreadable
 S = TypeVar("S", bound=JobSpec)
 
 KINDS: dict[str, Kind[Any, Any]] = {
+    "alignment": ALIGNMENT,
     "training": TRAINING,
     "rounds": ROUNDS,
 }

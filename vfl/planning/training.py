@@ -9,7 +9,7 @@ import msgspec
 
 from crypto.ckks_parameters import PRESETS, ROOMY_VALUES_PER_KEY, SLOTS, CkksPreset, preset_for, weaknesses
 from vfl.errors import ImpossibleJob
-from vfl.messages import Grain
+from vfl.message import Grain
 from vfl.planning.plan import RevealLine, TrainingPlan
 from vfl.planning.traffic import evaluation_rows, expected_bytes
 from vfl.planning.traffic import largest_messages as largest_of

@@ -43,11 +43,11 @@ from vfl.horizontal.rows import check_fit, column_name, derived
 from vfl.horizontal.secure_statistics import EVALUATION, EVALUATION_WORDS, evaluation_of, pooled
 from vfl.horizontal.selection import cohort
 from vfl.horizontal.summed_updates import ROWS_PURPOSE, UpdateSums, first_bounds, next_bounds
+from vfl.message import Message
 from vfl.messages import (
     ClientReady,
     ColumnScaling,
     EvaluationTask,
-    Message,
     Published,
     RoundReply,
     RoundTask,

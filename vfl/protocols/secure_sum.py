@@ -29,17 +29,8 @@ from crypto.errors import CryptoError
 from crypto.masking import Words
 from vfl.errors import RemoteProtocolError
 from vfl.flow import Flow, Receive, await_next, report, send
-from vfl.messages import (
-    ClientReady,
-    MaskedReply,
-    Message,
-    PairKey,
-    PairKeys,
-    SealedShares,
-    SumTask,
-    UnmaskShares,
-    UnmaskTask,
-)
+from vfl.message import Message
+from vfl.messages import ClientReady, MaskedReply, PairKey, PairKeys, SealedShares, SumTask, UnmaskShares, UnmaskTask
 from vfl.reports import Refused
 from vfl.secure_sum.aggregator import Collection
 from vfl.secure_sum.client import Member

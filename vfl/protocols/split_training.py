@@ -19,7 +19,8 @@ import numpy as np
 
 from vfl.errors import RemoteProtocolError
 from vfl.flow import Flow, gather, receive, report, send
-from vfl.messages import CutGradient, Embedding, EvaluationRows, Message, StepApplied
+from vfl.message import Message
+from vfl.messages import CutGradient, Embedding, EvaluationRows, StepApplied
 from vfl.models.polynomial import Numbers, floats
 from vfl.protocols.feature_side import FeatureSide
 from vfl.protocols.label_side import Floats, LabelSide

@@ -6,7 +6,7 @@ needs the kinds, and stands with them in `vfl.kinds`.
 
 import hashlib
 from abc import ABCMeta, abstractmethod
-from typing import Literal
+from typing import ClassVar, Literal
 
 import msgspec
 
@@ -22,6 +22,9 @@ class JobSpec(Section, metaclass=_AbstractStruct, frozen=True, kw_only=True):
 
     Messages travel between the coordinator and each other party, and nowhere else.
     """
+
+    learns: ClassVar[bool] = True
+    """Whether a job of this kind has a task."""
 
     spec_version: Literal[1] = 1
     job: Job
@@ -117,6 +120,8 @@ class JobSpec(Section, metaclass=_AbstractStruct, frozen=True, kw_only=True):
         require(len(set(parties)) == len(parties), "roster names a party twice")
         for party in parties:
             require(PARTY_ID.fullmatch(party) is not None, f"roster: {party!r} is not a party name (a-z, 0-9, hyphen)")
+        tasks = "binary, multiclass or regression" if self.learns else "none"
+        require((job.task != "none") == self.learns, f"job.task of a job of {job.protocol} is {tasks}")
         require(job.deadline_seconds >= 1, "job.deadline_seconds must be at least 1")
         require(
             job.classes == 0 or (job.task == "multiclass" and job.classes >= 3),

@@ -39,6 +39,29 @@ proposes."""
 HANDED_OUT_VALUE_BYTES = 4
 
 
+class IdRules(Section, frozen=True, kw_only=True):
+    """How the columns that make an id are read, so that the same id is the same at every party. What a rule does not
+    name stays: leading zeros, white space inside, punctuation."""
+
+    types: tuple[Literal["text", "integer"], ...] = ("text",)
+    """Of each column, in order: the text 7 and the number 7 are two ids."""
+    unicode: Literal["nfc", "nfkc", "none"] = "nfc"
+    case: Literal["keep", "lower"] = "keep"
+    white_space: Literal["strip", "keep"] = "strip"
+    """`strip` takes away white space at both ends, and letters that nobody sees wherever they stand."""
+    duplicates: Literal["refuse", "first"] = "refuse"
+    minimum_ids: int = 1000
+    """Each party must bring so many."""
+    maximum_ids: int = 1_000_000
+    """Of so many ids of its own at most does a party learn whether another has them."""
+
+    def check(self) -> None:
+        """Raises SpecError."""
+        require(bool(self.types), "align.types is empty")
+        require(self.minimum_ids >= 0, "align.minimum_ids must not be negative")
+        require(self.maximum_ids >= max(1, self.minimum_ids), "align.maximum_ids must be at least align.minimum_ids")
+
+
 class TableUse(Section, frozen=True, kw_only=True):
     """One table a party brings to a job: a registered data set, and which of its columns enter."""
 
@@ -59,13 +82,18 @@ class TableUse(Section, frozen=True, kw_only=True):
     """The rows themselves are handed to peers."""
     label_at_peer: str = ""
     """A column that must not be in this party's file, because it is a peer's label."""
+    alignment: str = ""
+    """Its rows are those of this alignment, in its order: the digest of its result, or the id of its job."""
+    ids: IdRules | None = None
+    """The columns make the id of a row, by these rules; they hold no numbers to learn from."""
 
 
 class Job(Section, frozen=True, kw_only=True):
     name: str
     protocol: str = "training"
     """The kind of the job: a key of `vfl.kinds.KINDS`."""
-    task: Literal["binary", "multiclass", "regression"]
+    task: Literal["binary", "multiclass", "regression", "none"]
+    """`none` is of kinds that learn nothing."""
     classes: int = 0
     """Number of classes of a multiclass job; in a training job the label party fills it in when it proposes."""
     purpose: str = ""

@@ -32,6 +32,11 @@ class Columns(Section, frozen=True, kw_only=True):
     """By the owner, on its own training rows: standardised and clipped to three standard deviations."""
 
 
+class AlignedRows(Section, frozen=True, kw_only=True):
+    alignment: str = ""
+    """The digest of its result, or the id of its job; empty where the files hold the same rows in the same order."""
+
+
 class Split(Section, frozen=True, kw_only=True):
     test: float = 0.2
     stratify: bool = False
@@ -108,6 +113,7 @@ class TrainingSpec(JobSpec, frozen=True, kw_only=True):
 
     roster: Roster
     data: dict[PartyId, Columns]
+    rows: AlignedRows = AlignedRows()
     split: Split = Split()
     model: Model = Model()
     train: Train
@@ -238,6 +244,7 @@ class TrainingSpec(JobSpec, frozen=True, kw_only=True):
                 label=of.label,
                 positive=of.positive,
                 label_at_peer="" if party == self.roster.label else label,
+                alignment=self.rows.alignment,
             )
         }
 

@@ -13,7 +13,7 @@ from api.report.charts import bytes_by_kind, loss_curve, metric_curve
 from api.report.page import page
 from api.sizes import readable_bytes
 from vfl.kinds import read_spec
-from vfl.messages import MESSAGES
+from vfl.message import MESSAGES
 
 METRIC_NAMES = {"auc": "AUC", "accuracy": "accuracy", "r2": "R²"}
 LOSS_NAMES = {

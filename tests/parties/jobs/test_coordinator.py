@@ -26,7 +26,8 @@ from parties.wire.control import (
 from parties.wire.envelopes import check_body
 from parties.wire.link import JOINS, SKIPPED_ATTEMPTS, Link
 from parties.wire.outbox import Outbox
-from vfl.messages import ClientReady, RoundReply, RoundTask, encode
+from vfl.message import encode
+from vfl.messages import ClientReady, RoundReply, RoundTask
 
 TIMEOUT_SECONDS = 0.4
 Clients = tuple[PlayedPeer, PlayedPeer, PlayedPeer]

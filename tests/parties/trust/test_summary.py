@@ -42,7 +42,7 @@ def test_the_summary_is_json_as_well() -> None:
         "What telco may read",
         "Over all jobs",
         "How long",
-        "The model",
+        "What each party keeps",
         "Warnings",
         "Since the last job",
     ]

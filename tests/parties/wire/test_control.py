@@ -21,7 +21,7 @@ from parties.wire.control import (
 )
 from vfl.errors import RemoteProtocolError
 from vfl.kinds import read_spec_as
-from vfl.messages import Grain, Reveals
+from vfl.message import Grain, Reveals
 from vfl.spec.training import TrainingSpec
 
 OURS, THEIRS = b"f" * 32, b"l" * 32

@@ -12,7 +12,8 @@ from parties.worker.mailbox import LIMIT_BYTES
 from parties.worker.runner import MOST_MESSAGES, Inboxes, run
 from vfl.errors import RemoteProtocolError
 from vfl.flow import Delivery, Flow, Receive, Send, send
-from vfl.messages import ClientReady, encode
+from vfl.message import encode
+from vfl.messages import ClientReady
 from vfl.spec.sections import PartyId
 
 AGGREGATOR, CLIENT, OTHER = "hub", "client", "other"

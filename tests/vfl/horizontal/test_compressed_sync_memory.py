@@ -15,7 +15,8 @@ from vfl.horizontal.hooks import Work
 from vfl.horizontal.network import network_of
 from vfl.horizontal.rows import examples_of
 from vfl.horizontal.update_encoding import like
-from vfl.messages import Message, RoundTask
+from vfl.message import Message
+from vfl.messages import RoundTask
 from vfl.protocols.rounds import client
 from vfl.reports import Outcome
 from vfl.spec.rounds import RoundsSpec

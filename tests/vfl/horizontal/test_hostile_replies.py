@@ -14,7 +14,8 @@ from vfl.codecs.parameters import Format
 from vfl.flow import Flow, Send, Together, run_together
 from vfl.horizontal.network import network_of
 from vfl.horizontal.update_encoding import RAW, like, read, write
-from vfl.messages import Message, Published, RoundReply
+from vfl.message import Message
+from vfl.messages import Published, RoundReply
 from vfl.models.networks import parameters_of
 from vfl.reports import Outcome, Refused
 from vfl.spec.rounds import RoundsSpec

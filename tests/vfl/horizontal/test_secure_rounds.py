@@ -18,15 +18,8 @@ from vfl.horizontal.hooks import Examples, SharedModule
 from vfl.horizontal.network import network_of
 from vfl.horizontal.secure_statistics import TESTED, evaluation_of, evaluation_words
 from vfl.kinds import allowed
-from vfl.messages import (
-    EvaluationTask,
-    MaskedReply,
-    Message,
-    RoundReply,
-    SealedShares,
-    SumTask,
-    UnmaskShares,
-)
+from vfl.message import Message
+from vfl.messages import EvaluationTask, MaskedReply, RoundReply, SealedShares, SumTask, UnmaskShares
 from vfl.reports import Outcome, RoundDone
 from vfl.setup import Table
 from vfl.spec.rounds import RoundsSpec

@@ -7,7 +7,7 @@ import numpy as np
 
 from vfl.flow import Delivery, Flow, Receive, Send
 from vfl.kinds import flow_of, read_spec_as
-from vfl.messages import Message
+from vfl.message import Message
 from vfl.planning.training import resolve
 from vfl.reports import Outcome
 from vfl.setup import Setup, Table

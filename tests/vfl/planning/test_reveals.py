@@ -3,9 +3,10 @@
 import msgspec
 import pytest
 import rounds_federation
+from alignment_parties import specification as alignment_of
 
 from vfl.kinds import kind_of, read_spec_as
-from vfl.messages import MESSAGES, Grain
+from vfl.message import MESSAGES, Grain
 from vfl.spec.job import JobSpec
 from vfl.spec.rounds import RoundsSpec
 from vfl.spec.rounds_settings import RoundsData
@@ -50,6 +51,10 @@ def measured_at_clients(spec: RoundsSpec) -> RoundsSpec:
 
 
 JOBS: dict[str, JobSpec] = {
+    "alignment": alignment_of(),
+    "alignment, size-only": alignment_of(reveal="size-only"),
+    "alignment of many": alignment_of("bank", "telco", "shop"),
+    "alignment of many, size-only": alignment_of("bank", "telco", "shop", reveal="size-only"),
     "clear, features": training("none", "features"),
     "clear, embeddings": training("none", "embeddings"),
     "encrypted, features": training("ckks", "features"),

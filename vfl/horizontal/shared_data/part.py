@@ -17,7 +17,8 @@ from vfl.horizontal.hooks import AggregatorHooks, ClientHooks, Examples, Finishe
 from vfl.horizontal.mean import WeightedMean
 from vfl.horizontal.rows import derived, examples_of
 from vfl.horizontal.shared_data import feddu
-from vfl.messages import Message, RoundTask, SharedRows
+from vfl.message import Message
+from vfl.messages import RoundTask, SharedRows
 from vfl.models.local_training import Evaluation, evaluate, train
 from vfl.models.networks import Parameters, load_parameters, parameters_of
 from vfl.notices import Notice

@@ -1,0 +1,91 @@
+"""The columns of a file that make the id of a row, read by a job's rules so that the same id is the same everywhere."""
+
+from collections.abc import Iterator, Sequence
+from functools import reduce
+from operator import and_
+from typing import Literal
+
+import numpy as np
+import polars as pl
+
+from parties.errors import DuplicateIds, IdType, MissingValue
+from parties.tables.row_ids import INVISIBLE, oddities
+from parties.tables.table_files import Rows, reading
+from vfl.ids import HashedIds, id_hashes
+from vfl.notices import Notice
+from vfl.spec.sections import IdRules
+
+_WHOLE_NUMBER = r"^(?:0|-?[1-9][0-9]*)$"
+_AS_TEXT = 'Store the ids as text at every party, or set align.types to "integer" where all are whole numbers.'
+
+
+def read_ids(rows: Rows, columns: Sequence[str], rules: IdRules, file: str) -> tuple[HashedIds, tuple[Notice, ...]]:
+    """Of every row, but for those left out because their id stands above. Raises InvalidData, naming column and row."""
+    read = [_component(rows, column, kind, rules, file) for column, kind in zip(columns, rules.types, strict=True)]
+    ids = pl.DataFrame({str(number): column for number, column in enumerate(read)})
+    is_first = ids.select(pl.struct(pl.all()).is_first_distinct()).to_series()
+    repeated = len(ids) - int(is_first.sum())
+    if repeated and rules.duplicates == "refuse":
+        raise _duplicate(rows, ids, is_first, columns, file)
+    kept = ids.filter(is_first)
+    hashed = HashedIds(id_hashes(kept.iter_rows()), rows.numbers[is_first.to_numpy()].astype(np.int64))
+    return hashed, tuple(_notices(read, repeated, rules, file))
+
+
+def _component(rows: Rows, name: str, kind: str, rules: IdRules, file: str) -> pl.Series:
+    """One column, as its part of the id."""
+    column, at = rows.frame[name], f"{file}: the id column {name!r}"
+    if isinstance(column.dtype, pl.Categorical | pl.Enum):
+        column = column.cast(pl.String)
+    if not (column.dtype == pl.String or column.dtype.is_integer()):
+        raise IdType(f"{at} holds {column.dtype}, which is neither text nor whole numbers", fix=_AS_TEXT)
+    if kind == "text" and column.dtype != pl.String:
+        raise IdType(f"{at} holds whole numbers, and the specification says that it is text", fix=_AS_TEXT)
+    with reading(at):
+        read = _normalised(column, rules) if column.dtype == pl.String else column
+    missing = (read.is_null() | (read == "") if read.dtype == pl.String else read.is_null()).arg_true()
+    if len(missing):
+        raise MissingValue(f"{at} is empty in data row {rows.numbers[missing[0]]}")
+    if kind == "text" or read.dtype != pl.String:
+        return read
+    other = (~read.str.contains(_WHOLE_NUMBER)).arg_true()
+    if len(other):
+        raise IdType(
+            f"{at} is not a plain whole number in data row {rows.numbers[other[0]]} (and in {len(other) - 1} more): "
+            f"{column[other[0]]!r}",
+            fix='Leading zeros, a plus sign and a decimal point make another id: set align.types to "text".',
+        )
+    with reading(at):
+        return read.cast(pl.Int128)
+
+
+def _normalised(texts: pl.Series, rules: IdRules) -> pl.Series:
+    forms: dict[str, Literal["NFC", "NFKC"]] = {"nfc": "NFC", "nfkc": "NFKC"}
+    form = forms.get(rules.unicode)
+    if rules.white_space == "strip":
+        texts = texts.str.replace_all(INVISIBLE, "")
+    texts = texts.str.normalize(form) if form else texts
+    if rules.case == "lower":
+        texts = texts.str.to_lowercase()
+        texts = texts.str.normalize(form) if form else texts
+    return texts.str.strip_chars() if rules.white_space == "strip" else texts
+
+
+def _duplicate(rows: Rows, ids: pl.DataFrame, is_first: pl.Series, columns: Sequence[str], file: str) -> DuplicateIds:
+    later = int((~is_first).arg_true()[0])
+    same = reduce(and_, (column == column[later] for column in ids))
+    first, second = rows.numbers[same.arg_true()[:2].to_numpy()]
+    named = " and ".join(map(repr, columns))
+    return DuplicateIds(
+        f"{file}: {int(is_first.sum())} ids in {len(ids)} rows; data rows {first} and {second} share one",
+        fix=f'Each {named} must stand in one row, or set align.duplicates to "first".',
+    )
+
+
+def _notices(read: Sequence[pl.Series], repeated: int, rules: IdRules, file: str) -> Iterator[Notice]:
+    if repeated:
+        text = f"{repeated} rows of {file} have an id that stands above them, and were left out"
+        yield Notice("note", "repeated_ids", text)
+    for column, kind in zip(read, rules.types, strict=True):
+        if kind == "text" and (odd := oddities(column, file)):
+            yield Notice("warning", "odd_ids", f"{odd}: ids are compared as they are written")
