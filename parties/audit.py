@@ -5,7 +5,7 @@ import base64
 import binascii
 import hashlib
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -13,8 +13,10 @@ import msgspec
 
 from parties.cosigning import Cosigning, cosigned_sizes, head_of
 from parties.peers import Peers
-from parties.storage.database import Store
+from parties.storage import approvals
+from parties.storage.engine import Database
 from parties.storage.ledger import Ledger
+from parties.storage.models import ModelStore
 from parties.storage.passed import AUDIT_LOG, receipts
 from parties.storage.peer_store import StoredPeer
 from parties.trust.bundle import BundleContent, PartyKeys, bundle_files
@@ -58,8 +60,8 @@ class Entry(msgspec.Struct, frozen=True):
 class Audit:
     """Safe for several threads."""
 
-    def __init__(self, peers: Peers, store: Store, ledger: Ledger) -> None:
-        self._peers, self._database, self._store, self._ledger = peers, store.database, store, ledger
+    def __init__(self, peers: Peers, database: Database, models: ModelStore, ledger: Ledger) -> None:
+        self._peers, self._database, self._models, self._ledger = peers, database, models, ledger
         self._me = peers.identity
         self._cosigning = Cosigning(peers, self._database, ledger)
 
@@ -113,10 +115,11 @@ class Audit:
             heads = AUDIT_LOG.heads(connection)
             cosigned, signed_for = AUDIT_LOG.cosigned(connection), receipts(connection)
             checkpoint = head_of(self._me, connection, size)
-        decoded = list(map(decode, leaves))
+            decoded = list(map(decode, leaves))
+            contracts = {job: approvals.contract(connection, job) for job in _jobs(decoded, Event.JOB_AGREED)}
         peers = [_keys(peer, decoded) for peer in self._peers.all()]
         names = {peer.party for peer in peers}
-        agreed = {leaf.job for leaf in decoded if leaf.event is Event.JOB_AGREED}
+        manifests = {job: self._models.manifest(job) for job in _jobs(decoded, Event.JOB_ENDED)}
         content = BundleContent(
             me=PartyKeys(self._me.name, self._me.key.raw, self._cosigner),
             peers=peers,
@@ -125,12 +128,10 @@ class Audit:
             earlier=[note for note in heads if Checkpoint.parse(note.text).size < size],
             cosigned=[note for log, note in cosigned.items() if log in map(origin, names)],
             receipts=[receipt for receipt in signed_for if receipt.receiver in names],
-            contracts=self._specifications(agreed),
+            contracts={job: contract for job, contract in contracts.items() if contract is not None},
+            manifests={job: manifest for job, manifest in manifests.items() if manifest is not None},
         )
         return bundle_files(content, self._me.private.sign)
-
-    def _specifications(self, jobs: Iterable[str]) -> Mapping[str, bytes]:
-        return {f"{job}.specification": self._store.agreed(job)[0] for job in sorted(jobs)}
 
     # For peers
 
@@ -162,6 +163,10 @@ class Audit:
     @property
     def _cosigner(self) -> bytes:
         return self._me.cosigning.public_key().public_bytes_raw()
+
+
+def _jobs(leaves: Iterable[Leaf], event: Event) -> list[str]:
+    return sorted({leaf.job for leaf in leaves if leaf.event is event})
 
 
 def _is_signed_by(note: Note, peer: StoredPeer) -> bool:

@@ -13,14 +13,14 @@ import msgspec
 import sqlalchemy as sql
 
 from parties.storage import approvals, grants, lifetime
-from parties.storage.approvals import Approval, Asked, Contract
+from parties.storage.approvals import Approval, Asked
 from parties.storage.database import now
 from parties.storage.engine import Database
 from parties.storage.grants import StoredGrant
 from parties.storage.ledger import Ledger
 from parties.storage.lifetime import LedgerLine
 from parties.trust.budget import BudgetLine, check_lifetime
-from parties.trust.contract import Signed
+from parties.trust.contract import Contract, Signed
 from parties.trust.errors import GrantInvalid, NotWaiting, RequestChanged
 from parties.trust.grants import DEFAULT_DAYS, Uses, coverage, grant_for
 from parties.trust.id_runs import USUAL, RunLimits, check_runs
@@ -28,6 +28,7 @@ from parties.trust.identity import Identity
 from parties.trust.leaves import Event
 from parties.trust.request import Request
 from parties.trust.summary import Summary, Terms, summarise
+from vfl.kinds import decode_spec, sendable
 from vfl.message import MESSAGES, Grain
 from vfl.spec.sections import PartyId
 
@@ -143,7 +144,8 @@ class Consent:
         if approval.grants:
             detail["grants"] = " ".join(approval.grants)
         if approval.decision == "approved":
-            detail["budget"] = told_budget(asked.budget)
+            spec = decode_spec(asked.terms.spec)
+            detail["budget"] = told_budget(sendable(spec, self._identity.name), asked.budget)
         event = Event.JOB_APPROVED if approval.decision == "approved" else Event.JOB_REJECTED
         self._ledger.tell(event, job, **detail)
 
@@ -214,9 +216,12 @@ class Consent:
         return asked
 
 
-def told_budget(lines: Iterable[BudgetLine]) -> str:
-    """For the audit log: each kind of message that reveals something, and how many of it may leave for one peer."""
-    most: dict[str, int] = {}
-    for line in lines:
-        most[line.message] = max(line.messages, most.get(line.message, 0))
+def told_budget(kinds: Iterable[str], lines: Iterable[BudgetLine]) -> str:
+    """For the audit log: of each of these kinds of message how many may leave for one peer.
+
+    "-" stands for any number of a kind that reveals nothing.
+    """
+    most: dict[str, int | str] = {kind: "-" for kind in kinds if MESSAGES[kind].reveals.grain is Grain.NOTHING}
+    for line in sorted(lines, key=lambda line: line.messages):  # of several peers the one that may read most
+        most[line.message] = line.messages
     return " ".join(f"{kind}:{messages}" for kind, messages in sorted(most.items()))

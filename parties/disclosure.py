@@ -56,6 +56,7 @@ NEUTRAL = {
     AlignmentUnfit.code: "{side}'s table is not the one that was aligned: align again",
     UnknownAlignment.code: "{side} does not hold the alignment that the job names",
     ours.UnknownModel.code: "{side} does not hold the model the job starts from",
+    ours.ModelChanged.code: "{side} does not hold the model the job starts from",
     AuditLogContradicted.code: "the audit log of {side} does not continue what a peer has signed of it",
 }
 """Told with their code, and these words."""

@@ -77,6 +77,14 @@ class UnknownModel(JobError):
     fix = "`vfl job show` of the job that trained it names its model_digest."
 
 
+class ModelChanged(JobError):
+    """The specification starts from a model whose files are not those that were stored when its job ended."""
+
+    code = "model_changed"
+    safe = "Nothing was sent."
+    fix = "Put the folder of that job under models/ back from a backup, or start from another model."
+
+
 class PolicyRefused(JobError):
     """A rule of this party's own [acceptance] refuses the job; the message names the rule, the number and the limit."""
 

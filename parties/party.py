@@ -91,7 +91,7 @@ class Party:
         peer_store = PeerStore(self._store.database)
         hearing = OutboxHearing(self._lose_peer, self._endings.received, self._clock)
         self.peers = Peers(identity, peer_store, timeout_seconds, hearing, self._ledger, connect)
-        self.audit = Audit(self.peers, self._store, self._ledger)
+        self.audit = Audit(self.peers, self._store.database, self._models, self._ledger)
         self.enrolment = Enrolment(self.peers, peer_store, settings.server.told_address)
         rules = settings.acceptance
         limits_of_runs = RunLimits(rules.alignments_per_day, rules.minimum_changed_ids)
@@ -117,10 +117,11 @@ class Party:
     # For this party's operator
 
     def submit(self, text: str, idempotency_key: str | None = None, guesses: Sequence[Notice] = ()) -> Job:
-        """Check a job against own table and policy, then propose it to every peer; `told` was guessed to write it.
+        """Check a job against own table and policy, then propose it to every peer; `guesses` were made to write it.
 
         Raises SpecError, ImpossibleJob, InvalidData, PolicyRefused, NotTheCoordinator, UnknownPeer, UnknownModel,
-        PeerUnreachable, PeerWireVersion, IdempotencyKeyReused or StorageFailed; then nothing was stored or sent.
+        ModelChanged, PeerUnreachable, PeerWireVersion, IdempotencyKeyReused or StorageFailed; then nothing was stored
+        or sent.
         """
         digest = hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()
         earlier = self._submitted(idempotency_key, digest)
@@ -132,7 +133,8 @@ class Party:
         with self._judging:
             judgement = judge(spec, self.name, self.folder, self.settings)
         spec = judgement.spec
-        first_model = self._models.model(spec.first_model) if spec.first_model else b""
+        first = spec.first_model
+        first_model = self._models.model(first, self._store.manifests_of(first)) if first else b""
         self.peers.check_reach(spec)  # nothing is held meanwhile: a peer may be slow to answer
         self.audit.check(spec.peers_of(self.name))
         share = secrets.token_bytes(SHARE_BYTES)

@@ -17,7 +17,7 @@ from parties.jobs.endings import state_of
 from parties.jobs.journal import Journal, StoredEnd, result_of
 from parties.storage.database import now
 from parties.storage.kept_words import Words
-from parties.storage.manifest import Inputs, manifest
+from parties.storage.manifest import Inputs, result_file
 from parties.storage.models import ModelStore
 from parties.wire.control import Abort
 from parties.wire.envelopes import Envelope
@@ -31,7 +31,7 @@ _LOG = logging.getLogger("parties")
 STATES_KEPT = "No model was stored; the states it had reached are kept."
 
 MEASURED = ("model_digest", "result_digest", "metrics", "operations", "series", "notices")
-"""What of a manifest an operator is shown with the job."""
+"""What of a result an operator is shown with the job."""
 
 Sealed = dict[PartyId, Envelope | None]
 """Last words as the envelopes that carry them."""
@@ -56,12 +56,12 @@ class Closing:
         self._journal, self._models, self._stop, self._on_end = journal, registry, stop, on_end
         self.is_stored = False
         self.result: dict[str, Any] | None = None
-        """The manifest, once the role has returned."""
+        """What is stored with the model, once the role has returned."""
 
     def keep(self, outcome: Outcome, inputs: Inputs) -> dict[str, Any]:
         """The role returned: store its half first, so that a full disk is told before anybody says Finish."""
         notices = msgspec.to_builtins(self._journal.tell(outcome.notices))
-        result = manifest(self._job, self._spec, self._me, inputs, {"notices": notices} | result_of(outcome))
+        result = result_file(self._job, self._spec, self._me, inputs, {"notices": notices} | result_of(outcome))
         return self._models.keep_model(self._job, outcome.state, result, inputs)
 
     def discard(self) -> bool:
@@ -79,15 +79,14 @@ class Closing:
     def done(self, words: LastWords) -> None:
         """Raises StorageFailed."""
         assert self.result is not None  # noqa: S101 - no job is done before
-        manifest_digest = self._models.seal(self._job, self.result | {"finished_at": now()})
+        manifest_digest = self._models.seal(self._job, now())
         sealed = self._seal(words)
-        values = {name: self.result[name] for name in MEASURED}
+        values = {name: self.result[name] for name in MEASURED} | {"manifest_digest": manifest_digest}
         self._journal.close(
             StoredEnd(
                 "done", f"{self._spec.job.name} is done", None, _stored(sealed), values, {"manifest": manifest_digest}
             )
         )
-        self._models.drop_result(self._job)
         _LOG.info("job %s: done", self._job)
         self._stop()
         self._say(sealed)

@@ -12,7 +12,7 @@ from sqlalchemy.dialects.sqlite import insert
 
 from parties.storage.engine import METADATA
 from parties.trust.budget import BudgetLine
-from parties.trust.contract import Signed
+from parties.trust.contract import Contract, Signed
 from parties.trust.summary import Summary, Terms
 from vfl.spec.sections import PartyId
 
@@ -62,12 +62,6 @@ class Approval(msgspec.Struct, frozen=True, kw_only=True):
     """Ids of the grants that covered it."""
     reason: str = ""
     """In the operator's words."""
-
-
-class Contract(msgspec.Struct, frozen=True):
-    spec: bytes
-    """The canonical bytes of the specification."""
-    signed: dict[PartyId, Signed]
 
 
 def ask(connection: sql.Connection, job: str, parties: tuple[PartyId, ...], asked: Asked) -> None:

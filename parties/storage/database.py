@@ -58,6 +58,7 @@ _JOBS = sql.Table(
     sql.Column("plan", sql.JSON, nullable=False),
     sql.Column("model_digest", sql.String),
     sql.Column("result_digest", sql.String),
+    sql.Column("manifest_digest", sql.String),
     sql.Column("relaxed_limits", sql.JSON, nullable=False),
     sql.Column("waits_for", sql.String, nullable=False),
     sql.Column("idempotency_key", sql.String, unique=True),
@@ -118,6 +119,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     model_digest: str | None = None
     result_digest: str | None = None
     """Of a result that all parties share: by it, or by the id of this job, a later job names it."""
+    manifest_digest: str | None = None
     model_path: str | None = None
     """Where this party's half lies, also after its folder was moved."""
     seconds: Seconds = Seconds()
@@ -281,6 +283,14 @@ class Store:
             query = sql.select(_JOBS.c.spec, _JOBS.c.agreement).where(_JOBS.c.id == job)
             row = connection.execute(query).one()
             return row[0], row[1]
+
+    def manifests_of(self, model_digest: str) -> dict[str, str]:
+        """The jobs that ended with this model, the newest first, and the digest of each one's manifest."""
+        query = sql.select(_JOBS.c.id, _JOBS.c.manifest_digest).where(_JOBS.c.model_digest == model_digest)
+        with self.database.reading() as connection:
+            return {
+                row.id: row.manifest_digest for row in connection.execute(query.order_by(_JOBS.c.created_at.desc()))
+            }
 
     def job_of_key(self, idempotency_key: str) -> tuple[str, str] | None:
         """(job, digest of what was submitted) under an idempotency key."""

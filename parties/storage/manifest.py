@@ -1,4 +1,4 @@
-"""What is written beside this party's half of a model: what it was trained for, on which data, and its own columns."""
+"""What is written beside this party's half of a model: what it was trained for, on which data, and what it measured."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -32,8 +32,8 @@ def inputs_of(spec: JobSpec, party: PartyId, tables: Mapping[str, LoadedTable]) 
     return Inputs(next((table.names for table in tables.values()), named), label, classes, files)
 
 
-def manifest(job: str, spec: JobSpec, party: PartyId, inputs: Inputs, result: Mapping[str, Any]) -> dict[str, Any]:
-    """`result` is what the role returned, and the weights' digest."""
+def result_file(job: str, spec: JobSpec, party: PartyId, inputs: Inputs, measured: Mapping[str, Any]) -> dict[str, Any]:
+    """`measured` is what the role returned, and the weights' digest."""
     return {
         "job": job,
         "name": spec.job.name,
@@ -46,5 +46,21 @@ def manifest(job: str, spec: JobSpec, party: PartyId, inputs: Inputs, result: Ma
         "columns": inputs.columns,
         "label": inputs.label,
         "classes": inputs.classes,
-        **result,
+        **measured,
     }
+
+
+MANIFEST = (
+    "job",
+    "name",
+    "purpose",
+    "party",
+    "parties",
+    "spec_digest",
+    "data",
+    "columns",
+    "label",
+    "model_digest",
+    "result_digest",
+)
+"""What of it a manifest repeats, which auditors and peers read: nothing that was measured, and nothing of a table."""

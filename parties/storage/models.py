@@ -3,7 +3,7 @@
 models/<job>/epochs/epoch-0001.safetensors   as each epoch ends; of a large model the last ones only
 models/<job>/rounds/round-000001             the last rounds this party took part in, as its role holds them
 models/<job>/model.safetensors               when the role has returned
-models/<job>/result.json                     from then until the job is done: what it measured
+models/<job>/result.json                     then too: what it measured, for this party alone
 models/<job>/manifest.json                   when every party is done; a model without one does not count
 """
 
@@ -17,16 +17,16 @@ from typing import Any
 
 import safetensors
 
-from parties.errors import StorageFailed, UnknownModel
+from parties.errors import ModelChanged, StorageFailed, UnknownModel
 from parties.settings import write_private
-from parties.storage.manifest import NO_INPUTS, Inputs
-from vfl.errors import LocalProtocolError
+from parties.storage.manifest import MANIFEST, NO_INPUTS, Inputs
+from vfl.errors import JobError, LocalProtocolError
 
 ROUNDS_KEPT = EPOCHS_KEPT = 3
 """States that are kept however large the model is."""
 EPOCH_BYTES = 32 << 20
 """States of more epochs are kept as long as all together have no more than this: of most models all of them."""
-RESULT_FILE = "result.json"
+RESULT_FILE, MANIFEST_FILE = "result.json", "manifest.json"
 CHECKPOINTS = ("epochs", "rounds")
 HEADER_LENGTH_BYTES = 8
 
@@ -77,32 +77,71 @@ class ModelStore:
             return None
         return result
 
-    def seal(self, job: str, manifest: Mapping[str, Any]) -> str:
-        """The model counts from here on; answers the SHA-256 of its manifest, hex. Raises StorageFailed."""
-        data = f"{json.dumps(manifest, indent=2, sort_keys=True)}\n".encode()
-        self._write(self._folder / job / "manifest.json", data)
+    def seal(self, job: str, finished_at: str) -> str:
+        """The model counts from here on; answers the SHA-256 of its manifest, hex. Raises StorageFailed.
+
+        The manifest names the digest of the weights and that of the result, so its own stands for all three files.
+        """
+        path = self._folder / job / RESULT_FILE
+        try:
+            stored = path.read_bytes()
+        except OSError as error:
+            raise StorageFailed(f"{path} cannot be read: {error.strerror}") from error
+        result = json.loads(stored)
+        shown = {name: result[name] for name in MANIFEST if name in result}
+        shown |= {"measures_digest": hashlib.sha256(stored).hexdigest(), "finished_at": finished_at}
+        data = f"{json.dumps(shown, indent=2, sort_keys=True)}\n".encode()
+        self._write(self._folder / job / MANIFEST_FILE, data)
         return hashlib.sha256(data).hexdigest()
 
-    def drop_result(self, job: str) -> None:
-        """It stands in the manifest and in the database now."""
-        with contextlib.suppress(OSError):
-            (self._folder / job / RESULT_FILE).unlink()
+    def manifest(self, job: str) -> bytes | None:
+        """As it lies on disk; None where it does not, or no longer."""
+        try:
+            return (self._folder / job / MANIFEST_FILE).read_bytes()
+        except OSError:
+            return None
 
     def manifests(self) -> Iterator[tuple[str, dict[str, Any]]]:
         """Of every finished job, by its id."""
-        for path in self._folder.glob("*/manifest.json"):
+        for path in self._folder.glob(f"*/{MANIFEST_FILE}"):
             with contextlib.suppress(OSError, ValueError):
                 yield path.parent.name, json.loads(path.read_text())
 
-    def model(self, digest: str) -> bytes:
-        """A finished model by its weights digest. Raises UnknownModel."""
-        for job, manifest in self.manifests():
-            with contextlib.suppress(OSError, LocalProtocolError):
-                if manifest.get("model_digest") == digest:
-                    state = self.model_path(job).read_bytes()
-                    if weights_digest(state) == digest:
-                        return state
-        raise UnknownModel(f"model.first_model: this party's registry holds no model {digest!r}")
+    def model(self, digest: str, manifests: Mapping[str, str]) -> bytes:
+        """A finished model by its weights digest; `manifests` holds, by job, the digest that was stored of the manifest
+        of each such model.
+
+        Raises UnknownModel, ModelChanged where one lies here that was changed.
+        """
+        error: JobError = UnknownModel(f"model.first_model: this party's registry holds no model {digest!r}")
+        for job, manifest_digest in manifests.items():
+            if self.manifest(job) is not None:
+                try:
+                    return self.intact(job, manifest_digest)[1]
+                except ModelChanged as changed:
+                    error = changed
+        raise error
+
+    def intact(self, job: str, manifest_digest: str = "") -> tuple[dict[str, Any], bytes]:
+        """(What came of a finished job, its weights), as they were stored when it ended.
+
+        `manifest_digest` is that of the manifest, where it is known. Raises ModelChanged, naming the file.
+        """
+        stored = self.manifest(job) or b""
+        if manifest_digest and hashlib.sha256(stored).hexdigest() != manifest_digest:
+            raise self._changed(self._folder / job / MANIFEST_FILE)
+        with contextlib.suppress(OSError, ValueError, LocalProtocolError):
+            manifest = json.loads(stored)
+            result = (self._folder / job / RESULT_FILE).read_bytes()
+            if hashlib.sha256(result).hexdigest() != manifest.get("measures_digest"):
+                raise self._changed(self._folder / job / RESULT_FILE)
+            state = self.model_path(job).read_bytes()
+            if weights_digest(state) == manifest.get("model_digest"):
+                return json.loads(result), state
+        raise self._changed(self.model_path(job))
+
+    def _changed(self, path: Path) -> ModelChanged:
+        return ModelChanged(f"{path} is not what this party stored when the job ended")
 
     def discard(self, job: str) -> bool:
         """Drop the final model of a job that failed; answers whether states of its epochs stay, as checkpoints.
@@ -112,7 +151,7 @@ class ModelStore:
         folder = self._folder / job
         has_checkpoints = any((folder / name).is_dir() for name in CHECKPOINTS)
         with contextlib.suppress(OSError):
-            (folder / "manifest.json").unlink(missing_ok=True)
+            (folder / MANIFEST_FILE).unlink(missing_ok=True)
             (folder / RESULT_FILE).unlink(missing_ok=True)
             self.model_path(job).unlink(missing_ok=True)
             for half_written in folder.rglob(".*"):  # the server was killed while it wrote

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import msgspec
 
+from parties.trust.contract import Contract
 from parties.trust.log_keys import cosigning_key, export_key
 from parties.trust.merkle import leaf_hash
 from parties.trust.notes import Note, Sign, VerifierKey
@@ -91,8 +92,10 @@ class BundleContent:
     cosigned: Sequence[Note] = ()
     """The newest head of each peer's log that this party has cosigned, with that cosignature."""
     receipts: Sequence[SignedReceipt] = ()
-    contracts: Mapping[str, bytes] = field(default_factory=dict)
-    """By file name."""
+    contracts: Mapping[str, Contract] = field(default_factory=dict)
+    """By job."""
+    manifests: Mapping[str, bytes] = field(default_factory=dict)
+    """Of the models, by job, as they lie on this party's disk."""
 
 
 def bundle_files(content: BundleContent, sign: Sign) -> dict[str, bytes]:
@@ -108,7 +111,9 @@ def bundle_files(content: BundleContent, sign: Sign) -> dict[str, bytes]:
         "checkpoints": "\n".join(map(str, content.earlier)).encode(),
         "cosigned": "\n".join(map(str, content.cosigned)).encode(),
         "receipts.json": _json([receipt.as_json() for receipt in content.receipts]),
-        **{f"contracts/{name}": contract for name, contract in content.contracts.items()},
+        **{f"contracts/{job}.specification": contract.spec for job, contract in content.contracts.items()},
+        **{f"contracts/{job}.signatures": _signatures(contract) for job, contract in content.contracts.items()},
+        **{f"models/{job}.json": manifest for job, manifest in content.manifests.items()},
     }
     files[MANIFEST] = str(_manifest(me, files, sign)).encode()
     files["README.txt"] = README.format(party=me.party, identity=_to_base64(me.identity)).encode()
@@ -129,6 +134,12 @@ def _manifest(me: PartyKeys, files: Mapping[str, bytes], sign: Sign) -> Note:
     lines = [f"{hashlib.sha256(files[name]).hexdigest()}  {name}" for name in sorted(files)]
     text = "".join(f"{line}\n" for line in (MANIFEST_HEADER, me.party, *lines))
     return Note(text).signed(export_key(me.party, me.identity).sign(text, sign))
+
+
+def _signatures(contract: Contract) -> bytes:
+    """Of each party its identity key and what it has signed with it."""
+    signed = sorted(contract.signed.items())
+    return _json({party: [_to_base64(each.key), _to_base64(each.signature)] for party, each in signed})
 
 
 def _json(value: object) -> bytes:

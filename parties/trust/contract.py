@@ -31,6 +31,12 @@ class Signed(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return key.verifies(Domain.SPECIFICATION, _statement(job, spec_digest), self.signature)
 
 
+class Contract(msgspec.Struct, frozen=True):
+    spec: bytes
+    """The canonical bytes of the specification."""
+    signed: dict[PartyId, Signed]
+
+
 class Signatures:
     """Checks who has signed the contract of one job."""
 

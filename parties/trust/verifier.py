@@ -16,12 +16,13 @@ Each bundle alone
      ends a job or asks about it stands outside the count, and so does what came late
   8  what a peer has signed as received, this party has sent
   9  nobody has signed two envelopes of one number
+  10 of each kind of message that reveals something, no more has left for a peer than the budget of the job allows
+  11 of each job that began, the specification is the one that was logged, and all that began it have signed it
+  12 the manifest of each model is the one that was logged when its job ended
 Two bundles against each other
-  10 each names the other's keys as the other does
-  11 each log still has the head that the other cosigned last, and no cosignature was forgotten
-  12 what one has a receipt for, the other has received; what one has received, the other has sent
-Not checked yet
-  13 opened values against the budget that the leaf `job_agreed` names
+  13 each names the other's keys as the other does
+  14 each log still has the head that the other cosigned last, and no cosignature was forgotten
+  15 what one has a receipt for, the other has received; what one has received, the other has sent
 """
 
 import argparse
@@ -31,6 +32,7 @@ import itertools
 import json
 import struct
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from functools import reduce
 from pathlib import Path
@@ -42,20 +44,23 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 LEAF = {"version": int, "time_ms": int, "event": str, "job": str, "peer": str, "header": bytes, "signature": bytes}
 LEAF |= {"detail": dict}
 HEADER = {"sender": str, "receiver": str, "job": str, "kind": str, "attempt": int, "sequence": int, "previous": bytes}
-HEADER |= {"key": bytes}
+HEADER |= {"key": bytes, "job_digest": bytes, "part": int}
 ENVELOPE_EVENTS = {"sent", "received", "refused"}
 OTHER_EVENTS = {"peer_added", "peer_removed", "key_rotated", "grant_created", "grant_revoked", "job_agreed"}
 OTHER_EVENTS |= {"job_approved", "job_rejected", "job_ended", "exported", "restored"}
 OUTSIDE_THE_COUNT = {"Finish", "Abort", "Refusal", "Ask"}
-ENVELOPE_DOMAIN, RECEIPT_DOMAIN = b"vfl-envelope-v1\0", b"vfl-receipt-v1\0"
+WORDS = OUTSIDE_THE_COUNT | {"Proposal", "Waiting", "Acceptance", "Begin", "Detach", "Join"}
+"""What parties say around a job: it needs no budget."""
+ENVELOPE, RECEIPT, CONTRACT = b"vfl-envelope-v1\0", b"vfl-receipt-v1\0", b"vfl-specification-v1\0"
+"""What stands before the signed bytes."""
 UNSIGNED_FILES = {"manifest", "README.txt", "verifier.py"}
-ED25519, COSIGNATURE = 1, 4
+ED25519, COSIGNATURE, UNLIMITED = 1, 4, "-"
 PROBLEMS_SHOWN = 20
 UNREADABLE = (ValueError, LookupError, TypeError, AttributeError, OverflowError, OSError, struct.error)
 OLDER = "the party removed it, or its bundle is the older one: then export both again"
 NOT_PROVEN = (
-    "that data and labels are true; what happens inside a party; how much the messages revealed; what a party leaves"
-    " out of its log after the newest head that another has cosigned"
+    "that data and labels are true; what happens inside a party; what the messages held; that a budget fits its"
+    " specification; what a party leaves out of its log after the newest head that another has cosigned"
 )
 
 
@@ -68,6 +73,10 @@ class Problem(NamedTuple):
         return f"{self.bundle}{'' if self.leaf is None else f', leaf {self.leaf}'}: {self.text}"
 
 
+Findings = Iterator[tuple[int | None, str]]
+"""The leaf, where one is concerned, and what is wrong."""
+
+
 def say(text: str) -> None:
     """Names come from bundles: none of their letters may steer a terminal."""
     print("".join(letter if letter.isprintable() else " " for letter in text))
@@ -75,15 +84,11 @@ def say(text: str) -> None:
 
 # MessagePack, as far as leaves, headers and receipts need it
 
-NUMBERS = {0xCA: ">f", 0xCB: ">d", 0xCC: ">B", 0xCD: ">H", 0xCE: ">I", 0xCF: ">Q"}
-NUMBERS |= {0xD0: ">b", 0xD1: ">h", 0xD2: ">i", 0xD3: ">q"}
-LENGTHS = {0xC4: 1, 0xC5: 2, 0xC6: 4, 0xD9: 1, 0xDA: 2, 0xDB: 4, 0xDE: 2, 0xDF: 4}
-SHAPES: dict[type, tuple[int, int, int]] = {
-    bytes: (0, 0, 0xC4),
-    str: (0xA0, 32, 0xD9),
-    list: (0x90, 16, 0xDB),
-    dict: (0x80, 16, 0xDD),
-}
+TAGS = b"\xc4\xc5\xc6\xca\xcb\xcc\xcd\xce\xcf\xd0\xd1\xd2\xd3\xd9\xda\xdb\xde\xdf"
+NUMBERS = dict(zip(TAGS, "BHIfdBHIQbhiqBHIHI", strict=True))
+"""How the number behind a tag is written: a value for the tags from 0xCA to 0xD3, a length for the others."""
+SHAPES: dict[type, tuple[int, int, int]] = {bytes: (0, 0, 0xC4), str: (0xA0, 32, 0xD9)}
+SHAPES |= {list: (0x90, 16, 0xDB), dict: (0x80, 16, 0xDD)}
 """Tag and limit of the short form, and the tag of a length of one byte, also where that does not exist."""
 
 
@@ -98,23 +103,22 @@ def unpack(data: bytes) -> dict[str, Any]:
 def _unpack(data: bytes, at: int, depth: int = 0) -> tuple[Any, int]:
     tag, at = data[at], at + 1
     if tag < 0x80 or tag >= 0xE0:
-        return tag - (0x100 if tag >= 0xE0 else 0), at
+        return tag - (tag >> 7 << 8), at
+    number = tag & (0x1F if tag >= 0xA0 else 0x0F)
     if tag in NUMBERS:
-        return struct.unpack_from(NUMBERS[tag], data, at)[0], at + struct.calcsize(NUMBERS[tag])
-    if tag in LENGTHS:
-        length, at = int.from_bytes(data[at : at + LENGTHS[tag]], "big"), at + LENGTHS[tag]
-    else:
-        length = tag & (0x1F if tag >= 0xA0 else 0x0F)
-    if 0xA0 <= tag < 0xC0 or 0xC4 <= tag < 0xDE:
-        piece = data[at : at + length]
-        return piece if tag < 0xA0 or 0xC4 <= tag <= 0xC6 else piece.decode(), at + length
-    if (0x90 <= tag < 0xDE) or depth > 1:
+        number, at = struct.unpack_from(f">{NUMBERS[tag]}", data, at)[0], at + struct.calcsize(NUMBERS[tag])
+    if 0xCA <= tag <= 0xD3:
+        return number, at
+    if 0xA0 <= tag < 0xC0 or (tag in NUMBERS and tag < 0xDC):
+        piece, at = data[at : at + number], at + number
+        return piece if 0xC4 <= tag <= 0xC6 else piece.decode(), at
+    if (tag >= 0x90 and tag not in NUMBERS) or depth > 1:
         raise ValueError(f"a value of type {tag:#x} has no place in it")
-    found: dict[str, Any] = {}
-    for _ in range(length):
+    fields: dict[str, Any] = {}
+    for _ in range(number):
         name, at = _unpack(data, at, depth + 1)
-        found[name], at = _unpack(data, at, depth + 1)
-    return found, at
+        fields[name], at = _unpack(data, at, depth + 1)
+    return fields, at
 
 
 def pack(value: Any) -> bytes:
@@ -124,14 +128,13 @@ def pack(value: Any) -> bytes:
             return struct.pack("b", value)
         size = next((size for size in range(3) if -(1 << (8 << size) - 1) <= value < 1 << (8 << size)), 3)
         return bytes([(0xCC if value > 0 else 0xD0) + size]) + value.to_bytes(1 << size, "big", signed=value < 0)
-    short, below, tag = SHAPES[type(value)]
+    short, limit, tag = SHAPES[type(value)]
+    body = value.encode() if isinstance(value, str) else value
+    length = len(body)
     if isinstance(value, dict | list):
-        parts = value if isinstance(value, list) else [part for pair in value.items() for part in pair]
-        length, body = len(value), b"".join(map(pack, parts))
-    else:
-        body = value.encode() if isinstance(value, str) else value
-        length = len(body)
-    if length < below:
+        parts = value if isinstance(value, list) else itertools.chain.from_iterable(value.items())
+        body = b"".join(map(pack, parts))
+    if length < limit:
         return bytes([short | length]) + body
     size = (length > 0xFF or tag in {0xDB, 0xDD}) + (length > 0xFFFF)
     return bytes([tag + size]) + length.to_bytes(1 << size, "big") + body
@@ -140,9 +143,13 @@ def pack(value: Any) -> bytes:
 # The tree (RFC 6962, section 2.1) and signed notes (c2sp.org/signed-note, c2sp.org/tlog-cosignature)
 
 
+def sha256(data: bytes) -> bytes:
+    return hashlib.sha256(data).digest()
+
+
 def roots_of(hashes: list[bytes], sizes: set[int]) -> dict[int, bytes]:
     """Of the trees of the first leaves, for those sizes that there are."""
-    roots, peaks = {0: hashlib.sha256().digest()}, list[tuple[int, bytes]]()
+    roots, peaks = {0: sha256(b"")}, list[tuple[int, bytes]]()
     for size, digest in enumerate(hashes, 1):
         peaks.append((1, digest))
         while len(peaks) > 1 and peaks[-2][0] == peaks[-1][0]:
@@ -153,7 +160,7 @@ def roots_of(hashes: list[bytes], sizes: set[int]) -> dict[int, bytes]:
 
 
 def _joined(right: tuple[int, bytes], left: tuple[int, bytes]) -> tuple[int, bytes]:
-    return left[0] + right[0], hashlib.sha256(b"\1" + left[1] + right[1]).digest()
+    return left[0] + right[0], sha256(b"\1" + left[1] + right[1])
 
 
 def signed_by(key: bytes, message: bytes, signature: bytes) -> bool:
@@ -176,21 +183,16 @@ class Note(NamedTuple):
     @classmethod
     def read(cls, written: bytes) -> "Note":
         body, _, below = written.decode().rpartition("\n\n")
-        lines = [line.split(" ") for line in below.split("\n")[:-1]]
-        again = "".join(
-            f"\N{EM DASH} {name} {base64.b64encode(from_base64(value)).decode()}\n" for _, name, value in lines
-        )
-        if again != below:
+        lines = [(name, from_base64(value)) for _, name, value in map(str.split, below.split("\n")[:-1])]
+        if below != "".join(f"\N{EM DASH} {name} {base64.b64encode(value).decode()}\n" for name, value in lines):
             raise ValueError("a note is not written as it should be")
-        return cls(f"{body}\n", {(name, from_base64(value)[:4]): from_base64(value)[4:] for _, name, value in lines})
+        return cls(f"{body}\n", {(name, value[:4]): value[4:] for name, value in lines})
 
     def signed(self, name: str, kind: int, key: bytes) -> bool | None:
         """Whether the signature by this key is good; None where there is none."""
-        identifier = hashlib.sha256(f"{name}\n".encode() + bytes([kind]) + key).digest()[:4]
-        if (signature := self.signatures.get((name, identifier))) is None:
-            return None
-        if kind == ED25519:
-            return signed_by(key, self.text.encode(), signature)
+        signature = self.signatures.get((name, sha256(f"{name}\n".encode() + bytes([kind]) + key)[:4]))
+        if signature is None or kind == ED25519:
+            return None if signature is None else signed_by(key, self.text.encode(), signature)
         time = int.from_bytes(signature[:8], "big")
         return signed_by(key, f"cosignature/v1\ntime {time}\n{self.text}".encode(), signature[8:])
 
@@ -209,9 +211,8 @@ class Keys(NamedTuple):
 
     @classmethod
     def read(cls, named: dict[str, Any]) -> "Keys":
-        current, *earlier = (from_base64(text) for text in [named["identity"], *named["earlier"]])
-        by_digest = {hashlib.sha256(key).digest(): key for key in [current, *earlier]}
-        return cls(current, by_digest, cosigner_of(named["cosigner"]))
+        identities = [from_base64(text) for text in [named["identity"], *named["earlier"]]]
+        return cls(identities[0], {sha256(key): key for key in identities}, cosigner_of(named["cosigner"]))
 
 
 def cosigner_of(verifier_key: str) -> tuple[str, int, bytes]:
@@ -262,6 +263,10 @@ class Envelope(NamedTuple):
         sender, receiver, job, attempt = self.lane
         return f"number {self.number} from {sender} to {receiver} in attempt {attempt} of job {job}"
 
+    def is_second_to(self, first: str) -> str:
+        what = f"{self.header['sender']} signed two envelopes as {self}, here and in {first}."
+        return f"{what} Both are proof that it tells two stories."
+
 
 class Bundle:
     """Raises one of UNREADABLE where a file is missing or cannot be read."""
@@ -277,7 +282,7 @@ class Bundle:
         self.cosigners = [*(keys.cosigner for keys in self.peers.values()), *map(cosigner_of, named["witnesses"])]
         self.manifest = Note.read(self.files["manifest"])
         self.leaves = list(pieces(self.files["leaves.bin"]))
-        self.hashes = [hashlib.sha256(b"\0" + leaf).digest() for leaf in self.leaves]
+        self.hashes = [sha256(b"\0" + leaf) for leaf in self.leaves]
         self.heads = [*self._heads("checkpoints"), *self._heads("checkpoint")]
         self.roots = roots_of(self.hashes, {head.size for head in self.heads})
         self.cosigned = {head.party: head for head in self._heads("cosigned")}
@@ -285,99 +290,99 @@ class Bundle:
         self.receipts = json.loads(self.files["receipts.json"])
         self.envelopes: list[Envelope] = []
         """Sent and received, once the leaves have been checked."""
+        self.decisions: dict[tuple[str, str], tuple[int, dict[str, Any]]] = {}
+        """Then too, of each event and job the first leaf and its detail."""
+        self.revealing: set[str] = set()
+        """Jobs in which this party has revealed something, once budgets have been checked."""
 
     def _heads(self, file: str) -> list[Head]:
         parts = self.files[file].split(b"\n\n")
         pairs = zip(parts[::2], parts[1::2], strict=parts != [b""])
         return [Head.read(text + b"\n\n" + lines.rstrip(b"\n") + b"\n") for text, lines in pairs]
 
-    def problem(self, leaf: int | None, text: str) -> Problem:
-        return Problem(self.name, leaf, text)
-
     def check(self, pinned: dict[str, bytes]) -> Iterator[Problem]:
-        yield from self.check_manifest(pinned)
-        yield from self.check_tree()
-        yield from self.check_heads()
-        yield from self.check_leaves()
-        yield from self.check_lanes()
-        yield from self.check_receipts()
+        log = self.check_manifest(pinned), self.check_tree(), self.check_heads(), self.check_leaves()
+        jobs = self.check_lanes(), self.check_receipts(), self.check_budgets(), self.check_contracts()
+        for leaf, text in itertools.chain(*log, *jobs, self.check_models()):
+            yield Problem(self.name, leaf, text)
 
-    def check_manifest(self, pinned: dict[str, bytes]) -> Iterator[Problem]:
+    def check_manifest(self, pinned: dict[str, bytes]) -> Findings:
         # (1) the manifest
         first, party, *lines = self.manifest.text.splitlines()
         named = {file: digest for digest, _, file in (line.partition("  ") for line in lines)}
-        found = {file: hashlib.sha256(data).hexdigest() for file, data in self.files.items()}
-        for file in sorted((named.keys() | found.keys()) - UNSIGNED_FILES):
-            if named.get(file) != found.get(file):
-                yield self.problem(None, f"{file} is not the file of the manifest. It was changed after the export.")
+        present = {file: sha256(data).hex() for file, data in self.files.items()}
+        for file in sorted((named.keys() | present.keys()) - UNSIGNED_FILES):
+            if named.get(file) != present.get(file):
+                yield None, f"{file} is not the file of the manifest. It was changed after the export."
         signed = self.manifest.signed(f"{self.party}/audit-bundle", ED25519, self.keys.current)
         if not signed or (first, party, len(self.manifest.signatures)) != ("vfl-audit-bundle/v1", self.party, 1):
-            yield self.problem(None, f"{self.party} has not signed this manifest. Somebody else wrote or changed it.")
+            yield None, f"{self.party} has not signed this manifest. Somebody else wrote or changed it."
         for name, keys in {self.party: self.keys, **self.peers}.items():
             if pinned.get(name, keys.current) != keys.current:
-                yield self.problem(None, f"It names another key of {name} than you did, and proves nothing of them.")
+                yield None, f"It names another key of {name} than you did, and proves nothing of them."
 
-    def check_tree(self) -> Iterator[Problem]:
+    def check_tree(self) -> Findings:
         # (2) leaves and their hashes; (3) the root of the newest head
         newest, count, stated = self.heads[-1], len(self.leaves), self.files["hashes.bin"]
         logged = [stated[at : at + 32] for at in range(0, len(stated), 32)]
         if self.roots.get(newest.size) == newest.root and count == newest.size:
             if logged != self.hashes:
-                yield self.problem(None, "hashes.bin holds other hashes than the leaves have. The leaves are whole.")
+                yield None, "hashes.bin holds other hashes than the leaves have. The leaves are whole."
         elif len(logged) == newest.size and roots_of(logged, {newest.size})[newest.size] == newest.root:
             pairs = enumerate(zip(self.hashes, logged, strict=False))
-            first = next((at for at, (found, right) in pairs if found != right), min(count, newest.size))
+            first = next((at for at, (digest, right) in pairs if digest != right), min(count, newest.size))
             what = "It is not the leaf that was logged" if first < count else "It is missing"
-            yield self.problem(first, f"{what}. The log was changed after its head of {newest.size} leaves was signed.")
+            yield first, f"{what}. The log was changed after its head of {newest.size} leaves was signed."
         else:
             good = max((head.size for head in self.heads if self.roots.get(head.size) == head.root), default=0)
             what = f"The {count} leaves are not those of the head of {newest.size} leaves."
-            yield self.problem(None, f"{what} The first {good} are; a later one, or the head, was changed.")
+            yield None, f"{what} The first {good} are; a later one, or the head, was changed."
 
-    def check_heads(self) -> Iterator[Problem]:
+    def check_heads(self) -> Findings:
         # (3) signature and cosignatures of the newest head; (4) all of it for earlier heads
         for older, head in zip([self.heads[0], *self.heads], self.heads, strict=False):
             if not head.signed(self.keys) or head.party != self.party:
-                yield self.problem(
-                    None, f"{self.party} has not signed the head of {head.size} leaves. It is not theirs."
-                )
+                yield None, f"{self.party} has not signed the head of {head.size} leaves. It is not theirs."
             for cosigner in self.cosigners:
                 if head.note.signed(*cosigner) is False:
                     what = f"{cosigner[0]} has cosigned another head than the one of {head.size} leaves."
-                    yield self.problem(None, f"{what} The log was changed after that.")
+                    yield None, f"{what} The log was changed after that."
             if older.size > head.size or (head is not self.heads[-1] and self.roots.get(head.size) != head.root):
-                yield self.problem(None, f"The log does not extend its head of {head.size} leaves: it was rewritten.")
+                yield None, f"The log does not extend its head of {head.size} leaves: it was rewritten."
         for party, head in self.cosigned.items():
             if not head.signed(self.peers.get(party)) or not head.note.signed(*self.keys.cosigner):
-                yield self.problem(None, f"The head of {party} in `cosigned` is not signed by both. It was changed.")
+                yield None, f"The head of {party} in `cosigned` is not signed by both. It was changed."
 
-    def check_leaves(self) -> Iterator[Problem]:
+    def check_leaves(self) -> Findings:
         # (5) leaves; (6) signatures of envelopes; (9) two envelopes of one number
-        seen: dict[tuple[Any, ...], Envelope] = {}
+        firsts: dict[tuple[Any, ...], Envelope] = {}
         for index, encoded in enumerate(self.leaves):
             try:
-                envelope = read_leaf(index, encoded, self.party)
+                leaf = unpack(encoded)
+                envelope = envelope_of(index, encoded, leaf, self.party)
             except UNREADABLE as error:
-                yield self.problem(index, f"The leaf cannot be read: {error}. No honest log holds it.")
+                yield index, f"The leaf cannot be read: {error}. No honest log holds it."
                 continue
             if envelope is None:
+                self.decisions.setdefault((leaf["event"], leaf["job"]), (index, leaf["detail"]))
                 continue
             sender = envelope.header["sender"]
-            keys = self.keys if sender == self.party else self.peers.get(sender)
+            keys = self.keys_of(sender)
             key = keys.identities.get(envelope.header["key"], b"") if keys else b""
-            signed = signed_by(key, ENVELOPE_DOMAIN + envelope.encoded, envelope.signature)
+            signed = signed_by(key, ENVELOPE + envelope.encoded, envelope.signature)
             if envelope.event != "refused":
                 self.envelopes.append(envelope)
                 if not signed:
-                    yield self.problem(
-                        index, f"{sender} has not signed this envelope. Somebody else made or changed it."
-                    )
+                    yield index, f"{sender} has not signed this envelope. Somebody else made or changed it."
             if signed and envelope.is_counted:
-                first = seen.setdefault((*envelope.lane, envelope.number), envelope)
+                first = firsts.setdefault((*envelope.lane, envelope.number), envelope)
                 if first.digest != envelope.digest:
-                    yield self.problem(index, two_stories(envelope, f"leaf {first.leaf}"))
+                    yield index, envelope.is_second_to(f"leaf {first.leaf}")
 
-    def check_lanes(self) -> Iterator[Problem]:
+    def keys_of(self, party: str) -> Keys | None:
+        return self.keys if party == self.party else self.peers.get(party)
+
+    def check_lanes(self) -> Findings:
         # (7) numbers without a gap, each envelope names the one before
         due: dict[tuple[Any, ...], tuple[int, bytes]] = {}
         for envelope in self.envelopes:
@@ -386,21 +391,67 @@ class Bundle:
                 due[envelope.lane] = envelope.number + 1, envelope.digest
                 if (envelope.number, envelope.header["previous"]) != (number, previous):
                     what = f"It is {envelope}, where number {number} was due, or names another before it."
-                    yield self.problem(envelope.leaf, f"{what} An envelope is missing, comes twice or was changed.")
+                    yield envelope.leaf, f"{what} An envelope is missing, comes twice or was changed."
 
-    def check_receipts(self) -> Iterator[Problem]:
+    def check_receipts(self) -> Findings:
         # (8) receipts
         sent = {envelope.digest: envelope for envelope in self.envelopes if envelope.event == "sent"}
         for receipt in self.receipts:
             receiver, job, attempt, due = (receipt[name] for name in ("receiver", "job", "attempt", "next"))
             last, keys = bytes.fromhex(receipt["last"]), self.peers[receiver].identities.values()
-            message = RECEIPT_DOMAIN + pack([receiver, self.party, job, attempt, due, last])
+            message = RECEIPT + pack([receiver, self.party, job, attempt, due, last])
             what = f"The receipt of {receiver} in attempt {attempt} of job {job}"
             if not any(signed_by(key, message, from_base64(receipt["signature"])) for key in keys):
-                yield self.problem(None, f"{what} is not signed by {receiver}. It was changed.")
+                yield None, f"{what} is not signed by {receiver}. It was changed."
             of = sent.get(last)
             if due and (of is None or (*of.lane[1:], of.number + 1) != (receiver, job, attempt, due)):
-                yield self.problem(None, f"{what} is for an envelope that this log does not hold. It was removed.")
+                yield None, f"{what} is for an envelope that this log does not hold. It was removed."
+
+    def check_budgets(self) -> Findings:
+        # (10) what left against the budget; a message in parts is counted by its first
+        sent = Counter[tuple[str, ...]]()
+        for envelope in self.envelopes:
+            (_, peer, job, _), kind = envelope.lane, envelope.header["kind"]
+            approved, detail = self.decisions.get(("job_approved", job), (len(self.leaves), {}))
+            budget = dict(line.split(":") for line in detail.get("budget", "").split())
+            most = budget.get(kind, "0") if approved < envelope.leaf else "0"
+            if envelope.event == "sent" and envelope.header["part"] == 1 and most != UNLIMITED and kind not in WORDS:
+                self.revealing.add(job)
+                sent[job, peer, kind] += 1
+                if sent[job, peer, kind] > int(most):
+                    what = (
+                        f"It is message {sent[job, peer, kind]} of kind {kind} to {peer} in job {job}, and {most} are"
+                    )
+                    yield envelope.leaf, f"{what} the most that was approved. {self.party} has revealed more."
+
+    def check_contracts(self) -> Findings:
+        # (11) the specification of each job that began, and who has signed it
+        began: dict[str, set[str]] = {}
+        for envelope in self.envelopes:
+            if envelope.header["kind"] == "Begin":
+                began.setdefault(envelope.lane[2], set()).update(envelope.lane[:2])
+        for (event, job), (leaf, detail) in self.decisions.items():
+            encoded = self.files.get(f"contracts/{job}.specification")
+            if event != "job_agreed" or (encoded is None and job not in self.revealing):
+                continue  # a party may forget a job that came to nothing
+            digest, signed = sha256(encoded or b""), json.loads(self.files.get(f"contracts/{job}.signatures", b"{}"))
+            if digest.hex() != detail["specification"]:
+                yield leaf, f"contracts/{job}.specification is not what was agreed. It was changed; the log is whole."
+            for party in sorted({self.party, *began.get(job, ()), *signed}):
+                key, signature = map(from_base64, signed.get(party, ("", "")))
+                keys = self.keys_of(party)
+                is_known = keys is None or key in keys.identities.values()
+                if not is_known or not signed_by(key, CONTRACT + digest + job.encode(), signature):
+                    yield leaf, f"{party} has not signed this contract of job {job}. It, or the signature, was changed."
+
+    def check_models(self) -> Findings:
+        # (12) manifests of models
+        for file, data in self.files.items():
+            if file.startswith("models/"):
+                leaf, detail = self.decisions.get(("job_ended", Path(file).stem), (None, {}))
+                if sha256(data).hex() != detail.get("manifest"):
+                    what = f"{file} is not the manifest that was logged when the job ended. It was changed"
+                    yield leaf, f"{what} at {self.party} after that; the log is whole."
 
 
 def pieces(data: bytes) -> Iterator[bytes]:
@@ -412,9 +463,8 @@ def pieces(data: bytes) -> Iterator[bytes]:
         at = end
 
 
-def read_leaf(index: int, encoded: bytes, party: str) -> Envelope | None:
+def envelope_of(index: int, encoded: bytes, leaf: dict[str, Any], party: str) -> Envelope | None:
     """The envelope of a leaf, if it has one. Raises one of UNREADABLE."""
-    leaf = unpack(encoded)
     event, peer, detail = leaf["event"], leaf["peer"], leaf["detail"]
     if pack(leaf) != encoded or [(name, type(value)) for name, value in leaf.items()] != list(LEAF.items()):
         raise ValueError("it is not encoded as it should be")
@@ -430,37 +480,31 @@ def read_leaf(index: int, encoded: bytes, party: str) -> Envelope | None:
     ends = (party, peer) if event == "sent" else (peer, party)
     if event != "refused" and (header["sender"], header["receiver"], header["job"]) != (*ends, leaf["job"]):
         raise ValueError("its header is that of another envelope")
-    is_counted, digest = header["kind"] not in OUTSIDE_THE_COUNT, hashlib.sha256(leaf["header"]).digest()
+    is_counted, digest = header["kind"] not in OUTSIDE_THE_COUNT, sha256(leaf["header"])
     return Envelope(index, event, is_counted, "late" in detail, header, leaf["header"], digest, leaf["signature"])
-
-
-def two_stories(envelope: Envelope, where: str) -> str:
-    sender = envelope.header["sender"]
-    return (
-        f"{sender} signed two envelopes as {envelope}, here and in {where}. Both are proof that it tells two stories."
-    )
 
 
 # Two bundles against each other
 
 
 def compare_heads(mine: Bundle, other: Bundle) -> Iterator[Problem]:
-    # (10) keys; (11) heads
+    # (13) keys; (14) heads
     named, own = other.peers.get(mine.party), mine.keys
     if named is None or named.cosigner != own.cosigner or not named.identities.items() <= own.identities.items():
-        yield other.problem(None, f"It names other keys of {mine.party} than {mine.party} does. One side was deceived.")
+        what = f"It names other keys of {mine.party} than {mine.party} does. One side was deceived."
+        yield Problem(other.name, None, what)
     seen = other.cosigned.get(mine.party)
     if seen and roots_of(mine.hashes, {seen.size}).get(seen.size) != seen.root:
         what = f"The log does not extend the head of {seen.size} leaves that {other.party} has cosigned"
-        yield mine.problem(None, f"{what}: {OLDER}")
+        yield Problem(mine.name, None, f"{what}: {OLDER}")
     size = max((head.size for head in mine.heads if head.note.signed(*other.keys.cosigner)), default=0)
     if size > (seen.size if seen else 0):
         what = f"{other.party} cosigned the head of {size} leaves of {mine.party}, and does not know it any more"
-        yield other.problem(None, f"{what}: {OLDER}")
+        yield Problem(other.name, None, f"{what}: {OLDER}")
 
 
 def compare_envelopes(mine: Bundle, other: Bundle) -> Iterator[Problem]:
-    # (12) what one has sent, the other has received; (9) two envelopes of one number
+    # (15) what one has sent, the other has received; (9) two envelopes of one number
     sent = {each.digest: each for each in mine.envelopes if each.event == "sent" and each.lane[1] == other.party}
     received = {e.digest: e for e in other.envelopes if e.event == "received" and e.lane[0] == mine.party}
     counted = {(*each.lane, each.number): each for each in sent.values() if each.is_counted}
@@ -471,10 +515,10 @@ def compare_envelopes(mine: Bundle, other: Bundle) -> Iterator[Problem]:
         if digest in sent:
             what = f"It has another signature than leaf {sent[digest].leaf} of {mine.name}. One of them was changed."
         elif twin:
-            what = two_stories(envelope, f"leaf {twin.leaf} of {mine.name}")
+            what = envelope.is_second_to(f"leaf {twin.leaf} of {mine.name}")
         else:
             what = f"{mine.party} signed {envelope}, and its log does not hold it: {OLDER}"
-        yield other.problem(envelope.leaf, what)
+        yield Problem(other.name, envelope.leaf, what)
     lanes: dict[tuple[Any, ...], list[Envelope]] = {}
     for envelope in counted.values():
         lanes.setdefault(envelope.lane, []).append(envelope)
@@ -482,7 +526,7 @@ def compare_envelopes(mine: Bundle, other: Bundle) -> Iterator[Problem]:
         for envelope in lanes[last.lane] if last.is_counted else [last]:
             if envelope.number <= last.number and envelope.digest not in received:
                 what = f"{other.party} signed for {envelope}, and its log does not hold it: {OLDER}"
-                yield mine.problem(envelope.leaf, what)
+                yield Problem(mine.name, envelope.leaf, what)
 
 
 def check_all(folders: list[Path], pinned: dict[str, bytes]) -> tuple[list[Bundle], list[Problem]]:
@@ -498,7 +542,7 @@ def check_all(folders: list[Path], pinned: dict[str, bytes]) -> tuple[list[Bundl
         try:
             problems += [*compare_heads(mine, other), *compare_envelopes(mine, other)]
         except UNREADABLE as error:
-            problems.append(mine.problem(None, f"It cannot be compared: {error!r}."))
+            problems.append(Problem(mine.name, None, f"It cannot be compared: {error!r}."))
     return bundles, problems
 
 
@@ -525,7 +569,9 @@ def main() -> int:
     for bundle in bundles:
         seen = {key[0]: head.size for head in bundle.heads for key in bundle.cosigners if head.note.signed(*key)}
         cosigned = ", ".join(f"up to leaf {size} by {name}" for name, size in seen.items()) or "by nobody"
-        say(f"{bundle.name}: {len(bundle.leaves)} leaves, {len(bundle.envelopes)} envelopes, cosigned {cosigned}")
+        models = sum(file.startswith("models/") for file in bundle.files)
+        held = f"{len(bundle.leaves)} leaves, {len(bundle.envelopes)} envelopes, {models} manifests of models"
+        say(f"{bundle.name}: {held}, cosigned {cosigned}")
     heads = " and ".join(f"{bundle.party} {bundle.heads[-1].root.hex()}" for bundle in bundles)
     alone = "; that its peers received and sent the same (name a peer's bundle too)" if len(bundles) == 1 else ""
     keys = "" if {bundle.party for bundle in bundles} <= set(pinned) else "; whose the keys are (name them with --key)"

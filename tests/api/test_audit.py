@@ -29,6 +29,9 @@ SETTLED_SECONDS = 40.0
 CHANGES = 120
 """Single bits of both bundles that are changed, one at a time."""
 UNSIGNED = {"README.txt", "verifier.py"}
+MANIFEST = {"job", "name", "purpose", "party", "spec_digest", "data", "columns", "label", "model_digest"}
+MANIFEST |= {"parties", "result_digest", "measures_digest", "finished_at"}
+"""What is told of a model: no measure, and no value of a table."""
 
 Json = dict[str, Any]
 Two = dict[str, Any]
@@ -111,8 +114,12 @@ def test_after_a_job_both_logs_verify_and_a_changed_bit_anywhere_is_found(
         (ended,) = (entry for entry in entries(party) if entry["event"] == "job_ended")
         manifest = (party.folder / "models" / job / "manifest.json").read_bytes()
         assert ended["detail"] == {"state": "done", "manifest": hashlib.sha256(manifest).hexdigest()}
+        assert party.job(job)["manifest_digest"] == ended["detail"]["manifest"]
         (agreed,) = (entry for entry in entries(party) if entry["event"] == "job_agreed")
         assert agreed["detail"] == {"specification": party.job(job)["spec_digest"]}
+    for folder in folders:
+        assert sorted(json.loads((folder / "contracts" / f"{job}.signatures").read_text())) == sorted(two)
+        assert set(json.loads((folder / "models" / f"{job}.json").read_text())) == MANIFEST
 
     draw = random.Random(0)
     found = [path for folder in folders for path in sorted(folder.rglob("*")) if path.is_file()]
@@ -230,7 +237,7 @@ def test_a_witness_answers_for_the_log_of_the_party_that_asks_alone(two: Two) ->
 def test_the_command_line_shows_exports_proves_and_verifies(
     two: Two, job_spec: Callable[..., str], tmp_path: Path
 ) -> None:
-    trained(two, job_spec(epochs="1"))
+    job = trained(two, job_spec(epochs="1"))
     settle(two)
 
     def vfl(*arguments: str, code: int = 0) -> Json:
@@ -256,3 +263,9 @@ def test_the_command_line_shows_exports_proves_and_verifies(
     problem = vfl("verify", *map(str, folders.values()), code=1)
     assert problem["error_code"] == "audit_not_verified"
     assert FEATURE in problem["message"]
+    manifest = two[LABEL].folder / "models" / job / "manifest.json"
+    manifest.write_bytes(manifest.read_bytes().replace(b"model_digest", b"model_digesu"))  # one bit
+    vfl("export", str(tmp_path / "again"), *at[LABEL])
+    problem = vfl("verify", str(tmp_path / "again"), code=1)
+    assert f"models/{job}.json is not the manifest that was logged when the job ended" in problem["message"]
+    assert f"changed at {LABEL} after that; the log is whole" in problem["message"]

@@ -225,6 +225,23 @@ def test_an_unknown_model_is_named_before_anything_is_sent(parties: Parties) -> 
     assert (answer.status_code, answer.json()["code"]) == (422, "unknown_model")
 
 
+@pytest.mark.parametrize("name", ["model.safetensors", "manifest.json"])
+def test_a_registered_model_of_which_one_bit_was_changed_is_not_taken(
+    parties: Parties, done: dict[str, Json], name: str
+) -> None:
+    job = done[AGGREGATOR]
+    path = Path(job["model_path"]).with_name(name)
+    data = path.read_bytes()
+    path.write_bytes(data[:-9] + bytes([data[-9] ^ 1]) + data[-8:])
+    try:
+        answer = parties[AGGREGATOR].call("POST", "/v1/jobs", json={"spec": spec(1, first_model=job["model_digest"])})
+    finally:
+        path.write_bytes(data)
+    problem = answer.json()
+    assert (answer.status_code, problem["code"], problem["safe"]) == (422, "model_changed", "Nothing was sent.")
+    assert f"{path} is not what this party stored when the job ended" in problem["detail"]
+
+
 def test_a_number_of_rounds_beyond_every_limit_is_refused_when_it_is_submitted(parties: Parties) -> None:
     answer = parties[AGGREGATOR].call("POST", "/v1/jobs", json={"spec": spec(1_000_000_000)})
     assert (answer.status_code, answer.json()["code"]) == (422, "invalid_spec")

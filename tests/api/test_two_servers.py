@@ -18,6 +18,7 @@ Spec = Callable[..., str]
 Parties = tuple[Any, Any]
 
 LONG = {"epochs": "3000"}
+KEPT = ("manifest", "result")
 
 
 def trains(job: dict[str, Any]) -> bool:
@@ -352,5 +353,6 @@ def test_what_a_label_was_taken_for_is_stored_with_the_job_and_told_to_nobody_el
         assert ("guess", "positive_value") in [(notice["kind"], notice["code"]) for notice in told["notices"]]
     assert feature["classes"] == []
     assert "positive_value" not in {notice["code"] for notice in feature["notices"]}
-    manifest = json.loads((parties[0].folder / "models" / job["id"] / "manifest.json").read_text())
-    assert manifest["classes"] == ["1", "2"]
+    kept = {name: json.loads((parties[0].folder / "models" / job["id"] / f"{name}.json").read_text()) for name in KEPT}
+    assert kept["result"]["classes"] == ["1", "2"]
+    assert "classes" not in kept["manifest"]  # which auditors read

@@ -4,7 +4,7 @@ Keys come from names and the clock counts, so the same calls give the same bytes
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,6 +12,8 @@ import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from parties.trust.bundle import BundleContent, PartyKeys, SignedReceipt, bundle_files
+from parties.trust.contract import Contract, sign
+from parties.trust.identity import Identity
 from parties.trust.leaves import LATE, Event, Leaf, encode
 from parties.trust.log_keys import cosigning_key, log_key
 from parties.trust.merkle import Place, consistency_proof, grow, leaf_hash, root
@@ -20,6 +22,8 @@ from parties.trust.witness import AddCheckpoint, add_cosignatures, check
 
 ENVELOPE_DOMAIN, RECEIPT_DOMAIN = b"vfl-envelope-v1\0", b"vfl-receipt-v1\0"
 NO_ENVELOPE = bytes(32)
+SPECIFICATION, MANIFEST = b"what was agreed", b'{"model_digest": "ab"}'
+SPECIFICATION_DIGEST = hashlib.sha256(SPECIFICATION).digest()
 Lane = tuple[str, str, int]
 """Peer, job, attempt."""
 
@@ -50,6 +54,8 @@ class AuditedParty:
         """Cosigned, in the order of their sizes."""
         self.cosigned: dict[str, Note] = {}
         self.receipts: dict[Lane, SignedReceipt] = {}
+        self.contracts: dict[str, Contract] = {}
+        self.manifests: dict[str, bytes] = {}
         self._lanes: dict[Lane, tuple[int, bytes]] = {}
         self._now = 1_700_000_000_000
 
@@ -62,6 +68,7 @@ class AuditedParty:
         """The same party with another log, which nobody has cosigned."""
         other = AuditedParty(self.name)
         other.peers, other.receipts, other.cosigned = self.peers, self.receipts, self.cosigned
+        other.contracts, other.manifests = self.contracts, self.manifests
         for leaf in leaves:
             other.append(leaf)
         return other
@@ -69,6 +76,25 @@ class AuditedParty:
     def log(self, event: Event, **fields: Any) -> None:
         self._now += 7
         self.append(encode(Leaf(time_ms=self._now, event=event, **fields)))
+
+    def approve(self, most: Mapping[str, int | str], job: str = "job-1") -> None:
+        """So many messages of each kind may leave for one peer."""
+        budget = " ".join(f"{kind}:{messages}" for kind, messages in sorted(most.items()))
+        detail = {"by": "operator", "specification": SPECIFICATION_DIGEST.hex(), "budget": budget}
+        self.log(Event.JOB_APPROVED, job=job, detail=detail)
+
+    def agree(self, *others: "AuditedParty", job: str = "job-1") -> None:
+        """All of them have signed."""
+        signed = {
+            party.name: sign(Identity(party.name, party.identity), job, SPECIFICATION_DIGEST)
+            for party in (self, *others)
+        }
+        self.contracts[job] = Contract(SPECIFICATION, signed)
+        self.log(Event.JOB_AGREED, job=job, detail={"specification": SPECIFICATION_DIGEST.hex()})
+
+    def end(self, job: str = "job-1") -> None:
+        self.manifests[job] = MANIFEST
+        self.log(Event.JOB_ENDED, job=job, detail={"state": "done", "manifest": hashlib.sha256(MANIFEST).hexdigest()})
 
     def append(self, leaf: bytes) -> None:
         self.tree |= grow(len(self.leaves), [leaf_hash(leaf)], self.tree.__getitem__)
@@ -89,7 +115,7 @@ class AuditedParty:
         header = msgspec.msgpack.encode(
             {
                 "wire_version": 3,
-                "job_digest": bytes(32),
+                "job_digest": SPECIFICATION_DIGEST,
                 "part": 1,
                 "parts": 1,
                 "body_bytes": 100,
@@ -150,7 +176,8 @@ class AuditedParty:
             earlier=self.heads,
             cosigned=list(self.cosigned.values()),
             receipts=list(self.receipts.values()),
-            contracts={"job-1": b"what was agreed"},
+            contracts=self.contracts,
+            manifests=self.manifests,
         )
 
     def export(self, **changed: Any) -> dict[str, bytes]:
@@ -175,22 +202,24 @@ def exchange(sender: AuditedParty, receiver: AuditedParty, kind: str, job: str =
 def after_a_job(steps: int = 4) -> tuple[AuditedParty, AuditedParty]:
     """Two parties that have trained together and have cosigned each other's logs, on the way and at the end."""
     bank, clinic = acquainted("bank", "clinic")
+    bank.approve({"MaskedGradient": "-"})
     exchange(bank, clinic, "Proposal", attempt=0)
+    clinic.approve({"EncryptedEmbedding": "-", "OpenedGradient": steps})
     exchange(clinic, bank, "Acceptance", attempt=0)
-    for party in (bank, clinic):
-        party.log(Event.JOB_AGREED, job="job-1", detail={"values": 620})
+    bank.agree(clinic)
     exchange(bank, clinic, "Begin")
+    clinic.agree(bank)
     for step in range(steps):
-        exchange(clinic, bank, "EncryptedFeatures")
-        exchange(bank, clinic, "MaskedSums")
-        exchange(clinic, bank, "OpenedSums")
+        exchange(clinic, bank, "EncryptedEmbedding")
+        exchange(bank, clinic, "MaskedGradient")
+        exchange(clinic, bank, "OpenedGradient")
         if step % 2:
             bank.ask_to_cosign(clinic)
             clinic.ask_to_cosign(bank)
     exchange(clinic, bank, "Finish", attempt=2)
     exchange(bank, clinic, "Finish", attempt=2)
     for party in (bank, clinic):
-        party.log(Event.JOB_ENDED, job="job-1", detail={"state": "done"})
+        party.end()
     bank.ask_to_cosign(clinic)
     clinic.ask_to_cosign(bank)
     return bank, clinic

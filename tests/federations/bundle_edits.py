@@ -5,12 +5,14 @@ import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from random import Random
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 from audited_parties import ENVELOPE_DOMAIN, AuditedParty
 
 from parties.trust.bundle import write_bundle
+from parties.trust.contract import Contract, sign
+from parties.trust.identity import Identity
 from parties.trust.leaves import Event, Leaf, decode, encode
 from parties.trust.merkle import leaf_hash
 from parties.trust.verifier import Problem, check_all, pieces
@@ -112,12 +114,43 @@ def tampered(party: AuditedParty, files: dict[str, bytes], random: Random) -> Ed
 
 def rewritten(party: AuditedParty, random: Random) -> Edit:
     """By the party itself, which signs everything anew; a peer has cosigned the leaves that are changed."""
-    leaves, change = list(party.leaves), random.choice((*LEAF_EDITS, None))
+    change = random.choice((*LEAF_EDITS, None))
+    if random.random() < 0.25:
+        name, changed = random.choice([other_specification, other_signature, other_manifest])(party, random)
+        return Edit(f"{name}, signed anew", party.export(**changed), None)
+    leaves = list(party.leaves)
     while leaves[: len(party.leaves)] == party.leaves:  # to append is what a log may do
         leaves = change(leaves, random) if change else resigned(party, random)
     again = party.with_leaves(leaves)
     again.heads = party.heads if random.random() < 0.3 else []
     return Edit(f"{change.__name__ if change else 'another envelope'}, signed anew", again.export(), None)
+
+
+Changed = tuple[str, dict[str, Any]]
+"""What it is called, and what of the bundle is another."""
+
+
+def other_specification(party: AuditedParty, random: Random) -> Changed:
+    """That the party itself has signed."""
+    job, contract = random.choice(list(party.contracts.items()))
+    spec = flip(contract.spec, random)
+    own = sign(Identity(party.name, party.identity), job, hashlib.sha256(spec).digest())
+    return "another specification", {"contracts": {job: Contract(spec, contract.signed | {party.name: own})}}
+
+
+def other_signature(party: AuditedParty, random: Random) -> Changed:
+    """Of one who has not signed, or with another key."""
+    job, contract = random.choice(list(party.contracts.items()))
+    name = random.choice(list(contract.signed))
+    signed = {other: each for other, each in contract.signed.items() if other != name}
+    if random.random() < 0.5:
+        signed[name] = sign(Identity.generate(name), job, hashlib.sha256(contract.spec).digest())
+    return "another signature of a contract", {"contracts": {job: Contract(contract.spec, signed)}}
+
+
+def other_manifest(party: AuditedParty, random: Random) -> Changed:
+    job, manifest = random.choice(list(party.manifests.items()))
+    return "another manifest of a model", {"manifests": {job: flip(manifest, random)}}
 
 
 def resigned(party: AuditedParty, random: Random) -> Leaves:

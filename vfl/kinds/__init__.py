@@ -49,6 +49,12 @@ def allowed(spec: JobSpec, sender: PartyId, receiver: PartyId, message: str) -> 
     return any((route.sender, route.receiver) == ends and route.message.kind() == message for route in routes)
 
 
+def sendable(spec: JobSpec, sender: PartyId) -> set[str]:
+    """Every kind of message that `sender` may send under this job."""
+    role = spec.role_of(sender)
+    return {route.message.kind() for route in kind_of(spec).routes(spec) if route.sender == role}
+
+
 class _JobHead(msgspec.Struct):
     protocol: str = "training"
 

@@ -10,8 +10,9 @@ from proposed_jobs import BANK, TELCO, specification
 from proposed_jobs import request as proposed
 
 from parties.storage import approvals
-from parties.storage.approvals import Approval, Asked, Contract
+from parties.storage.approvals import Approval, Asked
 from parties.storage.database import Store
+from parties.trust.contract import Contract
 from parties.trust.request import Request
 from parties.trust.summary import Terms, summarise
 

@@ -18,7 +18,7 @@ TAMPERED, REWRITTEN = 350, 150
 
 STEPS = st.lists(
     st.tuples(
-        st.sampled_from(["send", "deliver", "deliver", "lose receipt", "late", "event", "cosign", "word", "attempt"]),
+        st.sampled_from(["send", "deliver", "deliver", "lose receipt", "late", "agree", "cosign", "word", "attempt"]),
         st.integers(0, 2),
         st.integers(1, 2),
         st.sampled_from(["job-1", "job-2"]),
@@ -27,17 +27,29 @@ STEPS = st.lists(
 )
 
 
+def approving(parties: list[AuditedParty], messages: int) -> list[AuditedParty]:
+    for party in parties:
+        for job in ("job-1", "job-2"):
+            party.approve({"Gradients": messages}, job)
+    return parties
+
+
+def agree_once(party: AuditedParty, job: str) -> None:
+    if job not in party.contracts:
+        party.agree(*party.peers, job=job)
+
+
 def play(steps: list[tuple[str, int, int, str]]) -> list[AuditedParty]:
     """Three parties; what is sent arrives in order, later or never."""
-    parties = acquainted("bank", "clinic", "insurer")
+    parties = approving(acquainted("bank", "clinic", "insurer"), len(steps))
     on_the_way: dict[tuple[int, int], list[Sent]] = {}
     attempts: dict[tuple[int, int, str], int] = {}
     for step, number, distance, job in steps:
         me, other = number, (number + distance) % 3
         link = (min(me, other), max(me, other), job)
         queue, back = on_the_way.setdefault((me, other), []), on_the_way.setdefault((other, me), [])
-        if step == "event":
-            parties[me].log(Event.JOB_AGREED, job=job, detail={"values": 5})
+        if step == "agree":
+            agree_once(parties[me], job)
         elif step == "cosign":
             parties[me].ask_to_cosign(parties[other])
         elif step == "attempt":

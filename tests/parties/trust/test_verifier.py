@@ -5,17 +5,22 @@ import base64
 import json
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import msgspec
 import pytest
-from audited_parties import AuditedParty, acquainted, after_a_job, exchange
+from audited_parties import SPECIFICATION_DIGEST, AuditedParty, acquainted, after_a_job, exchange
 from bundle_edits import problems_of
 
 from parties.trust import verifier
 from parties.trust.bundle import SignedReceipt, write_bundle
+from parties.trust.contract import Contract, sign
+from parties.trust.identity import Identity
 from parties.trust.leaves import Event, Leaf
+from parties.wire.control import CONTROLS
+from parties.wire.door import UNCOUNTED
 
 PROCESS_SECONDS = 60
 
@@ -51,7 +56,7 @@ def test_a_party_that_signs_two_envelopes_of_one_number_is_named(tmp_path: Path)
 def test_a_refused_second_envelope_of_one_number_is_proof_in_one_bundle(tmp_path: Path) -> None:
     bank, clinic = acquainted("bank", "clinic")
     clinic.receive(bank, bank.send(clinic, "Begin"))
-    other = AuditedParty("bank").send(clinic, "Masked")
+    other = AuditedParty("bank").send(clinic, "Waiting")
     clinic.log_envelope(Event.REFUSED, bank, other, detail={"code": "equivocation"})
     assert "bank signed two envelopes as number 0" in texts(tmp_path, clinic.export())
     forged = msgspec.structs.replace(other, signature=bytes(64))
@@ -91,6 +96,97 @@ def test_a_receipt_for_what_was_never_sent_is_found(tmp_path: Path) -> None:
         signed = msgspec.structs.replace(forged, signature=clinic.identity.sign(message))
         assert "for an envelope that this log does not hold" in texts(tmp_path, bank.export(receipts=[signed]))
         assert "is not signed by clinic" in texts(tmp_path, bank.export(receipts=[forged]))
+
+
+# What was agreed
+
+
+def after_sending(kinds: Sequence[str], approved: Mapping[str, int | str] | None) -> tuple[AuditedParty, AuditedParty]:
+    """The clinic has sent the bank these messages, with this budget or without any approval."""
+    bank, clinic = acquainted("bank", "clinic")
+    if approved is not None:
+        clinic.approve(approved)
+    for kind in kinds:
+        exchange(clinic, bank, kind)
+    return bank, clinic
+
+
+def test_a_message_beyond_the_budget_of_its_job_is_named(tmp_path: Path) -> None:
+    sent = ["Begin", "EncryptedEmbedding", "OpenedGradient", "EncryptedEmbedding", "OpenedGradient"]
+    bank, clinic = after_sending(sent, {"EncryptedEmbedding": "-", "OpenedGradient": 2})
+    assert not texts(tmp_path, clinic.export(), bank.export())
+    exchange(clinic, bank, "OpenedGradient")
+    (problem,) = problems_of(tmp_path / "bundles", clinic.export())
+    assert (problem.leaf, len(clinic.leaves)) == (7, 8)
+    assert "message 3 of kind OpenedGradient to bank in job job-1, and 2 are the most that was approved" in problem.text
+
+
+@pytest.mark.parametrize("approved", [None, {}, {"OpenedScores": 9}], ids=str)
+def test_what_no_budget_names_may_not_leave(tmp_path: Path, approved: dict[str, int] | None) -> None:
+    bank, clinic = after_sending(["OpenedGradient"], approved)
+    assert "message 1 of kind OpenedGradient to bank in job job-1, and 0 are" in texts(tmp_path, clinic.export())
+    clinic.approve({"OpenedGradient": 9})  # too late
+    assert "and 0 are the most that was approved" in texts(tmp_path, clinic.export(), bank.export())
+
+
+def test_a_second_approval_raises_no_budget_and_each_peer_has_its_own(tmp_path: Path) -> None:
+    bank, clinic, insurer = acquainted("bank", "clinic", "insurer")
+    clinic.approve({"OpenedGradient": 1})
+    exchange(clinic, bank, "OpenedGradient")
+    exchange(clinic, insurer, "OpenedGradient")
+    assert not texts(tmp_path, clinic.export())
+    clinic.approve({"OpenedGradient": 2})
+    exchange(clinic, bank, "OpenedGradient")
+    assert "message 2 of kind OpenedGradient to bank" in texts(tmp_path, clinic.export())
+
+
+def test_of_a_message_in_parts_the_first_part_counts(tmp_path: Path) -> None:
+    bank, clinic = after_sending([], {"OpenedGradient": 1})
+    for part in (1, 2, 3):
+        clinic.send(bank, "OpenedGradient", part=part, parts=3)
+    assert not texts(tmp_path, clinic.export())
+
+
+def test_each_changed_bit_of_a_specification_is_found_and_its_side_named(tmp_path: Path) -> None:
+    _, clinic = after_a_job()
+    contract = clinic.contracts["job-1"]
+    for bit in range(8 * len(contract.spec)):
+        spec = bytearray(contract.spec)
+        spec[bit // 8] ^= 1 << bit % 8
+        first, *_ = problems_of(
+            tmp_path / "bundles", clinic.export(contracts={"job-1": Contract(bytes(spec), contract.signed)})
+        )
+        assert "(clinic)" in first.bundle
+        assert "contracts/job-1.specification is not what was agreed. It was changed; the log is whole." in first.text
+
+
+def test_both_sides_must_have_signed_a_contract_with_the_keys_that_are_known(tmp_path: Path) -> None:
+    _, clinic = after_a_job()
+    contract = clinic.contracts["job-1"]
+    for party in ("bank", "clinic"):
+        without = {name: signed for name, signed in contract.signed.items() if name != party}
+        mallory = sign(Identity(party, AuditedParty("mallory").identity), "job-1", SPECIFICATION_DIGEST)
+        for signed in (without, without | {party: mallory}):
+            bundle = clinic.export(contracts={"job-1": Contract(contract.spec, signed)})
+            assert f"{party} has not signed this contract of job job-1" in texts(tmp_path, bundle)
+    assert "bank has not signed this contract" in texts(tmp_path, clinic.export(contracts={}))
+
+
+def test_the_contract_of_a_job_that_revealed_nothing_may_be_forgotten(tmp_path: Path) -> None:
+    bank, clinic = after_a_job()
+    assert not texts(tmp_path, bank.export(contracts={}), clinic.export())
+
+
+def test_a_changed_manifest_of_a_model_is_found_and_one_that_was_removed_is_not_an_error(tmp_path: Path) -> None:
+    bank, clinic = after_a_job()
+    manifest = clinic.manifests["job-1"]
+    changed = clinic.export(manifests={"job-1": manifest.replace(b"ab", b"ac")})
+    (problem,) = problems_of(tmp_path / "bundles", changed)
+    assert problem.leaf == 20
+    assert "models/job-1.json is not the manifest that was logged when the job ended. It was changed" in problem.text
+    assert "at clinic" in problem.text
+    assert "models/job-2.json" in texts(tmp_path, clinic.export(manifests={"job-2": manifest}))
+    assert not texts(tmp_path, clinic.export(manifests={}), bank.export())
 
 
 # Keys
@@ -153,7 +249,7 @@ def test_the_program_says_what_it_verified_and_what_nothing_proves(exported: tup
     ]
     both = run(*exported, *keys)
     assert (both.returncode, both.stderr) == (0, "")
-    assert "20 leaves, 17 envelopes, cosigned up to leaf 20 by clinic/cosigner" in both.stdout
+    assert "22 leaves, 17 envelopes, 1 manifests of models, cosigned up to leaf 22 by clinic/cosigner" in both.stdout
     assert "--key" not in both.stdout
 
 
@@ -165,7 +261,7 @@ def test_the_program_names_the_bundle_and_the_first_bad_leaf(exported: tuple[Pat
     for arguments in [(exported[1],), exported]:
         done = run(*arguments)
         assert done.returncode == 1
-        assert done.stdout.startswith(f"{exported[1]} (clinic), leaf 19: It is not the leaf that was logged.")
+        assert done.stdout.startswith(f"{exported[1]} (clinic), leaf 20: It is not the leaf that was logged.")
         assert done.stderr == ""
 
 
@@ -183,8 +279,8 @@ def test_a_bundle_without_one_of_its_files_is_refused(exported: tuple[Path, Path
 
 
 def test_a_file_that_the_manifest_does_not_name_is_found(exported: tuple[Path, Path]) -> None:
-    (exported[0] / "contracts" / "job-2").write_text("never agreed")
-    assert "contracts/job-2 is not the file of the manifest" in run(exported[0]).stdout
+    (exported[0] / "contracts" / "job-2.specification").write_text("never agreed")
+    assert "contracts/job-2.specification is not the file of the manifest" in run(exported[0]).stdout
 
 
 @pytest.mark.parametrize("arguments", [[], ["a", "b", "c"], ["a", "--key", "bank=?"], ["a", "--nothing"]], ids=" ".join)
@@ -234,3 +330,8 @@ def test_the_verifier_needs_cryptography_and_the_standard_library_alone() -> Non
 def test_the_verifier_knows_the_same_events_and_fields_as_the_leaves() -> None:
     assert set(Event) == verifier.ENVELOPE_EVENTS | verifier.OTHER_EVENTS
     assert tuple(verifier.LEAF) == Leaf.__struct_fields__
+
+
+def test_the_verifier_knows_the_words_that_need_no_budget() -> None:
+    assert set(CONTROLS) == verifier.WORDS
+    assert verifier.OUTSIDE_THE_COUNT == UNCOUNTED
