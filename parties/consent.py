@@ -1,7 +1,7 @@
 """What this party agreed to: its grants, the decision about each job, the job's budget and its contract.
 
-A job asks, grants or the operator decide, and from then on each message that reveals something is spent before it
-leaves (docs/grants.md). What belongs together is stored in one commit; the audit log is told of it afterwards.
+A job asks, grants or the operator decide, and from then on its budget is open (docs/grants.md). What belongs together
+is stored in one commit, with the leaf of the audit log that tells of it.
 """
 
 import time
@@ -17,9 +17,9 @@ from parties.storage.approvals import Approval, Asked
 from parties.storage.database import now
 from parties.storage.engine import Database
 from parties.storage.grants import StoredGrant
-from parties.storage.ledger import Ledger
 from parties.storage.lifetime import LedgerLine
-from parties.trust.budget import BudgetLine, check_lifetime
+from parties.storage.passed import AUDIT_LOG
+from parties.trust.budget import BudgetLine, check_lifetime, reveals
 from parties.trust.contract import Contract, Signed
 from parties.trust.errors import GrantInvalid, NotWaiting, RequestChanged
 from parties.trust.grants import DEFAULT_DAYS, Uses, coverage, grant_for
@@ -29,7 +29,6 @@ from parties.trust.leaves import Event
 from parties.trust.request import Request
 from parties.trust.summary import Summary, Terms, summarise
 from vfl.kinds import decode_spec, sendable
-from vfl.message import MESSAGES, Grain
 from vfl.spec.sections import PartyId
 
 
@@ -37,15 +36,10 @@ class Consent:
     """Safe for several threads."""
 
     def __init__(
-        self,
-        identity: Identity,
-        database: Database,
-        ledger: Ledger,
-        maximum_rho: float,
-        run_limits: RunLimits = USUAL,
+        self, identity: Identity, database: Database, maximum_rho: float, run_limits: RunLimits = USUAL
     ) -> None:
         """`maximum_rho` is the cap over the life of a file with a peer, `run_limits` are of comparing ids."""
-        self._identity, self._database, self._ledger = identity, database, ledger
+        self._identity, self._database = identity, database
         self._maximum_rho, self._run_limits = maximum_rho, run_limits
 
     # Grants
@@ -63,9 +57,9 @@ class Consent:
         changed = [msgspec.structs.replace(grant, **(changes or {})) for grant in made]
         with self._database.writing() as connection:
             added = [grants.add(connection, grant.sign(self._identity)) for grant in changed]
-        for stored in added:
-            digest = sha256(stored.signed.encoded).hexdigest()
-            self._tell_of_grant(Event.GRANT_CREATED, stored, dataset=stored.grant.dataset, digest=digest)
+            for stored in added:
+                digest = sha256(stored.signed.encoded).hexdigest()
+                _tell(connection, Event.GRANT_CREATED, stored, dataset=stored.grant.dataset, digest=digest)
         return added
 
     def grants(self) -> list[StoredGrant]:
@@ -77,7 +71,7 @@ class Consent:
         """Raises UnknownGrant, StorageFailed."""
         with self._database.writing() as connection:
             stored = grants.revoke(connection, grant, int(time.time()))
-        self._tell_of_grant(Event.GRANT_REVOKED, stored)
+            _tell(connection, Event.GRANT_REVOKED, stored)
         return stored
 
     def revoke_all_of(self, peer: PartyId) -> None:
@@ -103,14 +97,10 @@ class Consent:
                 ids = tuple(grant.id for grant in covering)
                 by_grant = Approval(decision="approved", by="grant", time=now(), grants=ids)
                 self._approve(connection, job, request, by_grant)
-        self.tell_of_decision(job)
         return missing
 
     def submit(self, connection: sql.Connection, job: str, request: Request, warnings: Iterable[str]) -> None:
-        """A job that this party's own operator proposes, in the commit that stores it: `tell_of_decision` comes after.
-
-        Raises PolicyRefused.
-        """
+        """A job that this party's own operator proposes, in the commit that stores it. Raises PolicyRefused."""
         self._ask(connection, job, request, warnings)
         self._approve(connection, job, request, Approval(decision="approved", by="submit", time=now()))
 
@@ -122,32 +112,16 @@ class Consent:
             if is_same := shown == Terms.of(request):
                 by_hand = Approval(decision="approved", by="operator", time=now(), reason=reason)
                 self._approve(connection, job, request, by_hand)
-        self.tell_of_decision(job)
         if not is_same:
             raise RequestChanged(f"what job {job} takes of {request.me} has changed since its operator was shown it")
 
     def reject(self, job: str, reason: str) -> None:
         """Raises NotWaiting, StorageFailed."""
         with self._database.writing() as connection:
-            self._waiting(connection, job)
+            asked = self._waiting(connection, job)
             by_hand = Approval(decision="rejected", by="operator", time=now(), reason=reason)
             approvals.decide(connection, job, by_hand)
-        self.tell_of_decision(job)
-
-    def tell_of_decision(self, job: str) -> None:
-        """The audit log, of what was decided about the job, if that was. It is stored before anything else leaves."""
-        with self._database.reading() as connection:
-            approval, asked = approvals.decision(connection, job), approvals.asked_by(connection, job)
-        if approval is None or asked is None:
-            return
-        detail = {"by": approval.by, "specification": sha256(asked.terms.spec).hexdigest()}
-        if approval.grants:
-            detail["grants"] = " ".join(approval.grants)
-        if approval.decision == "approved":
-            spec = decode_spec(asked.terms.spec)
-            detail["budget"] = told_budget(sendable(spec, self._identity.name), asked.budget)
-        event = Event.JOB_APPROVED if approval.decision == "approved" else Event.JOB_REJECTED
-        self._ledger.tell(event, job, **detail)
+            AUDIT_LOG.tell(connection, Event.JOB_REJECTED, job, **_decided(asked, by_hand))
 
     def decision(self, job: str) -> Approval | None:
         with self._database.reading() as connection:
@@ -172,20 +146,9 @@ class Consent:
         with self._database.reading() as connection:
             return approvals.contract(connection, job)
 
-    def spend(self, job: str, peer: PartyId, kind: str, body_bytes: int) -> None:
-        """A message of the role leaves. Raises BudgetSpent, StorageFailed: then it may not."""
-        if MESSAGES[kind].reveals.grain is Grain.NOTHING:
-            return
-        with self._database.writing() as connection:
-            lifetime.spend(connection, job, peer, kind, body_bytes)
-
     def accounts(self) -> list[LedgerLine]:
         with self._database.reading() as connection:
             return lifetime.accounts(connection)
-
-    def _tell_of_grant(self, event: Event, stored: StoredGrant, **detail: str) -> None:
-        self._ledger.tell(event, peer=stored.grant.peer, grant=stored.grant.id, **detail)
-        self._ledger.flush()
 
     def _ask(self, connection: sql.Connection, job: str, request: Request, warnings: Iterable[str]) -> None:
         parties = request.spec.parties
@@ -207,6 +170,8 @@ class Consent:
         self._check_runs(connection, request)
         lifetime.open_id_runs(connection, job, request.id_runs)
         approvals.decide(connection, job, approval)
+        budget = told_budget(sendable(decode_spec(asked.terms.spec), self._identity.name), asked.budget)
+        AUDIT_LOG.tell(connection, Event.JOB_APPROVED, job, **_decided(asked, approval), budget=budget)
 
     def _waiting(self, connection: sql.Connection, job: str) -> Asked:
         """Raises NotWaiting."""
@@ -216,12 +181,21 @@ class Consent:
         return asked
 
 
+def _tell(connection: sql.Connection, event: Event, stored: StoredGrant, **detail: str) -> None:
+    AUDIT_LOG.tell(connection, event, peer=stored.grant.peer, grant=stored.grant.id, **detail)
+
+
+def _decided(asked: Asked, approval: Approval) -> dict[str, str]:
+    detail = {"by": approval.by, "specification": sha256(asked.terms.spec).hexdigest()}
+    return detail | ({"grants": " ".join(approval.grants)} if approval.grants else {})
+
+
 def told_budget(kinds: Iterable[str], lines: Iterable[BudgetLine]) -> str:
     """For the audit log: of each of these kinds of message how many may leave for one peer.
 
     "-" stands for any number of a kind that reveals nothing.
     """
-    most: dict[str, int | str] = {kind: "-" for kind in kinds if MESSAGES[kind].reveals.grain is Grain.NOTHING}
+    most: dict[str, int | str] = {kind: "-" for kind in kinds if not reveals(kind)}
     for line in sorted(lines, key=lambda line: line.messages):  # of several peers the one that may read most
         most[line.message] = line.messages
     return " ".join(f"{kind}:{messages}" for kind, messages in sorted(most.items()))

@@ -95,7 +95,7 @@ class Party:
         self.enrolment = Enrolment(self.peers, peer_store, settings.server.told_address)
         rules = settings.acceptance
         limits_of_runs = RunLimits(rules.alignments_per_day, rules.minimum_changed_ids)
-        self.consent = Consent(identity, self._store.database, self._ledger, rules.maximum_rho, limits_of_runs)
+        self.consent = Consent(identity, self._store.database, rules.maximum_rho, limits_of_runs)
         self._shared = Resources(
             identity,
             self.peers.keys_of,
@@ -147,7 +147,6 @@ class Party:
                 return earlier
             submitted = partial(self.consent.submit, job=job.id, request=request, warnings=warnings)
             supervisor = self._supervise(job, spec, agreement, idempotency_key, digest, submitted)
-        self.consent.tell_of_decision(job.id)
         self._store.tell(supervisor.job, guesses)
         supervisor.take_part(judgement.tables, first_model)
         return self.job(supervisor.job)

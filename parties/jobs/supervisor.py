@@ -237,7 +237,7 @@ class Supervisor:
             link.outbox.wait_for_room()
         elif not link.outbox.has_room:  # one slow peer must not hold up the others
             self.on_peer_lost(to, None, PeerTimeout(f"{to} has not received yet what was sent to it before"))
-        link.send(kind, body, counts, partial(self._shared.consent.spend, self.job, to, kind, len(body)))
+        link.send(kind, body, counts)
 
     def _return(self, outcome: Outcome) -> None:
         """The role of this party has returned."""

@@ -4,12 +4,14 @@ Each method works in the connection that it is given, so that leaves are stored 
 A leaf is never changed and never removed. Two writers cannot both append at one place: the second one's commit fails.
 """
 
+import time
 from collections.abc import Iterator, Sequence
 
 import sqlalchemy as sql
 from sqlalchemy.dialects.sqlite import insert
 
 from parties.trust import merkle
+from parties.trust.leaves import Event, Leaf, encode
 from parties.trust.merkle import Place, leaf_hash
 from parties.trust.notes import Checkpoint, Note
 
@@ -54,6 +56,13 @@ class AuditLog:
         connection.execute(self._leaves.insert(), rows)
         connection.execute(self._subtrees.insert(), [{**place._asdict(), "hash": grown[place]} for place in grown])
         return size + len(leaves)
+
+    def tell(
+        self, connection: sql.Connection, event: Event, job: str = "", peer: str = "", **detail: str | int
+    ) -> None:
+        """Something has happened that is stored in the same transaction."""
+        leaf = Leaf(time_ms=time.time_ns() // 1_000_000, event=event, job=job, peer=peer, detail=detail)
+        self.append(connection, [encode(leaf)])
 
     def size(self, connection: sql.Connection) -> int:
         last = connection.execute(sql.select(sql.func.max(self._leaves.c.number))).scalar()

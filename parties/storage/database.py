@@ -17,6 +17,7 @@ from parties.storage.approvals import Approval
 from parties.storage.engine import METADATA, Database
 from parties.storage.job_list import RUNNING, JobLine, page_of
 from parties.storage.kept_words import KeptWord, Words, keep, kept, words_table
+from parties.storage.lifetime import Balance, BudgetKey
 from parties.storage.models import ModelStore
 from parties.storage.passed import AUDIT_LOG, Passed, keep_receipts
 from parties.storage.pruning import drop_old_proposals
@@ -246,6 +247,11 @@ class Store:
         with self.database.writing() as connection:
             _add(connection, passed)
 
+    def balance(self, key: BudgetKey) -> Balance:
+        """Raises BudgetSpent for a message that the job has no budget for."""
+        with self.database.reading() as connection:
+            return lifetime.balance(connection, key)
+
     def last_received(self, line: TrafficKey) -> bytes:
         """The digest of the last envelope of a peer, of one kind."""
         with self.database.reading() as connection:
@@ -344,6 +350,7 @@ class Store:
 def _add(connection: sql.Connection, passed: Passed) -> None:
     traffic.add(connection, _TRAFFIC, _JOBS, passed.counts)
     AUDIT_LOG.append(connection, passed.leaves)
+    lifetime.spend(connection, passed.spent)
     keep_receipts(connection, passed.receipts)
 
 

@@ -1,22 +1,25 @@
 """What has left this party and what has entered it: each envelope is recorded once, whatever becomes of its job.
 
 An envelope counts in the traffic of its job and is a leaf of the audit log (docs/protocols/audit_log.md); so is what
-else the log tells of. Both live in memory first. They reach the database together, with the next event of the job, when
-somebody waits for it (`flush`), and otherwise within `STORE_SECONDS`. An envelope leaves, and is acknowledged, only
-after a flush; one commit serves all that wait. The last words of a job are stored with the counters that hold them, so
-a word that is said again after a restart has been recorded already.
+else the log tells of. What a message reveals is spent with its leaves (docs/grants.md). All of it lives in memory
+first, and reaches the database in one commit: with the next event of the job, when somebody waits for it (`flush`), and
+otherwise within `STORE_SECONDS`. An envelope leaves, and is acknowledged, only after a flush; one commit serves all
+that wait. The last words of a job are stored with the counters that hold them, so a word that is said again after a
+restart has been recorded already.
 """
 
 import logging
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from parties.errors import StorageFailed
 from parties.storage.database import Store
+from parties.storage.lifetime import Balance, BudgetKey
 from parties.storage.passed import Passed
 from parties.storage.traffic import Count, TrafficKey
+from parties.trust.budget import reveals
 from parties.trust.bundle import SignedReceipt
 from parties.trust.leaves import LATE, Event, Leaf, encode
 from parties.wire.envelopes import Envelope
@@ -42,6 +45,8 @@ class Ledger:
         self._failures = 0
         self._failure: StorageFailed | None = None
         """What the last attempt to store failed with."""
+        self._balances: dict[BudgetKey, Balance] = {}
+        """Of the budgets from which something is spent that is not stored yet."""
         self._refusals: dict[str, Quota] = {}
         self._lock = threading.Lock()
         self._storing = threading.Lock()
@@ -50,14 +55,19 @@ class Ledger:
         self._thread = threading.Thread(target=self._keep, name="ledger", daemon=True)
         self._thread.start()
 
-    def sent(self, envelope: Envelope) -> None:
-        """It is on its way to the outbox."""
-        self._record(_line("sent", envelope.header.receiver, envelope), envelope, {})
+    def sent(self, message: Sequence[Envelope]) -> None:
+        """All parts of it are on their way to the outbox. Raises BudgetSpent: then nothing of it may leave."""
+        header = message[0].header
+        with self._lock:
+            self._spend(BudgetKey(header.job, header.receiver, header.kind), sum(map(_payload_bytes, message)))
+            for envelope in message:
+                self._record(_line("sent", header.receiver, envelope), envelope, {})
 
     def received(self, envelope: Envelope, *, is_late: bool = False) -> None:
         """`is_late`: its number need not follow the one before."""
         detail: dict[str, str | int] = {LATE: 1} if is_late else {}
-        self._record(_line("received", envelope.header.sender, envelope), envelope, detail)
+        with self._lock:
+            self._record(_line("received", envelope.header.sender, envelope), envelope, detail)
 
     def refused_envelope(self, envelope: Envelope, code: str) -> None:
         """A peer has signed this envelope, and it did not pass a check; of very many not all are told."""
@@ -107,13 +117,15 @@ class Ledger:
 
     def _record(self, line: TrafficKey, envelope: Envelope, detail: dict[str, str | int]) -> None:
         header = envelope.header
-        leaf = _leaf(Event(line.direction), line.peer, envelope, detail)
-        with self._lock:
-            whole = int(header.part == header.parts)  # a message in parts counts when its last part is here
-            self._new.counts.setdefault(line, Count()).add(
-                Count(whole, header.body_bytes - header.salt_bytes, envelope.digest)
-            )
-            self._append(leaf)
+        whole = int(header.part == header.parts)  # a message in parts counts when its last part is here
+        self._new.counts.setdefault(line, Count()).add(Count(whole, _payload_bytes(envelope), envelope.digest))
+        self._append(_leaf(Event(line.direction), line.peer, envelope, detail))
+
+    def _spend(self, key: BudgetKey, payload_bytes: int) -> None:
+        if reveals(key.message):
+            before = self._balances.get(key) or self._store.balance(key)
+            self._balances[key] = before.after(payload_bytes)
+            self._new.spent[key] += 1
 
     def _refuse(self, leaf: Leaf) -> None:
         with self._lock:
@@ -150,6 +162,7 @@ class Ledger:
                 self._on_its_way = Passed()
                 if is_stored:
                     self._stored += len(taken.leaves)
+                    self._balances = {key: self._balances[key] for key in self._new.spent}
                 else:
                     taken.add(self._new)
                     self._new = taken
@@ -174,6 +187,10 @@ class Ledger:
 
 def _line(direction: str, peer: str, envelope: Envelope) -> TrafficKey:
     return TrafficKey(envelope.header.job, direction, peer, envelope.header.kind)
+
+
+def _payload_bytes(envelope: Envelope) -> int:
+    return envelope.header.body_bytes - envelope.header.salt_bytes
 
 
 def _leaf(event: Event, peer: str, envelope: Envelope, detail: dict[str, str | int]) -> Leaf:

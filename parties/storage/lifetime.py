@@ -1,12 +1,13 @@
 """What each peer has read of each column over the life of a file, added up from what every job has spent.
 
-A job's budget is stored when the job is approved, and stays. What a message reveals is spent in the transaction after
-which the message leaves: nothing leaves uncounted, and no counter ever goes back. Every function works in the
-transaction of its caller.
+A job's budget is stored when the job is approved, and stays. What a message reveals is spent in the transaction that
+stores the message's leaves, after which it leaves: nothing leaves uncounted, and no counter ever goes back. Every
+function works in the transaction of its caller.
 """
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 import msgspec
 import sqlalchemy as sql
@@ -37,6 +38,37 @@ _ID_RUNS = sql.Table(
     sql.Column("sketch", sql.LargeBinary, nullable=False),
 )
 _JOBS = sql.table("jobs", sql.column("id"), sql.column("state"))
+
+
+class BudgetKey(NamedTuple):
+    """One kind of message of a job, to one peer."""
+
+    job: str
+    peer: PartyId
+    message: str
+
+
+class Balance(NamedTuple):
+    """How its budget stands."""
+
+    line: BudgetLine
+    spent: int
+    """Messages."""
+
+    def after(self, payload_bytes: int) -> "Balance":
+        """One more message of so many bytes. Raises BudgetSpent: then it may not leave."""
+        line = self.line
+        if self.spent >= line.messages:
+            raise BudgetSpent(
+                f"{line.message} may reveal {line.values} {line.counted} to {line.peer} in this job, in "
+                f"{line.messages} messages; all have left, and one more would have"
+            )
+        if payload_bytes > line.largest_bytes:
+            raise BudgetSpent(
+                f"a message {line.message} to {line.peer} has {payload_bytes} bytes; {line.largest_bytes} are the most "
+                "that it can have with the values that it may reveal"
+            )
+        return self._replace(spent=self.spent + 1)
 
 
 class LedgerLine(msgspec.Struct, frozen=True, kw_only=True):
@@ -84,24 +116,18 @@ def id_runs(connection: sql.Connection) -> list[IdRun]:
     return [IdRun(*row) for row in connection.execute(query.where(counted))]
 
 
-def spend(connection: sql.Connection, job: str, peer: PartyId, kind: str, body_bytes: int) -> None:
-    """A message that reveals something leaves for a peer. Raises BudgetSpent: then it may not."""
-    at = (_BUDGETS.c.job == job) & (_BUDGETS.c.peer == peer) & (_BUDGETS.c.message == kind)
-    row = connection.execute(sql.select(_BUDGETS.c.line, _BUDGETS.c.spent).where(at)).first()
+def balance(connection: sql.Connection, key: BudgetKey) -> Balance:
+    """Raises BudgetSpent for a message that the job has no budget for."""
+    row = connection.execute(sql.select(_BUDGETS.c.line, _BUDGETS.c.spent).where(_is(key))).first()
     if row is None:
-        raise BudgetSpent(f"the job may reveal nothing to {peer} in a message {kind}")
-    line = msgspec.msgpack.decode(row.line, type=BudgetLine)
-    if row.spent >= line.messages:
-        raise BudgetSpent(
-            f"{kind} may reveal {line.values} {line.counted} to {peer} in this job, in {line.messages} messages; all "
-            "have left, and one more would have"
-        )
-    if body_bytes > line.largest_bytes:
-        raise BudgetSpent(
-            f"a message {kind} to {peer} has {body_bytes} bytes; {line.largest_bytes} are the most that it can have "
-            "with the values that it may reveal"
-        )
-    connection.execute(_BUDGETS.update().where(at).values(spent=row.spent + 1))
+        raise BudgetSpent(f"the job may reveal nothing to {key.peer} in a message {key.message}")
+    return Balance(msgspec.msgpack.decode(row.line, type=BudgetLine), row.spent)
+
+
+def spend(connection: sql.Connection, messages: Mapping[BudgetKey, int]) -> None:
+    """So many have left."""
+    for key, count in messages.items():
+        connection.execute(_BUDGETS.update().where(_is(key)).values(spent=_BUDGETS.c.spent + count))
 
 
 def forget(connection: sql.Connection, jobs: Sequence[str]) -> list[str]:
@@ -161,3 +187,7 @@ def _budgets(connection: sql.Connection) -> Iterator[tuple[BudgetLine, int, bool
     )
     for row in connection.execute(query):
         yield msgspec.msgpack.decode(row.line, type=BudgetLine), row.spent, bool(row.is_open)
+
+
+def _is(key: BudgetKey) -> sql.ColumnElement[bool]:
+    return (_BUDGETS.c.job == key.job) & (_BUDGETS.c.peer == key.peer) & (_BUDGETS.c.message == key.message)

@@ -1,5 +1,6 @@
 """What has passed the door of this party, and what it has decided, on its way to the database: stored in one commit."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -9,6 +10,7 @@ from sqlalchemy.dialects.sqlite import insert
 
 from parties.storage.audit_log import AuditLog
 from parties.storage.engine import METADATA
+from parties.storage.lifetime import BudgetKey
 from parties.storage.traffic import Count, TrafficKey
 from parties.trust.bundle import SignedReceipt
 
@@ -38,6 +40,8 @@ class Passed:
     counts: dict[TrafficKey, Count] = field(default_factory=dict)
     leaves: list[bytes] = field(default_factory=list)
     """Of the audit log, in order."""
+    spent: Counter[BudgetKey] = field(default_factory=Counter)
+    """How many messages that reveal something are among these leaves."""
     receipts: dict[ReceiptKey, SignedReceipt] = field(default_factory=dict)
 
     def __bool__(self) -> bool:
@@ -55,6 +59,7 @@ class Passed:
         for line, count in later.counts.items():
             self.counts.setdefault(line, Count()).add(count)
         self.leaves += later.leaves
+        self.spent += later.spent
         for receipt in later.receipts.values():
             self.take_receipt(receipt)
 

@@ -108,6 +108,11 @@ class BudgetLine(msgspec.Struct, frozen=True):
         return tuple(Account(self.peer, column.digest, column.name, self.counted) for column in self.columns)
 
 
+def reveals(kind: str) -> bool:
+    """Whether a message of this kind reveals something, so that a budget counts it."""
+    return kind in MESSAGES and MESSAGES[kind].reveals.grain is not Grain.NOTHING
+
+
 def budget_of(spec: JobSpec, plan: Plan, sender: PartyId, data: Sequence[DataUse]) -> tuple[BudgetLine, ...]:
     """Every kind of message by which `sender` reveals something, with the numbers of its plan."""
     revealing = [line for line in plan.reveals if line.sender == sender and line.grain != Grain.NOTHING.value]

@@ -1,11 +1,13 @@
 """The one door between this party and one peer of a job: every envelope is made or taken in here, and recorded once.
 
-Out: an envelope is recorded when it is made, before it is handed to the outbox. Its bytes may travel several times.
+Out: a message is recorded when it is made, and what it reveals is spent, before its envelopes are handed to the outbox.
+Their bytes may travel several times.
 In: an envelope is recorded when it has passed its checks, before anything follows of it. One that is repeated is not
 recorded again: a numbered envelope is known by its number, one outside the count by the digest of the last of its kind.
 Of an envelope that is refused nothing is counted; its sender hears why (docs/protocols/envelopes.md).
 """
 
+from collections.abc import Sequence
 from typing import Protocol
 
 from parties.trust.identity import Identity
@@ -20,7 +22,8 @@ UNCOUNTED = LAST_WORDS | {Ask.__name__}
 class Recorder(Protocol):
     """Where the door writes down what passes."""
 
-    def sent(self, envelope: Envelope) -> None: ...
+    def sent(self, message: Sequence[Envelope]) -> None:
+        """All parts of one message. Raises BudgetSpent: then nothing of it may leave."""
 
     def received(self, envelope: Envelope, *, is_late: bool = False) -> None: ...
 
@@ -36,10 +39,9 @@ class Door:
         return Outgoing(self._job, self._job_digest, attempt, self._me, self._peer)
 
     def make(self, lane: Outgoing, kind: str, body: Bytes) -> list[Envelope]:
-        """What leaves. Raises EnvelopeTooLarge."""
+        """What leaves. Raises EnvelopeTooLarge, BudgetSpent."""
         envelopes = lane.seal(kind, body)
-        for envelope in envelopes:
-            self._recorder.sent(envelope)
+        self._recorder.sent(envelopes)
         return envelopes
 
     def last_word(self, word: Control, attempt: int) -> Envelope:

@@ -148,14 +148,13 @@ class Link:
         """The peer must stay within reach and know of the job; the question is made when it is first asked."""
         self.outbox.watch(self._job, functools.cache(self._door.question))
 
-    def send(self, kind: str, body: Bytes, holds: Callable[[], bool], spend: Callable[[], None]) -> None:
+    def send(self, kind: str, body: Bytes, holds: Callable[[], bool]) -> None:
         """A message of the role; dropped while the peer is not there, or if `holds` no longer does.
 
-        What it reveals is spent before it leaves; whatever `spend` raises keeps it here.
+        Raises BudgetSpent where it would reveal more than the job may.
         """
         with self._lock:
             if self.state is PeerState.LIVE and holds():
-                spend()
                 self.outbox.put(self._door.make(self._outgoing, kind, body))
 
     # Where the peer stands

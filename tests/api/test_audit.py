@@ -8,12 +8,14 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
 from faulty_line import FEATURE, LABEL
 
@@ -21,6 +23,7 @@ from api.client import Client
 from parties.storage.engine import Database
 from parties.storage.passed import AUDIT_LOG
 from parties.trust import verifier
+from parties.trust.budget import reveals
 from parties.trust.leaves import Event, decode
 from parties.trust.notes import Proof
 from parties.wire.transport import WITNESS_ROUTE
@@ -88,6 +91,25 @@ def export(two: Two, folder: Path) -> list[Path]:
         with Client(party.operator, party.token) as client:
             client.export_audit(own)
     return folders
+
+
+def spent(party: Any) -> Counter[tuple[str, str]]:
+    """Messages by job and kind, as the budgets count them."""
+    database = Database(party.folder)
+    with database.reading() as connection:
+        rows = connection.exec_driver_sql("SELECT job, message, spent FROM budgets WHERE spent > 0").all()
+    database.close()
+    return Counter({(job, kind): count for job, kind, count in rows})
+
+
+def revealed(party: Any) -> Counter[tuple[str, str]]:
+    """The same by the leaves of the audit log."""
+    database = Database(party.folder)
+    with database.reading() as connection:
+        leaves = [decode(leaf) for leaf in AUDIT_LOG.leaves(connection)]
+    database.close()
+    headers = [msgspec.msgpack.decode(leaf.header) for leaf in leaves if leaf.event is Event.SENT]
+    return Counter((each["job"], each["kind"]) for each in headers if each["part"] == 1 and reveals(each["kind"]))
 
 
 def problems(folders: list[Path]) -> list[str]:
@@ -214,6 +236,8 @@ def test_both_logs_verify_after_a_server_was_killed_in_the_middle_of_a_training(
     two[killed].stop(signal.SIGKILL)
     two[killed].start()
     assert [party.over(job)["state"] for party in two.values()] == ["failed", "failed"]
+    for party in two.values():
+        assert spent(party) == revealed(party)
     trained(two, job_spec(epochs="1"))
     settle(two)
     assert not problems(export(two, tmp_path / "bundles"))

@@ -11,7 +11,7 @@ from identities import identity_of
 from proposed_jobs import BANK, TELCO, request, specification
 
 from parties.consent import Consent
-from parties.errors import PolicyRefused
+from parties.errors import PolicyRefused, StorageFailed
 from parties.storage.database import Job, Store, now
 from parties.storage.ledger import Ledger
 from parties.storage.passed import AUDIT_LOG
@@ -20,6 +20,7 @@ from parties.trust.errors import BudgetSpent, GrantInvalid, NotWaiting, RequestC
 from parties.trust.leaves import Leaf, decode
 from parties.trust.request import Request
 from parties.trust.summary import FIRST_JOB
+from parties.wire.envelopes import Outgoing
 
 CAP = 0.06
 
@@ -30,7 +31,7 @@ class Asking:
     def __init__(self, folder: Path, owner: str = TELCO) -> None:
         self.store = Store(folder)
         self.ledger = Ledger(self.store)
-        self.consent = Consent(identity_of(owner), self.store.database, self.ledger, CAP)
+        self.consent = Consent(identity_of(owner), self.store.database, CAP)
 
     def job(self, job: str) -> str:
         self.store.add(proposal(job), b"")
@@ -38,6 +39,11 @@ class Asking:
 
     def ask(self, job: str, asked: Request | None = None) -> str:
         return self.consent.ask(self.job(job), asked or present(), ["a warning"])
+
+    def send(self, job: str, kind: str, payload_bytes: int = 100) -> None:
+        """Such a message leaves for the bank."""
+        self.ledger.sent(Outgoing(job, bytes(32), 1, identity_of(TELCO), BANK).seal(kind, bytes(payload_bytes)))
+        self.ledger.flush()
 
     def leaves(self) -> list[Leaf]:
         self.ledger.flush()
@@ -86,13 +92,13 @@ def test_a_grant_approves_a_job_at_once_and_is_used_up_by_it(telco: Asking) -> N
 def test_without_a_grant_a_job_reveals_nothing_until_its_operator_approves_it(telco: Asking) -> None:
     assert telco.ask("job") == "no grant lets bank use the data set 'calls'"
     with pytest.raises(BudgetSpent, match="may reveal nothing"):
-        telco.consent.spend("job", BANK, "OpenedGradient", 100)
+        telco.send("job", "OpenedGradient")
     telco.consent.approve("job", present(), [], "as agreed by telephone")
     decision = telco.consent.decision("job")
     assert decision is not None
     assert (decision.decision, decision.by, decision.reason) == ("approved", "operator", "as agreed by telephone")
-    telco.consent.spend("job", BANK, "OpenedGradient", 100)
-    telco.consent.spend("job", BANK, "PublicKeys", 10**9)  # it reveals nothing, so nothing is spent
+    telco.send("job", "OpenedGradient")
+    telco.send("job", "PublicKeys", 10**6)  # it reveals nothing, so nothing is spent
     assert {line.column: line.values for line in telco.consent.accounts()} == {"a": 4, "b": 4}
 
 
@@ -147,7 +153,7 @@ def test_the_cap_of_a_column_refuses_a_job_whatever_grants_say_also_while_it_wai
 
 
 def test_a_grant_that_another_key_has_signed_covers_nothing(telco: Asking) -> None:
-    forger = Consent(identity_of("somebody-else"), telco.store.database, telco.ledger, CAP)
+    forger = Consent(identity_of("somebody-else"), telco.store.database, CAP)
     forger.grant(present(), uses="standing")
     assert telco.ask("job") == "no grant lets bank use the data set 'calls'"
 
@@ -199,12 +205,23 @@ def test_the_audit_log_is_told_of_every_grant_and_decision(telco: Asking) -> Non
     ]
 
 
+def test_a_decision_that_cannot_be_logged_is_not_taken(telco: Asking) -> None:
+    telco.ask("job")
+    with telco.store.database.writing() as connection:
+        connection.exec_driver_sql("CREATE TRIGGER full BEFORE INSERT ON audit_leaves BEGIN SELECT refused(); END")
+    with pytest.raises(StorageFailed):
+        telco.consent.approve("job", present(), [], "")
+    assert telco.consent.decision("job") is None
+    with pytest.raises(BudgetSpent):
+        telco.send("job", "OpenedGradient")
+
+
 def test_of_deleted_jobs_only_those_stay_that_have_revealed_something(telco: Asking) -> None:
     telco.consent.grant(present(), uses="standing")
     for job, asked in (("revealing", None), ("silent", None), ("waiting", present(purpose="something else"))):
         telco.ask(job, asked)
         if job == "revealing":
-            telco.consent.spend(job, BANK, "RowsDigest", 10)
+            telco.send(job, "RowsDigest")
         telco.store.update(job, state="failed")
     for number in range(MOST_PROPOSALS + 1):
         telco.store.add(proposal(f"job {number}", "failed"), b"", from_peer=True)
@@ -213,5 +230,5 @@ def test_of_deleted_jobs_only_those_stay_that_have_revealed_something(telco: Ask
     assert kept == {"revealing": True, "silent": False}
     with pytest.raises(NotWaiting):
         telco.consent.summary("waiting")
-    telco.consent.spend("revealing", BANK, "OpenedGradient", 10)  # its budget is still there, and counts
+    telco.send("revealing", "OpenedGradient")  # its budget is still there, and counts
     assert {line.column for line in telco.consent.accounts()} == {"a", "b"}

@@ -99,9 +99,9 @@ def test_a_job_that_is_taken_up_again_goes_on_from_its_round(tmp_path: Path, sto
 
 
 def test_an_event_is_stored_with_what_has_travelled_before_it(tmp_path: Path, store: Store, ledger: Ledger) -> None:
-    ledger.sent(Outgoing("job", bytes(32), 1, identity_of("a"), "b").seal("RoundReply", b"x" * 11)[0])
+    ledger.sent(Outgoing("job", bytes(32), 1, identity_of("a"), "b").seal("ClientReady", b"x" * 11))
     Journal(a_job(), store, ModelStore(tmp_path), ledger).record("left", "a is away")
-    assert stored(store).traffic == [Traffic("sent", "b", "RoundReply", 1, 11)]
+    assert stored(store).traffic == [Traffic("sent", "b", "ClientReady", 1, 11)]
 
 
 def test_a_result_shows_numbers_that_json_can_hold() -> None:

@@ -1,18 +1,24 @@
-"""What leaves is spent first, never beyond the job's budget; over all jobs the accounts grow, and a cap holds."""
+"""What leaves is spent with its leaf, never beyond its job's budget; over all jobs accounts grow, and a cap holds."""
 
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from identities import identity_of
 from proposed_jobs import BANK, DIGEST, TELCO, request, specification
 
-from parties.errors import PolicyRefused
+from parties.errors import PolicyRefused, StorageFailed
 from parties.storage import lifetime
 from parties.storage.database import Job, Store, now
+from parties.storage.ledger import Ledger
 from parties.storage.lifetime import LedgerLine
+from parties.storage.passed import AUDIT_LOG
 from parties.trust.errors import BudgetSpent
+from parties.trust.leaves import Event, decode
 from parties.trust.request import Request
+from parties.wire.envelopes import Envelope, Outgoing
 
 CAP = 0.06
 SUMS = "OpenedGradient"
@@ -42,10 +48,29 @@ def approve(store: Store, job: str, asked: Request | None = None, cap: float = C
         lifetime.open_budget(connection, job, TELCO, asked.budget, cap)
 
 
+@contextmanager
+def ledger_of(store: Store) -> Iterator[Ledger]:
+    ledger = Ledger(store)
+    try:
+        yield ledger
+    finally:
+        ledger.close()
+
+
+def message(job: str = "job", kind: str = SUMS, peer: str = BANK, payload_bytes: int = 100) -> list[Envelope]:
+    return Outgoing(job, bytes(32), 1, identity_of(TELCO), peer).seal(kind, bytes(payload_bytes))
+
+
 def spend(store: Store, job: str, messages: int = 1, kind: str = SUMS, peer: str = BANK) -> None:
-    for _ in range(messages):
-        with store.database.writing() as connection:
-            lifetime.spend(connection, job, peer, kind, body_bytes=100)
+    """So many messages leave."""
+    with ledger_of(store) as ledger:
+        for _ in range(messages):
+            ledger.sent(message(job, kind, peer))
+
+
+def sent_leaves(store: Store) -> int:
+    with store.database.reading() as connection:
+        return sum(decode(leaf).event is Event.SENT for leaf in AUDIT_LOG.leaves(connection))
 
 
 def accounts(store: Store) -> dict[str, LedgerLine]:
@@ -67,9 +92,9 @@ def test_every_step_is_spent_and_not_one_message_more_than_agreed(store: Store) 
 
 def test_a_message_cannot_hold_more_values_than_agreed(store: Store) -> None:
     approve(store, "job")
-    with pytest.raises(BudgetSpent, match="has 5000 bytes; 1056 are the most"), store.database.writing() as connection:
-        lifetime.spend(connection, "job", BANK, SUMS, body_bytes=5000)
-    assert accounts(store)["a"].values == 0
+    with ledger_of(store) as ledger, pytest.raises(BudgetSpent, match="has 5000 bytes; 1056 are the most"):
+        ledger.sent(message(payload_bytes=5000))
+    assert accounts(store)["a"].values == sent_leaves(store) == 0
 
 
 def test_what_a_job_has_no_budget_for_does_not_leave(store: Store) -> None:
@@ -152,22 +177,52 @@ def test_accounts_never_go_back_also_in_the_next_server(store: Store, tmp_path: 
 
 def test_what_is_spent_at_once_is_counted_once_each(store: Store) -> None:
     approve(store, "job")
-    threads = [threading.Thread(target=spend, args=(store, "job")) for _ in range(40)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ledger_of(store) as ledger:
+
+        def send() -> None:
+            ledger.sent(message())
+            ledger.flush()
+
+        threads = [threading.Thread(target=send) for _ in range(40)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert accounts(store)["a"].values == 160
+        with pytest.raises(BudgetSpent):
+            ledger.sent(message())
+
+
+def test_what_is_not_stored_yet_counts_against_the_budget_too(store: Store) -> None:
+    approve(store, "job")
+    with ledger_of(store) as ledger, ledger.storing() as passed:  # nothing else is stored meanwhile
+        for _ in range(40):
+            ledger.sent(message())
+        with pytest.raises(BudgetSpent):
+            ledger.sent(message())
+        assert passed.spent.total() == 0
     assert accounts(store)["a"].values == 160
 
 
-def test_a_transaction_that_fails_spends_nothing(store: Store) -> None:
+@pytest.mark.parametrize("table", ["audit_leaves", "budgets", "traffic"])
+def test_leaf_count_and_spending_are_stored_together_or_not_at_all(store: Store, table: str) -> None:
+    """The database refuses one of them, and later takes all."""
     approve(store, "job")
-
-    def spend_twice() -> None:
+    spend(store, "job")
+    with ledger_of(store) as ledger:
         with store.database.writing() as connection:
-            lifetime.spend(connection, "job", BANK, SUMS, 100)
-            lifetime.spend(connection, "job", BANK, SUMS, 10**6)
-
-    with pytest.raises(BudgetSpent):
-        spend_twice()
-    assert accounts(store)["a"].values == 0
+            for event in ("INSERT", "UPDATE"):
+                connection.exec_driver_sql(
+                    f"CREATE TRIGGER no_{event} BEFORE {event} ON {table} BEGIN SELECT refused(); END"
+                )
+        ledger.sent(message())
+        for _ in range(2):
+            with pytest.raises(StorageFailed, match="no such function"):
+                ledger.flush()
+            assert (accounts(store)["a"].values, sent_leaves(store)) == (4, 1)
+        with store.database.writing() as connection:
+            for event in ("INSERT", "UPDATE"):
+                connection.exec_driver_sql(f"DROP TRIGGER no_{event}")
+        ledger.flush()
+        ledger.flush()
+    assert (accounts(store)["a"].values, sent_leaves(store)) == (8, 2)
