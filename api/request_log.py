@@ -37,6 +37,8 @@ class RequestNote:
     id: str = field(default_factory=new_request_id)
     refusal: str = ""
     """The code it is refused with."""
+    is_audited: bool = False
+    """Whether the audit log has been told of the refusal."""
 
 
 _CURRENT: ContextVar[RequestNote | None] = ContextVar("request", default=None)

@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from parties.cosigning import Cosigning, cosigned_sizes, head_of
+from parties.errors import printable
 from parties.peers import Peers
 from parties.storage import approvals
 from parties.storage.engine import Database
@@ -159,6 +160,10 @@ class Audit:
             raise
         self._database.sync()
         return str(line)
+
+    def note_refusal(self, issuer: str, code: str, request: str) -> None:
+        """Something else was refused to the peer whose key issued the certificate, or to somebody unknown."""
+        self._ledger.refused(self._peers.name_of(issuer), code, request=printable(request))
 
     @property
     def _cosigner(self) -> bytes:

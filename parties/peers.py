@@ -5,7 +5,6 @@ until it is removed. Being trusted opens the door and gives no other right: what
 """
 
 import base64
-import contextlib
 import ssl
 import threading
 import time
@@ -121,11 +120,13 @@ class Peers:
         if key is None or not key.verifies(Domain.ENVELOPE, bytes(envelope.encoded), envelope.signature):
             raise UnknownSender("the sender is not known here, or did not sign this envelope")
 
-    def note_refusal(self, envelope: Envelope, code: str) -> None:
-        """For the audit log, if a peer has really signed the envelope."""
-        with contextlib.suppress(EnvelopeRefused):
+    def note_refusal(self, envelope: Envelope, code: str) -> bool:
+        """Tell the audit log, if a peer has really signed the envelope; answers whether it has."""
+        try:
             self.check_sender(envelope)
-            self._ledger.refused_envelope(envelope, code)
+        except EnvelopeRefused:
+            return False
+        return self._ledger.refused_envelope(envelope, code)
 
     def keys_of(self, name: PartyId) -> tuple[IdentityKey, ...]:
         """The one of a trusted peer; none of anybody else."""
@@ -136,6 +137,11 @@ class Peers:
         """The trusted peer to whom a certificate of this issuer belongs."""
         trusted = (peer for peer in self._known.values() if peer.is_trusted)
         return next((peer for peer in trusted if issuer == issuer_name(peer.identity_key)), None)
+
+    def name_of(self, issuer: str) -> PartyId:
+        """The same of everybody who was ever enrolled here; empty for anybody else."""
+        known = (peer.name for peer in self.all() if issuer == issuer_name(peer.identity_key))
+        return next(known, "")
 
     def has_signed(self, name: PartyId, receipt: Receipt) -> bool:
         """Whether a peer acknowledges with its own signature what this party sent it."""

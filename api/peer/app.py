@@ -13,6 +13,7 @@ from api.errors import answer_http_error, answer_job_error
 from api.limits import BodyLimit
 from api.peer.check import add_check
 from api.peer.known import KnownOnly
+from api.peer.refusals import AuditedRefusals
 from api.peer.witness import add_witness
 from api.request_log import current_request
 from parties.enrolment import ROUTE as ENROLMENT_ROUTE
@@ -31,6 +32,7 @@ def peer_app(party: Party) -> FastAPI:
     app = FastAPI(title=f"{party.name}: peers", docs_url=None, redoc_url=None, openapi_url=None)
     app.add_middleware(BodyLimit, limit_bytes=POST_LIMIT, held=False)
     app.add_middleware(KnownOnly, party=party)
+    app.add_middleware(AuditedRefusals, party=party)
     app.add_exception_handler(JobError, answer_job_error)
     app.add_exception_handler(HTTPException, answer_http_error)
     limiter = anyio.CapacityLimiter(REQUESTS_AT_ONCE)
@@ -51,7 +53,7 @@ def peer_app(party: Party) -> FastAPI:
         finally:
             post.close()
         reply = msgspec.json.decode(answer.body, type=Reply)
-        current_request().refusal = reply.code
+        current_request().refusal, current_request().is_audited = reply.code, post.is_audited
         if reply.receipts and not reply.code and (connection := getattr(request.state, "connection", None)) is not None:
             connection.trust()
         return Response(answer.body, answer.status, media_type="application/json")

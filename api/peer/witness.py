@@ -5,6 +5,7 @@ from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 
 from api.errors import problem_body
+from api.request_log import current_request
 from parties.party import Party
 from parties.trust.errors import MalformedNote, NoteNotSigned, RewrittenLog, StaleHead, UnknownLog
 from parties.trust.notes import NOTE_LIMIT
@@ -29,6 +30,7 @@ def add_witness(app: FastAPI, party: Party, limiter: anyio.CapacityLimiter) -> N
         except StaleHead as stale:
             return Response(f"{stale.size}\n", stale.status, media_type=SIZE_TYPE)
         except (MalformedNote, NoteNotSigned, UnknownLog, RewrittenLog) as error:
+            current_request().is_audited = isinstance(error, RewrittenLog)  # with the head that contradicts
             return problem_body(error.status, error.code, str(error))
         connection.trust()
         return Response(line, media_type="text/plain")

@@ -69,10 +69,14 @@ class Ledger:
         with self._lock:
             self._record(_line("received", envelope.header.sender, envelope), envelope, detail)
 
-    def refused_envelope(self, envelope: Envelope, code: str) -> None:
-        """A peer has signed this envelope, and it did not pass a check; of very many not all are told."""
-        if envelope.header.job:
+    def refused_envelope(self, envelope: Envelope, code: str) -> bool:
+        """A peer has signed this envelope, and it did not pass a check; of very many not all are told.
+
+        False for one that names no job: a leaf has no place for it.
+        """
+        if is_told := bool(envelope.header.job):
             self._refuse(_leaf(Event.REFUSED, envelope.header.sender, envelope, {"code": code}))
+        return is_told
 
     def refused(self, peer: str, code: str, **detail: str) -> None:
         """The same for what a peer asked for otherwise."""

@@ -51,11 +51,12 @@ class Post:
         wants: Callable[[Envelope], bool],
         receive: Callable[[Envelope], Receipt],
         room: ReceivingRoom,
-        note_refusal: Callable[[Envelope, str], None] = lambda _envelope, _code: None,
+        note_refusal: Callable[[Envelope, str], bool] = lambda _envelope, _code: False,
         flush: Callable[[], None] = lambda: None,
     ) -> None:
         """`wants` is asked about a large body when its header is here, and may raise EnvelopeRefused. `note_refusal`
-        hears of an envelope that was refused, and why; `flush` stores what was received before a receipt leaves."""
+        hears of an envelope that was refused, and why, and answers whether the audit log tells of it; `flush` stores
+        what was received before a receipt leaves."""
         self._identity, self._me = me, me.name
         self._wants, self._receive, self._receiving_room = wants, receive, room
         self._note_refusal, self._flush = note_refusal, flush
@@ -67,6 +68,8 @@ class Post:
         self._current: Envelope | None = None
         """The one that is looked at."""
         self._refusal: _Outcome | None = None
+        self.is_audited = False
+        """Whether the audit log tells of the refusal."""
 
     def add(self, piece: Bytes) -> bool:
         """Whether it is time to `act`. After a refusal what comes is read and dropped, so that the answer arrives."""
@@ -127,7 +130,7 @@ class Post:
             step()
         except EnvelopeRefused as refused:
             if self._current is not None and refused.status != MailboxFull.status:
-                self._note_refusal(self._current, refused.code)
+                self.is_audited = self._note_refusal(self._current, refused.code)
             return self._refused(refused.status, refused.code, str(refused), refused.expected)
         except StorageFailed as error:
             _LOG.warning("an envelope: %s", error)

@@ -1,11 +1,13 @@
 """Every route of the peer port against every credential that is not a trusted peer's, or not for this.
 
-The routes are those of the app itself: a new one is covered as soon as it is there.
+The routes are those of the app itself: a new one is covered as soon as it is there. Each refusal leaves a trace: who
+does not get past TLS a line in the server's log, everybody else a leaf of the audit log.
 """
 
 import dataclasses
 import itertools
 import ssl
+import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -34,7 +36,10 @@ from parties.wire.envelopes import Envelope
 from parties.wire.receipts import Reply
 
 LABEL, FEATURE = "label-party", "feature-party"
+CALLERS = [f"caller-{number}" for number in range(20)]
+"""Trusted peers with which a test calls: of very many refusals of one peer not all become leaves."""
 NOBODY, REMOVED_PEER, WAITING_PEER = "nobody", "removed-party", "waiting-party"
+ENVELOPES_ROUTE = ("POST", "/peer/v1/envelopes")
 REFUSED = {400, 401, 403, 409, 422}
 BOUND_SECONDS = 20.0
 
@@ -65,7 +70,8 @@ def feature(
     """It trusts the label party and has granted it a job, has removed one peer, and waits for its operator's word about
     another."""
     folder = tmp_path_factory.mktemp("credentials") / FEATURE
-    server = new_party(folder, FEATURE, {LABEL: "https://127.0.0.1:9"}, {"clinic": str(clinic)})
+    nowhere = dict.fromkeys([LABEL, *CALLERS], "https://127.0.0.1:9")
+    server = new_party(folder, FEATURE, nowhere, {"clinic": str(clinic)})
     database = Database(folder)
     for name, state in ((REMOVED_PEER, REMOVED), (WAITING_PEER, WAITING)):
         words = "one two three four five six" if state == WAITING else ""
@@ -76,13 +82,23 @@ def feature(
     server.close()
 
 
-_HOSTS = itertools.count(20)
+_HOSTS, _CALLERS = itertools.count(20), iter(CALLERS)
+
+
+def new_source() -> str:
+    """An address to call from that nobody has called from: the log has one line a minute for each."""
+    return f"127.0.0.{next(_HOSTS)}"
 
 
 @pytest.fixture
 def source() -> str:
-    """An address to call from that nobody has called from: the log has one line a minute for each."""
-    return f"127.0.0.{next(_HOSTS)}"
+    return new_source()
+
+
+@pytest.fixture
+def caller() -> str:
+    """A trusted peer that has been refused nothing yet."""
+    return next(_CALLERS)
 
 
 def request(
@@ -97,6 +113,18 @@ def request(
 def log(feature: Any, source: str) -> list[str]:
     """What the server has written of the calls from this address."""
     return [line for line in (feature.folder / "server.log").read_text().splitlines() if f"from {source}: " in line]
+
+
+class AuditedRefusals:
+    """What the audit log of a party tells of refusals, from now on."""
+
+    def __init__(self, party: Any) -> None:
+        self._party, self._seen = party, party.call("GET", "/v1/audit/head").json()["size"]
+
+    def new(self) -> list[dict[str, Any]]:
+        found = self._party.call("GET", "/v1/audit/entries", params={"after": self._seen, "limit": 1000}).json()
+        self._seen += len(found["entries"])
+        return [entry for entry in found["entries"] if entry["event"] == "refused"]
 
 
 # Connections
@@ -150,11 +178,15 @@ CONNECTIONS: dict[str, Callable[[], ssl.SSLContext]] = {
 
 
 @pytest.mark.parametrize("credential", CONNECTIONS)
-def test_no_route_is_reached_with(credential: str, feature: Any, routes: list[tuple[str, str]], source: str) -> None:
+def test_no_route_is_reached_and_the_handshake_is_logged_with(
+    credential: str, feature: Any, routes: list[tuple[str, str]]
+) -> None:
     for route in routes:
+        source = new_source()
         with pytest.raises(httpx.TransportError):
             request(feature, CONNECTIONS[credential](), source, route)
-    assert "a TLS handshake failed: " in log(feature, source)[0]
+        (line,) = log(feature, source)
+        assert "a TLS handshake failed: " in line
 
 
 def test_the_same_calls_of_a_trusted_peer_get_an_answer(
@@ -178,9 +210,13 @@ def test_on_a_connection_that_was_open_when_its_peer_was_removed_no_route_answer
         for client in clients:
             assert client.get(f"{server.peer}/peer/v1/hello").status_code == 200
         assert server.call("DELETE", f"/v1/peers/{LABEL}").json()["state"] == "removed"
+        refusals = AuditedRefusals(server)
         for client, (method, path) in zip(clients, routes, strict=True):
             answer = client.request(method, server.peer + path)
             assert (answer.status_code, answer.json()["code"]) == (401, "unknown_sender")
+            (refusal,) = refusals.new()
+            assert refusal["peer"] == LABEL
+            assert refusal["detail"] == {"code": "unknown_sender", "request": f"{method} {path}"}
     finally:
         for each in (*clients, server):
             each.close()
@@ -221,6 +257,9 @@ OTHERS: dict[str, Callable[[Any, str], Envelope]] = {
     "for another receiver": lambda to, spec: changed(Label(to.peer, spec).proposal(), receiver="somebody"),
     "for a job that nobody proposed": lambda to, spec: Label(to.peer, spec).seal("Abort"),
     "of a kind that its sender may not send": lambda to, spec: Label(to.peer, spec).seal("Acceptance"),
+    "that was made an hour ago": lambda to, spec: changed(
+        Label(to.peer, spec).proposal(), sent_at=time.time() - 3600.0
+    ),
 }
 ENVELOPES = UNKNOWN | OTHERS
 
@@ -230,18 +269,35 @@ def is_writing(route: tuple[str, str]) -> bool:
 
 
 @pytest.mark.parametrize("wrong", ENVELOPES)
-def test_no_route_takes_an_envelope(
-    wrong: str, feature: Any, routes: list[tuple[str, str]], source: str, job_spec: Callable[..., str]
+def test_no_route_takes_and_the_audit_log_tells_of_an_envelope(
+    wrong: str, feature: Any, routes: list[tuple[str, str]], source: str, caller: str, job_spec: Callable[..., str]
 ) -> None:
-    jobs = feature.call("GET", "/v1/jobs").json()
+    jobs, refusals = feature.call("GET", "/v1/jobs").json(), AuditedRefusals(feature)
     for route in filter(is_writing, routes):
-        post = ENVELOPES[wrong](feature, job_spec()).as_sent()
-        answer = request(feature, tls_of(LABEL, FEATURE), source, route, post)
+        envelope = ENVELOPES[wrong](feature, job_spec())
+        answer = request(feature, tls_of(caller, FEATURE), source, route, envelope.as_sent())
+        code, method_and_path = answer.json()["code"], " ".join(route)
         assert answer.status_code in REFUSED, route
-        assert (
-            f"{route[0]} {route[1]} refused: {answer.status_code} {answer.json()['code']}" in log(feature, source)[-1]
-        )
+        assert f"{method_and_path} refused: {answer.status_code} {code}" in log(feature, source)[-1]
+        (refusal,) = refusals.new()
+        if route == ENVELOPES_ROUTE and wrong in OTHERS:  # its sender has signed it, whoever brings it
+            assert (refusal["peer"], refusal["detail"]) == (LABEL, {"code": code})
+            assert refusal["envelope"]["digest"] == envelope.digest.hex()
+        else:
+            assert (refusal["peer"], refusal["envelope"]) == (caller, None)
+            assert refusal["detail"] == {"code": code, "request": method_and_path}
     assert feature.call("GET", "/v1/jobs").json() == jobs
+
+
+@pytest.mark.parametrize("path", ["/peer/v1/nothing", "/v1/jobs", "/"])
+def test_a_route_that_is_none_is_refused_and_audited_like_the_others(
+    path: str, feature: Any, source: str, caller: str
+) -> None:
+    refusals = AuditedRefusals(feature)
+    answer = request(feature, tls_of(caller, FEATURE), source, ("POST", path))
+    assert answer.status_code == 404
+    (refusal,) = refusals.new()
+    assert (refusal["peer"], refusal["detail"]) == (caller, {"code": "no_such_route", "request": f"POST {path}"})
 
 
 def test_who_is_unknown_and_why_cannot_be_told_from_the_answer(
@@ -259,9 +315,6 @@ def test_who_is_unknown_and_why_cannot_be_told_from_the_answer(
 
 
 # Replays
-
-
-ENVELOPES_ROUTE = ("POST", "/peer/v1/envelopes")
 
 
 def accepted(job: dict[str, Any]) -> bool:
@@ -319,6 +372,9 @@ def test_a_replay_of_a_job_that_this_party_no_longer_knows_is_refused(
     feature: Any, job_spec: Callable[..., str], source: str
 ) -> None:
     label = Label(feature.peer, job_spec())
-    label.lane = label.new_lane(1)
-    answer = request(feature, tls_of(LABEL, FEATURE), source, ENVELOPES_ROUTE, label.seal("StepApplied").as_sent())
+    label.lane, refusals = label.new_lane(1), AuditedRefusals(feature)
+    envelope = label.seal("StepApplied")
+    answer = request(feature, tls_of(LABEL, FEATURE), source, ENVELOPES_ROUTE, envelope.as_sent())
     assert (answer.status_code, answer.json()["code"]) == (422, "no_such_job")
+    (refusal,) = refusals.new()
+    assert (refusal["detail"], refusal["envelope"]["digest"]) == ({"code": "no_such_job"}, envelope.digest.hex())
