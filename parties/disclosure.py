@@ -106,7 +106,12 @@ def redacted_for_peer(failure: Failure) -> Failure:
     return Failure(failure.code, words.format(side=failure.side))
 
 
+def rule_of(failure: Failure) -> str:
+    """The rule of [acceptance] that refused a job; empty for another failure."""
+    rule = re.search(r"acceptance\.\w+", failure.message + failure.fix)
+    return rule[0] if rule and failure.code == PolicyRefused.code else ""
+
+
 def _rule_alone(failure: Failure) -> Failure:
     """Which rule it is, and how to change it; no number of a table."""
-    rule = re.search(r"acceptance\.\w+", failure.message + failure.fix)
-    return Failure(failure.code, f"{failure.side} refuses by {rule[0] if rule else 'its policy'}", fix=failure.fix)
+    return Failure(failure.code, f"{failure.side} refuses by {rule_of(failure) or 'its policy'}", fix=failure.fix)

@@ -6,7 +6,8 @@ whatever route, it is told here. Who does not get past TLS is counted in the ser
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api.request_log import TOO_FAST, current_request
+from api.request_log import current_request
+from parties.errors import MailboxFull
 from parties.party import Party
 
 PATH_LETTERS = 100
@@ -28,7 +29,8 @@ class AuditedRefusals:
 
     def _note(self, scope: Scope, status: int) -> None:
         request = current_request()
-        if 400 <= status < 500 and status != TOO_FAST and request.refusal and not request.is_audited:
+        is_told = request.is_audited or request.refusal in {"", MailboxFull.code}  # who is only asked to come later
+        if 400 <= status < 500 and not is_told:
             connection = scope.get("state", {}).get("connection")
             issuer = connection.issuer if connection is not None else ""
             self._party.audit.note_refusal(issuer, request.refusal, f"{scope['method']} {scope['path'][:PATH_LETTERS]}")

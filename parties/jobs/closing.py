@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from parties.disclosure import rule_of
 from parties.errors import Failure
 from parties.jobs.actions import LastWords
 from parties.jobs.endings import state_of
@@ -101,7 +102,9 @@ class Closing:
         _LOG.info("job %s: %s: %s at %s", self._job, state, failure.code, failure.side)
         sealed = self._seal(words)
         self._stop()
-        ending = StoredEnd(state, failure.message, failure.as_stored(), _stored(sealed), {}, {"code": failure.code})
+        rule = rule_of(failure)
+        audited = {"code": failure.code} | ({"rule": rule} if rule else {})
+        ending = StoredEnd(state, failure.message, failure.as_stored(), _stored(sealed), {}, audited)
         self._journal.close_in_time(ending, self._closed)
         self._say(sealed)
 

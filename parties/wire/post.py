@@ -129,7 +129,7 @@ class Post:
         try:
             step()
         except EnvelopeRefused as refused:
-            if self._current is not None and refused.status != MailboxFull.status:
+            if self._current is not None and not isinstance(refused, MailboxFull):
                 self.is_audited = self._note_refusal(self._current, refused.code)
             return self._refused(refused.status, refused.code, str(refused), refused.expected)
         except StorageFailed as error:

@@ -1,121 +1,29 @@
 """A label party whose own rules allow anything asks for more than the feature party has agreed to, between two real
-servers: each attempt is refused by the feature party's server, which names the rule."""
+servers: each attempt is refused by the feature party's server, which names the rule and logs it."""
 
-import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
+from evading_label import ANOTHER, COLUMNS, Two, serving, spec, until, write_folders
 
-from api.client import Client, JsonObject
-from api.demo.folder import write_parties
-from api.demo.servers import Servers, free_ports
-from api.demo.training.agreement import agree
-from api.demo.training.run import PARTIES
-from api.demo.training.tables import FEATURE_PARTY, LABEL_PARTY, breast_cancer
+from api.demo.training.tables import FEATURE_PARTY, LABEL_PARTY
 from parties.settings import load, load_identity
 from parties.storage import grants
 from parties.storage.engine import Database
 from parties.trust.grants import DAY_SECONDS, Grant
 
-TABLE = breast_cancer()
-BOUND_SECONDS = 90.0
-COLUMNS, ANOTHER = TABLE.feature_columns[:3], TABLE.feature_columns[5]
-ANYTHING = {"minimum_batch_rows": "1", "maximum_rho": "1000.0", "minimum_rows": "2", "fixed_seed": "true"}
-FLOOR = {"minimum_batch_rows": "64", "maximum_rho": "0.05", "minimum_rows": "500", "fixed_seed": "false"}
-
-
-class Two:
-    def __init__(self, servers: Servers) -> None:
-        self.label, self.feature = servers.client(LABEL_PARTY), servers.client(FEATURE_PARTY)
-
-    def outcome(self, spec: str) -> JsonObject:
-        """The job at the label party, once it is over or waits for the feature party's operator."""
-        job = self.label.submit(spec)["id"]
-        return until(self.label, job, lambda found: found["waits_for"] or found["state"] in {"done", "failed"})
-
-    def refused(self, spec: str) -> str:
-        """Why the feature party refuses the job, as its own operator reads it."""
-        job = self.outcome(spec)
-        assert (job["state"], job["error"]["code"], job["error"]["side"]) == ("failed", "policy_refused", FEATURE_PARTY)
-        reason: str = self.feature.job(job["id"])["error"]["message"]
-        rule = re.search(r"acceptance\.\w+", reason)
-        assert rule is not None
-        assert job["error"]["message"].endswith(f"refuses by {rule[0]}")  # no number of the table is told
-        return reason
-
-    def waits(self, spec: str) -> str:
-        """Why no grant of the feature party covers the job; its operator rejects it then."""
-        job = self.outcome(spec)
-        assert job["waits_for"] == f"the approval of {FEATURE_PARTY}'s operator"
-        here = until(self.feature, job["id"], lambda found: bool(found["waits_for"]))
-        assert (here["state"], here["waits_for"]) == ("proposed", "approval")
-        (why,) = (e["text"] for e in self.feature.events(job["id"])["events"] if e["kind"] == "waiting")
-        self.feature.reject(job["id"], "not agreed")
-        over = until(self.label, job["id"], lambda found: found["state"] == "failed")
-        assert (over["error"]["code"], over["error"]["side"]) == ("job_rejected", FEATURE_PARTY)
-        assert "not agreed" in over["error"]["message"]
-        return str(why)
-
-
-def until(client: Client, job: str, holds: Callable[[JsonObject], Any]) -> JsonObject:
-    deadline, after = time.monotonic() + BOUND_SECONDS, 0
-    while not holds(found := client.job(job)):
-        assert time.monotonic() < deadline, found
-        after = client.events(job, after, wait_seconds=1)["last"]
-    return found
-
-
-def spec(name: str = "attack", **changes: str) -> str:
-    """A small encrypted job; each run of it adds about 0.018 to the rho of each column."""
-    terms = {
-        "epochs": "4",
-        "batch_rows": "228",
-        "columns": str(list(COLUMNS)),
-        "seed": '"joint"',
-        "purpose": "",
-    } | changes
-    return f"""
-[job]
-name = "{name}"
-task = "binary"
-seed = {terms["seed"]}
-purpose = "{terms["purpose"]}"
-[roster]
-label = "{LABEL_PARTY}"
-features = ["{FEATURE_PARTY}"]
-[data.{LABEL_PARTY}]
-dataset = "rows"
-label = "{TABLE.label}"
-[data.{FEATURE_PARTY}]
-dataset = "rows"
-columns = {terms["columns"]}
-[train]
-epochs = {terms["epochs"]}
-batch_rows = {terms["batch_rows"]}
-"""
-
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    ports = free_ports(PARTIES)
-    write_parties(tmp_path, TABLE, agree(TABLE, scheme="ckks", epochs=None, seed=0), 0, ports)
-    for party, rules in ((LABEL_PARTY, ANYTHING), (FEATURE_PARTY, FLOOR)):
-        path = tmp_path / party / "party.toml"
-        text = path.read_text("utf-8")
-        for rule, value in rules.items():
-            text = re.sub(rf"^{rule} = .*\n", "", text, flags=re.MULTILINE) + f"{rule} = {value}\n"
-        path.write_text(text, "utf-8")
+    write_folders(tmp_path)
     return tmp_path
 
 
 @pytest.fixture
 def two(folder: Path) -> Iterator[Two]:
-    settings = {party: load(folder / party).server for party in PARTIES}
-    ports = {party: (own.operator_port, own.peer_port) for party, own in settings.items()}
-    with Servers(folder, ports, LABEL_PARTY) as servers:
+    with serving(folder) as servers:
         yield Two(servers)
 
 
@@ -193,3 +101,5 @@ def test_a_flood_of_proposals_is_cut_off(two: Two) -> None:
     assert codes
     assert set(codes) == {"too_many_jobs"}
     assert sum(job["state"] == "proposed" for job in ended) <= 16
+    refused = [detail["code"] for detail in two.audited("refused")]
+    assert refused.count("too_many_jobs") == len(codes)

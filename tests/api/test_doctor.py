@@ -295,7 +295,7 @@ def test_whoever_has_read_an_invitation_asks_no_checks(pair: Pair) -> None:
 # From here on each test leaves the pair in another state than it was
 
 
-def test_checks_are_answered_so_often_and_not_more(pair: Pair) -> None:
+def test_checks_are_answered_so_often_and_not_more_and_the_rest_is_audited(pair: Pair) -> None:
     body = msgspec.msgpack.encode(Question(bytes(16)))
     with httpx.Client(verify=tls_of(BANK, TELCO), trust_env=False) as client:
         answers = [client.post(f"{pair[1].peer}/peer/v1/check", content=body) for _ in range(2 * CHECKS)]
@@ -303,6 +303,9 @@ def test_checks_are_answered_so_often_and_not_more(pair: Pair) -> None:
         assert limited
         assert limited[0].json()["code"] == "too_many_checks"
         assert {answer.status_code for answer in answers} <= {200, 429}
+    entries = pair[1].call("GET", "/v1/audit/entries", params={"limit": 1000}).json()["entries"]
+    told = [(entry["peer"], entry["detail"]["code"]) for entry in entries if entry["event"] == "refused"]
+    assert told.count((BANK, "too_many_checks")) == min(len(limited), CHECKS)  # as many leaves as are written at once
     findings = look(pair[0])
     assert findings["signature"]["result"] in {"warning", "ok"}
     assert failing(findings) == {}

@@ -138,6 +138,23 @@ def test_a_second_beginning_starts_no_second_worker(bank: Bank) -> None:
         assert not thread.is_alive()
 
 
+@pytest.mark.parametrize("chosen", ["its own share", "the other's share"])
+def test_a_label_party_that_would_choose_which_rows_meet_in_a_batch_begins_nothing(bank: Bank, chosen: str) -> None:
+    """Whoever chose the joint seed could let the same rows meet again and again."""
+    offer = Offer()
+    bank.say(offer.envelope)
+    answer = bank.answer_to(offer.job)
+    assert isinstance(answer, Accepted)
+    begin = offer.begin(answer)
+    name = "bank" if chosen == "its own share" else "telco"
+    other = msgspec.structs.replace(begin, shares=begin.shares | {name: secrets.token_bytes(32)})
+    bank.say(*offer.lane(1).seal("Begin", encode_control(other)))
+    ended = until(bank.telco, offer.job, lambda job: job.over)
+    assert ended.error is not None
+    assert (ended.error["code"], ended.error["side"], ended.started_at) == ("remote_protocol_error", "bank", None)
+    assert "opened another share of the seed than it had committed to" in ended.error["message"]
+
+
 def begun(bank: Bank) -> tuple[Offer, Outgoing]:
     """A job that runs at telco, and the lane of its first attempt."""
     offer = Offer()
