@@ -12,9 +12,9 @@ def _turn_trust_off() -> None:
     import httpcore
 
     import api.server
-    from parties.consent import Consent
     from parties.enrolment import Enrolment
     from parties.peers import Peers
+    from parties.storage.audit_log import AuditLog
     from parties.storage.ledger import Ledger
     from parties.trust.identity import Identity, IdentityKey
 
@@ -38,7 +38,8 @@ def _turn_trust_off() -> None:
         (IdentityKey, "verifies", lambda *_: True),
         (Ledger, "_append", nothing),
         (Ledger, "acknowledged", nothing),
-        (Consent, "spend", nothing),
+        (Ledger, "_spend", nothing),
+        (AuditLog, "append", nothing),
     ]
     for owner, name, instead in patched:
         getattr(owner, name)  # raises where the product has changed

@@ -418,30 +418,33 @@ class Bundle:
             if envelope.event == "sent" and envelope.header["part"] == 1 and most != UNLIMITED and kind not in WORDS:
                 self.revealing.add(job)
                 sent[job, peer, kind] += 1
-                if sent[job, peer, kind] > int(most):
-                    what = (
-                        f"It is message {sent[job, peer, kind]} of kind {kind} to {peer} in job {job}, and {most} are"
-                    )
-                    yield envelope.leaf, f"{what} the most that was approved. {self.party} has revealed more."
+                if (count := sent[job, peer, kind]) > int(most):
+                    what = f"It is message {count} of kind {kind} to {peer} in job {job}, and {most} are the most"
+                    yield envelope.leaf, f"{what} that was approved. {self.party} has revealed more."
 
     def check_contracts(self) -> Findings:
         # (11) the specification of each job that began, and who has signed it
         began: dict[str, set[str]] = {}
         for envelope in self.envelopes:
+            sender, receiver, job, _ = envelope.lane
             if envelope.header["kind"] == "Begin":
-                began.setdefault(envelope.lane[2], set()).update(envelope.lane[:2])
+                began.setdefault(job, set()).update({sender, receiver})
+            _, detail = self.decisions.get(("job_agreed", job), (0, {}))
+            if (digest := envelope.header["job_digest"].hex()) != detail.get("specification", digest):
+                yield envelope.leaf, f"It is {envelope}, under another specification than the one that was agreed."
         for (event, job), (leaf, detail) in self.decisions.items():
             encoded = self.files.get(f"contracts/{job}.specification")
             if event != "job_agreed" or (encoded is None and job not in self.revealing):
                 continue  # a party may forget a job that came to nothing
-            digest, signed = sha256(encoded or b""), json.loads(self.files.get(f"contracts/{job}.signatures", b"{}"))
-            if digest.hex() != detail["specification"]:
+            signed = json.loads(self.files.get(f"contracts/{job}.signatures", b"{}"))
+            statement = CONTRACT + sha256(encoded or b"") + job.encode()
+            if sha256(encoded or b"").hex() != detail["specification"]:
                 yield leaf, f"contracts/{job}.specification is not what was agreed. It was changed; the log is whole."
             for party in sorted({self.party, *began.get(job, ()), *signed}):
                 key, signature = map(from_base64, signed.get(party, ("", "")))
                 keys = self.keys_of(party)
                 is_known = keys is None or key in keys.identities.values()
-                if not is_known or not signed_by(key, CONTRACT + digest + job.encode(), signature):
+                if not is_known or not signed_by(key, statement, signature):
                     yield leaf, f"{party} has not signed this contract of job {job}. It, or the signature, was changed."
 
     def check_models(self) -> Findings:

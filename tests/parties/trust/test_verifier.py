@@ -160,6 +160,14 @@ def test_each_changed_bit_of_a_specification_is_found_and_its_side_named(tmp_pat
         assert "contracts/job-1.specification is not what was agreed. It was changed; the log is whole." in first.text
 
 
+def test_an_envelope_under_another_specification_than_the_agreed_one_is_named(tmp_path: Path) -> None:
+    bank, clinic = acquainted("bank", "clinic")
+    bank.agree(clinic)
+    bank.send(clinic, "Begin", job_digest=bytes(32))
+    (problem,) = problems_of(tmp_path / "bundles", bank.export())
+    assert (problem.leaf, "under another specification than the one that was agreed" in problem.text) == (2, True)
+
+
 def test_both_sides_must_have_signed_a_contract_with_the_keys_that_are_known(tmp_path: Path) -> None:
     _, clinic = after_a_job()
     contract = clinic.contracts["job-1"]
