@@ -573,7 +573,7 @@ def main() -> int:
         seen = {key[0]: head.size for head in bundle.heads for key in bundle.cosigners if head.note.signed(*key)}
         cosigned = ", ".join(f"up to leaf {size} by {name}" for name, size in seen.items()) or "by nobody"
         models = sum(file.startswith("models/") for file in bundle.files)
-        held = f"{len(bundle.leaves)} leaves, {len(bundle.envelopes)} envelopes, {models} manifests of models"
+        held = f"{len(bundle.leaves)} leaves, {len(bundle.envelopes)} envelopes, manifests of models: {models}"
         say(f"{bundle.name}: {held}, cosigned {cosigned}")
     heads = " and ".join(f"{bundle.party} {bundle.heads[-1].root.hex()}" for bundle in bundles)
     alone = "; that its peers received and sent the same (name a peer's bundle too)" if len(bundles) == 1 else ""
