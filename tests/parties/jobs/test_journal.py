@@ -110,6 +110,7 @@ def test_a_result_shows_numbers_that_json_can_hold() -> None:
         "metrics": {"r2": 0.5},
         "operations": {},
         "series": {"loss": [1.0, None]},
+        "result_digest": "",
     }
 
 
