@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from api.cli import audit, demo, doctor, grant, job, ledger, party, peer
+from api.cli import align, audit, demo, doctor, grant, job, ledger, party, peer
 from api.cli import run as run_command
 from api.cli.errors import named
 from api.cli.output import CommandFailed, Exit, Format, FormatOption, fail, flush, note, result, wanted_format
@@ -32,6 +32,7 @@ app.command("run")(run_command.run)
 app.add_typer(party.app, name="party")
 app.add_typer(peer.app, name="peer")
 app.add_typer(job.app, name="job")
+app.command("align")(align.align)
 app.command("doctor")(doctor.doctor)
 app.add_typer(grant.app, name="grant")
 app.command("ledger")(ledger.ledger)

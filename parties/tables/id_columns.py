@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 
 from parties.errors import DuplicateIds, IdType, MissingValue
-from parties.tables.row_ids import INVISIBLE, oddities
+from parties.tables.row_ids import INVISIBLE, oddities, peculiarities
 from parties.tables.table_files import Rows, reading
 from vfl.ids import HashedIds, id_hashes
 from vfl.notices import Notice
@@ -89,3 +89,7 @@ def _notices(read: Sequence[pl.Series], repeated: int, rules: IdRules, file: str
     for column, kind in zip(read, rules.types, strict=True):
         if kind == "text" and (odd := oddities(column, file)):
             yield Notice("warning", "odd_ids", f"{odd}: ids are compared as they are written")
+        if kind == "text" and (seen := [each.text for each in peculiarities(column) if not each.odd]):
+            yield Notice(
+                "note", "ids_as_written", f"{file} holds {'; '.join(seen)}: other parties must write them so too"
+            )

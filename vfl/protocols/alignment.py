@@ -56,6 +56,7 @@ from vfl.protocols.id_batches import (
     digest_of,
     due,
     ids_of,
+    notices_of,
     size_of_batch,
     tell_progress,
 )
@@ -88,7 +89,8 @@ def align(setup: Setup[AlignmentSpec]) -> Flow[Outcome]:
     if (yield from receive(CommonDigest, peer)).digest != digest:
         raise RemoteProtocolError(f"{peer} found other common ids than {setup.me}, from the same points")
     counts = {"common_ids": float(len(common)), "own_ids": float(len(side.order)), "ids_of_peer": float(side.their_ids)}
-    return Outcome(save({"rows": rows}), counts, result_digest=digest.hex() if setup.spec.tells_rows else "")
+    named = digest.hex() if setup.spec.tells_rows else ""
+    return Outcome(save({"rows": rows}), counts, notices=notices_of(len(common)), result_digest=named)
 
 
 def _exchange_counts(setup: Setup[AlignmentSpec], peer: PartyId) -> Flow[int]:

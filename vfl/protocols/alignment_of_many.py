@@ -48,6 +48,7 @@ from vfl.protocols.id_batches import (
     digest_of,
     due,
     ids_of,
+    notices_of,
     size_of_batch,
     tell_progress,
 )
@@ -107,7 +108,7 @@ class _Lists:
 
     def outcome(self, common_ids: int, rows: Places, digest: bytes) -> Outcome:
         counts = {"common_ids": float(common_ids), "own_ids": float(len(self.order))}
-        return Outcome(save({"rows": rows}), counts, result_digest=digest.hex())
+        return Outcome(save({"rows": rows}), counts, notices=notices_of(common_ids), result_digest=digest.hex())
 
 
 def coordinator(setup: Setup[AlignmentSpec]) -> Flow[Outcome]:

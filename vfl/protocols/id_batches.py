@@ -11,6 +11,7 @@ from vfl.errors import LocalProtocolError, RemoteProtocolError
 from vfl.flow import Flow, receive, report
 from vfl.ids import HashedIds
 from vfl.message import Message
+from vfl.notices import Notice
 from vfl.planning.alignment import STEPS
 from vfl.reports import StepDone
 from vfl.setup import Setup
@@ -65,6 +66,17 @@ def as_array(points: bytes) -> Points:
 def digest_of(common: Points) -> bytes:
     """By which a later job names the result."""
     return hashlib.sha256(b"vfl common points\0" + common.tobytes()).digest()
+
+
+def notices_of(common_ids: int) -> list[Notice]:
+    """For this party's operator."""
+    if common_ids:
+        return []
+    text = (
+        "no id is common to all parties: either they know no one in common, or they write their ids in different ways; "
+        "the notices about ids say how this party's look"
+    )
+    return [Notice("warning", "no_common_ids", text)]
 
 
 def tell_progress(step: int, steps: int) -> Flow[None]:

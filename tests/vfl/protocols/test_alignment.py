@@ -321,3 +321,12 @@ def test_a_specification_says_what_each_id_column_holds():
     spec = specification(types=("text", "integer"))
     assert spec.align.types == ("text", "integer")
     assert np.array_equal(id_hash(("a", 7)), id_hash(("a", 7)))
+
+
+@pytest.mark.parametrize("reveal", ["intersection", "size-only"])
+def test_parties_without_a_common_id_are_told_what_may_be_the_cause(reveal):
+    ids: dict[str, list[Any]] = {FIRST: [("007",), ("A",)], OTHER: [("7",), ("a",)]}
+    together = align(ids, reveal=reveal)
+    for outcome in together.results.values():
+        assert [notice.code for notice in outcome.notices] == ["no_common_ids"]
+        assert outcome.metrics["common_ids"] == 0

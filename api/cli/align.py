@@ -1,0 +1,94 @@
+"""`vfl align`: find the rows that this party and others have in common, without writing a specification."""
+
+import json
+from enum import StrEnum
+from typing import Annotated, Any
+
+import typer
+
+from api.cli.connection import PartyOption, ServerOption, TokenFileOption, connected
+from api.cli.output import CommandFailed, Exit, Format, FormatOption, note, result
+
+
+class IdType(StrEnum):
+    TEXT = "text"
+    INTEGER = "integer"
+
+
+def align(
+    peer: Annotated[list[str], typer.Argument(metavar="PEER...", help="With whom; the names of trusted peers.")],
+    data: Annotated[str, typer.Option("--data", metavar="NAME", help="Data set of this party.")],
+    id_columns: Annotated[
+        list[str], typer.Option("--id", metavar="COL", help="Column of ids; repeat it for ids of several columns.")
+    ],
+    peer_data: Annotated[
+        str, typer.Option(metavar="NAME", help="Data set of the peers (default: the same name).")
+    ] = "",
+    peer_id: Annotated[
+        list[str] | None, typer.Option(metavar="COL", help="Its column of ids (default: the same names).")
+    ] = None,
+    types: Annotated[
+        list[IdType] | None,
+        typer.Option("--type", metavar="TYPE", help="Of each column: text or integer (default: text)."),
+    ] = None,
+    size_only: Annotated[  # noqa: FBT002 - a flag of the command line
+        bool, typer.Option("--size-only", help="Tell how many rows are common, not which.")
+    ] = False,
+    lower: Annotated[  # noqa: FBT002 - as above
+        bool, typer.Option("--lower", help="Take capital and small letters for the same.")
+    ] = False,
+    minimum_ids: Annotated[int, typer.Option(metavar="N", min=1, help="Each party must bring so many.")] = 1000,
+    purpose: Annotated[str, typer.Option(metavar="TEXT", help="Why; the peers' operators read it.")] = "",
+    print_specification: Annotated[  # noqa: FBT002 - as above
+        bool, typer.Option("--print", help="Print the specification, for a peer's `vfl grant create`; send nothing.")
+    ] = False,
+    server: ServerOption = None,
+    token_file: TokenFileOption = None,
+    party: PartyOption = None,
+    output: FormatOption = Format.TEXT,
+) -> None:
+    """Find the rows that this party and its peers have in common, by their ids; no other row is shown.
+
+    It starts when each peer has a grant for it, or its operator approves it. `vfl job show` tells the result.
+    """
+    kinds = [str(kind) for kind in types or [IdType.TEXT] * len(id_columns)]
+    if not len(id_columns) == len(kinds) == len(peer_id or id_columns):
+        raise CommandFailed(
+            Exit.ARGUMENTS,
+            "invalid_arguments",
+            "--id, --peer-id and --type must be given the same number of times",
+            fix="An id of two columns takes two of each: --id country --id number --type text --type integer",
+        )
+    with connected(server, token_file, party) as client:
+        own = client.peers()["party"]
+        brought = dict.fromkeys(peer, (peer_data or data, peer_id or id_columns)) | {own: (data, id_columns)}
+        rules = {
+            "types": kinds,
+            "case": "lower" if lower else "keep",
+            "reveal": "size-only" if size_only else "intersection",
+            "minimum_ids": minimum_ids,
+        }
+        text = _specification([own, *peer], brought, rules, purpose)
+        job = None if print_specification else client.submit(text)
+    if job is None:
+        result(output, {"specification": text}, text.rstrip)
+        return
+    result(output, job, lambda: str(job["id"]))
+    if output is Format.TEXT:
+        note(*(f"{notice['kind']}: {notice['text']}" for notice in job["notices"]))
+        note(f"`vfl job watch {job['id']}` follows it; `vfl job show {job['id']}` tells the result.")
+
+
+def _specification(
+    parties: list[str], brought: dict[str, tuple[str, list[str]]], rules: dict[str, Any], purpose: str
+) -> str:
+    def toml(value: Any) -> str:
+        return json.dumps(value, ensure_ascii=False)  # strings, numbers and lists of them are alike in both
+
+    lines = ["[job]", f"name = {toml(f'align-{brought[parties[0]][0]}')}", 'protocol = "alignment"']
+    lines += [f"purpose = {toml(purpose)}", "[roster]", f"parties = {toml(parties)}"]
+    for name in parties:
+        dataset, columns = brought[name]
+        lines += [f"[data.{name}]", f"dataset = {toml(dataset)}", f"id = {toml(columns)}"]
+    lines += ["[align]", *(f"{key} = {toml(value)}" for key, value in rules.items())]
+    return "\n".join(lines) + "\n"
