@@ -3,12 +3,14 @@
     python benchmarks/alignment.py [--ids 10000 100000 1000000] [--format text|json]
 
 Each party brings so many ids, half of which the other has too. All sizes run one after the other between one pair of
-servers. Seconds are from the submit to the end at both; memory is the largest resident size that any process had: a
-server, a worker, or a child of a worker.
+servers. Seconds are from the submit to the end at both. Processor seconds are those of all servers, workers and
+children of workers; memory is the largest resident size that any of them had.
 """
 
 import argparse
+import contextlib
 import json
+import os
 import tempfile
 import threading
 import time
@@ -23,7 +25,8 @@ from api.demo.folder import PartyFolder, write_party
 from api.demo.servers import Servers, free_ports
 
 FIRST, OTHER = "bank", "telco"
-LOOK_SECONDS = 0.1
+LOOK_SECONDS = 0.5
+KINDS = {"api.cli.demo_server": "server", "parties.worker": "worker", "parties.worker.pool": "child"}
 SPECIFICATION = """
 [job]
 name = "align-{ids}"
@@ -48,33 +51,46 @@ def write_parties(folder: Path, sizes: list[int], ports: Mapping[str, tuple[int,
 
 
 class Watch:
-    """The largest resident size of each kind of process below this one, looked at while something runs."""
+    """What the servers, workers and children use while something runs: processor time, and memory by kind."""
 
     def __init__(self) -> None:
         self.megabytes: dict[str, float] = {}
+        self._used: dict[str, float] = {}
+        self._before: dict[str, float] = {}
         self._over = threading.Event()
-        self._thread = threading.Thread(target=self._look, daemon=True)
+        self._thread = threading.Thread(target=self._keep_looking, daemon=True)
 
     def __enter__(self) -> Self:
+        self._look()
+        self._before = dict(self._used)
         self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._over.set()
         self._thread.join()
+        self._look()
+
+    @property
+    def processor_seconds(self) -> float:
+        return sum(used - self._before.get(process, 0.0) for process, used in self._used.items())
+
+    def _keep_looking(self) -> None:
+        while not self._over.wait(LOOK_SECONDS):
+            self._look()
 
     def _look(self) -> None:
-        kinds = {"api.cli.demo_server": "server", "parties.worker.pool": "child", "parties.worker": "worker"}
-        while not self._over.wait(LOOK_SECONDS):
-            for status in Path("/proc").glob("[0-9]*/status"):
-                try:
-                    command = (status.parent / "cmdline").read_text().split("\0")
-                    peak = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
-                except (OSError, StopIteration):
+        ours = {str(os.getpid())}
+        for process in sorted(Path("/proc").glob("[0-9]*"), key=lambda path: int(path.name)):  # parents come first
+            with contextlib.suppress(OSError, StopIteration):
+                fields = (process / "stat").read_text().rpartition(")")[2].split()
+                if fields[1] not in ours:
                     continue
-                for module, kind in kinds.items():
-                    if module in command:
-                        self.megabytes[kind] = max(self.megabytes.get(kind, 0.0), int(peak.split()[1]) / 1024)
+                ours.add(process.name)
+                self._used[process.name] = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+                peak = next(line for line in (process / "status").read_text().splitlines() if line.startswith("VmHWM"))
+                kind = next(KINDS[word] for word in (process / "cmdline").read_text().split("\0") if word in KINDS)
+                self.megabytes[kind] = max(self.megabytes.get(kind, 0.0), int(peak.split()[1]) / 1024)
 
 
 def align(servers: Servers, ids: int) -> dict[str, Any]:
@@ -98,6 +114,7 @@ def align(servers: Servers, ids: int) -> dict[str, Any]:
         "common": int(ended["metrics"]["common_ids"]),
         "seconds": round(seconds, 2),
         "microseconds_per_id": round(1e6 * seconds / ids, 1),
+        "processor_seconds": round(watch.processor_seconds, 1),
         "sent_megabytes_each": round(sent / 1e6, 2),
         "peak_megabytes": {kind: round(peak) for kind, peak in sorted(watch.megabytes.items())},
     }

@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 
 from parties.errors import DuplicateIds, IdType, MissingValue
-from parties.tables.row_ids import INVISIBLE, oddities, peculiarities
+from parties.tables.row_ids import INVISIBLE, peculiarities
 from parties.tables.table_files import Rows, reading
 from vfl.ids import HashedIds, id_hashes
 from vfl.notices import Notice
@@ -46,8 +46,13 @@ def _component(rows: Rows, name: str, kind: str, rules: IdRules, file: str) -> p
     missing = (read.is_null() | (read == "") if read.dtype == pl.String else read.is_null()).arg_true()
     if len(missing):
         raise MissingValue(f"{at} is empty in data row {rows.numbers[missing[0]]}")
-    if kind == "text" or read.dtype != pl.String:
+    if kind == "text":
         return read
+    with reading(at):
+        return _whole_numbers(read, column, rows, at) if read.dtype == pl.String else read.cast(pl.Int64)
+
+
+def _whole_numbers(read: pl.Series, column: pl.Series, rows: Rows, at: str) -> pl.Series:
     other = (~read.str.contains(_WHOLE_NUMBER)).arg_true()
     if len(other):
         raise IdType(
@@ -55,8 +60,7 @@ def _component(rows: Rows, name: str, kind: str, rules: IdRules, file: str) -> p
             f"{column[other[0]]!r}",
             fix='Leading zeros, a plus sign and a decimal point make another id: set align.types to "text".',
         )
-    with reading(at):
-        return read.cast(pl.Int128)
+    return read.cast(pl.Int64)
 
 
 def _normalised(texts: pl.Series, rules: IdRules) -> pl.Series:
@@ -87,9 +91,8 @@ def _notices(read: Sequence[pl.Series], repeated: int, rules: IdRules, file: str
         text = f"{repeated} rows of {file} have an id that stands above them, and were left out"
         yield Notice("note", "repeated_ids", text)
     for column, kind in zip(read, rules.types, strict=True):
-        if kind == "text" and (odd := oddities(column, file)):
-            yield Notice("warning", "odd_ids", f"{odd}: ids are compared as they are written")
-        if kind == "text" and (seen := [each.text for each in peculiarities(column) if not each.odd]):
-            yield Notice(
-                "note", "ids_as_written", f"{file} holds {'; '.join(seen)}: other parties must write them so too"
-            )
+        seen = peculiarities(column) if kind == "text" else []
+        if odd := "; ".join(each.text for each in seen if each.odd):
+            yield Notice("warning", "odd_ids", f"{file} holds {odd}: ids are compared as they are written")
+        if other := "; ".join(each.text for each in seen if not each.odd):
+            yield Notice("note", "ids_as_written", f"{file} holds {other}: other parties must write them so too")

@@ -16,6 +16,7 @@ from crypto.blinding import (
     BlindingKey,
     ControlPoint,
     blind_points,
+    check_encodings,
     check_points,
     fresh_order,
     points_of_hashes,
@@ -87,6 +88,14 @@ def test_the_identity_is_refused_although_libsodium_takes_it_for_a_point():
     for work in (check_points, blind_points):
         with pytest.raises(InvalidPoint, match="point 1 of the batch is the identity"):
             work(ONE, IDENTITY)
+
+
+@pytest.mark.parametrize("point", [bytes.fromhex(point) for point in NOT_CANONICAL[:4]] + [IDENTITY])
+def test_encodings_that_no_point_has_are_found_without_decoding(point):
+    good = points_of_hashes(ONE, hashes(50))
+    check_encodings(good)
+    with pytest.raises(InvalidPoint):
+        check_encodings(good + point + good)
 
 
 def test_part_of_a_point_is_refused():

@@ -31,7 +31,7 @@ from crypto.blinding import (
     BlindingKey,
     ControlPoint,
     blind_points,
-    check_points,
+    check_encodings,
     fresh_order,
     points_of_hashes,
     seal,
@@ -167,7 +167,8 @@ class _Side:
         own = size_of_batch(len(self.order), self.batches, message.batch)
         self._check(self.batches + message.batch, message.points, own + (control is not None))
         try:
-            points = control.checked(message.points) if control else check_points(b"", message.points)
+            check_encodings(message.points)
+            points = control.checked(message.points) if control else message.points
         except InvalidPoint as error:
             raise RemoteProtocolError(f"{self.peer} answered wrongly: {error}") from error
         self._own_doubles.append(points)
