@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from vfl.kinds import read_spec
+
 ROOT = Path(__file__).parent.parent
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 LONGEST_EXAMPLE = 60
@@ -18,6 +20,12 @@ def run(example: str, *arguments: str) -> str:
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=SECONDS, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+def test_an_example_specification_is_one() -> None:
+    (written,) = (ROOT / "examples").glob("*.toml")
+    spec = read_spec(written.read_text("utf-8"))
+    assert (spec.job.protocol, spec.disclosure) == ("alignment", "common_ids")
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.name)

@@ -104,7 +104,7 @@ def test_a_party_runs_without_privileges_on_a_read_only_root(compose: dict[str, 
     assert service["read_only"] is True
     assert service["cap_drop"] == ["ALL"]
     assert service["security_opt"] == ["no-new-privileges:true"]
-    assert service["tmpfs"] == ["/tmp"]  # noqa: S108 - a mount point inside the container
+    assert service["tmpfs"] == ["/tmp:exec"]  # noqa: S108 - a mount point inside the container
     assert "privileged" not in service
 
 
