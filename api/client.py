@@ -15,6 +15,8 @@ JsonObject: TypeAlias = dict[str, Any]
 """What the operator API answers with; the fields of a job are those of its OpenAPI description."""
 
 ANSWER_SECONDS, DOWNLOAD_SECONDS = 30.0, 300.0
+EXAMINATION_SECONDS = 1800.0
+"""A large table is read as a whole."""
 LONG_POLL_SECONDS = 20.0
 """How long one request for events may wait at the server; below the limit of common proxies."""
 
@@ -139,6 +141,24 @@ class Client:
 
     def revoke(self, grant_id: str) -> JsonObject:
         return self._send("DELETE", f"/v1/grants/{grant_id}")
+
+    def datasets(self) -> JsonObject:
+        return self._send("GET", "/v1/datasets")
+
+    def add_dataset(self, asked: JsonObject) -> JsonObject:
+        """`asked` has its `name`, its `source`, its columns of `id`, and what is stated of the file."""
+        return self._send("POST", "/v1/datasets", json=asked, timeout=EXAMINATION_SECONDS)
+
+    def profile(self, dataset: str) -> JsonObject:
+        """The columns of a data set, with types, gaps and ranges."""
+        return self._send("GET", f"/v1/datasets/{dataset}/profile")
+
+    def mock(self, dataset: str, rows: int, seed: int, write: Callable[[bytes], object]) -> None:
+        """A made-up table of the same columns, as CSV."""
+        self._download(f"/v1/datasets/{dataset}/mock?rows={rows}&seed={seed}", write)
+
+    def remove_dataset(self, dataset: str) -> JsonObject:
+        return self._send("DELETE", f"/v1/datasets/{dataset}")
 
     def ledger(self) -> JsonObject:
         """What each peer has read of each column, over all jobs."""

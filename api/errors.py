@@ -22,6 +22,8 @@ STATUS = {
     "peer_already_known": 409,
     "too_many_checks": 429,
     "unknown_grant": 404,
+    "unknown_dataset": 404,
+    "dataset_known": 409,
     "invalid_grant": 409,
     "not_waiting": 409,
     "request_changed": 409,

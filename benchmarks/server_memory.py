@@ -28,6 +28,7 @@ import httpx
 import msgspec
 import numpy as np
 from identities import acquaint, give_identity, identity_of, tls_at, tls_of
+from registered_tables import register
 
 from api.demo.servers import free_ports
 from parties.settings import TOKEN_FILE, init_party
@@ -311,9 +312,9 @@ def _write(settings: Path, name: str, peers: dict[str, str], datasets: list[str]
     acceptance = {"peers": list(peers), "datasets": datasets, "schemes": ["none"], "minimum_rows": 100}
     text = settings.read_text() + "\n[acceptance]\n"
     text += "".join(f"{key} = {json.dumps(value)}\n" for key, value in acceptance.items())
-    text += "".join(f'\n[datasets.{table}]\npath = "{table}.csv"\nid = "id"\n' for table in datasets)
     settings.write_text(text)
     give_identity(settings.parent, name)
+    register(settings.parent, {table: f"{table}.csv" for table in datasets})
     acquaint(settings.parent, peers)
 
 

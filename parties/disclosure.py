@@ -7,6 +7,7 @@ and epochs of its proposals could otherwise ask our table questions by being ref
 import re
 
 from parties import errors as ours
+from parties.dataset_errors import LabelAmongInputs, TooManyCategories
 from parties.errors import Failure, PolicyRefused
 from parties.trust.errors import (
     AlignmentUnfit,
@@ -29,10 +30,12 @@ ABOUT_TABLE = frozenset(
         ours.NonNumericCell,
         ours.MissingValue,
         ours.NotFinite,
+        TooManyCategories,
         ours.DuplicateIds,
         ours.IdType,
         ours.DuplicateColumns,
         ours.IdAmongColumns,
+        LabelAmongInputs,
         ours.LabelInFeatureFile,
         ours.LabelsNotBinary,
         ours.LabelsNotClasses,

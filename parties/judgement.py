@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -11,10 +12,11 @@ import msgspec
 import numpy as np
 
 from parties import limits, policy
-from parties.settings import PartySettings
+from parties.settings import Acceptance
 from parties.storage.alignments import alignment
 from parties.storage.database import Job, now
 from parties.tables import datasets
+from parties.tables.registered import Registered
 from parties.trust.id_runs import sketch
 from parties.trust.request import Request, data_used
 from vfl.kinds import kind_of
@@ -83,17 +85,22 @@ class Judgement:
         }
 
 
-def judge(spec: JobSpec, me: PartyId, folder: Path, settings: PartySettings) -> Judgement:
-    """The same questions at every party. Raises JobError where this one cannot or may not take part."""
-    policy.check_agreement(spec, me, settings.acceptance)
-    tables = datasets.load(folder, settings.datasets, spec, me, partial(alignment, folder))
+def judge(
+    spec: JobSpec, me: PartyId, folder: Path, registered: Mapping[str, Registered], acceptance: Acceptance
+) -> Judgement:
+    """The same questions at every party, with its data sets by name.
+
+    Raises JobError where this one cannot or may not take part.
+    """
+    policy.check_agreement(spec, me, acceptance)
+    tables = datasets.load(folder, registered, spec, me, partial(alignment, folder))
     if me == spec.coordinator and spec.job.task == "multiclass" and not spec.job.classes:
         job = msgspec.structs.replace(spec.job, classes=datasets.classes_of(tables["rows"]))
         spec = msgspec.structs.replace(spec, job=job)
     rows = tables["rows"].rows if "rows" in tables else 0
     limits.check_steps(spec, rows)
     plan = kind_of(spec).plan(spec, me, rows)
-    return Judgement(spec, tables, plan, policy.check_plan(plan, me, settings.acceptance))
+    return Judgement(spec, tables, plan, policy.check_plan(plan, me, acceptance))
 
 
 def new_job(job: str, spec: JobSpec, me: PartyId, judgement: Judgement | None = None) -> Job:

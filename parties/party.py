@@ -14,6 +14,7 @@ from sqlalchemy import Connection
 from parties import limits
 from parties.audit import Audit
 from parties.awake import AwakeClock
+from parties.catalogue import Catalogue
 from parties.consent import Consent
 from parties.enrolment import Enrolment
 from parties.errors import (
@@ -88,14 +89,15 @@ class Party:
         self._ledger = Ledger(self._store)
         self._endings = Endings(identity, self._store, self._ledger)
         self._models = ModelStore(self.folder)
-        peer_store = PeerStore(self._store.database)
+        rules, database = settings.acceptance, self._store.database
+        peer_store = PeerStore(database)
         hearing = OutboxHearing(self._lose_peer, self._endings.received, self._clock)
         self.peers = Peers(identity, peer_store, timeout_seconds, hearing, self._ledger, connect)
         self.audit = Audit(self.peers, self._store.database, self._models, self._ledger)
         self.enrolment = Enrolment(self.peers, peer_store, settings.server.told_address)
-        rules = settings.acceptance
-        limits_of_runs = RunLimits(rules.alignments_per_day, rules.minimum_changed_ids)
-        self.consent = Consent(identity, self._store.database, rules.maximum_rho, limits_of_runs)
+        self.catalogue = Catalogue(self.folder, database)
+        runs = RunLimits(rules.alignments_per_day, rules.minimum_changed_ids)
+        self.consent = Consent(identity, database, rules.maximum_rho, runs)
         self._shared = Resources(
             identity,
             self.peers.keys_of,
@@ -130,10 +132,8 @@ class Party:
         spec = limits.read_limited(text)
         spec = kind_of(spec).resolve(spec)
         self._check_proposer(spec)
-        with self._judging:
-            judgement = judge(spec, self.name, self.folder, self.settings)
-        spec = judgement.spec
-        first = spec.first_model
+        judgement = self._judge_spec(spec)
+        spec, first = judgement.spec, judgement.spec.first_model
         first_model = self._models.model(first, self._store.manifests_of(first)) if first else b""
         self.peers.check_reach(spec)  # nothing is held meanwhile: a peer may be slow to answer
         self.audit.check(spec.peers_of(self.name))
@@ -209,8 +209,7 @@ class Party:
         spec = kind_of(proposed).resolve(proposed)
         if self.name not in spec.parties:
             raise GrantInvalid(f"{self.name} is not a party of this job")
-        with self._judging:
-            return judge(spec, self.name, self.folder, self.settings).request(self.name)
+        return self._judge_spec(spec).request(self.name)
 
     def _waiting(self, job: str) -> Supervisor:
         supervisor, decided = self._open.get(self.job(job).id), self.consent.decision(job)
@@ -302,12 +301,15 @@ class Party:
         job, spec = supervisor.job, supervisor.spec
         if kind_of(spec).resolve(spec) != spec:
             raise ImpossibleJob("the proposal leaves open what its coordinator fills in")
-        with self._judging:
-            judgement = judge(spec, self.name, self.folder, self.settings)
+        judgement = self._judge_spec(spec)
         judgement.log_relaxed_limits(job)
         self._store.update(job, **judgement.shown())
         self._store.tell(job, judgement.notices)
         return judgement
+
+    def _judge_spec(self, spec: JobSpec) -> Judgement:
+        with self._judging:
+            return judge(spec, self.name, self.folder, self.catalogue.registered(), self.settings.acceptance)
 
     def _admit(self, peer: PartyId) -> None:
         """Raises TooManyJobs before anything is made of a proposal."""
@@ -361,8 +363,7 @@ class Party:
 
     def _lose_peer(self, peer: PartyId, job: str, attempt: int | None, error: JobError) -> None:
         """An outbox gave up on its peer."""
-        supervisor = self._open.get(job)
-        if supervisor is not None:
+        if (supervisor := self._open.get(job)) is not None:
             supervisor.on_peer_lost(peer, attempt, error)
         else:
             self.peers.outboxes[peer].forget(job)
@@ -370,9 +371,8 @@ class Party:
     def _recover(self) -> None:
         """Of the jobs that ran when the last server process ended those that need this party have failed."""
         failure = Failure.of(ServerRestarted(f"the server of {self.name} restarted"), self.name)
-        open_jobs = self._store.open_jobs()
         voted = {(word.job, word.peer) for word in self._store.words()}
-        for job in open_jobs:
+        for job in self._store.open_jobs():
             if not self._resume(job, voted):
                 states = self._models.discard(job.id)
                 self._endings.close_unfinished(

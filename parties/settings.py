@@ -11,7 +11,7 @@ import socket
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, get_args, get_origin
+from typing import Any, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
@@ -79,11 +79,6 @@ class IdentitySettings(SettingsTable):
     """Opens identity.key; relative to the folder, or anywhere else."""
 
 
-class DatasetSettings(SettingsTable):
-    path: str
-    id: str
-
-
 class BottomSettings(SettingsTable):
     """This party's own module for layout `embeddings`; no peer names or sees it."""
 
@@ -129,7 +124,6 @@ class PartySettings(BaseSettings):
     name: PartyId
     server: ServerSettings = ServerSettings()
     identity: IdentitySettings = IdentitySettings()
-    datasets: dict[str, DatasetSettings] = {}
     bottom: BottomSettings | None = None
     acceptance: Acceptance = Acceptance()
 
@@ -293,10 +287,7 @@ def _check_environment() -> None:
         name = variable.upper()
         if not name.startswith(PREFIX) or name in NO_SETTINGS:
             continue
-        words = name.removeprefix(PREFIX).split("__")
-        if words[0] == "DATASETS" and len(words) > 1:
-            words[1] = "<NAME>"
-        if (key := "__".join(words)) not in settings:
+        if (key := name.removeprefix(PREFIX)) not in settings:
             near = difflib.get_close_matches(key, settings, n=1)
             raise SettingsError(
                 f"the environment variable {variable} names no setting",
@@ -307,14 +298,11 @@ def _check_environment() -> None:
 
 
 def _environment_keys(table: type[BaseModel], before: str = "") -> Iterator[str]:
-    """Every setting as a variable names it, tables as a whole too; a data set of any name as <name>."""
+    """Every setting as a variable names it, tables as a whole too."""
     for name, field in table.model_fields.items():
         yield f"{before}{name}"
         inner = [kind for kind in (field.annotation, *get_args(field.annotation)) if _is_table(kind)]
-        if inner and get_origin(field.annotation) is dict:
-            yield f"{before}{name}__<name>"
-            yield from _environment_keys(inner[0], f"{before}{name}__<name>__")
-        elif inner:
+        if inner:
             yield from _environment_keys(inner[0], f"{before}{name}__")
 
 
@@ -330,7 +318,7 @@ def _readable(path: Path, error: ValidationError) -> SettingsError:
     keys = sorted(
         {
             key
-            for table in (PartySettings, ServerSettings, IdentitySettings, DatasetSettings, BottomSettings, Acceptance)
+            for table in (PartySettings, ServerSettings, IdentitySettings, BottomSettings, Acceptance)
             for key in table.model_fields
         }
     )
@@ -338,6 +326,11 @@ def _readable(path: Path, error: ValidationError) -> SettingsError:
         return SettingsError(
             f"{path}: peers no longer stand in party.toml",
             fix="Remove [peers]; enrol each peer with `vfl peer invite` here and `vfl peer accept` at the other side.",
+        )
+    if first["loc"][0] == "datasets":
+        return SettingsError(
+            f"{path}: data sets no longer stand in party.toml",
+            fix="Remove [datasets]; add each table with `vfl data add NAME PATH --id COLUMN` while the server runs.",
         )
     near = difflib.get_close_matches(str(first["loc"][-1]), keys, n=1)
     return SettingsError(f"{path}: unknown key `{at}`", fix=f"Did you mean `{near[0]}`?" if near else "")
@@ -350,11 +343,7 @@ name = "{name}"
 operator_port = {operator_port}   # this organisation's people and pipelines
 peer_port = {peer_port}       # other parties
 {reachable}
-# Below, at the end of this file, stand the data sets and what this party agrees to, such as:
-#
-# [datasets.customers]
-# path = "customers.csv"     # CSV or Parquet, relative to this folder
-# id = "customer"
+# Below, at the end of this file, stands what this party agrees to, such as:
 #
 # [acceptance]               # without it every job is refused; what is not written keeps the value shown here
 # peers = []

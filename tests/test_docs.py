@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from command_line import added_on
 from identities import identity_of
 
 from crypto.ckks_parameters import PRESETS
@@ -117,12 +118,13 @@ def test_the_two_parties_and_the_job_of_getting_started_fit_together(tmp_path: P
         if block.page == page:
             party = party_of(block, tmp_path)
             assert set(job.peers_of(party.name)) == set(party.acceptance.peers)
-            assert job.data[party.name].dataset in party.datasets
+            dataset, id_column = added_on(page)[party.name]
+            assert job.data[party.name].dataset == dataset
             assert job.encryption.scheme in party.acceptance.schemes
             first = job.data[party.name].columns[0]
             tables = [block.text for block in BLOCKS if block.language == "csv" and block.text.startswith("customer,")]
             header = next(text.splitlines()[0].split(",") for text in tables if first in text)
-            assert {*job.data[party.name].columns, party.datasets[job.data[party.name].dataset].id} <= set(header)
+            assert {*job.data[party.name].columns, id_column} <= set(header)
 
 
 def test_the_parties_and_the_job_on_the_page_of_rounds_fit_together(tmp_path: Path) -> None:
@@ -135,7 +137,7 @@ def test_the_parties_and_the_job_on_the_page_of_rounds_fit_together(tmp_path: Pa
             roles.add(job.role_of(party.name))
             assert set(job.peers_of(party.name)) == set(party.acceptance.peers)
             brought = {brought.dataset for brought in job.tables_of(party.name).values()}
-            assert brought == set(party.datasets) == set(party.acceptance.datasets)
+            assert brought == {added_on(page)[party.name][0]} == set(party.acceptance.datasets)
             assert job.disclosure in party.acceptance.schemes
     assert roles == {RoundsRole.AGGREGATOR, RoundsRole.CLIENT}
 
@@ -302,13 +304,10 @@ def test_a_protocols_page_lists_its_messages_in_order(protocol: str) -> None:
 
 def test_every_runtime_dependency_has_a_licence_and_a_reason() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
-
-    def bare(requirements: list[str]) -> list[str]:
-        return [match[0] for match in (re.match(r"[\w-]+", text) for text in requirements) if match]
-
-    listed = [row[0] for row in rows("docs/adr/0005-dependencies-and-licences.md")]
-    assert listed == bare(project["dependencies"]) + bare(project["optional-dependencies"]["paillier"])
-    assert all(all(row) for row in rows("docs/adr/0005-dependencies-and-licences.md"))
+    extras, table = project["optional-dependencies"], rows("docs/adr/0005-dependencies-and-licences.md")
+    requirements = [*project["dependencies"], *extras["paillier"], *extras["postgres"]]
+    assert [row[0] for row in table] == [re.split(r"[^\w-]", text)[0] for text in requirements]
+    assert all(map(all, table))
 
 
 @pytest.mark.parametrize(

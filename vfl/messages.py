@@ -37,7 +37,7 @@ class HeldOut(Message, frozen=True, tag=True):
 class Embedding(Message, frozen=True, tag=True):
     """Clear training: one batch of the feature party's embeddings, float64, rows x columns."""
 
-    reveals = Reveals("every embedding; in layout `features` the standardised columns themselves", Grain.ROW, "none")
+    reveals = Reveals("every embedding; in layout `features` the prepared columns themselves", Grain.ROW, "none")
     step: int
     values: bytes
 

@@ -34,13 +34,15 @@ class Table:
     ids_digest: bytes
     """SHA-256 over the ordered ids, keyed with the joint seed."""
     columns: NDArray[np.float64]
-    """rows x columns, in the order of the specification."""
+    """rows x columns, in the order of the specification; NaN where a cell is empty."""
     labels: NDArray[np.float64] | None = None
     """rows; at the label party only."""
     classes: tuple[str, ...] = ()
     """What this party calls class 0, 1, ...; empty where it has no names for them."""
     ids: HashedIds | None = None
     """In a job that compares ids."""
+    words: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
+    """Of a column of categories, by its position: what its codes 0, 1, ... stand for. NaN is an empty cell."""
 
 
 @dataclass(frozen=True)

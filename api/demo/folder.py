@@ -16,9 +16,12 @@ import polars as pl
 from api.demo.errors import DemoExists
 from api.demo.training.agreement import TrainingAgreement
 from api.demo.training.tables import DATASET, FEATURE_PARTY, LABEL_PARTY, DividedTable
+from parties.catalogue import Catalogue
 from parties.errors import StorageFailed
 from parties.folder_lock import LOCK_FILE
 from parties.settings import SETTINGS_FILE, init_party
+from parties.storage.engine import Database
+from parties.tables.addition import Addition
 
 PARENT = Path("vfl-demo")
 RESULT, REPORT, PROCESSES, SPECIFICATION = "result.json", "report.html", "processes.json", "job.toml"
@@ -153,14 +156,18 @@ def write_parties(
 
 
 def write_party(folder: Path, party: PartyFolder, seed: int, ports: Mapping[str, tuple[int, int]]) -> None:
-    """A party's folder under this one: settings, token and its own files."""
+    """A party's folder under this one: settings, token, its own files, and the data sets that they are."""
     operator_port, peer_port = ports[party.name]
     own = folder / party.name
     settings = init_party(own, party.name, operator_port=operator_port, peer_port=peer_port)
+    write_text(settings, _settings(party, private_seed(seed, party.name), ports))
+    database = Database(own)
+    catalogue = Catalogue(own, database)
     for dataset, frame in party.files.items():
         frame.write_csv(own / f"{dataset}.csv")
         (own / f"{dataset}.csv").chmod(0o600)
-    write_text(settings, _settings(party, private_seed(seed, party.name), ports))
+        catalogue.add(dataset, Addition(source=f"{dataset}.csv", id=(party.id,)))
+    database.close()
 
 
 def write_text(path: Path, text: str) -> None:
@@ -184,7 +191,5 @@ def _settings(party: PartyFolder, private_seed: str, ports: Mapping[str, tuple[i
     acceptance = {"peers": party.peers, **party.acceptance, "private_seed": private_seed}
     lines = [f"name = {toml(party.name)}", "", "[server]", f"operator_port = {operator_port}"]
     lines += [f"peer_port = {peer_port}"]
-    for dataset in party.files:
-        lines += ["", f"[datasets.{dataset}]", f"path = {toml(f'{dataset}.csv')}", f"id = {toml(party.id)}"]
     lines += ["", "[acceptance]", *(f"{key} = {toml(value)}" for key, value in acceptance.items())]
     return "\n".join(lines) + "\n"

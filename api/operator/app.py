@@ -14,6 +14,7 @@ from api.errors import answer_bad_request, answer_bug, answer_http_error, answer
 from api.limits import BodyLimit
 from api.loopback import LoopbackOnly
 from api.operator.audit import audit_router
+from api.operator.datasets import datasets_router
 from api.operator.description import LOGIN, describe, known_parameters_only, refusals
 from api.operator.doctor import doctor_router
 from api.operator.grants import grants_router
@@ -60,7 +61,7 @@ def operator_app(party: Party, token_hash: bytes) -> FastAPI:
     app.include_router(_health(party), dependencies=[Depends(known_parameters_only)])
     app.include_router(_jobs(party), prefix="/v1", dependencies=[Depends(known_parameters_only), Security(LOGIN)])
 
-    for router in (peers_router(party), grants_router(party), doctor_router(party)):
+    for router in (peers_router(party), datasets_router(party), grants_router(party), doctor_router(party)):
         app.include_router(router, prefix="/v1", dependencies=[Depends(known_parameters_only), Security(LOGIN)])
 
     app.include_router(
@@ -97,7 +98,9 @@ def _jobs(party: Party) -> APIRouter:
     async def versions() -> VersionBody:
         return VersionBody(version=RELEASE, wire_version=WIRE_VERSION)
 
-    @router.post("/jobs", status_code=202, response_model=JobBody, responses=refusals(400, 408, 409, 413, 502, 507))
+    @router.post(
+        "/jobs", status_code=202, response_model=JobBody, responses=refusals(400, 404, 408, 409, 413, 502, 507)
+    )
     async def submit(
         submission: Submission, response: Response, idempotency_key: Annotated[str | None, Header()] = None
     ) -> Any:

@@ -67,7 +67,7 @@ def _described(kind: Any) -> Any:
         return NoticeBody
     if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
         return body_of(kind)
-    return _list_of(_described(get_args(kind)[0])) if get_origin(kind) is list else kind
+    return _list_of(_described(get_args(kind)[0])) if get_origin(kind) in {list, tuple} else kind
 
 
 def _list_of(kind: Any) -> Any:

@@ -169,4 +169,5 @@ def _raw(table: LoadedTable, seed: bytes) -> RawTable:
         ids_digest=ids_digest(seed, (table.order_digest,) if table.order_digest else table.ids),
         classes=table.classes,
         ids=None if (ids := table.hashed_ids) is None else RawIds(ids.hashes.tobytes(), ids.rows.tobytes()),
+        words=dict(table.words),
     )

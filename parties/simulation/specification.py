@@ -16,10 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from parties.limits import TOO_LONG, check_limits, check_text
-from parties.settings import DatasetSettings
 from parties.simulation.partition import FEWEST_ROWS, Rows, dirichlet, even, quantity_skew, shards
 from parties.simulation.synthetic_images import DRAWS, synthetic_images
 from parties.tables.datasets import load
+from parties.tables.registered import Registered
 from vfl.errors import ImpossibleJob, SpecError
 from vfl.kinds import spec_of
 from vfl.notices import Notice
@@ -212,7 +212,7 @@ def load_whole(federation: Federation, folder: Path) -> Whole:
             fix=f"Bundled are {', '.join(BUNDLED)}, and synthetic_images, which are generated.",
         )
     client = spec.roster.clients[0]
-    registered = {"rows": DatasetSettings(path=simulation.dataset, id=simulation.id)}
+    registered = {"rows": Registered(source=simulation.dataset, id=(simulation.id,))}
     table = load(folder, registered, spec, client)["rows"]
     if table.labels is None:
         raise ValueError("a client's rows carry labels")

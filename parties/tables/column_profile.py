@@ -39,12 +39,15 @@ _ID_NAME = re.compile(r"(?i:(.*[_\-. ])?(id|key|uuid|nr|no|number|index))|.*[a-z
 def column_notices(
     file: str, names: Sequence[str], columns: Floats, label: tuple[str, Floats] | None = None
 ) -> tuple[Notice, ...]:
-    """Warnings about a file's finite values, rows x columns: one for each kind of fault, naming its columns."""
+    """Warnings about a file's values, rows x columns, NaN where a cell is empty: one for each kind of fault, naming its
+    columns."""
     texts: dict[str, list[str]] = {}
     copies = _Copies(len(columns), _Column(*label) if label else None)
     for position, name in enumerate(names):
         make = partial(_column, name, columns, position)
         column = make()
+        if not len(column.values):
+            continue
         for code, text in (*_faults(column), *copies.of(column, make)):
             texts.setdefault(code, []).append(text)
     return tuple(
@@ -96,9 +99,12 @@ class _Column:
     """One column and its moments."""
 
     def __init__(self, name: str, values: Floats) -> None:
-        self.name, self.values = name, values
-        self.low, self.high = float(values.min()), float(values.max())
-        self.mean, self.deviation = float(values.mean()), float(values.std())
+        self.name, self.has_gaps = name, bool(np.isnan(values).any())
+        self.values = values = values[~np.isnan(values)] if self.has_gaps else values
+        """Those that are there."""
+        there = values if len(values) else np.zeros(1)
+        self.low, self.high = float(there.min()), float(there.max())
+        self.mean, self.deviation = float(there.mean()), float(there.std())
 
     @property
     def shown(self) -> str:
@@ -211,7 +217,7 @@ class _Copies:
 
     def of(self, column: _Column, again: Callable[[], _Column]) -> Iterator[tuple[str, str]]:
         """At most one (code, what is said of the column). `again` makes it anew, so that no copy of it is kept."""
-        if column.is_constant or column.is_tiny:
+        if column.is_constant or column.is_tiny or column.has_gaps:
             return
         # Equal columns have equal marks up to rounding, so that few pairs are compared value by value. The sum is not a
         # matrix product: the threads of one wait for busy processors longer than the sum takes.

@@ -1,41 +1,28 @@
-"""Tables by name through polars: CSV and Parquet, read whole, checked cell by cell, told apart by named errors.
+"""The tables that a party brings to a job: data sets by name, read whole, checked cell by cell, refused by name.
 
 A cell's value stands only in the error its owner reads; `redacted_for_peer` keeps it from the peer.
 """
 
-import contextlib
 import difflib
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
 import numpy as np
-import polars as pl
 from numpy.typing import NDArray
 
-from parties.errors import (
-    DuplicateIds,
-    IdAmongColumns,
-    LabelInFeatureFile,
-    MissingValue,
-    NonNumericCell,
-    NotFinite,
-    TooFewRows,
-    UnknownDataset,
-    UnreadableFile,
-    WrongWidth,
-)
-from parties.settings import DatasetSettings
+from parties.dataset_errors import LabelAmongInputs
+from parties.errors import IdAmongColumns, LabelInFeatureFile, TooFewRows, UnknownDataset, UnreadableFile, WrongWidth
 from parties.tables.aligned_rows import AlignedRows
+from parties.tables.cells import categories_of, numbers_of
 from parties.tables.column_profile import column_notices
-from parties.tables.file_kinds import decimal_comma
-from parties.tables.id_columns import read_ids
+from parties.tables.id_columns import check_each_once, ids_as_written, read_ids
 from parties.tables.labels import Labels, guess_task, read_labels
+from parties.tables.registered import Registered, open_registered
 from parties.tables.row_ids import oddities
-from parties.tables.spellings import MISSING
-from parties.tables.table_files import Rows, TableFile, open_table, reading
+from parties.tables.table_files import Rows, TableFile
 from vfl.errors import InvalidData
 from vfl.ids import HashedIds
 from vfl.notices import Notice
@@ -43,16 +30,11 @@ from vfl.spec.job import JobSpec
 from vfl.spec.sections import HANDED_OUT_BYTES, HANDED_OUT_VALUE_BYTES, IdRules, PartyId, TableUse
 
 MINIMUM_ROWS = 2
-LARGEST = 1e100
-"""Beyond it a column's variance no longer fits a float64, and standardising gives NaN."""
-COLUMN_FIX = "Encode the column as numbers, or leave it out."
 LABEL_FIX = {
     "binary": "Encode the labels as the numbers 0 and 1.",
     "multiclass": "Encode the labels as the numbers 0, 1, 2 and so on, one for each class.",
     "regression": "Encode the labels as numbers.",
 }
-FILL = "Fill such cells, or remove their rows from every party's file that has them."
-SMALLER_UNIT = "Bring the column to a smaller unit."
 TABLE_LIMIT = 3 << 30
 """Bytes of a table; it reaches the worker in one frame of at most 4 GiB."""
 
@@ -74,6 +56,8 @@ class LoadedTable:
     """For this party's operator; nothing of them goes to a peer."""
     digest: str = ""
     """SHA-256 of the file, as hexadecimal digits."""
+    words: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
+    """Of a column of categories, by its position: what its codes stand for. NaN is an empty cell."""
     hashed_ids: HashedIds | None = None
     """Of a job that compares ids."""
     order_digest: str = ""
@@ -86,7 +70,7 @@ class LoadedTable:
 
 def load(
     folder: Path,
-    datasets: dict[str, DatasetSettings],
+    datasets: Mapping[str, Registered],
     spec: JobSpec,
     me: PartyId,
     alignment: Callable[[str], AlignedRows] | None = None,
@@ -105,15 +89,15 @@ def load(
 
 def _load(
     folder: Path,
-    datasets: dict[str, DatasetSettings],
+    datasets: Mapping[str, Registered],
     spec: JobSpec,
     me: PartyId,
     use: TableUse,
     aligned: AlignedRows | None,
 ) -> LoadedTable:
     registered = _registered(datasets, me, use)
-    path = folder / registered.path
-    file = open_table(path, f"{path.name} of {me}", missing=_CORRECT_PATH)
+    path = folder / registered.source
+    file, guesses = open_registered(registered, folder, f"{path.name} of {me}", absent=_ADD_AGAIN)
     if use.ids is not None:
         return _load_ids(file, path.name, use, use.ids)
     names = file.names
@@ -126,13 +110,9 @@ def _load(
     labelled = (use.label,) if use.label else ()
     asked = use.columns
     if use.every_column:
-        asked = tuple(column for column in names if column not in {registered.id, use.label_ignored})
-    if registered.id in {*asked, *labelled}:
-        raise IdAmongColumns(
-            f"the job asks {me} to train on {registered.id!r}, the id column of its data set {use.dataset!r}",
-            fix=f"Leave {registered.id!r} out of data.{me}: an id names a row and says nothing about it.",
-        )
-    wanted = (registered.id, *asked, *labelled)
+        asked = tuple(column for column in names if column not in {*registered.id, registered.label, use.label_ignored})
+    _check_inputs(use, registered, asked, me)
+    wanted = (*registered.id, *asked, *labelled)
     file.check_columns(wanted)
     if use.width and len(asked) != use.width:
         raise WrongWidth(
@@ -145,22 +125,28 @@ def _load(
         rows = rows.taken(aligned.rows)
     height = rows.frame.height
     _check_size(use, file.shown, height, len(asked))
-    ids = () if aligned else _ids(rows, registered.id, path.name)
-    columns = np.empty((height, len(asked)), dtype=np.float64)
+    ids = () if aligned else _ids(rows, registered, path.name)
+    columns, words = np.empty((height, len(asked)), dtype=np.float64), dict[int, tuple[str, ...]]()
     for position, column in enumerate(asked):
-        columns[:, position] = _numbers(rows, column, path.name)
+        if column in use.words:
+            columns[:, position], words[position] = categories_of(rows, column, path.name)
+        else:
+            columns[:, position] = numbers_of(rows, column, path.name, gaps_allowed=column in use.gaps)
     read = Labels(None)
     if use.label:
-        numbers = partial(_numbers, rows, use.label, path.name, LABEL_FIX[spec.job.task])
+        numbers = partial(numbers_of, rows, use.label, path.name, LABEL_FIX[spec.job.task])
         read = read_labels(spec.job, use, me, rows.frame[use.label], numbers)
     label = None if read.numbers is None else (use.label, read.numbers)
-    notices = (*_row_notices(rows, ids, path.name), *column_notices(path.name, asked, columns, label), *read.notices)
+    numeric = [position for position in range(len(asked)) if position not in words]
+    of_columns = column_notices(path.name, [asked[position] for position in numeric], columns[:, numeric], label)
+    notices = (*guesses, *_row_notices(rows, ids, path.name), *of_columns, *read.notices)
+    order = aligned.digest if aligned else ""
     return LoadedTable(
-        ids, columns, read.numbers, asked, read.classes, notices, digest, order_digest=aligned.digest if aligned else ""
+        ids, columns, read.numbers, asked, read.classes, notices, digest, words=words, order_digest=order
     )
 
 
-def _registered(datasets: dict[str, DatasetSettings], me: PartyId, use: TableUse) -> DatasetSettings:
+def _registered(datasets: Mapping[str, Registered], me: PartyId, use: TableUse) -> Registered:
     if use.dataset not in datasets:
         near = difflib.get_close_matches(use.dataset, datasets, n=1)
         raise UnknownDataset(
@@ -169,10 +155,17 @@ def _registered(datasets: dict[str, DatasetSettings], me: PartyId, use: TableUse
     return datasets[use.dataset]
 
 
+def _ids(rows: Rows, registered: Registered, file: str) -> tuple[str, ...]:
+    """Raises MissingValue, DuplicateIds."""
+    ids = ids_as_written(rows, registered.id, file)
+    check_each_once(ids, rows, registered.id, file)
+    return tuple(ids.to_list())
+
+
 def _load_ids(file: TableFile, name: str, use: TableUse, rules: IdRules) -> LoadedTable:
     """Of a job that compares ids and reads nothing else."""
     file.check_columns(use.columns)
-    digest, rows = file.digest_and_rows(use.columns, use.columns[0])
+    digest, rows = file.digest_and_rows(use.columns, use.columns)
     hashed, notices = read_ids(rows, use.columns, rules, name)
     if len(hashed.rows) < rules.minimum_ids:
         raise TooFewRows(
@@ -185,9 +178,24 @@ def _load_ids(file: TableFile, name: str, use: TableUse, rules: IdRules) -> Load
     )
 
 
+def _check_inputs(use: TableUse, registered: Registered, asked: tuple[str, ...], me: PartyId) -> None:
+    """Raises IdAmongColumns, LabelAmongInputs."""
+    for name in registered.id:
+        if name in asked or (use.label and name == use.label):
+            raise IdAmongColumns(
+                f"the job asks {me} to train on {name!r}, the id column of its data set {use.dataset!r}",
+                fix=f"Leave {name!r} out of data.{me}: an id names a row and says nothing about it.",
+            )
+    if registered.label and registered.label in asked:
+        raise LabelAmongInputs(
+            f"the job asks {me} for {registered.label!r} as an input, which was added as the label of {use.dataset!r}",
+            fix=f"Leave {registered.label!r} out of the columns of data.{me}, or add the data set without --label.",
+        )
+
+
 def task_of(file: str, label: str, rows: Rows) -> tuple[str, tuple[Notice, ...]]:
     """What the labels of a file suggest is to be learned, as a guess. Raises InvalidData."""
-    return guess_task(label, rows.frame[label], partial(_numbers, rows, label, file))
+    return guess_task(label, rows.frame[label], partial(numbers_of, rows, label, file))
 
 
 def _row_notices(rows: Rows, ids: tuple[str, ...], file: str) -> Iterator[Notice]:
@@ -229,74 +237,5 @@ def _check_size(use: TableUse, shown: str, rows: int, columns: int) -> None:
         )
 
 
-def _ids(rows: Rows, name: str, file: str) -> tuple[str, ...]:
-    column = rows.frame[name]
-    missing = column.is_null().arg_true()
-    if len(missing):
-        raise MissingValue(f"{file}: the id column {column.name!r} is empty in data row {rows.numbers[missing[0]]}")
-    with reading(f"{file}: the id column {column.name!r}"):
-        texts = column.cast(pl.String)
-    duplicated = texts.is_duplicated()
-    if duplicated.any():
-        first, second = rows.numbers[texts.eq(texts.filter(duplicated)[0]).arg_true()[:2].to_numpy()]
-        raise DuplicateIds(
-            f"{file}: {texts.n_unique()} ids in {len(texts)} rows; data rows {first} and {second} share one",
-            fix=f"Each {column.name!r} must stand in one row. {oddities(texts, file)}".strip(),
-        )
-    return tuple(texts.to_list())
-
-
-def _numbers(rows: Rows, name: str, file: str, fix_of_words: str = COLUMN_FIX) -> NDArray[np.float64]:
-    column = rows.frame[name]
-    named = isinstance(column.dtype, pl.Categorical | pl.Enum)
-    if not (named or column.dtype.is_numeric() or column.dtype in {pl.String, pl.Boolean, pl.Null}):
-        raise NonNumericCell(
-            f"{file}: column {column.name!r} holds {column.dtype}, not numbers",
-            fix=fix_of_words,
-        )
-    column = column.cast(pl.String) if named else column
-    cells = column.str.strip_chars() if column.dtype == pl.String else column
-    empty = cells.is_null() | (cells == "") if cells.dtype == pl.String else cells.is_null()
-    numbers = cells.cast(pl.Float64, strict=False)
-    faults: list[tuple[type[InvalidData], str, str]] = []
-    for error, wrong, what, fix in (
-        (MissingValue, empty, "is empty", FILL),
-        (NonNumericCell, numbers.is_null() & ~empty, "is not a number", fix_of_words),
-        (NotFinite, ~numbers.is_finite(), "is not finite", "Replace NaN and infinite values."),
-        (NotFinite, numbers.is_finite() & (numbers.abs() > LARGEST), f"is beyond {LARGEST:g}", SMALLER_UNIT),
-    ):
-        places = wrong.arg_true()
-        if len(places):
-            first, others = places[0], f" (and in {len(places) - 1} more)" if len(places) > 1 else ""
-            value = "" if error is MissingValue else f": {column[first]!r}"
-            nearly = "" if error is NotFinite else _fix_of(column[first], everywhere=len(places) == len(column))
-            faults.append((error, f"{what} in data row {rows.numbers[first]}{others}{value}", nearly or fix))
-    if faults:
-        told, fixes = "; it ".join(fault[1] for fault in faults), dict.fromkeys(fault[2] for fault in faults)
-        raise faults[0][0](f"{file}: column {column.name!r} {told}", fix=" ".join(fixes))
-    return numbers.to_numpy().astype(np.float64, copy=False)
-
-
-def _fix_of(cell: object, *, everywhere: bool) -> str:
-    """For cells that many a program writes for a number or in place of one."""
-    text = cell.strip() if isinstance(cell, str) else ""
-    if not text and everywhere:
-        return "The column is empty in every row: leave it out."
-    if decimal_comma(text):
-        return "Write numbers with a decimal point: the comma separates fields."
-    if text.lower() in MISSING:
-        return f"{text!r} seems to stand for a missing value. {FILL}"
-    if _number(text.strip("%€$£ ").replace(",", "").replace("\u00a0", "").replace(" ", "")):
-        return "Write the number alone: no unit, no percent sign, no sign between thousands."
-    return ""
-
-
-def _number(text: str) -> bool:
-    with contextlib.suppress(ValueError):
-        float(text)
-        return True
-    return False
-
-
-_CORRECT_PATH = "Correct [datasets] in party.toml; paths are relative to its folder."
-_ADD_DATASET = "Add it under [datasets] in party.toml."
+_ADD_AGAIN = "Put the file back, or add the data set again with `vfl data add`."
+_ADD_DATASET = "Add it with `vfl data add`."

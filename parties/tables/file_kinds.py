@@ -1,9 +1,8 @@
-"""What a file is by its first bytes, whatever its name says: Parquet, text of comma-separated values, or a named other.
+"""What a file is by its first bytes, whatever its name says: Parquet, Arrow, separated values, or a named other.
 
 A file of another kind is named and never quoted: its bytes are no words for an error.
 """
 
-import csv
 import enum
 import json
 import re
@@ -14,12 +13,8 @@ from parties.errors import UnreadableFile
 
 HEAD_BYTES = 1 << 16
 """How much of a file is looked at."""
-LINES = 20
-"""How many of its first lines show what separates the fields."""
 GZIP = b"\x1f\x8b"
-BYTE_ORDER_MARK = "\ufeff"
-OUTSIDE_COMMAS = {";": "semicolons", "\t": "tabs", "|": "pipe signs"}
-READABLE = "Tables are read from CSV (UTF-8, commas, a header line) and Parquet."
+READABLE = "Tables are read from CSV (text with a header line), Parquet and Arrow (Feather)."
 
 
 class Kind(enum.Enum):
@@ -27,6 +22,8 @@ class Kind(enum.Enum):
 
     CSV = "CSV"
     PARQUET = "Parquet"
+    ARROW = "Arrow"
+    ARROW_STREAM = "Arrow stream"
 
 
 @dataclass(frozen=True)
@@ -42,11 +39,10 @@ _WRITE_PARQUET = "Read it with the program that made it and write the table as P
 _UNPACK = "Unpack it and name the table in it."
 _NO_TABLE = "Name the file that holds the table."
 
+_READ = ((b"PAR1", Kind.PARQUET), (b"ARROW1", Kind.ARROW), (b"\xff\xff\xff\xff", Kind.ARROW_STREAM))
 _FOREIGN: tuple[tuple[int, bytes, str, str], ...] = (
     (0, b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "an old Excel workbook (.xls)", _SAVE_AS_CSV),
-    (0, b"ARROW1", "an Arrow or Feather file", _WRITE_PARQUET),
     (0, b"FEA1", "a Feather file of version 1", _WRITE_PARQUET),
-    (0, b"\xff\xff\xff\xff", "an Arrow stream", _WRITE_PARQUET),
     (0, b"PARE", "an encrypted Parquet file", "Write it as Parquet without encryption of its own, or as CSV."),
     (0, b"ORC", "an ORC file", _WRITE_PARQUET),
     (0, b"Obj\x01", "an Avro file", _WRITE_PARQUET),
@@ -87,17 +83,22 @@ _ANNEX = re.compile(rb"(\.\./)*(\.git)?/annex/objects/")
 
 def kind_of(head: bytes, shown: str) -> Kind:
     """Of a file that begins with `head`. Raises UnreadableFile, calling the file by `shown` and naming what it is."""
-    if head.startswith(b"PAR1"):
-        return Kind.PARQUET
-    if head.startswith(GZIP):
-        head, shown = _unpacked(head), f"{shown}, unpacked with gzip,"
-    foreign = _foreign(head) or _foreign_text(_text(head, shown))
+    for signature, kind in _READ:
+        if head.startswith(signature):
+            return kind
+    packed = head.startswith(GZIP)
+    if packed:
+        head, shown = unpacked(head), f"{shown}, unpacked with gzip,"
+    foreign = _foreign(head)
+    if packed and foreign is None:
+        foreign = next((_Foreign(kind.value, _UNPACK) for signature, kind in _READ if head.startswith(signature)), None)
     if foreign is not None:
-        raise UnreadableFile(f"{shown} is {foreign.what}", fix=f"{foreign.fix} {READABLE}")
+        raise _refusal(shown, foreign)
     return Kind.CSV
 
 
-def _unpacked(head: bytes) -> bytes:
+def unpacked(head: bytes) -> bytes:
+    """The beginning of what is packed with gzip in a file that begins so."""
     try:
         return zlib.decompressobj(wbits=zlib.MAX_WBITS | 16).decompress(head, HEAD_BYTES)
     except zlib.error:
@@ -117,8 +118,6 @@ def _foreign(head: bytes) -> _Foreign | None:
         )
     if _ANNEX.match(head):
         return _Foreign("a git-annex pointer, which stands for the real file", "Fetch the file: `git annex get`.")
-    if head.startswith(b"PAR1"):
-        return _Foreign("Parquet", _UNPACK)
     return None
 
 
@@ -132,53 +131,24 @@ def _zipped(head: bytes) -> _Foreign:
     return _Foreign("a zip archive", _UNPACK)
 
 
-def _text(head: bytes, shown: str) -> str:
-    """Without its byte order mark. Raises UnreadableFile for other encodings and for bytes that are no text."""
-    for mark, name in ((b"\xff\xfe\x00\x00", "UTF-32"), (b"\xff\xfe", "UTF-16"), (b"\xfe\xff", "UTF-16")):
-        if head.startswith(mark):
-            raise _encoded(shown, name)
-    zeros = head.count(0)
-    if zeros:
-        if max(head[::2].count(0), head[1::2].count(0)) > 0.4 * len(head):  # every second byte of plain text
-            raise _encoded(shown, "UTF-16")
-        raise UnreadableFile(f"{shown} is no text: it holds zero bytes", fix=READABLE)
-    steering = sum(head.count(code) for code in (*range(1, 9), *range(14, 32)))
-    if steering > len(head) // 100:
-        raise UnreadableFile(f"{shown} is no text: it holds control characters", fix=READABLE)
-    try:
-        text = head.decode()
-    except UnicodeDecodeError as error:
-        if len(head) < HEAD_BYTES or error.start < len(head) - 4:  # the cut may go through a letter
-            raise not_utf8(shown, head[: error.start].count(b"\n") + 1) from None
-        text = head[: error.start].decode()
-    if len(head) >= HEAD_BYTES and "\n" in text:
-        text = text[: text.rindex("\n")]
-    return text.removeprefix(BYTE_ORDER_MARK)
+def check_text(text: str, shown: str) -> None:
+    """Raises UnreadableFile for text that is something else than separated values."""
+    foreign = _foreign_text(text)
+    if foreign is not None:
+        raise _refusal(shown, foreign)
 
 
-def not_utf8(shown: str, line: int) -> UnreadableFile:
-    return UnreadableFile(
-        f"{shown} is not UTF-8: line {line} holds a letter in another encoding, perhaps Windows-1252 or Latin-1",
-        fix="Save it as CSV UTF-8, or convert it: `iconv -f WINDOWS-1252 -t UTF-8 FILE`.",
-    )
-
-
-def _encoded(shown: str, name: str) -> UnreadableFile:
-    return UnreadableFile(
-        f"{shown} is {name} text, not UTF-8",
-        fix=f"Save it as CSV UTF-8 with commas, or convert it: `iconv -f {name} -t UTF-8 FILE`.",
-    )
+def _refusal(shown: str, foreign: _Foreign) -> UnreadableFile:
+    return UnreadableFile(f"{shown} is {foreign.what}", fix=f"{foreign.fix} {READABLE}")
 
 
 def _foreign_text(text: str) -> _Foreign | None:
-    """Text that is something else than comma-separated values."""
     if not text.strip():
         return _Foreign("empty", "It needs a header line and rows.")
     start = text.lstrip()
-    lines = [line for line in start.splitlines() if line.strip()][:LINES]
     if "\r" in text and "\n" not in text:
         return _Foreign("text whose lines end as on an old Macintosh (CR alone)", "Save it with LF or CR LF.")
-    return _document(start, lines) or _preamble(lines) or _separated(lines)
+    return _document(start, [line for line in start.splitlines() if line.strip()])
 
 
 def _document(start: str, lines: list[str]) -> _Foreign | None:
@@ -196,21 +166,6 @@ def _document(start: str, lines: list[str]) -> _Foreign | None:
     return None
 
 
-def _preamble(lines: list[str]) -> _Foreign | None:
-    """Lines above the header."""
-    if setting := re.match(r"sep=(.)\s*$", lines[0], re.IGNORECASE):
-        return _Foreign(
-            f"a CSV file for Excel: its first line says `sep={setting[1]}`",
-            "Remove that line; the line after it is the header, its fields separated by commas.",
-        )
-    if lines[0].startswith("#") and not _agree(_fields(lines, ",")):
-        return _Foreign(
-            "text that begins with a comment line (`#`)",
-            "Remove what stands above the header line, and the sign # before the header if there is one.",
-        )
-    return None
-
-
 def _is_json(lines: list[str]) -> bool:
     if lines[0].strip() in {"[", "{", "[{"}:
         return True
@@ -221,37 +176,3 @@ def _is_json(lines: list[str]) -> bool:
     except ValueError:
         return re.match(r'[\[{]+\s*"[^"]*"\s*:', lines[0]) is not None
     return True
-
-
-def _separated(lines: list[str]) -> _Foreign | None:
-    """Fields that something else than commas separates."""
-    commas = _fields(lines, ",")
-    if _agree(commas):
-        return None
-    for sign, name in OUTSIDE_COMMAS.items():
-        if _agree(_fields(lines, sign)):
-            cells = [cell for line in lines[1:] for cell in line.split(sign)]
-            decimal = " and numbers with a decimal comma" if any(map(decimal_comma, cells)) else ""
-            point = ", numbers with a decimal point" if decimal else ""
-            return _Foreign(
-                f"text with {name} between its fields{decimal}",
-                f"Save it with commas between the fields{point}, or write it as Parquet.",
-            )
-    if commas == {1} and _agree({len(line.split()) for line in lines}):
-        return _Foreign("text with spaces between its fields", "Save it with commas between the fields.")
-    return None
-
-
-def _fields(lines: list[str], sign: str) -> set[int]:
-    """How many fields the lines have if this sign stands between them."""
-    return {len(row) for row in csv.reader(lines, delimiter=sign)}
-
-
-def _agree(counts: set[int]) -> bool:
-    """All lines have the same number of fields, and more than one."""
-    return len(counts) == 1 and counts != {1}
-
-
-def decimal_comma(cell: str) -> bool:
-    """Whether a cell is a number but for its decimal comma."""
-    return re.fullmatch(r'\s*"?[+-]?\d*,\d+"?\s*', cell) is not None

@@ -1,4 +1,7 @@
-"""The columns of a file that make the id of a row, read by a job's rules so that the same id is the same everywhere."""
+"""The columns of a file that make the id of a row.
+
+A job that compares ids reads them by its rules, so that the same id is the same everywhere; others as they are written.
+"""
 
 from collections.abc import Iterator, Sequence
 from functools import reduce
@@ -9,12 +12,14 @@ import numpy as np
 import polars as pl
 
 from parties.errors import DuplicateIds, IdType, MissingValue
-from parties.tables.row_ids import INVISIBLE, peculiarities
+from parties.tables.row_ids import INVISIBLE, oddities, peculiarities
 from parties.tables.table_files import Rows, reading
 from vfl.ids import HashedIds, id_hashes
 from vfl.notices import Notice
 from vfl.spec.sections import IdRules
 
+PARTS = "\x1f"
+"""Stands between the parts of an id that several columns make, as it is written."""
 _WHOLE_NUMBER = r"^(?:0|-?[1-9][0-9]*)$"
 _AS_TEXT = 'Store the ids as text at every party, or set align.types to "integer" where all are whole numbers.'
 
@@ -26,10 +31,31 @@ def read_ids(rows: Rows, columns: Sequence[str], rules: IdRules, file: str) -> t
     is_first = ids.select(pl.struct(pl.all()).is_first_distinct()).to_series()
     repeated = len(ids) - int(is_first.sum())
     if repeated and rules.duplicates == "refuse":
-        raise _duplicate(rows, ids, is_first, columns, file)
+        fix = f'Each {_named(columns)} must stand in one row, or set align.duplicates to "first".'
+        raise _duplicate(rows, ids, is_first, file, fix)
     kept = ids.filter(is_first)
     hashed = HashedIds(id_hashes(kept.iter_rows()), rows.numbers[is_first.to_numpy()].astype(np.int64))
     return hashed, tuple(_notices(read, repeated, rules, file))
+
+
+def ids_as_written(rows: Rows, columns: Sequence[str], file: str) -> pl.Series:
+    """One text a row. Raises MissingValue, naming the row."""
+    texts = []
+    for name in columns:
+        at = f"{file}: the id column {name!r}"
+        with reading(at):
+            text = rows.frame[name].cast(pl.String)
+        _check_filled(text.str.strip_chars(), rows, at)
+        texts.append(text)
+    return texts[0] if len(texts) == 1 else pl.select(pl.concat_str(texts, separator=PARTS)).to_series()
+
+
+def check_each_once(ids: pl.Series, rows: Rows, columns: Sequence[str], file: str) -> None:
+    """Of ids as they are written. Raises DuplicateIds, naming the first two rows that share one."""
+    is_first = ids.is_first_distinct()
+    if not is_first.all():
+        fix = f"Each {_named(columns)} must stand in one row. {oddities(ids, file)}".strip()
+        raise _duplicate(rows, ids.to_frame(), is_first, file, fix)
 
 
 def _component(rows: Rows, name: str, kind: str, rules: IdRules, file: str) -> pl.Series:
@@ -43,9 +69,7 @@ def _component(rows: Rows, name: str, kind: str, rules: IdRules, file: str) -> p
         raise IdType(f"{at} holds whole numbers, and the specification says that it is text", fix=_AS_TEXT)
     with reading(at):
         read = _normalised(column, rules) if column.dtype == pl.String else column
-    missing = (read.is_null() | (read == "") if read.dtype == pl.String else read.is_null()).arg_true()
-    if len(missing):
-        raise MissingValue(f"{at} is empty in data row {rows.numbers[missing[0]]}")
+    _check_filled(read, rows, at)
     if kind == "text":
         return read
     with reading(at):
@@ -75,14 +99,23 @@ def _normalised(texts: pl.Series, rules: IdRules) -> pl.Series:
     return texts.str.strip_chars() if rules.white_space == "strip" else texts
 
 
-def _duplicate(rows: Rows, ids: pl.DataFrame, is_first: pl.Series, columns: Sequence[str], file: str) -> DuplicateIds:
+def _check_filled(column: pl.Series, rows: Rows, at: str) -> None:
+    """Raises MissingValue."""
+    missing = (column.is_null() | (column == "") if column.dtype == pl.String else column.is_null()).arg_true()
+    if len(missing):
+        raise MissingValue(f"{at} is empty in data row {rows.numbers[missing[0]]}")
+
+
+def _named(columns: Sequence[str]) -> str:
+    return " and ".join(map(repr, columns))
+
+
+def _duplicate(rows: Rows, ids: pl.DataFrame, is_first: pl.Series, file: str, fix: str) -> DuplicateIds:
     later = int((~is_first).arg_true()[0])
     same = reduce(and_, (column == column[later] for column in ids))
     first, second = rows.numbers[same.arg_true()[:2].to_numpy()]
-    named = " and ".join(map(repr, columns))
     return DuplicateIds(
-        f"{file}: {int(is_first.sum())} ids in {len(ids)} rows; data rows {first} and {second} share one",
-        fix=f'Each {named} must stand in one row, or set align.duplicates to "first".',
+        f"{file}: {int(is_first.sum())} ids in {len(ids)} rows; data rows {first} and {second} share one", fix=fix
     )
 
 

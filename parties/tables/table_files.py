@@ -3,7 +3,6 @@
 import contextlib
 import csv
 import difflib
-import gzip
 import hashlib
 import io
 import zlib
@@ -12,15 +11,15 @@ from dataclasses import dataclass
 from functools import reduce
 from operator import and_
 from pathlib import Path
-from typing import IO, cast
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
 from parties.errors import DuplicateColumns, UnknownColumn, UnknownFile, UnreadableFile, printable
-from parties.tables.file_kinds import GZIP, HEAD_BYTES, READABLE, Kind, kind_of, not_utf8
+from parties.tables.file_kinds import HEAD_BYTES, READABLE, Kind, kind_of
 from parties.tables.spellings import between, plain
+from parties.tables.text_format import BYTE_ORDER_MARK, UTF_8, TextFormat, unpacked_file
 
 NAMES_SHOWN = 20
 REASON_LIMIT = 300
@@ -35,6 +34,8 @@ class Rows:
     """Of each row, its place among all rows of the file, from 1."""
     blank: int
     """Rows left out: every cell of them is empty."""
+    decimal_comma: bool = False
+    """Whether numbers are written with one."""
 
     def taken(self, numbers: NDArray[np.int64]) -> "Rows":
         """The rows of these numbers, in this order."""
@@ -48,9 +49,16 @@ class TableFile:
 
     shown: str
     names: tuple[str, ...]
+    kind: Kind
+    text: TextFormat
+    """Of a CSV file."""
+    schema: pl.Schema
     _path: Path
-    _kind: Kind
     _frame: pl.LazyFrame
+
+    @property
+    def decimal_comma(self) -> bool:
+        return self.kind is Kind.CSV and self.text.decimal == ","
 
     def check_columns(self, wanted: Sequence[str], hint: str = "") -> None:
         """Raises UnknownColumn, naming the nearest column and what keeps it apart, or DuplicateColumns."""
@@ -60,68 +68,107 @@ class TableFile:
                     f"{self.shown} has no column {column!r}",
                     fix=f"{_nearest(column, self.names)} It has: {_listed(self.names)}. {hint}".strip(),
                 )
-            if f"{column}_duplicated_0" in self.names and self._kind is Kind.CSV:  # polars' name for the second
+            if f"{column}_duplicated_0" in self.names and self.kind is Kind.CSV:  # polars' name for the second
                 raise DuplicateColumns(
                     f"{self.shown} has two columns {column!r}", fix="Rename or remove one of them in the header line."
                 )
 
-    def rows(self, columns: Sequence[str], id_column: str) -> Rows:
+    def rows(self, columns: Sequence[str], id_columns: Sequence[str]) -> Rows:
         """These columns, the ids among them, without blank rows. Raises UnreadableFile."""
-        with self._reading():
+        with self.reading():
             frame = self._frame.select(columns).collect()
             numbers = np.arange(1, frame.height + 1)
-            if not frame.select(self._is_blank(id_column).any()).item():
-                return Rows(frame, numbers, 0)
+            if not frame.select(self._is_blank(id_columns[0]).any()).item():
+                return Rows(frame, numbers, 0, self.decimal_comma)
             # Only a row without an id may be blank, so that the other columns are rarely looked at.
-            blank = self._frame.select(reduce(and_, map(self._is_blank, self.names))).collect().to_series()
-            return Rows(frame.filter(~blank), numbers[~blank.to_numpy()], int(blank.sum()))
+            blank = self._frame.select(self._is_wholly_blank()).collect().to_series()
+            return Rows(frame.filter(~blank), numbers[~blank.to_numpy()], int(blank.sum()), self.decimal_comma)
 
-    def digest_and_rows(self, columns: Sequence[str], id_column: str) -> tuple[str, Rows]:
+    def digest_and_rows(self, columns: Sequence[str], id_columns: Sequence[str]) -> tuple[str, Rows]:
         """SHA-256 of the file as hexadecimal digits, and the same rows, read from these very bytes."""
         with reading(self.shown):
             before = _version(self._path)
             with self._path.open("rb") as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
-            rows = self.rows(columns, id_column)
+            rows = self.rows(columns, id_columns)
             if _version(self._path) != before:
                 raise UnreadableFile(f"{self.shown} changed while it was read", fix="Write the whole file first.")
         return digest, rows
 
+    def filled(self, id_columns: Sequence[str]) -> pl.LazyFrame:
+        """All columns, without rows that are wholly empty; what collects it stands in a block of `reading`."""
+        return self._frame.filter(~(self._is_blank(id_columns[0]) & self._is_wholly_blank()))
+
+    def _is_wholly_blank(self) -> pl.Expr:
+        return reduce(and_, map(self._is_blank, self.names))
+
     def _is_blank(self, name: str) -> pl.Expr:
-        column = pl.col(name)
-        texts = self._frame.collect_schema()[name] == pl.String
+        column, texts = pl.col(name), self.schema[name] == pl.String
         return column.is_null() | (column.str.strip_chars() == "") if texts else column.is_null()
 
     @contextlib.contextmanager
-    def _reading(self) -> Iterator[None]:
-        with reading(self.shown, self._path if self._kind is Kind.CSV else None):
+    def reading(self) -> Iterator[None]:
+        """What goes wrong while its rows are read, by its place in the file."""
+        with reading(self.shown, (self._path, self.text) if self.kind is Kind.CSV else None):
             yield
 
 
-def open_table(path: Path, shown: str, *, missing: str) -> TableFile:
-    """Raises UnknownFile with the fix `missing`, or UnreadableFile, naming what the file is."""
+def kind_of_file(path: Path, shown: str, *, absent: str) -> Kind:
+    """Raises UnknownFile with the fix `absent`, or UnreadableFile, naming what the file is."""
     with reading(shown):
         if not path.is_file():
-            raise UnknownFile(f"there is no file {path}", fix=missing)
+            raise UnknownFile(f"there is no file {path}", fix=absent)
         with path.open("rb") as file:
-            kind = kind_of(file.read(HEAD_BYTES), shown)
-    with reading(shown, path if kind is Kind.CSV else None):
-        if kind is Kind.PARQUET:
-            frame = pl.scan_parquet(path, glob=False)
-        else:
-            # All cells as text: inference would guess ids ("007") and hide the row of a cell that is no number.
-            frame = pl.scan_csv(path, infer_schema=False, glob=False)
-        return TableFile(shown, tuple(frame.collect_schema().names()), path, kind, frame)
+            return kind_of(file.read(HEAD_BYTES), shown)
+
+
+def open_table(path: Path, shown: str, kind: Kind, text: TextFormat, missing_words: Sequence[str] = ()) -> TableFile:
+    """`text` is how a CSV file is read. Cells that are one of `missing_words` are empty. Raises UnreadableFile."""
+    with reading(shown, (path, text) if kind is Kind.CSV else None):
+        frame = _scan(path, kind, text)
+        schema = frame.collect_schema()
+        if missing_words:
+            texts = [name for name, dtype in schema.items() if dtype == pl.String]
+            is_missing = pl.col(texts).str.strip_chars().is_in(list(missing_words))
+            frame = frame.with_columns(pl.when(~is_missing).then(pl.col(texts)))
+        return TableFile(shown, tuple(schema.names()), kind, text, schema, path, frame)
+
+
+def _scan(path: Path, kind: Kind, text: TextFormat) -> pl.LazyFrame:
+    if kind is Kind.PARQUET:
+        return pl.scan_parquet(path, glob=False)
+    if kind is Kind.ARROW:
+        return pl.scan_ipc(path)
+    if kind is Kind.ARROW_STREAM:
+        return pl.read_ipc_stream(path).lazy()
+    # All cells as text: inference would guess ids ("007") and hide the row of a cell that is no number.
+    return pl.scan_csv(
+        path if text.encoding == UTF_8 else io.BytesIO(_as_utf8(path, text.encoding)),
+        infer_schema=False,
+        glob=False,
+        separator=text.separator,
+        quote_char=text.quote,
+        skip_lines=text.skipped_lines,
+    )
+
+
+def _as_utf8(path: Path, encoding: str) -> bytes:
+    """The whole text: polars reads no other encoding."""
+    with unpacked_file(path) as file:
+        return file.read().decode(encoding).removeprefix(BYTE_ORDER_MARK).encode()
 
 
 @contextlib.contextmanager
-def reading(shown: str, text: Path | None = None) -> Iterator[None]:
-    """Whatever a damaged file does to the reader, its owner reads where it is, or the first line of the reason."""
+def reading(shown: str, text: tuple[Path, TextFormat] | None = None) -> Iterator[None]:
+    """Whatever a damaged file does to the reader, its owner reads where it is, or the first line of the reason.
+
+    `text` is a CSV file and how it is read.
+    """
     try:
         yield
     # A panic of the reader is no Exception; left alone it would end the thread and not the job.
-    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
-        if text is not None and (damage := _damage(text, shown)) is not None:
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, UnicodeDecodeError) as error:
+        if text is not None and (damage := _damage(*text, shown)) is not None:
             raise damage from error
         reason = (str(error).splitlines() or [type(error).__name__])[0][:REASON_LIMIT]
         raise UnreadableFile(f"{shown} cannot be read: {printable(reason)}", fix=READABLE) from error
@@ -146,47 +193,36 @@ def _listed(names: Sequence[str]) -> str:
     return shown + (f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else "")
 
 
-def _damage(path: Path, shown: str) -> UnreadableFile | None:
+def _damage(path: Path, text: TextFormat, shown: str) -> UnreadableFile | None:
     """The first line of a CSV file that does not fit; None when the cause is another."""
-    started, fields = 0, 0
+    started, fields, skipped = 0, 0, text.skipped_lines
     try:
-        with _unpacked(path) as file:
-            lines = io.TextIOWrapper(file, encoding="utf-8-sig", newline="")
-            for row in (reader := csv.reader(lines, strict=True)):
+        with unpacked_file(path) as file:
+            encoding = "utf-8-sig" if text.encoding == UTF_8 else text.encoding
+            lines = io.TextIOWrapper(file, encoding=encoding, newline="")
+            for _ in range(skipped):
+                lines.readline()
+            reader = csv.reader(lines, strict=True, delimiter=text.separator, quotechar=text.quote)
+            for row in reader:
                 fields = fields or len(row)
                 if len(row) > fields:
                     return UnreadableFile(
-                        f"{shown}: line {reader.line_num} has {len(row)} fields, the header {fields}",
-                        fix="Put a cell that holds a comma into quotation marks; write numbers with a decimal point.",
+                        f"{shown}: line {skipped + reader.line_num} has {len(row)} fields, the header {fields}",
+                        fix="Put a cell that holds the separator into quotation marks.",
                     )
                 started = reader.line_num
     except UnicodeDecodeError:
-        with _unpacked(path) as file:
-            return not_utf8(shown, next(number for number, line in enumerate(file, 1) if not _is_utf8(line)))
+        return UnreadableFile(
+            f"{shown} is not {text.encoding.upper()}: it holds bytes that stand for no letter after line "
+            f"{skipped + started}",
+            fix="State its encoding with --encoding when it is added, or save it as CSV UTF-8.",
+        )
     except csv.Error:
         return UnreadableFile(
-            f"{shown}: a quotation mark in or after line {started + 1} is not closed, or does not enclose its cell",
+            f"{shown}: a quotation mark in or after line {skipped + started + 1} is not closed, or does not enclose "
+            "its cell",
             fix="Close it, or remove it: two of them inside a quoted cell stand for one.",
         )
     except (OSError, EOFError, zlib.error):
         pass
     return None
-
-
-@contextlib.contextmanager
-def _unpacked(path: Path) -> Iterator[IO[bytes]]:
-    with path.open("rb") as file:
-        if file.read(len(GZIP)) != GZIP:
-            file.seek(0)
-            yield file
-            return
-    with gzip.open(path) as packed:
-        yield cast("IO[bytes]", packed)
-
-
-def _is_utf8(line: bytes) -> bool:
-    try:
-        line.decode()
-    except UnicodeDecodeError:
-        return False
-    return True

@@ -39,6 +39,8 @@ class RawTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What this party calls its classes."""
     ids: RawIds | None = None
     """Of a table whose ids are compared."""
+    words: dict[int, tuple[str, ...]] = {}
+    """What the codes of a column of categories stand for, by its position."""
 
 
 class Start(Frame, frozen=True):

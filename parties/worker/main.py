@@ -92,6 +92,7 @@ def _table(raw: RawTable) -> Table:
         labels=None if raw.labels is None else np.frombuffer(raw.labels, np.float64),
         classes=raw.classes,
         ids=None if raw.ids is None else _hashed_ids(raw.ids),
+        words=raw.words,
     )
 
 

@@ -16,6 +16,7 @@ import httpx
 import pytest
 from command_line import free_ports
 from identities import acquaint, give_identity, tls_of
+from registered_tables import register
 
 from parties.settings import TOKEN_FILE, init_party
 
@@ -168,10 +169,10 @@ def make_party(folder: Path, name: str, ports: list[int], peers: dict[str, str],
     }
     text = path.read_text()
     text += "\n[acceptance]\n" + "".join(f"{key} = {json.dumps(value)}\n" for key, value in acceptance.items())
-    text += "".join(f'\n[datasets.{data}]\npath = "{file}"\nid = "id"\n' for data, file in datasets.items())
     text = text.replace("[server]", "[server]\npeer_timeout_seconds = 8")
     path.write_text(text)
     give_identity(folder, name)
+    register(folder, datasets)
     acquaint(folder, {peer: url.removeprefix("https://") for peer, url in peers.items()})
     return Server(name, folder, ports[0], ports[1])
 

@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 import safetensors.numpy
 
+from vfl.models.preparation import Preparation
+
 Spec = Callable[..., str]
 Parties = tuple[Any, Any]
 
@@ -96,7 +98,8 @@ def test_each_side_shows_what_was_agreed_and_names_its_own_columns_beside_its_we
         with safetensors.safe_open(model, "numpy") as tensors:
             told = tensors.metadata()
             columns = json.loads(told["columns"])
-            assert len(columns) == tensors.get_slice("scaling.mean").get_shape()[0]
+            preparation = Preparation.decode(tensors.get_tensor("preparation").tobytes())
+            assert list(preparation.names) == columns
         assert columns == manifest["columns"] == job["specification"]["data"][job["party"]]["columns"]
         assert {name[0] for name in columns} == {own}
         assert (told.get("label", ""), manifest["label"]) == (label, label)

@@ -26,12 +26,11 @@ def parties(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         lines = [f"c-{row + offset:05}" for row in range(ROWS)]
         (folder / party / "people.csv").write_text("\n".join(["id", *lines]) + "\n", "utf-8")
         with (folder / party / "party.toml").open("a", encoding="utf-8") as settings:
-            settings.write(
-                f'\n[datasets.people]\npath = "people.csv"\nid = "id"\n[acceptance]\npeers = ["{peer}"]\n'
-                'datasets = ["people"]\nschemes = ["common_ids"]\n'
-            )
+            settings.write(f'\n[acceptance]\npeers = ["{peer}"]\ndatasets = ["people"]\nschemes = ["common_ids"]\n')
     with serving(folder, "bank"), serving(folder, "telco"):
         enrol(folder, "bank", "telco")
+        for party in ("bank", "telco"):
+            run(folder, "data", "add", "people", f"{party}/people.csv", "--id", "id", "--party", party)
         yield folder
 
 

@@ -54,7 +54,11 @@ def test_three_clinics_learn_more_than_the_majority_as_the_page_says(folder: Pat
         for party in PARTIES:
             servers.enter_context(serving(folder, party))
         assert "$ vfl peer invite clinic-a --party institute\n$ vfl peer accept LINE --party clinic-a\n" in PAGE
+        added = "vfl data add held-out institute/held_out.csv --id visit --party institute"
+        assert f"$ {added}\n$ vfl data add visits clinic-a/visits.csv --id visit --party clinic-a\n" in PAGE
+        run(folder, *added.split()[1:])
         for clinic in PARTIES[1:]:
+            run(folder, "data", "add", "visits", f"{clinic}/visits.csv", "--id", "visit", "--party", clinic)
             enrol(folder, "institute", clinic)
             assert f"$ vfl grant create readmission.toml --party {clinic}\n" in PAGE
             run(folder, "grant", "create", "readmission.toml", "--party", clinic)

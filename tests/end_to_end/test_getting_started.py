@@ -59,6 +59,8 @@ def test_two_organisations_do_what_the_page_says_and_get_a_model(folder: Path) -
     with serving(folder, "bank"), serving(folder, "telco"):
         for command in ("vfl peer invite telco --party bank", "vfl peer accept LINE --party telco"):
             assert f"$ {command}\n" in PAGE
+        vfl(folder, "vfl data add customers bank/bank.csv --id customer --label default --party bank")
+        vfl(folder, "vfl data add usage telco/telco.csv --id customer --party telco")
         enrol(folder, "bank", "telco")
         vfl(folder, "vfl grant create job.toml --party telco")
         job = vfl(folder, "vfl job submit job.toml --party bank")["id"]

@@ -158,6 +158,8 @@ def test_two_organisations_who_follow_the_page_train_on_ciphertexts(machines: li
         for machine in machines:
             servers.enter_context(serving(machine.folder, machine.party, (*machine.prefix, VFL)))
             machine.vfl(f"vfl doctor --party {machine.party}")  # exits with 1 where a check has failed
+        bank.vfl("vfl data add customers bank/bank.csv --id customer --label default --party bank")
+        telco.vfl("vfl data add usage telco/telco.csv --id customer --party telco")
         line = bank.vfl("vfl peer invite telco --party bank")["line"]
         words = telco.vfl("vfl peer accept LINE --party telco", LINE=line)["words"]
         for machine, peer in ((bank, "telco"), (telco, "bank")):

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import re
 import signal
 import socket
 import subprocess
@@ -56,3 +57,9 @@ def enrol(folder: Path, inviting: str, invited: str) -> None:
     words = run(folder, "peer", "accept", line, "--party", invited)["words"]
     for party, peer in ((inviting, invited), (invited, inviting)):
         assert run(folder, "peer", "confirm", peer, "--words", words, "--party", party)["state"] == "trusted"
+
+
+def added_on(page: Path) -> dict[str, tuple[str, str]]:
+    """The data set that each party adds on a page, and its column of ids."""
+    added = re.compile(r"^\$ vfl data add (\S+) \S+ --id (\S+).* --party (\S+)$", re.MULTILINE)
+    return {party: (name, id_column) for name, id_column, party in added.findall(page.read_text("utf-8"))}

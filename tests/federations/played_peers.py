@@ -10,9 +10,10 @@ from typing import TypeVar
 import msgspec
 import numpy as np
 from identities import acquaint, identity_of, signed_by
+from registered_tables import register
 
 from parties.party import Party
-from parties.settings import Acceptance, DatasetSettings, PartySettings, ServerSettings
+from parties.settings import Acceptance, PartySettings, ServerSettings
 from parties.storage.database import Event, Job
 from parties.trust.contract import Signed
 from parties.wire.control import CONTROLS, Control, decode_control, encode_control
@@ -158,11 +159,11 @@ def party(folder: Path, name: str, peers: Sequence[PlayedPeer], timeout_seconds:
     settings = PartySettings(
         name=name,
         server=ServerSettings(peer_timeout_seconds=timeout_seconds, jobs_per_peer=100),
-        datasets={"table": DatasetSettings(path="table.csv", id="id")},
         acceptance=Acceptance(
             peers=tuple(peer.name for peer in peers), datasets=("table",), schemes=("updates",), minimum_rows=100
         ),
     )
+    register(folder, {"table": "table.csv"})
     acquaint(folder, {peer.name: "127.0.0.1:9" for peer in peers})
     made = Party(folder, settings, identity_of(name), {peer.name: peer for peer in peers}.__getitem__)
     for peer in peers:

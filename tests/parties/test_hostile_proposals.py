@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 from identities import acquaint, identity_of, signed_by
 from played_peers import until
+from registered_tables import register
 
 from parties.party import Party
-from parties.settings import Acceptance, DatasetSettings, PartySettings, ServerSettings
+from parties.settings import Acceptance, PartySettings, ServerSettings
 from parties.trust.contract import Signed
 from parties.trust.identity import Domain
 from parties.wire.control import Acceptance as Accepted
@@ -110,10 +111,10 @@ def bank(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Bank]:
     settings = PartySettings(
         name="telco",
         server=ServerSettings(jobs_per_peer=2),
-        datasets={"table": DatasetSettings(path="table.csv", id="id")},
         acceptance=Acceptance(peers=("bank",), datasets=("table",), schemes=("none",), minimum_rows=fewest),
     )
     bank = Bank()
+    register(tmp_path, {"table": "table.csv"})
     acquaint(tmp_path, {"bank": "127.0.0.1:9"})
     bank.telco = Party(tmp_path, settings, identity_of("telco"), lambda _name: bank)
     if fewest <= 120:

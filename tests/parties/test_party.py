@@ -11,11 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from identities import acquaint, identity_of
+from registered_tables import register
 
 from parties.errors import IdempotencyKeyReused, UnknownJob
 from parties.jobs.supervisor import Supervisor
 from parties.party import Party
-from parties.settings import Acceptance, DatasetSettings, PartySettings
+from parties.settings import Acceptance, PartySettings
 from parties.storage.database import Job
 from parties.wire.transport import Answer, LocalTransport
 
@@ -50,11 +51,11 @@ def federation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, P
             (folder / "table.csv").write_text("\n".join(lines))
             settings = PartySettings(
                 name=name,
-                datasets={"table": DatasetSettings(path="table.csv", id="id")},
                 acceptance=Acceptance(
                     peers=NAMES, datasets=("table",), schemes=("none",), fixed_seed=True, minimum_rows=100
                 ),
             )
+            register(folder, {"table": "table.csv"})
             links = {"bank": ("telco", "shop")}.get(name, ("bank",))
             acquaint(folder, dict.fromkeys(links, "127.0.0.1:9"))
             parties[name] = Party(folder, settings, identity_of(name), partial(local, parties))

@@ -61,7 +61,6 @@ def test_the_environment_wins_over_the_file(folder: Path, monkeypatch: pytest.Mo
     [
         ("VFL_SERVER__OPERATR_PORT", "VFL_SERVER__OPERATOR_PORT"),
         ("VFL_ACCEPTANCE__MINIMUM_ROW", "VFL_ACCEPTANCE__MINIMUM_ROWS"),
-        ("VFL_DATASETS__ROWS__PAHT", "VFL_DATASETS__<NAME>__PATH"),
         ("VFL_SEVER__PEER_PORT", "VFL_SERVER__PEER_PORT"),
         ("VFL_X", "Remove it"),
     ],
@@ -80,12 +79,11 @@ def test_tables_of_settings_and_what_is_no_setting_are_taken_from_the_environmen
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("VFL_SERVER", '{"address": "vfl.example.org:7102"}')
-    monkeypatch.setenv("VFL_DATASETS__ROWS__PATH", "rows.csv")
-    monkeypatch.setenv("vfl_datasets__rows__id", "id")
+    monkeypatch.setenv("vfl_acceptance__minimum_rows", "50")
     monkeypatch.setenv("VFL_DEBUG", "1")
     settings = load(folder)
     assert settings.server.told_address == "vfl.example.org:7102"
-    assert settings.datasets["rows"].id == "id"
+    assert settings.acceptance.minimum_rows == 50
 
 
 def test_a_second_party_beside_the_first_gets_ports_of_its_own(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from command_line import free_ports, serving
 from identities import acquaint, give_identity
+from registered_tables import register
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("api", "parties", "vfl", "crypto")
@@ -81,9 +82,9 @@ class Federation:
             with (folder / party / "party.toml").open("a", encoding="utf-8") as settings:
                 settings.write(
                     f'\n[acceptance]\npeers = ["{peer}"]\ndatasets = ["figures"]\nschemes = ["column_sums"]\n'
-                    '[datasets.figures]\npath = "figures.csv"\nid = "id"\n'
                 )
             give_identity(folder / party, party)
+            register(folder / party, {"figures": "figures.csv"})
             acquaint(folder / party, {peer: f"127.0.0.1:{other[1]}"})
         (folder / "job.toml").write_text(JOB, "utf-8")
 

@@ -61,7 +61,7 @@ class TrainingKind(Kind[TrainingSpec, TrainingPlan]):
         if not spec.encrypted:
             yield (
                 "Scheme none hides nothing from the label party: it read every "
-                f"{'embedding' if embeddings else 'standardised value'} of the feature party."
+                f"{'embedding' if embeddings else 'prepared value'} of the feature party."
             )
         elif plan:
             yield (
@@ -89,7 +89,7 @@ class TrainingKind(Kind[TrainingSpec, TrainingPlan]):
             inputs = "columns" if spec.model.bottom is None else "embeddings"
             return f"{party} keeps the top model: all weights that are applied to the {inputs} of every party."
         bottom = "no weights" if spec.model.bottom is None else "its bottom model"
-        return f"{party} keeps {bottom}, and how its own columns are standardised."
+        return f"{party} keeps {bottom}, and how its own columns are prepared."
 
 
 TRAINING = TrainingKind()

@@ -7,7 +7,7 @@ encrypted run can be compared with a clear one number by number.
 """
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
@@ -341,9 +341,13 @@ def largest_cut_error(loss: str, weight_limit: float, *, hidden: bool, outputs: 
     return outputs * error * output_limit * slope * weight_limit
 
 
-def save_tensors(tensors: dict[str, Floats]) -> bytes:
-    """Tensors as safetensors bytes, float64."""
-    data: bytes = save({name: np.ascontiguousarray(value, np.float64) for name, value in sorted(tensors.items())})
+def save_tensors(tensors: Mapping[str, NDArray[Any]]) -> bytes:
+    """Tensors as safetensors bytes, float64 but for those that are bytes."""
+    kept = {
+        name: np.ascontiguousarray(value, np.uint8 if value.dtype == np.uint8 else np.float64)
+        for name, value in sorted(tensors.items())
+    }
+    data: bytes = save(kept)
     return data
 
 

@@ -24,8 +24,12 @@ class Scaling:
     @classmethod
     def fit(cls, columns: Floats) -> "Scaling":
         """From rows x columns. A constant column keeps deviation 1 and becomes zero."""
-        deviation = columns.std(axis=0)
-        return cls(columns.mean(axis=0), np.where(deviation > 0, deviation, 1.0))
+        return cls.of(columns.mean(axis=0), columns.std(axis=0))
+
+    @classmethod
+    def of(cls, mean: Floats, deviation: Floats) -> "Scaling":
+        """The same from these, per column."""
+        return cls(mean, np.where(deviation > 0, deviation, 1.0))
 
     def apply(self, columns: Floats) -> Floats:
         """Standardised and clipped to +-INPUT_BOUND, rows x columns."""

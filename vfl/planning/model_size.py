@@ -22,12 +22,12 @@ def bytes_of_training(spec: TrainingSpec, party: PartyId) -> int:
     What a party brings as its own bottom module is known to that party alone, and does not count.
     """
     if party == spec.roster.label:
-        inputs = sum(map(spec.embedding_width, spec.roster.features)) + len(spec.data[party].columns)
+        inputs = sum(map(spec.embedding_width, spec.roster.features)) + spec.data[party].prepared_width
         return DOUBLE * _dense((inputs, *spec.model.top.hidden, spec.outputs))
     bottom = spec.model.bottom
     if bottom is None or spec.private_bottom:
         return 0
-    return DOUBLE * _dense((len(spec.data[party].columns), *bottom.hidden, bottom.out))
+    return DOUBLE * _dense((spec.data[party].prepared_width, *bottom.hidden, bottom.out))
 
 
 def bytes_of_rounds(spec: RoundsSpec) -> int:

@@ -113,7 +113,7 @@ def largest_messages(spec: TrainingSpec, rows: int) -> dict[str, int]:
 def opened_per_step(spec: TrainingSpec) -> int:
     """Gradient sums of one encrypted step: one per weight of the top model."""
     label = spec.roster.label
-    width = sum(map(spec.embedding_width, spec.roster.features)) + len(spec.data[label].columns) + 1
+    width = sum(map(spec.embedding_width, spec.roster.features)) + spec.data[label].prepared_width + 1
     return spec.hidden * width + output_sums(spec) if spec.hidden else spec.outputs * width
 
 

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 
 from vfl.notices import Notice
 from vfl.planning.plan import Forecast, TrainingPlan
+from vfl.planning.training import INPUT_BOUND
+from vfl.spec.preparation import DEFAULT, OneHot
 from vfl.spec.rounds import RoundsSpec
 from vfl.spec.training import TrainingSpec
 
@@ -21,6 +23,16 @@ FEW_CHOSEN = 0.5
 
 def of_training(spec: TrainingSpec, plan: TrainingPlan | None) -> Iterator[Notice]:
     """`plan` is there once the number of rows is known."""
+    for party, own in spec.data.items():
+        unsaid = [column for column, step in zip(own.columns, own.steps, strict=True) if step is DEFAULT]
+        if unsaid:
+            text = (
+                f"nothing says how {len(unsaid)} of {len(own.columns)} columns of {party} are prepared: they are "
+                f"standardised on the training rows and clipped at {INPUT_BOUND:g} deviations"
+            )
+            yield Notice("note", "columns_standardised", text)
+    if plan is not None:
+        yield from _of_rare_categories(spec, plan)
     if not spec.encrypted:
         text = "nothing is encrypted: every embedding is read by the label party"
         yield Notice("warning", "nothing_encrypted", text)
@@ -30,6 +42,19 @@ def of_training(spec: TrainingSpec, plan: TrainingPlan | None) -> Iterator[Notic
     if plan is not None and spec.encrypted and not plan.guards_deviating_label_party:
         text = "nothing is claimed against a label party that breaks the protocol, as a key opens so many values"
         yield Notice("warning", "deviation_not_guarded", text)
+
+
+def _of_rare_categories(spec: TrainingSpec, plan: TrainingPlan) -> Iterator[Notice]:
+    """A 0/1 value of fewer than 2 rho of the rows can come back whole (threat_model.md)."""
+    safe = math.ceil(2 * plan.rho * plan.training_rows)
+    for feature in spec.roster.features:
+        for step in spec.data[feature].prepare:
+            if isinstance(step, OneHot) and step.least_rows < safe:
+                text = (
+                    f"{feature} may bring a category of {step.least_rows} rows, and the label party may find out which "
+                    f"rows of {plan.training_rows:,} they are (rho {plan.rho:.3g}); least_rows = {safe} would be safe"
+                )
+                yield Notice("warning", "rare_categories", text)
 
 
 def of_rounds(spec: RoundsSpec, forecast: Forecast | None, classes_held: int | None) -> Iterator[Notice]:

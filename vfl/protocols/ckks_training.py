@@ -209,7 +209,7 @@ def label_party(setup: Setup[TrainingSpec]) -> Flow[Outcome]:
         opened_scores = yield from receive(OpenedScores, feature, number)  # 14
         with attributed_to(feature):
             opened_part = mask.remove(opened_scores.values).reshape(setup.spec.outputs, -1).T
-        scores.append(opened_part if scored else opened_part + side.top.own_part(side.own[rows]))
+        scores.append(opened_part if scored else opened_part + side.top.own_part(side.own(rows)))
     return side.outcome(np.concatenate(scores), _summed(used))
 
 
@@ -242,7 +242,7 @@ def _masked_scores(
     top = side.top
     if not top.shape.hidden:
         return ckks.mask_scores(ckks.scores(embedding, top.embedding_weights))
-    return ckks.mask_sums(ckks.select_slots(top.output(ckks, embedding, side.own[rows])))
+    return ckks.mask_sums(ckks.select_slots(top.output(ckks, embedding, side.own(rows))))
 
 
 def _public_key(feature: PartyId, preset: CkksPreset, values: int) -> Flow[CkksPublicKey]:

@@ -6,10 +6,10 @@ from numpy.typing import NDArray
 
 from vfl.errors import Diverged, InvalidBottom, RemoteProtocolError
 from vfl.models.polynomial import largest_cut_error, make_optimiser, save_tensors
-from vfl.models.scaling import Scaling
 from vfl.models.tabular import build
 from vfl.notices import Notice
 from vfl.planning.training import INPUT_BOUND, loss_of
+from vfl.protocols.prepared_columns import PREPARATION, PreparedColumns
 from vfl.reports import Outcome
 from vfl.setup import Setup
 from vfl.spec.training import Bottom, TrainingSpec
@@ -38,8 +38,7 @@ class FeatureSide:
         spec = setup.spec
         self._setup, self._label = setup, spec.roster.label
         self._me, self._width = setup.me, spec.embedding_width(setup.me)
-        self._scaling = Scaling.fit(setup.table.columns[setup.training_rows])
-        self._columns = self._scaling.apply(setup.table.columns)
+        self._prepared = PreparedColumns(setup)
         self._bottom: torch.nn.Module | None = None
         self._sent: list[torch.Tensor] = []
         self._returned: list[float] = []
@@ -59,7 +58,7 @@ class FeatureSide:
             )
         factory = setup.bottom if bottom.kind == "private" else None
         try:
-            return build(bottom, self._columns.shape[1], setup.private_seed, factory)
+            return build(bottom, setup.spec.data[self._me].prepared_width, setup.private_seed, factory)
         except Exception as error:
             raise InvalidBottom(
                 f"the bottom model of {setup.me} cannot be made: {type(error).__name__}: {error}"
@@ -68,15 +67,15 @@ class FeatureSide:
     def embed(self, rows: NDArray[np.int64]) -> Floats:
         """Embeddings of these rows, rows x width, not kept for learning."""
         if self._bottom is None:
-            return self._columns[rows]
+            return self._prepared.rows(rows)
         with torch.no_grad():
-            return self._checked(self._bottom(torch.from_numpy(self._columns[rows])), len(rows))
+            return self._checked(self._bottom(torch.from_numpy(self._prepared.rows(rows))), len(rows))
 
     def forward(self, rows: NDArray[np.int64]) -> Floats:
         """Embeddings of one block of a step, kept until `backward` has seen their cut error."""
         if self._bottom is None:
-            return self._columns[rows]
-        output = self._bottom(torch.from_numpy(self._columns[rows]))
+            return self._prepared.rows(rows)
+        output = self._bottom(torch.from_numpy(self._prepared.rows(rows)))
         embedding = self._checked(output.detach(), len(rows))
         self._sent.append(output)
         return embedding
@@ -124,7 +123,7 @@ class FeatureSide:
 
     def outcome(self, operations: dict[str, int]) -> Outcome:
         """The result, with what this party's operator should know of its bottom model."""
-        notices, largest = [], self._largest_error
+        notices, largest = [*self._prepared.notices], self._largest_error
         if silent := sum(error < NO_ERROR for error in largest.values()):
             text = (
                 f"every cut error from {self._label} was zero in {silent} of {len(largest)} epochs: the bottom model "
@@ -142,13 +141,12 @@ class FeatureSide:
         return Outcome(self.state(), {}, operations, notices=notices)
 
     def state(self) -> bytes:
-        """The feature party's half of the model: bottom weights and what scales its columns."""
+        """The feature party's half of the model: bottom weights and how its columns are prepared."""
         bottom = {} if self._bottom is None else self._bottom.state_dict()
         return save_tensors(
             {
                 **{f"bottom.{name}": tensor.numpy() for name, tensor in bottom.items()},
-                "scaling.mean": self._scaling.mean,
-                "scaling.deviation": self._scaling.deviation,
+                PREPARATION: self._prepared.stored,
             }
         )
 

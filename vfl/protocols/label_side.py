@@ -16,6 +16,7 @@ from vfl.models.scaling import Scaling
 from vfl.models.score_curves import score_curves
 from vfl.notices import Notice
 from vfl.planning.training import loss_of
+from vfl.protocols.prepared_columns import PREPARATION, PreparedColumns
 from vfl.reports import Outcome
 from vfl.setup import Setup
 from vfl.spec.training import TrainingSpec
@@ -41,8 +42,7 @@ class LabelSide:
         self.dropped = 0
         """Updates left out so far."""
         self._steps, self._first_drop = 0, ""
-        self._scaling = Scaling.fit(setup.table.columns[train])
-        self.own: Floats = self._scaling.apply(setup.table.columns)
+        self._prepared = PreparedColumns(setup)
         self._label_scaling = Scaling(np.zeros(1), np.ones(1))
         self.targets: Floats = labels[:, None]
         if spec.job.task == "multiclass":
@@ -51,7 +51,12 @@ class LabelSide:
             self._label_scaling = Scaling.fit(labels[train][:, None])
             self.targets = self._label_scaling.apply(labels[:, None])
         self.top = Top(
-            Shape(sum(map(spec.embedding_width, spec.roster.features)), self.own.shape[1], spec.hidden, spec.outputs),
+            Shape(
+                sum(map(spec.embedding_width, spec.roster.features)),
+                spec.data[setup.me].prepared_width,
+                spec.hidden,
+                spec.outputs,
+            ),
             loss=loss_of(spec),
             optimiser=spec.train.optimiser,
             private_seed=setup.private_seed,
@@ -59,9 +64,13 @@ class LabelSide:
             encrypt_labels=spec.encrypted and spec.ckks.labels == "ciphertext",
         )
 
+    def own(self, rows: NDArray[np.int64]) -> Floats:
+        """This party's own columns in these rows, prepared."""
+        return self._prepared.rows(rows)
+
     def passes(self, values: Arithmetic[V], embedding: list[V], rows: NDArray[np.int64]) -> Passes[V]:
         """Steps 3 to 6 on these rows."""
-        return self.top.passes(values, embedding, self.own[rows], self.targets[rows])
+        return self.top.passes(values, embedding, self.own(rows), self.targets[rows])
 
     def update(self, sums: Floats, rows: int, step: int) -> None:
         """Step 10: one step of the top model, or none where it would leave the agreed range."""
@@ -96,8 +105,7 @@ class LabelSide:
         return save_tensors(
             {
                 **self.top.tensors(),
-                "scaling.mean": self._scaling.mean,
-                "scaling.deviation": self._scaling.deviation,
+                PREPARATION: self._prepared.stored,
                 "labels.mean": self._label_scaling.mean,
                 "labels.deviation": self._label_scaling.deviation,
             }
@@ -109,7 +117,7 @@ class LabelSide:
         unscaled = np.nan_to_num(scores) * self._label_scaling.deviation + self._label_scaling.mean
         spec, held_out = self._setup.spec, self._setup.test_rows
         labels = self._labels[held_out]
-        notices = list(few_rows(len(labels)))
+        notices = [*self._prepared.notices, *few_rows(len(labels))]
         if spec.job.task != "regression":
             names = self._setup.table.classes or tuple(map(str, range(max(spec.outputs, 2))))
             notices += of_classes(self._labels, held_out, names, spec.split.test)

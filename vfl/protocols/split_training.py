@@ -71,7 +71,7 @@ def label_party(setup: Setup[TrainingSpec]) -> Flow[Outcome]:
     yield from report(Remark("evaluating on the held-out rows"))
     held_out = yield from gather(EvaluationRows, features)  # 5
     embedding = _joined(setup, {party: message.values for party, message in held_out.items()}, len(setup.test_rows))
-    return side.outcome(side.top.scores(embedding, side.own[setup.test_rows]), {})
+    return side.outcome(side.top.scores(embedding, side.own(setup.test_rows)), {})
 
 
 def _answers(setup: Setup[TrainingSpec], side: LabelSide, errors: list[Floats], step: int) -> dict[PartyId, Message]:

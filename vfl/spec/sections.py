@@ -72,6 +72,10 @@ class TableUse(Section, frozen=True, kw_only=True):
     label: str = ""
     positive: str | int = ""
     """The value of a binary label that counts as 1; empty leaves it to the label party."""
+    words: tuple[str, ...] = ()
+    """Columns whose texts are categories."""
+    gaps: tuple[str, ...] = ()
+    """Columns whose cells may be empty."""
     label_ignored: str = ""
     """With `every_column`: a label column that is left aside if the file has it."""
     some_classes: bool = False

@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 
 from vfl.errors import LocalProtocolError, SpecError
 from vfl.spec.job import JobSpec
+from vfl.spec.preparation import PreparationStep, check_preparation, steps_of
 from vfl.spec.sections import Optimiser, PartyId, Role, Section, TableUse, check_optimiser, require, require_amount
 
 
@@ -28,8 +29,19 @@ class Columns(Section, frozen=True, kw_only=True):
     label: str = ""
     positive: str | int = ""
     """Of a binary label, the value that counts as 1; empty: the greater of two numbers."""
-    scaling: Literal["clip"] = "clip"
-    """By the owner, on its own training rows: standardised and clipped to three standard deviations."""
+    prepare: tuple[PreparationStep, ...] = ()
+    """What the owner does with its columns, fitted on its own training rows; a column that no entry is for is
+    standardised and clipped to three standard deviations."""
+
+    @property
+    def steps(self) -> tuple[PreparationStep, ...]:
+        """What is done with each column, in order."""
+        return steps_of(self.columns, self.prepare)
+
+    @property
+    def prepared_width(self) -> int:
+        """How many numbers a row of all columns becomes."""
+        return sum(step.width for step in self.steps)
 
 
 class AlignedRows(Section, frozen=True, kw_only=True):
@@ -140,6 +152,8 @@ class TrainingSpec(JobSpec, frozen=True, kw_only=True):
                 require(not own.label, f"{at}.label is set, but {party} is a feature party")
                 require(own.positive == "", f"{at}.positive is set, but {party} is a feature party")
                 require(bool(own.columns), f"{at}.columns is empty: a feature party brings at least one")
+            binary_labels = party == self.roster.label and self.job.task == "binary"
+            check_preparation(own.columns, own.prepare, at, binary_labels=binary_labels)
         require(0.0 < self.split.test < 1.0, "split.test must lie between 0 and 1")
         require(not self.split.stratify or self.job.task != "regression", "split.stratify is for classes")
         require(self.train.epochs >= 1, "train.epochs must be at least 1")
@@ -186,7 +200,7 @@ class TrainingSpec(JobSpec, frozen=True, kw_only=True):
 
     def embedding_width(self, feature: PartyId) -> int:
         """Coordinates that a feature party brings to the cut."""
-        return len(self.data[feature].columns) if self.model.bottom is None else self.model.bottom.out
+        return self.data[feature].prepared_width if self.model.bottom is None else self.model.bottom.out
 
     @property
     def entry(self) -> str:
@@ -243,6 +257,8 @@ class TrainingSpec(JobSpec, frozen=True, kw_only=True):
                 columns=of.columns,
                 label=of.label,
                 positive=of.positive,
+                words=tuple(column for column, step in zip(of.columns, of.steps, strict=True) if step.reads_words),
+                gaps=tuple(column for column, step in zip(of.columns, of.steps, strict=True) if step.takes_gaps),
                 label_at_peer="" if party == self.roster.label else label,
                 alignment=self.rows.alignment,
             )

@@ -10,8 +10,8 @@ import numpy as np
 from api.demo.errors import DemoError
 from api.demo.folder import drawn_seed
 from api.demo.rounds.tables import AGGREGATOR, CLIENTS, ID, ROWS
-from parties.settings import DatasetSettings
 from parties.tables.datasets import load
+from parties.tables.registered import Registered
 from parties.wire.control import joint_seed
 from vfl.flow import run_together
 from vfl.horizontal.network import network_of
@@ -102,7 +102,7 @@ def _accuracy(spec: RoundsSpec, tables: Iterable[Table], test: Table, who: str) 
 
 def _table(spec: RoundsSpec, folder: Path, party: str, use: str) -> Table:
     """A party's file as that party reads it."""
-    datasets = {dataset: DatasetSettings(path=f"{dataset}.csv", id=ID) for dataset in _datasets(spec, party)}
+    datasets = {dataset: Registered(source=f"{dataset}.csv", id=(ID,)) for dataset in _datasets(spec, party)}
     table = load(folder / party, datasets, spec, party)[use]
     return Table(b"", table.columns, table.labels)
 

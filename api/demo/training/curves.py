@@ -15,8 +15,10 @@ from safetensors.numpy import load_file
 from api.demo.training.baselines import JoinedRows
 from vfl.models.metrics import METRIC, measure
 from vfl.models.polynomial import SQUARE_ACTIVATION
+from vfl.models.preparation import Preparation
 from vfl.models.scaling import Scaling
 from vfl.models.tabular import build
+from vfl.protocols.prepared_columns import PREPARATION
 from vfl.spec.training import Bottom, TrainingSpec
 
 Floats = NDArray[np.float64]
@@ -63,7 +65,7 @@ def curves(spec: TrainingSpec, rows: JoinedRows, label_epochs: Path, feature_epo
 
 def _embedding(bottom: Bottom | None, state: State, features: Floats) -> Floats:
     """What the feature party would send of these rows, rows x embedding."""
-    columns = Scaling(state["scaling.mean"], state["scaling.deviation"]).apply(features)
+    columns = _prepared(state, features)
     if bottom is None:
         return columns
     module = build(bottom, columns.shape[1], b"\0", None)
@@ -74,10 +76,15 @@ def _embedding(bottom: Bottom | None, state: State, features: Floats) -> Floats:
     return embedding
 
 
+def _prepared(state: State, columns: Floats) -> Floats:
+    """A party's columns, none of them of categories, as its half of the model takes them."""
+    return Preparation.decode(state[PREPARATION].tobytes()).apply(columns, {})
+
+
 def _scores(state: State, embedding: Floats, own: Floats) -> Floats:
     """The label party's top model, rows x outputs, in scaled units."""
     ones = np.ones((len(own), 1))
-    joined = np.hstack([embedding, Scaling(state["scaling.mean"], state["scaling.deviation"]).apply(own), ones])
+    joined = np.hstack([embedding, _prepared(state, own), ones])
     if "top.hidden" in state:
         alpha, beta = SQUARE_ACTIVATION
         neurons = joined @ state["top.hidden"].T

@@ -9,13 +9,12 @@ import polars as pl
 from api.demo.training.agreement import agree
 from api.demo.training.tables import DATASET, FEATURE_PARTY, LABEL_PARTY, DividedTable
 from parties.errors import LabelInFeatureFile, LabelsNotBinary
-from parties.settings import DatasetSettings
 from parties.tables.datasets import LoadedTable, load, task_of
 from parties.tables.labels import FEWEST_CLASSES
+from parties.tables.registered import Registered, open_registered
 from parties.tables.row_ids import oddities, what_differs
-from parties.tables.table_files import TableFile, open_table
+from parties.tables.table_files import TableFile
 from vfl.errors import InvalidData, RowsDiffer
-from vfl.notices import Notice
 
 NAME = "own-tables"
 
@@ -27,8 +26,9 @@ def own_tables(
 
     The task is guessed from the labels unless given. Raises InvalidData or RowsDiffer, naming file, column and row.
     """
-    label_table = open_table(label_path, str(label_path), missing=_NAME_FILES)
-    feature_table = open_table(feature_path, str(feature_path), missing=_NAME_FILES)
+    own, others = (Registered(source=str(path.resolve()), id=(id_column,)) for path in (label_path, feature_path))
+    label_table = open_registered(own, Path(), str(label_path), absent=_NAME_FILES).file
+    feature_table, guesses_of_features = open_registered(others, Path(), str(feature_path), absent=_NAME_FILES)
     label_table.check_columns((id_column, label), hint=_NAME_COLUMNS)
     feature_table.check_columns((id_column,), hint=_NAME_COLUMNS)
     if id_column == label:
@@ -43,11 +43,12 @@ def own_tables(
 
     paths = {LABEL_PARTY: label_path, FEATURE_PARTY: feature_path}
     label_file, feature_file = (_whole(each, id_column) for each in (label_table, feature_table))
-    guesses: tuple[Notice, ...] = ()
+    guesses = guesses_of_features
     if task is None and positive is not None:
         task = "binary"
     elif task is None:
-        task, guesses = task_of(label_path.name, label, label_table.rows(label_table.names, id_column))
+        task, guess = task_of(label_path.name, label, label_table.rows(label_table.names, (id_column,)))
+        guesses += guess
     table = DividedTable(
         NAME,
         task,
@@ -71,9 +72,12 @@ def own_tables(
 
 
 def _whole(file: TableFile, id_column: str) -> pl.DataFrame:
-    """With its blank rows at the end, for its party to leave out and to tell of."""
-    rows = file.rows(file.names, id_column)
-    return rows.frame.vstack(rows.frame.clear(rows.blank)) if rows.blank else rows.frame
+    """As it is written again: with decimal points, and its blank rows at the end, for its party to tell of."""
+    rows = file.rows(file.names, (id_column,))
+    frame = rows.frame.vstack(rows.frame.clear(rows.blank)) if rows.blank else rows.frame
+    if file.decimal_comma:
+        frame = frame.with_columns(pl.exclude(id_column).str.replace(r"^(\s*[+-]?\d*),(\d+\s*)$", "$1.$2"))
+    return frame
 
 
 def _checked(table: DividedTable, paths: dict[str, Path]) -> LoadedTable:
@@ -82,7 +86,7 @@ def _checked(table: DividedTable, paths: dict[str, Path]) -> LoadedTable:
     # How many classes there are is told from the labels.
     spec = msgspec.structs.replace(spec, job=msgspec.structs.replace(spec.job, classes=0))
     loaded = {
-        party: load(Path(), {DATASET: DatasetSettings(path=str(path.resolve()), id=table.id)}, spec, party)["rows"]
+        party: load(Path(), {DATASET: Registered(source=str(path.resolve()), id=(table.id,))}, spec, party)["rows"]
         for party, path in paths.items()
     }
     label, feature = loaded[LABEL_PARTY], loaded[FEATURE_PARTY]

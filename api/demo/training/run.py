@@ -16,8 +16,8 @@ from api.demo.training.curves import curves
 from api.demo.training.report import render
 from api.demo.training.result import result_data
 from api.demo.training.tables import DATASET, FEATURE_PARTY, LABEL_PARTY
-from parties.settings import DatasetSettings
 from parties.tables.datasets import load
+from parties.tables.registered import Registered
 from parties.wire.control import joint_seed
 
 PARTIES = (LABEL_PARTY, FEATURE_PARTY)
@@ -55,7 +55,7 @@ def run(demonstration: Demonstration, watcher: Watcher) -> JsonObject:
 def _joined_rows(demonstration: Demonstration) -> JoinedRows:
     """Both parties' files read as they read them, and the seeds they ran with."""
     spec, folder = demonstration.agreement.spec, demonstration.folder
-    datasets = {DATASET: DatasetSettings(path=DATA_FILE, id=demonstration.table.id)}
+    datasets = {DATASET: Registered(source=DATA_FILE, id=(demonstration.table.id,))}
     loaded = {party: load(folder / party, datasets, spec, party)["rows"] for party in PARTIES}
     labels = loaded[LABEL_PARTY].labels
     if labels is None:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+from registered_tables import in_file
 
 from parties.disclosure import redacted_for_peer
 from parties.errors import (
@@ -29,7 +30,6 @@ from parties.errors import (
     UnknownFile,
     UnreadableFile,
 )
-from parties.settings import DatasetSettings
 from parties.tables import datasets
 from parties.tables.datasets import LoadedTable, ids_digest
 from parties.tables.table_files import reading
@@ -70,7 +70,7 @@ epochs = 1
 batch_rows = 2
 """,
         )
-        return datasets.load(tmp_path, {"table": DatasetSettings(path="table.csv", id="id")}, spec, me)["rows"]
+        return datasets.load(tmp_path, {"table": in_file()}, spec, me)["rows"]
 
     return loaded
 
@@ -93,7 +93,7 @@ def test_shared_rows_larger_than_a_client_takes_are_refused_before_the_job_is_pr
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "table.csv").write_text("\n".join(["id,a,b,y", *(f"{row},0.5,0.1,{row % 2}" for row in range(100))]))
-    registered = {"table": DatasetSettings(path="table.csv", id="id")}
+    registered = {"table": in_file()}
     handed_out, kept = (
         read_spec_as(RoundsSpec, SHARED.replace('share"}', f'{rule}"}}')) for rule in ("share", "feddu")
     )
@@ -124,7 +124,7 @@ def test_parquet_gives_the_same_table(load: Load, tmp_path: Path) -> None:
     frame = pl.DataFrame({"id": ["007", "8", "9"], "a": [1, 3, 5], "b": [2.5, -0.4, 6.0], "y": [0, 1, 1]})
     frame.write_parquet(tmp_path / "table.parquet")
     spec = read_spec_as(TrainingSpec, SPEC)
-    table = datasets.load(tmp_path, {"table": DatasetSettings(path="table.parquet", id="id")}, spec, "bank")["rows"]
+    table = datasets.load(tmp_path, {"table": in_file("table.parquet")}, spec, "bank")["rows"]
     assert table.ids == expected.ids
     assert np.array_equal(table.columns, expected.columns)
 
@@ -200,7 +200,7 @@ def test_a_parquet_column_of_another_type_is_no_column_of_numbers(tmp_path: Path
     with pytest.raises(NonNumericCell, match="column 'a'"):
         datasets.load(
             tmp_path,
-            {"table": DatasetSettings(path="table.parquet", id="id")},
+            {"table": in_file("table.parquet")},
             read_spec_as(TrainingSpec, SPEC),
             "bank",
         )
@@ -218,7 +218,7 @@ def test_a_damaged_parquet_file_ends_in_a_named_error_wherever_the_damage_is(tmp
         with contextlib.suppress(InvalidData):
             datasets.load(
                 tmp_path,
-                {"table": DatasetSettings(path="table.parquet", id="id")},
+                {"table": in_file("table.parquet")},
                 read_spec_as(TrainingSpec, SPEC),
                 "bank",
             )
@@ -237,7 +237,7 @@ def test_an_id_is_nothing_to_train_on(load: Load, tmp_path: Path) -> None:
     with pytest.raises(IdAmongColumns, match="'id', the id column"):
         datasets.load(
             tmp_path,
-            {"table": DatasetSettings(path="table.csv", id="id")},
+            {"table": in_file()},
             read_spec_as(
                 TrainingSpec,
                 SPEC.replace('columns = ["a"]', 'columns = ["a", "id"]').replace('label = "y"', 'label = "id"'),
@@ -264,9 +264,7 @@ def test_unknown_data_sets_and_files_are_named(load: Load, tmp_path: Path) -> No
         load(dataset="tabel")
     assert "'table'" in refused.value.fix
     with pytest.raises(UnknownFile):
-        datasets.load(
-            tmp_path, {"table": DatasetSettings(path="none.csv", id="id")}, read_spec_as(TrainingSpec, SPEC), "bank"
-        )
+        datasets.load(tmp_path, {"table": in_file("none.csv")}, read_spec_as(TrainingSpec, SPEC), "bank")
 
 
 def test_the_peer_never_reads_a_value_of_a_table(load: Load) -> None:

@@ -9,8 +9,8 @@ import pytest
 from alignment_parties import FIRST, specification
 
 from parties.errors import DuplicateIds, IdType, MissingValue, UnknownColumn
-from parties.settings import DatasetSettings
 from parties.tables.datasets import LoadedTable, load
+from parties.tables.registered import Registered
 from vfl.ids import id_hash
 
 NFD = unicodedata.normalize("NFD", "Zoë")
@@ -26,7 +26,7 @@ def read(folder: Path, ids: Any, **rules: Any) -> LoadedTable:
         frame = pl.DataFrame(ids)
         frame.rename({name: f"id{at}" for at, name in enumerate(frame.columns)}).write_parquet(path)
     spec = specification(**rules)
-    return load(folder, {"table": DatasetSettings(path=path.name, id="id0")}, spec, FIRST)["rows"]
+    return load(folder, {"table": Registered(source=path.name, id=("id0",))}, spec, FIRST)["rows"]
 
 
 def hashes(table: LoadedTable) -> list[bytes]:
