@@ -67,7 +67,10 @@ class RowsDiffer(JobError):
     """The two sides do not hold the same rows in the same order."""
 
     code = "rows_differ"
-    fix = "Bring both files to the same ids in the same order; no id was sent, only a keyed digest."
+    fix = (
+        "Align the rows first (`vfl align`) and name the result in rows.alignment, or bring both files to the same ids "
+        "in the same order; no id was sent, only a keyed digest."
+    )
 
 
 class Diverged(JobError):

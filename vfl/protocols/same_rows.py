@@ -1,8 +1,9 @@
-"""First lines of every training until sample alignment exists: the same rows in the same order, and which are held out.
+"""First lines of every training: the same rows in the same order, and which of them are held out.
 
-Each side sends its number of rows and a digest of its ordered ids, keyed with the joint seed, and compares. Ids never
-travel, but whoever can guess the whole list can test the guess. The joint seed says which rows are held out, unless the
-job asks for each class in its share: then the label party says which (`HeldOut`).
+Each side sends its number of rows and a digest of its ordered ids, keyed with the joint seed, and compares. Where the
+job names an alignment, the digest of its result stands for the ids. Ids never travel, but whoever can guess the whole
+list can test the guess. The joint seed says which rows are held out, unless the job asks for each class in its share:
+then the label party says which (`HeldOut`).
 """
 
 from dataclasses import replace
