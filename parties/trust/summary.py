@@ -167,11 +167,11 @@ def _lifetime(request: Request, used: Mapping[Account, Charge], maximum_rho: flo
 
 def _length(request: Request) -> Iterator[str]:
     plan, kind = request.plan, kind_of(request.spec)
-    yield f"The job takes {request.spec.checkpoints} {kind.checkpoint}s and {plan.steps} steps."
-    if plan.rows and request.spec.learns:
-        yield (
-            f"It trains on {plan.training_rows} of {plan.rows} rows, in batches of at least {plan.smallest_batch} rows."
-        )
+    if request.spec.learns:
+        yield f"The job takes {request.spec.checkpoints} {kind.checkpoint}s and {plan.steps} steps."
+        if plan.rows:
+            of, least = f"{plan.training_rows} of {plan.rows} rows", plan.smallest_batch
+            yield f"It trains on {of}, in batches of at least {least} rows."
     yield f"It ends after {request.spec.job.deadline_seconds / 3600:g} hours, whatever it has reached."
 
 

@@ -1,6 +1,7 @@
 """What an operator reads before deciding: whole sentences with the numbers of the plan, and what is new."""
 
 import msgspec
+from alignment_parties import specification as alignment
 from proposed_jobs import BANK, TELCO, request, round_request, specification
 
 from parties.trust.budget import charges
@@ -90,3 +91,13 @@ def test_another_data_set_of_the_owner_and_other_columns_of_a_peer_are_told() ->
     assert "The data set 'visits' is new." in told
     told = differences(Terms.of(request(me=BANK)), request(specification(columns=["a"]), BANK))
     assert f"data.{TELCO}.columns: 'b' is gone." in told
+
+
+def test_an_alignment_tells_how_many_ids_the_peer_may_ask_about_and_speaks_of_no_training() -> None:
+    text = " ".join(summarise(request(alignment(BANK, TELCO)), None, {}, 0.05).text().split())
+    assert "It is a job of the kind 'alignment' and of the scheme 'common_ids'." in text
+    assert "Its rows are compared by 'id0'; no other column of it is read." in text
+    assert "bank can read 1000000 ids (DoubleBlindedIds, per row): which of its own ids the sender has too." in text
+    assert "telco keeps the numbers of its own rows that are common" in text
+    assert "train" not in text
+    assert "epoch" not in text
