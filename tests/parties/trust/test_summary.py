@@ -25,7 +25,7 @@ def test_the_summary_says_who_wants_what_of_whose_data_and_who_reads_it() -> Non
         "The job takes 10 epochs and 40 steps.",
         "It trains on 1600 of 2000 rows, in batches of at least 400 rows.",
         "bank keeps the top model: all weights that are applied to the columns of every party.",
-        "telco keeps no weights, and how its own columns are standardised.",
+        "telco keeps no weights, and how its own columns are prepared.",
         "nothing is claimed about a warning",
         FIRST_JOB,
     ):
