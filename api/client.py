@@ -4,6 +4,8 @@ Every failure is one of four exceptions, so that a caller can tell a server that
 """
 
 import contextlib
+import re
+import ssl
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -19,6 +21,8 @@ EXAMINATION_SECONDS = 1800.0
 """A large table is read as a whole."""
 LONG_POLL_SECONDS = 20.0
 """How long one request for events may wait at the server; below the limit of common proxies."""
+
+CA_FILE = "operator.ca.pem"
 
 FINAL_STATES = frozenset({"done", "failed", "cancelled"})
 
@@ -57,12 +61,20 @@ class RequestRefused(ServerProblem):
 class Client:
     """One party's server. Each method raises a ServerProblem when it does not succeed."""
 
-    def __init__(self, url: str, token: str, *, answer_seconds: float = ANSWER_SECONDS) -> None:
+    def __init__(
+        self, url: str, token: str, *, tls: ssl.SSLContext | None = None, answer_seconds: float = ANSWER_SECONDS
+    ) -> None:
+        """`tls` says which certificates count at an https address (`trusting`); without it, those of the system.
+
+        Raises ServerUnreachable for an address at which the token would travel in clear.
+        """
         self.url = url.rstrip("/")
-        # A proxy of the environment has no business between an operator and the own loopback server.
+        _check_secrecy(self.url)
+        # A proxy of the environment has no business between an operator and the own server.
         self._http = httpx.Client(
             base_url=self.url,
             timeout=answer_seconds,
+            verify=tls or ssl.create_default_context(),
             headers={"Authorization": f"Bearer {token}"} if token else {},
             trust_env=False,
         )
@@ -70,10 +82,12 @@ class Client:
     @classmethod
     def from_folder(cls, folder: Path) -> Self:
         """The server of the party whose `party.toml` and `operator.token` stand in `folder`."""
-        from parties.settings import LOOPBACK, TOKEN_FILE, load  # noqa: PLC0415 - pydantic only where a folder is read
+        from parties.operator_tls import calls_of_this_machine  # noqa: PLC0415 - pydantic only where a folder is read
+        from parties.settings import TOKEN_FILE, load  # noqa: PLC0415
 
-        server = load(folder).server
-        return cls(f"http://{LOOPBACK}:{server.operator_port}", read_token(folder / TOKEN_FILE))
+        settings = load(folder)
+        tls = calls_of_this_machine(folder, settings.operator)
+        return cls(settings.operator_url, read_token(folder / TOKEN_FILE), tls=tls)
 
     def __enter__(self) -> Self:
         return self
@@ -263,10 +277,19 @@ class Client:
                 "server_timeout", f"the server at {self.url} did not answer in time", fix="Look at the server's log."
             ) from error
         except (httpx.TransportError, httpx.InvalidURL) as error:
+            if (refused := _refused_certificate(error)) is not None:
+                raise ServerUnreachable(
+                    "server_certificate_refused",
+                    f"the certificate of the server at {self.url} does not count here: {refused.verify_message}",
+                    fix=f"Name with --ca the party's {CA_FILE}, or the certificate of your own authority; what that "
+                    "has issued must name the host that is called.",
+                    safe="The token was not sent.",
+                ) from error
             raise ServerUnreachable(
                 "server_unreachable",
                 f"no party server answers at {self.url}",
-                fix="Start it with `vfl party serve DIR`, or name another with --server or --party.",
+                fix="Start it with `vfl party serve DIR`, or name another with --server or --party. If it runs on "
+                "another machine, operator.allow in its party.toml must have the address of this one.",
             ) from error
 
 
@@ -280,6 +303,42 @@ def read_token(path: Path) -> str:
             f"the operator token at {path} cannot be read",
             fix="Name its file with --token-file; `vfl party init` writes it.",
         ) from error
+
+
+def trusting(certificate: Path) -> ssl.SSLContext:
+    """TLS to a server whose certificate the one in this file has issued: a party's operator.ca.pem, or an authority's.
+
+    Raises ServerUnreachable where the file cannot be read.
+    """
+    from parties.trust.certificates import calling_context  # noqa: PLC0415 - only where it is asked for
+
+    try:
+        return calling_context(certificate.read_bytes())
+    except (OSError, ValueError) as error:  # what OpenSSL cannot read is an OSError
+        raise ServerUnreachable(
+            "certificate_unreadable",
+            f"there is no certificate in PEM that can be read at {certificate}",
+            fix=f"Take {CA_FILE} from the party's folder, or the certificate of your own authority.",
+        ) from error
+
+
+def _check_secrecy(url: str) -> None:
+    scheme, _, rest = url.partition("://")
+    host = rest.partition("/")[0].rpartition("@")[2].lower()
+    if scheme == "http" and not re.fullmatch(r"(localhost|127(\.\d+){3}|\[::1\])(:\d+)?", host):
+        raise ServerUnreachable(
+            "server_not_secure",
+            f"at {url} the operator token would travel in clear",
+            fix="Other machines call the operator port by https://, with --ca.",
+            safe="The token was not sent.",
+        )
+
+
+def _refused_certificate(error: BaseException | None) -> ssl.SSLCertVerificationError | None:
+    """What OpenSSL has said, below what httpx makes of it."""
+    while error is not None and not isinstance(error, ssl.SSLCertVerificationError):
+        error = error.__cause__ or error.__context__
+    return error
 
 
 def _answer(response: httpx.Response, url: str) -> JsonObject:

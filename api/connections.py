@@ -1,7 +1,7 @@
 """Who may stay connected to a port, and for how long without saying what it wants: uvicorn alone waits for ever.
 
-On the peer port TLS begins here too, so that a connection has a place and a deadline before its handshake, and so that
-who is trusted is asked anew for every connection.
+Where a port speaks TLS it begins here too, so that a connection has a place and a deadline before its handshake, and so
+that who is trusted is asked anew for every connection. Who may not even begin is told by address.
 """
 
 import asyncio
@@ -21,6 +21,11 @@ from parties.trust.certificates import issuer_of
 HEAD_SECONDS = 10.0
 HEAD_BYTES = 16 << 10
 CONNECTIONS, FROM_ONE_ADDRESS = 256, 64
+
+
+def everybody(_caller: str, _called: str) -> bool:
+    """No address is turned away."""
+    return True
 
 
 class ConnectionSlots:
@@ -67,16 +72,18 @@ class PromptConnection(H11Protocol):
         slots: ConnectionSlots,
         log: RefusalLog,
         context: Callable[[], ssl.SSLContext] | None = None,
+        admits: Callable[[str, str], bool] = everybody,
         **options: Any,
     ) -> None:
-        """`context` answers what TLS trusts now; without it the port speaks HTTP in clear."""
+        """`context` answers what TLS shows and trusts now; without it the port speaks HTTP in clear. `admits` is asked
+        about the addresses of both ends before a byte is read."""
         super().__init__(*arguments, **options)
-        self._slots, self._log, self._context = slots, log, context
+        self._slots, self._log, self._context, self._admits = slots, log, context, admits
         self._handshake: asyncio.Task[None] | None = None
         self._early: list[bytes] = []
         """What came with the last piece of the handshake."""
         self.issuer = ""
-        """Who issued the certificate that the other end has shown, as TLS has verified."""
+        """Who issued the certificate of the other end, as TLS has verified; empty where none was asked for."""
         self._head_due: asyncio.TimerHandle | None = None
         self.address = ""
         self.waiting_since = time.monotonic()
@@ -94,7 +101,10 @@ class PromptConnection(H11Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)  # type: ignore[arg-type]
         self.address = self.client[0] if self.client else ""
-        if self._slots.take(self):
+        if not self._admits(self.address, self.server[0] if self.server else ""):
+            self._log.unreadable(self.address, "a connection was refused: this address is in no network that may call")
+            self.transport.abort()
+        elif self._slots.take(self):
             self._await_head()
             if self._context is not None:
                 self.transport.pause_reading()  # the first bytes are for TLS
@@ -122,7 +132,8 @@ class PromptConnection(H11Protocol):
             return
         if secured is None or secured.is_closing():
             return
-        self.issuer = issuer_of(secured.get_extra_info("ssl_object").getpeercert(binary_form=True))
+        certificate = secured.get_extra_info("ssl_object").getpeercert(binary_form=True)
+        self.issuer = issuer_of(certificate) if certificate else ""
         super().connection_made(secured)
         self._handshake = None
         for piece in self._early:

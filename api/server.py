@@ -16,14 +16,15 @@ from typing import Any
 import uvicorn
 from starlette.types import ASGIApp
 
-from api.connections import HEAD_BYTES, ConnectionSlots, PromptConnection
+from api.connections import HEAD_BYTES, ConnectionSlots, PromptConnection, everybody
 from api.operator.app import operator_app
 from api.peer.app import peer_app
 from api.request_log import RefusalLog, RequestIds, RequestInLine
 from parties.errors import PortInUse
+from parties.operator_tls import operator_tls
 from parties.party import Party
 from parties.processes import close_memory, give_memory_back
-from parties.settings import LOOPBACK, ServerSettings, load, load_identity, token_hash
+from parties.settings import ServerSettings, load, load_identity, token_hash
 from parties.wire.transport import KEEP_ALIVE_SECONDS
 
 LOG_LINE = "%(asctime)s %(levelname)s %(message)s%(request)s"
@@ -47,24 +48,31 @@ def serve(folder: Path) -> None:
     give_memory_back()  # after each large message and result
     settings = load(folder)
     operator_token_hash, identity = token_hash(folder), load_identity(folder, settings)
+    operator_context = operator_tls(folder, settings.operator, identity)
     os.umask(0o077)
     handler = logging.StreamHandler(sys.stderr)
     handler.addFilter(RequestInLine())
     logging.basicConfig(level=logging.INFO, handlers=[handler], format=LOG_LINE)
     logging.getLogger("httpx").setLevel(logging.WARNING)
     with contextlib.ExitStack() as stack:
-        ends = ((LOOPBACK, "operator_port"), (settings.server.peer_host, "peer_port"))
+        ends = ((settings.operator.host, "operator_port"), (settings.server.peer_host, "peer_port"))
         sockets = [stack.enter_context(_listen(settings.server, host, name)) for host, name in ends]
         party = Party(folder, settings, identity)
         try:
-            asyncio.run(_serve(party, operator_token_hash, sockets))
+            asyncio.run(_serve(party, operator_token_hash, operator_context, sockets))
         finally:
             party.close()
 
 
-async def _serve(party: Party, operator_token_hash: bytes, sockets: list[socket.socket]) -> None:
+async def _serve(
+    party: Party,
+    operator_token_hash: bytes,
+    operator_context: Callable[[], ssl.SSLContext] | None,
+    sockets: list[socket.socket],
+) -> None:
+    operator, admits = operator_app(party, operator_token_hash), party.settings.operator.admits
     servers = [
-        _server("operator port", operator_app(party, operator_token_hash)),
+        _server("operator port", operator, operator_context, admits),
         _server("peer port", peer_app(party), party.peers.server_context),
     ]
     stop = asyncio.Event()
@@ -72,9 +80,8 @@ async def _serve(party: Party, operator_token_hash: bytes, sockets: list[socket.
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     serving = [asyncio.create_task(server.serve([listener])) for server, listener in zip(servers, sockets, strict=True)]
-    operator = sockets[0].getsockname()[1]
     peers = party.settings.server.told_address
-    sys.stdout.write(f"{party.name} is ready: operator http://{LOOPBACK}:{operator}, peers https://{peers}\n")
+    sys.stdout.write(f"{party.name} is ready: operator {party.settings.operator_url}, peers https://{peers}\n")
     sys.stdout.flush()
     stopping = asyncio.create_task(stop.wait())
     await asyncio.wait([stopping, *serving], return_when=asyncio.FIRST_COMPLETED)
@@ -86,9 +93,14 @@ async def _serve(party: Party, operator_token_hash: bytes, sockets: list[socket.
     stopping.cancel()
 
 
-def _server(port: str, app: ASGIApp, context: Callable[[], ssl.SSLContext] | None = None) -> "_Server":
+def _server(
+    port: str,
+    app: ASGIApp,
+    context: Callable[[], ssl.SSLContext] | None = None,
+    admits: Callable[[str, str], bool] = everybody,
+) -> "_Server":
     log = RefusalLog(port)
-    connection: Any = partial(PromptConnection, slots=ConnectionSlots(), log=log, context=context)
+    connection: Any = partial(PromptConnection, slots=ConnectionSlots(), log=log, context=context, admits=admits)
     return _Server(
         uvicorn.Config(
             RequestIds(app, log),

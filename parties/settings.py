@@ -9,13 +9,13 @@ import re
 import secrets
 import socket
 import tomllib
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, IPvAnyNetwork, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from parties.environment import PREFIX, check_environment
 from parties.errors import SettingsError
 from parties.trust.identity import Identity
 from parties.trust.invitation import check_address, is_address
@@ -27,7 +27,6 @@ OPERATOR_PORT, PEER_PORT = 7101, 7102
 PAIRS_OF_PORTS = 100
 """How many pairs a new party tries, one hundred apart: 7101 and 7102, 7201 and 7202, ..."""
 ONCE = "Each table stands once in the file: write the keys of both under one heading."
-PREFIX, NO_SETTINGS = "VFL_", frozenset({"VFL_DEBUG"})
 TOKEN_FILE, TOKEN_HASH_FILE, SETTINGS_FILE = "operator.token", "operator.token.sha256", "party.toml"
 KEY_FILE, PASSPHRASE_FILE = "identity.key", "identity.passphrase"
 
@@ -40,7 +39,7 @@ class SettingsTable(BaseModel):
 
 class ServerSettings(SettingsTable):
     operator_port: int = Field(default=OPERATOR_PORT, ge=1, le=65535)
-    """On 127.0.0.1: this organisation's people and pipelines, with a token."""
+    """For this organisation's people and pipelines, with a token; on this machine alone unless [operator] says more."""
     peer_port: int = Field(default=PEER_PORT, ge=1, le=65535)
     peer_host: str = LOOPBACK
     """The address of this machine on which peers may reach the peer port; 0.0.0.0 or [::] for every one."""
@@ -54,11 +53,7 @@ class ServerSettings(SettingsTable):
     @field_validator("peer_host")
     @classmethod
     def _ip_address(cls, host: str) -> str:
-        try:
-            ipaddress.ip_address(host.strip("[]"))
-        except ValueError:
-            raise ValueError("must be an address of this machine such as 0.0.0.0, 192.0.2.7 or [::]") from None
-        return host.strip("[]")
+        return _own_address(host)
 
     @field_validator("address")
     @classmethod
@@ -70,8 +65,54 @@ class ServerSettings(SettingsTable):
     @property
     def told_address(self) -> str:
         """HOST:PORT for invitations."""
-        host = f"[{self.peer_host}]" if ":" in self.peer_host else self.peer_host
-        return self.address or f"{host}:{self.peer_port}"
+        return self.address or f"{_in_url(self.peer_host)}:{self.peer_port}"
+
+
+class OperatorSettings(SettingsTable):
+    """Who beside this machine reaches the operator port: nobody, or over TLS those networks that are named."""
+
+    host: str = LOOPBACK
+    """The address of this machine on which the operator port answers; 0.0.0.0 or [::] for every one."""
+    allow: tuple[IPvAnyNetwork, ...] = ()
+    """From where it may be called, beside this machine."""
+    certificate: str = ""
+    """A chain in PEM, relative to the folder; empty = the identity key issues one."""
+    key: str = ""
+    """The private key of `certificate`, in PEM."""
+
+    @field_validator("host")
+    @classmethod
+    def _ip_address(cls, host: str) -> str:
+        return _own_address(host)
+
+    @model_validator(mode="after")
+    def _is_guarded(self) -> Self:
+        if bool(self.certificate) != bool(self.key):
+            raise ValueError("name both certificate and key, or neither")
+        if self.is_local and (self.allow or self.certificate):
+            raise ValueError(f"allow and certificate have no effect while host is {self.host}; name another host")
+        if not self.is_local and not self.allow:
+            raise ValueError(
+                f"on {self.host} other machines reach the operator port, so allow must name the networks from which "
+                f'they may call, such as allow = ["10.20.0.0/16"]; without host it answers on {LOOPBACK} alone'
+            )
+        return self
+
+    @property
+    def is_local(self) -> bool:
+        """Whether only this machine can call, in clear."""
+        return ipaddress.ip_address(self.host).is_loopback
+
+    def admits(self, caller: str, called: str) -> bool:
+        """Whether a connection from one address to another begins at this machine, or in a network of `allow`."""
+        address = ipaddress.ip_address(caller)
+        address = getattr(address, "ipv4_mapped", None) or address
+        return self.is_local or caller == called or any(address in network for network in self.allow)
+
+    def url(self, port: int) -> str:
+        """Where this machine itself calls it."""
+        host = {"0.0.0.0": LOOPBACK, "::": "::1"}.get(self.host, self.host)  # noqa: S104 - every address, told from one
+        return f"{'http' if self.is_local else 'https'}://{_in_url(host)}:{port}"
 
 
 class IdentitySettings(SettingsTable):
@@ -118,14 +159,23 @@ class Acceptance(SettingsTable):
     private_seed: str = Field(default="", repr=False)
 
 
+TABLES = (ServerSettings, OperatorSettings, IdentitySettings, BottomSettings, Acceptance)
+
+
 class PartySettings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix=PREFIX, env_nested_delimiter="__", extra="forbid", frozen=True)
 
     name: PartyId
     server: ServerSettings = ServerSettings()
+    operator: OperatorSettings = OperatorSettings()
     identity: IdentitySettings = IdentitySettings()
     bottom: BottomSettings | None = None
     acceptance: Acceptance = Acceptance()
+
+    @property
+    def operator_url(self) -> str:
+        """Where this machine itself calls the operator port."""
+        return self.operator.url(self.server.operator_port)
 
     @field_validator("name")
     @classmethod
@@ -159,7 +209,7 @@ def load(folder: Path) -> PartySettings:
         ) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SettingsError(f"{path} is not TOML: {error}", fix=ONCE if "declare" in str(error) else "") from error
-    _check_environment()
+    check_environment(PartySettings)
     try:
         settings = PartySettings(**document)
     except ValidationError as error:
@@ -280,34 +330,16 @@ def write_private(path: Path, data: bytes) -> None:
         raise
 
 
-def _check_environment() -> None:
-    """Raises SettingsError for a variable that begins like a setting and is none: it would have no effect."""
-    settings = {key.upper() for key in _environment_keys(PartySettings)}
-    for variable in sorted(os.environ):
-        name = variable.upper()
-        if not name.startswith(PREFIX) or name in NO_SETTINGS:
-            continue
-        if (key := name.removeprefix(PREFIX)) not in settings:
-            near = difflib.get_close_matches(key, settings, n=1)
-            raise SettingsError(
-                f"the environment variable {variable} names no setting",
-                fix=f"Did you mean `{PREFIX}{near[0]}`?"
-                if near
-                else "Remove it: names that begin with VFL_ are settings.",
-            )
+def _own_address(host: str) -> str:
+    try:
+        ipaddress.ip_address(host.strip("[]"))
+    except ValueError:
+        raise ValueError("must be an address of this machine such as 0.0.0.0, 192.0.2.7 or [::]") from None
+    return host.strip("[]")
 
 
-def _environment_keys(table: type[BaseModel], before: str = "") -> Iterator[str]:
-    """Every setting as a variable names it, tables as a whole too."""
-    for name, field in table.model_fields.items():
-        yield f"{before}{name}"
-        inner = [kind for kind in (field.annotation, *get_args(field.annotation)) if _is_table(kind)]
-        if inner:
-            yield from _environment_keys(inner[0], f"{before}{name}__")
-
-
-def _is_table(kind: Any) -> bool:
-    return isinstance(kind, type) and issubclass(kind, SettingsTable)
+def _in_url(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
 
 
 def _readable(path: Path, error: ValidationError) -> SettingsError:
@@ -315,13 +347,7 @@ def _readable(path: Path, error: ValidationError) -> SettingsError:
     at = ".".join(str(part) for part in first["loc"])
     if first["type"] != "extra_forbidden":
         return SettingsError(f"{path}: {at}: {first['msg'].removeprefix('Value error, ')}")
-    keys = sorted(
-        {
-            key
-            for table in (PartySettings, ServerSettings, IdentitySettings, BottomSettings, Acceptance)
-            for key in table.model_fields
-        }
-    )
+    keys = sorted({key for table in (PartySettings, *TABLES) for key in table.model_fields})
     if first["loc"][0] == "peers":
         return SettingsError(
             f"{path}: peers no longer stand in party.toml",

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from api.cli.connection import PartyOption, ServerOption, TokenFileOption, connected
+from api.cli.connection import CaOption, PartyOption, ServerOption, TokenFileOption, connected
 from api.cli.output import CommandFailed, Exit, Format, FormatOption, note, result
 
 
@@ -44,6 +44,7 @@ def align(
     ] = False,
     server: ServerOption = None,
     token_file: TokenFileOption = None,
+    ca: CaOption = None,
     party: PartyOption = None,
     output: FormatOption = Format.TEXT,
 ) -> None:
@@ -59,7 +60,7 @@ def align(
             "--id, --peer-id and --type must be given the same number of times",
             fix="An id of two columns takes two of each: --id country --id number --type text --type integer",
         )
-    with connected(server, token_file, party) as client:
+    with connected(server, token_file, ca, party) as client:
         own = client.peers()["party"]
         brought = dict.fromkeys(peer, (peer_data or data, peer_id or id_columns)) | {own: (data, id_columns)}
         rules = {

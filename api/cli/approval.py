@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from api.cli.connection import PartyOption, ServerOption, TokenFileOption, connected
+from api.cli.connection import CaOption, PartyOption, ServerOption, TokenFileOption, connected
 from api.cli.output import CommandFailed, Exit, Format, FormatOption, note, result
 from api.cli.question import need_terminal, said_yes
 
@@ -21,6 +21,7 @@ def approve(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask; you have read the summary.")] = False,  # noqa: FBT002
     server: ServerOption = None,
     token_file: TokenFileOption = None,
+    ca: CaOption = None,
     party: PartyOption = None,
     output: FormatOption = Format.TEXT,
 ) -> None:
@@ -28,7 +29,7 @@ def approve(
 
     At a terminal the command first shows the job in plain sentences, and asks.
     """
-    with connected(server, token_file, party) as client:
+    with connected(server, token_file, ca, party) as client:
         if not yes:
             _ask(client, job_id)
         job = client.approve(job_id, reason)
@@ -40,11 +41,12 @@ def reject(
     reason: ReasonOption = "",
     server: ServerOption = None,
     token_file: TokenFileOption = None,
+    ca: CaOption = None,
     party: PartyOption = None,
     output: FormatOption = Format.TEXT,
 ) -> None:
     """End a job that waits for this operator; its coordinator reads the reason."""
-    with connected(server, token_file, party) as client:
+    with connected(server, token_file, ca, party) as client:
         job = client.reject(job_id, reason)
     result(output, job, lambda: f"{job['id']} is rejected")
 
@@ -53,11 +55,12 @@ def diff(
     job_id: JobArgument,
     server: ServerOption = None,
     token_file: TokenFileOption = None,
+    ca: CaOption = None,
     party: PartyOption = None,
     output: FormatOption = Format.TEXT,
 ) -> None:
     """Show a job in plain sentences, and what differs from the last one that was approved with the same parties."""
-    with connected(server, token_file, party) as client:
+    with connected(server, token_file, ca, party) as client:
         summary = client.summary(job_id)
     result(output, summary, lambda: str(summary["text"]))
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from api.cli.connection import PartyOption, ServerOption, TokenFileOption, connected
+from api.cli.connection import CaOption, PartyOption, ServerOption, TokenFileOption, connected
 from api.cli.output import CommandFailed, Exit, Format, FormatOption, note, result
 
 if TYPE_CHECKING:
@@ -23,11 +23,12 @@ def show(
     ] = ENTRIES_SHOWN,
     server: ServerOption = None,
     token_file: TokenFileOption = None,
+    ca: CaOption = None,
     party: PartyOption = None,
     output: FormatOption = Format.TEXT,
 ) -> None:
     """Show the head of the audit log, up to where peers have cosigned it, and its last entries."""
-    with connected(server, token_file, party) as client:
+    with connected(server, token_file, ca, party) as client:
         head = client.audit_head()
         after = max(0, head["size"] - entries)
         shown = client.audit_entries(after, entries)["entries"] if entries else []
@@ -39,11 +40,12 @@ def export(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder to make; it must not exist yet.")],
     server: ServerOption = None,
     token_file: TokenFileOption = None,
+    ca: CaOption = None,
     party: PartyOption = None,
     output: FormatOption = Format.TEXT,
 ) -> None:
     """Write a bundle for an auditor or a peer, with the program that verifies it. Best while no job runs."""
-    with connected(server, token_file, party) as client:
+    with connected(server, token_file, ca, party) as client:
         try:
             client.export_audit(folder)
         except OSError as error:
@@ -61,11 +63,12 @@ def proof(
     index: Annotated[int, typer.Argument(metavar="INDEX", min=0, help="Number of the entry, from 0.")],
     server: ServerOption = None,
     token_file: TokenFileOption = None,
+    ca: CaOption = None,
     party: PartyOption = None,
     output: FormatOption = Format.TEXT,
 ) -> None:
     """Print a proof that an entry stands in the log (c2sp.org/tlog-proof); it carries the entry itself."""
-    with connected(server, token_file, party) as client:
+    with connected(server, token_file, ca, party) as client:
         text = client.audit_proof(index)
     result(output, {"index": index, "proof": text}, lambda: text.rstrip("\n"))
 

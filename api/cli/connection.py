@@ -1,4 +1,4 @@
-"""How a command finds its server: --server with --token-file, or the folder of a party on this machine."""
+"""How a command finds its server: --server with --token-file and --ca, or the folder of a party on this machine."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,19 +18,26 @@ ServerOption = Annotated[
     str | None, typer.Option("--server", metavar="URL", help="Operator address of a party's server.")
 ]
 TokenFileOption = Annotated[Path | None, typer.Option("--token-file", help="File with the operator token of --server.")]
+CaOption = Annotated[
+    Path | None, typer.Option("--ca", metavar="FILE", help="Certificate that vouches for an https --server.")
+]
 PartyOption = Annotated[
     Path | None, typer.Option("--party", metavar="DIR", help="Folder of a party (default: this folder).")
 ]
 
 
 @contextmanager
-def connected(server: str | None, token_file: Path | None, party: Path | None) -> Iterator["Client"]:
+def connected(server: str | None, token_file: Path | None, ca: Path | None, party: Path | None) -> Iterator["Client"]:
     """A client for the server these options name. Whatever it cannot do leaves the block as a CommandFailed."""
-    from api.client import Client, read_token  # noqa: PLC0415 - httpx, which help can do without
+    from api.client import Client, read_token, trusting  # noqa: PLC0415 - httpx, which help can do without
 
     if server and party:
         raise CommandFailed(
             Exit.ARGUMENTS, "invalid_arguments", "--server and --party name two servers", fix="Give one."
+        )
+    if ca and not (server or "").startswith("https://"):
+        raise CommandFailed(
+            Exit.ARGUMENTS, "invalid_arguments", "--ca needs --server https://HOST:PORT", fix="Give both, or neither."
         )
     if server and not token_file:
         raise CommandFailed(
@@ -47,11 +54,13 @@ def connected(server: str | None, token_file: Path | None, party: Path | None) -
             f"there is no {PARTY_FILE} in {folder.resolve()}",
             fix="Go to a party's folder, or name one with --party DIR, or a server with --server URL.",
         )
-    with (
-        translated(),
-        Client(server, read_token(token_file)) if server and token_file else Client.from_folder(folder) as client,
-    ):
-        yield client
+    with translated():
+        if server and token_file:
+            made = Client(server, read_token(token_file), tls=trusting(ca) if ca else None)
+        else:
+            made = Client.from_folder(folder)
+        with made as client:
+            yield client
 
 
 @contextmanager

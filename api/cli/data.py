@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from api.cli.connection import PartyOption, ServerOption, TokenFileOption, connected
+from api.cli.connection import CaOption, PartyOption, ServerOption, TokenFileOption, connected
 from api.cli.output import CommandFailed, Exit, Format, FormatOption, note, result
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ def add(
     replace: Annotated[bool, typer.Option("--replace", help="In place of a data set of this name.")] = False,  # noqa: FBT002
     server: ServerOption = None,
     token_file: TokenFileOption = None,
+    ca: CaOption = None,
     party: PartyOption = None,
     output: FormatOption = Format.TEXT,
 ) -> None:
@@ -62,7 +63,7 @@ def add(
         "missing": missing or None,
         "replace": replace,
     }
-    with connected(server, token_file, party) as client:
+    with connected(server, token_file, ca, party) as client:
         added = client.add_dataset(asked)
     result(output, added, lambda: f"{added['name']}: {added['rows']:,} rows, {added['columns']} columns")
     if output is Format.TEXT:
@@ -73,11 +74,12 @@ def add(
 def list_datasets(
     server: ServerOption = None,
     token_file: TokenFileOption = None,
+    ca: CaOption = None,
     party: PartyOption = None,
     output: FormatOption = Format.TEXT,
 ) -> None:
     """List the data sets of this party."""
-    with connected(server, token_file, party) as client:
+    with connected(server, token_file, ca, party) as client:
         found = client.datasets()
     result(output, found, lambda: _table(found["datasets"]))
 
@@ -87,6 +89,7 @@ def profile(
     name: NameArgument,
     server: ServerOption = None,
     token_file: TokenFileOption = None,
+    ca: CaOption = None,
     party: PartyOption = None,
     output: FormatOption = Format.TEXT,
 ) -> None:
@@ -94,7 +97,7 @@ def profile(
 
     The profile holds values of the table: it is for its owner.
     """
-    with connected(server, token_file, party) as client:
+    with connected(server, token_file, ca, party) as client:
         found = client.profile(name)
     result(output, found, lambda: _columns(found))
 
@@ -109,6 +112,7 @@ def mock(
     ] = None,
     server: ServerOption = None,
     token_file: TokenFileOption = None,
+    ca: CaOption = None,
     party: PartyOption = None,
     output: FormatOption = Format.TEXT,
 ) -> None:
@@ -117,7 +121,7 @@ def mock(
     No value of the table enters it, and no range, category or number of rows.
     """
     path = destination or Path(f"mock-{name}.csv")
-    with connected(server, token_file, party) as client:
+    with connected(server, token_file, ca, party) as client:
         pieces: list[bytes] = []
         client.mock(name, rows, seed, pieces.append)
     try:
@@ -137,6 +141,7 @@ def remove(
     name: NameArgument,
     server: ServerOption = None,
     token_file: TokenFileOption = None,
+    ca: CaOption = None,
     party: PartyOption = None,
     output: FormatOption = Format.TEXT,
 ) -> None:
@@ -144,7 +149,7 @@ def remove(
 
     What the ledger has counted of it stays too.
     """
-    with connected(server, token_file, party) as client:
+    with connected(server, token_file, ca, party) as client:
         removed = client.remove_dataset(name)
     result(output, removed, lambda: f"{removed['name']} is no data set of this party any more")
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import msgspec
 import typer
 
-from api.cli.connection import PartyOption, ServerOption, TokenFileOption, connected
+from api.cli.connection import CaOption, PartyOption, ServerOption, TokenFileOption, connected
 from api.cli.output import CommandFailed, Exit, Format, FormatOption, result
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ def doctor(
     peer: Annotated[str, typer.Argument(metavar="[PEER]", help="Look at this peer and the way to it too.")] = "",
     server: ServerOption = None,
     token_file: TokenFileOption = None,
+    ca: CaOption = None,
     party: PartyOption = None,
     output: FormatOption = Format.TEXT,
 ) -> None:
@@ -35,7 +36,7 @@ def doctor(
     folder = None if server else party or Path()
     with ThreadPoolExecutor(1) as beside:
         loading = beside.submit(libraries)
-        asked = _of_server(server, token_file, party, peer)
+        asked = _of_server(server, token_file, ca, party, peer)
         found = [*machine(folder), *loading.result(), *asked]
     findings = [msgspec.to_builtins(each) for each in found]
     failed = [f"{each['check']} ({each['side']})" for each in findings if each["result"] == "failed"]
@@ -46,14 +47,16 @@ def doctor(
         raise CommandFailed(Exit.JOB, "checks_failed", f"failed: {', '.join(failed)}", data=data)
 
 
-def _of_server(server: str | None, token_file: Path | None, party: Path | None, peer: str) -> "list[Finding]":
+def _of_server(
+    server: str | None, token_file: Path | None, ca: Path | None, party: Path | None, peer: str
+) -> "list[Finding]":
     """What the own server answers of itself, and of the peer."""
     from parties.doctor.findings import FAILED, HERE, OK, PEER, SERVER, Finding, not_checked  # noqa: PLC0415
     from parties.errors import SettingsError  # noqa: PLC0415
 
     found = []
     try:
-        with connected(server, token_file, party) as client:
+        with connected(server, token_file, ca, party) as client:
             found = [Finding(**each) for each in client.own_half()["findings"]]
             found.insert(0, Finding(SERVER, "runs", OK, HERE, f"A party's server answers at {client.url}."))
             if peer:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from api.cli.connection import PartyOption, ServerOption, TokenFileOption, connected
+from api.cli.connection import CaOption, PartyOption, ServerOption, TokenFileOption, connected
 from api.cli.output import CommandFailed, Exit, Format, FormatOption, note, result
 from api.cli.run import specification
 
@@ -38,6 +38,7 @@ def create(
     maximum_rho: Annotated[float | None, typer.Option(metavar="RHO", min=0, help="Of one job.")] = None,
     server: ServerOption = None,
     token_file: TokenFileOption = None,
+    ca: CaOption = None,
     party: PartyOption = None,
     output: FormatOption = Format.TEXT,
 ) -> None:
@@ -64,7 +65,7 @@ def create(
         "uses": uses if uses == STANDING else int(uses),
         "terms": {name: value for name, value in terms.items() if value is not None},
     }
-    with connected(server, token_file, party) as client:
+    with connected(server, token_file, ca, party) as client:
         made = client.grant(asked)
     result(output, made, lambda: _table(made["grants"]))
 
@@ -73,11 +74,12 @@ def create(
 def list_grants(
     server: ServerOption = None,
     token_file: TokenFileOption = None,
+    ca: CaOption = None,
     party: PartyOption = None,
     output: FormatOption = Format.TEXT,
 ) -> None:
     """List the grants of this party, newest first."""
-    with connected(server, token_file, party) as client:
+    with connected(server, token_file, ca, party) as client:
         found = client.grants()
     result(output, found, lambda: _table(found["grants"]))
 
@@ -87,11 +89,12 @@ def revoke(
     grant_id: Annotated[str, typer.Argument(metavar="GRANT", help="The grant's id.")],
     server: ServerOption = None,
     token_file: TokenFileOption = None,
+    ca: CaOption = None,
     party: PartyOption = None,
     output: FormatOption = Format.TEXT,
 ) -> None:
     """Take a grant back: it approves no further job. Jobs that it has approved go on."""
-    with connected(server, token_file, party) as client:
+    with connected(server, token_file, ca, party) as client:
         revoked = client.revoke(grant_id)
     result(output, revoked, lambda: f"grant {revoked['id']} is revoked")
     if output is Format.TEXT and revoked["used"]:

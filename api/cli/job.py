@@ -13,7 +13,7 @@ import typer
 from api.agreement import data_by_party, kind_in, listed, reveals
 from api.cli.approval import approve, diff, reject
 from api.cli.check import check
-from api.cli.connection import PartyOption, ServerOption, TokenFileOption, connected
+from api.cli.connection import CaOption, PartyOption, ServerOption, TokenFileOption, connected
 from api.cli.output import (
     CommandFailed,
     Exit,
@@ -56,12 +56,13 @@ def submit(
     ] = "",
     server: ServerOption = None,
     token_file: TokenFileOption = None,
+    ca: CaOption = None,
     party: PartyOption = None,
     output: FormatOption = Format.TEXT,
 ) -> None:
     """Propose a job to the peers; it starts when each has a grant for it, or its operator approves it."""
     text = specification(spec)
-    with connected(server, token_file, party) as client:
+    with connected(server, token_file, ca, party) as client:
         job = client.submit(text, idempotency_key=idempotency_key)
     result(output, job, lambda: str(job["id"]))
     if output is Format.TEXT:
@@ -74,11 +75,12 @@ def list_jobs(
     limit: Annotated[int, typer.Option("--limit", metavar="N", min=1, help="Show so many, the newest.")] = 50,
     server: ServerOption = None,
     token_file: TokenFileOption = None,
+    ca: CaOption = None,
     party: PartyOption = None,
     output: FormatOption = Format.TEXT,
 ) -> None:
     """List this party's jobs, newest first."""
-    with connected(server, token_file, party) as client:
+    with connected(server, token_file, ca, party) as client:
         jobs = list(itertools.islice(client.jobs(), limit + 1))
     shown, older = jobs[:limit], len(jobs) > limit
     result(output, {"jobs": shown, "older": older}, lambda: _table(shown))
@@ -91,11 +93,12 @@ def show(
     job_id: JobArgument,
     server: ServerOption = None,
     token_file: TokenFileOption = None,
+    ca: CaOption = None,
     party: PartyOption = None,
     output: FormatOption = Format.TEXT,
 ) -> None:
     """Show one job: state, results, bytes, and what each side could see."""
-    with connected(server, token_file, party) as client:
+    with connected(server, token_file, ca, party) as client:
         job = client.job(job_id)
     result(output, job, lambda: _details(job))
 
@@ -109,6 +112,7 @@ def report(
     ] = None,
     server: ServerOption = None,
     token_file: TokenFileOption = None,
+    ca: CaOption = None,
     party: PartyOption = None,
     output: FormatOption = Format.TEXT,
 ) -> None:
@@ -116,7 +120,7 @@ def report(
 
     It opens offline and holds what this party knows, also of a job that runs or has failed.
     """
-    with connected(server, token_file, party) as client:
+    with connected(server, token_file, ca, party) as client:
         view = client.report(job_id)
     from api.report.job_page import render  # noqa: PLC0415 - plots, once there is something to draw
 
@@ -138,11 +142,12 @@ def cancel(
     job_id: JobArgument,
     server: ServerOption = None,
     token_file: TokenFileOption = None,
+    ca: CaOption = None,
     party: PartyOption = None,
     output: FormatOption = Format.TEXT,
 ) -> None:
     """End a job on both sides."""
-    with connected(server, token_file, party) as client:
+    with connected(server, token_file, ca, party) as client:
         job = client.cancel(job_id)
     result(output, job, lambda: f"{job['id']} is {job['state']}")
 
@@ -155,13 +160,14 @@ def watch(
     ] = 0.0,
     server: ServerOption = None,
     token_file: TokenFileOption = None,
+    ca: CaOption = None,
     party: PartyOption = None,
     output: StreamFormatOption = StreamFormat.TEXT,
     quiet: QuietOption = False,  # noqa: FBT002 - a flag of the command line
 ) -> None:
     """Follow a job until it ends. Ctrl-C only detaches: the job goes on."""
     again = f"`{_watch_command(job_id, server, token_file, party)}` follows it again"
-    with connected(server, token_file, party) as client:
+    with connected(server, token_file, ca, party) as client:
         try:
             job = _watch(client, job_id, timeout_seconds, output, again, quiet=quiet)
         except KeyboardInterrupt:

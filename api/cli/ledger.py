@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from api.cli.connection import PartyOption, ServerOption, TokenFileOption, connected
+from api.cli.connection import CaOption, PartyOption, ServerOption, TokenFileOption, connected
 from api.cli.output import Format, FormatOption, note, result
 
 if TYPE_CHECKING:
@@ -12,11 +12,12 @@ if TYPE_CHECKING:
 def ledger(
     server: ServerOption = None,
     token_file: TokenFileOption = None,
+    ca: CaOption = None,
     party: PartyOption = None,
     output: FormatOption = Format.TEXT,
 ) -> None:
     """Show how much each peer has read of each column, over the life of its file, and how much rho is left."""
-    with connected(server, token_file, party) as client:
+    with connected(server, token_file, ca, party) as client:
         accounts = client.ledger()
     result(output, accounts, lambda: _table(accounts))
     if output is Format.TEXT and accounts["lines"]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from api.cli.connection import PartyOption, ServerOption, TokenFileOption, connected
+from api.cli.connection import CaOption, PartyOption, ServerOption, TokenFileOption, connected
 from api.cli.output import CommandFailed, Exit, Format, FormatOption, note, result
 from api.cli.question import need_terminal, said_yes
 
@@ -30,6 +30,7 @@ def invite(
     hours: Annotated[float, typer.Option(metavar="N", help="How long the invitation is good; 72 at most.")] = 24,
     server: ServerOption = None,
     token_file: TokenFileOption = None,
+    ca: CaOption = None,
     party: PartyOption = None,
     output: FormatOption = Format.TEXT,
 ) -> None:
@@ -37,7 +38,7 @@ def invite(
 
     At a terminal the command then waits until the other side has accepted it, and asks you to compare six words.
     """
-    with connected(server, token_file, party) as client:
+    with connected(server, token_file, ca, party) as client:
         invitation = client.invite(name, hours)
         result(output, invitation, lambda: str(invitation["line"]))
         if output is not Format.TEXT:
@@ -63,11 +64,12 @@ def accept(
     ] = "",
     server: ServerOption = None,
     token_file: TokenFileOption = None,
+    ca: CaOption = None,
     party: PartyOption = None,
     output: FormatOption = Format.TEXT,
 ) -> None:
     """Accept the invitation of another party: the two servers meet, and both operators compare six words."""
-    with connected(server, token_file, party) as client:
+    with connected(server, token_file, ca, party) as client:
         peer = client.accept(line, address)
         if output is not Format.TEXT or not sys.stdin.isatty():
             result(output, peer, lambda: str(peer["words"]))
@@ -83,11 +85,12 @@ def confirm(
     words: WordsOption = "",
     server: ServerOption = None,
     token_file: TokenFileOption = None,
+    ca: CaOption = None,
     party: PartyOption = None,
     output: FormatOption = Format.TEXT,
 ) -> None:
     """Trust a peer whose six words are the same at both sides."""
-    with connected(server, token_file, party) as client:
+    with connected(server, token_file, ca, party) as client:
         if not words:
             _confirm_at_terminal(client, _known(client, name))
             return
@@ -99,11 +102,12 @@ def confirm(
 def list_peers(
     server: ServerOption = None,
     token_file: TokenFileOption = None,
+    ca: CaOption = None,
     party: PartyOption = None,
     output: FormatOption = Format.TEXT,
 ) -> None:
     """List the parties this one knows."""
-    with connected(server, token_file, party) as client:
+    with connected(server, token_file, ca, party) as client:
         known = client.peers()
     result(output, known, lambda: _table(known))
     if output is Format.TEXT:
@@ -115,11 +119,12 @@ def check(
     name: PeerArgument,
     server: ServerOption = None,
     token_file: TokenFileOption = None,
+    ca: CaOption = None,
     party: PartyOption = None,
     output: FormatOption = Format.TEXT,
 ) -> None:
     """Ask a peer's server whether it is there, and whether it trusts this party."""
-    with connected(server, token_file, party) as client:
+    with connected(server, token_file, ca, party) as client:
         answer = client.check_peer(name)
     result(output, answer, lambda: f"{name} answers, and both sides trust each other.")
 
@@ -130,11 +135,12 @@ def address_of(
     address: Annotated[str, typer.Argument(metavar="HOST:PORT", help="Where its peer port is now.")],
     server: ServerOption = None,
     token_file: TokenFileOption = None,
+    ca: CaOption = None,
     party: PartyOption = None,
     output: FormatOption = Format.TEXT,
 ) -> None:
     """Call a peer at another address; its key stays the one that is pinned."""
-    with connected(server, token_file, party) as client:
+    with connected(server, token_file, ca, party) as client:
         peer = client.move_peer(name, address)
     result(output, peer, lambda: f"{name} is called at {peer['address']} from now on.")
 
@@ -145,6 +151,7 @@ def remove(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,  # noqa: FBT002 - a flag
     server: ServerOption = None,
     token_file: TokenFileOption = None,
+    ca: CaOption = None,
     party: PartyOption = None,
     output: FormatOption = Format.TEXT,
 ) -> None:
@@ -153,7 +160,7 @@ def remove(
         need_terminal("Give the answer with --yes.")
         if not said_yes(f"Trust {name} no longer? Running jobs with it fail. Type yes"):
             raise CommandFailed(Exit.ARGUMENTS, "not_confirmed", f"{name} is still trusted")
-    with connected(server, token_file, party) as client:
+    with connected(server, token_file, ca, party) as client:
         peer = client.remove_peer(name)
     result(output, peer, lambda: f"{name} is no longer trusted.")
 

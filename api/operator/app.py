@@ -10,9 +10,9 @@ from fastapi import APIRouter, Depends, FastAPI, Header, Query, Response, Securi
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
+from api.browser_guard import BrowserGuard
 from api.errors import answer_bad_request, answer_bug, answer_http_error, answer_job_error
 from api.limits import BodyLimit
-from api.loopback import LoopbackOnly
 from api.operator.audit import audit_router
 from api.operator.datasets import datasets_router
 from api.operator.description import LOGIN, describe, known_parameters_only, refusals
@@ -51,7 +51,7 @@ def operator_app(party: Party, token_hash: bytes) -> FastAPI:
     )
     app.add_middleware(BodyLimit, limit_bytes=BODY_LIMIT)
     app.add_middleware(TokenRequired, party=party.name, token_hash=token_hash)
-    app.add_middleware(LoopbackOnly)
+    app.add_middleware(BrowserGuard)
     app.add_exception_handler(JobError, answer_job_error)
     app.add_exception_handler(RequestValidationError, answer_bad_request)
     app.add_exception_handler(HTTPException, answer_http_error)

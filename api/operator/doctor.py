@@ -45,7 +45,7 @@ def doctor_router(party: Party) -> APIRouter:
 
     @router.get("/doctor", responses=refusals())
     async def own_half() -> FindingsBody:
-        return _body(await off_loop(partial(server, party.folder, party.settings.server, party.peers, RELEASE)))
+        return _body(await off_loop(partial(server, party.folder, party.settings, party.peers, RELEASE)))
 
     @router.post("/doctor/{peer}", responses=refusals())
     async def of_peer(peer: str) -> FindingsBody:

@@ -6,6 +6,8 @@ import msgspec
 
 OK, WARNING, FAILED, NOT_CHECKED = "ok", "warning", "failed", "not checked"
 HERE, BETWEEN = "here", "between"
+FEW_DAYS = 20
+"""A certificate is renewed before so few are left."""
 MACHINE, SERVER, NETWORK, PEER = "own machine", "own server", "network", "peer"
 
 

@@ -16,6 +16,8 @@ from pathlib import Path
 
 from parties.doctor.disk import GIBIBYTE, disk
 from parties.doctor.findings import FAILED, HERE, MACHINE, NOT_CHECKED, OK, WARNING, Finding
+from parties.doctor.modes import mode
+from parties.doctor.operator_port import operator_port
 from parties.settings import (
     KEY_FILE,
     SETTINGS_FILE,
@@ -31,8 +33,6 @@ SEAL_RELEASE = (4, 4)
 LOW_MEMORY = 2 << 30
 SLOW_FSYNC_SECONDS, FSYNCS = 0.05, 5
 FEW_FILES = 1024
-OTHERS = 0o077
-"""Mode bits of everybody but the owner."""
 
 
 def machine(folder: Path | None) -> list[Finding]:
@@ -42,7 +42,14 @@ def machine(folder: Path | None) -> list[Finding]:
         why = "Only a server was named: run the command at its machine with --party DIR."
         return [*found, Finding(MACHINE, "folder", NOT_CHECKED, HERE, why)]
     settings, line = _settings(folder)
-    return [*found, disk(MACHINE, folder), _fsync(folder), line, *_keys(folder, settings)]
+    return [
+        *found,
+        disk(MACHINE, folder),
+        _fsync(folder),
+        line,
+        operator_port(folder, settings),
+        *_keys(folder, settings),
+    ]
 
 
 def libraries() -> list[Finding]:
@@ -170,16 +177,16 @@ def _settings(folder: Path) -> tuple[PartySettings | None, Finding]:
 
 
 def _keys(folder: Path, settings: PartySettings | None) -> Iterator[Finding]:
-    yield _mode("folder", folder, FAILED)
-    yield _mode(KEY_FILE, folder / KEY_FILE, FAILED)
-    yield _mode(TOKEN_FILE, folder / TOKEN_FILE, FAILED)
+    yield mode("folder", folder, FAILED)
+    yield mode(KEY_FILE, folder / KEY_FILE, FAILED)
+    yield mode(TOKEN_FILE, folder / TOKEN_FILE, FAILED)
     if settings is None:
         why = f"{SETTINGS_FILE} says where it is, and cannot be read."
         yield Finding(MACHINE, "passphrase", NOT_CHECKED, HERE, why)
         return
     passphrase = folder / settings.identity.passphrase_file
     is_beside = passphrase.resolve().parent == folder.resolve()
-    line = _mode("passphrase", passphrase, FAILED if is_beside else WARNING)
+    line = mode("passphrase", passphrase, FAILED if is_beside else WARNING)
     if line.result == OK and is_beside:
         found = "It lies beside the key: who can read the folder, or a backup of all of it, has both."
         fix = "Move it to a secret of systemd or Docker: docs/trust.md, One key for each party."
@@ -191,15 +198,3 @@ def _keys(folder: Path, settings: PartySettings | None) -> Iterator[Finding]:
         yield Finding(MACHINE, "key opens", FAILED, HERE, f"{error}.", error.fix)
     else:
         yield Finding(MACHINE, "key opens", OK, HERE, f"The passphrase opens the key of {identity.name}.")
-
-
-def _mode(check: str, path: Path, result: str) -> Finding:
-    try:
-        mode = path.stat().st_mode & 0o777
-    except OSError as error:
-        fix = "Put it back from your backup."
-        return Finding(MACHINE, check, FAILED, HERE, f"{path} cannot be looked at: {error.strerror}.", fix)
-    if mode & OTHERS:
-        fix = f"chmod {'700' if path.is_dir() else '600'} {path}"
-        return Finding(MACHINE, check, result, HERE, f"Others may read it: its mode is {mode:04o}.", fix)
-    return Finding(MACHINE, check, OK, HERE, f"Its owner alone may read it ({mode:04o}).")

@@ -6,23 +6,22 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from parties.doctor.disk import disk
-from parties.doctor.findings import FAILED, HERE, OK, SERVER, WARNING, Finding
+from parties.doctor.findings import FAILED, FEW_DAYS, HERE, OK, SERVER, WARNING, Finding
 from parties.peers import Peers
-from parties.settings import LOOPBACK, ServerSettings
+from parties.settings import PartySettings
 from parties.storage.engine import DATABASE_FILE
 from parties.wire.envelopes import WIRE_VERSION
 
 DATABASE_SECONDS = 2.0
-FEW_DAYS = 20
-"""A certificate is renewed long before so few are left."""
 
 
-def server(folder: Path, settings: ServerSettings, peers: Peers, release: str) -> list[Finding]:
+def server(folder: Path, settings: PartySettings, peers: Peers, release: str) -> list[Finding]:
     """Takes a few seconds at most."""
     versions = f"Release {release}, wire version {WIRE_VERSION}."
+    own = settings.server
     ports = (
-        f"{LOOPBACK}:{settings.operator_port} for the operator, {settings.peer_host}:{settings.peer_port} for peers, "
-        f"who are told {settings.told_address}."
+        f"{settings.operator_url} for the operator, {own.peer_host}:{own.peer_port} for peers, "
+        f"who are told {own.told_address}."
     )
     return [
         Finding(SERVER, "versions", OK, HERE, versions),

@@ -18,9 +18,9 @@ from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
 from cryptography import x509
-from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 
 from parties.trust.identity import IdentityKey
@@ -28,6 +28,18 @@ from parties.trust.identity import IdentityKey
 LEAF_DAYS, RENEWED_AFTER_DAYS = 90, 60
 CLOCK_HOURS = 24
 """A leaf is valid from before it is made, for peers whose clock is behind."""
+_SIGNS_CERTIFICATES = x509.KeyUsage(
+    key_cert_sign=True,
+    crl_sign=False,
+    digital_signature=False,
+    content_commitment=False,
+    key_encipherment=False,
+    data_encipherment=False,
+    key_agreement=False,
+    encipher_only=False,
+    decipher_only=False,
+)
+"""What an issuer must say of itself where a reader is strict (RFC 5280, 4.2.1.9)."""
 _ALWAYS = datetime(2020, 1, 1, tzinfo=UTC), datetime(9999, 12, 31, tzinfo=UTC)
 
 
@@ -63,10 +75,8 @@ def issue_leaf(issuer: Ed25519PrivateKey, name: str, days: int = LEAF_DAYS) -> L
         .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(public), critical=False)
         .sign(issuer, None)
     )
-    private = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    return Leaf(certificate.public_bytes(serialization.Encoding.PEM) + private, made_at)
+    private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    return Leaf(certificate.public_bytes(Encoding.PEM) + private, made_at)
 
 
 def server_context(leaf: Leaf, trusted: Iterable[IdentityKey]) -> ssl.SSLContext:
@@ -79,6 +89,42 @@ def server_context(leaf: Leaf, trusted: Iterable[IdentityKey]) -> ssl.SSLContext
 def client_context(leaf: Leaf, trusted: Iterable[IdentityKey]) -> ssl.SSLContext:
     """For calls to one peer: its server shows a leaf that one of its own keys has issued."""
     return _context(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), leaf, trusted)
+
+
+def operator_context(leaf: Leaf) -> ssl.SSLContext:
+    """For the operator port: whoever connects shows a token, and no certificate."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    _load(context, leaf)
+    return context
+
+
+def identity_certificate(issuer: Ed25519PrivateKey) -> bytes:
+    """PEM of the certificate that an operator names with --ca: it pins this identity key."""
+    return _anchor(IdentityKey(issuer.public_key().public_bytes_raw()), issuer).public_bytes(Encoding.PEM)
+
+
+def calling_context(trusted: bytes) -> ssl.SSLContext:
+    """For calls to an operator port whose certificate one of these (PEM) has issued.
+
+    An identity key issues for one party alone, so the host may have any name. An authority issues for many: then the
+    certificate must name the host that is called. Raises ValueError for what is no certificate.
+    """
+    context = ssl.create_default_context(cadata=trusted.decode("ascii"))
+    context.check_hostname = not all(map(_is_of_identity, x509.load_pem_x509_certificates(trusted)))
+    return context
+
+
+def pinned_context(chain: bytes) -> ssl.SSLContext:
+    """For calls to a server whose certificate is this one, the first of a chain in PEM, or was issued by it.
+
+    Whatever host it names. Raises ValueError for what is no certificate.
+    """
+    own = x509.load_pem_x509_certificates(chain)[0]
+    context = ssl.create_default_context(cadata=own.public_bytes(Encoding.DER))
+    context.check_hostname = False
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # it is trusted itself, and not for who issued it
+    return context
 
 
 def issuer_of(certificate: bytes) -> str:
@@ -98,7 +144,7 @@ def _context(context: ssl.SSLContext, leaf: Leaf, trusted: Iterable[IdentityKey]
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     _load(context, leaf)
     for key in trusted:
-        context.load_verify_locations(cadata=_anchor(key))
+        context.load_verify_locations(cadata=_anchor(key, Ed25519PrivateKey.generate()).public_bytes(Encoding.DER))
     return context
 
 
@@ -114,12 +160,19 @@ def _load(context: ssl.SSLContext, leaf: Leaf) -> None:
             os.unlink(path)  # noqa: PTH108 - the path is a string
 
 
+def _is_of_identity(certificate: x509.Certificate) -> bool:
+    key = certificate.public_key()
+    if not isinstance(key, Ed25519PublicKey):
+        return False
+    return certificate.subject == _issuer_name(IdentityKey(key.public_bytes_raw()))
+
+
 def _issuer_name(key: IdentityKey) -> x509.Name:
     return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, issuer_name(key))])
 
 
-def _anchor(key: IdentityKey) -> bytes:
-    """A certificate (DER) that says no more than this name and this key; nobody looks at who signed it."""
+def _anchor(key: IdentityKey, signer: Ed25519PrivateKey) -> x509.Certificate:
+    """It says no more than this name and this key; whoever trusts it does not look at who signed it."""
     name = _issuer_name(key)
     return (
         x509.CertificateBuilder()
@@ -130,7 +183,7 @@ def _anchor(key: IdentityKey) -> bytes:
         .not_valid_before(_ALWAYS[0])
         .not_valid_after(_ALWAYS[1])
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(_SIGNS_CERTIFICATES, critical=True)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public), critical=False)
-        .sign(Ed25519PrivateKey.generate(), None)
-        .public_bytes(serialization.Encoding.DER)
+        .sign(signer, None)
     )

@@ -18,10 +18,10 @@ from identities import identity_of
 from played_peers import PlayedPeer, party
 from starlette.exceptions import HTTPException
 
+from api.browser_guard import BrowserGuard
 from api.connections import ConnectionSlots, PromptConnection
 from api.errors import answer_http_error
 from api.limits import BODIES_AT_ONCE, BodyLimit
-from api.loopback import LoopbackOnly
 from api.peer.app import peer_app
 from api.request_log import RefusalLog
 from parties.trust.certificates import issuer_name
@@ -37,7 +37,7 @@ class Hasty(PromptConnection):
 def app() -> FastAPI:
     served = FastAPI()
     served.add_middleware(BodyLimit, limit_bytes=LIMIT_BYTES, silent_seconds=0.3)
-    served.add_middleware(LoopbackOnly)
+    served.add_middleware(BrowserGuard)
     served.add_exception_handler(HTTPException, answer_http_error)
 
     @served.post("/")

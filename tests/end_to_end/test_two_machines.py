@@ -5,7 +5,6 @@ addresses of the loopback range.
 """
 
 import contextlib
-import os
 import re
 import socket
 import subprocess
@@ -19,6 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 from command_line import ROOT, SECONDS, VFL, free_ports, run, serving
+from namespaces import two_namespaces
 
 PAGE = (ROOT / "docs" / "two_machines.md").read_text("utf-8")
 PARTIES = ("bank", "telco")
@@ -53,34 +53,13 @@ class Machine:
         return subprocess.run(command, capture_output=True, timeout=SECONDS, check=False).returncode == 0
 
 
-def ip(*arguments: str) -> None:
-    subprocess.run(["ip", *arguments], check=True, capture_output=True, timeout=SECONDS)
-
-
 @contextlib.contextmanager
-def two_namespaces(folder: Path) -> Iterator[list[Machine]]:
-    """Joined by one cable; each has a loopback interface of its own."""
-    names = [f"vfl-{os.getpid()}-{party}" for party in PARTIES]
-    made = []
-    try:
-        for name in names:
-            try:
-                ip("netns", "add", name)
-            except (OSError, subprocess.CalledProcessError):
-                pytest.skip("this user may not make network namespaces")
-            made.append(name)
-        ip("link", "add", "vfl0", "netns", names[0], "type", "veth", "peer", "name", "vfl0", "netns", names[1])
-        for at, name in enumerate(names, start=1):
-            ip("-n", name, "address", "add", f"198.51.100.{at}/24", "dev", "vfl0")
-            for device in ("lo", "vfl0"):
-                ip("-n", name, "link", "set", device, "up")
+def two_separate_machines(folder: Path) -> Iterator[list[Machine]]:
+    with two_namespaces(PARTIES) as namespaces:
         yield [
-            Machine(party, folder / party, f"198.51.100.{at}", ("ip", "netns", "exec", name), (7101, 7102))
-            for at, (party, name) in enumerate(zip(PARTIES, names, strict=True), start=1)
+            Machine(party, folder / party, namespace.address, namespace.prefix, (7101, 7102))
+            for party, namespace in zip(PARTIES, namespaces, strict=True)
         ]
-    finally:
-        for name in made:
-            ip("netns", "delete", name)
 
 
 @contextlib.contextmanager
@@ -98,7 +77,7 @@ def two_loopback_addresses(folder: Path) -> Iterator[list[Machine]]:
     ]
 
 
-WAYS = {"two network namespaces": two_namespaces, "two loopback addresses": two_loopback_addresses}
+WAYS = {"two network namespaces": two_separate_machines, "two loopback addresses": two_loopback_addresses}
 
 
 @pytest.fixture(params=WAYS)

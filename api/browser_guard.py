@@ -1,18 +1,18 @@
-"""Who may speak to a port of this machine: programs, not pages in a browser.
+"""Who may speak to the operator port: programs, not pages in a browser.
 
 A page of any site can make its visitor's browser send requests to 127.0.0.1, and after DNS rebinding read the answers
-too. The peer port takes no token until envelopes are signed, so this is checked on both ports before anything is read.
+too. Over TLS the name that a certificate is for keeps the second kind away.
 """
+
+import ipaddress
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from api.errors import problem_body
 
-NAMES = {"127.0.0.1", "localhost", "[::1]"}
 
-
-class LoopbackOnly:
-    """ASGI middleware: 421 for a request meant for another host, 403 for one a page has made."""
+class BrowserGuard:
+    """ASGI middleware: 403 for a request that a page has made, 421 for one in clear that is meant for another host."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -24,8 +24,8 @@ class LoopbackOnly:
         headers = dict(scope["headers"])
         host = headers.get(b"host", b"").decode("latin-1")
         name, _, port = host.rpartition(":")
-        if (name if port.isdigit() else host).lower() not in NAMES:
-            refusal = problem_body(421, "http_error", "this server answers for 127.0.0.1 only")
+        if scope["scheme"] != "https" and not _is_this_machine(name if port.isdigit() else host):
+            refusal = problem_body(421, "http_error", "this server answers for this machine only")
         elif b"origin" in headers:
             refusal = problem_body(403, "http_error", "pages in a browser may not use this server")
         else:
@@ -33,3 +33,10 @@ class LoopbackOnly:
             return
         refusal.headers["connection"] = "close"
         await refusal(scope, receive, send)
+
+
+def _is_this_machine(host: str) -> bool:
+    try:
+        return host.lower() == "localhost" or ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,94 @@
+"""What a server shows that takes calls without a certificate of the caller: the operator port, and a witness.
+
+Either a certificate that the organisation brings, or one that the server's own identity key issues. With the second kind
+a caller needs the file that the server writes: it pins that key.
+"""
+
+import logging
+import ssl
+import threading
+from datetime import datetime
+from pathlib import Path
+from typing import Protocol
+
+from cryptography import x509
+
+from parties.errors import SettingsError
+from parties.settings import write_private
+from parties.trust.certificates import identity_certificate, issue_leaf, operator_context
+from parties.trust.identity import Identity
+
+_LOG = logging.getLogger("parties")
+
+
+class ServerCertificate(Protocol):
+    def context(self) -> ssl.SSLContext:
+        """For the next connection."""
+
+
+class IssuedCertificate:
+    """By the identity key, and anew when it is time. Safe for several threads."""
+
+    def __init__(self, identity: Identity, pinned_by: Path) -> None:
+        """`pinned_by` is written: who has that file believes this key and no other."""
+        write_private(pinned_by, identity_certificate(identity.private))
+        self._identity, self._lock = identity, threading.Lock()
+        self._leaf = issue_leaf(identity.private, identity.name)
+        self._context = operator_context(self._leaf)
+
+    def context(self) -> ssl.SSLContext:
+        """For the next connection."""
+        with self._lock:
+            if self._leaf.is_due:
+                self._leaf = issue_leaf(self._identity.private, self._identity.name)
+                self._context = operator_context(self._leaf)
+            return self._context
+
+
+class OwnCertificate:
+    """That the organisation brings, and may replace while the server runs. Safe for several threads.
+
+    Raises SettingsError.
+    """
+
+    def __init__(self, certificate: Path, key: Path) -> None:
+        self._certificate, self._key, self._lock = certificate, key, threading.Lock()
+        self._read_at, self._context = self._changed_at(), self._read()
+
+    def context(self) -> ssl.SSLContext:
+        """For the next connection; while new files cannot be used, what was read before is shown."""
+        with self._lock:
+            try:
+                if (changed_at := self._changed_at()) != self._read_at:
+                    self._read_at, self._context = changed_at, self._read()
+            except SettingsError as error:
+                _LOG.warning("the certificate that was read before is still shown: %s", error)
+            return self._context
+
+    @property
+    def ends_at(self) -> datetime:
+        return x509.load_pem_x509_certificates(self._certificate.read_bytes())[0].not_valid_after_utc
+
+    def _changed_at(self) -> tuple[int, int]:
+        try:
+            return self._certificate.stat().st_mtime_ns, self._key.stat().st_mtime_ns
+        except OSError as error:
+            raise unreadable(error) from error
+
+    def _read(self) -> ssl.SSLContext:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version = ssl.TLSVersion.TLSv1_3
+        try:
+            context.load_cert_chain(self._certificate, self._key, password=lambda: "")  # asks nobody at a terminal
+        except ssl.SSLError as error:
+            raise SettingsError(
+                f"{self._certificate} and {self._key} are no certificate with its private key",
+                fix="Name as certificate a chain in PEM, and as key its private key in PEM, without a passphrase.",
+            ) from error
+        except OSError as error:
+            raise unreadable(error) from error
+        return context
+
+
+def unreadable(error: OSError) -> SettingsError:
+    return SettingsError(f"{error.filename} cannot be read: {error.strerror}", fix="Correct its name or its owner.")
