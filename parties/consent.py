@@ -115,6 +115,17 @@ class Consent:
         if not is_same:
             raise RequestChanged(f"what job {job} takes of {request.me} has changed since its operator was shown it")
 
+    def check_unchanged(self, job: str, request: Request) -> None:
+        """What was approved is what a run takes that begins later, or again. Raises RequestChanged."""
+        with self._database.reading() as connection:
+            asked = approvals.asked_by(connection, job)
+        if asked is None or asked.terms != Terms.of(request):
+            raise RequestChanged(
+                f"what job {job} takes of {request.me} has changed since it was approved",
+                safe="Nothing was computed.",
+                fix=f"Put the files of {request.me} back as they were, or submit the job again.",
+            )
+
     def reject(self, job: str, reason: str) -> None:
         """Raises NotWaiting, StorageFailed."""
         with self._database.writing() as connection:

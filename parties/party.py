@@ -8,9 +8,6 @@ from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from pathlib import Path
 
-import msgspec
-from sqlalchemy import Connection
-
 from parties import limits
 from parties.audit import Audit
 from parties.awake import AwakeClock
@@ -23,38 +20,34 @@ from parties.errors import (
     JobCancelled,
     NotTheCoordinator,
     ServerRestarted,
-    TooManyJobs,
     UnknownJob,
     UnknownPeer,
 )
 from parties.folder_lock import hold
-from parties.jobs.closing import STATES_KEPT
 from parties.jobs.endings import Endings
 from parties.jobs.open_jobs import OpenJobs
 from parties.jobs.resources import Resources
-from parties.jobs.supervisor import Supervisor
-from parties.judgement import Judgement, judge, new_job
+from parties.jobs.supervisor import Loaded, Supervisor
+from parties.judgement import new_job
+from parties.openings import Openings, rejection
 from parties.peers import OutboxHearing, Peers
-from parties.proposal import read_proposal
 from parties.settings import PartySettings
 from parties.storage.database import Event, Job, Store
 from parties.storage.job_list import JobLine
 from parties.storage.ledger import Ledger
 from parties.storage.models import ModelStore
 from parties.storage.peer_store import PeerStore, StoredPeer
-from parties.tables.datasets import LoadedTable
-from parties.trust.contract import sign
-from parties.trust.errors import GrantInvalid, JobRejected, NotWaiting, PeerRemoved
+from parties.trust.errors import GrantInvalid, NotWaiting, PeerRemoved
 from parties.trust.id_runs import RunLimits
 from parties.trust.identity import Identity
 from parties.trust.request import Request
-from parties.wire.control import SHARE_BYTES, Agreement, commitment_to, job_id
+from parties.wire.control import SHARE_BYTES, commitment_to, job_id
 from parties.wire.envelopes import NO_ENVELOPE, Envelope
 from parties.wire.post import Post, ReceivingRoom
 from parties.wire.receipts import Receipt
 from parties.wire.transport import Answer, Transport
 from parties.worker.mailbox import Room
-from vfl.errors import ImpossibleJob, JobError
+from vfl.errors import JobError
 from vfl.kinds import decode_spec, kind_of
 from vfl.notices import Notice
 from vfl.spec.job import JobSpec
@@ -64,8 +57,6 @@ WORKER_FAREWELL_SECONDS = 2.0
 UNREAD_BYTES = 256 << 20
 """What may lie unread for the workers of all jobs together."""
 JOBS_IN_A_PAGE = 50
-TABLES_AT_ONCE = 2
-"""How many proposals are judged at once: each reads a table."""
 
 _LOG = logging.getLogger("parties")
 
@@ -113,8 +104,10 @@ class Party:
         self._receiving_room = ReceivingRoom()
         self._lock = threading.RLock()
         self._submitting = threading.Lock()
-        self._judging = threading.BoundedSemaphore(TABLES_AT_ONCE)
-        self._recover()
+        self._openings = Openings(
+            settings, self._shared, self.peers, self.audit, self.catalogue, self._endings, self._open
+        )
+        self._openings.recover()
 
     # For this party's operator
 
@@ -132,23 +125,23 @@ class Party:
         spec = limits.read_limited(text)
         spec = kind_of(spec).resolve(spec)
         self._check_proposer(spec)
-        judgement = self._judge_spec(spec)
-        spec, first = judgement.spec, judgement.spec.first_model
-        first_model = self._models.model(first, self._store.manifests_of(first)) if first else b""
+        judgement = self._openings.judge(spec)
+        spec = judgement.spec
+        first_model = self._openings.first_model(spec)
         self.peers.check_reach(spec)  # nothing is held meanwhile: a peer may be slow to answer
         self.audit.check(spec.peers_of(self.name))
         share = secrets.token_bytes(SHARE_BYTES)
         job = new_job(job_id(spec.digest(), commitment_to(share)), spec, self.name, judgement)
-        agreement = self._agreement(job.id, spec, share, commitment_to(share))
+        agreement = self._openings.agreement(job.id, spec, share, commitment_to(share))
         request, warnings = judgement.request(self.name), judgement.warnings
         with self._submitting:
             earlier = self._submitted(idempotency_key, digest)
             if earlier is not None:
                 return earlier
             submitted = partial(self.consent.submit, job=job.id, request=request, warnings=warnings)
-            supervisor = self._supervise(job, spec, agreement, idempotency_key, digest, submitted)
+            supervisor = self._openings.supervise(job, spec, agreement, idempotency_key, digest, submitted)
         self._store.tell(supervisor.job, guesses)
-        supervisor.take_part(judgement.tables, first_model)
+        supervisor.take_part(Loaded(judgement.tables, first_model))
         return self.job(supervisor.job)
 
     def _submitted(self, idempotency_key: str | None, digest: str) -> Job | None:
@@ -190,17 +183,16 @@ class Party:
         Raises UnknownJob, NotWaiting, RequestChanged, PolicyRefused, StorageFailed, and what a table may raise.
         """
         supervisor = self._waiting(job)
-        judgement = self._judgement(supervisor)
+        judgement = self._openings.judgement(supervisor)
         self.consent.approve(job, judgement.request(self.name), judgement.warnings, reason)
-        supervisor.take_part(judgement.tables)
+        supervisor.take_part(Loaded(judgement.tables))
         return self.job(job)
 
     def reject(self, job: str, reason: str = "") -> Job:
         """Its coordinator reads the reason. Raises UnknownJob, NotWaiting, StorageFailed."""
         supervisor = self._waiting(job)
         self.consent.reject(job, reason)
-        text = f"the operator of {self.name} rejected the job"
-        supervisor.refuse(JobRejected(f"{text}: {reason}" if reason else text))
+        supervisor.refuse(rejection(self.name, reason))
         return self.job(job)
 
     def request(self, text: str, job: str = "") -> Request:
@@ -209,7 +201,7 @@ class Party:
         spec = kind_of(proposed).resolve(proposed)
         if self.name not in spec.parties:
             raise GrantInvalid(f"{self.name} is not a party of this job")
-        return self._judge_spec(spec).request(self.name)
+        return self._openings.judge(spec).request(self.name)
 
     def _waiting(self, job: str) -> Supervisor:
         supervisor, decided = self._open.get(self.job(job).id), self.consent.decision(job)
@@ -266,92 +258,10 @@ class Party:
             place = (header.attempt, header.sequence, header.previous)
             first = header.kind == "Proposal" and place == (0, 0, NO_ENVELOPE)
             if supervisor is None and first and self._store.state_for_peers(header.job) is None:
-                supervisor = self._consider(envelope)
+                supervisor = self._openings.consider(envelope)
         if supervisor is None:
             return self._endings.hear(envelope, self.peers.outboxes[header.sender])
         return supervisor.reception.receive(envelope)
-
-    def _consider(self, envelope: Envelope) -> Supervisor:
-        """A peer proposes: what its bytes show is answered at once, tables and policy are looked at next."""
-        header = envelope.header
-        self._admit(header.sender)
-        proposal, spec = read_proposal(envelope, self.name, self.peers.keys_of)
-        job = new_job(header.job, spec, self.name)
-        agreement = self._agreement(job.id, spec, secrets.token_bytes(SHARE_BYTES), proposal.commitment)
-        supervisor = self._supervise(job, spec, agreement)
-        threading.Thread(target=supervisor.guard, args=(lambda: self._judge(supervisor),), daemon=True).start()
-        return supervisor
-
-    def _judge(self, supervisor: Supervisor) -> None:
-        """Own rules refuse it, a grant approves it, or the operator is waited for."""
-        try:
-            self.audit.check(supervisor.spec.peers_of(self.name))
-            judgement = self._judgement(supervisor)
-            missing = self.consent.ask(supervisor.job, judgement.request(self.name), judgement.warnings)
-        except JobError as error:
-            supervisor.refuse(error)
-            return
-        if missing:
-            supervisor.await_operator(missing)
-        else:
-            supervisor.take_part(judgement.tables)
-
-    def _judgement(self, supervisor: Supervisor) -> Judgement:
-        """The same questions the coordinator asked itself, with this party's own tables and policy. Raises JobError."""
-        job, spec = supervisor.job, supervisor.spec
-        if kind_of(spec).resolve(spec) != spec:
-            raise ImpossibleJob("the proposal leaves open what its coordinator fills in")
-        judgement = self._judge_spec(spec)
-        judgement.log_relaxed_limits(job)
-        self._store.update(job, **judgement.shown())
-        self._store.tell(job, judgement.notices)
-        return judgement
-
-    def _judge_spec(self, spec: JobSpec) -> Judgement:
-        with self._judging:
-            return judge(spec, self.name, self.folder, self.catalogue.registered(), self.settings.acceptance)
-
-    def _admit(self, peer: PartyId) -> None:
-        """Raises TooManyJobs before anything is made of a proposal."""
-        most = self.settings.server.jobs_per_peer
-        if self._open.proposed_by(peer) >= most:
-            raise TooManyJobs(f"{peer} has {most} jobs open at {self.name}, as many as it may")
-        if not self.peers.quota(peer).take():
-            raise TooManyJobs(f"{peer} proposes jobs faster than {self.name} takes them")
-
-    def _supervise(
-        self,
-        job: Job,
-        spec: JobSpec,
-        agreement: Agreement,
-        idempotency_key: str | None = None,
-        digest: str = "",
-        in_commit: Callable[[Connection], None] = lambda _: None,
-    ) -> Supervisor:
-        """The job is stored before anybody may speak of it. Raises StorageFailed."""
-        supervisor = self._supervisor(job, spec, agreement)
-        # A job that needs this party does not outlive its server, and what is drawn for it is not written down.
-        stored_agreement = None if self.name in spec.required_parties else msgspec.msgpack.encode(agreement)
-        from_peer = self.name != spec.coordinator
-        self._store.add(
-            job, spec.encoded(), stored_agreement, idempotency_key, digest, from_peer=from_peer, in_commit=in_commit
-        )
-        self._open.add(supervisor)
-        return supervisor
-
-    def _supervisor(self, job: Job, spec: JobSpec, agreement: Agreement) -> Supervisor:
-        bottom = str(self.folder / self.settings.bottom.module) if self.settings.bottom else ""
-
-        def load_tables() -> dict[str, LoadedTable]:
-            return self._judgement(supervisor).tables
-
-        supervisor = Supervisor(job, spec, agreement, self._shared, bottom, load_tables, self._open.drop)
-        return supervisor
-
-    def _agreement(self, job: str, spec: JobSpec, share: bytes, commitment: bytes) -> Agreement:
-        fixed = self.settings.acceptance.private_seed
-        seed = hashlib.sha256(f"vfl private seed {fixed}".encode()).digest() if fixed else secrets.token_bytes(32)
-        return Agreement(share, commitment, seed, sign(self.peers.identity, job, spec.digest()))
 
     def _check_proposer(self, spec: JobSpec) -> None:
         if self.name != spec.coordinator:
@@ -367,34 +277,3 @@ class Party:
             supervisor.on_peer_lost(peer, attempt, error)
         else:
             self.peers.outboxes[peer].forget(job)
-
-    def _recover(self) -> None:
-        """Of the jobs that ran when the last server process ended those that need this party have failed."""
-        failure = Failure.of(ServerRestarted(f"the server of {self.name} restarted"), self.name)
-        voted = {(word.job, word.peer) for word in self._store.words()}
-        for job in self._store.open_jobs():
-            if not self._resume(job, voted):
-                states = self._models.discard(job.id)
-                self._endings.close_unfinished(
-                    job, msgspec.structs.replace(failure, safe=STATES_KEPT) if states else failure
-                )
-        self._endings.recall(self.peers.outboxes, frozenset(supervisor.job for supervisor in self._open.all()))
-
-    def _resume(self, job: Job, voted: set[tuple[str, PartyId]]) -> bool:
-        """Take up a job that goes on without this party, or whose end its coordinator knows."""
-        encoded, stored_agreement = self._store.agreed(job.id)
-        if not set(job.peers) <= self.peers.outboxes.keys():
-            return False
-        spec = decode_spec(encoded)
-        result = self._models.result(job.id) if (job.id, spec.coordinator) in voted else None
-        if result is not None:
-            supervisor = self._supervisor(job, spec, self._agreement(job.id, spec, b"", b""))
-            self._open.add(supervisor)
-            supervisor.await_word(result)
-            return True
-        if stored_agreement is None or self.consent.decision(job.id) is None:
-            return False
-        supervisor = self._supervisor(job, spec, msgspec.msgpack.decode(stored_agreement, type=Agreement))
-        self._open.add(supervisor)
-        supervisor.resume()
-        return True

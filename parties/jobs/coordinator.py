@@ -3,6 +3,7 @@
 Each method looks at how the job stands and answers what is to be done; it changes nothing itself.
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from parties.errors import Failure, JobOver, PeerStorageFailed, StaleAttempt, TooFewParties
@@ -29,10 +30,11 @@ from parties.jobs.actions import (
     end_for_all,
     overdue,
 )
-from parties.jobs.standing import Standing
+from parties.jobs.standing import Standing, Words
 from parties.jobs.state_table import AWAY, RETURNED, Speaker, legal, state_of
 from parties.trust.contract import Signatures, Signed
 from parties.wire.control import (
+    NEGOTIATION,
     Abort,
     Acceptance,
     Agreement,
@@ -60,9 +62,27 @@ class Coordinator:
 
     def take_part(self, standing: Standing) -> Actions:
         """Propose the job to everybody."""
-        proposal = Proposal(self._spec.encoded(), self._agreement.commitment, self._agreement.signed)
-        timer: Actions = [] if self._needs_all else [StartTimer(Timer.GATHERING, self._spec.join_timeout_seconds)]
-        return [*timer, *(SendUntilAcknowledged(peer, proposal) for peer in standing.peers)]
+        return [*self._gathering(), *(self._propose(peer) for peer in standing.peers)]
+
+    def take_up(self, standing: Standing, words: Mapping[PartyId, Words]) -> Actions:
+        """This party's server was away before the run: each peer stands where its words had brought it."""
+        actions: Actions = self._gathering()
+        for peer in standing.peers:
+            known = words[peer]
+            acceptance = known.first_heard(Acceptance)
+            if known.first_said(Abort) or known.first_heard(Abort) or known.first_heard(Refusal):
+                actions.append(EndAttempt(peer, PeerState.GONE))
+                standing = standing.having(peer, state=PeerState.GONE)
+                continue
+            actions.append(Retransmit(peer) if known.said else self._propose(peer))
+            if acceptance is not None:
+                actions.append(Agree(peer, acceptance.share, acceptance.signed))
+                standing = standing.agreed(peer, acceptance.share, acceptance.signed)
+                standing = standing.having(peer, state=PeerState.AGREED)
+            elif known.first_heard(Waiting):
+                actions.append(AwaitOperator(peer))
+                standing = standing.having(peer, state=PeerState.WAITING)
+        return [*actions, *self._gather(standing)]
 
     # What others say
 
@@ -103,6 +123,8 @@ class Coordinator:
         unable = isinstance(error, PeerStorageFailed) and peer.state is PeerState.ASKED
         silent, ahead = isinstance(error, PeerTimeout) and not unable, isinstance(error, StaleAttempt)
         failure = Failure.of(error, lost)
+        if silent and not standing.begun and standing.in_state(PeerState.WAITING):
+            return [Retransmit(lost)]  # an operator decides meanwhile, so there is time until the deadline
         if not self._can_do_without(lost) or not (silent or ahead):
             return self.exclude(standing, lost, failure)
         if peer.state is PeerState.LIVE and not peer.finished:
@@ -137,9 +159,9 @@ class Coordinator:
     def lose_worker(self, standing: Standing, failure: Failure) -> Actions:
         return self.fail(standing, failure)
 
-    def detach(self, _standing: Standing, _failure: Failure) -> Actions | None:
-        """A job does not outlive the coordinator's server."""
-        return None
+    def detach(self, standing: Standing, _failure: Failure) -> Actions | None:
+        """The server stops. A job that has begun does not outlive it."""
+        return None if standing.begun or standing.newest > NEGOTIATION else []
 
     def time_is_up(self, standing: Standing, timer: Timer) -> Actions:
         match timer:
@@ -183,6 +205,13 @@ class Coordinator:
         return end_for_all(standing, failure, knowing)
 
     # Small things
+
+    def _propose(self, peer: PartyId) -> SendUntilAcknowledged:
+        proposal = Proposal(self._spec.encoded(), self._agreement.commitment, self._agreement.signed)
+        return SendUntilAcknowledged(peer, proposal)
+
+    def _gathering(self) -> Actions:
+        return [] if self._needs_all else [StartTimer(Timer.GATHERING, self._spec.join_timeout_seconds)]
 
     def _can_do_without(self, peer: PartyId) -> bool:
         return peer not in self._spec.required_parties

@@ -41,12 +41,12 @@ class Endings:
         self._contradicted: set[str] = set()
         """Jobs of which it is logged that the coordinator says more than one ending."""
 
-    def recall(self, outboxes: Mapping[PartyId, Outbox], open_jobs: frozenset[str]) -> None:
-        """The server was away: go on telling what peers had not received then."""
+    def recall(self, outboxes: Mapping[PartyId, Outbox], asking: frozenset[str]) -> None:
+        """The server was away: go on telling what peers had not received then, and asking how some jobs end."""
         for job, peer, encoded, since in self._store.words():
             if peer in outboxes:
                 (word,) = read_post(encoded, peer)
-                outboxes[peer].owe(word, until_answered=job in open_jobs, since=since)
+                outboxes[peer].owe(word, until_answered=job in asking, since=since)
 
     def close_unfinished(self, job: Job, failure: Failure) -> None:
         """The server was away in a job that needs this party: it has failed, and every peer is owed the word."""

@@ -31,7 +31,7 @@ from parties.jobs.actions import (
     end_for_all,
     overdue,
 )
-from parties.jobs.standing import Standing
+from parties.jobs.standing import Standing, Words
 from parties.jobs.state_table import AWAY, GONE, Speaker, legal, state_of
 from parties.trust.contract import Signatures, Signed
 from parties.wire.control import (
@@ -78,14 +78,22 @@ class Participant:
 
     def take_part(self, _standing: Standing) -> Actions:
         """Agree to the job."""
-        coordinator, needs_all = self._spec.coordinator, self._spec.required_parties == set(self._spec.parties)
-        gathering = 0.0 if needs_all else self._spec.join_timeout_seconds
+        coordinator = self._spec.coordinator
         return [
             Record("accepted", f"{self._me} accepted the job", waits_for=""),
             Agree(coordinator),
             SendUntilAcknowledged(coordinator, Acceptance(self._agreement.share, self._agreement.signed)),
-            StartTimer(Timer.BEGINNING, BEGIN_SECONDS + gathering),
+            self._await_beginning(),
         ]
+
+    def take_up(self, _standing: Standing, words: Mapping[PartyId, Words]) -> Actions:
+        """This party's server was away before the run: it stands where its own words had brought it."""
+        coordinator = self._spec.coordinator
+        known = words[coordinator]
+        others: Actions = [AwaitOthers()] if known.first_heard(Waiting) else []
+        if known.first_said(Acceptance):
+            return [Agree(coordinator), Retransmit(coordinator), *others, self._await_beginning()]
+        return [AwaitOperator(coordinator), Retransmit(coordinator), *others] if known.first_said(Waiting) else others
 
     def refuse(self, _standing: Standing, failure: Failure) -> Actions:
         """It tells why, and no value of its table."""
@@ -132,11 +140,13 @@ class Participant:
         """The outbox gave up on the coordinator, or the coordinator refused what it was sent."""
         coordinator, failure = standing.peers[lost], Failure.of(error, lost)
         silent, ahead = isinstance(error, PeerTimeout), isinstance(error, StaleAttempt)
+        if silent and coordinator.newest == NEGOTIATION:
+            return [Retransmit(lost)]  # nothing runs yet
         if standing.returned:
             return [] if silent else self.exclude(standing, lost, failure, knows=True)
         if self._is_needed or not (silent or ahead):
             return self.exclude(standing, lost, failure)
-        if coordinator.state in {PeerState.WAITING, PeerState.AGREED} and silent:
+        if coordinator.state is PeerState.AGREED and silent:
             return [Retransmit(lost)]
         if coordinator.state in {PeerState.AGREED, PeerState.LIVE}:
             return self._come_back(standing, coordinator, failure)
@@ -159,9 +169,10 @@ class Participant:
 
     def detach(self, standing: Standing, failure: Failure) -> Actions | None:
         """The server stops; None where the job cannot be taken up when it is back."""
-        if standing.returned:
+        coordinator = standing.peers[self._spec.coordinator]
+        if standing.returned or coordinator.newest == NEGOTIATION:
             return []
-        return None if self._is_needed else self._leave(standing.peers[self._spec.coordinator], failure)
+        return None if self._is_needed else self._leave(coordinator, failure)
 
     def join(self, standing: Standing) -> Actions:
         """Its tables are here again: ask to be taken back, until that is answered or the job's time is up."""
@@ -227,6 +238,10 @@ class Participant:
                 self._signatures.check(party, each)
             elif each != self._agreement.signed:
                 raise RemoteProtocolError(f"{coordinator} holds another signature of {self._me} than it has given")
+
+    def _await_beginning(self) -> StartTimer:
+        needs_all = self._spec.required_parties == set(self._spec.parties)
+        return StartTimer(Timer.BEGINNING, BEGIN_SECONDS + (0.0 if needs_all else self._spec.join_timeout_seconds))
 
     def _coordinator_is_done(self, standing: Standing) -> bool:
         return standing.peers[self._spec.coordinator].finished

@@ -5,11 +5,27 @@ No lock, no clock, no connection: the supervisor makes a new one for each event.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 from parties.trust.contract import Signed
+from parties.wire.control import Control
 from parties.wire.peer_state import Peer, PeerState
 from vfl.spec.sections import PartyId
+
+C = TypeVar("C", bound=Control)
+
+
+class Words(NamedTuple):
+    """About a job before its run, between this party and one peer, in order."""
+
+    said: tuple[Control, ...] = ()
+    heard: tuple[Control, ...] = ()
+
+    def first_said(self, kind: type[C]) -> C | None:
+        return next((word for word in self.said if isinstance(word, kind)), None)
+
+    def first_heard(self, kind: type[C]) -> C | None:
+        return next((word for word in self.heard if isinstance(word, kind)), None)
 
 
 @dataclass(frozen=True)

@@ -10,25 +10,25 @@ itself until the job's deadline. What follows of an event is decided by `Coordin
 data and answer with actions; the supervisor alone has the lock and the threads, and performs them in `_perform`.
 """
 
-import logging
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
-from typing import Any, Concatenate, ParamSpec
+from typing import Any, Concatenate, NamedTuple, ParamSpec
 
-from parties.errors import Failure, InternalError, StorageFailed
+from parties.errors import Failure, StorageFailed
 from parties.jobs import actions
 from parties.jobs.actions import Actions, LastWords, Timer
 from parties.jobs.closing import Closing
 from parties.jobs.coordinator import Coordinator
 from parties.jobs.journal import Journal
+from parties.jobs.negotiation import Negotiation
 from parties.jobs.participant import Participant
 from parties.jobs.reception import JobHearing, Reception
 from parties.jobs.resources import Resources
 from parties.jobs.run import Run, WorkerHearing
 from parties.jobs.standing import Standing
-from parties.jobs.timers import Timers
+from parties.jobs.tasks import TaskHearing, Tasks
 from parties.storage.database import Job, now, seconds_since
 from parties.storage.manifest import NO_INPUTS, inputs_of
 from parties.tables.datasets import LoadedTable
@@ -37,20 +37,25 @@ from parties.wire.control import CONTROLS, RUN, Agreement, Finish, decode_contro
 from parties.wire.envelopes import Bytes, Envelope, Header
 from parties.wire.link import Link
 from parties.wire.peer_state import PeerState
-from vfl.errors import JobError, PeerTimeout, RemoteProtocolError
+from vfl.errors import JobError, PeerTimeout
 from vfl.reports import Outcome
 from vfl.spec.job import JobSpec
 from vfl.spec.sections import PartyId
 
-_LOG = logging.getLogger("parties")
-
 P = ParamSpec("P")
+
+
+class Loaded(NamedTuple):
+    """What the run of this party takes."""
+
+    tables: dict[str, LoadedTable]
+    first_model: bytes = b""
 
 
 class Supervisor:
     """Made when a job is proposed here or by a peer, or taken up again; `on_end` hears that its end is stored.
 
-    `load_tables` loads this party's tables anew. Raises JobError where they or its policy no longer fit the job.
+    `load` loads anew what the run takes. Raises JobError where that or this party's policy no longer fits the job.
     """
 
     def __init__(
@@ -60,13 +65,14 @@ class Supervisor:
         agreement: Agreement,
         shared: Resources,
         bottom: str,
-        load_tables: Callable[[], dict[str, LoadedTable]],
+        load: Callable[[], Loaded],
         on_end: Callable[[str], None],
     ) -> None:
         self.job, self.spec, self.me = job.id, spec, job.party
         self.over = False
-        self._agreement, self._load_tables, self._shared = agreement, load_tables, shared
+        self._agreement, self._load, self._shared = agreement, load, shared
         self._lock = threading.RLock()
+        self.tasks = Tasks(job.id, self.me, self._lock, TaskHearing(lambda: self.over, self.fail, self._exclude))
         self._journal = Journal(job, shared.store, shared.models, shared.ledger)
         self._tables: dict[str, LoadedTable] | None = None
         self._log_path = shared.folder / "logs" / f"{job.id}.log"
@@ -94,7 +100,7 @@ class Supervisor:
         self._bottom, self._first_model = bottom, b""
         self._started = job.started_at is not None
         self._inputs = NO_INPUTS
-        self._timers, self._is_watched = Timers(), False
+        self._is_watched = self._is_taken_up = False
         self._seconds_left = max(0.0, spec.job.deadline_seconds - seconds_since(job.created_at))
 
     @property
@@ -105,13 +111,22 @@ class Supervisor:
 
     # Negotiation
 
-    def take_part(self, tables: dict[str, LoadedTable], first_model: bytes = b"") -> None:
+    def take_part(self, loaded: Loaded) -> None:
         """The coordinator proposes, another party agrees. The caller has stored the job."""
         with self._lock:
             if not self.over:
-                self._tables, self._first_model = tables, first_model
+                self._take_in(loaded)
                 self._follow(self._side.take_part)
                 self._watch()
+
+    def take_up(self, negotiation: Negotiation) -> None:
+        """Go on with a job that had not begun when this server went away; what a run takes is loaded when it begins."""
+        with self._lock:
+            for peer, link in self._links.items():
+                link.take_up(negotiation.sent_to(peer), negotiation.received_from(peer))
+            self._is_taken_up = True
+            self._watch()
+            self._follow(self._side.take_up, negotiation.words)
 
     def refuse(self, error: JobError) -> None:
         """Another party does not agree."""
@@ -172,7 +187,7 @@ class Supervisor:
             word = decode_control(link.peer, header.kind, body)
             self._follow(self._side.hear, link.peer, word, header.attempt)
 
-        self.guard(obey, link)
+        self.tasks.guard(obey, link)
 
     def on_peer_lost(self, peer: PartyId, attempt: int | None, error: JobError) -> None:
         """The outbox gave up on a peer, or the peer refused an envelope of an attempt."""
@@ -182,15 +197,15 @@ class Supervisor:
             elif isinstance(error, StorageFailed):  # our own: nothing leaves unrecorded
                 self.fail(Failure.of(error, self.me))
             elif attempt is None or attempt == self._links[peer].newest:
-                self.guard(partial(self._follow, self._side.on_peer_lost, peer, error))
+                self.tasks.guard(partial(self._follow, self._side.on_peer_lost, peer, error))
 
     # The run
 
     def _new_run(self) -> Run:
         hearing = WorkerHearing(
-            send=lambda *message: self.guard(partial(self._send, *message)),
-            note=lambda fact: self.guard(partial(self._journal.note, fact)),
-            returned=lambda outcome: self.guard(partial(self._return, outcome)),
+            send=lambda *message: self.tasks.guard(partial(self._send, *message)),
+            note=lambda fact: self.tasks.guard(partial(self._journal.note, fact)),
+            returned=lambda outcome: self.tasks.guard(partial(self._return, outcome)),
             failed=self.fail,
             vanished=self._lose_worker,
         )
@@ -202,6 +217,11 @@ class Supervisor:
 
     def _begin(self, shares: Mapping[PartyId, bytes], signed: Mapping[PartyId, Signed]) -> None:
         """Enough have agreed and signed: say so, start the worker."""
+        if self._is_taken_up:
+            loaded = self._load()
+            with self._lock:
+                if self._is_taken_up and not self.over:
+                    self._take_in(loaded)
         run, tables = self._run, self._tables
         if tables is None:
             return
@@ -212,6 +232,8 @@ class Supervisor:
             self._shared.consent.keep_contract(self.job, signed)
             # The attempt is stored before anything is sent in it.
             values: dict[str, Any] = {"state": "running", "attempt": max(RUN, self._standing.newest)}
+            if self.me in self.spec.required_parties:
+                values["agreement"] = None  # the job does not outlive this server from now on
             if self._started:
                 self._journal.record("joined", f"{self.me} is back", {"peer": self.me}, **values)
             else:
@@ -224,11 +246,14 @@ class Supervisor:
 
     def _join(self) -> None:
         """Ask to be taken back. Takes the lock after reading tables."""
-        tables = self._load_tables()
+        loaded = self._load()
         with self._lock:
             if not self.over and (wanted := self._participant.join(self._standing)):
-                self._tables = tables
+                self._take_in(loaded)
                 self._perform(wanted)
+
+    def _take_in(self, loaded: Loaded) -> None:
+        (self._tables, self._first_model), self._is_taken_up = loaded, False
 
     def _send(self, to: PartyId, kind: str, body: Bytes, counts: Callable[[], bool]) -> None:
         """A message of the role."""
@@ -253,7 +278,7 @@ class Supervisor:
         """The pipe closed. After a proper ending this changes nothing."""
         with self._lock:
             if counts() and not self.over and self._closing.result is None:
-                self.guard(partial(self._follow, self._side.lose_worker, Failure.of(error, self.me)))
+                self.tasks.guard(partial(self._follow, self._side.lose_worker, Failure.of(error, self.me)))
 
     # What follows of an event
 
@@ -297,19 +322,19 @@ class Supervisor:
                 case actions.Record(kind, text, data):
                     self._journal.record(kind, text, dict(data), **action.changes)
                 case actions.StartTimer(timer, seconds):
-                    self._later(seconds, partial(self._follow, self._side.time_is_up, timer))
+                    self.tasks.later(seconds, partial(self._follow, self._side.time_is_up, timer))
                 case actions.EndGathering():
                     self._remembered = replace(self._remembered, gathering_is_over=True)
                 case actions.AwaitOthers():
                     self._remembered = replace(self._remembered, others_wait=True)
                 case actions.BeginRun(shares, signatures):
-                    self._off_lock(partial(self._begin, shares, signatures))
+                    self.tasks.off_lock(partial(self._begin, shares, signatures))
                 case actions.TellWorker(news):
                     self._run.tell(news)
                 case actions.LeaveRun(failure, attempt):
                     self._leave_run(failure, attempt)
                 case actions.LoadTables():
-                    self._off_lock(self._join)
+                    self.tasks.off_lock(self._join)
                 case actions.Exclude(peer, abort):
                     self._closing.exclude(peer, abort)
                 case actions.RequestEnd(text, failure, words):
@@ -357,11 +382,9 @@ class Supervisor:
         """Nothing of the job counts any more."""
         self.over, self._tables = True, None
         self._run.mute()
-        self._timers.cancel_all()
+        self.tasks.cancel_timers()
         for link in self._links.values():
             link.outbox.unwatch(self.job)
-
-    # Time and threads
 
     def _watch(self) -> None:
         """The job is open here from now on. A peer is asked about it only after it was told of it."""
@@ -369,32 +392,3 @@ class Supervisor:
             return
         self._is_watched = True
         self._perform([actions.StartTimer(Timer.DEADLINE, self._seconds_left), *map(actions.Watch, self._links)])
-
-    def _later(self, seconds: float, task: Callable[[], None]) -> None:
-        """Under the lock, unless the job is over by then."""
-
-        def run() -> None:
-            with self._lock:
-                if not self.over:
-                    self.guard(task)
-
-        self._timers.start(seconds, run)
-
-    def _off_lock(self, task: Callable[[], None]) -> None:
-        """Off the thread that owes a peer its receipt."""
-        threading.Thread(target=self.guard, args=(task,), name=f"job {self.job}", daemon=True).start()
-
-    def guard(self, task: Callable[[], None], link: Link | None = None) -> None:
-        """Run something whose every exception must end the job with a name; a broken rule is its sender's."""
-        try:
-            task()
-        except RemoteProtocolError as error:
-            if link is None:
-                self.fail(Failure.of(error, self.me))
-            else:
-                self._exclude(link, error)
-        except JobError as error:
-            self.fail(Failure.of(error, self.me))
-        except Exception:  # noqa: BLE001 - whatever it is, the job ends and the server goes on
-            _LOG.exception("job %s", self.job)
-            self.fail(Failure.of(InternalError(f"a bug at {self.me}"), self.me))

@@ -12,13 +12,14 @@ import msgspec
 import sqlalchemy as sql
 
 from parties.errors import printable
-from parties.storage import approvals, lifetime, traffic
+from parties.storage import approvals, lifetime, negotiated, traffic
 from parties.storage.approvals import Approval
 from parties.storage.engine import METADATA, Database
 from parties.storage.job_list import RUNNING, JobLine, page_of
 from parties.storage.kept_words import KeptWord, Words, keep, kept, words_table
 from parties.storage.lifetime import Balance, BudgetKey
 from parties.storage.models import ModelStore
+from parties.storage.negotiated import PROPOSED, Negotiated, negotiated_table
 from parties.storage.passed import AUDIT_LOG, Passed, keep_receipts
 from parties.storage.pruning import drop_old_proposals
 from parties.storage.traffic import Traffic, TrafficKey
@@ -77,6 +78,7 @@ _EVENTS = sql.Table(
 )
 _TRAFFIC = traffic.traffic_table(METADATA)
 _WORDS = words_table(METADATA)
+_NEGOTIATED = negotiated_table(METADATA)
 
 
 class Seconds(msgspec.Struct, frozen=True):
@@ -222,11 +224,18 @@ class Store:
             )
             keep(connection, _WORDS, job, words or {})
             _add(connection, passed or Passed())
+            if values.get("state", PROPOSED) != PROPOSED:
+                negotiated.forget(connection, _NEGOTIATED, job)
 
     def keep_words(self, job: str, words: Words, passed: Passed | None = None) -> None:
         with self.database.writing() as connection:
             keep(connection, _WORDS, job, words)
             _add(connection, passed or Passed())
+
+    def negotiated(self, job: str) -> list[Negotiated]:
+        """What was said about a job that has not begun, in order."""
+        with self.database.reading() as connection:
+            return negotiated.of_job(connection, _NEGOTIATED, job)
 
     def words(self) -> list[KeptWord]:
         """The oldest first."""
@@ -349,6 +358,7 @@ class Store:
 
 def _add(connection: sql.Connection, passed: Passed) -> None:
     traffic.add(connection, _TRAFFIC, _JOBS, passed.counts)
+    negotiated.add(connection, _NEGOTIATED, _JOBS, passed.words)
     AUDIT_LOG.append(connection, passed.leaves)
     lifetime.spend(connection, passed.spent)
     keep_receipts(connection, passed.receipts)

@@ -17,15 +17,19 @@ from contextlib import contextmanager
 from parties.errors import StorageFailed
 from parties.storage.database import Store
 from parties.storage.lifetime import Balance, BudgetKey
+from parties.storage.negotiated import Negotiated
 from parties.storage.passed import Passed
 from parties.storage.traffic import Count, TrafficKey
 from parties.trust.budget import reveals
 from parties.trust.bundle import SignedReceipt
 from parties.trust.leaves import LATE, Event, Leaf, encode
+from parties.wire.control import CONTROLS, Ask
 from parties.wire.envelopes import Envelope
 from parties.wire.rate_limit import Quota
 
 STORE_SECONDS = 0.5
+WORDS = CONTROLS.keys() - {Ask.__name__}
+"""About a job; those of one that has not begun are kept."""
 REFUSALS, REFUSALS_PER_SECOND = 30, 0.5
 """How many refused envelopes of one peer become leaves."""
 
@@ -123,6 +127,8 @@ class Ledger:
         header = envelope.header
         whole = int(header.part == header.parts)  # a message in parts counts when its last part is here
         self._new.counts.setdefault(line, Count()).add(Count(whole, _payload_bytes(envelope), envelope.digest))
+        if header.kind in WORDS:
+            self._new.words.append(Negotiated(line.job, line.direction, line.peer, envelope.as_sent()))
         self._append(_leaf(Event(line.direction), line.peer, envelope, detail))
 
     def _spend(self, key: BudgetKey, payload_bytes: int) -> None:

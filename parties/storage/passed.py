@@ -11,6 +11,7 @@ from sqlalchemy.dialects.sqlite import insert
 from parties.storage.audit_log import AuditLog
 from parties.storage.engine import METADATA
 from parties.storage.lifetime import BudgetKey
+from parties.storage.negotiated import Negotiated
 from parties.storage.traffic import Count, TrafficKey
 from parties.trust.bundle import SignedReceipt
 
@@ -43,6 +44,8 @@ class Passed:
     spent: Counter[BudgetKey] = field(default_factory=Counter)
     """How many messages that reveal something are among these leaves."""
     receipts: dict[ReceiptKey, SignedReceipt] = field(default_factory=dict)
+    words: list[Negotiated] = field(default_factory=list)
+    """About jobs, in order."""
 
     def __bool__(self) -> bool:
         return bool(self.counts or self.leaves or self.receipts)
@@ -60,6 +63,7 @@ class Passed:
             self.counts.setdefault(line, Count()).add(count)
         self.leaves += later.leaves
         self.spent += later.spent
+        self.words += later.words
         for receipt in later.receipts.values():
             self.take_receipt(receipt)
 

@@ -122,6 +122,10 @@ class Outgoing:
         self._sequence = 0
         self._previous = NO_ENVELOPE
 
+    def go_on_after(self, last: Envelope) -> None:
+        """What was said before, up to this one, was said by an earlier process."""
+        self._sequence, self._previous = last.header.sequence + 1, last.digest
+
     def seal(self, kind: str, body: Bytes) -> list[Envelope]:
         """One message as numbered envelopes. Raises EnvelopeTooLarge."""
         salt = secrets.token_bytes(SALT_BYTES) if len(body) < SALTED_BELOW else b""

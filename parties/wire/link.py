@@ -128,6 +128,16 @@ class Link:
     def retransmit(self) -> None:
         self.outbox.put_again(self._unacknowledged)
 
+    def take_up(self, sent: list[Envelope], received: list[Envelope]) -> None:
+        """Both directions of the negotiation go on where they were when this server went away."""
+        with self._lock:
+            if sent:
+                self._outgoing.go_on_after(sent[-1])
+            self._opening, self._unacknowledged = sent[:1], sent
+            lane = self._incoming.setdefault(NEGOTIATION, Incoming())
+            for envelope in received:
+                lane.accept(envelope)
+
     def word(self, control: Control) -> Envelope:
         """A last word of this party about the job, to be stored before it is handed to `owe`."""
         with self._lock:

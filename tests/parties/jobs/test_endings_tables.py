@@ -13,7 +13,7 @@ from one_side import FAILURE, TRAINING, Heard, other_of
 from played_peers import BOUND_SECONDS, PlayedPeer
 
 from parties.errors import Failure, JobCancelled
-from parties.jobs.actions import Actions, End, RequestEnd
+from parties.jobs.actions import Actions, End, RequestEnd, Retransmit
 from parties.jobs.endings import state_of
 from parties.jobs.state_table import COORDINATOR, OTHER, Speaker, State
 from parties.party import Party
@@ -43,6 +43,7 @@ UNDER_WAY = [
     (COORDINATOR, "running, has said Finish", State.RETURNED),
     (OTHER, "proposed", State.ASKED),
     (OTHER, "proposed", State.AGREED),
+    (OTHER, "proposed, an operator has to approve", State.WAITING),
     (OTHER, "running", State.LIVE),
     (OTHER, "running", State.RETURNED),
 ]
@@ -62,9 +63,9 @@ def hears(side: Heard, kind: str) -> str:
 
 def ended(side: Heard, actions: Actions) -> str:
     """What becomes of a job at this side."""
-    if not actions:
+    last = actions[-1] if actions else None
+    if last is None or isinstance(last, Retransmit):
         return "waits and asks"
-    last = actions[-1]
     if isinstance(last, RequestEnd):
         assert set(last.words) == {side.sender}
         return "asks the coordinator to end it"

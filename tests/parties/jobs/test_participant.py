@@ -127,12 +127,15 @@ def test_it_comes_back_after_its_server_was_stopped(aggregator: PlayedPeer, runn
     assert again.job(running).started_at is not None
 
 
-def test_a_job_it_had_only_agreed_to_is_taken_up_too(ada: Party, aggregator: PlayedPeer, reopen: Reopen) -> None:
+def test_a_job_it_had_only_agreed_to_goes_on_as_if_it_had_never_been_away(
+    ada: Party, aggregator: PlayedPeer, reopen: Reopen
+) -> None:
     job = propose(aggregator)
     again = reopen()
-    _, attempt = aggregator.hear(job, Join)
-    assert aggregator.say(job, begin(aggregator, job, shares(aggregator, job)), attempt) == ""
+    assert again.job(job).state == "proposed"
+    assert aggregator.say(job, begin(aggregator, job, shares(aggregator, job)), 1) == ""
     happened(again, job, "started")
+    assert {kind for kind, _ in aggregator.heard(job)} <= {"Acceptance", "Ask"}
 
 
 def test_it_comes_back_when_it_was_let_go(ada: Party, aggregator: PlayedPeer, running: str) -> None:

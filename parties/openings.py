@@ -1,0 +1,237 @@
+"""How a job is opened at this party: its operator or a peer proposes it, or it was open when the server went away.
+
+Each is judged by the same rules, and has a supervisor from then on. A job that has not begun outlives the server: both
+sides go on where they were, and what its run takes is loaded again when it begins. Of a job that runs, those go on that
+can do without this party, and those whose end its coordinator knows; the others have failed.
+"""
+
+import hashlib
+import logging
+import secrets
+import threading
+from collections.abc import Callable
+
+import msgspec
+from sqlalchemy import Connection
+
+from parties.audit import Audit
+from parties.catalogue import Catalogue
+from parties.errors import EnvelopeRefused, Failure, ServerRestarted, TooManyJobs
+from parties.jobs.closing import STATES_KEPT
+from parties.jobs.endings import Endings
+from parties.jobs.negotiation import Negotiation
+from parties.jobs.open_jobs import OpenJobs
+from parties.jobs.resources import Resources
+from parties.jobs.standing import Words
+from parties.jobs.supervisor import Loaded, Supervisor
+from parties.judgement import Judgement, judge, new_job
+from parties.peers import Peers
+from parties.proposal import read_proposal
+from parties.settings import PartySettings
+from parties.storage.approvals import Approval
+from parties.storage.database import Job
+from parties.storage.negotiated import PROPOSED
+from parties.trust.contract import sign
+from parties.trust.errors import JobRejected
+from parties.wire.control import NEGOTIATION, SHARE_BYTES, Acceptance, Agreement, Waiting
+from parties.wire.envelopes import Envelope
+from vfl.errors import ImpossibleJob, JobError, RemoteProtocolError
+from vfl.kinds import decode_spec, kind_of
+from vfl.spec.job import JobSpec
+from vfl.spec.sections import PartyId
+
+TABLES_AT_ONCE = 2
+"""How many proposals are judged at once: each reads a table."""
+
+_LOG = logging.getLogger("parties")
+
+
+class Openings:
+    """Safe for several threads."""
+
+    def __init__(
+        self,
+        settings: PartySettings,
+        shared: Resources,
+        peers: Peers,
+        audit: Audit,
+        catalogue: Catalogue,
+        endings: Endings,
+        open_jobs: OpenJobs,
+    ) -> None:
+        self._settings, self._shared, self._peers, self._audit = settings, shared, peers, audit
+        self._catalogue, self._endings, self._open = catalogue, endings, open_jobs
+        self._me, self._store = settings.name, shared.store
+        self._judging = threading.BoundedSemaphore(TABLES_AT_ONCE)
+
+    # What this party makes of a job
+
+    def judge(self, spec: JobSpec) -> Judgement:
+        """By its own tables and policy. Raises JobError."""
+        with self._judging:
+            registered, acceptance = self._catalogue.registered(), self._settings.acceptance
+            return judge(spec, self._me, self._shared.folder, registered, acceptance)
+
+    def judgement(self, supervisor: Supervisor) -> Judgement:
+        """The same questions the coordinator asked itself, of a job that is open here. Raises JobError."""
+        job, spec = supervisor.job, supervisor.spec
+        if kind_of(spec).resolve(spec) != spec:
+            raise ImpossibleJob("the proposal leaves open what its coordinator fills in")
+        judgement = self.judge(spec)
+        judgement.log_relaxed_limits(job)
+        self._store.update(job, **judgement.shown())
+        self._store.tell(job, judgement.notices)
+        return judgement
+
+    def first_model(self, spec: JobSpec) -> bytes:
+        """Where the job starts from one that its coordinator holds. Raises UnknownModel, ModelChanged."""
+        digest = spec.first_model if self._me == spec.coordinator else ""
+        return self._shared.models.model(digest, self._store.manifests_of(digest)) if digest else b""
+
+    def agreement(self, job: str, spec: JobSpec, share: bytes, commitment: bytes) -> Agreement:
+        return Agreement(share, commitment, self._private_seed(), sign(self._shared.identity, job, spec.digest()))
+
+    def _private_seed(self) -> bytes:
+        fixed = self._settings.acceptance.private_seed
+        return hashlib.sha256(f"vfl private seed {fixed}".encode()).digest() if fixed else secrets.token_bytes(32)
+
+    # Proposed here, or by a peer
+
+    def supervise(
+        self,
+        job: Job,
+        spec: JobSpec,
+        agreement: Agreement,
+        idempotency_key: str | None = None,
+        digest: str = "",
+        in_commit: Callable[[Connection], None] = lambda _: None,
+    ) -> Supervisor:
+        """The job is stored before anybody may speak of it. Raises StorageFailed."""
+        supervisor = self._supervisor(job, spec, agreement)
+        # The draws of a run that needs this party are not written down: it does not outlive its server.
+        kept = msgspec.structs.replace(agreement, private_seed=b"") if self._me in spec.required_parties else agreement
+        self._store.add(
+            job,
+            spec.encoded(),
+            msgspec.msgpack.encode(kept),
+            idempotency_key,
+            digest,
+            from_peer=self._me != spec.coordinator,
+            in_commit=in_commit,
+        )
+        self._open.add(supervisor)
+        return supervisor
+
+    def consider(self, envelope: Envelope) -> Supervisor:
+        """A peer proposes: what its bytes show is answered at once, tables and policy are looked at next."""
+        header = envelope.header
+        self._admit(header.sender)
+        proposal, spec = read_proposal(envelope, self._me, self._peers.keys_of)
+        job = new_job(header.job, spec, self._me)
+        agreement = self.agreement(job.id, spec, secrets.token_bytes(SHARE_BYTES), proposal.commitment)
+        supervisor = self.supervise(job, spec, agreement)
+        supervisor.tasks.off_lock(lambda: self._answer(supervisor))
+        return supervisor
+
+    def _admit(self, peer: PartyId) -> None:
+        """Raises TooManyJobs before anything is made of a proposal."""
+        most = self._settings.server.jobs_per_peer
+        if self._open.proposed_by(peer) >= most:
+            raise TooManyJobs(f"{peer} has {most} jobs open at {self._me}, as many as it may")
+        if not self._peers.quota(peer).take():
+            raise TooManyJobs(f"{peer} proposes jobs faster than {self._me} takes them")
+
+    def _answer(self, supervisor: Supervisor) -> None:
+        """What was decided before holds. Else own rules refuse it, a grant approves it, or the operator must decide."""
+        consent, decided = self._shared.consent, self._shared.consent.decision(supervisor.job)
+        try:
+            if decided is not None and decided.decision == "rejected":
+                raise rejection(self._me, decided.reason)
+            self._audit.check(supervisor.spec.peers_of(self._me))
+            judgement = self.judgement(supervisor)
+            request = judgement.request(self._me)
+            missing = consent.ask(supervisor.job, request, judgement.warnings) if decided is None else ""
+            consent.check_unchanged(supervisor.job, request)
+        except JobError as error:
+            supervisor.refuse(error)
+            return
+        if missing:
+            supervisor.await_operator(missing)
+        else:
+            supervisor.take_part(Loaded(judgement.tables))
+
+    def _supervisor(self, job: Job, spec: JobSpec, agreement: Agreement) -> Supervisor:
+        module = self._settings.bottom
+        bottom = str(self._shared.folder / module.module) if module else ""
+
+        def load() -> Loaded:
+            judgement = self.judgement(supervisor)
+            self._shared.consent.check_unchanged(job.id, judgement.request(self._me))
+            return Loaded(judgement.tables, self.first_model(spec))
+
+        supervisor = Supervisor(job, spec, agreement, self._shared, bottom, load, self._open.drop)
+        return supervisor
+
+    # Open when the server went away
+
+    def recover(self) -> None:
+        """Take up the jobs that go on. Raises StorageFailed."""
+        failure = Failure.of(ServerRestarted(f"the server of {self._me} restarted"), self._me)
+        voted = {(word.job, word.peer) for word in self._store.words()}
+        asking = set()
+        for job in self._store.open_jobs():
+            spec = decode_spec(self._store.agreed(job.id)[0])
+            trusted = set(job.peers) <= self._peers.outboxes.keys()
+            result = self._shared.models.result(job.id) if (job.id, spec.coordinator) in voted else None
+            if trusted and result is not None:
+                asking.add(job.id)
+                self._opened(job, spec, self.agreement(job.id, spec, b"", b"")).await_word(result)
+            elif not trusted or not self._take_up(job, spec):
+                states = self._shared.models.discard(job.id)
+                closed = msgspec.structs.replace(failure, safe=STATES_KEPT) if states else failure
+                self._endings.close_unfinished(job, closed)
+        self._endings.recall(self._peers.outboxes, frozenset(asking))
+
+    def _take_up(self, job: Job, spec: JobSpec) -> bool:
+        _, stored = self._store.agreed(job.id)
+        if stored is None:
+            return False
+        agreement = msgspec.msgpack.decode(stored, type=Agreement)
+        decided = self._shared.consent.decision(job.id)
+        if (negotiation := self._negotiation(job)) is not None:
+            drawn = msgspec.structs.replace(agreement, private_seed=agreement.private_seed or self._private_seed())
+            supervisor = self._opened(job, spec, drawn)
+            supervisor.tasks.guard(lambda: supervisor.take_up(negotiation))
+            if spec.coordinator in negotiation.words and not _is_answered(negotiation.words[spec.coordinator], decided):
+                supervisor.tasks.off_lock(lambda: self._answer(supervisor))
+            return True
+        if self._me in spec.required_parties or decided is None:
+            return False
+        self._opened(job, spec, agreement).resume()
+        return True
+
+    def _negotiation(self, job: Job) -> Negotiation | None:
+        """None where the job has begun at some party, or another release has stored what was said."""
+        if job.state != PROPOSED or job.attempt != NEGOTIATION:
+            return None
+        try:
+            negotiation = Negotiation(self._store.negotiated(job.id), self._me, job.peers)
+        except (EnvelopeRefused, RemoteProtocolError):
+            return None
+        return None if negotiation.has_gone_further else negotiation
+
+    def _opened(self, job: Job, spec: JobSpec, agreement: Agreement) -> Supervisor:
+        supervisor = self._supervisor(job, spec, agreement)
+        self._open.add(supervisor)
+        return supervisor
+
+
+def _is_answered(words: Words, decided: Approval | None) -> bool:
+    """Whether the coordinator knows how this party stands to the job."""
+    is_waiting = decided is None and words.first_said(Waiting) is not None
+    return is_waiting or words.first_said(Acceptance) is not None
+
+
+def rejection(me: PartyId, reason: str) -> JobRejected:
+    text = f"the operator of {me} rejected the job"
+    return JobRejected(f"{text}: {reason}" if reason else text)
