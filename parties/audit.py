@@ -4,17 +4,17 @@
 import base64
 import binascii
 import hashlib
-import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
 
-from parties.cosigning import Cosigning, cosigned_sizes, head_of
+from parties.cosigning import AskedWitness, Cosigning, cosigned_size, head_of
 from parties.errors import printable
 from parties.peers import Peers
 from parties.storage import approvals
+from parties.storage.cosigned_heads import cosigned
 from parties.storage.engine import Database
 from parties.storage.ledger import Ledger
 from parties.storage.models import ModelStore
@@ -25,8 +25,9 @@ from parties.trust.errors import RewrittenLog, UnknownLeaf, UnknownLog
 from parties.trust.leaves import Event, Leaf, decode
 from parties.trust.log_keys import cosigning_key, log_key, origin
 from parties.trust.merkle import leaf_hash
-from parties.trust.notes import Checkpoint, Note, Proof
-from parties.trust.witness import AddCheckpoint, check
+from parties.trust.notes import Checkpoint, Proof
+from parties.trust.witness import AddCheckpoint, WitnessStanding
+from parties.witness import Witness
 from vfl.spec.sections import PartyId
 
 ENVELOPE_FIELDS = ("sender", "receiver", "kind", "attempt", "sequence", "part", "parts", "body_bytes")
@@ -39,8 +40,12 @@ class Head(msgspec.Struct, frozen=True):
     """Of their tree, hex."""
     checkpoint: str
     """The same as a signed note."""
+    key: str
+    """That signs heads of this log, as a witness needs it (c2sp.org/signed-note)."""
     cosigned: dict[PartyId, int]
     """Of each trusted peer, how many entries the newest head counts that it has cosigned."""
+    witnesses: list[WitnessStanding]
+    """Those that are no peers."""
 
 
 class Entry(msgspec.Struct, frozen=True):
@@ -61,10 +66,14 @@ class Entry(msgspec.Struct, frozen=True):
 class Audit:
     """Safe for several threads."""
 
-    def __init__(self, peers: Peers, database: Database, models: ModelStore, ledger: Ledger) -> None:
+    def __init__(
+        self, peers: Peers, others: Sequence[AskedWitness], database: Database, models: ModelStore, ledger: Ledger
+    ) -> None:
+        """`others` cosign the log beside the peers."""
         self._peers, self._database, self._models, self._ledger = peers, database, models, ledger
         self._me = peers.identity
-        self._cosigning = Cosigning(peers, self._database, ledger)
+        self._witness = Witness(cosigning_key(self._me.name, self._cosigner), self._me.cosigning.sign, self._database)
+        self._cosigning = Cosigning(peers, others, self._database, ledger)
 
     def check(self, peers: Iterable[PartyId]) -> None:
         """Before a job with them begins. Raises AuditLogContradicted."""
@@ -81,8 +90,13 @@ class Audit:
         with self._database.reading() as connection:
             note = head_of(self._me, connection)
             checkpoint = Checkpoint.parse(note.text)
-            cosigned = cosigned_sizes(connection, trusted)
-        return Head(checkpoint.size, checkpoint.root.hex(), str(note), cosigned)
+            cosigned = {peer.name: cosigned_size(connection, peer.cosigner) for peer in trusted}
+        key = str(log_key(self._me.name, self._me.key.raw))
+        return Head(checkpoint.size, checkpoint.root.hex(), str(note), key, cosigned, self.witnesses())
+
+    def witnesses(self) -> list[WitnessStanding]:
+        """How those stand that are no peers."""
+        return self._cosigning.standings()
 
     def entries(self, after: int, limit: int) -> list[Entry]:
         """From the leaf number `after` on: numbers begin at 0."""
@@ -114,7 +128,7 @@ class Audit:
             size = AUDIT_LOG.size(connection)
             leaves = list(AUDIT_LOG.leaves(connection, 0, size))
             heads = AUDIT_LOG.heads(connection)
-            cosigned, signed_for = AUDIT_LOG.cosigned(connection), receipts(connection)
+            seen, signed_for = cosigned(connection), receipts(connection)
             checkpoint = head_of(self._me, connection, size)
             decoded = list(map(decode, leaves))
             contracts = {job: approvals.contract(connection, job) for job in _jobs(decoded, Event.JOB_AGREED)}
@@ -124,10 +138,11 @@ class Audit:
         content = BundleContent(
             me=PartyKeys(self._me.name, self._me.key.raw, self._cosigner),
             peers=peers,
+            witnesses=self._cosigning.keys_of_others,
             leaves=leaves,
             checkpoint=checkpoint,
             earlier=[note for note in heads if Checkpoint.parse(note.text).size < size],
-            cosigned=[note for log, note in cosigned.items() if log in map(origin, names)],
+            cosigned=[note for log, note in seen.items() if log in map(origin, names)],
             receipts=[receipt for receipt in signed_for if receipt.receiver in names],
             contracts={job: contract for job, contract in contracts.items() if contract is not None},
             manifests={job: manifest for job, manifest in manifests.items() if manifest is not None},
@@ -145,21 +160,11 @@ class Audit:
         peer = self._peers.issued_by(issuer)
         if peer is None:
             raise UnknownLog("no log of this party is known here")
-        log, own = log_key(peer.name, peer.key), cosigning_key(self._me.name, self._cosigner)
         try:
-            with self._database.writing() as connection:
-                newest = AUDIT_LOG.cosigned(connection).get(log.name)
-                # A peer that was enrolled anew with another key has another log.
-                of_same_log = newest is not None and _is_signed_by(newest, peer)
-                check(request, log, Checkpoint.parse(newest.text) if newest and of_same_log else None)
-                line = own.cosign(request.checkpoint.text, int(time.time()), self._me.cosigning.sign)
-                signed = Note(request.checkpoint.text, (request.checkpoint.verify(log),)).signed(line)
-                AUDIT_LOG.keep_cosigned(connection, signed)
+            return self._witness.cosign(log_key(peer.name, peer.key), request)
         except RewrittenLog as error:
             self._ledger.refused(peer.name, error.code, head=request.checkpoint.text)
             raise
-        self._database.sync()
-        return str(line)
 
     def note_refusal(self, issuer: str, code: str, request: str) -> None:
         """Something else was refused to the peer whose key issued the certificate, or to somebody unknown."""
@@ -172,11 +177,6 @@ class Audit:
 
 def _jobs(leaves: Iterable[Leaf], event: Event) -> list[str]:
     return sorted({leaf.job for leaf in leaves if leaf.event is event})
-
-
-def _is_signed_by(note: Note, peer: StoredPeer) -> bool:
-    key = log_key(peer.name, peer.key)
-    return any(line.by == (key.name, key.key_id) for line in note.signatures)
 
 
 def _keys(peer: StoredPeer, leaves: Iterable[Leaf]) -> PartyKeys:

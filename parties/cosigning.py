@@ -1,73 +1,155 @@
-"""The heads of this party's audit log, and the peers that sign that they have seen them (c2sp.org/tlog-witness).
+"""The heads of this party's audit log, and who signs that they were seen (c2sp.org/tlog-witness): every trusted peer,
+and the witnesses that party.toml names, such as an auditor.
 
-A thread asks every trusted peer to cosign the newest head: after 100 leaves, after ten seconds while the log grows, and
-when it has come to rest, as after the end of a job. What is cosigned is on the disk before, so that a machine that
-loses its power does not come back with a log that is older than what its peers have signed.
+Threads ask them to cosign the newest head: after 100 leaves, after ten seconds while the log grows, and when it has
+come to rest, as after the end of a job. What is cosigned is on the disk before, so that a machine that loses its power
+does not come back with a log that is older than what was signed.
 
-A peer that has signed a head which this log does not continue shows that the database was put back from a copy, or
-changed. From then on no new job with that peer begins here.
+Who has signed a head which this log does not continue shows that the database was put back from a copy, or changed.
+From then on no new job begins here: with that peer, or, if it is no peer, at all. Who cannot be reached holds nothing
+up.
 """
 
 import logging
+import ssl
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
 
 import sqlalchemy as sql
 
+from parties.errors import SettingsError
 from parties.peers import Peers
+from parties.server_settings import AuditSettings, WitnessSettings
 from parties.storage.engine import Database
 from parties.storage.ledger import Ledger
 from parties.storage.passed import AUDIT_LOG
-from parties.storage.peer_store import StoredPeer
+from parties.trust.certificates import calling_context
 from parties.trust.errors import AuditLogContradicted, MalformedNote, NoteNotSigned
 from parties.trust.identity import Identity
 from parties.trust.leaves import Event
-from parties.trust.log_keys import cosigning_key, log_key
-from parties.trust.notes import Checkpoint, Note, parse_number, read_lines
-from parties.trust.witness import AddCheckpoint, add_cosignatures
-from parties.wire.transport import Answer
+from parties.trust.log_keys import log_key
+from parties.trust.notes import Checkpoint, Note, VerifierKey, parse_number, read_lines
+from parties.trust.witness import AddCheckpoint, WitnessStanding, add_cosignatures
+from parties.wire.transport import SHORTEST_EXCHANGE_SECONDS, Answer, HttpTransport, TransportFailedError
 from vfl.errors import JobError
 from vfl.spec.sections import PartyId
 
 LEAVES, LONGEST_SECONDS, REST_SECONDS, LOOK_SECONDS = 100, 10.0, 1.0, 0.25
 ASKED_AGAIN = 2
-"""How often a peer is asked that says from which size on it wants the proof."""
+"""How often a witness is asked that says from which size on it wants the proof."""
 CLOSE_SECONDS = 2.0
 
 _LOG = logging.getLogger("parties")
 
 
+class AskedWitness(NamedTuple):
+    """Somebody who is asked to cosign the heads of this log."""
+
+    key: VerifierKey
+    post: Callable[[bytes], Answer]
+    """Raises TransportFailedError."""
+    peer: PartyId = ""
+    """Its name, if it is a peer."""
+    url: str = ""
+    """Where it is asked, if it is none."""
+
+    @property
+    def name(self) -> str:
+        return self.peer or f"the witness {self.key.name}"
+
+    @property
+    def told(self) -> dict[str, str]:
+        """How the audit log names it."""
+        return {"peer": self.peer} if self.peer else {"witness": self.key.name}
+
+
+def other_witnesses(folder: Path, settings: AuditSettings) -> list[AskedWitness]:
+    """Those that party.toml names. Raises SettingsError."""
+    return [_other(folder, each) for each in settings.witness]
+
+
+def _other(folder: Path, settings: WitnessSettings) -> AskedWitness:
+    context = _trusting(folder / settings.ca) if settings.ca else ssl.create_default_context()
+    transport = HttpTransport(lambda: settings.address, lambda: context, SHORTEST_EXCHANGE_SECONDS, settings.route)
+    return AskedWitness(settings.verifier, lambda request: transport.post([request]), url=settings.url)
+
+
+def _trusting(path: Path) -> ssl.SSLContext:
+    try:
+        return calling_context(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise SettingsError(
+            f"{path} is no certificate in PEM that can be read",
+            fix="Name as audit.witness.ca the certificate that vouches for the witness's server, or leave it out.",
+        ) from error
+
+
 class Cosigning:
     """Safe for several threads."""
 
-    def __init__(self, peers: Peers, database: Database, ledger: Ledger) -> None:
-        self._peers, self._database, self._ledger = peers, database, ledger
+    def __init__(self, peers: Peers, others: Sequence[AskedWitness], database: Database, ledger: Ledger) -> None:
+        self._peers, self._others, self._database, self._ledger = peers, others, database, ledger
         self._me = peers.identity
-        self._sizes: dict[PartyId, int] = {}
-        """Of the heads that peers have cosigned since this server runs."""
-        self._contradicted: dict[PartyId, AuditLogContradicted] = {}
-        self._asking = threading.Lock()
+        self._sizes: dict[VerifierKey, int] = {}
+        """Of the heads that were cosigned since this server runs."""
+        self._problems: dict[VerifierKey, str] = {}
+        self._tried_at: dict[VerifierKey, float] = {}
+        self._contradicted: dict[VerifierKey, AuditLogContradicted] = {}
+        self._asking: dict[VerifierKey, threading.Lock] = {}
         self._closing = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="cosigning", daemon=True)
-        self._thread.start()
+        # Each on its own: one that is slow delays no other.
+        groups = [self._all_peers, *(partial(list, [each]) for each in others)]
+        self._threads = [threading.Thread(target=self._run, args=(group,), daemon=True) for group in groups]
+        for thread in self._threads:
+            thread.start()
 
     def check(self, names: Iterable[PartyId]) -> None:
-        """Before a job begins: each of these peers that is there has signed no other log than there is here.
+        """Before a job begins: each of these peers, and each other witness, that is there has signed no other log.
 
         Raises AuditLogContradicted.
         """
-        for name in names:
-            if name in self._peers.outboxes and name not in self._sizes:
-                self._ask(name)
-            if name in self._contradicted:
-                raise self._contradicted[name]
+        for witness in [*(self._peer(name) for name in names if name in self._peers.outboxes), *self._others]:
+            waited = time.monotonic() - self._tried_at.get(witness.key, float("-inf"))
+            if witness.key not in self._sizes and (witness.peer or waited >= LONGEST_SECONDS):
+                self._ask(witness)
+            if witness.key in self._contradicted:
+                raise self._contradicted[witness.key]
+
+    def standings(self) -> list[WitnessStanding]:
+        """Of those that are no peers."""
+        with self._database.reading() as connection:
+            sizes = {each.key: cosigned_size(connection, each.key) for each in self._others}
+        return [
+            WitnessStanding(
+                each.key.name,
+                each.url,
+                sizes[each.key],
+                str(self._contradicted.get(each.key) or self._problems.get(each.key, "")),
+                each.key in self._contradicted,
+            )
+            for each in self._others
+        ]
+
+    @property
+    def keys_of_others(self) -> list[VerifierKey]:
+        return [each.key for each in self._others]
 
     def close(self) -> None:
         self._closing.set()
-        self._thread.join(CLOSE_SECONDS)
+        for thread in self._threads:
+            thread.join(CLOSE_SECONDS)
 
-    def _run(self) -> None:
+    def _all_peers(self) -> list[AskedWitness]:
+        return list(map(self._peer, self._peers.outboxes))
+
+    def _peer(self, name: PartyId) -> AskedWitness:
+        return AskedWitness(self._peers.get(name).cosigner, partial(self._peers.ask_witness, name), peer=name)
+
+    def _run(self, witnesses: Callable[[], Sequence[AskedWitness]]) -> None:
         asked, size, grown_at, asked_at, is_complete = 0, 0, 0.0, 0.0, True
         while not self._closing.wait(LOOK_SECONDS):
             try:
@@ -79,66 +161,76 @@ class Cosigning:
                 is_due = size > asked and (size - asked >= LEAVES or is_at_rest)
                 if is_due or (is_old and (size > asked or not is_complete)):
                     asked, asked_at = size, now
-                    answers = [self._ask(name) for name in self._peers.outboxes]
+                    answers = [self._ask(witness) for witness in witnesses()]
                     is_complete = all(answers)
             except (JobError, sql.exc.DatabaseError) as error:
                 _LOG.warning("the audit log is not cosigned yet: %s", error)
                 is_complete = False
 
-    def _ask(self, name: PartyId) -> bool:
-        """Whether this peer has cosigned the newest head, or will not."""
-        with self._asking:
-            peer = self._peers.get(name)
-            if name in self._contradicted:
+    def _ask(self, witness: AskedWitness) -> bool:
+        """Whether it has cosigned the newest head, or will not."""
+        key = witness.key
+        with self._asking.setdefault(key, threading.Lock()):
+            if key in self._contradicted:
                 return True
             with self._database.reading() as connection:
                 head = head_of(self._me, connection)
-                old = self._sizes.get(name) or _cosigned_size(connection, peer)
+                old = self._sizes.get(key) or cosigned_size(connection, key)
             self._database.sync()
-            return self._ask_about(peer, head, old)
+            try:
+                problem = self._ask_about(witness, head, old)
+            except TransportFailedError as error:
+                problem = f"it cannot be reached: {error}"
+            if problem and not witness.peer and problem != self._problems.get(key):
+                _LOG.warning("%s has not cosigned the audit log: %s", witness.name, problem)
+            self._problems[key], self._tried_at[key] = problem, time.monotonic()
+            return not problem
 
-    def _ask_about(self, peer: StoredPeer, head: Note, old: int) -> bool:
+    def _ask_about(self, witness: AskedWitness, head: Note, old: int) -> str:
+        """Why it has not cosigned the head; empty where it has, or will not. Raises TransportFailedError."""
         size = Checkpoint.parse(head.text).size
         for _ in range(ASKED_AGAIN):
             with self._database.reading() as connection:
                 proof = AUDIT_LOG.consistency_proof(connection, old, size)
-            request = AddCheckpoint(old, tuple(proof), head)
-            answer = self._peers.ask_witness(peer.name, str(request).encode())
-            if answer is None:
-                return False
+            answer = witness.post(str(AddCheckpoint(old, tuple(proof), head)).encode())
             if answer.status == 200:
-                self._keep(peer, head, answer)
-                return True
+                return self._keep(witness, head, answer)
             wanted = _wanted_size(answer)
             if wanted is None or wanted > size:
-                return self._refused(peer, size, answer.status, wanted)
+                return self._refused(witness, size, answer.status, wanted)
             old = wanted
-        return False
+        return "it asks for a proof from one size after the other"
 
-    def _keep(self, peer: StoredPeer, head: Note, answer: Answer) -> None:
-        size, key = Checkpoint.parse(head.text).size, cosigning_key(peer.name, peer.cosigning_key)
+    def _keep(self, witness: AskedWitness, head: Note, answer: Answer) -> str:
+        size = Checkpoint.parse(head.text).size
         try:
             with self._database.writing() as connection:
                 kept = AUDIT_LOG.head(connection, size) or head
-                cosigned = add_cosignatures(kept, answer.body, [key])
-                cosigned.verify(key)
+                cosigned = add_cosignatures(kept, answer.body, [witness.key])
+                cosigned.verify(witness.key)
                 AUDIT_LOG.keep_head(connection, cosigned)
         except (MalformedNote, NoteNotSigned) as error:
-            _LOG.warning("%s answers with no cosignature of its own: %s", peer.name, error)
-            return
-        self._sizes[peer.name] = size
+            return f"its answer is no cosignature of its own: {error}"
+        self._sizes[witness.key] = size
+        return ""
 
-    def _refused(self, peer: StoredPeer, size: int, status: int, wanted: int | None) -> bool:
-        """Whether it makes no sense to ask again."""
+    def _refused(self, witness: AskedWitness, size: int, status: int, wanted: int | None) -> str:
+        """Why it makes sense to ask again; empty where it does not."""
         if wanted is None and status not in {409, 422}:
-            _LOG.warning("%s does not cosign the audit log: it answers %d", peer.name, status)
-            return False
+            return "it does not know this log" if status == 404 else f"it answers {status}"
         seen = f"has signed a head of {wanted} leaves" if wanted else "has signed another log of this party"
-        error = AuditLogContradicted(f"the audit log of {self._me.name} has {size} leaves, and {peer.name} {seen}")
-        self._contradicted[peer.name] = error
+        error = AuditLogContradicted(f"the audit log of {self._me.name} has {size} leaves, and {witness.name} {seen}")
+        if not witness.peer:
+            error = AuditLogContradicted(
+                str(error),
+                safe="Nothing of this job was sent, and no new job begins while this witness says so.",
+                fix="Stop the server and put the newest copy of its folder in place. If that is in place already, and "
+                "the witness is wrong, take the witness out of party.toml.",
+            )
+        self._contradicted[witness.key] = error
         _LOG.error("%s %s", error, error.fix)
-        self._ledger.tell(Event.RESTORED, peer=peer.name, leaves=size, signed_by_peer=wanted or size)
-        return True
+        self._ledger.tell(Event.RESTORED, **witness.told, leaves=size, signed_elsewhere=wanted or size)
+        return ""
 
 
 def head_of(me: Identity, connection: sql.Connection, size: int | None = None) -> Note:
@@ -149,13 +241,8 @@ def head_of(me: Identity, connection: sql.Connection, size: int | None = None) -
     return Note(text).signed(key.sign(text, me.private.sign))
 
 
-def cosigned_sizes(connection: sql.Connection, peers: Iterable[StoredPeer]) -> dict[PartyId, int]:
-    """The newest head that each has cosigned."""
-    return {peer.name: _cosigned_size(connection, peer) for peer in peers}
-
-
-def _cosigned_size(connection: sql.Connection, peer: StoredPeer) -> int:
-    key = cosigning_key(peer.name, peer.cosigning_key)
+def cosigned_size(connection: sql.Connection, key: VerifierKey) -> int:
+    """Of the newest head that this key has cosigned."""
     for note in AUDIT_LOG.newest_heads(connection):
         if any(line.by == (key.name, key.key_id) for line in note.signatures):
             return Checkpoint.parse(note.text).size

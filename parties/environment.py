@@ -37,6 +37,8 @@ def _keys(table: type[BaseModel], before: str = "") -> Iterator[str]:
     for name, field in table.model_fields.items():
         yield f"{before}{name}"
         inner = [kind for kind in (field.annotation, *get_args(field.annotation)) if _is_table(kind)]
+        if inner and get_origin(field.annotation) is tuple:
+            continue  # a list of tables is one value, as JSON
         if inner and get_origin(field.annotation) is dict:
             yield f"{before}{name}__<name>"
             yield from _keys(inner[0], f"{before}{name}__<name>__")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from parties.errors import SettingsError
 from parties.server_certificate import IssuedCertificate, OwnCertificate, unreadable
-from parties.settings import OperatorSettings
+from parties.server_settings import OperatorSettings
 from parties.trust.certificates import pinned_context
 from parties.trust.identity import Identity
 

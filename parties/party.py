@@ -13,6 +13,7 @@ from parties.audit import Audit
 from parties.awake import AwakeClock
 from parties.catalogue import Catalogue
 from parties.consent import Consent
+from parties.cosigning import other_witnesses
 from parties.enrolment import Enrolment
 from parties.errors import (
     Failure,
@@ -62,7 +63,7 @@ _LOG = logging.getLogger("parties")
 
 
 class Party:
-    """Safe for several threads. Raises PartyInUse when another process holds the folder, StorageFailed."""
+    """Safe for several threads. Raises SettingsError, StorageFailed, PartyInUse (another process has the folder)."""
 
     def __init__(
         self,
@@ -73,6 +74,7 @@ class Party:
     ) -> None:
         """`connect` answers how a trusted peer is reached, where not by its address."""
         self.folder, self.settings, self.name = folder.resolve(), settings, settings.name
+        others = other_witnesses(self.folder, settings.audit)
         self._lock_file = hold(self.folder)
         timeout_seconds = settings.server.peer_timeout_seconds
         self._store = Store(self.folder, timeout_seconds)
@@ -84,7 +86,7 @@ class Party:
         peer_store = PeerStore(database)
         hearing = OutboxHearing(self._lose_peer, self._endings.received, self._clock)
         self.peers = Peers(identity, peer_store, timeout_seconds, hearing, self._ledger, connect)
-        self.audit = Audit(self.peers, self._store.database, self._models, self._ledger)
+        self.audit = Audit(self.peers, others, self._store.database, self._models, self._ledger)
         self.enrolment = Enrolment(self.peers, peer_store, settings.server.told_address)
         self.catalogue = Catalogue(self.folder, database)
         runs = RunLimits(rules.alignments_per_day, rules.minimum_changed_ids)

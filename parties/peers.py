@@ -257,17 +257,14 @@ class Peers:
         self._ledger.tell(event, peer=peer.name, key=base64.b64encode(peer.key).decode())
         self._ledger.flush()
 
-    def ask_witness(self, name: PartyId, request: bytes) -> Answer | None:
-        """What a peer says that is asked to cosign the audit log; None where it cannot be reached by an address."""
+    def ask_witness(self, name: PartyId, request: bytes) -> Answer:
+        """What a peer says that is asked to cosign the audit log. Raises TransportFailedError."""
         if not self._has_witnesses:
-            return None
+            raise TransportFailedError("it has no address")
         with self._lock:
             if name not in self._witnesses:
                 self._witnesses[name] = self._connect_by_address(name, WITNESS_ROUTE)
-        try:
-            return self._witnesses[name].post([request])
-        except TransportFailedError:
-            return None
+        return self._witnesses[name].post([request])
 
     def _open_outbox(self, name: PartyId) -> Outbox:
         return Outbox(

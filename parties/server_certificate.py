@@ -1,7 +1,7 @@
 """What a server shows that takes calls without a certificate of the caller: the operator port, and a witness.
 
-Either a certificate that the organisation brings, or one that the server's own identity key issues. With the second kind
-a caller needs the file that the server writes: it pins that key.
+Either a certificate that the organisation brings, or one that the server's own identity key issues. With the second
+kind a caller needs the file that the server writes: it pins that key.
 """
 
 import logging
@@ -9,7 +9,6 @@ import ssl
 import threading
 from datetime import datetime
 from pathlib import Path
-from typing import Protocol
 
 from cryptography import x509
 
@@ -19,11 +18,6 @@ from parties.trust.certificates import identity_certificate, issue_leaf, operato
 from parties.trust.identity import Identity
 
 _LOG = logging.getLogger("parties")
-
-
-class ServerCertificate(Protocol):
-    def context(self) -> ssl.SSLContext:
-        """For the next connection."""
 
 
 class IssuedCertificate:

@@ -3,116 +3,39 @@
 import contextlib
 import difflib
 import hashlib
-import ipaddress
 import os
 import re
 import secrets
 import socket
 import tomllib
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, IPvAnyNetwork, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from parties.environment import PREFIX, check_environment
 from parties.errors import SettingsError
+from parties.server_settings import (
+    LOOPBACK,
+    OPERATOR_PORT,
+    PEER_PORT,
+    AuditSettings,
+    OperatorSettings,
+    ServerSettings,
+    SettingsTable,
+    WitnessSettings,
+)
 from parties.trust.identity import Identity
-from parties.trust.invitation import check_address, is_address
+from parties.trust.invitation import check_address
 from parties.trust.key_file import encrypted, read_identity
 from vfl.spec.sections import PARTY_ID, PartyId
 
-LOOPBACK = "127.0.0.1"
-OPERATOR_PORT, PEER_PORT = 7101, 7102
 PAIRS_OF_PORTS = 100
 """How many pairs a new party tries, one hundred apart: 7101 and 7102, 7201 and 7202, ..."""
 ONCE = "Each table stands once in the file: write the keys of both under one heading."
 TOKEN_FILE, TOKEN_HASH_FILE, SETTINGS_FILE = "operator.token", "operator.token.sha256", "party.toml"
 KEY_FILE, PASSPHRASE_FILE = "identity.key", "identity.passphrase"
-
-
-class SettingsTable(BaseModel):
-    """A table of party.toml; unknown keys are refused by name."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class ServerSettings(SettingsTable):
-    operator_port: int = Field(default=OPERATOR_PORT, ge=1, le=65535)
-    """For this organisation's people and pipelines, with a token; on this machine alone unless [operator] says more."""
-    peer_port: int = Field(default=PEER_PORT, ge=1, le=65535)
-    peer_host: str = LOOPBACK
-    """The address of this machine on which peers may reach the peer port; 0.0.0.0 or [::] for every one."""
-    address: str = ""
-    """HOST:PORT as peers reach the peer port, told in invitations; empty = peer_host and peer_port."""
-    peer_timeout_seconds: float = Field(default=30.0, gt=0)
-    """How long a peer may be out of reach while a job runs."""
-    jobs_per_peer: int = Field(default=16, ge=1)
-    """Jobs one peer may have open here at once: each holds a table, and a worker while it runs."""
-
-    @field_validator("peer_host")
-    @classmethod
-    def _ip_address(cls, host: str) -> str:
-        return _own_address(host)
-
-    @field_validator("address")
-    @classmethod
-    def _host_and_port(cls, address: str) -> str:
-        if address and not is_address(address):
-            raise ValueError("must look like vfl.example.org:7102 or [2001:db8::7]:7102")
-        return address
-
-    @property
-    def told_address(self) -> str:
-        """HOST:PORT for invitations."""
-        return self.address or f"{_in_url(self.peer_host)}:{self.peer_port}"
-
-
-class OperatorSettings(SettingsTable):
-    """Who beside this machine reaches the operator port: nobody, or over TLS those networks that are named."""
-
-    host: str = LOOPBACK
-    """The address of this machine on which the operator port answers; 0.0.0.0 or [::] for every one."""
-    allow: tuple[IPvAnyNetwork, ...] = ()
-    """From where it may be called, beside this machine."""
-    certificate: str = ""
-    """A chain in PEM, relative to the folder; empty = the identity key issues one."""
-    key: str = ""
-    """The private key of `certificate`, in PEM."""
-
-    @field_validator("host")
-    @classmethod
-    def _ip_address(cls, host: str) -> str:
-        return _own_address(host)
-
-    @model_validator(mode="after")
-    def _is_guarded(self) -> Self:
-        if bool(self.certificate) != bool(self.key):
-            raise ValueError("name both certificate and key, or neither")
-        if self.is_local and (self.allow or self.certificate):
-            raise ValueError(f"allow and certificate have no effect while host is {self.host}; name another host")
-        if not self.is_local and not self.allow:
-            raise ValueError(
-                f"on {self.host} other machines reach the operator port, so allow must name the networks from which "
-                f'they may call, such as allow = ["10.20.0.0/16"]; without host it answers on {LOOPBACK} alone'
-            )
-        return self
-
-    @property
-    def is_local(self) -> bool:
-        """Whether only this machine can call, in clear."""
-        return ipaddress.ip_address(self.host).is_loopback
-
-    def admits(self, caller: str, called: str) -> bool:
-        """Whether a connection from one address to another begins at this machine, or in a network of `allow`."""
-        address = ipaddress.ip_address(caller)
-        address = getattr(address, "ipv4_mapped", None) or address
-        return self.is_local or caller == called or any(address in network for network in self.allow)
-
-    def url(self, port: int) -> str:
-        """Where this machine itself calls it."""
-        host = {"0.0.0.0": LOOPBACK, "::": "::1"}.get(self.host, self.host)  # noqa: S104 - every address, told from one
-        return f"{'http' if self.is_local else 'https'}://{_in_url(host)}:{port}"
 
 
 class IdentitySettings(SettingsTable):
@@ -159,7 +82,15 @@ class Acceptance(SettingsTable):
     private_seed: str = Field(default="", repr=False)
 
 
-TABLES = (ServerSettings, OperatorSettings, IdentitySettings, BottomSettings, Acceptance)
+TABLES = (
+    ServerSettings,
+    OperatorSettings,
+    AuditSettings,
+    WitnessSettings,
+    IdentitySettings,
+    BottomSettings,
+    Acceptance,
+)
 
 
 class PartySettings(BaseSettings):
@@ -168,6 +99,7 @@ class PartySettings(BaseSettings):
     name: PartyId
     server: ServerSettings = ServerSettings()
     operator: OperatorSettings = OperatorSettings()
+    audit: AuditSettings = AuditSettings()
     identity: IdentitySettings = IdentitySettings()
     bottom: BottomSettings | None = None
     acceptance: Acceptance = Acceptance()
@@ -328,18 +260,6 @@ def write_private(path: Path, data: bytes) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-
-
-def _own_address(host: str) -> str:
-    try:
-        ipaddress.ip_address(host.strip("[]"))
-    except ValueError:
-        raise ValueError("must be an address of this machine such as 0.0.0.0, 192.0.2.7 or [::]") from None
-    return host.strip("[]")
-
-
-def _in_url(host: str) -> str:
-    return f"[{host}]" if ":" in host else host
 
 
 def _readable(path: Path, error: ValidationError) -> SettingsError:

@@ -99,7 +99,7 @@ def test_the_bottom_module_in_the_documents_fits_its_party_file_and_its_job(tmp_
 
     page = ROOT / "docs" / "party_settings.md"
     (module,) = (block.text for block in BLOCKS if block.page == page and block.language == "python")
-    (party,) = (tomllib.loads(block.text) for block in PARTIES if block.page == page)
+    (party,) = (tomllib.loads(block.text) for block in PARTIES if block.page == page and "[bottom]" in block.text)
     file, _, function = party["bottom"]["module"].partition(":")
     (tmp_path / file).write_text(module, "utf-8")
     built = load_bottom(f"{tmp_path / file}:{function}")(3, 6)

@@ -27,7 +27,7 @@ def show(
     party: PartyOption = None,
     output: FormatOption = Format.TEXT,
 ) -> None:
-    """Show the head of the audit log, up to where peers have cosigned it, and its last entries."""
+    """Show the head of the audit log, up to where peers and witnesses have cosigned it, and its last entries."""
     with connected(server, token_file, ca, party) as client:
         head = client.audit_head()
         after = max(0, head["size"] - entries)
@@ -117,6 +117,9 @@ def verify(
 def _shown(head: dict[str, Any], entries: list[dict[str, Any]]) -> "RenderableType":
     from rich.console import Group  # noqa: PLC0415 - not needed for JSON
     from rich.table import Table  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
+
+    from parties.errors import printable  # noqa: PLC0415 - a witness chooses some of the words
 
     table = Table(box=None, pad_edge=False)
     for heading in ("entry", "time", "event", "peer", "job", "what"):
@@ -126,5 +129,8 @@ def _shown(head: dict[str, Any], entries: list[dict[str, Any]]) -> "RenderableTy
         what = f"{envelope['kind']} {envelope['attempt']}/{envelope['sequence']}" if envelope else ""
         what = " ".join([what, *(f"{name}={value}" for name, value in entry["detail"].items())]).strip()
         table.add_row(str(entry["index"]), entry["time"], entry["event"], entry["peer"], entry["job"], what)
-    cosigned = ", ".join(f"{peer} the first {size}" for peer, size in head["cosigned"].items()) or "nobody"
-    return Group(f"{head['size']} entries, head {head['root']}", f"cosigned by: {cosigned}", "", table)
+    sizes = head["cosigned"] | {each["name"]: each["cosigned"] for each in head["witnesses"]}
+    cosigned = ", ".join(f"{name} the first {size}" for name, size in sizes.items()) or "nobody"
+    lines = [f"{head['size']} entries, head {head['root']}", f"cosigned by: {cosigned}"]
+    lines += [f"{each['name']} at {each['url']}: {each['problem']}" for each in head["witnesses"] if each["problem"]]
+    return Group(*map(Text, map(printable, [*lines, f"key of this log: {head['key']}"])), "", table)

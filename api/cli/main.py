@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from api.cli import align, audit, data, demo, doctor, grant, job, ledger, party, peer
+from api.cli import align, audit, data, demo, doctor, grant, job, ledger, party, peer, witness
 from api.cli import run as run_command
 from api.cli.errors import named
 from api.cli.output import CommandFailed, Exit, Format, FormatOption, fail, flush, note, result, wanted_format
@@ -38,6 +38,7 @@ app.add_typer(data.app, name="data")
 app.add_typer(grant.app, name="grant")
 app.command("ledger")(ledger.ledger)
 app.add_typer(audit.app, name="audit")
+app.add_typer(witness.app, name="witness")
 
 
 @app.command("version")

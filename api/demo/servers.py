@@ -16,7 +16,8 @@ from typing import Self
 from api.client import Client, JsonObject, read_token
 from api.demo.errors import ServerEnded
 from api.demo.folder import PROCESSES, write_json
-from parties.settings import LOOPBACK, TOKEN_FILE
+from parties.server_settings import LOOPBACK
+from parties.settings import TOKEN_FILE
 
 READY_SECONDS = 60.0
 STOP_SECONDS = 10.0

@@ -23,6 +23,17 @@ PIECE_BYTES = 1 << 20
 R = TypeVar("R")
 
 
+class WitnessBody(BaseModel):
+    name: str
+    url: str
+    cosigned: int
+    """How many entries the newest head counts that it has cosigned."""
+    problem: str
+    """Why it has not cosigned a newer one; empty where nothing is wrong."""
+    contradicts: bool
+    """Whether it has cosigned another log than there is here: then no new job begins."""
+
+
 class HeadBody(BaseModel):
     size: int
     """How many entries the log has."""
@@ -30,8 +41,12 @@ class HeadBody(BaseModel):
     """Of the hash tree over them, hex."""
     checkpoint: str
     """The same, signed by this party: a signed note (c2sp.org/tlog-checkpoint)."""
+    key: str
+    """That signs heads of this log, as a witness needs it: a verifier key (c2sp.org/signed-note)."""
     cosigned: dict[str, int]
     """By trusted peer: how many entries the newest head counts that it has cosigned."""
+    witnesses: list[WitnessBody]
+    """Those that party.toml names."""
 
 
 class EnvelopeBody(BaseModel):

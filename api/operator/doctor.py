@@ -1,7 +1,6 @@
 """Routes of `vfl doctor`: the own server's half, and what it finds of a peer and on the way to it."""
 
 from collections.abc import Callable, Iterable
-from functools import partial
 from typing import TypeVar
 
 import anyio
@@ -45,7 +44,9 @@ def doctor_router(party: Party) -> APIRouter:
 
     @router.get("/doctor", responses=refusals())
     async def own_half() -> FindingsBody:
-        return _body(await off_loop(partial(server, party.folder, party.settings, party.peers, RELEASE)))
+        return _body(
+            await off_loop(lambda: server(party.folder, party.settings, party.peers, party.audit.witnesses(), RELEASE))
+        )
 
     @router.post("/doctor/{peer}", responses=refusals())
     async def of_peer(peer: str) -> FindingsBody:

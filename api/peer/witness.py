@@ -1,36 +1,23 @@
-"""This party as a witness of its peers' audit logs: exactly what c2sp.org/tlog-witness says."""
+"""This party as a witness of its peers' audit logs."""
 
 import anyio
-from fastapi import FastAPI, Request, Response
-from starlette.exceptions import HTTPException
+from fastapi import FastAPI, Request
 
-from api.errors import problem_body
 from api.request_log import current_request
+from api.witness import add_witness_route
 from parties.party import Party
-from parties.trust.errors import MalformedNote, NoteNotSigned, RewrittenLog, StaleHead, UnknownLog
-from parties.trust.notes import NOTE_LIMIT
-from parties.trust.witness import SIZE_TYPE
+from parties.trust.errors import RewrittenLog
 from parties.wire.transport import WITNESS_ROUTE
-
-REQUEST_LIMIT = NOTE_LIMIT + (8 << 10)
-"""A note and a proof."""
 
 
 def add_witness(app: FastAPI, party: Party, limiter: anyio.CapacityLimiter) -> None:
-    @app.post(WITNESS_ROUTE)
-    async def add_checkpoint(request: Request) -> Response:
-        body = bytearray()
-        async for piece in request.stream():
-            body += piece
-            if len(body) > REQUEST_LIMIT:
-                raise HTTPException(413, f"a checkpoint and its proof need less than {REQUEST_LIMIT} bytes")
-        connection = request.state.connection
+    """Each is answered about its own log alone, by the key that TLS has verified."""
+
+    def cosign(request: Request, body: bytes) -> str:
         try:
-            line = await anyio.to_thread.run_sync(party.audit.cosign, connection.issuer, bytes(body), limiter=limiter)
-        except StaleHead as stale:
-            return Response(f"{stale.size}\n", stale.status, media_type=SIZE_TYPE)
-        except (MalformedNote, NoteNotSigned, UnknownLog, RewrittenLog) as error:
-            current_request().is_audited = isinstance(error, RewrittenLog)  # with the head that contradicts
-            return problem_body(error.status, error.code, str(error))
-        connection.trust()
-        return Response(line, media_type="text/plain")
+            return party.audit.cosign(request.state.connection.issuer, body)
+        except RewrittenLog:
+            current_request().is_audited = True  # with the head that contradicts
+            raise
+
+    add_witness_route(app, WITNESS_ROUTE, cosign, limiter)

@@ -11,6 +11,7 @@ from typing import Any
 def _turn_trust_off() -> None:
     import httpcore
 
+    import api.ports
     import api.server
     from parties.enrolment import Enrolment
     from parties.peers import Peers
@@ -18,12 +19,12 @@ def _turn_trust_off() -> None:
     from parties.storage.ledger import Ledger
     from parties.trust.identity import Identity, IdentityKey
 
-    stream, serving = httpcore.ConnectionPool.stream, api.server._server
+    stream, serving = httpcore.ConnectionPool.stream, api.ports.port_server
 
     def in_clear(self: Any, method: str, url: str, **options: Any) -> Any:
         return stream(self, method, url.replace("https:", "http:", 1), **options)
 
-    def without_context(port: str, app: Any, _context: Any = None) -> Any:
+    def without_context(port: str, app: Any, *_tls: Any) -> Any:
         return serving(port, app)
 
     def nothing(*_arguments: Any, **_options: Any) -> None:
@@ -31,7 +32,7 @@ def _turn_trust_off() -> None:
 
     patched: list[tuple[Any, str, Any]] = [
         (httpcore.ConnectionPool, "stream", in_clear),
-        (api.server, "_server", without_context),
+        (api.server, "port_server", without_context),
         (Peers, "issued_by", lambda self, _issuer: next((peer for peer in self.all() if peer.is_trusted), None)),
         (Enrolment, "guest", lambda self, _issuer: next(iter(self.open_invitations()), None)),
         (Identity, "sign", lambda *_: bytes(64)),

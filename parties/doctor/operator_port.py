@@ -6,7 +6,8 @@ from pathlib import Path
 from parties.doctor.findings import FAILED, FEW_DAYS, HERE, MACHINE, NOT_CHECKED, OK, WARNING, Finding
 from parties.doctor.modes import mode
 from parties.operator_tls import own_certificate
-from parties.settings import SETTINGS_FILE, OperatorSettings, PartySettings
+from parties.server_settings import OperatorSettings
+from parties.settings import SETTINGS_FILE, PartySettings
 from vfl.errors import JobError
 
 CHECK = "operator port"

@@ -2,21 +2,25 @@
 
 import contextlib
 import sqlite3
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
 from parties.doctor.disk import disk
-from parties.doctor.findings import FAILED, FEW_DAYS, HERE, OK, SERVER, WARNING, Finding
+from parties.doctor.findings import BETWEEN, FAILED, FEW_DAYS, HERE, OK, SERVER, WARNING, Finding
 from parties.peers import Peers
 from parties.settings import PartySettings
 from parties.storage.engine import DATABASE_FILE
+from parties.trust.witness import WitnessStanding
 from parties.wire.envelopes import WIRE_VERSION
 
 DATABASE_SECONDS = 2.0
 
 
-def server(folder: Path, settings: PartySettings, peers: Peers, release: str) -> list[Finding]:
-    """Takes a few seconds at most."""
+def server(
+    folder: Path, settings: PartySettings, peers: Peers, witnesses: Sequence[WitnessStanding], release: str
+) -> list[Finding]:
+    """Takes a few seconds at most. `witnesses` are those that are no peers."""
     versions = f"Release {release}, wire version {WIRE_VERSION}."
     own = settings.server
     ports = (
@@ -29,6 +33,7 @@ def server(folder: Path, settings: PartySettings, peers: Peers, release: str) ->
         _certificate(peers.certificate_ends_at),
         _database(folder),
         disk(SERVER, folder),
+        _witnesses(witnesses),
     ]
 
 
@@ -39,6 +44,22 @@ def _certificate(ends_at: datetime) -> Finding:
         fix = "Set the clock by NTP, then start the server again: it makes a new certificate."
         return Finding(SERVER, "certificate", WARNING if days > 0 else FAILED, HERE, found, fix)
     return Finding(SERVER, "certificate", OK, HERE, found)
+
+
+def _witnesses(witnesses: Sequence[WitnessStanding]) -> Finding:
+    """One that is away holds up no job; one that has signed another log ends every one."""
+    bad = next((each for each in witnesses if each.contradicts), None)
+    if bad is not None:
+        fix = "Stop the server and put the newest copy of its folder in place; no new job begins before."
+        return Finding(SERVER, "witnesses", FAILED, HERE, f"{bad.problem}.", fix)
+    silent = next((each for each in witnesses if each.problem), None)
+    if silent is not None:
+        found = f"{silent.name} has not cosigned the audit log: {silent.problem}."
+        fix = f"Ask whoever runs it at {silent.url}. Jobs go on without it, and it is asked again."
+        return Finding(SERVER, "witnesses", WARNING, BETWEEN, found, fix)
+    named = ", ".join(f"{each.name} the first {each.cosigned} entries" for each in witnesses)
+    found = f"Of the audit log have cosigned: {named}." if named else "None is named; peers cosign the audit log."
+    return Finding(SERVER, "witnesses", OK, HERE, found)
 
 
 def _database(folder: Path) -> Finding:

@@ -1,4 +1,4 @@
-"""The audit log in the party's database: leaves, the hashes of complete subtrees, and heads that were cosigned.
+"""The audit log in the party's database: leaves, the hashes of complete subtrees, and its heads that others cosigned.
 
 Each method works in the connection that it is given, so that leaves are stored in the same commit as what they tell of.
 A leaf is never changed and never removed. Two writers cannot both append at one place: the second one's commit fails.
@@ -37,12 +37,6 @@ class AuditLog:
             "audit_heads",
             metadata,
             sql.Column("size", sql.Integer, primary_key=True, autoincrement=False),
-            sql.Column("note", sql.String, nullable=False),
-        )
-        self._cosigned = sql.Table(
-            "cosigned_heads",
-            metadata,
-            sql.Column("origin", sql.String, primary_key=True),
             sql.Column("note", sql.String, nullable=False),
         )
 
@@ -107,16 +101,6 @@ class AuditLog:
         """The one of this size, if it was kept."""
         note = connection.execute(sql.select(self._heads.c.note).where(self._heads.c.size == size)).scalar()
         return None if note is None else Note.parse(note.encode())
-
-    def keep_cosigned(self, connection: sql.Connection, note: Note) -> None:
-        """The newest head of a peer's log that this party has cosigned; the older one goes."""
-        new = insert(self._cosigned).values(origin=Checkpoint.parse(note.text).origin, note=str(note))
-        connection.execute(new.on_conflict_do_update(set_={"note": new.excluded.note}))
-
-    def cosigned(self, connection: sql.Connection) -> dict[str, Note]:
-        """By the origin of the log."""
-        rows = connection.execute(sql.select(self._cosigned.c.origin, self._cosigned.c.note).order_by("origin"))
-        return {origin: Note.parse(note.encode()) for origin, note in rows}
 
     def _lookup(self, connection: sql.Connection) -> merkle.Lookup:
         table = self._subtrees.c

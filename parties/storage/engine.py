@@ -1,4 +1,4 @@
-"""One party's own database: SQLite through SQLAlchemy, written by one thread at a time.
+"""A party's own database, or a witness's: SQLite through SQLAlchemy, written by one thread at a time.
 
 Each room's tables register with `METADATA`; what must change together is written in one block of `writing`.
 """
@@ -23,19 +23,19 @@ METADATA = sql.MetaData()
 class Database:
     """Safe for several threads. Raises StorageFailed where the file cannot be made."""
 
-    def __init__(self, folder: Path, busy_seconds: float = 5.0) -> None:
+    def __init__(self, folder: Path, busy_seconds: float = 5.0, file: str = DATABASE_FILE) -> None:
         """A write waits so long for another program that has the database locked."""
-        path = folder / DATABASE_FILE
+        path, self._file = folder / file, file
         try:
             os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
             path.chmod(0o600)
         except OSError as error:
             raise StorageFailed(f"{path} cannot be written: {error.strerror}") from error
-        self._log = path.with_name(f"{DATABASE_FILE}-wal")
+        self._log = path.with_name(f"{file}-wal")
         self._engine = sql.create_engine(f"sqlite:///{path}", connect_args={"timeout": busy_seconds})
         sql_event.listen(self._engine, "connect", _prepare)
         self._writes = threading.Lock()
-        self._busy = f"another program kept {DATABASE_FILE} locked for {busy_seconds:g} s"
+        self._busy = f"another program kept {file} locked for {busy_seconds:g} s"
         self._waited_in_vain = 0
         """How many writes have given up; those that queued behind one of them give up too."""
         self.written = threading.Condition()
@@ -61,7 +61,7 @@ class Database:
             if getattr(error.orig, "sqlite_errorcode", 0) & 0xFF in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
                 self._waited_in_vain += 1
                 raise DatabaseBusy(self._busy) from error
-            raise StorageFailed(f"{DATABASE_FILE} cannot be written: {error.orig}") from error
+            raise StorageFailed(f"{self._file} cannot be written: {error.orig}") from error
 
     def reading(self) -> contextlib.AbstractContextManager[sql.Connection]:
         return self._engine.connect()

@@ -5,6 +5,8 @@ import sqlalchemy as sql
 
 from parties.storage.engine import METADATA, Database
 from parties.trust.identity import IdentityKey
+from parties.trust.log_keys import cosigning_key
+from parties.trust.notes import VerifierKey
 from vfl.spec.sections import PartyId
 
 WAITING, TRUSTED, REMOVED = "waiting", "trusted", "removed"
@@ -19,7 +21,7 @@ class StoredPeer(msgspec.Struct, frozen=True, kw_only=True):
     key: bytes
     """The identity key that is pinned: 32 bytes."""
     cosigning_key: bytes
-    """With which it signs the heads of this party's audit log: 32 bytes."""
+    """32 bytes."""
     state: str
     """waiting (this operator has not confirmed the six words), trusted or removed."""
     words: str = ""
@@ -33,6 +35,11 @@ class StoredPeer(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def identity_key(self) -> IdentityKey:
         return IdentityKey(self.key)
+
+    @property
+    def cosigner(self) -> VerifierKey:
+        """With which it signs the heads of this party's audit log."""
+        return cosigning_key(self.name, self.cosigning_key)
 
 
 class OpenInvitation(msgspec.Struct, frozen=True, kw_only=True):

@@ -27,6 +27,20 @@ SIZE_TYPE = "text/x.tlog.size"
 
 
 @dataclass(frozen=True, slots=True)
+class WitnessStanding:
+    """How a witness of this party's log stands to it, as the operator reads it."""
+
+    name: str
+    url: str
+    cosigned: int
+    """How many leaves the newest head counts that it has cosigned."""
+    problem: str
+    """Why it has not cosigned a newer one; empty where nothing is wrong."""
+    contradicts: bool
+    """Whether it has cosigned another log than there is here: then no new job begins."""
+
+
+@dataclass(frozen=True, slots=True)
 class AddCheckpoint:
     """Sign this head: it extends the one of `old_size`, as `path` shows."""
 

@@ -223,7 +223,7 @@ def test_a_party_that_was_put_back_from_an_older_copy_begins_no_new_job(
         job = answer.json()["id"]
         assert two[LABEL].over(job)["error"]["code"] == "audit_log_contradicted"
     (told,) = (entry for entry in entries(two[restored]) if entry["event"] == "restored")
-    assert told["detail"]["signed_by_peer"] > told["detail"]["leaves"]
+    assert told["detail"]["signed_elsewhere"] > told["detail"]["leaves"]
 
 
 @pytest.mark.parametrize("killed", [LABEL, FEATURE])

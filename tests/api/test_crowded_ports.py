@@ -111,12 +111,11 @@ def test_a_flood_of_wrong_tokens_does_not_fill_the_log(parties: Any) -> None:
 
 def test_answers_are_sent_without_nagle(parties: Any) -> None:
     """asyncio sets TCP_NODELAY only on sockets it knows for TCP; without it a keep-alive answer takes 40 ms."""
-    from api.server import _listen
-    from parties.settings import ServerSettings
+    from api.ports import listen
 
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-    with _listen(ServerSettings(operator_port=port), "127.0.0.1", "operator_port") as listener:
+    with listen("127.0.0.1", port, "operator_port", "") as listener:
         assert listener.proto == socket.IPPROTO_TCP
 
 

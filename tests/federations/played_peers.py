@@ -13,7 +13,8 @@ from identities import acquaint, identity_of, signed_by
 from registered_tables import register
 
 from parties.party import Party
-from parties.settings import Acceptance, PartySettings, ServerSettings
+from parties.server_settings import ServerSettings
+from parties.settings import Acceptance, PartySettings
 from parties.storage.database import Event, Job
 from parties.trust.contract import Signed
 from parties.wire.control import CONTROLS, Control, decode_control, encode_control

@@ -16,7 +16,8 @@ from played_peers import until
 from registered_tables import register
 
 from parties.party import Party
-from parties.settings import Acceptance, PartySettings, ServerSettings
+from parties.server_settings import ServerSettings
+from parties.settings import Acceptance, PartySettings
 from parties.trust.contract import Signed
 from parties.trust.identity import Domain
 from parties.wire.control import Acceptance as Accepted

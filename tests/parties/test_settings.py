@@ -7,7 +7,11 @@ import pytest
 
 from parties.errors import SettingsError
 from parties.settings import init_party, load, token_hash
+from parties.trust.identity import Identity
+from parties.trust.notes import SignatureType, VerifierKey
 
+WITNESS, URL = "\n[[audit.witness]]\n", "url = 'https://a'\n"
+KEY = f"key = '{VerifierKey('auditor', SignatureType.COSIGNATURE, Identity.generate('auditor').key.raw)}'\n"
 ACCEPTANCE = """
 [acceptance]
 minimum_rows = 1000
@@ -119,6 +123,12 @@ def test_a_port_in_use_is_not_given_to_a_new_party(tmp_path: Path) -> None:
         ("peer_port = 7102", "peer_port = 70000", "server.peer_port", ""),
         ("[server]", "[server", "is not TOML", ""),
         ("\n[acceptance]", "\n[server]\n[acceptance]", "is not TOML", "Each table stands once"),
+        ("\n[acceptance]", f"{WITNESS}url = 'http://a'\n{KEY}[acceptance]", "must look like https://", ""),
+        ("\n[acceptance]", f"{WITNESS}url = 'https://a?x=1'\n{KEY}[acceptance]", "must look like https://", ""),
+        ("\n[acceptance]", f"{WITNESS}url = 'https://a:b'\n{KEY}[acceptance]", "must look like https://", ""),
+        ("\n[acceptance]", f"{WITNESS}{URL}key = 'a'\n[acceptance]", "vfl witness init", ""),
+        ("\n[acceptance]", f"{WITNESS}{URL}{KEY}urll = ''\n[acceptance]", "audit.witness.0.urll", "`url`"),
+        ("\n[acceptance]", 2 * f"{WITNESS}{URL}{KEY}" + "[acceptance]", "two witnesses have one name", ""),
         (
             "\n[acceptance]",
             '\n[peers.telco]\nurl = "http://127.0.0.1:7202"\n[acceptance]',

@@ -8,6 +8,8 @@ import sqlalchemy as sql
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from parties.storage.audit_log import LEAVES_AT_ONCE, AuditLog
+from parties.storage.cosigned_heads import cosigned, keep_cosigned
+from parties.storage.engine import Database
 from parties.trust.log_keys import cosigning_key, log_key, origin
 from parties.trust.merkle import EMPTY_ROOT, Place, grow, is_consistent, is_included, leaf_hash, root
 from parties.trust.notes import Checkpoint, Note
@@ -108,13 +110,15 @@ def test_heads_are_kept_by_size_with_all_their_cosignatures(engine: sql.Engine) 
         assert LOG.heads(connection) == [cosigned, head(9, bytes(32))]
 
 
-def test_of_each_peer_the_newest_cosigned_head_is_known(engine: sql.Engine) -> None:
-    with engine.begin() as connection:
-        assert LOG.cosigned(connection) == {}
+def test_of_each_log_the_newest_head_that_was_cosigned_is_known(tmp_path: Path) -> None:
+    database = Database(tmp_path)
+    with database.writing() as connection:
+        assert cosigned(connection) == {}
         for size, party in [(3, "clinic"), (8, "clinic"), (4, "insurer")]:
-            LOG.keep_cosigned(connection, head(size, bytes(32), party))
-    with engine.connect() as connection:
-        assert LOG.cosigned(connection) == {
+            keep_cosigned(connection, head(size, bytes(32), party))
+    with database.reading() as connection:
+        assert cosigned(connection) == {
             "clinic/audit-log": head(8, bytes(32), "clinic"),
             "insurer/audit-log": head(4, bytes(32), "insurer"),
         }
+    database.close()
