@@ -28,6 +28,8 @@ FINAL_STATES = frozenset({"done", "failed", "cancelled"})
 
 OWN_HALF_SECONDS, PEER_SECONDS = 3.0, 13.5
 """Of `vfl doctor`, which takes 20 s at most."""
+JOB_SECONDS = 70.0
+"""Of `vfl doctor --spec`: both sides may have to read a large table."""
 
 
 class ServerProblem(Exception):
@@ -210,6 +212,10 @@ class Client:
     def look_at_peer(self, peer: str) -> JsonObject:
         """What the server finds of a peer and on the way to it."""
         return self._send("POST", f"/v1/doctor/{peer}", timeout=PEER_SECONDS)
+
+    def look_at_job(self, peer: str, spec: str) -> JsonObject:
+        """What the server and a peer find of a job that nobody has proposed yet; `spec` is TOML text."""
+        return self._send("POST", f"/v1/doctor/{peer}/job", json={"spec": spec}, timeout=JOB_SECONDS)
 
     def events(self, job_id: str, after: int = 0, wait_seconds: float = 0) -> JsonObject:
         """Events numbered above `after`, the last number and the job's state; waits up to `wait_seconds` for one."""

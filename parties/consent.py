@@ -99,6 +99,13 @@ class Consent:
                 self._approve(connection, job, request, by_grant)
         return missing
 
+    def missing(self, request: Request) -> str:
+        """As `ask` would answer, and nothing is stored. Raises PolicyRefused."""
+        with self._database.reading() as connection:
+            check_lifetime(request.me, request.budget, lifetime.used(connection), self._maximum_rho)
+            self._check_runs(connection, request)
+            return coverage(grants.usable(connection, self._identity.key), request).missing
+
     def submit(self, connection: sql.Connection, job: str, request: Request, warnings: Iterable[str]) -> None:
         """A job that this party's own operator proposes, in the commit that stores it. Raises PolicyRefused."""
         self._ask(connection, job, request, warnings)

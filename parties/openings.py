@@ -6,7 +6,6 @@ can do without this party, and those whose end its coordinator knows; the others
 """
 
 import hashlib
-import logging
 import secrets
 import threading
 from collections.abc import Callable
@@ -27,6 +26,7 @@ from parties.jobs.supervisor import Loaded, Supervisor
 from parties.judgement import Judgement, judge, new_job
 from parties.peers import Peers
 from parties.proposal import read_proposal
+from parties.readiness import Readiness
 from parties.settings import PartySettings
 from parties.storage.approvals import Approval
 from parties.storage.database import Job
@@ -42,8 +42,6 @@ from vfl.spec.sections import PartyId
 
 TABLES_AT_ONCE = 2
 """How many proposals are judged at once: each reads a table."""
-
-_LOG = logging.getLogger("parties")
 
 
 class Openings:
@@ -82,6 +80,20 @@ class Openings:
         self._store.update(job, **judgement.shown())
         self._store.tell(job, judgement.notices)
         return judgement
+
+    def readiness(self, spec: JobSpec) -> Readiness:
+        """What would come of this job if it were proposed now; nothing is stored, and no peer hears of it."""
+        try:
+            spec = kind_of(spec).resolve(spec)
+            self._audit.check(spec.peers_of(self._me))
+            request = self.judge(spec).request(self._me)
+            self.first_model(spec)
+            missing = self._shared.consent.missing(request)
+        except JobError as error:
+            return Readiness(Failure.of(error, self._me))
+        if self._me == spec.coordinator:
+            return Readiness(None, "submit")
+        return Readiness(None, "operator" if missing else "grant", missing)
 
     def first_model(self, spec: JobSpec) -> bytes:
         """Where the job starts from one that its coordinator holds. Raises UnknownModel, ModelChanged."""

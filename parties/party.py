@@ -1,7 +1,6 @@
 """One organisation's node: the one object the edge talks to. It plays another role in every job."""
 
 import hashlib
-import logging
 import secrets
 import threading
 from collections.abc import Callable, Collection, Sequence
@@ -32,6 +31,7 @@ from parties.jobs.supervisor import Loaded, Supervisor
 from parties.judgement import new_job
 from parties.openings import Openings, rejection
 from parties.peers import OutboxHearing, Peers
+from parties.readiness import Readiness
 from parties.settings import PartySettings
 from parties.storage.database import Event, Job, Store
 from parties.storage.job_list import JobLine
@@ -58,8 +58,6 @@ WORKER_FAREWELL_SECONDS = 2.0
 UNREAD_BYTES = 256 << 20
 """What may lie unread for the workers of all jobs together."""
 JOBS_IN_A_PAGE = 50
-
-_LOG = logging.getLogger("parties")
 
 
 class Party:
@@ -204,6 +202,10 @@ class Party:
         if self.name not in spec.parties:
             raise GrantInvalid(f"{self.name} is not a party of this job")
         return self._openings.judge(spec).request(self.name)
+
+    def readiness(self, spec: JobSpec) -> Readiness:
+        """What would come of this job if it were proposed now; nothing is stored, and no peer hears of it."""
+        return self._openings.readiness(spec)
 
     def _waiting(self, job: str) -> Supervisor:
         supervisor, decided = self._open.get(self.job(job).id), self.consent.decision(job)

@@ -12,6 +12,7 @@ import typer
 
 from api.cli.connection import CaOption, PartyOption, ServerOption, TokenFileOption, connected
 from api.cli.output import CommandFailed, Exit, Format, FormatOption, result
+from api.cli.run import specification
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 
 def doctor(
     peer: Annotated[str, typer.Argument(metavar="[PEER]", help="Look at this peer and the way to it too.")] = "",
+    spec: Annotated[
+        Path | None, typer.Option("--spec", metavar="FILE", help="Ask both sides whether this job could run.")
+    ] = None,
     server: ServerOption = None,
     token_file: TokenFileOption = None,
     ca: CaOption = None,
@@ -33,10 +37,13 @@ def doctor(
     """
     from parties.doctor.machine import libraries, machine  # noqa: PLC0415 - pydantic, which help can do without
 
+    if spec is not None and not peer:
+        raise CommandFailed(Exit.ARGUMENTS, "invalid_arguments", "--spec needs PEER", fix="Name the peer of the job.")
+    text = None if spec is None else specification(spec)
     folder = None if server else party or Path()
     with ThreadPoolExecutor(1) as beside:
         loading = beside.submit(libraries)
-        asked = _of_server(server, token_file, ca, party, peer)
+        asked = _of_server(server, token_file, ca, party, peer, text)
         found = [*machine(folder), *loading.result(), *asked]
     findings = [msgspec.to_builtins(each) for each in found]
     failed = [f"{each['check']} ({each['side']})" for each in findings if each["result"] == "failed"]
@@ -48,7 +55,7 @@ def doctor(
 
 
 def _of_server(
-    server: str | None, token_file: Path | None, ca: Path | None, party: Path | None, peer: str
+    server: str | None, token_file: Path | None, ca: Path | None, party: Path | None, peer: str, spec: str | None
 ) -> "list[Finding]":
     """What the own server answers of itself, and of the peer."""
     from parties.doctor.findings import FAILED, HERE, OK, PEER, SERVER, Finding, not_checked  # noqa: PLC0415
@@ -61,6 +68,8 @@ def _of_server(
             found.insert(0, Finding(SERVER, "runs", OK, HERE, f"A party's server answers at {client.url}."))
             if peer:
                 found += [Finding(**each) for each in client.look_at_peer(peer)["findings"]]
+            if spec is not None:
+                found += [Finding(**each) for each in client.look_at_job(peer, spec)["findings"]]
     except CommandFailed as failure:
         if failure.exit_code is Exit.ARGUMENTS:
             raise

@@ -1,15 +1,17 @@
 """Routes of `vfl doctor`: the own server's half, and what it finds of a peer and on the way to it."""
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import TypeVar
 
 import anyio
 from fastapi import APIRouter
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
 
 from api.operator.description import refusals
 from api.release import RELEASE
 from parties.doctor.findings import Finding
+from parties.doctor.job import JobCheck
 from parties.doctor.peer import PeerCheck
 from parties.doctor.server import server
 from parties.party import Party
@@ -21,7 +23,7 @@ R = TypeVar("R")
 
 class FindingBody(BaseModel):
     area: str
-    """`own machine`, `own server`, `network` or `peer`."""
+    """`own machine`, `own server`, `network`, `peer` or `job`."""
     check: str
     result: str
     """`ok`, `warning`, `failed` or `not checked`."""
@@ -29,6 +31,13 @@ class FindingBody(BaseModel):
     """Where it is put right: `here`, the peer's name, or `between`."""
     found: str
     fix: str
+
+
+class AskedJob(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    spec: str
+    """TOML."""
 
 
 class FindingsBody(BaseModel):
@@ -47,6 +56,11 @@ def doctor_router(party: Party) -> APIRouter:
         return _body(
             await off_loop(lambda: server(party.folder, party.settings, party.peers, party.audit.witnesses(), RELEASE))
         )
+
+    @router.post("/doctor/{peer}/job", responses=refusals(413))
+    async def of_job(peer: str, asked: AskedJob) -> FindingsBody:
+        check = JobCheck(party.peers, peer, party.readiness)
+        return _body(await off_loop(partial(check.findings, asked.spec)))
 
     @router.post("/doctor/{peer}", responses=refusals())
     async def of_peer(peer: str) -> FindingsBody:

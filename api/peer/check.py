@@ -16,7 +16,7 @@ CHECKS_AT_ONCE = 2
 
 
 def add_check(app: FastAPI, party: Party) -> None:
-    half, limiter = PeersHalf(party.peers, RELEASE), anyio.CapacityLimiter(CHECKS_AT_ONCE)
+    half, limiter = PeersHalf(party.peers, RELEASE, party.readiness), anyio.CapacityLimiter(CHECKS_AT_ONCE)
 
     @app.post(ROUTE)
     async def check(request: Request) -> Response:

@@ -8,14 +8,14 @@ OK, WARNING, FAILED, NOT_CHECKED = "ok", "warning", "failed", "not checked"
 HERE, BETWEEN = "here", "between"
 FEW_DAYS = 20
 """A certificate is renewed before so few are left."""
-MACHINE, SERVER, NETWORK, PEER = "own machine", "own server", "network", "peer"
+MACHINE, SERVER, NETWORK, PEER, JOB = "own machine", "own server", "network", "peer", "job"
 
 
 class Finding(msgspec.Struct, frozen=True):
     """One line of the table."""
 
     area: str
-    """own machine, own server, network or peer."""
+    """own machine, own server, network, peer or job."""
     check: str
     result: str
     """ok, warning, failed or not checked."""

@@ -1,6 +1,5 @@
 """A peer and the network on the way to it, and its own view of the way back."""
 
-import secrets
 import time
 from collections.abc import Iterator
 
@@ -19,12 +18,11 @@ from parties.doctor.findings import (
     Finding,
     not_checked,
 )
-from parties.doctor.half import CALL_BACK_SECONDS, NONCE_BYTES, OPEN_WAY, ROUTE, Question, SignedView, View
+from parties.doctor.half import CALL_BACK_SECONDS, OPEN_WAY, NoView, View, ask
 from parties.doctor.obstacles import STEP, Obstacle, Step, meaning
 from parties.peers import Peers
 from parties.storage.peer_store import REMOVED, StoredPeer
 from parties.wire.envelopes import WIRE_VERSION
-from parties.wire.transport import Answer
 from vfl.spec.sections import PartyId
 
 CALL_SECONDS = 12.0
@@ -159,28 +157,10 @@ class PeerCheck:
         self, call: Call, peer: StoredPeer, seconds: float, *, calls_back: bool = False, padding: int = 0
     ) -> View | Finding:
         """Raises Blocked."""
-        nonce = secrets.token_bytes(NONCE_BYTES)
-        body = msgspec.msgpack.encode(Question(nonce, calls_back, secrets.token_bytes(padding)))
-        answer = call.post(ROUTE, body, seconds)
-        if answer.status != 200:
-            return self._refused(answer)
         try:
-            view = msgspec.msgpack.decode(answer.body, type=SignedView).read(peer.identity_key)
-        except msgspec.DecodeError:
-            view = None
-        if view is None or (view.nonce, view.asked_by, view.received_bytes) != (nonce, self._me, len(body)):
-            found = "Its answer is not signed by the pinned key, or answers another question."
-            fix = "Something changes what the two parties say: look for a proxy, and tell the other operator."
-            return Finding(PEER, SIGNED, FAILED, BETWEEN, found, fix)
-        return view
-
-    def _refused(self, answer: Answer) -> Finding:
-        if answer.status == 429:
-            fix = "Wait a minute, then run `vfl doctor` again."
-            return Finding(PEER, SIGNED, WARNING, HERE, f"{self._name} was asked for checks too often.", fix)
-        fix = f"At {self._name}: install the release of {self._me} or a later one, and restart the server."
-        found = f"{self._name} does not answer checks: it says {answer.status}, as an older release does."
-        return Finding(PEER, SIGNED, WARNING, self._name, found, fix)
+            return ask(call, peer, self._me, seconds, calls_back=calls_back, padding=padding)
+        except NoView as error:
+            return no_view(error.status, self._name, self._me)
 
     def _clock(self, skew: float, round_trip: float) -> Finding:
         amount = abs(skew)
@@ -237,3 +217,17 @@ class PeerCheck:
             return Finding(NETWORK, check, FAILED, BETWEEN, "It was refused on its way.", fix)
         rate = size / max(time.monotonic() - began, 1e-6) / (1 << 20)
         return Finding(NETWORK, check, OK, BETWEEN, f"It got through, at {rate:.1f} MiB/s.")
+
+
+def no_view(status: int, name: PartyId, me: PartyId) -> Finding:
+    """Of a peer whose half has no answer that counts."""
+    if status == 200:
+        found = "Its answer is not signed by the pinned key, or answers another question."
+        fix = "Something changes what the two parties say: look for a proxy, and tell the other operator."
+        return Finding(PEER, SIGNED, FAILED, BETWEEN, found, fix)
+    if status == 429:
+        fix = "Wait a minute, then run `vfl doctor` again."
+        return Finding(PEER, SIGNED, WARNING, HERE, f"{name} was asked for checks too often.", fix)
+    fix = f"At {name}: install the release of {me} or a later one, and restart the server."
+    found = f"{name} does not answer checks: it says {status}, as an older release does."
+    return Finding(PEER, SIGNED, WARNING, name, found, fix)

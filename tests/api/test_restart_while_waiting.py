@@ -12,7 +12,11 @@ from faulty_line import FEATURE, LABEL
 
 TIMEOUT_SECONDS = 2
 """For so long a peer may be out of reach while a job runs."""
-WHO = {"the side that approves": [FEATURE], "the side that proposes": [LABEL], "both": [LABEL, FEATURE]}
+RESTARTS = {
+    "the side that approves is stopped": ([FEATURE], signal.SIGTERM),
+    "the side that proposes is stopped": ([LABEL], signal.SIGTERM),
+    "both are killed": ([LABEL, FEATURE], signal.SIGKILL),
+}
 
 Json = dict[str, Any]
 Two = dict[str, Any]
@@ -68,13 +72,14 @@ def states(two: Two, job: str) -> list[str]:
     return [party.over(job)["state"] for party in two.values()]
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=["stopped", "killed"])
-@pytest.mark.parametrize("who", WHO)
-def test_it_waits_on_and_is_done_once_it_is_approved(two: Two, job: str, who: str, number: signal.Signals) -> None:
-    for party in WHO[who]:
+@pytest.mark.parametrize(("who", "number"), RESTARTS.values(), ids=RESTARTS)
+def test_it_waits_on_and_is_done_once_it_is_approved(
+    two: Two, job: str, who: list[str], number: signal.Signals
+) -> None:
+    for party in who:
         two[party].stop(number)
     time.sleep(TIMEOUT_SECONDS + 1)  # longer than a peer may be out of reach while a job runs
-    for party in WHO[who]:
+    for party in who:
         two[party].start()
     both_wait(two, job)
     decide(two, job, "approve")

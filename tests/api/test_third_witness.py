@@ -160,6 +160,8 @@ def test_its_cosignatures_are_kept_shown_exported_and_verified(
     proof = Proof.parse(label.call("GET", "/v1/audit/proof/0").content)
     proof.checkpoint.verify(VerifierKey.parse(auditor.key))
 
+    (listed,) = run(tmp_path, "witness", "list", "auditor")["heads"]
+    assert (listed["log"], listed["size"]) == (origin(LABEL), found["size"])
     folders = [tmp_path / "bundles" / name for name in two]
     for party, folder in zip(two.values(), folders, strict=True):
         with Client(party.operator, party.token) as client:
@@ -172,8 +174,7 @@ def test_its_cosignatures_are_kept_shown_exported_and_verified(
     told = re.search(rf"up to leaf (\d+) by {re.escape(NAME)}", done.stdout)
     assert told is not None, done.stdout
 
-    (listed,) = run(tmp_path, "witness", "list", "auditor")["heads"]
-    assert (listed["log"], listed["size"]) == (origin(LABEL), int(told[1]))
+    assert int(told[1]) >= listed["size"]
 
 
 def test_a_witness_that_is_down_holds_no_job_up_and_is_asked_again(

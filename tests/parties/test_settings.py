@@ -10,6 +10,7 @@ from parties.settings import init_party, load, token_hash
 from parties.trust.identity import Identity
 from parties.trust.notes import SignatureType, VerifierKey
 
+OPERATOR = "\n[operator]\n"
 WITNESS, URL = "\n[[audit.witness]]\n", "url = 'https://a'\n"
 KEY = f"key = '{VerifierKey('auditor', SignatureType.COSIGNATURE, Identity.generate('auditor').key.raw)}'\n"
 ACCEPTANCE = """
@@ -123,6 +124,28 @@ def test_a_port_in_use_is_not_given_to_a_new_party(tmp_path: Path) -> None:
         ("peer_port = 7102", "peer_port = 70000", "server.peer_port", ""),
         ("[server]", "[server", "is not TOML", ""),
         ("\n[acceptance]", "\n[server]\n[acceptance]", "is not TOML", "Each table stands once"),
+        ("\n[acceptance]", f"{OPERATOR}host = '0.0.0.0'\n[acceptance]", "allow must name the networks", ""),
+        (
+            "\n[acceptance]",
+            f"{OPERATOR}host = '192.0.2.7'\nallow = []\n[acceptance]",
+            "allow must name the networks",
+            "",
+        ),
+        (
+            "\n[acceptance]",
+            f"{OPERATOR}host = '::'\nallow = ['all']\n[acceptance]",
+            "operator.allow.0: value",
+            "",
+        ),
+        ("\n[acceptance]", f"{OPERATOR}allow = ['10.0.0.1/8']\n[acceptance]", "operator.allow.0: value", ""),
+        (
+            "\n[acceptance]",
+            f"{OPERATOR}host = 'bank.example.org'\n[acceptance]",
+            "must be an address of this machine",
+            "",
+        ),
+        ("\n[acceptance]", f"{OPERATOR}certificate = 'own.pem'\n[acceptance]", "name both certificate and key", ""),
+        ("\n[acceptance]", f"{OPERATOR}allow = ['10.0.0.0/8']\n[acceptance]", "no effect while host is 127.0.0.1", ""),
         ("\n[acceptance]", f"{WITNESS}url = 'http://a'\n{KEY}[acceptance]", "must look like https://", ""),
         ("\n[acceptance]", f"{WITNESS}url = 'https://a?x=1'\n{KEY}[acceptance]", "must look like https://", ""),
         ("\n[acceptance]", f"{WITNESS}url = 'https://a:b'\n{KEY}[acceptance]", "must look like https://", ""),
