@@ -81,7 +81,9 @@ def verify(
     ] = None,
     key: Annotated[
         list[str] | None,
-        typer.Option("--key", metavar="PARTY=BASE64", help="A party's identity key as you know it from elsewhere."),
+        typer.Option(
+            "--key", metavar="NAME=BASE64", help="The key of a party, or of a witness, as you know it from elsewhere."
+        ),
     ] = None,
     output: FormatOption = Format.TEXT,
 ) -> None:
@@ -90,10 +92,10 @@ def verify(
 
     folders = [bundle] if peer_bundle is None else [bundle, peer_bundle]
     try:
-        pinned = {name: from_base64(value) for name, _, value in (text.partition("=") for text in key or [])}
+        pinned = {name: from_base64(value)[-32:] for name, _, value in (text.partition("=") for text in key or [])}
     except ValueError as error:
         raise CommandFailed(
-            Exit.ARGUMENTS, "invalid_arguments", f"--key: {error}", fix="Write PARTY=BASE64, as README.txt does."
+            Exit.ARGUMENTS, "invalid_arguments", f"--key: {error}", fix="Write NAME=BASE64, as README.txt does."
         ) from error
     bundles, problems = check_all(folders, pinned)
     if problems:

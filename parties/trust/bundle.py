@@ -31,7 +31,7 @@ To check it you need Python 3.11 and the Python package "cryptography":
     python verifier.py THIS_FOLDER PEERS_FOLDER     this bundle against the bundle of a peer, which shows more
 
 Export both bundles while no job runs. Better take verifier.py from a source that you trust, not from this folder. Ask
-each party for its identity key on another way than this folder and name it with --key PARTY=BASE64; the key that this
+each party for its identity key on another way than this folder and name it with --key NAME=BASE64; the key that this
 folder names is {identity}.
 
 The last line of the output says what was verified and what is not proven.

@@ -1,8 +1,9 @@
 """Check the audit logs of two parties, or of one: without network, without their software, on any computer.
 
-    python verifier.py BUNDLE [PEER_BUNDLE] [--key PARTY=BASE64 ...]
+    python verifier.py BUNDLE [PEER_BUNDLE] [--key NAME=BASE64 ...]
 
-Needs Python 3.11 and the package `cryptography`. `--key` names a party's identity key as you know it from elsewhere.
+Needs Python 3.11 and the package `cryptography`. `--key` names the identity key of a party, or the key of a witness, as
+you know it from elsewhere.
 Exit code: 0 if all of this holds, 1 if something does not, 2 for wrong arguments.
 
 Each bundle alone
@@ -279,7 +280,8 @@ class Bundle:
         self.name = f"{folder} ({self.party})"
         self.keys = Keys.read(named)
         self.peers = {party: Keys.read(keys) for party, keys in named["peers"].items()}
-        self.cosigners = [*(keys.cosigner for keys in self.peers.values()), *map(cosigner_of, named["witnesses"])]
+        cosigners = [*map(cosigner_of, named["witnesses"]), *(keys.cosigner for keys in self.peers.values())]
+        self.cosigners = list({key[0]: key for key in cosigners}.values())  # no witness has the name of a peer's
         self.manifest = Note.read(self.files["manifest"])
         self.leaves = list(pieces(self.files["leaves.bin"]))
         self.hashes = [sha256(b"\0" + leaf) for leaf in self.leaves]
@@ -317,8 +319,9 @@ class Bundle:
         signed = self.manifest.signed(f"{self.party}/audit-bundle", ED25519, self.keys.current)
         if not signed or (first, party, len(self.manifest.signatures)) != ("vfl-audit-bundle/v1", self.party, 1):
             yield None, f"{self.party} has not signed this manifest. Somebody else wrote or changed it."
-        for name, keys in {self.party: self.keys, **self.peers}.items():
-            if pinned.get(name, keys.current) != keys.current:
+        keys = {party: keys.current for party, keys in {**self.peers, self.party: self.keys}.items()}
+        for name, key in {**{name: key for name, _, key in self.cosigners}, **keys}.items():
+            if pinned.get(name, key) != key:
                 yield None, f"It names another key of {name} than you did, and proves nothing of them."
 
     def check_tree(self) -> Findings:
@@ -552,10 +555,10 @@ def check_all(folders: list[Path], pinned: dict[str, bytes]) -> tuple[list[Bundl
 def main() -> int:
     parser = argparse.ArgumentParser(description="Check the audit logs of two parties against each other, or of one.")
     parser.add_argument("bundles", nargs="+", type=Path, metavar="BUNDLE", help="folder of an exported bundle")
-    parser.add_argument("--key", action="append", default=[], metavar="PARTY=BASE64", help="an identity key you know")
+    parser.add_argument("--key", action="append", default=[], metavar="NAME=BASE64", help="a key you know")
     arguments = parser.parse_args()
     try:
-        pinned = {name: from_base64(key) for name, _, key in (text.partition("=") for text in arguments.key)}
+        pinned = {name: from_base64(key)[-32:] for name, _, key in (text.partition("=") for text in arguments.key)}
     except ValueError as error:
         parser.error(f"--key: {error}")
     if len(arguments.bundles) > 2:

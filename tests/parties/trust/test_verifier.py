@@ -19,6 +19,7 @@ from parties.trust.bundle import SignedReceipt, write_bundle
 from parties.trust.contract import Contract, sign
 from parties.trust.identity import Identity
 from parties.trust.leaves import Event, Leaf
+from parties.trust.log_keys import cosigning_key
 from parties.wire.control import CONTROLS
 from parties.wire.door import UNCOUNTED
 
@@ -227,6 +228,30 @@ def test_a_bundle_of_other_keys_is_found_by_the_key_that_is_known(tmp_path: Path
     assert verifier.check_all([tmp_path / "bank"], {})[1] == []
     (problem,) = verifier.check_all([tmp_path / "bank"], known)[1]
     assert "another key of bank" in problem.text
+
+
+def test_a_witness_counts_by_the_key_that_the_auditor_knows(tmp_path: Path) -> None:
+    bank, auditor, impostor = AuditedParty("bank"), AuditedParty("auditor"), AuditedParty("impostor")
+    bank.log(Event.EXPORTED)
+    bank.ask_to_cosign(auditor)
+    key = cosigning_key("auditor", auditor.keys.cosigning)
+    write_bundle(tmp_path / "bank", bank.export(witnesses=[key]))
+    known, false = ({key.name: of.keys.cosigning} for of in (auditor, impostor))
+    assert verifier.check_all([tmp_path / "bank"], known)[1] == []
+    (problem,) = verifier.check_all([tmp_path / "bank"], false)[1]
+    assert f"another key of {key.name}" in problem.text
+    told = run(tmp_path / "bank", "--key", f"{key.name}={str(key).rpartition('+')[2]}")
+    assert (told.returncode, f"cosigned up to leaf 1 by {key.name}" in told.stdout) == (0, True)
+
+
+def test_no_witness_passes_for_a_peer(tmp_path: Path) -> None:
+    bank, _clinic = acquainted("bank", "clinic")
+    impostor = AuditedParty("clinic")
+    impostor.cosigning = AuditedParty("mallory").cosigning
+    bank.ask_to_cosign(impostor)
+    write_bundle(tmp_path / "bank", bank.export(witnesses=[cosigning_key("clinic", impostor.keys.cosigning)]))
+    told = run(tmp_path / "bank")
+    assert (told.returncode, "cosigned by nobody" in told.stdout) == (0, True)
 
 
 # The program
