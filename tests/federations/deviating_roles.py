@@ -62,7 +62,8 @@ class Loading:
 
 
 def install(attack: str, folder: str) -> None:
-    sys.meta_path.insert(0, Loading(globals()[attack], Path(folder)))
+    if not any(isinstance(finder, Loading) for finder in sys.meta_path):  # Python may read a .pth file twice
+        sys.meta_path.insert(0, Loading(globals()[attack], Path(folder)))
 
 
 def single_rows(module: ModuleType, read: Path) -> None:
@@ -76,7 +77,7 @@ def single_rows(module: ModuleType, read: Path) -> None:
 
         def passes(self, values: Any, embedding: Any, rows: Any) -> Any:
             self._row = int(rows[0])
-            self.targets[:] = 0.5
+            self.targets = np.full(self.targets.shape, 0.5)
             self.targets[self._row] = -0.5
             return super().passes(values, embedding, rows)
 
