@@ -79,7 +79,7 @@ def single_rows(module: ModuleType, read: Path) -> None:
 
         def passes(self, values: Any, embedding: Any, rows: Any) -> Any:
             self._row = int(rows[0])
-            targets = np.full((len(self.own), 1), 0.5)
+            targets = np.full(self.targets.shape, 0.5)
             targets[self._row] = 0.5 - LARGE_ERROR
             self.targets = targets
             return super().passes(values, embedding, rows)
