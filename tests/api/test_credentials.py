@@ -127,9 +127,15 @@ class AuditedRefusals:
         self._party, self._seen = party, party.call("GET", "/v1/audit/head").json()["size"]
 
     def new(self) -> list[dict[str, Any]]:
-        found = self._party.call("GET", "/v1/audit/entries", params={"after": self._seen, "limit": 1000}).json()
-        self._seen += len(found["entries"])
-        return [entry for entry in found["entries"] if entry["event"] == "refused"]
+        """A refusal is answered at once, and stored with the next leaves."""
+        end = time.monotonic() + BOUND_SECONDS
+        while True:
+            found = self._party.call("GET", "/v1/audit/entries", params={"after": self._seen, "limit": 1000}).json()
+            self._seen += len(found["entries"])
+            refusals = [entry for entry in found["entries"] if entry["event"] == "refused"]
+            if refusals or time.monotonic() > end:
+                return refusals
+            time.sleep(0.05)
 
 
 # Connections

@@ -12,11 +12,13 @@ from parties.disclosure import ABOUT_TABLE, IN_FULL, NEUTRAL, redacted_for_peer
 from parties.errors import EnvelopeRefused, Failure, PolicyRefused
 from vfl.errors import JobError
 
-OUR_ERRORS = {"parties.errors", "parties.trust.errors", "vfl.errors"}
+OUR_ERRORS = {"parties.dataset_errors", "parties.errors", "parties.trust.errors", "vfl.errors"}
 NEVER_TOLD = {
+    "dataset_known",
     "envelope_refused",  # answered where it came from, and ends no job
     "enrolment_failed",
     "idempotency_key_reused",
+    "invalid_dataset",
     "invalid_grant",
     "invalid_settings",
     "invitation_expired",
@@ -31,6 +33,7 @@ NEVER_TOLD = {
     "peer_misnamed",
     "peer_unreachable",
     "port_in_use",
+    "query_failed",
     "request_changed",
     "rewritten_log",
     "stale_head",
