@@ -72,6 +72,8 @@ def single_rows(module: ModuleType, read: Path) -> None:
     """Labels at which no row but one has an error: each "sum over the batch" is that row."""
 
     class OneRow(module.LabelSide):  # type: ignore[misc, name-defined]
+        targets: Any
+
         def __init__(self, setup: Any) -> None:
             super().__init__(setup)
             self.top._weights._parameters["weights"].data.fill_(NO_WEIGHT)
