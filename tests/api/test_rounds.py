@@ -133,7 +133,7 @@ def going(parties: Parties, done: dict[str, Json]) -> Iterator[str]:
     """
     aggregator = parties[AGGREGATOR]
     job: str = aggregator.submit(
-        spec(MANY, deadline_seconds=2.0, min_clients=1, quorum=0.3, first_model=done[AGGREGATOR]["model_digest"])
+        spec(MANY, deadline_seconds=5.0, min_clients=1, quorum=0.3, first_model=done[AGGREGATOR]["model_digest"])
     )["id"]
     wait_for_replies(aggregator, job, 3.0)
     worker = parties["client-a"].job(job)["worker_pid"]

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 DEMO_SECONDS = 600
-"""For a machine that does other things too; alone, the slowest takes a sixth of it."""
+"""A bound that ends a demonstration that hangs; how long one may take is measured in benchmarks/, not here."""
 
 
 @dataclass(frozen=True)

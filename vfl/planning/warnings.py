@@ -23,14 +23,6 @@ FEW_CHOSEN = 0.5
 
 def of_training(spec: TrainingSpec, plan: TrainingPlan | None) -> Iterator[Notice]:
     """`plan` is there once the number of rows is known."""
-    for party, own in spec.data.items():
-        unsaid = [column for column, step in zip(own.columns, own.steps, strict=True) if step is DEFAULT]
-        if unsaid:
-            text = (
-                f"nothing says how {len(unsaid)} of {len(own.columns)} columns of {party} are prepared: they are "
-                f"standardised on the training rows and clipped at {INPUT_BOUND:g} deviations"
-            )
-            yield Notice("note", "columns_standardised", text)
     if plan is not None:
         yield from _of_rare_categories(spec, plan)
     if not spec.encrypted:
@@ -42,6 +34,14 @@ def of_training(spec: TrainingSpec, plan: TrainingPlan | None) -> Iterator[Notic
     if plan is not None and spec.encrypted and not plan.guards_deviating_label_party:
         text = "nothing is claimed against a label party that breaks the protocol, as a key opens so many values"
         yield Notice("warning", "deviation_not_guarded", text)
+    for party, own in spec.data.items():
+        unsaid = [column for column, step in zip(own.columns, own.steps, strict=True) if step is DEFAULT]
+        if unsaid:
+            text = (
+                f"nothing says how {len(unsaid)} of {len(own.columns)} columns of {party} are prepared: they are "
+                f"standardised on the training rows and clipped at {INPUT_BOUND:g} deviations"
+            )
+            yield Notice("note", "columns_standardised", text)
 
 
 def _of_rare_categories(spec: TrainingSpec, plan: TrainingPlan) -> Iterator[Notice]:

@@ -29,7 +29,7 @@ from parties.wire.outbox import Outbox
 from vfl.message import encode
 from vfl.messages import ClientReady, RoundReply, RoundTask
 
-TIMEOUT_SECONDS = 0.4
+TIMEOUT_SECONDS = 2.0
 Clients = tuple[PlayedPeer, PlayedPeer, PlayedPeer]
 
 
