@@ -326,7 +326,7 @@ class CkksPublicKey:
         context, modulus = self._contexts.release, self._preset.data_moduli[0]
         lowered = [replace(error, ciphertext=self._at(error.ciphertext, 1)) for error in errors]
         self.prepare_zeros(mixing.shape[1])
-        sent = []
+        encoded = []
         for weights, rows in zip(mixing.T, noise.T, strict=True):
             total = self._combine(lowered, weights.copy(), 2.0**CUT_SCALE, rescale=False).ciphertext
             slots = np.zeros(SLOTS, np.complex128)
@@ -336,8 +336,8 @@ class CkksPublicKey:
             zero.scale = total.scale
             context.evaluator.add_inplace(total, zero)
             words = read_ciphertext(total)
-            sent.append(write_words(words[:, 0], (modulus, modulus)))
-        return b"".join(sent)
+            encoded.append(write_words(words[:, 0], (modulus, modulus)))
+        return b"".join(encoded)
 
     def _release(self, packed: list[Any], groups: Sequence[Group], units: list[float]) -> tuple[Masked, Mask]:
         modulus, evaluator = self._preset.data_moduli[0], self._contexts.release.evaluator

@@ -60,16 +60,16 @@ def refuse_unusable(public: bytes) -> None:
 
 def key_list(terms: bytes, keys: Mapping[str, PublicPair]) -> KeyList:
     """The list all derived keys are bound to. Raises InvalidKey, naming the member, for keys unusable or used twice."""
-    seen: dict[bytes, str] = {}
+    member_of_key: dict[bytes, str] = {}
     for member, pair in keys.items():
         for key in pair:
             try:
                 refuse_unusable(key)
             except InvalidKey as error:
                 raise InvalidKey(f"a key of {member} cannot be used: {error}") from error
-            if key in seen:
-                raise InvalidKey(f"{member} and {seen[key]} have the same key")
-            seen[key] = member
+            if key in member_of_key:
+                raise InvalidKey(f"{member} and {member_of_key[key]} have the same key")
+            member_of_key[key] = member
     parts = (part for member, pair in keys.items() for part in (member.encode(), *pair))
     return KeyList(dict(keys), digest(b"keys of a sum", terms, *parts))
 

@@ -59,14 +59,14 @@ def rehearse(spec: RoundsSpec) -> ClientBytes:
     aggregator, clients = small.roster.aggregator, small.roster.clients
     down, up, published = [0] * (ROUNDS + 1), [0] * (ROUNDS + 1), 0
     number = 0
-    for sent in together.transcript:
-        number = max(number, getattr(sent.message, "round", 0))
-        if isinstance(sent.message, Published):
-            published += sent.payload_bytes
-        elif sent.sender == aggregator:
-            down[number] += sent.payload_bytes
+    for line in together.transcript:
+        number = max(number, getattr(line.message, "round", 0))
+        if isinstance(line.message, Published):
+            published += line.payload_bytes
+        elif line.sender == aggregator:
+            down[number] += line.payload_bytes
         else:
-            up[number] += sent.payload_bytes
+            up[number] += line.payload_bytes
     stored = [len(fact.state) for client in clients for fact in together.reports[client] if isinstance(fact, RoundDone)]
     return ClientBytes(
         down=down[-1] // len(clients),

@@ -74,13 +74,13 @@ def stratified(private_seed: bytes, labels: NDArray[np.float64], share: float) -
     _, codes, counts = np.unique(labels, return_inverse=True, return_counts=True)
     total = held_out_rows(len(labels), share)
     exact, least = counts * total / len(labels), (counts > 1).astype(np.int64)
-    wanted = np.maximum(np.floor(exact).astype(np.int64), least)
-    while wanted.sum() < total:
-        wanted[(exact - wanted).argmax()] += 1
-    while wanted.sum() > total:  # more classes than rows to hold out: the largest give first
-        wanted[(wanted - least - exact / len(labels)).argmax()] -= 1
+    rows_of_class = np.maximum(np.floor(exact).astype(np.int64), least)
+    while rows_of_class.sum() < total:
+        rows_of_class[(exact - rows_of_class).argmax()] += 1
+    while rows_of_class.sum() > total:  # more classes than rows to hold out: the largest give first
+        rows_of_class[(rows_of_class - least - exact / len(labels)).argmax()] -= 1
     drawn = [
-        np.flatnonzero(codes == at)[permutation(private_seed, f"held out of class {at}", count)[: wanted[at]]]
+        np.flatnonzero(codes == at)[permutation(private_seed, f"held out of class {at}", count)[: rows_of_class[at]]]
         for at, count in enumerate(counts)
     ]
     return np.sort(np.concatenate(drawn)).astype(np.int64)

@@ -223,8 +223,8 @@ def _check_header(content: memoryview, plan: list[tuple[str, Shape, int]], forma
     magic, name, unbiased, count, own = HEADER.unpack(content[: HEADER.size])
     if magic != MAGIC:
         raise InvalidBody("this is not a body of parameters")
-    if (sent := name.rstrip(b"\0")) != format.codec.encode():
-        raise InvalidBody(f"the codec is {sent.decode('ascii', 'replace')!r}, and {format.codec!r} was agreed")
+    if (codec := name.rstrip(b"\0")) != format.codec.encode():
+        raise InvalidBody(f"the codec is {codec.decode('ascii', 'replace')!r}, and {format.codec!r} was agreed")
     if unbiased != format.unbiased:
         raise InvalidBody("the scale of the values is another than was agreed")
     if count != len(plan):

@@ -97,9 +97,9 @@ class Aggregation:
             reply_bits=reply_bits,
         )
 
-    def task_for(self, client: PartyId, held: bytes, task: RoundTask) -> RoundTask:
+    def task_for(self, client: PartyId, backbone_digest: bytes, task: RoundTask) -> RoundTask:
         for hooks in self._hooks.values():
-            task = hooks.dispatch(client, held, task)
+            task = hooks.dispatch(client, backbone_digest, task)
         return task
 
     def required_first(self) -> Iterator[Message]:
@@ -162,15 +162,15 @@ class Aggregation:
 
     def close_round(self, mean: WeightedMean, metrics: dict[str, float], slowest_seconds: float) -> RoundDone:
         """The round's report; `found` is the score and loss of its model."""
-        sent, received = self.counted.since_last_round()
+        bytes_sent, received = self.counted.since_last_round()
         measures = metrics | {
             "replies": float(mean.replies),
             "rows": float(mean.rows),
-            "bytes_sent": float(sent),
+            "bytes_sent": float(bytes_sent),
             "bytes_received": float(received),
         }
         for hooks in self._hooks.values():
-            hooks.close_round(self.round, slowest_seconds, sent + received)
+            hooks.close_round(self.round, slowest_seconds, bytes_sent + received)
             measures |= hooks.measures()
         for name, value in measures.items():
             self.series.setdefault(name, []).append(value)
@@ -202,9 +202,9 @@ class Aggregation:
         body = self.encoding.broadcast(self.round + 1, self.parameters)  # as the next round would have had it
         return Published(round=self.round, parameters=body, model_digest=digest(body))
 
-    def published_to(self, held: bytes, message: Published) -> Published:
+    def published_to(self, backbone_digest: bytes, message: Published) -> Published:
         for hooks in self._hooks.values():
-            message = hooks.publish(held, message)
+            message = hooks.publish(backbone_digest, message)
         return message
 
     def outcome(self) -> Outcome:
@@ -271,9 +271,9 @@ class Counted:
 
     sums: int = 0
     """Secure sums so far."""
-    sent: int = 0
+    bytes_sent: int = 0
     """Payload bytes since the last round closed: of every try, and of sums."""
-    received: int = 0
+    bytes_received: int = 0
 
     def next_sum(self) -> int:
         """The number of the next secure sum: larger than all before."""
@@ -282,7 +282,7 @@ class Counted:
 
     def since_last_round(self) -> tuple[int, int]:
         """Bytes sent and received, which are then counted anew."""
-        since, self.sent, self.received = (self.sent, self.received), 0, 0
+        since, self.bytes_sent, self.bytes_received = (self.bytes_sent, self.bytes_received), 0, 0
         return since
 
 

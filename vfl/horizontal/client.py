@@ -27,7 +27,7 @@ from vfl.setup import Setup
 from vfl.spec.rounds import RoundsSpec
 
 
-class _Held(msgspec.Struct, frozen=True):
+class _Memory(msgspec.Struct, frozen=True):
     """What a client holds between rounds where parts remember."""
 
     stored: bytes
@@ -68,9 +68,9 @@ class Participation:
         """Of the last round it trained in."""
         self._series: dict[str, list[float]] = {}
 
-    def held(self) -> bytes:
+    def backbone_digest(self) -> bytes:
         """Digest of the backbone this client holds."""
-        return next((held for hooks in self._hooks if (held := hooks.held())), b"")
+        return next((backbone_digest for hooks in self._hooks if (backbone_digest := hooks.backbone_digest())), b"")
 
     def reply_to(self, task: RoundTask) -> RoundReply:
         """Receive, prepare, train, encode (rounds.md). Raises RemoteProtocolError for a task it cannot read."""
@@ -83,14 +83,16 @@ class Participation:
             raise RemoteProtocolError(f"the model of round {task.round} cannot be read: {error}") from error
         except Diverged:  # on what came from others: this round is lost to this client, not the job
             self._note(task, {"diverged": 1.0})
-            return RoundReply(round=task.round, parameters=b"", rows=0, loss=0.0, backbone_digest=self.held())
+            return RoundReply(
+                round=task.round, parameters=b"", rows=0, loss=0.0, backbone_digest=self.backbone_digest()
+            )
         self._note(task, {"loss": updated.loss} | updated.measures)
         return RoundReply(
             round=task.round,
             parameters=updated.reply,
             rows=self._examples.rows,
             loss=updated.loss,
-            backbone_digest=self.held(),
+            backbone_digest=self.backbone_digest(),
         )
 
     def train_for_sum(self, task: RoundTask) -> None:
@@ -236,7 +238,7 @@ class Participation:
         """What this client holds between rounds: the model as it was received, and what parts remember."""
         both = zip(self._names, self._hooks, strict=True)
         memories = {name: memory for name, hooks in both if (memory := hooks.memory()) is not None}
-        return msgspec.msgpack.encode(_Held(self._stored, memories)) if memories else self._stored
+        return msgspec.msgpack.encode(_Memory(self._stored, memories)) if memories else self._stored
 
     def keep(self, published: Published) -> Outcome:
         """The final model. Raises RemoteProtocolError where it is another than it says."""
@@ -287,8 +289,8 @@ class Participation:
 def _hooks_of(setup: Setup[RoundsSpec]) -> tuple[list[str], tuple[ClientHooks, ...]]:
     """Names of the parts and what they do here, each given back what it remembered."""
     parts = parts_of(setup.spec)
-    held = _Held(setup.saved, {})
+    memory = _Memory(setup.saved, {})
     if setup.saved and any(part.remembers(setup.spec) for part in parts):
-        held = msgspec.msgpack.decode(setup.saved, type=_Held)
-    hooks = tuple(part.client(replace(setup, saved=held.memories.get(part.name, held.stored))) for part in parts)
+        memory = msgspec.msgpack.decode(setup.saved, type=_Memory)
+    hooks = tuple(part.client(replace(setup, saved=memory.memories.get(part.name, memory.stored))) for part in parts)
     return [part.name for part in parts], hooks

@@ -181,8 +181,8 @@ class AggregatorHooks:
         """What each client is given once, before its first task."""
         return ()
 
-    def dispatch(self, client: PartyId, held: bytes, task: RoundTask) -> RoundTask:
-        """`held` is the digest of the backbone the client last named."""
+    def dispatch(self, client: PartyId, backbone_digest: bytes, task: RoundTask) -> RoundTask:
+        """`backbone_digest` is the digest of the backbone the client last named."""
         return task
 
     def query(self, round_number: int) -> SumQuery | None:
@@ -206,8 +206,8 @@ class AggregatorHooks:
         """Of the round that has just been adjusted, for the report."""
         return {}
 
-    def publish(self, held: bytes, message: Published) -> Published:
-        """`held` as in `dispatch`."""
+    def publish(self, backbone_digest: bytes, message: Published) -> Published:
+        """`backbone_digest` as in `dispatch`."""
         return message
 
     def finish(self, shared: SharedModule, parameters: Parameters) -> Finished:
@@ -239,7 +239,7 @@ class ClientHooks:
         """How parameters travel; `usual` is at full precision."""
         return usual
 
-    def held(self) -> bytes:
+    def backbone_digest(self) -> bytes:
         """Digest of the backbone this client holds; empty for none."""
         return b""
 

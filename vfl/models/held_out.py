@@ -72,7 +72,8 @@ def _rows_wanted(count: int, total: int, share: float) -> str:
     """How large a table would be that almost surely holds one of such rows out."""
     if count in {0, total}:
         return "Bring rows of it"
-    wanted = math.ceil(math.log(1 - CERTAINTY) / math.log(1 - count / total) / share)
-    if wanted <= total:
+    rows_needed = math.ceil(math.log(1 - CERTAINTY) / math.log(1 - count / total) / share)
+    if rows_needed <= total:
         return f"Another seed would very likely hold one out, {SURELY}"
-    return f"About {wanted - total:,} more rows like these would hold one out with {CERTAINTY:.0%} certainty, {SURELY}"
+    more = f"{rows_needed - total:,} more rows like these"
+    return f"About {more} would hold one out with {CERTAINTY:.0%} certainty, {SURELY}"

@@ -95,13 +95,13 @@ def _of_choices(spec: RoundsSpec) -> Iterator[Notice]:
 
 
 def _of_backbone(spec: RoundsSpec) -> Iterator[Notice]:
-    backbone, held = spec.backbone_decoder, spec.tables_of(spec.roster.aggregator)
+    backbone, own_tables = spec.backbone_decoder, spec.tables_of(spec.roster.aggregator)
     if backbone is None:
         return
-    if not spec.model.first_model and "first" not in held:
+    if not spec.model.first_model and "first" not in own_tables:
         text = "the first model has fresh weights: a backbone made from it has learned nothing"
         yield Notice("warning", "backbone_untrained", text)
-    if backbone.carry_back == "best" and "validation" not in held:
+    if backbone.carry_back == "best" and "validation" not in own_tables:
         text = "carry_back = best without validation rows: nothing says whether the old first model was better"
         yield Notice("warning", "carry_back_unjudged", text)
 

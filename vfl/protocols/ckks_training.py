@@ -96,8 +96,8 @@ def feature_party(setup: Setup[TrainingSpec]) -> Flow[Outcome]:
             prepared = next(encrypted, None)
         masked = yield from receive(MaskedGradient, label, step)  # 7
         with attributed_to(label):
-            sent = Masked(masked.packed, masked.masked)
-            opened = block.key.open(sent, groups, output_sums(setup.spec), len(blocks(rows, SLOTS)))
+            sums = Masked(masked.packed, masked.masked)
+            opened = block.key.open(sums, groups, output_sums(setup.spec), len(blocks(rows, SLOTS)))
         yield from send(label, OpenedGradient(step, opened))  # 9
         if learns:
             cut_errors = []
@@ -175,9 +175,9 @@ def label_party(setup: Setup[TrainingSpec]) -> Flow[Outcome]:
             used.append(ckks.operations)
         parts, sums, cut_errors = blocks(rows, SLOTS), EncryptedSums(values), []
         for part in parts:
-            sent = yield from receive(EncryptedEmbedding, feature, step)  # 2
+            encrypted = yield from receive(EncryptedEmbedding, feature, step)  # 2
             with attributed_to(feature):
-                embedding = ckks.load(sent.columns, width, len(part), repeats(max(map(len, parts))))
+                embedding = ckks.load(encrypted.columns, width, len(part), repeats(max(map(len, parts))))
             passes = side.passes(ckks, embedding, part)  # 3 to 6
             ckks.add_products(sums, passes.products)
             if setup.spec.model.layout == "embeddings":

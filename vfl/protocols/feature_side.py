@@ -40,7 +40,7 @@ class FeatureSide:
         self._me, self._width = setup.me, spec.embedding_width(setup.me)
         self._prepared = PreparedColumns(setup)
         self._bottom: torch.nn.Module | None = None
-        self._sent: list[torch.Tensor] = []
+        self._outputs: list[torch.Tensor] = []
         self._returned: list[float] = []
         self._largest_error: dict[int, float] = {}
         """By epoch."""
@@ -77,7 +77,7 @@ class FeatureSide:
             return self._prepared.rows(rows)
         output = self._bottom(torch.from_numpy(self._prepared.rows(rows)))
         embedding = self._checked(output.detach(), len(rows))
-        self._sent.append(output)
+        self._outputs.append(output)
         return embedding
 
     def backward(self, cut_errors: list[Floats], epoch: int) -> None:
@@ -85,8 +85,8 @@ class FeatureSide:
 
         Raises RemoteProtocolError for an error that weights within the agreed limit cannot give.
         """
-        sent, self._sent = self._sent, []
-        largest, bound = max(np.abs(errors).max() for errors in cut_errors), self._error_bound(sent)
+        outputs, self._outputs = self._outputs, []
+        largest, bound = max(np.abs(errors).max() for errors in cut_errors), self._error_bound(outputs)
         if not largest <= bound:
             raise RemoteProtocolError(
                 f"{self._label} sent a cut error of {largest:.3g}; with train.weight_limit = "
@@ -98,7 +98,7 @@ class FeatureSide:
         if self._optimiser is None:
             return
         self._optimiser.zero_grad()
-        for output, errors in zip(sent, cut_errors, strict=True):
+        for output, errors in zip(outputs, cut_errors, strict=True):
             torch.autograd.backward(output, torch.from_numpy(errors / rows))
         self._optimiser.step()
 
@@ -107,7 +107,7 @@ class FeatureSide:
         squares, self._returned = self._returned, []
         return {"cut_error": float(np.sqrt(np.mean(squares)))} if squares else {}
 
-    def _error_bound(self, sent: list[torch.Tensor]) -> float:
+    def _error_bound(self, outputs: list[torch.Tensor]) -> float:
         """What an honest cut error of these embeddings stays below, with the noise the job agreed on."""
         spec = self._setup.spec
         # Another feature party's embedding is not known here, only its bound.
@@ -118,7 +118,7 @@ class FeatureSide:
             spec.train.weight_limit,
             hidden=bool(spec.hidden),
             outputs=spec.outputs,
-            largest_input=max(others, *(float(output.detach().abs().max()) for output in sent)),
+            largest_input=max(others, *(float(output.detach().abs().max()) for output in outputs)),
         )
 
     def outcome(self, operations: dict[str, int]) -> Outcome:

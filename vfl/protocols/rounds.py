@@ -83,8 +83,8 @@ def aggregator(setup: Setup[RoundsSpec]) -> Flow[Outcome]:
             task = side.task(body, bits)
             for client in chosen:
                 yield from _greet(side, client, present)
-                task_for_client = side.task_for(client, present.held_by(client), task)
-                side.counted.sent += yield from send(client, task_for_client)  # 2
+                task_for_client = side.task_for(client, present.backbone_digest_of(client), task)
+                side.counted.bytes_sent += yield from send(client, task_for_client)  # 2
             collected = _Collected(side, task, bits)
             yield from collected.sum(chosen, present) if rounds.secure_sum else collected.gather(chosen, present)  # 5
             if collected.enough(chosen):
@@ -104,7 +104,7 @@ def aggregator(setup: Setup[RoundsSpec]) -> Flow[Outcome]:
         if client not in present or present.just_came(client):
             for message in side.required_first():
                 yield from send(client, message)
-        yield from send(client, side.published_to(present.held_by(client), final))  # 7
+        yield from send(client, side.published_to(present.backbone_digest_of(client), final))  # 7
     return side.outcome()
 
 
@@ -184,7 +184,7 @@ def _greet(side: Aggregation, client: PartyId, present: ConnectedClients) -> Flo
     """What a client that has just come is given before anything is asked of it."""
     if present.just_came(client):
         for message in side.handed_out():
-            side.counted.sent += yield from send(client, message)
+            side.counted.bytes_sent += yield from send(client, message)
 
 
 def _pool(side: Aggregation, number: int, clients: list[PartyId], present: ConnectedClients) -> Flow[None]:
@@ -215,7 +215,7 @@ def _evaluate(side: Aggregation, clients: list[PartyId], present: ConnectedClien
     """The round's model on the test rows of its clients, where the aggregator has none (R0.9)."""
     task = side.evaluation_task()
     for client in clients:
-        side.counted.sent += yield from send(client, task)
+        side.counted.bytes_sent += yield from send(client, task)
     terms = pooled(side.spec, side.round, EVALUATION, EVALUATION_WORDS)
     try:
         result = yield from _sum(side.spec, side.counted, terms, clients, present, SumLog())
@@ -255,18 +255,18 @@ def _sum(
     terms: SumTerms,
     clients: list[PartyId],
     present: ConnectedClients,
-    seen: SumLog,
+    log: SumLog,
 ) -> Flow[SumResult]:
     try:
-        return (yield from sum_of(terms, counted.next_sum(), clients, spec.rounds.deadline_seconds, seen))
+        return (yield from sum_of(terms, counted.next_sum(), clients, spec.rounds.deadline_seconds, log))
     finally:
-        counted.sent += seen.sent_bytes
-        counted.received += seen.payload_bytes
-        for client in seen.left:
+        counted.bytes_sent += log.sent_bytes
+        counted.bytes_received += log.payload_bytes
+        for client in log.left:
             present.lose(client)
-        for client in seen.faulty:  # who breaks a sum is in no further one
+        for client in log.faulty:  # who breaks a sum is in no further one
             present.bar(client)
-        for client, ready in seen.back.items():
+        for client, ready in log.back.items():
             present.welcome(client, ready.backbone_digest)
 
 
@@ -310,19 +310,19 @@ class _Collected:
 
     def sum(self, chosen: list[PartyId], present: ConnectedClients) -> Flow[None]:
         """The same where only the sum of the replies is read, and enters the mean as one."""
-        side, bounds, seen = self._side, self._side.bounds, SumLog()
+        side, bounds, log = self._side, self._side.bounds, SumLog()
         if bounds is None:
             raise LocalProtocolError("a secure round has no clipping bounds yet")
         layout = UpdateSums(side.spec, self._received)
         seed = derived(side.seed, "grid", self._task.round)
         terms = layout.terms(self._task.round, bounds)
         try:
-            result = yield from _sum(side.spec, side.counted, terms, chosen, present, seen)
+            result = yield from _sum(side.spec, side.counted, terms, chosen, present, log)
         except SecureSumFailed as error:
             yield from report(Remark(str(error)))
             return
         finally:
-            self.slowest = seen.seconds
+            self.slowest = log.seconds
         summed = layout.read(result.words, len(result.contributors), self._received, bounds, seed)
         if summed is None:
             yield from report(
@@ -335,7 +335,7 @@ class _Collected:
         self.mean.add(summed.parameters, summed.rows)
         self.mean.replies = self.answered = len(result.contributors)
         # Who gave words and then left, came back afresh or was barred is asked nothing more of this round.
-        self.replied = [client for client in result.contributors if client in present and client not in seen.back]
+        self.replied = [client for client in result.contributors if client in present and client not in log.back]
         for client in self.replied:  # it has trained, so it holds what its task named
             present.answered(client, side.task_for(client, b"", self._task).backbone_digest)
 
@@ -350,7 +350,7 @@ class _Collected:
             left = delivery.waited_seconds < self._seconds
             self._seconds = max(0.0, self._seconds - delivery.waited_seconds)
             self.slowest += delivery.waited_seconds
-            self._side.counted.received += delivery.payload_bytes
+            self._side.counted.bytes_received += delivery.payload_bytes
             match delivery.message:
                 case RoundReply(round=number) as reply if number == self._task.round:
                     return reply

@@ -46,32 +46,32 @@ Down = TypeVar("Down", PairKeys, SealedShares, UnmaskTask)
 
 
 def sum_of(
-    terms: SumTerms, number: int, cohort: Sequence[PartyId], seconds: float, seen: SumLog | None = None
+    terms: SumTerms, number: int, cohort: Sequence[PartyId], seconds: float, log: SumLog | None = None
 ) -> Flow[SumResult]:
     """The aggregator's side: one sum over those clients of the cohort that stay until their words have come.
 
     `number` is larger than that of any sum of the job before. Each of the four steps waits `seconds` at most, in all.
-    What a client must not send is reported by name, and the sum goes on without that client; `seen` takes note of who
+    What a client must not send is reported by name, and the sum goes on without that client; `log` takes note of who
     left, came back or was refused. Raises SecureSumFailed when too few are left, ValueError where the threshold is no
     majority.
     """
     if 2 * terms.threshold <= len(cohort):
         raise ValueError(f"a threshold of {terms.threshold} is not more than half of {len(cohort)} clients")
-    seen = seen if seen is not None else SumLog()
-    side = Collection(terms, number, seen)
-    steps = _Steps(side, terms.threshold, number, seconds, seen)
+    log = log if log is not None else SumLog()
+    side = Collection(terms, number, log)
+    steps = _Steps(side, terms.threshold, number, seconds, log)
     for client in cohort:
-        seen.sent_bytes += yield from send(client, SumTask(number, terms.round, terms.purpose, terms.numbers))  # 0
+        log.sent_bytes += yield from send(client, SumTask(number, terms.round, terms.purpose, terms.numbers))  # 0
     members = yield from steps.take(PairKey, cohort, side.take_key)
     keys = side.keys()
     for client in members:
-        seen.sent_bytes += yield from send(client, keys)  # 2
+        log.sent_bytes += yield from send(client, keys)  # 2
     sharers = yield from steps.take(SealedShares, members, side.take_boxes)
     for client in sharers:
-        seen.sent_bytes += yield from send(client, side.boxes_for(client))  # 4
+        log.sent_bytes += yield from send(client, side.boxes_for(client))  # 4
     arrived = yield from steps.take(MaskedReply, sharers, side.take_words)
     for client in arrived:
-        seen.sent_bytes += yield from send(client, side.arrived())  # 6
+        log.sent_bytes += yield from send(client, side.arrived())  # 6
     yield from steps.take(UnmaskShares, arrived, side.take_shares)
     return side.opened()  # 8
 
@@ -114,16 +114,16 @@ def _due(kind: type[Down], task: SumTask, aggregator: PartyId) -> Flow[Down | Me
     if isinstance(message, PairKeys | SealedShares | UnmaskTask) and not (
         isinstance(message, kind) and message.sum == task.sum
     ):
-        sent = f"{message.kind()} of sum {message.sum}"
-        raise RemoteProtocolError(f"{aggregator} sent {sent} where {kind.kind()} of sum {task.sum} was due")
+        message_name = f"{message.kind()} of sum {message.sum}"
+        raise RemoteProtocolError(f"{aggregator} sent {message_name} where {kind.kind()} of sum {task.sum} was due")
     return message
 
 
 class _Steps:
     """Waits for one message of each client, step by step."""
 
-    def __init__(self, side: Collection, threshold: int, number: int, seconds: float, seen: SumLog) -> None:
-        self._side, self._threshold, self._number, self._seen = side, threshold, number, seen
+    def __init__(self, side: Collection, threshold: int, number: int, seconds: float, log: SumLog) -> None:
+        self._side, self._threshold, self._number, self._log = side, threshold, number, log
         self._seconds = self._left = seconds
 
     def take(
@@ -138,7 +138,7 @@ class _Steps:
                     enter(client, message)
                     taken.append(client)
             except (RemoteProtocolError, CryptoError) as error:  # the culprit is left out, the sum goes on
-                self._seen.faulty.add(client)
+                self._log.faulty.add(client)
                 named = isinstance(error, RemoteProtocolError)
                 yield from report(
                     Refused(client, str(error) if named else f"{client} sent what cannot be used: {error}")
@@ -151,26 +151,26 @@ class _Steps:
         """The client's message, or None where it is late, lost or has come back."""
         for _ in range(MESSAGES_PER_STEP):
             delivery = yield from await_next(client, self._left)
-            gone = delivery.waited_seconds < self._left
+            has_left = delivery.waited_seconds < self._left
             self._left = max(0.0, self._left - delivery.waited_seconds)
-            self._seen.payload_bytes += delivery.payload_bytes
-            self._seen.seconds += delivery.waited_seconds
+            self._log.payload_bytes += delivery.payload_bytes
+            self._log.seconds += delivery.waited_seconds
             message = delivery.message
             if isinstance(message, kind) and message.sum == self._number:
                 return message
             if isinstance(message, ClientReady):
-                self._seen.back[client] = message
+                self._log.back[client] = message
                 return None
             if message is None and not delivery.unreadable:
-                if gone:
-                    self._seen.left.add(client)
+                if has_left:
+                    self._log.left.add(client)
                 return None
             if isinstance(message, UPWARD) and message.sum < self._number:
                 late = f"{client}'s {message.kind()} of sum {message.sum} came in sum {self._number} and is dropped"
                 yield from report(Refused(client, late))
                 continue
-            sent = delivery.unreadable or f"it sent {type(message).__name__}"
-            raise RemoteProtocolError(f"{client} owes {kind.kind()} of sum {self._number}: {sent}")
+            problem = delivery.unreadable or f"it sent {type(message).__name__}"
+            raise RemoteProtocolError(f"{client} owes {kind.kind()} of sum {self._number}: {problem}")
         raise RemoteProtocolError(
             f"{client} sent {MESSAGES_PER_STEP} messages, and none is the {kind.kind()} that is due"
         )

@@ -57,8 +57,8 @@ def label_party(setup: Setup[TrainingSpec]) -> Flow[Outcome]:
     features, side, numbers = setup.spec.roster.features, LabelSide(setup), Numbers()
 
     for step, steps, epoch, last_of_epoch, rows in setup.batches():
-        sent = yield from gather(Embedding, features, step)  # 1
-        embedding = _joined(setup, {party: message.values for party, message in sent.items()}, len(rows))
+        embeddings = yield from gather(Embedding, features, step)  # 1
+        embedding = _joined(setup, {party: message.values for party, message in embeddings.items()}, len(rows))
         passes = side.passes(numbers, list(embedding.T), rows)  # 2
         answers = _answers(setup, side, passes.joined_errors, step)
         side.update(numbers.sums(passes.products), len(rows), step)

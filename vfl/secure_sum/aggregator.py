@@ -27,8 +27,8 @@ from vfl.spec.sections import PartyId
 class Collection:
     """`take_...` enter one client's message, or raise RemoteProtocolError or CryptoError and leave it out."""
 
-    def __init__(self, terms: SumTerms, number: int, seen: SumLog) -> None:
-        self._terms, self._number, self._seen = terms, number, seen
+    def __init__(self, terms: SumTerms, number: int, log: SumLog) -> None:
+        self._terms, self._number, self._log = terms, number, log
         self._pairs: dict[PartyId, PublicPair] = {}
         self._keys: KeyList
         self._dealt: dict[PartyId, dict[PartyId, bytes]] = {}
@@ -83,10 +83,10 @@ class Collection:
 
     def take_shares(self, client: PartyId, message: UnmaskShares) -> None:
         """Shares that the client does not hold may be missing; each one it gives must be the one that was dealt."""
-        gone = self._dealt.keys() - set(self._arrived)
+        absent = self._dealt.keys() - set(self._arrived)
         batches = (
             (SELF_MASK, by_name(message.self_masks, client), set(self._arrived)),
-            (MASKING_KEY, by_name(message.masking_keys, client), gone),
+            (MASKING_KEY, by_name(message.masking_keys, client), absent),
         )
         for kind, shares, owners in batches:
             if not shares.keys() <= owners:
@@ -135,7 +135,7 @@ class Collection:
 
     def _spoilt(self, owner: PartyId, why: str) -> SecureSumFailed:
         """Its holders gave what it dealt: it is the one."""
-        self._seen.faulty.add(owner)
+        self._log.faulty.add(owner)
         return self.failed(f"{owner} {why}")
 
     def _unopened(self, owner: PartyId, kind: bytes, count: int) -> SecureSumFailed:
@@ -145,7 +145,7 @@ class Collection:
         """
         others = len(self._dealt) - 1
         faulty = {client for client, with_whom in self._at_odds.items() if 2 * len(with_whom) > others}
-        self._seen.faulty |= faulty
+        self._log.faulty |= faulty
         why = f"{count} shares of {owner}'s {kind.decode()} came, and {self._terms.threshold} are needed; "
         silent = ", ".join(sorted(self._at_odds[owner])) or "nobody"
         named = (

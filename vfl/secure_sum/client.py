@@ -30,7 +30,7 @@ class Member:
         self._masking, self._sealing, self._seed = fresh_private_key(), fresh_private_key(), fresh_private_key()
         self._public = PublicPair(public_key(self._masking), public_key(self._sealing))
         self._keys: KeyList
-        self._held: dict[PartyId, bytes] = {}
+        self._shares: dict[PartyId, bytes] = {}
         """By member, the two shares this client holds of its secrets: self mask, masking key."""
         self._sharers: frozenset[PartyId] = frozenset()
         self.refused: list[Refused] = []
@@ -49,7 +49,7 @@ class Member:
         for member, one, other in zip(keys.members, self_mask, masking_key, strict=True):
             digests += share_digest(keys, SELF_MASK, one) + share_digest(keys, MASKING_KEY, other)
             if member == self._me:
-                self._held[member] = one + other
+                self._shares[member] = one + other
             else:
                 key = sealing_key(self._sealing, keys, self._me, member, self._me)
                 boxes.append((member, seal(key, one + other)))
@@ -70,7 +70,7 @@ class Member:
         for number, (sender, box) in enumerate(boxes.items()):
             self._open(sender, box, message.digests[2 * DIGEST_BYTES * number :][: 2 * DIGEST_BYTES])
         if 2 * len(self.refused) > len(boxes):  # so many dealers do not deviate at once
-            raise self._broken(f"passed on {len(boxes)} boxes of shares of which {len(self._held) - 1} open")
+            raise self._broken(f"passed on {len(boxes)} boxes of shares of which {len(self._shares) - 1} open")
         masked = words.astype(machine_word(self._terms.word_bits))
         add_mask(masked, self._seed)
         for peer in self._sharers - {self._me}:
@@ -80,7 +80,7 @@ class Member:
 
     def unmask(self, message: UnmaskTask) -> UnmaskShares:
         """For each sharer one kind of share: of its self mask if its words came, of its masking key if not."""
-        if not self._held:
+        if not self._shares:
             raise self._broken("asks for shares a second time")
         arrived = set(message.arrived)
         if len(arrived) != len(message.arrived) or not arrived <= self._sharers:
@@ -89,11 +89,11 @@ class Member:
             raise self._broken("says that this client's words did not come, and asks it to help open the sum")
         if len(arrived) < self._terms.threshold:
             raise self._broken(f"would open a sum over {len(arrived)} clients, and {self._terms.threshold} are agreed")
-        held, self._held = self._held, {}  # never both kinds, and never twice
+        shares_by_member, self._shares = self._shares, {}  # never both kinds, and never twice
         return UnmaskShares(
             self._number,
-            tuple((peer, shares[:SHARE_BYTES]) for peer, shares in held.items() if peer in arrived),
-            tuple((peer, shares[SHARE_BYTES:]) for peer, shares in held.items() if peer not in arrived),
+            tuple((peer, shares[:SHARE_BYTES]) for peer, shares in shares_by_member.items() if peer in arrived),
+            tuple((peer, shares[SHARE_BYTES:]) for peer, shares in shares_by_member.items() if peer not in arrived),
         )
 
     def _checked(self, message: PairKeys) -> KeyList:
@@ -123,7 +123,7 @@ class Member:
         elif not self._announced(content, digests):
             self.refused.append(Refused(sender, f"{sender}'s shares in sum {self._number} are not those it announced"))
         else:
-            self._held[sender] = content
+            self._shares[sender] = content
 
     def _announced(self, content: bytes, digests: bytes) -> bool:
         shares = ((SELF_MASK, content[:SHARE_BYTES]), (MASKING_KEY, content[SHARE_BYTES:]))

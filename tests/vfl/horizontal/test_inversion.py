@@ -72,7 +72,7 @@ def small(digits) -> nn.Sequential:
 
 
 def test_the_filter_keeps_nine_rows_in_ten_of_a_trained_model(found):
-    assert found.share_kept >= 0.9
+    assert found.confident_share >= 0.9
 
 
 def test_a_student_of_inverted_rows_alone_comes_near_its_teacher(digits, teacher, found):
@@ -130,7 +130,7 @@ def test_statistics_come_nearer_to_those_of_real_rows(digits, small):
 
 
 def test_a_generator_finds_rows_that_are_kept(small):
-    assert invert(small, each(16), Space((64,)), GENERATOR, b"seed").share_kept >= 0.9
+    assert invert(small, each(16), Space((64,)), GENERATOR, b"seed").confident_share >= 0.9
 
 
 def test_a_generator_that_competes_finds_more_rows_on_which_the_student_disagrees(digits, small):
@@ -159,7 +159,7 @@ def test_observers_stand_in_for_norms(digits):
     hidden = cut(module, "hidden1").backbone(inputs[TRAINING]).detach()
     observed = module.get_buffer("features.linear.observed_running_mean")
     assert torch.allclose(observed, hidden.mean(0), rtol=0.3, atol=0.05)
-    assert invert(module, each(10), Space((64,)), Search(), b"seed").share_kept >= 0.9
+    assert invert(module, each(10), Space((64,)), Search(), b"seed").confident_share >= 0.9
 
 
 def test_observing_changes_no_score(digits):
@@ -175,7 +175,7 @@ def test_features_of_a_decoder_are_found_as_rows_are(digits):
     features = split.backbone(inputs[TRAINING]).detach()
     fitted(decoder, features, labels[TRAINING], epochs=2)
     found = invert(decoder, each(10), Space((32,), 0.0, float("inf")), Search(), b"seed")
-    assert found.share_kept >= 0.9
+    assert found.confident_share >= 0.9
     assert found.inputs.min() >= 0
     assert torch.allclose(found.inputs.mean(0), features.mean(0), atol=0.3)
 
@@ -188,6 +188,6 @@ def test_rows_of_tables_are_found_too():
     teacher, student = (build("mlp", (13,), 3, hidden=(16,), norm="batch", generator=draws) for _ in range(2))
     fitted(teacher, columns, labels, epochs=60)
     found = invert(teacher, torch.arange(3).repeat(32), Space((13,)), Search(), b"seed")
-    assert found.share_kept >= 0.9
+    assert found.confident_share >= 0.9
     fitted(student, *found.filtered()[:2], epochs=20)
     assert accuracy(student, columns, labels) >= 0.85

@@ -45,9 +45,9 @@ class _Public:
     """Public rows and the first backbone's features of them: to fit on, and to measure on."""
 
     fitting: torch.Tensor
-    fitting_wanted: torch.Tensor
+    fitting_targets: torch.Tensor
     held_out: torch.Tensor
-    held_out_wanted: torch.Tensor
+    held_out_targets: torch.Tensor
 
 
 @one_thread()
@@ -79,7 +79,7 @@ def derive(spec: RoundsSpec, first: ModelSplit, public: torch.Tensor | None, see
     error = None
     if rows is not None:
         own_features = features(second.rebuild(spec, whole), rows.held_out)
-        error = alignment_error(own_features, rows.held_out_wanted)
+        error = alignment_error(own_features, rows.held_out_targets)
     if second.narrow_decoder(spec):
         return SecondModel(second.joined(body, b""), _behind(spec, first, translator), error)
     return SecondModel(whole, deepcopy(first.decoder), error)
@@ -150,8 +150,8 @@ def _public(first: nn.Sequential, public: torch.Tensor, seed: bytes) -> _Public:
             fix="Bring more rows without labels, of the kind the clients have.",
         )
     fitting, measuring = (torch.from_numpy(rows) for rows in held_out(seed, len(public), HELD_OUT))
-    wanted = features(first, public)
-    return _Public(public[fitting], wanted[fitting], public[measuring], wanted[measuring])
+    targets = features(first, public)
+    return _Public(public[fitting], targets[fitting], public[measuring], targets[measuring])
 
 
 def _needs_translator(spec: RoundsSpec) -> bool:
@@ -178,11 +178,11 @@ def _train(
     if not terms.align_epochs:
         return
     if translator is not None:
-        fit_translator(translator, features(backbone, rows.fitting), rows.fitting_wanted)
+        fit_translator(translator, features(backbone, rows.fitting), rows.fitting_targets)
     train_aligned(
         second.with_translator(backbone, translator),
         rows.fitting,
-        rows.fitting_wanted,
+        rows.fitting_targets,
         epochs=terms.align_epochs,
         rate=terms.align_rate,
         seed=seed,
@@ -195,8 +195,8 @@ def _rescale(backbone: nn.Sequential, rows: _Public) -> None:
     """Features as large as the first one's, so that a decoder of its own learns at the same rate: a translator would
     have seen to it. Behind the last layer is a ReLU, so they grow as its parameters do."""
     backbone.eval()
-    own, wanted = features(backbone, rows.fitting), rows.fitting_wanted
-    scale = float((wanted.double() ** 2).sum() / (own.double() ** 2).sum().clamp_min(1e-30)) ** 0.5
+    own, targets = features(backbone, rows.fitting), rows.fitting_targets
+    scale = float((targets.double() ** 2).sum() / (own.double() ** 2).sum().clamp_min(1e-30)) ** 0.5
     last = [layer for layer in backbone.modules() if isinstance(layer, nn.Linear | nn.GroupNorm | BatchNorm)][-1]
     with torch.no_grad():
         for parameter in last.parameters():
@@ -224,12 +224,12 @@ def _fitted(spec: RoundsSpec, backbone: nn.Sequential, rows: _Public, *, needed:
     if not needed and not second.terms_of(spec).translator:
         return None
     translator = second.blank_translator(spec)
-    fit_translator(translator, features(backbone, rows.fitting), rows.fitting_wanted)
+    fit_translator(translator, features(backbone, rows.fitting), rows.fitting_targets)
     if needed:
         return translator
     own = features(backbone, rows.held_out)
-    without = alignment_error(own, rows.held_out_wanted)
-    with_it = alignment_error(features(translator, own), rows.held_out_wanted)
+    without = alignment_error(own, rows.held_out_targets)
+    with_it = alignment_error(features(translator, own), rows.held_out_targets)
     return translator if with_it < without - HELPS else None
 
 

@@ -24,16 +24,16 @@ RIDGE = 1e-3
 BATCH_ROWS = 64
 
 
-def alignment_error(own: torch.Tensor, wanted: torch.Tensor) -> float:
+def alignment_error(own: torch.Tensor, targets: torch.Tensor) -> float:
     """L of features (rows, ...); 0 is equal, 1 what a backbone of zeros gives."""
-    return float(((own.double() - wanted.double()) ** 2).sum() / _energy(wanted))
+    return float(((own.double() - targets.double()) ** 2).sum() / _energy(targets))
 
 
 @one_thread()
-def fit_translator(translator: nn.Module, own: torch.Tensor, wanted: torch.Tensor) -> None:
+def fit_translator(translator: nn.Module, own: torch.Tensor, target_features: torch.Tensor) -> None:
     """Load T = (F'F + lambda I)^-1 F'G, F the given features with a 1 appended, G the wanted ones, lambda
     = 10^-3 tr(F'F) / width."""
-    features, targets = _flat(own), _flat(wanted)
+    features, targets = _flat(own), _flat(target_features)
     features = torch.cat([features, torch.ones(len(features), 1, dtype=features.dtype)], dim=1)
     gram = features.T @ features
     ridge = RIDGE * float(gram.trace()) / (features.shape[1] - 1)
@@ -48,7 +48,7 @@ def fit_translator(translator: nn.Module, own: torch.Tensor, wanted: torch.Tenso
 def train_aligned(
     module: nn.Module,
     inputs: torch.Tensor,
-    wanted: torch.Tensor,
+    targets: torch.Tensor,
     *,
     epochs: int,
     rate: float,
@@ -59,10 +59,10 @@ def train_aligned(
     """Adam on L, in place. `statistics`: norm layers take theirs from these rows. Raises Diverged."""
     module.train(statistics)
     optimiser = make_optimiser(list(module.parameters()), Optimiser(name="adam", rate=rate))
-    scale = len(wanted) / _energy(wanted)
+    scale = len(targets) / _energy(targets)
     for batch in batches(seed, np.arange(len(inputs)), epochs, BATCH_ROWS):
         rows = torch.from_numpy(batch.rows)
-        loss = functional.mse_loss(module(inputs[rows]), wanted[rows], reduction="sum") * (scale / len(rows))
+        loss = functional.mse_loss(module(inputs[rows]), targets[rows], reduction="sum") * (scale / len(rows))
         if not torch.isfinite(loss):
             raise Diverged("the second backbone's alignment diverged", fix="Lower rounds.backbone_decoder.align_rate.")
         optimiser.zero_grad()
@@ -72,8 +72,8 @@ def train_aligned(
     module.eval()
 
 
-def _energy(wanted: torch.Tensor) -> float:
-    return max(float((wanted.double() ** 2).sum()), 1e-30)
+def _energy(targets: torch.Tensor) -> float:
+    return max(float((targets.double() ** 2).sum()), 1e-30)
 
 
 def _flat(features: torch.Tensor) -> torch.Tensor:

@@ -36,9 +36,9 @@ class Packing:
 def kept_weights(weights: Arrays, share: float) -> dict[str, NDArray[np.bool_]]:
     """Where the largest share of all weights lies: one threshold for the model, the first of equal ones."""
     sizes = np.concatenate([np.abs(values).ravel() for values in weights.values()])
-    is_kept = np.zeros(len(sizes), bool)
-    is_kept[np.argsort(-sizes, kind="stable")[: _kept(len(sizes), share)]] = True
-    return _split(is_kept, {name: values.shape for name, values in weights.items()})
+    is_largest = np.zeros(len(sizes), bool)
+    is_largest[np.argsort(-sizes, kind="stable")[: _count_of_share(len(sizes), share)]] = True
+    return _split(is_largest, {name: values.shape for name, values in weights.items()})
 
 
 def _split(flat: NDArray[Any], shapes: Shapes) -> Arrays:
@@ -50,7 +50,7 @@ def _count(shapes: Shapes) -> int:
     return sum(math.prod(shape) for shape in shapes.values())
 
 
-def _kept(count: int, share: float) -> int:
+def _count_of_share(count: int, share: float) -> int:
     return min(count, max(1, round(count * share)))
 
 
@@ -58,14 +58,14 @@ def _pack_pruned(weights: Arrays, terms: BackboneDecoder) -> tuple[Arrays, bytes
     masks = kept_weights(weights, terms.share)
     values = np.concatenate([weights[name][mask] for name, mask in masks.items()])
     mask = np.concatenate([mask.ravel() for mask in masks.values()]).astype(np.uint8)
-    return {"kept": values[None].astype(np.float32)}, pack(mask, 1)
+    return {"largest_weights": values[None].astype(np.float32)}, pack(mask, 1)
 
 
 def _unpack_pruned(tensors: Arrays, packed: memoryview, shapes: Shapes, terms: BackboneDecoder) -> Arrays:
     count = _count(shapes)
-    positions = np.flatnonzero(unpack(np.frombuffer(packed, np.uint8), count, 1))[: _kept(count, terms.share)]
+    positions = np.flatnonzero(unpack(np.frombuffer(packed, np.uint8), count, 1))[: _count_of_share(count, terms.share)]
     flat = np.zeros(count, np.float32)
-    flat[positions] = tensors["kept"][0, : len(positions)]
+    flat[positions] = tensors["largest_weights"][0, : len(positions)]
     return _split(flat, shapes)
 
 
@@ -118,7 +118,7 @@ AS_THEY_ARE = Packing(
 
 PACKINGS: dict[str, Packing] = {
     "prune": Packing(
-        tensors=lambda shapes, terms: {"kept": (1, _kept(_count(shapes), terms.share))},
+        tensors=lambda shapes, terms: {"largest_weights": (1, _count_of_share(_count(shapes), terms.share))},
         packed_bytes=lambda shapes, _terms: packed_bytes(_count(shapes), 1),
         pack=_pack_pruned,
         unpack=_unpack_pruned,

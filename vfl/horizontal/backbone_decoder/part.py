@@ -114,11 +114,11 @@ class _Deriving(AggregatorHooks):
 
     # Every round
 
-    def dispatch(self, client: PartyId, held: bytes, task: RoundTask) -> RoundTask:
-        return msgspec.structs.replace(task, backbone=self._owed(held), backbone_digest=self._digest)
+    def dispatch(self, client: PartyId, backbone_digest: bytes, task: RoundTask) -> RoundTask:
+        return msgspec.structs.replace(task, backbone=self._owed(backbone_digest), backbone_digest=self._digest)
 
-    def publish(self, held: bytes, message: Published) -> Published:
-        return msgspec.structs.replace(message, backbone=self._owed(held), backbone_digest=self._digest)
+    def publish(self, backbone_digest: bytes, message: Published) -> Published:
+        return msgspec.structs.replace(message, backbone=self._owed(backbone_digest), backbone_digest=self._digest)
 
     def adjust(self, round_number: int, shared: SharedModule, before: Parameters, mean: Parameters) -> Parameters:
         after = mean
@@ -136,8 +136,8 @@ class _Deriving(AggregatorHooks):
         """The decoder's, without statistics that another part keeps beside them."""
         return {name: parameters[name] for name in self._started}
 
-    def _owed(self, held: bytes) -> bytes:
-        return b"" if held == self._digest else self._body
+    def _owed(self, backbone_digest: bytes) -> bytes:
+        return b"" if backbone_digest == self._digest else self._body
 
     # The end
 
@@ -276,7 +276,7 @@ class _Holding(ClientHooks):
             self._digest, self._embedding = message.backbone_digest, _Embedding(self._backbone)
         return bool(self._digest) and self._digest == message.backbone_digest
 
-    def held(self) -> bytes:
+    def backbone_digest(self) -> bytes:
         return self._digest
 
     def trained(self, module: nn.Sequential) -> nn.Sequential:

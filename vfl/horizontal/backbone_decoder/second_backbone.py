@@ -224,12 +224,12 @@ def read_backbone(spec: RoundsSpec, backbone: nn.Sequential, content: memoryview
     weights = {name: shape for name, shape in expected.items() if isinstance(shape, tuple) and len(shape) > 1}
     rest = {name: shape for name, shape in expected.items() if name not in weights}
     packing = _packing(terms)
-    sent: dict[str, Shape] = {**packing.tensors(weights, terms), **rest}
-    middle = expected_bytes(sent, _form(spec))
+    tensor_shapes: dict[str, Shape] = {**packing.tensors(weights, terms), **rest}
+    middle = expected_bytes(tensor_shapes, _form(spec))
     end = middle + packing.packed_bytes(weights, terms)
     if len(content) < end:
         raise InvalidBody(f"the body has {len(content)} bytes, and {end} are due")
-    tensors = decode_parameters(content[:middle], sent, _form(spec))
+    tensors = decode_parameters(content[:middle], tensor_shapes, _form(spec))
     arrays = packing.unpack(tensors, content[middle:end], weights, terms) | {name: tensors[name] for name in rest}
     load_parameters(backbone, from_arrays(arrays))
     return end

@@ -224,10 +224,10 @@ def _encoded(
     Only what is compressed is a difference: the rest arrives as it is.
     """
     codes = compressed_names(shapes, form)
-    wanted = {
+    tensors = {
         name: trained.changes[name] if sends_difference(terms) and name in codes else trained.values[name]
         for name in shapes
     }
-    body = encode_each((wanted[name]().numpy() for name in shapes), shapes, form, derived(work.seed, "reply"))
+    body = encode_each((tensors[name]().numpy() for name in shapes), shapes, form, derived(work.seed, "reply"))
     decoded = readers(body, shapes, form)
-    return body, error_of(((name, wanted[name]().numpy(), decoded[name]()) for name in codes), shapes, form)
+    return body, error_of(((name, tensors[name]().numpy(), decoded[name]()) for name in codes), shapes, form)

@@ -53,8 +53,8 @@ class PackedWeight:
         self._changes = 0
         self._shape = torch.Size()
         self._codes = b""
-        self._held = nn.Parameter(torch.empty(0))
-        self._steps = make_optimiser([self._held], packing.optimiser)
+        self._weight = nn.Parameter(torch.empty(0))
+        self._steps = make_optimiser([self._weight], packing.optimiser)
         self._keep(received())
 
     def value(self) -> torch.Tensor:
@@ -67,18 +67,18 @@ class PackedWeight:
 
     def step(self, gradient: torch.Tensor) -> None:
         """One step of the optimiser. Raises Diverged where a value is no longer finite."""
-        self._held.data = self.value()
+        self._weight.data = self.value()
         if self._packing.proximal:
-            gradient = gradient.add(self._held.data - self._received(), alpha=self._packing.proximal)
-        self._held.grad = gradient
-        state = self._steps.state[self._held]
+            gradient = gradient.add(self._weight.data - self._received(), alpha=self._packing.proximal)
+        self._weight.grad = gradient
+        state = self._steps.state[self._weight]
         if self.momentum:
             state["momentum_buffer"] = unpack(self.momentum, self._shape)
         self._steps.step()
         if self._packing.keep_optimiser:
             self.momentum = pack(state.pop("momentum_buffer"), derived(self._seed, "momentum", self._changes))
-        self._keep(self._held.data)
-        self._held.data, self._held.grad = torch.empty(0), None
+        self._keep(self._weight.data)
+        self._weight.data, self._weight.grad = torch.empty(0), None
 
     def _keep(self, values: torch.Tensor) -> None:
         self._changes += 1

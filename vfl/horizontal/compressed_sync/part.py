@@ -92,16 +92,16 @@ class _Compression(AggregatorHooks):
         return Finished(parameters, measured_copy | sizes | errors, notices)
 
     def _broadcast(self, number: int, parameters: Parameters) -> bytes:
-        wanted = {
+        tensors = {
             name: values + self._residual[name] if name in self._residual else values
             for name, values in parameters.items()
         }
-        body = write(wanted, self._stored, derived(self._setup.joint_seed, "broadcast", number))
+        body = write(tensors, self._stored, derived(self._setup.joint_seed, "broadcast", number))
         decoded = read(body, self._like, self._stored)
         if self._terms.feedback:
-            self._residual = {name: values - decoded[name] for name, values in wanted.items() if name in self._lossy()}
+            self._residual = {name: values - decoded[name] for name, values in tensors.items() if name in self._lossy()}
         self._reply_bytes = []
-        self._error = message_error(to_arrays(wanted), to_arrays(decoded), self._stored)
+        self._error = message_error(to_arrays(tensors), to_arrays(decoded), self._stored)
         self._measures = self._measured(number, body, decoded)
         return body
 

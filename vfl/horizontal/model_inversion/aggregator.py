@@ -63,7 +63,7 @@ class Retraining(Observing):
             load_parameters(module, parameters)
             seed = derived(self._seed, round_number, position)
             inverted.append(self._inverter.find(part, labels, space, search, seed, student))
-        rows_kept = sum(float(one.kept.sum()) for one in inverted)
+        rows_kept = sum(float(one.is_confident.sum()) for one in inverted)
         self._measures = {
             "inverted_rows": rows_kept,
             "inverted_kept": rows_kept / max(1, len(labels) * len(inverted)),

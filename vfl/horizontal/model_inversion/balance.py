@@ -18,11 +18,11 @@ def missing(counts: list[int], terms: ModelInversion) -> list[int]:
     target = math.ceil(terms.balance * max(counts))
     if terms.classes == "all":
         target = max(target, *counts) + terms.rows_per_class
-    wanted = [max(0, target - count) for count in counts]
+    rows_missing = [max(0, target - count) for count in counts]
     limit = terms.max_ratio * sum(counts)
-    if limit and sum(wanted) > limit:
-        wanted = [math.floor(rows * limit / sum(wanted)) for rows in wanted]
-    return wanted
+    if limit and sum(rows_missing) > limit:
+        rows_missing = [math.floor(rows * limit / sum(rows_missing)) for rows in rows_missing]
+    return rows_missing
 
 
 def entropy(counts: list[int]) -> float:
@@ -31,11 +31,11 @@ def entropy(counts: list[int]) -> float:
     return float(-(shares * np.log(shares)).sum() / math.log(len(counts))) + 0.0
 
 
-def drawn(pool: Inverted, wanted: list[int], space: Space, seed: bytes) -> tuple[torch.Tensor, torch.Tensor]:
+def drawn(pool: Inverted, rows_missing: list[int], space: Space, seed: bytes) -> tuple[torch.Tensor, torch.Tensor]:
     """So many rows of each class, with replacement, each moved a little; none of a class the pool has no row of."""
     draws = np.random.Generator(philox(seed, "drawn rows"))
     chosen = [np.zeros(0, np.int64)]
-    for label, rows in enumerate(wanted):
+    for label, rows in enumerate(rows_missing):
         of_class = np.flatnonzero(pool.labels.numpy() == label)
         if rows and len(of_class):
             chosen.append(draws.choice(of_class, rows))

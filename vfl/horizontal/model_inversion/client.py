@@ -62,20 +62,20 @@ class Augmentation(ClientHooks):
         if self._terms.where == "aggregator":
             return module, own
         counts = self._counts(labels_of(own))
-        wanted, space = missing(counts, self._terms), self._inverter.space(module, own.inputs)
+        rows_missing, space = missing(counts, self._terms), self._inverter.space(module, own.inputs)
         self._measures = {
             "inverted_rows": 0.0,
             "inverted_kept": 0.0,
             "entropy_before": entropy(counts),
             "entropy_after": entropy(counts),
         }
-        if round_number < self._terms.warm_up or not any(wanted):
+        if round_number < self._terms.warm_up or not any(rows_missing):
             return module, own
-        usable = self._refreshed(round_number, module, space, wanted)
+        usable = self._refreshed(round_number, module, space, rows_missing)
         self._measures["inverted_kept"] = self._pool.share_kept
         if not usable:
             return module, own
-        inputs, labels = drawn(self._pool.inverted(), wanted, space, derived(self._seed, "draw", round_number))
+        inputs, labels = drawn(self._pool.inverted(), rows_missing, space, derived(self._seed, "draw", round_number))
         both = [count + more for count, more in zip(counts, self._counts(labels), strict=True)]
         self._measures |= {"inverted_rows": float(len(labels)), "entropy_after": entropy(both)}
         return self._joined(module, inputs, labels, space)
@@ -84,23 +84,23 @@ class Augmentation(ClientHooks):
         counts: list[int] = torch.bincount(labels, minlength=self._spec.outputs).tolist()
         return counts
 
-    def _refreshed(self, number: int, module: nn.Sequential, space: Space, wanted: list[int]) -> bool:
+    def _refreshed(self, number: int, module: nn.Sequential, space: Space, rows_missing: list[int]) -> bool:
         """A pool that is young enough (R2.5); False where too little passes the filter (3.5.6).
 
         Rows of all classes are sought, as the model's statistics are of all, and those of the wanted ones are kept.
         """
         if not self._pool.round or number - self._pool.round >= self._terms.refresh:
-            labels = torch.arange(len(wanted)).repeat_interleave(self._terms.rows_per_class)
+            labels = torch.arange(len(rows_missing)).repeat_interleave(self._terms.rows_per_class)
             part, seed = self._inverter.inverted_part(module), derived(self._seed, "inversion", number)
             inverted = self._inverter.find(part, labels, space, self._inverter.at_client(), seed, None)
-            of_wanted = torch.tensor(wanted)[inverted.labels] > 0
-            inverted = Inverted(*(values[of_wanted] for values in inverted))
+            is_missing = torch.tensor(rows_missing)[inverted.labels] > 0
+            inverted = Inverted(*(values[is_missing] for values in inverted))
             rows_kept, skipped = inverted.filtered(), self._pool.skipped
-            if inverted.share_kept < FEWEST_KEPT:
-                self._pool = _Pool(share_kept=inverted.share_kept, skipped=(*skipped, number))
+            if inverted.confident_share < FEWEST_KEPT:
+                self._pool = _Pool(share_kept=inverted.confident_share, skipped=(*skipped, number))
                 return False
             rows = save({"inputs": rows_kept.inputs.contiguous(), "labels": rows_kept.labels.contiguous()})
-            self._pool = _Pool(number, inverted.share_kept, rows, skipped)
+            self._pool = _Pool(number, inverted.confident_share, rows, skipped)
         return True
 
     def _joined(
@@ -155,8 +155,8 @@ class Augmentation(ClientHooks):
         if self._pool.rows:
             pool = self._pool.inverted()
             inverted_rows["pool"] = pool.inputs
-            wanted = missing(self._counts(labels_of(self._own)), self._terms)
-            inputs, labels = drawn(pool, wanted, space, self._seed)
+            rows_missing = missing(self._counts(labels_of(self._own)), self._terms)
+            inputs, labels = drawn(pool, rows_missing, space, self._seed)
             models["with_inverted_rows"] = self._trained(*self._joined(deepcopy(model), inputs, labels, space))
         if self._terms.where != "clients":
             part, labels = self._inverter.inverted_part(alone), every_class(self._terms.server_rows, self._spec.outputs)

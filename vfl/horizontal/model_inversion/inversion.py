@@ -79,15 +79,17 @@ class Inverted(NamedTuple):
     """(rows, ...) float32."""
     labels: torch.Tensor
     """(rows,) int64: as they were asked for."""
-    kept: torch.Tensor
+    is_confident: torch.Tensor
     """(rows,) bool: the model gives this label with confidence."""
 
     @property
-    def share_kept(self) -> float:
-        return float(self.kept.float().mean()) if len(self.kept) else 0.0
+    def confident_share(self) -> float:
+        return float(self.is_confident.float().mean()) if len(self.is_confident) else 0.0
 
     def filtered(self) -> "Inverted":
-        return Inverted(self.inputs[self.kept], self.labels[self.kept], self.kept[self.kept])
+        return Inverted(
+            self.inputs[self.is_confident], self.labels[self.is_confident], self.is_confident[self.is_confident]
+        )
 
 
 @one_thread()
@@ -251,16 +253,18 @@ def _by_generator(match: _Match, labels: torch.Tensor, draws: torch.Generator) -
     for start in range(0, len(labels), search.batch_rows):
         chosen = order[start : start + search.batch_rows]
         chosen = chosen.repeat(2) if len(chosen) == 1 else chosen  # a batch needs two rows for its statistics
-        wanted = labels[chosen]
+        target_labels = labels[chosen]
         latent = torch.randn(len(chosen), LATENT, generator=draws).requires_grad_()
         searched = [latent, *generator.parameters()]
         adam = torch.optim.Adam(searched, lr=search.rate, betas=(0.5, 0.9))
         for _ in range(search.steps):
-            rows = _generated(generator, latent, wanted, classes, space)
-            for tensor, gradient in zip(searched, torch.autograd.grad(match.loss(rows, wanted), searched), strict=True):
+            rows = _generated(generator, latent, target_labels, classes, space)
+            for tensor, gradient in zip(
+                searched, torch.autograd.grad(match.loss(rows, target_labels), searched), strict=True
+            ):
                 tensor.grad = gradient
             adam.step()
-        all_rows[chosen] = _generated(generator, latent, wanted, classes, space).detach()
+        all_rows[chosen] = _generated(generator, latent, target_labels, classes, space).detach()
     return all_rows
 
 

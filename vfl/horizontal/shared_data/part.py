@@ -107,9 +107,9 @@ class Adjuster(AggregatorHooks):
         if rule in {"none", "hybrid", "share"}:
             return mean
         mean = self._with_momentum(self._memory.mean_velocity, before, mean)
-        held = self._measured(mean, shared)
-        step = self._terms.step if rule == "fixed" else self._step(round_number, mean, shared, held)
-        self._measures |= {"shared_accuracy": self._score(held), "shared_step": step}
+        held_out = self._measured(mean, shared)
+        step = self._terms.step if rule == "fixed" else self._step(round_number, mean, shared, held_out)
+        self._measures |= {"shared_accuracy": self._score(held_out), "shared_step": step}
         self._measures["shared_effective_steps"] = feddu.effective_steps(
             step, self._terms.epochs, len(self._train), self._terms.batch_rows
         )
@@ -126,9 +126,9 @@ class Adjuster(AggregatorHooks):
         moved = self._with_momentum(self._memory.step_velocity, mean, moved)
         after = self._measured(moved, shared)
         self._memory.accuracies.append(self._score(self._measured(copy, shared)))
-        undone = self._terms.undo and self._harms(held, after)
+        undone = self._terms.undo and self._harms(held_out, after)
         self._measures |= {
-            "shared_loss_before": held.loss,
+            "shared_loss_before": held_out.loss,
             "shared_loss_after": after.loss,
             "shared_undone": float(undone),
         }
@@ -166,7 +166,7 @@ class Adjuster(AggregatorHooks):
     def _classes(self) -> int:
         return BINS if self._regression else self._spec.outputs
 
-    def _step(self, round_number: int, mean: Parameters, shared: SharedModule, held: Evaluation) -> float:
+    def _step(self, round_number: int, mean: Parameters, shared: SharedModule, held_out: Evaluation) -> float:
         """a of the rule `feddu`."""
         if self._terms.counts == "estimate":
             self._cohort = self._estimated(mean, shared)
@@ -183,21 +183,21 @@ class Adjuster(AggregatorHooks):
         own = feddu.divergence(self._mix, population_counts)
         share = feddu.share_of_shared(len(self._train), self._cohort_rows, cohort_divergence, own)
         self._measures = {"cohort_divergence": cohort_divergence, "shared_divergence": own, "shared_omega": share}
-        return feddu.step_size(self._terms.scale, self._score(held), share, self._terms.decay, round_number)
+        return feddu.step_size(self._terms.scale, self._score(held_out), share, self._terms.decay, round_number)
 
-    def _harms(self, held: Evaluation, after: Evaluation) -> bool:
-        if not after.loss <= feddu.LARGEST_RISE * held.loss:  # also where it is no number
+    def _harms(self, held_out: Evaluation, after: Evaluation) -> bool:
+        if not after.loss <= feddu.LARGEST_RISE * held_out.loss:  # also where it is no number
             return True
         return not self._regression and feddu.labels_look_wrong(
             self._memory.accuracies, self._largest_share, len(self._test)
         )
 
-    def _score(self, held: Evaluation) -> float:
+    def _score(self, held_out: Evaluation) -> float:
         """Accuracy; of a regression 1 - min(1, loss / loss of the mean predictor) (R4.7)."""
         if not self._regression:
-            return held.correct / held.rows
+            return held_out.correct / held_out.rows
         spread = float(self._labels[self._test].double().var(unbiased=False))
-        return 1 - min(1.0, held.loss / spread) if spread else 0.0
+        return 1 - min(1.0, held_out.loss / spread) if spread else 0.0
 
     def _trained_from(self, start: Parameters, shared: SharedModule, round_number: int) -> Parameters:
         """A copy trained on the shared rows at the round's rate."""
