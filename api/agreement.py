@@ -31,9 +31,9 @@ class PartyData(NamedTuple):
 
 def kind_in(job: dict[str, Any]) -> "Kind[Any, Any]":
     """The kind of a job that the operator API tells of."""
-    from vfl.kinds import KINDS  # noqa: PLC0415 - numpy, which a command that asks nothing can do without
+    from vfl.kinds import kind_named  # noqa: PLC0415 - numpy, which a command that asks nothing can do without
 
-    return KINDS[job["specification"]["job"]["protocol"]]
+    return kind_named(job["specification"]["job"]["protocol"])
 
 
 def data_by_party(specification: dict[str, Any]) -> Iterator[PartyData]:

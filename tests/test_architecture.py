@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from vfl.kind import Kind
+from vfl.kinds import KINDS, all_kinds, kind_named
 from vfl.message import MESSAGES, Message
 
 ROOT = Path(__file__).parent.parent
@@ -46,7 +48,15 @@ def test_the_import_contracts_hold() -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["vfl", "vfl.kinds", "vfl.routes", "vfl.protocols", "crypto", "crypto.ckks_parameters"]
+    "module",
+    [
+        "vfl",
+        "vfl.routes",
+        "vfl.protocols",
+        "crypto",
+        "crypto.ckks_parameters",
+        *(f"vfl.kinds.{name}" for name in KINDS),
+    ],
 )
 def test_what_a_server_plans_with_loads_neither_tensors_nor_ciphertexts(module: str) -> None:
     assert loaded_by(module).isdisjoint(HEAVY)
@@ -132,6 +142,8 @@ def test_a_party_does_not_know_what_kind_of_job_it_runs() -> None:
 
 
 def test_every_message_says_what_it_reveals() -> None:
+    assert all(kind.specification for kind in all_kinds())  # which loads their messages
+    assert MESSAGES
     assert all(message.reveals.learns for message in MESSAGES.values())
     with pytest.raises(TypeError, match="does not say what it reveals"):
         type("Secretive", (Message,), {})
@@ -172,3 +184,12 @@ def test_make_setup_installs_nothing_under_the_gpl() -> None:
     names = {re.split(r"[<>=!~\[; ]", line)[0] for line in (*project["dependencies"], *extras[extra])}
     assert {"torch", "pytest"} <= names
     assert not names & under_gpl
+
+
+def test_the_registry_names_the_module_of_every_kind_and_nothing_else() -> None:
+    modules = {path.stem for path in (ROOT / "vfl" / "kinds").glob("*.py")} - {"__init__"}
+    assert set(KINDS) == modules
+    assert len(KINDS) == len(modules)
+    for name in KINDS:
+        assert isinstance(kind_named(name), Kind)
+    assert loaded_by("vfl.kinds").isdisjoint(f"vfl.kinds.{name}" for name in KINDS)  # they are imported on demand

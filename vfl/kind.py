@@ -1,7 +1,8 @@
 """The shape of a job kind: all that a party, its operator's pages and the command line ask of it, and nothing else.
 
-A kind is one class with one object of it in `vfl.kinds.KINDS`. What it does not override does nothing. A kind's module
-is loaded by the server, so it loads neither torch nor an encryption library: `roles` and `rehearse` import on demand.
+A kind is one class with one object of it, `KIND` of a module that `vfl.kinds.KINDS` names. What it does not override
+does nothing. A kind's module is loaded by the server, so it loads neither torch nor an encryption library: `roles` and
+`rehearse` import on demand.
 """
 
 from abc import ABC, abstractmethod

@@ -121,4 +121,4 @@ class ExchangeKind(Kind[ExchangeSpec, Plan]):
         yield "Each party read the exact sum of the other's column."
 
 
-EXCHANGE = ExchangeKind()
+KIND = ExchangeKind()

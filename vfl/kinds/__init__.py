@@ -1,10 +1,13 @@
 """The kinds of job by name, and how a specification of any of them is read: from TOML, or from a peer's bytes.
 
-A literal dict, and the only registry of kinds there is. A new kind is one file in this folder and one entry here
+A literal tuple, and the only registry of kinds there is. A new kind is one file in this folder and one line here
 (docs/adding_a_job_kind.md).
 """
 
+import functools
+import importlib
 import tomllib
+from collections.abc import Iterator
 from typing import Any, TypeVar
 
 import msgspec
@@ -12,9 +15,6 @@ import msgspec
 from vfl.errors import SpecConflict, SpecError
 from vfl.flow import Flow
 from vfl.kind import Kind
-from vfl.kinds.alignment import ALIGNMENT
-from vfl.kinds.rounds import ROUNDS
-from vfl.kinds.training import TRAINING
 from vfl.reports import Outcome
 from vfl.setup import Setup
 from vfl.spec.job import JobSpec
@@ -23,16 +23,29 @@ from vfl.spec.unreadable import unreadable
 
 S = TypeVar("S", bound=JobSpec)
 
-KINDS: dict[str, Kind[Any, Any]] = {
-    "alignment": ALIGNMENT,
-    "training": TRAINING,
-    "rounds": ROUNDS,
-}
-"""By `job.protocol`."""
+KINDS = (
+    "alignment",
+    "training",
+    "rounds",
+)
+"""The words of `job.protocol`. Each is a module of this folder, which has its kind as `KIND`."""
+
+
+@functools.cache
+def kind_named(protocol: str) -> Kind[Any, Any]:
+    """One of `KINDS`; its module is imported when it is first asked for."""
+    kind = importlib.import_module(f"{__name__}.{protocol}").KIND
+    if not isinstance(kind, Kind):
+        raise TypeError(f"vfl.kinds.{protocol}.KIND is not a Kind")
+    return kind
+
+
+def all_kinds() -> Iterator[Kind[Any, Any]]:
+    return map(kind_named, KINDS)
 
 
 def kind_of(spec: JobSpec) -> Kind[Any, Any]:
-    return KINDS[spec.job.protocol]
+    return kind_named(spec.job.protocol)
 
 
 def flow_of(setup: Setup[Any]) -> Flow[Outcome]:
@@ -74,7 +87,7 @@ def decode_spec(data: bytes) -> JobSpec:
     except UnicodeDecodeError as error:
         raise SpecError("the proposed specification holds text that is not UTF-8") from error
     except msgspec.DecodeError as error:
-        raise unreadable(error, specification, (kind.specification for kind in KINDS.values())) from error
+        raise unreadable(error, specification, (kind.specification for kind in all_kinds())) from error
     if spec.encoded() != data:
         raise SpecError("the proposed specification is not in canonical form")
     return spec
@@ -106,20 +119,19 @@ def spec_of(document: dict[str, Any]) -> JobSpec:
         specification = kind.specification
         spec: JobSpec = msgspec.convert(kind.completed(document), type=specification)
     except msgspec.ValidationError as error:
-        raise unreadable(error, specification, (kind.specification for kind in KINDS.values())) from error
+        raise unreadable(error, specification, (kind.specification for kind in all_kinds())) from error
     return spec
 
 
 def _kind(head: _Head) -> Kind[Any, Any]:
-    kind = KINDS.get(head.job.protocol)
-    if kind is None:
+    if head.job.protocol not in KINDS:
         raise SpecError(f"job specification: job.protocol {head.job.protocol!r} is none of {', '.join(KINDS)}")
-    return kind
+    return kind_named(head.job.protocol)
 
 
 def _check_tables(kind: Kind[Any, Any], document: dict[str, Any]) -> None:
     """Raises SpecConflict for a table that belongs to another kind of job."""
-    tables = {table for other in KINDS.values() for table in other.specification.__struct_fields__}
+    tables = {table for other in all_kinds() for table in other.specification.__struct_fields__}
     for table in sorted((tables - set(kind.specification.__struct_fields__)) & document.keys()):
         raise SpecConflict(
             f"job specification: X15: [{table}] does not belong to this job.protocol: parts are of rounds, and "

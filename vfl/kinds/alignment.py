@@ -63,4 +63,4 @@ class AlignmentKind(Kind[AlignmentSpec, Plan]):
         return f"{party} keeps how many ids are common."
 
 
-ALIGNMENT = AlignmentKind()
+KIND = AlignmentKind()

@@ -79,4 +79,4 @@ class RoundsKind(Kind[RoundsSpec, Plan]):
         return f"{party} keeps the whole shared model, as every party of the job does."
 
 
-ROUNDS = RoundsKind()
+KIND = RoundsKind()

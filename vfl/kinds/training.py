@@ -92,4 +92,4 @@ class TrainingKind(Kind[TrainingSpec, TrainingPlan]):
         return f"{party} keeps {bottom}, and how its own columns are prepared."
 
 
-TRAINING = TrainingKind()
+KIND = TrainingKind()

@@ -95,7 +95,7 @@ class TableUse(Section, frozen=True, kw_only=True):
 class Job(Section, frozen=True, kw_only=True):
     name: str
     protocol: str = "training"
-    """The kind of the job: a key of `vfl.kinds.KINDS`."""
+    """The kind of the job: one of `vfl.kinds.KINDS`."""
     task: Literal["binary", "multiclass", "regression", "none"]
     """`none` is of kinds that learn nothing."""
     classes: int = 0

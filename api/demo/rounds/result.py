@@ -13,7 +13,7 @@ from api.client import JsonObject
 from api.demo.rounds.agreement import RoundsDemonstration
 from api.demo.rounds.tables import AGGREGATOR, CLIENTS, LABEL, PARTIES
 from api.demo.training.result import ONE_MACHINE
-from vfl.kinds.rounds import ROUNDS
+from vfl.kinds import kind_of
 from vfl.models.intervals import of_share
 
 OF_EVERY_ROUND = {"accuracy", "auc", "loss", "replies", "rows", "bytes_sent", "bytes_received"}
@@ -102,7 +102,7 @@ def rounds_result(
         ],
         "notices": aggregator["notices"],
         "relaxed_limits": [asdict(limit) for limit in agreement.relaxed_limits],
-        "not_protected": [*ROUNDS.unprotected(spec, {}), ONE_MACHINE],
+        "not_protected": [*kind_of(spec).unprotected(spec, {}), ONE_MACHINE],
         "machine": {
             "system": f"{platform.system()} {platform.machine()}",
             "processors": os.cpu_count(),

@@ -12,7 +12,7 @@ from api.client import JsonObject
 from api.demo.training.agreement import Demonstration
 from api.demo.training.curves import EpochPoint
 from api.demo.training.tables import FEATURE_PARTY, LABEL_PARTY
-from vfl.kinds.training import TRAINING
+from vfl.kinds import kind_of
 from vfl.models.metrics import METRIC
 
 ONE_MACHINE = (
@@ -89,7 +89,7 @@ def result_data(
 def not_protected(demonstration: Demonstration) -> list[str]:
     """What this run does not hide or guard, in plain sentences."""
     agreement = demonstration.agreement
-    return [*TRAINING.unprotected(agreement.spec, asdict(agreement.plan)), ONE_MACHINE]
+    return [*kind_of(agreement.spec).unprotected(agreement.spec, asdict(agreement.plan)), ONE_MACHINE]
 
 
 def _sent(job: JsonObject) -> int:

@@ -22,7 +22,7 @@ from vfl.horizontal.model_inversion.mid_network_inputs import MidNetworkInputs, 
 from vfl.horizontal.model_inversion.part import part
 from vfl.horizontal.parts import PARTS
 from vfl.horizontal.update_encoding import like, read
-from vfl.kinds.rounds import ROUNDS
+from vfl.kinds import kind_of
 from vfl.messages import RoundReply, RoundTask
 from vfl.models.local_training import features, train
 from vfl.models.networks import build, load_parameters, parameters_of
@@ -362,7 +362,7 @@ def test_each_client_reports_what_was_found_and_who_could_be_told_apart():
 
 def told(this: RoundsSpec, classes_held: int | None = None) -> str:
     """What a job is warned of that is about this part."""
-    found = ROUNDS.warnings(this, classes_held=classes_held)
+    found = kind_of(this).warnings(this, classes_held=classes_held)
     return "; ".join(notice.text for notice in found if notice.code.startswith("inversion"))
 
 
