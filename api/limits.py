@@ -21,12 +21,12 @@ class BodyLimit:
     """ASGI middleware: a body above the limit is answered 413 and not read further, one too slow 408."""
 
     def __init__(
-        self, app: ASGIApp, limit_bytes: int, silent_seconds: float = SILENT_SECONDS, *, held: bool = True
+        self, app: ASGIApp, limit_bytes: int, silent_seconds: float = SILENT_SECONDS, *, whole_bodies: bool = True
     ) -> None:
-        """`held`: the application takes a body as a whole, not piece by piece."""
+        """`whole_bodies`: the application takes a body as a whole, not piece by piece."""
         self._app, self._limit, self._silent = app, limit_bytes, silent_seconds
-        self._most = BODIES_AT_ONCE * limit_bytes if held else None
-        self._held = 0
+        self._most = BODIES_AT_ONCE * limit_bytes if whole_bodies else None
+        self._bytes_held = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -36,10 +36,10 @@ class BodyLimit:
         if not claimed.isdigit() or int(claimed) > self._limit:
             await self._refuse(scope, receive, send)
             return
-        seen, whole, deadline = 0, False, time.monotonic() + BODY_SECONDS
+        bytes_arrived, whole, deadline = 0, False, time.monotonic() + BODY_SECONDS
 
         async def counted() -> Message:
-            nonlocal seen, whole
+            nonlocal bytes_arrived, whole
             if whole:  # what comes now is the peer hanging up, which may take as long as the answer
                 return await receive()
             try:
@@ -49,19 +49,19 @@ class BodyLimit:
                 raise HTTPException(408, "the body came too slowly", {"connection": "close"}) from None
             arrived = len(message.get("body", b""))
             whole = not message.get("more_body", False)
-            seen += arrived
-            self._held += arrived
+            bytes_arrived += arrived
+            self._bytes_held += arrived
             # Through whatever reads the body, to the application's own handler.
-            if seen > self._limit:
+            if bytes_arrived > self._limit:
                 raise HTTPException(413, self._detail)
-            if self._most is not None and self._held > self._most:
+            if self._most is not None and self._bytes_held > self._most:
                 raise HTTPException(503, "too many bodies are on their way; try again")
             return message
 
         try:
             await self._app(scope, counted, send)
         finally:
-            self._held -= seen
+            self._bytes_held -= bytes_arrived
 
     @property
     def _detail(self) -> str:

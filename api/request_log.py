@@ -68,7 +68,7 @@ class RefusalLog:
     def _note(self, address: str, most: int, text: str) -> None:
         at = self._clock()
         if len(self._minutes) >= ADDRESSES:
-            self._minutes = {key: seen for key, seen in self._minutes.items() if at - seen[0] < MINUTE}
+            self._minutes = {key: minute for key, minute in self._minutes.items() if at - minute[0] < MINUTE}
         if len(self._minutes) >= ADDRESSES and (address, most) not in self._minutes:
             address = OTHERS
         began, count = self._minutes.get((address, most), (at, 0))

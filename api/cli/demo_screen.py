@@ -46,10 +46,10 @@ def _screen(
 def _training_facts(data: dict[str, Any]) -> Iterator[tuple[str, str]]:
     from api.demo.training.report import notices_by_party  # noqa: PLC0415 - only for text
 
-    seconds, sent = data["seconds"], data["bytes"]
+    seconds, sizes = data["seconds"], data["bytes"]
     speed = f"{data['samples_per_second']:,.0f} samples per second"
     yield "time", f"{seconds['total']:.1f} s, training {seconds['training']:.1f} s, {speed}"
-    theirs, ours = (readable_bytes(sent[party]) for party in ("feature_party_sent", "label_party_sent"))
+    theirs, ours = (readable_bytes(sizes[party]) for party in ("feature_party_sent", "label_party_sent"))
     yield "sent", f"feature party {theirs}, label party {ours}"
     for line in data["reveals"]:
         if line["values"] and line["grain"] != "whole table":
@@ -65,11 +65,11 @@ def _rounds_facts(data: dict[str, Any]) -> Iterator[tuple[str, str]]:
     from api.demo.rounds.part_facts import part_facts  # noqa: PLC0415
     from api.demo.rounds.report import kept, revealed, saving  # noqa: PLC0415
 
-    seconds, sent = data["seconds"], data["bytes"]
+    seconds, sizes = data["seconds"], data["bytes"]
     yield "time", f"{seconds['total']:.1f} s, training {seconds['training']:.1f} s, {data['processes']} processes"
-    ours, theirs = (readable_bytes(sent[side]) for side in ("aggregator_sent", "clients_sent"))
-    yield "sent", f"aggregator {ours}, clients {theirs}, in the last round {readable_bytes(sent['per_round'][-1])}"
-    whole, less = readable_bytes(sent["whole_model"]), saving(data)
+    ours, theirs = (readable_bytes(sizes[side]) for side in ("aggregator_sent", "clients_sent"))
+    yield "sent", f"aggregator {ours}, clients {theirs}, in the last round {readable_bytes(sizes['per_round'][-1])}"
+    whole, less = readable_bytes(sizes["whole_model"]), saving(data)
     yield (
         "",
         f"{less + ' times less than' if less else 'as much as averaging'} the whole model at full precision ({whole})",

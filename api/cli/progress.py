@@ -84,10 +84,10 @@ class Progress:
             note(f"{activity} {100 * step // steps:3d} %: {text}")
 
     def _time_left(self, step: int, steps: int, now: float) -> str:
-        seen, started = self._first or (step, now)
-        if step - seen < min(STEPS_BEFORE_ESTIMATE, 1 + steps // 10) or step >= steps:
+        first_step, started = self._first or (step, now)
+        if step - first_step < min(STEPS_BEFORE_ESTIMATE, 1 + steps // 10) or step >= steps:
             return ""
-        return f", {(now - started) / (step - seen) * (steps - step):.0f} s left"
+        return f", {(now - started) / (step - first_step) * (steps - step):.0f} s left"
 
 
 def how_far(job: dict[str, Any]) -> str:

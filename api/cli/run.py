@@ -100,10 +100,10 @@ class _Lines:
             self._line(HEADINGS.format(score=score, auc=f" {'AUC':>9}" if "auc" in measures else ""))
         self.last = number
         area = f" {measures['auc']:>9.4f}" if "auc" in measures else ""
-        sent, received = (readable_bytes(int(measures[key])) for key in ("bytes_sent", "bytes_received"))
+        bytes_sent, bytes_received = (readable_bytes(int(measures[key])) for key in ("bytes_sent", "bytes_received"))
         self._line(
             f"{f'{number}/{self._rounds}':>11} {measures.get(score, math.nan):>9.4f}{area} "
-            f"{measures.get('loss', math.nan):>9.4f} {measures['replies']:>8.0f} {sent:>10} {received:>10}"
+            f"{measures.get('loss', math.nan):>9.4f} {measures['replies']:>8.0f} {bytes_sent:>10} {bytes_received:>10}"
         )
 
 
@@ -123,12 +123,12 @@ def _facts(data: dict[str, Any]) -> Iterator[tuple[str, str]]:
     tested = at_clients[-1] if at_clients else data["rows"].get("test", 0)
     for metric in measured(data["metrics"]):
         name = metric.name
-        held = f" on {tested:,.0f} held-out rows" if name in {"accuracy", "auc", "r2"} else ""
-        yield NAMES.get(name, name.replace("_", " ")), f"{metric}{held}"
-    sent = data["bytes"]
-    yield "sent", f"aggregator {readable_bytes(sent['down'])}, clients {readable_bytes(sent['up'])}"
+        on_rows = f" on {tested:,.0f} held-out rows" if name in {"accuracy", "auc", "r2"} else ""
+        yield NAMES.get(name, name.replace("_", " ")), f"{metric}{on_rows}"
+    traffic = data["bytes"]
+    yield "sent", f"aggregator {readable_bytes(traffic['down'])}, clients {readable_bytes(traffic['up'])}"
     kinds: dict[tuple[str, str], list[int]] = {}
-    for line in sent["by_round"]:
+    for line in traffic["by_round"]:
         total = kinds.setdefault((line["kind"], line["direction"]), [0, 0])
         total[0] += line["messages"]
         total[1] += line["bytes"]

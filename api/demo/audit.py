@@ -21,7 +21,7 @@ def export_and_verify(servers: Servers, parties: Sequence[str], folder: Path) ->
         servers.client(party).export_audit(bundle)
     coordinator, *others = bundles.values()
     checked = [check_all([coordinator, other], {}) for other in others]
-    problems = list(dict.fromkeys(str(problem) for _, found in checked for problem in found))
+    problems = list(dict.fromkeys(str(problem) for _, of_pair in checked for problem in of_pair))
     entries = {each.party: len(each.leaves) for bundles, _ in checked for each in bundles}
     return {"entries": entries, "verified": not problems, "line": _line(list(entries.values()), problems)}
 

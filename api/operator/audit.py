@@ -101,8 +101,8 @@ def audit_router(party: Party) -> APIRouter:
         after: Annotated[int, Query(ge=0, le=LAST_ENTRY)] = 0,
         limit: Annotated[int, Query(ge=1, le=MOST_ENTRIES_IN_A_PAGE)] = ENTRIES_IN_A_PAGE,
     ) -> Any:
-        found = await off_loop(partial(party.audit.entries, after, limit))
-        return {"entries": msgspec.to_builtins(found), "next": after + len(found)}
+        page = await off_loop(partial(party.audit.entries, after, limit))
+        return {"entries": msgspec.to_builtins(page), "next": after + len(page)}
 
     @router.get("/proof/{index}", response_class=PlainTextResponse, responses=refusals(404, 507))
     async def proof(index: int) -> str:

@@ -13,8 +13,8 @@ def progress(party: Party, job: str) -> list[dict[str, Any]]:
     """Number and measures, evenly thinned where there are many, the last among them. Raises UnknownJob."""
     measured: dict[int, dict[str, Any]] = {}  # a round that is repeated counts once
     after = 0
-    while found := party.events(job, after, 0, MEASURED):
-        after = found[-1].number
-        measured |= {event.data[event.kind]: event.data.get("measures", {}) for event in found}
+    while events := party.events(job, after, 0, MEASURED):
+        after = events[-1].number
+        measured |= {event.data[event.kind]: event.data.get("measures", {}) for event in events}
     apart = max(1, -(-len(measured) // MOST_POINTS))
     return [{"number": number, "measures": measured[number]} for number in sorted(measured)[::-apart][::-1]]

@@ -32,5 +32,5 @@ class TokenRequired:
 
     def _knows(self, authorization: bytes) -> bool:
         scheme, _, token = authorization.partition(b" ")
-        given = hashlib.sha256(token.strip()).digest()
-        return hmac.compare_digest(given, self._token_hash) and scheme.lower() == b"bearer"
+        presented = hashlib.sha256(token.strip()).digest()
+        return hmac.compare_digest(presented, self._token_hash) and scheme.lower() == b"bearer"

@@ -30,7 +30,7 @@ R = TypeVar("R")
 def peer_app(party: Party) -> FastAPI:
     """Bytes in, receipts out; every check is the channel's."""
     app = FastAPI(title=f"{party.name}: peers", docs_url=None, redoc_url=None, openapi_url=None)
-    app.add_middleware(BodyLimit, limit_bytes=POST_LIMIT, held=False)
+    app.add_middleware(BodyLimit, limit_bytes=POST_LIMIT, whole_bodies=False)
     app.add_middleware(KnownOnly, party=party)
     app.add_middleware(AuditedRefusals, party=party)
     app.add_exception_handler(JobError, answer_job_error)

@@ -70,22 +70,22 @@ def roc(false_positives: Sequence[float], true_positives: Sequence[float]) -> st
     return _svg(figure, "receiver operating characteristic")
 
 
-def calibration(predicted: Sequence[float], found: Sequence[float], *, shares: bool) -> str:
+def calibration(predicted: Sequence[float], observed: Sequence[float], *, shares: bool) -> str:
     """What was found in each bin of predictions; `shares` are of positives, else the points are means of the label."""
     figure, axes = _figure(3.4, 2.9)
-    low, high = (0.0, 1.0) if shares else (min(*predicted, *found), max(*predicted, *found))
+    low, high = (0.0, 1.0) if shares else (min(*predicted, *observed), max(*predicted, *observed))
     axes.plot((low, high), (low, high), color=QUIET, linewidth=1, dashes=(1, 2))
-    axes.plot(predicted, found, color=SECOND, linewidth=1.8, marker="o", markersize=4)
+    axes.plot(predicted, observed, color=SECOND, linewidth=1.8, marker="o", markersize=4)
     axes.set_xlabel("predicted probability" if shares else "predicted", fontsize=9, color=QUIET)
     _title(axes, "Share of positives found (calibration)" if shares else "Mean found (calibration)")
     return _svg(figure, "calibration")
 
 
-def bytes_by_round(sent: Sequence[int], received: Sequence[int], rounds: Sequence[int]) -> str:
+def bytes_by_round(from_aggregator: Sequence[int], from_clients: Sequence[int], rounds: Sequence[int]) -> str:
     """What the aggregator sent in each round, and what its clients answered on top of it."""
     figure, axes = _figure(3.4, 2.9)
-    axes.bar(rounds, sent, color=SECOND, width=0.72, label="sent by the aggregator")
-    axes.bar(rounds, received, bottom=sent, color=FIRST, width=0.72, label="sent by the clients")
+    axes.bar(rounds, from_aggregator, color=SECOND, width=0.72, label="sent by the aggregator")
+    axes.bar(rounds, from_clients, bottom=from_aggregator, color=FIRST, width=0.72, label="sent by the clients")
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: readable_bytes(int(value))))
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     axes.set_xlabel("round", fontsize=9, color=QUIET)

@@ -79,10 +79,10 @@ def _summary(job: JsonObject, kind: Kind[Any, Any], spec: JobSpec) -> str:
         state = "failed" if job["state"] == "failed" else f"is {job['state']}"
         return f"The job {state} after {how_far}. {ended}"
     scores = [f"{name} {value}" for name, value, _ in _metrics(job["metrics"])][:2]
-    found = "On held-out rows the model reaches" if spec.learns else "It found"
-    reached = f" {found} {' and '.join(scores)}." if scores else ""
-    kept = " Each party keeps its own half, and no row left its owner in clear." if spec.disclosure == "ckks" else ""
-    return f"The job is done after {how_far}.{reached}{kept}"
+    verb_phrase = "On held-out rows the model reaches" if spec.learns else "It found"
+    reached = f" {verb_phrase} {' and '.join(scores)}." if scores else ""
+    halves = " Each party keeps its own half, and no row left its owner in clear." if spec.disclosure == "ckks" else ""
+    return f"The job is done after {how_far}.{reached}{halves}"
 
 
 def _facts(job: JsonObject, kind: Kind[Any, Any]) -> Iterator[tuple[str, str]]:
@@ -139,9 +139,11 @@ def _learning(progress: list[JsonObject], along: str) -> Iterator[str]:
         values = [point["measures"].get(measure) for point in progress]
         if any(value is not None for value in values):
             yield curve(values, name_of(measure), along, numbers=numbers)
-    sent, received = ([point["measures"].get(key) for point in progress] for key in ("bytes_sent", "bytes_received"))
-    if None not in sent and None not in received:
-        yield bytes_by_round([round(size) for size in sent], [round(size) for size in received], numbers)
+    bytes_sent, bytes_received = (
+        [point["measures"].get(key) for point in progress] for key in ("bytes_sent", "bytes_received")
+    )
+    if None not in bytes_sent and None not in bytes_received:
+        yield bytes_by_round([round(size) for size in bytes_sent], [round(size) for size in bytes_received], numbers)
 
 
 def _seen(job: JsonObject) -> Iterator[tuple[str, list[JsonObject]]]:

@@ -101,17 +101,17 @@ class Call:
     # Its steps
 
     def _resolve(self) -> list[Any]:
-        found: queue.SimpleQueue[list[Any]] = queue.SimpleQueue()
+        resolved: queue.SimpleQueue[list[Any]] = queue.SimpleQueue()
 
         def resolve() -> None:  # the system's resolver takes no deadline
             with contextlib.suppress(OSError, UnicodeError):
-                found.put(socket.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM))
+                resolved.put(socket.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM))
                 return
-            found.put([])
+            resolved.put([])
 
         threading.Thread(target=resolve, daemon=True).start()
         with contextlib.suppress(queue.Empty):
-            if addresses := found.get(timeout=self._left(NAME_SECONDS)):
+            if addresses := resolved.get(timeout=self._left(NAME_SECONDS)):
                 return addresses[:MOST_ADDRESSES]
         raise Blocked(Obstacle.UNKNOWN_NAME)
 

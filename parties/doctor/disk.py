@@ -14,6 +14,6 @@ def disk(area: str, folder: Path) -> Finding:
         free = shutil.disk_usage(folder).free
     except OSError as error:
         return Finding(area, "disk", FAILED, HERE, f"{folder} cannot be read: {error.strerror}.", "Correct its path.")
-    found = f"{free / GIBIBYTE:.1f} GiB are free."
+    text = f"{free / GIBIBYTE:.1f} GiB are free."
     result = FAILED if free < NOTHING else WARNING if free < LITTLE else OK
-    return Finding(area, "disk", result, HERE, found, "" if result == OK else f"Free space where {folder} lies.")
+    return Finding(area, "disk", result, HERE, text, "" if result == OK else f"Free space where {folder} lies.")

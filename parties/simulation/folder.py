@@ -169,8 +169,8 @@ class Run:
             key = (line.round, "down" if line.sender == aggregator else "up", line.kind)
             messages[key] += 1
             sizes[key] += line.payload_bytes
-        known = {(line.round, line.direction, line.kind) for line in self._before.lines}
-        fresh = [RoundTraffic(*key, count, sizes[key]) for key, count in messages.items() if key not in known]
+        keys_before = {(line.round, line.direction, line.kind) for line in self._before.lines}
+        fresh = [RoundTraffic(*key, count, sizes[key]) for key, count in messages.items() if key not in keys_before]
         return sorted([*self._before.lines, *fresh])
 
     def _report(self, resumed: Setups, simulated: Simulated, of_table: tuple[Notice, ...]) -> dict[str, Any]:

@@ -48,8 +48,8 @@ class Signatures:
 
         Raises RemoteProtocolError.
         """
-        known = {key.raw for key in self._keys_of(party)}
-        if not signed.holds(self._job, self._spec_digest) or (known and signed.key not in known):
+        peer_keys = {key.raw for key in self._keys_of(party)}
+        if not signed.holds(self._job, self._spec_digest) or (peer_keys and signed.key not in peer_keys):
             raise RemoteProtocolError(f"the specification of this job is not signed by {party}")
 
 

@@ -140,9 +140,9 @@ def six_words(invitation: Invitation, invited: Hello, nonces: tuple[bytes, bytes
     return " ".join(picked)
 
 
-def same_words(told: str, expected: str) -> bool:
+def same_words(typed: str, expected: str) -> bool:
     """However they were typed: upper case, hyphens, commas."""
-    return secrets.compare_digest(" ".join(re.findall(r"[a-z]+", told.lower())), expected)
+    return secrets.compare_digest(" ".join(re.findall(r"[a-z]+", typed.lower())), expected)
 
 
 def is_address(address: str) -> bool:

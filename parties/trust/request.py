@@ -56,14 +56,14 @@ def data_used(
     spec: JobSpec, me: PartyId, columns: Mapping[str, tuple[str, ...]], digests: Mapping[str, str]
 ) -> tuple[DataUse, ...]:
     """One for each data set: `columns` and `digests` are of this party's tables, by use, as they were read."""
-    found: dict[str, DataUse] = {}
+    uses: dict[str, DataUse] = {}
     for name, use in spec.tables_of(me).items():
-        before = found.get(use.dataset, DataUse(use.dataset, digests[name], ()))
-        found[use.dataset] = DataUse(
+        before = uses.get(use.dataset, DataUse(use.dataset, digests[name], ()))
+        uses[use.dataset] = DataUse(
             use.dataset,
             digests[name],
             tuple(dict.fromkeys((*before.columns, *columns[name]))),
             before.label or use.label,
             before.handed_out or use.leaves,
         )
-    return tuple(found.values())
+    return tuple(uses.values())

@@ -15,27 +15,27 @@ class Room:
 
     def __init__(self, limit_bytes: int) -> None:
         self._limit = limit_bytes
-        self._held = 0
+        self._bytes = 0
         self._lock = Lock()
 
     @property
     def is_left(self) -> bool:
-        return self._held < self._limit
+        return self._bytes < self._limit
 
     def take(self, size: int) -> None:
         """Soft: who must not go beyond the limit asks `is_left` first."""
         with self._lock:
-            self._held += size
+            self._bytes += size
 
     def try_take(self, size: int) -> bool:
         with self._lock:
-            fits = self._held + size <= self._limit
-            self._held += size if fits else 0
+            fits = self._bytes + size <= self._limit
+            self._bytes += size if fits else 0
             return fits
 
     def give_back(self, size: int) -> None:
         with self._lock:
-            self._held -= size
+            self._bytes -= size
 
 
 class Mailbox(Generic[T]):
@@ -44,7 +44,7 @@ class Mailbox(Generic[T]):
     def __init__(self, limit_bytes: int = LIMIT_BYTES, room: Room | None = None) -> None:
         self._limit = limit_bytes
         self._room = room or Room(limit_bytes)
-        self._held = 0
+        self._bytes = 0
         self._items: deque[tuple[T, int]] = deque()
         self._changed = Condition()
         self._closed = False
@@ -55,14 +55,14 @@ class Mailbox(Generic[T]):
 
     def has_room_beside(self, expected_bytes: int) -> bool:
         """Whether something more may come while so much is on its way already."""
-        return self._held + expected_bytes < self._limit and self._room.is_left
+        return self._bytes + expected_bytes < self._limit and self._room.is_left
 
     def put(self, item: T, size: int) -> None:
         """Never waits; a sender that must be slowed asks `has_room` or `wait_for_room` first. Dropped once closed."""
         with self._changed:
             if not self._closed:
                 self._items.append((item, size))
-                self._held += size
+                self._bytes += size
                 self._room.take(size)
                 self._changed.notify_all()
 
@@ -77,7 +77,7 @@ class Mailbox(Generic[T]):
             if self._closed:
                 return None
             item, size = self._items.popleft()
-            self._held -= size
+            self._bytes -= size
             self._room.give_back(size)
             self._changed.notify_all()
             return item
@@ -87,6 +87,6 @@ class Mailbox(Generic[T]):
         with self._changed:
             self._closed = True
             self._items.clear()
-            self._room.give_back(self._held)
-            self._held = 0
+            self._room.give_back(self._bytes)
+            self._bytes = 0
             self._changed.notify_all()

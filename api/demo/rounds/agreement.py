@@ -73,7 +73,7 @@ def agree_on_rounds(mode: Mode, *, rounds: int | None, seed: int) -> RoundsAgree
     mode = replace(mode, rounds=rounds or mode.rounds)
     text = _text(mode, seed)
     spec = read_spec_as(RoundsSpec, text)
-    table = deal_digits(joint_seed(spec, {}), mode.shares, mode.known)
+    table = deal_digits(joint_seed(spec, {}), mode.shares, mode.first_digits)
     rows = {client: table.files[client][ROWS].height for client in CLIENTS}
     limits = tuple(
         PartyLimit("minimum_rows", MINIMUM_ROWS, own, client) for client, own in rows.items() if own < MINIMUM_ROWS

@@ -26,7 +26,7 @@ class Mode:
     """Its series with that accuracy after each round."""
     rounds: int
     local_epochs: int = 1
-    known: int = DIGITS
+    first_digits: int = DIGITS
     """How many digits the aggregator's first rows show."""
     first_epochs: int = 20
     network: str = "small_cnn"
@@ -57,7 +57,7 @@ MODES: dict[str, Mode] = {
         by_round="first_model_accuracy",
         rounds=15,
         local_epochs=2,
-        known=5,
+        first_digits=5,
         rate_decay=0.95,
     ),
     "compressed-sync": Mode(

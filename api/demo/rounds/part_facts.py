@@ -28,23 +28,23 @@ def _classes(clients: dict[str, JsonObject]) -> Iterator[tuple[str, str]]:
         last = {measure: values[-1] for measure, values in client["by_round"].items() if values}
         if "entropy_before" in last:
             yield "classes", f"{name}: evenness {last['entropy_before']:.2f} -> {last['entropy_after']:.2f}"
-            rows, kept = last["inverted_rows"], last["inverted_kept"]
-            yield "classes", f"with {rows:.0f} rows drawn from those found; {kept:.0%} passed the filter"
+            rows, share = last["inverted_rows"], last["inverted_kept"]
+            yield "classes", f"with {rows:.0f} rows drawn from those found; {share:.0%} passed the filter"
 
 
 def _leaks(clients: dict[str, JsonObject]) -> Iterator[tuple[str, str]]:
     """Of model-inversion: the worst client of the leak meter."""
-    for where, told in (("pool", "found at clients"), ("reply", "in a client's reply")):
-        near = [found for client in clients.values() if (found := client["metrics"].get(f"leak_{where}_lowest"))]
-        if near:
-            yield (
-                "leak meter",
-                f"rows {told} lie {min(near):.2f} times as far from its own as is usual (5th percentile, worst client)",
-            )
+    for where, place in (("pool", "found at clients"), ("reply", "in a client's reply")):
+        distances = [
+            distance for client in clients.values() if (distance := client["metrics"].get(f"leak_{where}_lowest"))
+        ]
+        if distances:
+            how_far = f"{min(distances):.2f} times as far from its own as is usual"
+            yield "leak meter", f"rows {place} lie {how_far} (5th percentile, worst client)"
     attack = [client["metrics"].get("membership_auc_published") for client in clients.values()]
-    known = [auc for auc in attack if auc is not None]
-    if known:
+    aucs = [auc for auc in attack if auc is not None]
+    if aucs:
         yield (
             "leak meter",
-            f"membership attack on the final model: AUC {min(known):.2f} to {max(known):.2f}, 0.5 is guessing",
+            f"membership attack on the final model: AUC {min(aucs):.2f} to {max(aucs):.2f}, 0.5 is guessing",
         )

@@ -48,8 +48,8 @@ def revealed(result: JsonObject) -> list[JsonObject]:
 
 def saving(result: JsonObject) -> str:
     """How many times less than the whole model at full precision travelled; empty where it is about as much."""
-    sent = result["bytes"]
-    whole, ours = sent["whole_model"], sent["aggregator_sent"] + sent["clients_sent"]
+    sizes = result["bytes"]
+    whole, ours = sizes["whole_model"], sizes["aggregator_sent"] + sizes["clients_sent"]
     return f"{whole / ours:.1f}" if whole > NOTHING_SAVED * ours else ""
 
 
@@ -99,7 +99,9 @@ def render(result: JsonObject, specification: str) -> str:
         "whole_model": readable_bytes(result["bytes"]["whole_model"]),
         "saving": saving(result),
         "part": part_facts(result),
-        "clients": [(client, told["notices"]) for client, told in result["part"]["clients"].items() if told["notices"]],
+        "clients": [
+            (client, facts["notices"]) for client, facts in result["part"]["clients"].items() if facts["notices"]
+        ],
         "seen": [
             (receiver, [line for line in revealed(result) if line["receiver"] == receiver])
             for receiver in (AGGREGATOR, CLIENTS)
@@ -123,14 +125,14 @@ def render(result: JsonObject, specification: str) -> str:
 
 
 def _facts(result: JsonObject) -> list[tuple[str, str]]:
-    epochs, seconds, sent = result["local_epochs"], result["seconds"], result["bytes"]
+    epochs, seconds, sizes = result["local_epochs"], result["seconds"], result["bytes"]
     facts = [
         ("rows", f"{result['rows']:,} at four parties"),
         ("training", f"{result['rounds']} rounds, {epochs} local epoch{'' if epochs == 1 else 's'} each"),
         ("time", f"{seconds['total']:.1f} s, training {seconds['training']:.1f} s"),
-        ("aggregator sent", readable_bytes(sent["aggregator_sent"])),
-        ("clients sent", readable_bytes(sent["clients_sent"])),
-        ("whole model, full precision", readable_bytes(sent["whole_model"])),
+        ("aggregator sent", readable_bytes(sizes["aggregator_sent"])),
+        ("clients sent", readable_bytes(sizes["clients_sent"])),
+        ("whole model, full precision", readable_bytes(sizes["whole_model"])),
     ]
     return [*facts, ("each client keeps", kept(result))] if kept(result) else facts
 

@@ -43,7 +43,7 @@ def rounds_result(
     """From every party's view of the finished job; the fields are listed in docs/cli.md."""
     agreement, aggregator = demonstration.agreement, jobs[AGGREGATOR]
     mode, spec, series = agreement.mode, agreement.spec, aggregator["series"]
-    sent, received = series["bytes_sent"], series["bytes_received"]
+    bytes_sent, bytes_received = series["bytes_sent"], series["bytes_received"]
     accuracy = {
         "federated": aggregator["metrics"][mode.federated],
         **({"plain_averaging": beside.averaging[-1]} if beside.averaging else {}),
@@ -68,7 +68,7 @@ def rounds_result(
         "bytes": {
             "aggregator_sent": _sent(aggregator),
             "clients_sent": sum(_sent(jobs[client]) for client in CLIENTS),
-            "per_round": [round(out + back) for out, back in zip(sent, received, strict=True)],
+            "per_round": [round(out + back) for out, back in zip(bytes_sent, bytes_received, strict=True)],
             "whole_model": beside.whole_model,
         },
         "metrics": aggregator["metrics"],
@@ -80,7 +80,7 @@ def rounds_result(
         "curves": [
             {"round": number, "accuracy": accuracy, "aggregator_sent": round(out), "clients_sent": round(back)}
             for number, (accuracy, out, back) in enumerate(
-                zip(series[mode.by_round], sent, received, strict=True), start=1
+                zip(series[mode.by_round], bytes_sent, bytes_received, strict=True), start=1
             )
         ],
         "averaging": list(beside.averaging),

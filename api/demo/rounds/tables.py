@@ -38,23 +38,23 @@ class DealtTable:
         return sum(frame.height for files in self.files.values() for frame in files.values())
 
 
-def deal_digits(seed: bytes, shares: Mapping[str, float], known: int) -> DealtTable:
+def deal_digits(seed: bytes, shares: Mapping[str, float], first_digits: int) -> DealtTable:
     """1,797 images of 8 x 8 pixels: `shares` of them are the aggregator's, the rest its clients' by digit.
 
-    Of its `first` rows the aggregator keeps those of the first `known` digits; the clients get the others.
+    Of its `first` rows the aggregator keeps those of the first `first_digits` digits; the clients get the others.
     """
     data = load_digits()
     labels: NDArray[np.int64] = data.target.astype(np.int64)
     order = permutation(seed, "dealing", len(labels))
-    held: dict[str, NDArray[np.int64]] = {}
+    rows_by_use: dict[str, NDArray[np.int64]] = {}
     start = 0
     for use, share in shares.items():
         rows, start = order[start:], start + round(share * len(labels))
-        held[use] = rows[: round(share * len(labels))]
+        rows_by_use[use] = rows[: round(share * len(labels))]
     left = order[start:]
-    if FIRST in held:
-        left = np.concatenate([left, held[FIRST][labels[held[FIRST]] >= known]])
-        held[FIRST] = held[FIRST][labels[held[FIRST]] < known]
+    if FIRST in rows_by_use:
+        left = np.concatenate([left, rows_by_use[FIRST][labels[rows_by_use[FIRST]] >= first_digits]])
+        rows_by_use[FIRST] = rows_by_use[FIRST][labels[rows_by_use[FIRST]] < first_digits]
     dealt = shards(labels[left], len(CLIENTS), SHARDS, seed)
 
     names = [str(name) for name in data.feature_names]
@@ -65,6 +65,6 @@ def deal_digits(seed: bytes, shares: Mapping[str, float], known: int) -> DealtTa
         pixels = [pl.Series(name, data.data[rows, j]) for j, name in enumerate(names)]
         return pl.DataFrame([ids, *pixels, *([pl.Series(LABEL, labels[rows])] if labelled else [])])
 
-    files = {AGGREGATOR: {use: file(rows, labelled=use != PUBLIC) for use, rows in held.items()}}
+    files = {AGGREGATOR: {use: file(rows, labelled=use != PUBLIC) for use, rows in rows_by_use.items()}}
     files |= {client: {ROWS: file(left[rows])} for client, rows in zip(CLIENTS, dealt, strict=True)}
     return DealtTable("digits", files)

@@ -103,9 +103,9 @@ def _training_for(table: DividedTable, layout: str, top: str) -> Training:
     spec = read_spec_as(TrainingSpec, _text(table, training, "none", 0))
     # ckks_training.md: at least 64 rows, four per opened value, and rho = epochs x sums / batch <= 0.05.
     sums = spec.hidden or spec.outputs
-    wanted = max(64, 4 * opened_per_step(spec), math.ceil(training.epochs * sums / MAXIMUM_RHO))
+    smallest_batch = max(64, 4 * opened_per_step(spec), math.ceil(training.epochs * sums / MAXIMUM_RHO))
     training_rows = table.rows - held_out_rows(table.rows, TEST_SHARE)
-    batches = max(1, training_rows // wanted, math.ceil(training_rows / LARGEST_BATCH))
+    batches = max(1, training_rows // smallest_batch, math.ceil(training_rows / LARGEST_BATCH))
     return replace(training, batch_rows=max(1, math.ceil(training_rows / batches)))
 
 

@@ -52,10 +52,10 @@ def result_data(
         "batch_rows": spec.train.batch_rows,
         "seed": demonstration.seed,
         # A metric that is not defined, as the AUC over held-out rows of one class, is null.
-        metric: {model: _defined(found.get(metric)) for model, found in scores.items()},
+        metric: {model: _defined(measures.get(metric)) for model, measures in scores.items()},
         "intervals": {
-            model: [found[f"{metric}_low"], found[f"{metric}_high"]] if f"{metric}_low" in found else None
-            for model, found in scores.items()
+            model: [measures[f"{metric}_low"], measures[f"{metric}_high"]] if f"{metric}_low" in measures else None
+            for model, measures in scores.items()
         },
         "seconds": {"total": round(seconds, 3), "training": round(training, 3)},
         "samples_per_second": round(plan.training_rows * spec.train.epochs / training, 1) if training else 0.0,
