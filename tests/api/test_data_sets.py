@@ -1,5 +1,6 @@
 """Data sets by command line and HTTP: added while the server runs, and used by the next job."""
 
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -79,6 +80,42 @@ def test_a_data_set_is_listed_profiled_and_taken_away(two: tuple[Any, Any]) -> N
     assert (label.folder / "patients.csv").is_file()
     gone = label.call("GET", "/v1/datasets/patients/profile")
     assert (gone.status_code, gone.json()["code"]) == (404, "unknown_dataset")
+
+
+def test_words_and_gaps_are_trained_on_ciphertexts_where_the_job_prepares_them(
+    two: tuple[Any, Any], job_spec: Callable[..., str]
+) -> None:
+    """A column of words, and one in which every tenth cell says NA."""
+    label, feature = two
+    header, *rows = (feature.folder / "clinic.csv").read_text().splitlines()
+    cells = [row.split(",") for row in rows]
+    for at, row in enumerate(cells):
+        row[2] = "NA" if at % 10 == 0 else row[2]
+        row.append(["large", "middle", "small"][min(2, int(float(row[1]) // 8))])
+    lines = [f"{header},size", *map(",".join, cells)]
+    (feature.folder / "words.csv").write_text("\n".join(lines) + "\n")
+    added(label, "patients", "patients.csv")
+    told = added(feature, "clinic", "words.csv").json()
+    assert told["missing"] == ["NA"]
+    columns = 'columns = ["x0", "x1", "size"]'
+    spec = re.sub(r'columns = \["x0".*\]', columns, job_spec(epochs="2", scheme='"ckks"', batch_rows="200"))
+    refused = label.over(label.submit(spec)["id"])
+    assert (refused["state"], refused["error"]["code"]) == ("failed", "invalid_data")
+    assert "large" not in str(refused["error"])
+    entries = """prepare = [
+  { columns = ["size"], kind = "one_hot", categories = 2 },
+  { kind = "quantile", missing = "median" },
+]
+"""
+    prepared = spec.replace(f"{columns}\n", f"{columns}\n{entries}")
+    done = label.over(label.submit(prepared)["id"])
+    assert done["state"] == "done", done["error"]
+    assert done["metrics"]["auc"] > 0.9
+    assert done["plan"]["opened_per_step"] == 10 + 2 + 2 * 2 + 1
+    own = feature.over(done["id"])
+    codes = {notice["code"] for notice in own["notices"]}
+    assert {"categories", "gaps_filled"} <= codes
+    assert not {"categories", "gaps_filled"} & {notice["code"] for notice in done["notices"]}
 
 
 def test_data_sets_outlive_a_restart_of_the_server(two: tuple[Any, Any]) -> None:

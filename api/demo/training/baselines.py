@@ -5,7 +5,7 @@ All four are judged on the rows the job held out, from columns scaled as the par
 
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 import msgspec
@@ -41,6 +41,8 @@ class JoinedRows:
     """rows."""
     joint_seed: bytes
     private_seeds: dict[str, bytes]
+    words: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
+    """Of the feature party's columns of categories."""
 
     def split(self, spec: TrainingSpec) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """(training rows, held-out rows) of the job."""
@@ -69,7 +71,7 @@ def same_model_in_clear(spec: TrainingSpec, rows: JoinedRows) -> Metrics:
     feature = spec.roster.features[0]
     tables = {
         spec.roster.label: Table(b"", rows.own, rows.labels),
-        feature: Table(b"", rows.features),
+        feature: Table(b"", rows.features, words=rows.words),
     }
     together = run_together(
         {
@@ -89,7 +91,7 @@ def label_party_alone(spec: TrainingSpec, rows: JoinedRows) -> Metrics:
         model=Model(top=spec.model.top),
         protection=None,
     )
-    return same_model_in_clear(alone, replace(rows, features=np.ones((len(rows.labels), 1))))
+    return same_model_in_clear(alone, replace(rows, features=np.ones((len(rows.labels), 1)), words={}))
 
 
 def centralised(spec: TrainingSpec, rows: JoinedRows) -> Metrics:
