@@ -93,7 +93,7 @@ def judge(
     Raises JobError where this one cannot or may not take part.
     """
     policy.check_agreement(spec, me, acceptance)
-    tables = datasets.load(folder, registered, spec, me, partial(alignment, folder))
+    tables = datasets.load(folder, registered, spec, me, partial(alignment, folder), folder)
     if me == spec.coordinator and spec.job.task == "multiclass" and not spec.job.classes:
         job = msgspec.structs.replace(spec.job, classes=datasets.classes_of(tables["rows"]))
         spec = msgspec.structs.replace(spec, job=job)

@@ -164,7 +164,7 @@ class Run:
 def _raw(table: LoadedTable, seed: bytes) -> RawTable:
     return RawTable(
         rows=table.rows,
-        columns=table.columns.tobytes(),
+        columns=table.columns.tobytes() if table.file is None else table.file.descriptor,
         labels=None if table.labels is None else table.labels.tobytes(),
         ids_digest=ids_digest(seed, (table.order_digest,) if table.order_digest else table.ids),
         classes=table.classes,

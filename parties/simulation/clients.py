@@ -170,7 +170,7 @@ def _raw(table: Table) -> RawTable:
 def _table(raw: RawTable) -> Table:
     return Table(
         ids_digest=raw.ids_digest,
-        columns=np.frombuffer(raw.columns, np.float64).reshape(raw.rows, -1),
+        columns=raw.matrix,
         labels=None if raw.labels is None else np.frombuffer(raw.labels, np.float64),
     )
 

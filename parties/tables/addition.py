@@ -79,7 +79,7 @@ def examine(folder: Path, addition: Addition, shown: str = "") -> Examined:
     if odd := oddities(ids, file.shown):
         notices.append(Notice("warning", "odd_ids", f"{odd}: ids are compared as they are written"))
     try:
-        check_each_once(ids, rows, addition.id, file.shown)
+        check_each_once(ids, rows.numbers, addition.id, file.shown)
     except DuplicateIds as error:
         notices.append(Notice("warning", "duplicate_ids", f"{error}: a job refuses such rows"))
     notices += column_warnings(file, profile, addition.id, addition.label)

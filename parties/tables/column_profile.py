@@ -37,13 +37,17 @@ _ID_NAME = re.compile(r"(?i:(.*[_\-. ])?(id|key|uuid|nr|no|number|index))|.*[a-z
 
 
 def column_notices(
-    file: str, names: Sequence[str], columns: Floats, label: tuple[str, Floats] | None = None
+    file: str,
+    names: Sequence[str],
+    columns: Floats,
+    label: tuple[str, Floats] | None = None,
+    positions: Sequence[int] | None = None,
 ) -> tuple[Notice, ...]:
     """Warnings about a file's values, rows x columns, NaN where a cell is empty: one for each kind of fault, naming its
-    columns."""
+    columns. They stand at these positions, or one behind the other."""
     texts: dict[str, list[str]] = {}
     copies = _Copies(len(columns), _Column(*label) if label else None)
-    for position, name in enumerate(names):
+    for position, name in zip(range(len(names)) if positions is None else positions, names, strict=True):
         make = partial(_column, name, columns, position)
         column = make()
         if not len(column.values):

@@ -1,28 +1,32 @@
-"""The tables that a party brings to a job: data sets by name, read whole, checked cell by cell, refused by name.
+"""The tables that a party brings to a job: data sets by name, checked cell by cell, refused by name.
 
 A cell's value stands only in the error its owner reads; `redacted_for_peer` keeps it from the peer.
 """
 
 import difflib
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 from numpy.typing import NDArray
 
 from parties.dataset_errors import LabelAmongInputs
-from parties.errors import IdAmongColumns, LabelInFeatureFile, TooFewRows, UnknownDataset, UnreadableFile, WrongWidth
+from parties.errors import IdAmongColumns, LabelInFeatureFile, TooFewRows, UnknownDataset, WrongWidth
 from parties.tables.aligned_rows import AlignedRows
-from parties.tables.cells import categories_of, numbers_of
+from parties.tables.cells import numbers_of
 from parties.tables.column_profile import column_notices
-from parties.tables.id_columns import check_each_once, ids_as_written, read_ids
+from parties.tables.id_columns import check_each_once, read_ids
+from parties.tables.job_rows import JobRows, JobRowsReader
 from parties.tables.labels import Labels, guess_task, read_labels
+from parties.tables.matrix import NamelessFile
 from parties.tables.registered import Registered, open_registered
 from parties.tables.row_ids import oddities
 from parties.tables.table_files import Rows, TableFile
+from parties.worker.mapped_rows import release
 from vfl.errors import InvalidData
 from vfl.ids import HashedIds
 from vfl.notices import Notice
@@ -35,15 +39,13 @@ LABEL_FIX = {
     "multiclass": "Encode the labels as the numbers 0, 1, 2 and so on, one for each class.",
     "regression": "Encode the labels as numbers.",
 }
-TABLE_LIMIT = 3 << 30
-"""Bytes of a table; it reaches the worker in one frame of at most 4 GiB."""
 
 
 @dataclass(frozen=True)
 class LoadedTable:
     """One party's rows for one job, in the order of its file."""
 
-    ids: tuple[str, ...] = field(repr=False)
+    ids: pl.Series = field(repr=False)
     columns: NDArray[np.float64] = field(repr=False)
     """rows x columns, in the order of the specification."""
     labels: NDArray[np.float64] | None = field(repr=False)
@@ -62,6 +64,8 @@ class LoadedTable:
     """Of a job that compares ids."""
     order_digest: str = ""
     """Of the alignment by which the rows were taken; then their ids were not read."""
+    file: NamelessFile | None = field(default=None, repr=False)
+    """That holds the columns; None where they are in memory."""
 
     @property
     def rows(self) -> int:
@@ -74,15 +78,17 @@ def load(
     spec: JobSpec,
     me: PartyId,
     alignment: Callable[[str], AlignedRows] | None = None,
+    room: Path | None = None,
 ) -> dict[str, LoadedTable]:
     """What this party brings to a job, by use; `alignment` finds one that the job names.
 
-    Raises a subclass of InvalidData, naming file, column and row, or what `alignment` raises.
+    The numbers are kept in a file without a name in the folder `room`, or in memory. Raises a subclass of InvalidData,
+    naming file, column and row, StorageFailed, or what `alignment` raises.
     """
 
     def load_use(use: TableUse) -> LoadedTable:
         aligned = alignment(use.alignment) if use.alignment and alignment else None
-        return _load(folder, datasets, spec, me, use, aligned)
+        return _load(folder, datasets, spec, me, use, aligned, room)
 
     return {name: load_use(use) for name, use in spec.tables_of(me).items()}
 
@@ -94,6 +100,7 @@ def _load(
     me: PartyId,
     use: TableUse,
     aligned: AlignedRows | None,
+    room: Path | None,
 ) -> LoadedTable:
     registered = _registered(datasets, me, use)
     path = folder / registered.source
@@ -119,30 +126,34 @@ def _load(
             f"{file.shown} has {len(asked)} input columns, the job's model takes {use.width}",
             fix="Name the input columns in model.columns, or correct model.input_shape.",
         )
-    digest, rows = file.digest_and_rows(list(dict.fromkeys(wanted)), registered.id)
-    if aligned is not None:
-        aligned.check(use.dataset, digest, frozenset(spec.parties))
-        rows = rows.taken(aligned.rows)
-    height = rows.frame.height
-    _check_size(use, file.shown, height, len(asked))
-    ids = () if aligned else _ids(rows, registered, path.name)
-    columns, words = np.empty((height, len(asked)), dtype=np.float64), dict[int, tuple[str, ...]]()
-    for position, column in enumerate(asked):
-        if column in use.words:
-            columns[:, position], words[position] = categories_of(rows, column, path.name)
-        else:
-            columns[:, position] = numbers_of(rows, column, path.name, gaps_allowed=column in use.gaps)
+    with file.unchanged() as digest:
+        if aligned is not None:
+            aligned.check(use.dataset, digest, frozenset(spec.parties))
+        rows = JobRowsReader(file, path.name, registered.id, use, asked, aligned, room).read()
+    _check_size(use, file.shown, len(rows.numbers), len(asked))
+    if aligned is None:
+        check_each_once(rows.ids, rows.numbers, registered.id, path.name)
     read = Labels(None)
-    if use.label:
-        numbers = partial(numbers_of, rows, use.label, path.name, LABEL_FIX[spec.job.task])
-        read = read_labels(spec.job, use, me, rows.frame[use.label], numbers)
+    if rows.label is not None:
+        of_label = Rows(rows.label.to_frame(), rows.numbers, rows.blank, file.decimal_comma)
+        numbers = partial(numbers_of, of_label, use.label, path.name, LABEL_FIX[spec.job.task])
+        read = read_labels(spec.job, use, me, rows.label, numbers)
     label = None if read.numbers is None else (use.label, read.numbers)
-    numeric = [position for position in range(len(asked)) if position not in words]
-    of_columns = column_notices(path.name, [asked[position] for position in numeric], columns[:, numeric], label)
-    notices = (*guesses, *_row_notices(rows, ids, path.name), *of_columns, *read.notices)
-    order = aligned.digest if aligned else ""
+    columns = rows.matrix.numbers
+    numeric = [position for position in range(len(asked)) if position not in rows.words]
+    of_columns = column_notices(path.name, [asked[position] for position in numeric], columns, label, numeric)
+    release(columns)
     return LoadedTable(
-        ids, columns, read.numbers, asked, read.classes, notices, digest, words=words, order_digest=order
+        ids=rows.ids,
+        columns=columns,
+        labels=read.numbers,
+        names=asked,
+        classes=read.classes,
+        notices=(*guesses, *_row_notices(rows, path.name), *of_columns, *read.notices),
+        digest=digest,
+        words=rows.words,
+        order_digest=aligned.digest if aligned else "",
+        file=rows.matrix.file,
     )
 
 
@@ -153,13 +164,6 @@ def _registered(datasets: Mapping[str, Registered], me: PartyId, use: TableUse) 
             f"{me} has no data set {use.dataset!r}", fix=f"Did you mean {near[0]!r}?" if near else _ADD_DATASET
         )
     return datasets[use.dataset]
-
-
-def _ids(rows: Rows, registered: Registered, file: str) -> tuple[str, ...]:
-    """Raises MissingValue, DuplicateIds."""
-    ids = ids_as_written(rows, registered.id, file)
-    check_each_once(ids, rows, registered.id, file)
-    return tuple(ids.to_list())
 
 
 def _load_ids(file: TableFile, name: str, use: TableUse, rules: IdRules) -> LoadedTable:
@@ -173,8 +177,15 @@ def _load_ids(file: TableFile, name: str, use: TableUse, rules: IdRules) -> Load
             fix="With few ids a party could ask about single people. Bring more, or lower align.minimum_ids.",
         )
     nothing = np.empty((len(hashed.rows), 0))
+    no_ids = pl.Series([], dtype=pl.String)
     return LoadedTable(
-        (), nothing, None, use.columns, notices=(*_blank(rows, name), *notices), digest=digest, hashed_ids=hashed
+        no_ids,
+        nothing,
+        None,
+        use.columns,
+        notices=(*_blank(rows.blank, name), *notices),
+        digest=digest,
+        hashed_ids=hashed,
     )
 
 
@@ -198,15 +209,15 @@ def task_of(file: str, label: str, rows: Rows) -> tuple[str, tuple[Notice, ...]]
     return guess_task(label, rows.frame[label], partial(numbers_of, rows, label, file))
 
 
-def _row_notices(rows: Rows, ids: tuple[str, ...], file: str) -> Iterator[Notice]:
-    yield from _blank(rows, file)
-    if odd := oddities(ids, file):
+def _row_notices(rows: JobRows, file: str) -> Iterator[Notice]:
+    yield from _blank(rows.blank, file)
+    if odd := oddities(rows.ids, file):
         yield Notice("warning", "odd_ids", f"{odd}: ids are compared as they are written")
 
 
-def _blank(rows: Rows, file: str) -> Iterator[Notice]:
-    if rows.blank:
-        yield Notice("note", "blank_rows", f"{rows.blank} rows of {file} are wholly empty and were left out")
+def _blank(rows: int, file: str) -> Iterator[Notice]:
+    if rows:
+        yield Notice("note", "blank_rows", f"{rows} rows of {file} are wholly empty and were left out")
 
 
 def classes_of(table: LoadedTable) -> int:
@@ -214,7 +225,7 @@ def classes_of(table: LoadedTable) -> int:
     return len(table.classes)
 
 
-def ids_digest(joint_seed: bytes, ids: tuple[str, ...]) -> bytes:
+def ids_digest(joint_seed: bytes, ids: Collection[str] | pl.Series) -> bytes:
     """SHA-256 over seed and ordered ids, each with its length before it, so that no two lists collide by joining."""
     digest = hashlib.sha256(len(joint_seed).to_bytes(4, "big") + joint_seed + len(ids).to_bytes(8, "big"))
     for identifier in ids:
@@ -224,11 +235,9 @@ def ids_digest(joint_seed: bytes, ids: tuple[str, ...]) -> bytes:
 
 
 def _check_size(use: TableUse, shown: str, rows: int, columns: int) -> None:
-    """Raises TooFewRows, UnreadableFile, InvalidData."""
+    """Raises TooFewRows, InvalidData."""
     if rows < MINIMUM_ROWS:
         raise TooFewRows(f"{shown} has {rows} rows; a job needs at least {MINIMUM_ROWS}")
-    if rows * columns * 8 > TABLE_LIMIT:
-        raise UnreadableFile(f"{shown} has {rows} rows, too many for one job's worker")
     size = rows * (columns + 1) * HANDED_OUT_VALUE_BYTES
     if use.leaves and size > HANDED_OUT_BYTES:
         raise InvalidData(

@@ -10,6 +10,7 @@ from typing import Literal
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from parties.errors import DuplicateIds, IdType, MissingValue
 from parties.tables.row_ids import INVISIBLE, oddities, peculiarities
@@ -32,7 +33,7 @@ def read_ids(rows: Rows, columns: Sequence[str], rules: IdRules, file: str) -> t
     repeated = len(ids) - int(is_first.sum())
     if repeated and rules.duplicates == "refuse":
         fix = f'Each {_named(columns)} must stand in one row, or set align.duplicates to "first".'
-        raise _duplicate(rows, ids, is_first, file, fix)
+        raise _duplicate(rows.numbers, ids, is_first, file, fix)
     kept = ids.filter(is_first)
     hashed = HashedIds(id_hashes(kept.iter_rows()), rows.numbers[is_first.to_numpy()].astype(np.int64))
     return hashed, tuple(_notices(read, repeated, rules, file))
@@ -50,12 +51,12 @@ def ids_as_written(rows: Rows, columns: Sequence[str], file: str) -> pl.Series:
     return texts[0] if len(texts) == 1 else pl.select(pl.concat_str(texts, separator=PARTS)).to_series()
 
 
-def check_each_once(ids: pl.Series, rows: Rows, columns: Sequence[str], file: str) -> None:
-    """Of ids as they are written. Raises DuplicateIds, naming the first two rows that share one."""
+def check_each_once(ids: pl.Series, numbers: NDArray[np.int64], columns: Sequence[str], file: str) -> None:
+    """Of ids as they are written, and their rows' numbers. Raises DuplicateIds, naming two rows that share one."""
     is_first = ids.is_first_distinct()
     if not is_first.all():
         fix = f"Each {_named(columns)} must stand in one row. {oddities(ids, file)}".strip()
-        raise _duplicate(rows, ids.to_frame(), is_first, file, fix)
+        raise _duplicate(numbers, ids.to_frame(), is_first, file, fix)
 
 
 def _component(rows: Rows, name: str, kind: str, rules: IdRules, file: str) -> pl.Series:
@@ -110,10 +111,10 @@ def _named(columns: Sequence[str]) -> str:
     return " and ".join(map(repr, columns))
 
 
-def _duplicate(rows: Rows, ids: pl.DataFrame, is_first: pl.Series, file: str, fix: str) -> DuplicateIds:
+def _duplicate(numbers: NDArray[np.int64], ids: pl.DataFrame, is_first: pl.Series, file: str, fix: str) -> DuplicateIds:
     later = int((~is_first).arg_true()[0])
     same = reduce(and_, (column == column[later] for column in ids))
-    first, second = rows.numbers[same.arg_true()[:2].to_numpy()]
+    first, second = numbers[same.arg_true()[:2].to_numpy()]
     return DuplicateIds(
         f"{file}: {int(is_first.sum())} ids in {len(ids)} rows; data rows {first} and {second} share one", fix=fix
     )

@@ -49,7 +49,7 @@ def oddities(ids: Sequence[str] | pl.Series, file: str) -> str:
     return f"{file} holds {'; '.join(texts)}" if texts else ""
 
 
-def own_ids(ids: Sequence[str]) -> str:
+def own_ids(ids: Sequence[str] | pl.Series) -> str:
     """For the owner of ids that are not the peer's: what to look at in the own file first."""
     texts = [peculiarity.text for peculiarity in peculiarities(ids)]
     return f"Your own column holds {'; '.join(texts)}: does the peer write them so?" if texts else ""

@@ -22,6 +22,9 @@ from parties.tables.spellings import between, plain
 from parties.tables.text_format import BYTE_ORDER_MARK, UTF_8, TextFormat, unpacked_file
 
 NAMES_SHOWN = 20
+BATCH_ROWS = 1 << 16
+_NUMBER = "\0number"
+"""Of a row; no file has a column of this name."""
 REASON_LIMIT = 300
 
 
@@ -37,10 +40,14 @@ class Rows:
     decimal_comma: bool = False
     """Whether numbers are written with one."""
 
+    def kept(self, is_kept: NDArray[np.bool_]) -> "Rows":
+        """Those of the rows for which it holds."""
+        return Rows(self.frame.filter(pl.Series(is_kept)), self.numbers[is_kept], self.blank, self.decimal_comma)
+
     def taken(self, numbers: NDArray[np.int64]) -> "Rows":
         """The rows of these numbers, in this order."""
         at = np.searchsorted(self.numbers, numbers)
-        return Rows(self.frame[at], self.numbers[at], self.blank)
+        return Rows(self.frame[at], self.numbers[at], self.blank, self.decimal_comma)
 
 
 @dataclass(frozen=True)
@@ -84,16 +91,42 @@ class TableFile:
             blank = self._frame.select(self._is_wholly_blank()).collect().to_series()
             return Rows(frame.filter(~blank), numbers[~blank.to_numpy()], int(blank.sum()), self.decimal_comma)
 
-    def digest_and_rows(self, columns: Sequence[str], id_columns: Sequence[str]) -> tuple[str, Rows]:
-        """SHA-256 of the file as hexadecimal digits, and the same rows, read from these very bytes."""
+    def blank_rows(self, id_columns: Sequence[str]) -> int:
+        """How many rows are wholly empty. Raises UnreadableFile."""
+        with self.reading():
+            is_blank = self._frame.select(self._is_blank(id_columns[0]).any())
+            if not is_blank.collect(engine="streaming").item():  # so that the other columns are rarely looked at
+                return 0
+            return int(self._frame.select(self._is_wholly_blank().sum()).collect(engine="streaming").item())
+
+    def batches(self, columns: Sequence[str], id_columns: Sequence[str], *, skip_blank: bool) -> Iterator[Rows]:
+        """The same rows as `rows`, some at a time, in the order of the file. Raises UnreadableFile."""
+        with self.reading():
+            frame = self._frame.with_row_index(_NUMBER, offset=1)
+            if skip_blank:
+                frame = frame.filter(~(self._is_blank(id_columns[0]) & self._is_wholly_blank()))
+            chosen = frame.select(_NUMBER, *columns)
+            for batch in chosen.collect_batches(chunk_size=BATCH_ROWS, maintain_order=True):
+                if batch.height:
+                    numbers = batch[_NUMBER].to_numpy().astype(np.int64)
+                    yield Rows(batch.drop(_NUMBER), numbers, 0, self.decimal_comma)
+
+    @contextlib.contextmanager
+    def unchanged(self) -> Iterator[str]:
+        """SHA-256 of the file as hexadecimal digits. Raises UnreadableFile where it changes while a block reads it."""
         with reading(self.shown):
             before = _version(self._path)
             with self._path.open("rb") as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
-            rows = self.rows(columns, id_columns)
+        yield digest
+        with reading(self.shown):
             if _version(self._path) != before:
                 raise UnreadableFile(f"{self.shown} changed while it was read", fix="Write the whole file first.")
-        return digest, rows
+
+    def digest_and_rows(self, columns: Sequence[str], id_columns: Sequence[str]) -> tuple[str, Rows]:
+        """SHA-256 of the file as hexadecimal digits, and the same rows, read from these very bytes."""
+        with self.unchanged() as digest:
+            return digest, self.rows(columns, id_columns)
 
     def filled(self, id_columns: Sequence[str]) -> pl.LazyFrame:
         """All columns, without rows that are wholly empty; what collects it stands in a block of `reading`."""

@@ -9,7 +9,10 @@ import os
 from typing import Any, Generic, TypeAlias, TypeVar
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
+from parties.worker.mapped_rows import mapped
 from vfl.reports import Fact, Outcome
 from vfl.spec.sections import PartyId
 
@@ -30,8 +33,8 @@ class RawIds(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 class RawTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     rows: int
-    columns: bytes
-    """float64, rows x columns."""
+    columns: bytes | int
+    """float64, rows x columns, or the descriptor of a file that holds them."""
     labels: bytes | None
     """float64, rows; where this table has labels."""
     ids_digest: bytes
@@ -41,6 +44,12 @@ class RawTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Of a table whose ids are compared."""
     words: dict[int, tuple[str, ...]] = {}
     """What the codes of a column of categories stand for, by its position."""
+
+    @property
+    def matrix(self) -> NDArray[np.float64]:
+        """rows x columns."""
+        numbers = mapped(self.columns) if isinstance(self.columns, int) else np.frombuffer(self.columns, np.float64)
+        return numbers.reshape(self.rows, -1 if len(numbers) else 0)
 
 
 class Start(Frame, frozen=True):

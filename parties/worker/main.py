@@ -8,7 +8,8 @@ import os
 import runpy
 import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,7 @@ from parties.worker.frames import (
     ToWorker,
     take_pipe,
 )
+from parties.worker.mapped_rows import release
 from parties.worker.pool import WorkPool
 from parties.worker.runner import Inboxes, run
 from vfl.errors import InvalidBottom, JobError, RemoteProtocolError
@@ -70,7 +72,7 @@ def _work(start: Start, reader: FrameReader[ToWorker], writer: FrameWriter) -> F
         )
         inboxes = Inboxes(spec.peers_of(start.me), spec.required_parties)
         threading.Thread(target=_receive, args=(reader, inboxes), daemon=True).start()
-        return Finished(run(flow_of(setup), inboxes, writer))
+        return Finished(run(flow_of(setup), inboxes, writer, partial(_release_all, tables)))
     except RemoteProtocolError as error:
         return Failed(error.code, str(error), error.safe, error.fix, error.peer)
     except JobError as error:
@@ -84,11 +86,15 @@ def _work(start: Start, reader: FrameReader[ToWorker], writer: FrameWriter) -> F
         pool.close()
 
 
+def _release_all(tables: Mapping[str, Table]) -> None:
+    for table in tables.values():
+        release(table.columns)
+
+
 def _table(raw: RawTable) -> Table:
-    width = len(raw.columns) // (np.float64().nbytes * max(1, raw.rows))
     return Table(
         ids_digest=raw.ids_digest,
-        columns=np.frombuffer(raw.columns, np.float64).reshape(raw.rows, width),
+        columns=raw.matrix,
         labels=None if raw.labels is None else np.frombuffer(raw.labels, np.float64),
         classes=raw.classes,
         ids=None if raw.ids is None else _hashed_ids(raw.ids),

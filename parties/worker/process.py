@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -32,7 +32,8 @@ class WorkerProcess:
     ) -> None:
         self._inbox, self._on_frame, self._on_end = inbox, on_frame, on_end
         with _open_log(log) as log_file:
-            self._process = _spawn(log_file)
+            files = [raw.columns for raw in start.tables.values() if isinstance(raw.columns, int)]
+            self._process = _spawn(log_file, files)
         self.pid = self._process.pid
         threading.Thread(target=self._feed, args=(start,), name=f"to worker {self.pid}", daemon=True).start()
         self._listener = threading.Thread(target=self._listen, name=f"from worker {self.pid}", daemon=True)
@@ -80,7 +81,8 @@ def _open_log(path: Path) -> IO[bytes]:
         raise StorageFailed(f"{path} cannot be written: {error.strerror}") from error
 
 
-def _spawn(log: IO[bytes]) -> subprocess.Popen[bytes]:
+def _spawn(log: IO[bytes], files: Sequence[int]) -> subprocess.Popen[bytes]:
+    """`files` are descriptors that it shares."""
     try:
         return subprocess.Popen(
             [sys.executable, "-P", "-m", "parties.worker"],
@@ -88,6 +90,7 @@ def _spawn(log: IO[bytes]) -> subprocess.Popen[bytes]:
             stdout=subprocess.PIPE,
             stderr=log,
             env=computing_environment(),
+            pass_fds=files,
             start_new_session=True,  # Ctrl-C reaches the server, which ends its workers
             bufsize=0,
         )

@@ -3,7 +3,7 @@
 import threading
 import time
 from collections import deque
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import TypeVar
 
 from parties.worker.frames import Delivered, FrameWriter, OutgoingMessage, Reported
@@ -118,8 +118,11 @@ class Inboxes:
         return Delivery(message, size, waited, unreadable)
 
 
-def run(role: Flow[R], inboxes: Inboxes, pipe: FrameWriter) -> R:
-    """Run a role to its end. An exception of the role passes through; OSError means that the server is gone."""
+def run(role: Flow[R], inboxes: Inboxes, pipe: FrameWriter, on_sent: Callable[[], None] = lambda: None) -> R:
+    """Run a role to its end; `on_sent` is called whenever it has sent something.
+
+    An exception of the role passes through; OSError means that the server is gone.
+    """
     answer: Delivery | None = None
     last_heard: PartyId = ""
     try:
@@ -129,6 +132,7 @@ def run(role: Flow[R], inboxes: Inboxes, pipe: FrameWriter) -> R:
             match effect:
                 case Send(to, message):
                     answer = Delivery(None, 0 if inboxes.is_away(to) else _send(to, message, pipe))
+                    on_sent()
                 case Report(fact):
                     pipe.write(Reported(fact))
                 case Receive(frm, seconds):

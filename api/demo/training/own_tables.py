@@ -90,7 +90,7 @@ def _checked(table: DividedTable, paths: dict[str, Path]) -> LoadedTable:
         for party, path in paths.items()
     }
     label, feature = loaded[LABEL_PARTY], loaded[FEATURE_PARTY]
-    if label.ids != feature.ids:
+    if not label.ids.equals(feature.ids):
         here, there = set(label.ids), set(feature.ids)
         if here == there:
             differ = "hold the same ids in another order"
@@ -98,7 +98,7 @@ def _checked(table: DividedTable, paths: dict[str, Path]) -> LoadedTable:
             differ = (
                 f"share {len(here & there)} ids; {len(here - there)} and {len(there - here)} stand in one file only"
             )
-        spelled = what_differs(label.ids, feature.ids)
+        spelled = what_differs(label.ids.to_list(), feature.ids.to_list())
         odd = [
             oddities(ids, str(paths[party])) for party, ids in ((LABEL_PARTY, label.ids), (FEATURE_PARTY, feature.ids))
         ]
