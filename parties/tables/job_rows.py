@@ -1,4 +1,4 @@
-"""The rows of a file that a job takes, read some at a time, so that a table may be larger than memory."""
+"""The rows of a file that a job takes, read some at a time: a table is not held as a whole, its ids are."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
