@@ -205,6 +205,14 @@ class Client:
     def remove_peer(self, peer: str) -> JsonObject:
         return self._send("DELETE", f"/v1/peers/{peer}")
 
+    def key(self) -> JsonObject:
+        """This party's identity key, and which peers know it."""
+        return self._send("GET", "/v1/key")
+
+    def rotate_key(self) -> JsonObject:
+        """The same of the new key that takes its place."""
+        return self._send("POST", "/v1/key/rotate")
+
     def own_half(self) -> JsonObject:
         """What the server finds of itself."""
         return self._send("GET", "/v1/doctor", timeout=OWN_HALF_SECONDS)

@@ -20,6 +20,7 @@ STATUS = {
     "peer_misnamed": 502,
     "enrolment_failed": 502,
     "peer_already_known": 409,
+    "rotation_refused": 409,
     "too_many_checks": 429,
     "unknown_grant": 404,
     "unknown_dataset": 404,

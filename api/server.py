@@ -8,9 +8,10 @@ from pathlib import Path
 from api.operator.app import operator_app
 from api.peer.app import peer_app
 from api.ports import listen, log_to_stderr, port_server, serve_until_told
-from parties.operator_tls import operator_tls
+from parties.operator_tls import operator_certificate
 from parties.party import Party
 from parties.processes import close_memory, give_memory_back
+from parties.server_certificate import IssuedCertificate
 from parties.settings import load, load_identity, token_hash
 
 
@@ -23,7 +24,7 @@ def serve(folder: Path) -> None:
     give_memory_back()  # after each large message and result
     settings = load(folder)
     operator_token_hash, identity = token_hash(folder), load_identity(folder, settings)
-    operator_context = operator_tls(folder, settings.operator, identity)
+    certificate = operator_certificate(folder, settings.operator, identity)
     os.umask(0o077)
     log_to_stderr()
     with contextlib.ExitStack() as stack:
@@ -34,10 +35,14 @@ def serve(folder: Path) -> None:
         )
         sockets = [stack.enter_context(listen(*end, _another(end[2]))) for end in ends]
         party = Party(folder, settings, identity)
+        if isinstance(certificate, IssuedCertificate):
+            party.key_rotation.on_rotated(certificate.renew)
         operator = operator_app(party, operator_token_hash)
         servers = [
-            port_server("operator port", operator, operator_context, settings.operator.admits),
-            port_server("peer port", peer_app(party), party.peers.server_context),
+            port_server(
+                "operator port", operator, certificate.context if certificate else None, settings.operator.admits
+            ),
+            port_server("peer port", peer_app(party), party.peers.tls.server),
         ]
         ready = f"{party.name} is ready: operator {settings.operator_url}, peers https://{server.told_address}"
         try:

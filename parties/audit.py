@@ -4,6 +4,7 @@
 import base64
 import binascii
 import hashlib
+import time
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -12,6 +13,7 @@ import msgspec
 
 from parties.cosigning import AskedWitness, Cosigning, cosigned_size, head_of
 from parties.errors import printable
+from parties.own_keys import OwnKeys
 from parties.peers import Peers
 from parties.storage import approvals
 from parties.storage.cosigned_heads import cosigned
@@ -22,6 +24,7 @@ from parties.storage.passed import AUDIT_LOG, receipts
 from parties.storage.peer_store import StoredPeer
 from parties.trust.bundle import BundleContent, PartyKeys, bundle_files
 from parties.trust.errors import RewrittenLog, UnknownLeaf, UnknownLog
+from parties.trust.identity import Identity
 from parties.trust.leaves import Event, Leaf, decode
 from parties.trust.log_keys import cosigning_key, log_key, origin
 from parties.trust.merkle import leaf_hash
@@ -71,8 +74,6 @@ class Audit:
     ) -> None:
         """`others` cosign the log beside the peers."""
         self._peers, self._database, self._models, self._ledger = peers, database, models, ledger
-        self._me = peers.identity
-        self._witness = Witness(cosigning_key(self._me.name, self._cosigner), self._me.cosigning.sign, self._database)
         self._cosigning = Cosigning(peers, others, self._database, ledger)
 
     def check(self, peers: Iterable[PartyId]) -> None:
@@ -82,6 +83,10 @@ class Audit:
     def close(self) -> None:
         self._cosigning.close()
 
+    @property
+    def _me(self) -> Identity:
+        return self._peers.identity
+
     # For this party's operator
 
     def head(self) -> Head:
@@ -90,7 +95,7 @@ class Audit:
         with self._database.reading() as connection:
             note = head_of(self._me, connection)
             checkpoint = Checkpoint.parse(note.text)
-            cosigned = {peer.name: cosigned_size(connection, peer.cosigner) for peer in trusted}
+            cosigned = {peer.name: cosigned_size(connection, peer.cosigners) for peer in trusted}
         key = str(log_key(self._me.name, self._me.key.raw))
         return Head(checkpoint.size, checkpoint.root.hex(), str(note), key, cosigned, self.witnesses())
 
@@ -136,7 +141,7 @@ class Audit:
         names = {peer.party for peer in peers}
         manifests = {job: self._models.manifest(job) for job in _jobs(decoded, Event.JOB_ENDED)}
         content = BundleContent(
-            me=PartyKeys(self._me.name, self._me.key.raw, self._cosigner),
+            me=_own_keys(self._peers.own_keys),
             peers=peers,
             witnesses=self._cosigning.keys_of_others,
             leaves=leaves,
@@ -160,8 +165,11 @@ class Audit:
         peer = self._peers.issued_by(issuer)
         if peer is None:
             raise UnknownLog("no log of this party is known here")
+        now, me = time.time(), self._peers.own_keys.for_peer(peer.name)
+        witness = Witness(cosigning_key(me.name, _cosigner(me)), me.cosigning.sign, self._database)
+        log = [log_key(peer.name, key.raw) for key in peer.keys(now)]
         try:
-            return self._witness.cosign(log_key(peer.name, peer.key), request)
+            return witness.cosign(log, request, earlier=[log_key(peer.name, key) for key in peer.all_keys])
         except RewrittenLog as error:
             self._ledger.refused(peer.name, error.code, head=request.checkpoint.text)
             raise
@@ -170,20 +178,26 @@ class Audit:
         """Something else was refused to the peer whose key issued the certificate, or to somebody unknown."""
         self._ledger.refused(self._peers.name_of(issuer), code, request=printable(request))
 
-    @property
-    def _cosigner(self) -> bytes:
-        return self._me.cosigning.public_key().public_bytes_raw()
-
 
 def _jobs(leaves: Iterable[Leaf], event: Event) -> list[str]:
     return sorted({leaf.job for leaf in leaves if leaf.event is event})
 
 
+def _own_keys(own: OwnKeys) -> PartyKeys:
+    earlier = tuple(former.key for former in own.former)
+    cosigning = tuple(former.cosigning_key for former in own.former)
+    return PartyKeys(own.name, own.current.key.raw, _cosigner(own.current), earlier, cosigning)
+
+
+def _cosigner(me: Identity) -> bytes:
+    return me.cosigning.public_key().public_bytes_raw()
+
+
 def _keys(peer: StoredPeer, leaves: Iterable[Leaf]) -> PartyKeys:
     """Also those that it had when it was enrolled before."""
     told = [_key(leaf.detail.get("key", "")) for leaf in leaves if leaf.peer == peer.name]
-    earlier = {key: None for key in told if key and key != peer.key}
-    return PartyKeys(peer.name, peer.key, peer.cosigning_key, tuple(earlier))
+    earlier = {key: None for key in (*peer.all_keys, *told) if key and key != peer.key}
+    return PartyKeys(peer.name, peer.key, peer.cosigning_key, tuple(earlier), peer.all_cosigning_keys[1:])
 
 
 def _key(told: str | int) -> bytes:

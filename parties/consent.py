@@ -24,7 +24,7 @@ from parties.trust.contract import Contract, Signed
 from parties.trust.errors import GrantInvalid, NotWaiting, RequestChanged
 from parties.trust.grants import DEFAULT_DAYS, Uses, coverage, grant_for
 from parties.trust.id_runs import USUAL, RunLimits, check_runs
-from parties.trust.identity import Identity
+from parties.trust.identity import Signer
 from parties.trust.leaves import Event
 from parties.trust.request import Request
 from parties.trust.summary import Summary, Terms, summarise
@@ -35,11 +35,9 @@ from vfl.spec.sections import PartyId
 class Consent:
     """Safe for several threads."""
 
-    def __init__(
-        self, identity: Identity, database: Database, maximum_rho: float, run_limits: RunLimits = USUAL
-    ) -> None:
+    def __init__(self, owner: Signer, database: Database, maximum_rho: float, run_limits: RunLimits = USUAL) -> None:
         """`maximum_rho` is the cap over the life of a file with a peer, `run_limits` are of comparing ids."""
-        self._identity, self._database = identity, database
+        self._owner, self._database = owner, database
         self._maximum_rho, self._run_limits = maximum_rho, run_limits
 
     # Grants
@@ -56,7 +54,7 @@ class Consent:
         made = [grant_for(request, use.dataset, days=days, uses=uses) for use in request.data]
         changed = [msgspec.structs.replace(grant, **(changes or {})) for grant in made]
         with self._database.writing() as connection:
-            added = [grants.add(connection, grant.sign(self._identity)) for grant in changed]
+            added = [grants.add(connection, grant.sign(self._owner.current)) for grant in changed]
             for stored in added:
                 digest = sha256(stored.signed.encoded).hexdigest()
                 _tell(connection, Event.GRANT_CREATED, stored, dataset=stored.grant.dataset, digest=digest)
@@ -91,7 +89,7 @@ class Consent:
             check_lifetime(request.me, request.budget, lifetime.used(connection), self._maximum_rho)
             self._check_runs(connection, request)
             self._ask(connection, job, request, warnings)
-            covering, missing = coverage(grants.usable(connection, self._identity.key), request)
+            covering, missing = coverage(grants.usable(connection, self._owner.current.key), request)
             if not missing:
                 grants.count_uses(connection, covering, request.now)
                 ids = tuple(grant.id for grant in covering)
@@ -104,7 +102,7 @@ class Consent:
         with self._database.reading() as connection:
             check_lifetime(request.me, request.budget, lifetime.used(connection), self._maximum_rho)
             self._check_runs(connection, request)
-            return coverage(grants.usable(connection, self._identity.key), request).missing
+            return coverage(grants.usable(connection, self._owner.current.key), request).missing
 
     def submit(self, connection: sql.Connection, job: str, request: Request, warnings: Iterable[str]) -> None:
         """A job that this party's own operator proposes, in the commit that stores it. Raises PolicyRefused."""
@@ -150,7 +148,7 @@ class Consent:
         with self._database.reading() as connection:
             asked = approvals.asked_by(connection, job)
         if asked is None:
-            raise NotWaiting(f"job {job} was refused before the operator of {self._identity.name} could be asked")
+            raise NotWaiting(f"job {job} was refused before the operator of {self._owner.name} could be asked")
         return asked.summary
 
     # The contract, and what leaves
@@ -184,18 +182,18 @@ class Consent:
         """From here on the job may reveal what it asked to."""
         asked = approvals.asked_by(connection, job)
         assert asked is not None  # noqa: S101 - nobody decides about a job that has not asked
-        lifetime.open_budget(connection, job, self._identity.name, asked.budget, self._maximum_rho)
+        lifetime.open_budget(connection, job, self._owner.name, asked.budget, self._maximum_rho)
         self._check_runs(connection, request)
         lifetime.open_id_runs(connection, job, request.id_runs)
         approvals.decide(connection, job, approval)
-        budget = told_budget(sendable(decode_spec(asked.terms.spec), self._identity.name), asked.budget)
+        budget = told_budget(sendable(decode_spec(asked.terms.spec), self._owner.name), asked.budget)
         AUDIT_LOG.tell(connection, Event.JOB_APPROVED, job, **_decided(asked, approval), budget=budget)
 
     def _waiting(self, connection: sql.Connection, job: str) -> Asked:
         """Raises NotWaiting."""
         asked = approvals.asked_by(connection, job)
         if asked is None or approvals.decision(connection, job) is not None:
-            raise NotWaiting(f"job {job} does not wait for a decision of {self._identity.name}'s operator")
+            raise NotWaiting(f"job {job} does not wait for a decision of {self._owner.name}'s operator")
         return asked
 
 

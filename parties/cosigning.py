@@ -56,6 +56,12 @@ class AskedWitness(NamedTuple):
     """Its name, if it is a peer."""
     url: str = ""
     """Where it is asked, if it is none."""
+    earlier: tuple[VerifierKey, ...] = ()
+    """With which it has cosigned heads before."""
+
+    @property
+    def keys(self) -> tuple[VerifierKey, ...]:
+        return (self.key, *self.earlier)
 
     @property
     def name(self) -> str:
@@ -93,7 +99,7 @@ class Cosigning:
 
     def __init__(self, peers: Peers, others: Sequence[AskedWitness], database: Database, ledger: Ledger) -> None:
         self._peers, self._others, self._database, self._ledger = peers, others, database, ledger
-        self._me = peers.identity
+        self._keys = peers.own_keys
         self._sizes: dict[VerifierKey, int] = {}
         """Of the heads that were cosigned since this server runs."""
         self._problems: dict[VerifierKey, str] = {}
@@ -122,7 +128,7 @@ class Cosigning:
     def standings(self) -> list[WitnessStanding]:
         """Of those that are no peers."""
         with self._database.reading() as connection:
-            sizes = {each.key: cosigned_size(connection, each.key) for each in self._others}
+            sizes = {each.key: cosigned_size(connection, each.keys) for each in self._others}
         return [
             WitnessStanding(
                 each.key.name,
@@ -147,7 +153,8 @@ class Cosigning:
         return list(map(self._peer, self._peers.outboxes))
 
     def _peer(self, name: PartyId) -> AskedWitness:
-        return AskedWitness(self._peers.get(name).cosigner, partial(self._peers.ask_witness, name), peer=name)
+        key, *earlier = self._peers.get(name).cosigners
+        return AskedWitness(key, partial(self._peers.ask_witness, name), peer=name, earlier=tuple(earlier))
 
     def _run(self, witnesses: Callable[[], Sequence[AskedWitness]]) -> None:
         asked, size, grown_at, asked_at, is_complete = 0, 0, 0.0, 0.0, True
@@ -174,8 +181,10 @@ class Cosigning:
             if key in self._contradicted:
                 return True
             with self._database.reading() as connection:
-                head = head_of(self._me, connection)
-                old = self._sizes.get(key) or cosigned_size(connection, key)
+                # A peer takes a head of the key that it pins; an auditor has to be told of a new one.
+                me = self._keys.for_peer(witness.peer) if witness.peer else self._keys.current
+                head = head_of(me, connection)
+                old = self._sizes.get(key) or cosigned_size(connection, witness.keys)
             self._database.sync()
             try:
                 problem = self._ask_about(witness, head, old)
@@ -202,24 +211,30 @@ class Cosigning:
         return "it asks for a proof from one size after the other"
 
     def _keep(self, witness: AskedWitness, head: Note, answer: Answer) -> str:
+        # A peer may have said a moment ago that it has another key.
+        key = self._peer(witness.peer).key if witness.peer else witness.key
         size = Checkpoint.parse(head.text).size
         try:
             with self._database.writing() as connection:
                 kept = AUDIT_LOG.head(connection, size) or head
-                cosigned = add_cosignatures(kept, answer.body, [witness.key])
-                cosigned.verify(witness.key)
+                cosigned = add_cosignatures(kept, answer.body, [key])
+                cosigned.verify(key)
                 AUDIT_LOG.keep_head(connection, cosigned)
         except (MalformedNote, NoteNotSigned) as error:
             return f"its answer is no cosignature of its own: {error}"
-        self._sizes[witness.key] = size
+        self._sizes[key] = size
         return ""
 
     def _refused(self, witness: AskedWitness, size: int, status: int, wanted: int | None) -> str:
         """Why it makes sense to ask again; empty where it does not."""
         if wanted is None and status not in {409, 422}:
-            return "it does not know this log" if status == 404 else f"it answers {status}"
+            return {
+                403: "it does not know the present key of this log: the auditor has to add the key that "
+                "`vfl audit show` prints",
+                404: "it does not know this log",
+            }.get(status, f"it answers {status}")
         seen = f"has signed a head of {wanted} leaves" if wanted else "has signed another log of this party"
-        error = AuditLogContradicted(f"the audit log of {self._me.name} has {size} leaves, and {witness.name} {seen}")
+        error = AuditLogContradicted(f"the audit log of {self._keys.name} has {size} leaves, and {witness.name} {seen}")
         if not witness.peer:
             error = AuditLogContradicted(
                 str(error),
@@ -241,10 +256,10 @@ def head_of(me: Identity, connection: sql.Connection, size: int | None = None) -
     return Note(text).signed(key.sign(text, me.private.sign))
 
 
-def cosigned_size(connection: sql.Connection, key: VerifierKey) -> int:
-    """Of the newest head that this key has cosigned."""
+def cosigned_size(connection: sql.Connection, keys: Sequence[VerifierKey]) -> int:
+    """Of the newest head that one of these keys has cosigned."""
     for note in AUDIT_LOG.newest_heads(connection):
-        if any(line.by == (key.name, key.key_id) for line in note.signatures):
+        if any(note.is_signed_by(key) for key in keys):
             return Checkpoint.parse(note.text).size
     return 0
 

@@ -15,7 +15,7 @@ from parties.storage.database import now
 from parties.storage.peer_store import TRUSTED, WAITING, OpenInvitation, PeerStore, StoredPeer
 from parties.trust.certificates import client_context, issue_leaf, issuer_name
 from parties.trust.errors import EnrolmentFailed, InvitationExpired, PeerAlreadyKnown
-from parties.trust.identity import Domain, IdentityKey
+from parties.trust.identity import Domain, Identity, IdentityKey
 from parties.trust.invitation import (
     DEFAULT_HOURS,
     LONGEST_HOURS,
@@ -67,10 +67,13 @@ class Enrolment:
     def __init__(self, peers: Peers, store: PeerStore, address: str) -> None:
         """`address` is where peers reach this party."""
         self._peers, self._store, self._address = peers, store, address
-        self._me = peers.identity
         self._meetings: dict[str, _Meeting] = {}
         self._tries: dict[str, int] = {}
         self._lock = threading.Lock()
+
+    @property
+    def _me(self) -> Identity:
+        return self._peers.identity
 
     # The party that invites
 
@@ -90,7 +93,7 @@ class Enrolment:
         self._store.put_invitation(
             OpenInvitation(id=invitation.id, peer=name, packed=invitation.packed(), expires_at=invitation.expires_at)
         )
-        self._peers.invitations_changed()
+        self._peers.tls.forget()
         return invitation
 
     def open_invitations(self) -> list[OpenInvitation]:
@@ -101,7 +104,7 @@ class Enrolment:
         found = [each.id for each in self.open_invitations() if each.peer == name]
         for each in found:
             self._store.withdraw(each)
-        self._peers.invitations_changed()
+        self._peers.tls.forget()
         return bool(found)
 
     def guest(self, issuer: str) -> OpenInvitation | None:
@@ -129,7 +132,7 @@ class Enrolment:
         self._tries[invitation.id] = self._tries.get(invitation.id, 0) + 1
         if self._tries[invitation.id] > TRIES:
             self._store.withdraw(invitation.id)
-            self._peers.invitations_changed()
+            self._peers.tls.forget()
             raise InvitationExpired("the invitation was answered too often, and is no longer good")
         invited = _verified(message, invitation)
         if invited.name != opened.peer:
@@ -145,7 +148,7 @@ class Enrolment:
             raise EnrolmentFailed("the other server reveals another nonce than it had fixed")
         words = six_words(invitation, meeting.invited, (meeting.nonce, revealed.nonce))
         peer = _waiting(meeting.invited, words)
-        if not self._peers.use_invitation(invitation.id, peer):
+        if not self._peers.use_invitation(invitation.id, peer, invitation.key):
             raise InvitationExpired(UNKNOWN_ID)
         return b""
 
@@ -183,7 +186,7 @@ class Enrolment:
         exchange(msgspec.msgpack.encode(Revealed(invitation.id, nonce)))
         peer = _waiting(inviter, six_words(invitation, own, (inviter.nonce, nonce)))
         peer = msgspec.structs.replace(peer, address=invitation.address)
-        self._peers.put(peer)
+        self._peers.meet(peer, own.key)
         return peer
 
     def _hello(self, invitation: Invitation, address: str, nonce: bytes) -> Hello:

@@ -101,7 +101,8 @@ class Openings:
         return self._shared.models.model(digest, self._store.manifests_of(digest)) if digest else b""
 
     def agreement(self, job: str, spec: JobSpec, share: bytes, commitment: bytes) -> Agreement:
-        return Agreement(share, commitment, self._private_seed(), sign(self._shared.identity, job, spec.digest()))
+        signer = self._peers.own_keys.for_peers(spec.peers_of(self._me))
+        return Agreement(share, commitment, self._private_seed(), sign(signer, job, spec.digest()))
 
     def _private_seed(self) -> bytes:
         fixed = self._settings.acceptance.private_seed

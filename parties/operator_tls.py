@@ -1,7 +1,6 @@
 """How the operator port speaks to other machines, and how the command line on its own machine calls it then."""
 
 import ssl
-from collections.abc import Callable
 from pathlib import Path
 
 from parties.errors import SettingsError
@@ -14,13 +13,15 @@ CA_FILE = "operator.ca.pem"
 """Pins the identity key for an operator elsewhere."""
 
 
-def operator_tls(folder: Path, settings: OperatorSettings, identity: Identity) -> Callable[[], ssl.SSLContext] | None:
-    """To be asked for every connection; None where this machine alone is answered, in clear. Raises SettingsError."""
+def operator_certificate(
+    folder: Path, settings: OperatorSettings, identity: Identity
+) -> IssuedCertificate | OwnCertificate | None:
+    """What it shows; None where this machine alone is answered, in clear. Raises SettingsError."""
     if settings.is_local:
         return None
     if settings.certificate:
-        return own_certificate(folder, settings).context
-    return IssuedCertificate(identity, folder / CA_FILE).context
+        return own_certificate(folder, settings)
+    return IssuedCertificate(identity, folder / CA_FILE)
 
 
 def own_certificate(folder: Path, settings: OperatorSettings) -> OwnCertificate:

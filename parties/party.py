@@ -29,17 +29,18 @@ from parties.jobs.open_jobs import OpenJobs
 from parties.jobs.resources import Resources
 from parties.jobs.supervisor import Loaded, Supervisor
 from parties.judgement import new_job
+from parties.key_rotation import KeyRotation
 from parties.openings import Openings, rejection
+from parties.own_keys import OwnKeys
 from parties.peers import OutboxHearing, Peers
 from parties.readiness import Readiness
-from parties.settings import PartySettings
-from parties.storage.database import Event, Job, Store
+from parties.settings import PartySettings, key_folder
+from parties.storage.database import Event, Job, Store, unix_seconds
 from parties.storage.job_list import JobLine
 from parties.storage.ledger import Ledger
 from parties.storage.models import ModelStore
 from parties.storage.peer_store import PeerStore, StoredPeer
 from parties.trust.errors import GrantInvalid, NotWaiting, PeerRemoved
-from parties.trust.id_runs import RunLimits
 from parties.trust.identity import Identity
 from parties.trust.request import Request
 from parties.wire.control import SHARE_BYTES, commitment_to, job_id
@@ -78,20 +79,20 @@ class Party:
         self._store = Store(self.folder, timeout_seconds)
         self._clock = AwakeClock()
         self._ledger = Ledger(self._store)
-        self._endings = Endings(identity, self._store, self._ledger)
+        self.own_keys = OwnKeys(identity, key_folder(self.folder, settings), self._store.database)
+        self._endings = Endings(self.own_keys, self._store, self._ledger)
         self._models = ModelStore(self.folder)
         rules, database = settings.acceptance, self._store.database
         peer_store = PeerStore(database)
         hearing = OutboxHearing(self._lose_peer, self._endings.received, self._clock)
-        self.peers = Peers(identity, peer_store, timeout_seconds, hearing, self._ledger, connect)
+        self.peers = Peers(self.own_keys, peer_store, timeout_seconds, hearing, self._ledger, connect)
         self.audit = Audit(self.peers, others, self._store.database, self._models, self._ledger)
         self.enrolment = Enrolment(self.peers, peer_store, settings.server.told_address)
         self.catalogue = Catalogue(self.folder, database)
-        runs = RunLimits(rules.alignments_per_day, rules.minimum_changed_ids)
-        self.consent = Consent(identity, database, rules.maximum_rho, runs)
+        self.consent = Consent(self.own_keys, database, rules.maximum_rho, rules.run_limits)
         self._shared = Resources(
-            identity,
-            self.peers.keys_of,
+            self.own_keys,
+            lambda job: partial(self.peers.keys_of, at=unix_seconds(job.created_at)),
             lambda peer: self.peers.outboxes[peer],
             self._store,
             self._ledger,
@@ -108,6 +109,7 @@ class Party:
             settings, self._shared, self.peers, self.audit, self.catalogue, self._endings, self._open
         )
         self._openings.recover()
+        self.key_rotation = KeyRotation(self.peers, self.enrolment, self._endings.sign_anew)
 
     # For this party's operator
 
@@ -226,9 +228,8 @@ class Party:
 
     def open_post(self) -> Post:
         """For the envelopes of one POST, each checked alone; an empty one is how a peer asks whether we are there."""
-        own = self.peers.identity
         refused, flush = self.peers.note_refusal, self._ledger.flush
-        return Post(own, self._wants, self._receive, self._receiving_room, refused, flush)
+        return Post(self.own_keys, self._wants, self._receive, self._receiving_room, refused, flush)
 
     def deliver(self, post: bytes) -> Answer:
         """A POST that is here as a whole."""
@@ -241,12 +242,9 @@ class Party:
         stopped = Failure.of(ServerRestarted(f"the server of {self.name} was stopped"), self.name)
         for supervisor in self._open.all():
             supervisor.close(stopped, WORKER_FAREWELL_SECONDS)
-        self.audit.close()
-        self.peers.close()
-        self._clock.close()
-        self._ledger.close()
-        self._store.close()
-        self._lock_file.close()
+        parts = (self.key_rotation, self.audit, self.peers, self._clock, self._ledger, self._store)
+        for each in (*parts, self._lock_file):
+            each.close()
 
     def _wants(self, head: Envelope) -> bool:
         """Whether a body larger than any proposal may come now. Raises EnvelopeRefused."""

@@ -5,11 +5,10 @@ until it is removed. Being trusted opens the door and gives no other right: what
 """
 
 import base64
-import ssl
+import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
-from datetime import datetime
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from types import MappingProxyType
 from typing import NamedTuple
@@ -17,13 +16,17 @@ from typing import NamedTuple
 import msgspec
 
 from parties.errors import EnvelopeRefused, PeerUnreachable, UnknownPeer, UnknownSender
+from parties.own_keys import OwnKeys
 from parties.storage.ledger import Ledger
 from parties.storage.peer_store import REMOVED, TRUSTED, PeerStore, StoredPeer
-from parties.trust.certificates import client_context, issue_leaf, issuer_name, server_context
-from parties.trust.errors import WordsDiffer
+from parties.storage.rotations import FormerKey
+from parties.tls import Guest, Tls
+from parties.trust.certificates import issuer_name
+from parties.trust.errors import RotationRefused, WordsDiffer
 from parties.trust.identity import Domain, Identity, IdentityKey
 from parties.trust.invitation import check_address, read_packed, same_words
 from parties.trust.leaves import Event
+from parties.trust.rotation import OVERLAP_SECONDS, SignedRotation, new_rotations
 from parties.wire.envelopes import Envelope
 from parties.wire.outbox import Outbox
 from parties.wire.rate_limit import Quota
@@ -41,6 +44,8 @@ from vfl.errors import JobError
 from vfl.spec.job import JobSpec
 from vfl.spec.sections import PartyId
 
+_LOG = logging.getLogger("parties")
+
 
 class OutboxHearing(NamedTuple):
     """Who hears what becomes of what was said to a peer (Outbox)."""
@@ -55,7 +60,7 @@ class Peers:
 
     def __init__(
         self,
-        identity: Identity,
+        keys: OwnKeys,
         store: PeerStore,
         timeout_seconds: float,
         hearing: OutboxHearing,
@@ -63,18 +68,20 @@ class Peers:
         connect: Callable[[PartyId], Transport] | None = None,
     ) -> None:
         """`connect` answers how a trusted peer is reached, where not by its address."""
-        self.identity, self._store, self._ledger = identity, store, ledger
+        self.own_keys, self._store, self._ledger = keys, store, ledger
         self._timeout, self._hearing, self._connect = timeout_seconds, hearing, connect or self._connect_by_address
-        self._has_witnesses = connect is None
+        self.have_addresses = connect is None
         self._witnesses: dict[PartyId, Transport] = {}
         self._known = {peer.name: peer for peer in store.all()}
         self._lock = threading.RLock()
-        self._leaf = issue_leaf(identity.private, identity.name)
-        self._server: ssl.SSLContext | None = None
-        self._server_good_until = 0.0
-        self._clients: dict[PartyId, ssl.SSLContext] = {}
+        self.tls = Tls(keys, self.get, self._trusted, self._guests)
         self._outboxes = {name: self._open_outbox(name) for name, peer in self._known.items() if peer.is_trusted}
         self._quotas: dict[PartyId, Quota] = {}
+
+    @property
+    def identity(self) -> Identity:
+        """This party's own, as it is now."""
+        return self.own_keys.current
 
     @property
     def outboxes(self) -> Mapping[PartyId, Outbox]:
@@ -88,7 +95,7 @@ class Peers:
         """Raises UnknownPeer."""
         peer = self._known.get(name)
         if peer is None:
-            raise UnknownPeer(f"{self.identity.name} knows no party {name!r}")
+            raise UnknownPeer(f"{self.own_keys.name} knows no party {name!r}")
         return peer
 
     def quota(self, name: PartyId) -> Quota:
@@ -101,7 +108,7 @@ class Peers:
         Raises PeerUnreachable.
         """
         spare = len(spec.parties) - spec.minimum_parties
-        for peer in spec.peers_of(self.identity.name):
+        for peer in spec.peers_of(self.own_keys.name):
             try:
                 self._outboxes[peer].check()
             except PeerUnreachable:
@@ -114,7 +121,7 @@ class Peers:
     def check_sender(self, envelope: Envelope) -> None:
         """Raises UnknownSender, in the same words whatever is wrong: a stranger learns nothing of whom we know."""
         header = envelope.header
-        # (4) the sender is a trusted peer, and the key its own
+        # (4) the sender is a trusted peer, and the key one of its own
         key = next((key for key in self.keys_of(header.sender) if key.digest == header.key), None)
         # (5) the signature over the header
         if key is None or not key.verifies(Domain.ENVELOPE, bytes(envelope.encoded), envelope.signature):
@@ -128,66 +135,25 @@ class Peers:
             return False
         return self._ledger.refused_envelope(envelope, code)
 
-    def keys_of(self, name: PartyId) -> tuple[IdentityKey, ...]:
-        """The one of a trusted peer; none of anybody else."""
+    def keys_of(self, name: PartyId, at: float | None = None) -> tuple[IdentityKey, ...]:
+        """Those of a trusted peer that count at this moment (Unix seconds; else now); none of anybody else."""
         peer = self._known.get(name)
-        return (peer.identity_key,) if peer is not None and peer.is_trusted else ()
+        return peer.keys(time.time() if at is None else at) if peer is not None and peer.is_trusted else ()
 
     def issued_by(self, issuer: str) -> StoredPeer | None:
         """The trusted peer to whom a certificate of this issuer belongs."""
-        trusted = (peer for peer in self._known.values() if peer.is_trusted)
-        return next((peer for peer in trusted if issuer == issuer_name(peer.identity_key)), None)
+        now = time.time()
+        return next((peer for peer in self._trusted() if issuer in map(issuer_name, peer.keys(now))), None)
 
     def name_of(self, issuer: str) -> PartyId:
         """The same of everybody who was ever enrolled here; empty for anybody else."""
-        known = (peer.name for peer in self.all() if issuer == issuer_name(peer.identity_key))
+        known = (peer.name for peer in self.all() if issuer in map(issuer_name, map(IdentityKey, peer.all_keys)))
         return next(known, "")
 
     def has_signed(self, name: PartyId, receipt: Receipt) -> bool:
         """Whether a peer acknowledges with its own signature what this party sent it."""
-        statement = receipt.statement(name, self.identity.name)
-        return self.get(name).identity_key.verifies(Domain.RECEIPT, statement, receipt.signature)
-
-    # TLS
-
-    def server_context(self) -> ssl.SSLContext:
-        """For the next connection to the peer port: trusted peers, and whoever has read an open invitation."""
-        with self._lock:
-            now = time.time()
-            if self._server is None or now >= self._server_good_until or self._renewed():
-                invitations = self._store.invitations(now)
-                trusted = [peer.identity_key for peer in self._known.values() if peer.is_trusted]
-                guests = [read_packed(each.packed).entry_issuer for each in invitations]
-                self._server = server_context(self._leaf, [*trusted, *guests])
-                self._server_good_until = min((each.expires_at for each in invitations), default=float("inf"))
-            return self._server
-
-    def client_context(self, name: PartyId) -> ssl.SSLContext:
-        """For calls to this peer. Raises UnknownPeer."""
-        with self._lock:
-            peer = self.get(name)
-            if self._renewed() or name not in self._clients:
-                self._clients[name] = client_context(self._leaf, (peer.identity_key,))
-            return self._clients[name]
-
-    @property
-    def certificate_ends_at(self) -> datetime:
-        """Of this party's own TLS certificate."""
-        with self._lock:
-            self._renewed()
-            return self._leaf.ends_at
-
-    def invitations_changed(self) -> None:
-        with self._lock:
-            self._server = None
-
-    def _renewed(self) -> bool:
-        """Whether another leaf has been made."""
-        if not self._leaf.is_due:
-            return False
-        self._leaf, self._server = issue_leaf(self.identity.private, self.identity.name), None
-        self._clients.clear()
-        return True
+        statement, keys = receipt.statement(name, self.own_keys.name), self.get(name).keys(time.time())
+        return any(key.verifies(Domain.RECEIPT, statement, receipt.signature) for key in keys)
 
     # Who comes and goes
 
@@ -195,14 +161,21 @@ class Peers:
         """A peer as it is known from now on. Raises StorageFailed."""
         with self._lock:
             self._store.put(peer)
-            self._take_up(peer)
+            self._take_up(peer.name)
 
-    def use_invitation(self, invitation: str, peer: StoredPeer) -> bool:
+    def meet(self, peer: StoredPeer, own_key: bytes) -> None:
+        """The same for one that has been told this key of ours. Raises StorageFailed."""
+        with self._lock:
+            self.own_keys.note_pinned(peer.name, own_key)
+            self.put(peer)
+
+    def use_invitation(self, invitation: str, peer: StoredPeer, own_key: bytes) -> bool:
         """The same for one that answers an invitation, which is good once; False where it has been used."""
         with self._lock:
+            self.own_keys.note_pinned(peer.name, own_key)
             is_good = self._store.use(invitation, peer)
             if is_good:
-                self._take_up(peer)
+                self._take_up(peer.name)
             return is_good
 
     def confirm(self, name: PartyId, words: str) -> StoredPeer:
@@ -212,7 +185,7 @@ class Peers:
             if peer.is_trusted and not peer.words:
                 return peer
             if not peer.words:
-                raise UnknownPeer(f"{name} has not met {self.identity.name} since it was removed")
+                raise UnknownPeer(f"{name} has not met {self.own_keys.name} since it was removed")
             if not same_words(words, peer.words):
                 raise WordsDiffer(f"these are not the words of {name}'s enrolment")
             trusted = msgspec.structs.replace(peer, state=TRUSTED, words="")
@@ -233,7 +206,7 @@ class Peers:
         outbox = self._outboxes.get(self.get(name).name)
         if outbox is None:
             raise UnknownPeer(
-                f"{name} is not trusted by {self.identity.name}",
+                f"{name} is not trusted by {self.own_keys.name}",
                 fix="Confirm its six words with `vfl peer confirm`, or enrol it again.",
             )
         outbox.check()
@@ -242,10 +215,35 @@ class Peers:
         """From now on it is a stranger; its keys are kept, so that what it signed can be verified. Raises
         UnknownPeer."""
         with self._lock:
+            self._store.end_former(name)
             removed = msgspec.structs.replace(self.get(name), state=REMOVED, words="")
             self.put(removed)
             self._tell(Event.PEER_REMOVED, removed)
             return removed
+
+    def follow(self, name: PartyId, told: Sequence[SignedRotation]) -> StoredPeer:
+        """A peer says that other keys follow the one that is pinned of it. Raises RotationRefused, UnknownPeer,
+        StorageFailed."""
+        with self._lock:
+            peer = self.get(name)
+            known = {former.key: former.signed for former in peer.former}
+            try:
+                new = new_rotations(name, peer.key, known, told)
+            except RotationRefused as error:
+                self._ledger.refused(name, error.code, rule=error.rule)
+                raise
+            for signed in new:
+                peer = self._follow(peer, signed)
+            return peer
+
+    def _follow(self, peer: StoredPeer, signed: SignedRotation) -> StoredPeer:
+        rotation, now = signed.read(), time.time()
+        until = min(rotation.made_at, now) + OVERLAP_SECONDS
+        former = FormerKey(key=peer.key, cosigning_key=peer.cosigning_key, until=until, signed=signed)
+        self._store.follow(msgspec.structs.replace(peer, key=rotation.new, cosigning_key=rotation.cosigning), former)
+        fingerprint = IdentityKey(rotation.new).fingerprint
+        _LOG.warning("%s has a new identity key, as the one before has signed: %s", peer.name, fingerprint)
+        return self._take_up(peer.name)
 
     def close(self) -> None:
         for outbox in list(self._outboxes.values()):
@@ -259,7 +257,7 @@ class Peers:
 
     def ask_witness(self, name: PartyId, request: bytes) -> Answer:
         """What a peer says that is asked to cosign the audit log. Raises TransportFailedError."""
-        if not self._has_witnesses:
+        if not self.have_addresses:
             raise TransportFailedError("it has no address")
         with self._lock:
             if name not in self._witnesses:
@@ -280,15 +278,23 @@ class Peers:
 
     def _connect_by_address(self, name: PartyId, route: str = ENVELOPES) -> Transport:
         seconds = max(self._timeout, SHORTEST_EXCHANGE_SECONDS)
-        return HttpTransport(lambda: self.get(name).address, partial(self.client_context, name), seconds, route)
+        return HttpTransport(lambda: self.get(name).address, partial(self.tls.client, name), seconds, route)
 
-    def _take_up(self, peer: StoredPeer) -> None:
-        self._known[peer.name] = peer
-        self._server = None
-        self._clients.pop(peer.name, None)
+    def _trusted(self) -> list[StoredPeer]:
+        return [peer for peer in list(self._known.values()) if peer.is_trusted]
+
+    def _guests(self) -> list[Guest]:
+        opened = self._store.invitations(time.time())
+        return [Guest(read_packed(each.packed).entry_issuer, each.expires_at) for each in opened]
+
+    def _take_up(self, name: PartyId) -> StoredPeer:
+        """As it is stored from now on."""
+        peer = self._known[name] = self._store.get(name)
+        self.tls.forget(peer.name)
         if peer.is_trusted and peer.name not in self._outboxes:
             self._outboxes = {**self._outboxes, peer.name: self._open_outbox(peer.name)}
         elif not peer.is_trusted and peer.name in self._outboxes:
             closed = self._outboxes[peer.name]
             self._outboxes = {name: outbox for name, outbox in self._outboxes.items() if name != peer.name}
             threading.Thread(target=closed.close, daemon=True).start()
+        return peer

@@ -13,7 +13,7 @@ from pathlib import Path
 from cryptography import x509
 
 from parties.errors import SettingsError
-from parties.settings import write_private
+from parties.private_files import write_private
 from parties.trust.certificates import identity_certificate, issue_leaf, operator_context
 from parties.trust.identity import Identity
 
@@ -25,18 +25,26 @@ class IssuedCertificate:
 
     def __init__(self, identity: Identity, pinned_by: Path) -> None:
         """`pinned_by` is written: who has that file believes this key and no other."""
-        write_private(pinned_by, identity_certificate(identity.private))
-        self._identity, self._lock = identity, threading.Lock()
-        self._leaf = issue_leaf(identity.private, identity.name)
-        self._context = operator_context(self._leaf)
+        self._pinned_by, self._lock = pinned_by, threading.Lock()
+        self.renew(identity)
+
+    def renew(self, identity: Identity) -> None:
+        """By this key from now on: who has the file of the one before needs the new file."""
+        with self._lock:
+            write_private(self._pinned_by, identity_certificate(identity.private))
+            self._identity = identity
+            self._issue()
 
     def context(self) -> ssl.SSLContext:
         """For the next connection."""
         with self._lock:
             if self._leaf.is_due:
-                self._leaf = issue_leaf(self._identity.private, self._identity.name)
-                self._context = operator_context(self._leaf)
+                self._issue()
             return self._context
+
+    def _issue(self) -> None:
+        self._leaf = issue_leaf(self._identity.private, self._identity.name)
+        self._context = operator_context(self._leaf)
 
 
 class OwnCertificate:

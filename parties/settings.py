@@ -3,7 +3,6 @@
 import contextlib
 import difflib
 import hashlib
-import os
 import re
 import secrets
 import socket
@@ -16,6 +15,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from parties.environment import PREFIX, check_environment
 from parties.errors import SettingsError
+from parties.private_files import write_private
 from parties.server_settings import (
     LOOPBACK,
     OPERATOR_PORT,
@@ -26,16 +26,17 @@ from parties.server_settings import (
     SettingsTable,
     WitnessSettings,
 )
+from parties.trust.id_runs import RunLimits
 from parties.trust.identity import Identity
 from parties.trust.invitation import check_address
-from parties.trust.key_file import encrypted, read_identity
+from parties.trust.key_file import KEY_FILE, KeyFolder
 from vfl.spec.sections import PARTY_ID, PartyId
 
 PAIRS_OF_PORTS = 100
 """How many pairs a new party tries, one hundred apart: 7101 and 7102, 7201 and 7202, ..."""
 ONCE = "Each table stands once in the file: write the keys of both under one heading."
 TOKEN_FILE, TOKEN_HASH_FILE, SETTINGS_FILE = "operator.token", "operator.token.sha256", "party.toml"
-KEY_FILE, PASSPHRASE_FILE = "identity.key", "identity.passphrase"
+PASSPHRASE_FILE = "identity.passphrase"  # noqa: S105 - its name, and no passphrase
 
 
 class IdentitySettings(SettingsTable):
@@ -80,6 +81,10 @@ class Acceptance(SettingsTable):
     maximum_model_bytes: int = Field(default=64 << 20, ge=1)
     """Of this party's part of a job's model, whose layers a peer may have chosen; it is kept in memory and on disk."""
     private_seed: str = Field(default="", repr=False)
+
+    @property
+    def run_limits(self) -> RunLimits:
+        return RunLimits(self.alignments_per_day, self.minimum_changed_ids)
 
 
 TABLES = (
@@ -198,12 +203,16 @@ def save_identity(folder: Path, identity: Identity) -> None:
     """Its private key, encrypted with a new passphrase, which is written beside it (both 0600)."""
     passphrase = secrets.token_urlsafe(32).encode()
     write_private(folder / PASSPHRASE_FILE, passphrase + b"\n")
-    write_private(folder / KEY_FILE, encrypted(identity, passphrase))
+    KeyFolder(folder, folder / PASSPHRASE_FILE).save(identity)
+
+
+def key_folder(folder: Path, settings: "PartySettings") -> KeyFolder:
+    return KeyFolder(folder, folder / settings.identity.passphrase_file)
 
 
 def load_identity(folder: Path, settings: "PartySettings") -> Identity:
     """Raises SettingsError where it is missing, damaged, or of another party."""
-    identity = read_identity(folder / KEY_FILE, folder / settings.identity.passphrase_file)
+    identity = key_folder(folder, settings).identity()
     if identity.name != settings.name:
         raise SettingsError(
             f"{folder / KEY_FILE} is the key of {identity.name}, and this party is {settings.name}",
@@ -245,21 +254,6 @@ def token_hash(folder: Path) -> bytes:
             f"{folder / TOKEN_HASH_FILE} is missing or damaged",
             fix="Make a new folder with `vfl party init`; it writes the operator's token.",
         ) from error
-
-
-def write_private(path: Path, data: bytes) -> None:
-    """Write a file only its owner can read, whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.rename(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 def _readable(path: Path, error: ValidationError) -> SettingsError:

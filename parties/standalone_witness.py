@@ -11,12 +11,13 @@ from typing import Self
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from parties.errors import SettingsError
+from parties.private_files import write_private
 from parties.server_settings import LOOPBACK, SettingsTable, own_address
-from parties.settings import KEY_FILE, PASSPHRASE_FILE, save_identity, write_private
+from parties.settings import PASSPHRASE_FILE, save_identity
 from parties.storage.engine import Database
 from parties.trust.errors import MalformedNote
 from parties.trust.identity import Identity
-from parties.trust.key_file import read_identity
+from parties.trust.key_file import KEY_FILE, KeyFolder
 from parties.trust.notes import Checkpoint, Note, SignatureType, VerifierKey
 from parties.trust.witness import AddCheckpoint
 from parties.witness import Witness
@@ -39,7 +40,7 @@ class StandaloneSettings(SettingsTable):
     key: str = ""
     """The private key of `certificate`, in PEM."""
     logs: tuple[str, ...] = ()
-    """The verifier keys of the logs that it cosigns."""
+    """The verifier keys of the logs that it cosigns; those of one name are of one log, whose key was rotated."""
 
     @field_validator("host")
     @classmethod
@@ -55,8 +56,6 @@ class StandaloneSettings(SettingsTable):
             raise ValueError(str(error)) from None
         if any(key.type is not SignatureType.ED25519 for key in keys):
             raise ValueError("must be keys of logs, as `vfl audit show` prints them")
-        if len({key.name for key in keys}) < len(keys):
-            raise ValueError("two logs have one name")
         return logs
 
     @model_validator(mode="after")
@@ -72,13 +71,13 @@ class StandaloneWitness:
     def __init__(self, folder: Path, settings: StandaloneSettings, identity: Identity) -> None:
         self._database = Database(folder, file=DATABASE_FILE)
         self._witness = Witness(verifier_key(identity), identity.cosigning.sign, self._database)
-        self._logs = {key.name: key for key in map(VerifierKey.parse, settings.logs)}
+        self._logs = list(map(VerifierKey.parse, settings.logs))
 
     def cosign(self, encoded: bytes) -> str:
         """The answer to a request. Raises as `Witness.cosign`."""
         request = AddCheckpoint.parse(encoded)
         origin = Checkpoint.parse(request.checkpoint.text).origin
-        return self._witness.cosign(self._logs.get(origin), request)
+        return self._witness.cosign([key for key in self._logs if key.name == origin], request)
 
     def heads(self) -> Sequence[Note]:
         """Of each log the newest that it has cosigned."""
@@ -129,7 +128,7 @@ def load_witness(folder: Path) -> tuple[StandaloneSettings, Identity]:
         first = error.errors()[0]
         at = ".".join(map(str, first["loc"]))
         raise SettingsError(f"{path}: {at}: {first['msg'].removeprefix('Value error, ')}") from error
-    identity = read_identity(folder / KEY_FILE, folder / PASSPHRASE_FILE)
+    identity = KeyFolder(folder, folder / PASSPHRASE_FILE).identity()
     if identity.name != settings.name:
         raise SettingsError(f"{folder / KEY_FILE} is the key of {identity.name}, and this witness is {settings.name}")
     return settings, identity
@@ -146,7 +145,8 @@ _TEMPLATE = """\
 name = "{name}"
 host = "127.0.0.1"   # the address of this machine on which parties reach the witness; 0.0.0.0 for every one
 port = {port}
-logs = []            # the keys of the logs that it cosigns, as `vfl audit show` prints them
+logs = []            # the keys of the logs that it cosigns, as `vfl audit show` prints them;
+                     # when a party has rotated its key, add the new one and keep the old one
 
 # A certificate of your own, in PEM; without it the witness's key issues one, and parties need witness.ca.pem.
 # certificate = "witness.pem"

@@ -23,7 +23,7 @@ EVERYTHING_WRITTEN = [
 ]
 
 LONGEST_FILE = 400
-STANDS_ALONE = {ROOT / "parties" / "trust" / "verifier.py": 590}
+STANDS_ALONE = {ROOT / "parties" / "trust" / "verifier.py": 630}
 """An auditor reads this file and runs it without any other of ours."""
 NAMES_WITHOUT_A_NOUN = {"utils", "util", "common", "base", "manager", "helper", "helpers"}
 HEAVY = ("torch", "tenseal")

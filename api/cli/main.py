@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from api.cli import align, audit, data, demo, doctor, grant, job, ledger, party, peer, witness
+from api.cli import align, audit, data, demo, doctor, grant, job, key, ledger, party, peer, witness
 from api.cli import run as run_command
 from api.cli.errors import named
 from api.cli.output import CommandFailed, Exit, Format, FormatOption, fail, flush, note, result, wanted_format
@@ -31,6 +31,7 @@ app.command("demo")(demo.demo)
 app.command("run")(run_command.run)
 app.add_typer(party.app, name="party")
 app.add_typer(peer.app, name="peer")
+app.add_typer(key.app, name="key")
 app.add_typer(job.app, name="job")
 app.command("align")(align.align)
 app.command("doctor")(doctor.doctor)

@@ -42,7 +42,8 @@ def init(
     output: FormatOption = Format.TEXT,
 ) -> None:
     """Write party.toml, the identity key and the operator token of a new party."""
-    from parties.settings import KEY_FILE, TOKEN_FILE, init_party, load, load_identity  # noqa: PLC0415 - pydantic, which help can do without
+    from parties.settings import TOKEN_FILE, init_party, load, load_identity  # noqa: PLC0415 - pydantic, which help can do without
+    from parties.trust.key_file import KEY_FILE  # noqa: PLC0415
 
     settings = init_party(folder, name, operator_port=operator_port, peer_port=peer_port, address=address)
     server = load(folder).server

@@ -18,6 +18,7 @@ from api.operator.datasets import datasets_router
 from api.operator.description import LOGIN, describe, known_parameters_only, refusals
 from api.operator.doctor import doctor_router
 from api.operator.grants import grants_router
+from api.operator.keys import keys_router
 from api.operator.peers import peers_router
 from api.operator.progress import progress
 from api.operator.schemas import EventsBody, HealthBody, JobBody, JobsBody, ReportBody, Submission, VersionBody
@@ -61,7 +62,8 @@ def operator_app(party: Party, token_hash: bytes) -> FastAPI:
     app.include_router(_health(party), dependencies=[Depends(known_parameters_only)])
     app.include_router(_jobs(party), prefix="/v1", dependencies=[Depends(known_parameters_only), Security(LOGIN)])
 
-    for router in (peers_router(party), datasets_router(party), grants_router(party), doctor_router(party)):
+    routers = (peers_router, keys_router, datasets_router, grants_router, doctor_router)
+    for router in (make(party) for make in routers):
         app.include_router(router, prefix="/v1", dependencies=[Depends(known_parameters_only), Security(LOGIN)])
 
     app.include_router(

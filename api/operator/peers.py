@@ -1,5 +1,6 @@
 """Routes for the peers of this party: invite one, accept an invitation, confirm the words, look, remove."""
 
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import partial
@@ -67,6 +68,8 @@ class PeerBody(BaseModel):
     """While it is waiting: the other side's operator must see the same six."""
     fingerprint: str
     """Of its identity key."""
+    former_key_until: str
+    """It has rotated its key, and the one before counts so long too; empty where none does."""
     added_at: str
 
 
@@ -148,6 +151,7 @@ def _peer(peer: StoredPeer) -> PeerBody:
         state=peer.state,
         words=peer.words,
         fingerprint=IdentityKey(peer.key).fingerprint,
+        former_key_until=next((_time(int(key.until)) for key in peer.former if time.time() < key.until), ""),
         added_at=peer.added_at,
     )
 

@@ -1,4 +1,5 @@
-"""What another party can reach: one POST for envelopes, hello, checks, the meeting of an enrolment, and a witness."""
+"""What another party can reach: one POST for envelopes, hello, checks, the meeting of an enrolment, a witness, and new
+keys."""
 
 from collections.abc import Callable
 from typing import TypeVar
@@ -14,6 +15,7 @@ from api.limits import BodyLimit
 from api.peer.check import add_check
 from api.peer.known import KnownOnly
 from api.peer.refusals import AuditedRefusals
+from api.peer.rotation import add_rotation
 from api.peer.witness import add_witness
 from api.request_log import current_request
 from parties.enrolment import ROUTE as ENROLMENT_ROUTE
@@ -65,6 +67,7 @@ def peer_app(party: Party) -> FastAPI:
     _add_meeting(app, party, limiter)
     add_check(app, party)
     add_witness(app, party, limiter)
+    add_rotation(app, party, limiter)
     return app
 
 

@@ -12,7 +12,7 @@ import logging
 import secrets
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Annotated
 
 import msgspec
@@ -75,9 +75,9 @@ class SignedView(msgspec.Struct, frozen=True):
     view: bytes
     signature: bytes
 
-    def read(self, key: IdentityKey) -> View | None:
-        """None where this key has not signed it."""
-        if not key.verifies(Domain.CHECK, self.view, self.signature):
+    def read(self, keys: Sequence[IdentityKey]) -> View | None:
+        """None where none of these keys has signed it."""
+        if not any(key.verifies(Domain.CHECK, self.view, self.signature) for key in keys):
             return None
         return msgspec.msgpack.decode(self.view, type=View)
 
@@ -107,7 +107,7 @@ def ask(
     if answer.status != 200:
         raise NoView(answer.status)
     try:
-        view = msgspec.msgpack.decode(answer.body, type=SignedView).read(peer.identity_key)
+        view = msgspec.msgpack.decode(answer.body, type=SignedView).read(peer.keys(time.time()))
     except msgspec.DecodeError:
         view = None
     if view is None or (view.nonce, view.asked_by, view.received_bytes) != (nonce, me, len(body)):
@@ -131,7 +131,7 @@ class PeersHalf:
         except msgspec.DecodeError:
             raise UnreadableBody("this is no question of a check") from None
         way_back = self._call_back(asking) if question.calls_back else ""
-        identity = self._peers.identity
+        identity = self._peers.own_keys.for_peer(asking.name)
         view = msgspec.msgpack.encode(
             View(
                 question.nonce,
@@ -175,7 +175,7 @@ class PeersHalf:
 
     def _call_back(self, asking: StoredPeer) -> str:
         try:
-            with Call(asking.address, self._peers.client_context(asking.name), CALL_BACK_SECONDS) as call:
+            with Call(asking.address, self._peers.tls.client(asking.name), CALL_BACK_SECONDS) as call:
                 call.greet(asking.name)
         except Blocked as blocked:
             return str(blocked.obstacle.value)

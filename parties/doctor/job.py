@@ -82,7 +82,7 @@ class JobCheck:
     def _of_the_peer(self, spec: JobSpec) -> Iterator[Finding]:
         try:
             peer = self._peers.get(self._name)
-            with Call(peer.address, self._peers.client_context(self._name), CALL_SECONDS) as call:
+            with Call(peer.address, self._peers.tls.client(self._name), CALL_SECONDS) as call:
                 view = ask(call, peer, self._me, CALL_SECONDS, spec=spec.encoded())
         except UnknownPeer as error:
             yield Finding(JOB, THERE_FITS, FAILED, HERE, f"{error}.", error.fix)

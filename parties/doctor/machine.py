@@ -18,14 +18,8 @@ from parties.doctor.disk import GIBIBYTE, disk
 from parties.doctor.findings import FAILED, HERE, MACHINE, NOT_CHECKED, OK, WARNING, Finding
 from parties.doctor.modes import mode
 from parties.doctor.operator_port import operator_port
-from parties.settings import (
-    KEY_FILE,
-    SETTINGS_FILE,
-    TOKEN_FILE,
-    PartySettings,
-    load,
-    load_identity,
-)
+from parties.settings import SETTINGS_FILE, TOKEN_FILE, PartySettings, load, load_identity
+from parties.trust.key_file import KEY_FILE
 from vfl.errors import JobError
 
 LIBRARY_SECONDS = 15.0

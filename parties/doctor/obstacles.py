@@ -122,7 +122,8 @@ def meaning(
         Obstacle.OTHER_KEY: Meaning(
             called,
             f"Another party answers at {address}: its certificate is of another key than the one that is pinned.",
-            f"If {called} has moved: {correct} If it has a new key, remove it and enrol it again.",
+            f"If {called} has moved: {correct} If it has rotated its key, it says so itself once it reaches {caller}. "
+            "If it has lost its key, remove it and enrol it again.",
         ),
         Obstacle.OVERDUE_CERTIFICATE: Meaning(
             BETWEEN,

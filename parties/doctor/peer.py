@@ -64,7 +64,7 @@ class PeerCheck:
             yield from self._unknown()
             return
         try:
-            with Call(peer.address, self._peers.client_context(self._name), CALL_SECONDS) as call:
+            with Call(peer.address, self._peers.tls.client(self._name), CALL_SECONDS) as call:
                 began = time.monotonic()
                 call.greet(self._name)
                 took = time.monotonic() - began

@@ -30,7 +30,7 @@ def server(
     return [
         Finding(SERVER, "versions", OK, HERE, versions),
         Finding(SERVER, "ports", OK, HERE, ports),
-        _certificate(peers.certificate_ends_at),
+        _certificate(peers.tls.ends_at),
         _database(folder),
         disk(SERVER, folder),
         _witnesses(witnesses),

@@ -14,7 +14,7 @@ from parties.errors import Failure, JobOver, NoSuchJob, StorageFailed, Unreadabl
 from parties.jobs.reception import check_kind
 from parties.storage.database import Job, Store, now
 from parties.storage.ledger import Ledger
-from parties.trust.identity import Identity
+from parties.trust.identity import Signer
 from parties.trust.leaves import Event
 from parties.wire.control import Abort, Finish, decode_control, failure_at
 from parties.wire.door import Door
@@ -35,8 +35,8 @@ ENDINGS = frozenset({"done", "failed", "cancelled"})
 class Endings:
     """Safe for several threads."""
 
-    def __init__(self, me: Identity, store: Store, ledger: Ledger) -> None:
-        self._identity, self._me, self._store, self._ledger = me, me.name, store, ledger
+    def __init__(self, me: Signer, store: Store, ledger: Ledger) -> None:
+        self._signer, self._me, self._store, self._ledger = me, me.name, store, ledger
         self._taking_over = threading.Lock()
         self._contradicted: set[str] = set()
         """Jobs of which it is logged that the coordinator says more than one ending."""
@@ -51,7 +51,7 @@ class Endings:
     def close_unfinished(self, job: Job, failure: Failure) -> None:
         """The server was away in a job that needs this party: it has failed, and every peer is owed the word."""
         digest = bytes.fromhex(job.spec_digest)
-        doors = {peer: Door(job.id, digest, self._identity, peer, self._ledger) for peer in job.peers}
+        doors = {peer: Door(job.id, digest, self._signer, peer, self._ledger) for peer in job.peers}
         abort, attempt = Abort.of(failure), job.attempt + 1
         words = {peer: door.last_word(abort, attempt).as_sent() for peer, door in doors.items()}
         error = failure.as_stored()
@@ -69,6 +69,19 @@ class Endings:
         except StorageFailed as error:
             _LOG.warning("job %s: %s would be told its end once more: %s", job, peer, error)
 
+    def sign_anew(self, peer: PartyId, outbox: Outbox) -> None:
+        """The peer pins another key of this party from now on: what it is owed is said with that key. Raises
+        StorageFailed."""
+        for job, to, encoded, _ in self._store.words():
+            if to == peer:
+                (old,) = read_post(encoded, peer)
+                word = decode_control(self._me, old.header.kind, old.message)
+                door = Door(job, old.header.job_digest, self._signer, peer, self._ledger)
+                new = door.last_word(word, old.header.attempt + 1)
+                with self._ledger.storing() as passed:
+                    self._store.keep_words(job, {peer: new.as_sent()}, passed)
+                outbox.say_anew(new)
+
     def hear(self, envelope: Envelope, outbox: Outbox) -> Receipt:
         """A peer speaks of a job that does not run here. Raises EnvelopeRefused, StorageFailed."""
         header = envelope.header
@@ -81,7 +94,7 @@ class Endings:
         if header.kind == "Join":
             raise JobOver(f"the job is over at {self._me}")
         check_kind(spec, header, self._me)
-        door = Door(header.job, header.job_digest, self._identity, header.sender, self._ledger)
+        door = Door(header.job, header.job_digest, self._signer, header.sender, self._ledger)
         decides = header.sender == spec.coordinator and header.kind in {"Abort", "Finish"}
         abort = _read_abort(envelope) if decides and header.kind == "Abort" else None
         door.take_uncounted(envelope)

@@ -78,12 +78,12 @@ class Supervisor:
         self._log_path = shared.folder / "logs" / f"{job.id}.log"
         digest = spec.digest()
         self._links = {
-            peer: Link(job.id, digest, shared.identity, peer, shared.outbox_to(peer), shared.ledger, job.attempt)
+            peer: Link(job.id, digest, shared.signer, peer, shared.outbox_to(peer), shared.ledger, job.attempt)
             for peer in spec.peers_of(self.me)
         }
         self._side: Coordinator | Participant
         side = Coordinator if self.me == spec.coordinator else Participant
-        self._side = side(spec, self.me, agreement, Signatures(job.id, digest, shared.keys_of))
+        self._side = side(spec, self.me, agreement, Signatures(job.id, digest, shared.keys_of(job)))
         self._remembered = Standing({})
         self._closing = Closing(job.id, spec, self.me, self._links, self._journal, shared.models, self._stop, on_end)
         self._run = self._new_run()

@@ -372,6 +372,10 @@ def seconds_since(time: str) -> float:
     return _between(time, now()) or 0.0
 
 
+def unix_seconds(time: str) -> float:
+    return datetime.fromisoformat(time).timestamp()
+
+
 def _printable(notice: Notice) -> Notice:
     return msgspec.structs.replace(notice, text=printable(notice.text))
 

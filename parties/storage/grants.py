@@ -11,7 +11,7 @@ import sqlalchemy as sql
 from parties.storage.engine import METADATA
 from parties.trust.errors import GrantInvalid, UnknownGrant
 from parties.trust.grants import Grant, SignedGrant
-from parties.trust.identity import IdentityKey
+from parties.trust.identity import Domain, Identity, IdentityKey
 
 _GRANTS = sql.Table(
     "grants",
@@ -64,6 +64,15 @@ def usable(connection: sql.Connection, owner: IdentityKey) -> list[tuple[Grant, 
         for stored in reversed(all_grants(connection))
         if stored.revoked is None and stored.signed.is_of(owner)
     ]
+
+
+def sign_again(connection: sql.Connection, former: IdentityKey, owner: Identity) -> None:
+    """Another key of the owner follows: what the former one has signed stays as it is, and the new one signs it too."""
+    for stored in all_grants(connection):
+        if stored.signed.is_of(former):
+            signature = owner.sign(Domain.GRANT, stored.signed.encoded)
+            this = _GRANTS.c.id == stored.grant.id
+            connection.execute(_GRANTS.update().where(this).values(signature=signature))
 
 
 def count_uses(connection: sql.Connection, grants: Iterable[Grant], now: int) -> None:

@@ -18,7 +18,7 @@ from typing import Any
 import safetensors
 
 from parties.errors import ModelChanged, StorageFailed, UnknownModel
-from parties.settings import write_private
+from parties.private_files import write_private
 from parties.storage.manifest import MANIFEST, NO_INPUTS, Inputs
 from vfl.errors import JobError, LocalProtocolError
 

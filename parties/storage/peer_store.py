@@ -3,8 +3,12 @@
 import msgspec
 import sqlalchemy as sql
 
+from parties.storage import rotations
 from parties.storage.engine import METADATA, Database
+from parties.storage.passed import AUDIT_LOG
+from parties.storage.rotations import FormerKey
 from parties.trust.identity import IdentityKey
+from parties.trust.leaves import Event
 from parties.trust.log_keys import cosigning_key
 from parties.trust.notes import VerifierKey
 from vfl.spec.sections import PartyId
@@ -27,19 +31,31 @@ class StoredPeer(msgspec.Struct, frozen=True, kw_only=True):
     words: str = ""
     """What both operators compare while it is waiting."""
     added_at: str = ""
+    former: tuple[FormerKey, ...] = ()
+    """Keys that were pinned before it rotated, the newest first."""
 
     @property
     def is_trusted(self) -> bool:
         return self.state == TRUSTED
 
-    @property
-    def identity_key(self) -> IdentityKey:
-        return IdentityKey(self.key)
+    def keys(self, at: float) -> tuple[IdentityKey, ...]:
+        """Those that count at this moment (Unix seconds), the newest first."""
+        counting = (former.identity_key for former in self.former if at < former.until)
+        return (IdentityKey(self.key), *counting)
 
     @property
-    def cosigner(self) -> VerifierKey:
-        """With which it signs the heads of this party's audit log."""
-        return cosigning_key(self.name, self.cosigning_key)
+    def all_keys(self) -> tuple[bytes, ...]:
+        """Also those that count no more: what they have signed can still be verified."""
+        return (self.key, *(former.key for former in self.former))
+
+    @property
+    def all_cosigning_keys(self) -> tuple[bytes, ...]:
+        return (self.cosigning_key, *(former.cosigning_key for former in self.former))
+
+    @property
+    def cosigners(self) -> tuple[VerifierKey, ...]:
+        """With which it signs the heads of this party's audit log: the present key, then those before it."""
+        return tuple(cosigning_key(self.name, key) for key in self.all_cosigning_keys)
 
 
 class OpenInvitation(msgspec.Struct, frozen=True, kw_only=True):
@@ -85,10 +101,27 @@ class PeerStore:
         with self._database.writing() as connection:
             _put(connection, peer)
 
+    def follow(self, peer: StoredPeer, former: FormerKey) -> None:
+        """It has another key now; the audit log tells of it in the same commit."""
+        with self._database.writing() as connection:
+            rotations.add(connection, peer.name, former)
+            _put(connection, peer)
+            AUDIT_LOG.tell(connection, Event.KEY_ROTATED, "", peer.name, **former.signed.told())
+
     def all(self) -> list[StoredPeer]:
         with self._database.reading() as connection:
-            rows = connection.execute(_PEERS.select().order_by(_PEERS.c.name)).mappings()
-            return [StoredPeer(**row) for row in rows]
+            rows = connection.execute(_PEERS.select().order_by(_PEERS.c.name)).mappings().all()
+            return [_read(connection, row) for row in rows]
+
+    def get(self, name: PartyId) -> StoredPeer:
+        """Of one that was put here."""
+        with self._database.reading() as connection:
+            return _read(connection, connection.execute(_PEERS.select().where(_PEERS.c.name == name)).mappings().one())
+
+    def end_former(self, name: PartyId) -> None:
+        """No key of this peer counts any more that another one has followed."""
+        with self._database.writing() as connection:
+            rotations.end_overlap(connection, name)
 
     def put_invitation(self, invitation: OpenInvitation) -> None:
         """An earlier one for the same peer no longer counts."""
@@ -117,8 +150,14 @@ class PeerStore:
 
 
 def _put(connection: sql.Connection, peer: StoredPeer) -> None:
+    """But for its former keys, of which each is stored when another follows it."""
+    row = {name: value for name, value in msgspec.structs.asdict(peer).items() if name in _PEERS.c}
     connection.execute(_PEERS.delete().where(_PEERS.c.name == peer.name))
-    connection.execute(_PEERS.insert().values(**msgspec.structs.asdict(peer)))
+    connection.execute(_PEERS.insert().values(**row))
+
+
+def _read(connection: sql.Connection, row: sql.RowMapping) -> StoredPeer:
+    return StoredPeer(**row, former=rotations.former_keys(connection, row["name"], row["key"]))
 
 
 def _take(connection: sql.Connection, invitation: str) -> bool:

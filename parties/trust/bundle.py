@@ -47,12 +47,14 @@ class PartyKeys:
     cosigning: bytes
     earlier: tuple[bytes, ...] = ()
     """Identity keys that it had before; older envelopes are signed by them."""
+    earlier_cosigning: tuple[bytes, ...] = ()
 
     def as_json(self) -> dict[str, str | list[str]]:
         return {
             "identity": _to_base64(self.identity),
             "earlier": [_to_base64(key) for key in self.earlier],
             "cosigner": str(cosigning_key(self.party, self.cosigning)),
+            "earlier_cosigners": [str(cosigning_key(self.party, key)) for key in self.earlier_cosigning],
         }
 
 

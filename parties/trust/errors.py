@@ -196,3 +196,21 @@ class AlignmentUnfit(JobError):
     code = "alignment_unfit"
     safe = "Nothing was sent."
     fix = "Run an alignment on the present files of the parties of this job, and name its result_digest."
+
+
+class RotationRefused(JobError):
+    """A statement that one identity key follows another does not lead on from the key that is pinned.
+
+    `rule` says why: unreadable, unsigned, foreign, older or forked.
+    """
+
+    code = "rotation_refused"
+    safe = "The key that is pinned stays pinned."
+    fix = (
+        "Ask the other operator by telephone which key is the right one. If another key follows the old one already, "
+        "somebody else has the old key: remove the peer with `vfl peer remove`, and enrol it anew."
+    )
+
+    def __init__(self, message: str, rule: str) -> None:
+        super().__init__(message)
+        self.rule = rule

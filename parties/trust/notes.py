@@ -149,6 +149,10 @@ class Note:
         others = tuple(old for old in self.signatures if old.by != line.by)
         return replace(self, signatures=(*others, line))
 
+    def is_signed_by(self, key: VerifierKey) -> bool:
+        """Whether it has a line by this key, good or not."""
+        return any(line.by == (key.name, key.key_id) for line in self.signatures)
+
     def verify(self, key: VerifierKey) -> SignatureLine:
         """The line by this key. Raises NoteNotSigned where there is none, or where it is not over this text."""
         for line in self.signatures:

@@ -12,7 +12,8 @@ Each bundle alone
   3  their tree (RFC 6962) has the root of the newest head; the head's signature and cosignatures are good
   4  the same holds for each earlier head: the log only grew
   5  each leaf is written as it should be, and fits the header of its envelope
-  6  each envelope is signed by the key of its sender
+  6  each envelope is signed by a key of its sender; a key that follows another is named by both, and leads on to the
+     present one
   7  in each job, attempt and direction envelopes are numbered without a gap, and each names the one before it; what
      ends a job or asks about it stands outside the count, and so does what came late
   8  what a peer has signed as received, this party has sent
@@ -53,6 +54,7 @@ OUTSIDE_THE_COUNT = {"Finish", "Abort", "Refusal", "Ask"}
 WORDS = OUTSIDE_THE_COUNT | {"Proposal", "Waiting", "Acceptance", "Begin", "Detach", "Join"}
 """What parties say around a job: it needs no budget."""
 ENVELOPE, RECEIPT, CONTRACT = b"vfl-envelope-v1\0", b"vfl-receipt-v1\0", b"vfl-specification-v1\0"
+ROTATION = b"vfl-key-rotation-v1\0"
 """What stands before the signed bytes."""
 UNSIGNED_FILES = {"manifest", "README.txt", "verifier.py"}
 ED25519, COSIGNATURE, UNLIMITED = 1, 4, "-"
@@ -207,13 +209,17 @@ class Keys(NamedTuple):
     current: bytes
     identities: dict[bytes, bytes]
     """By their SHA-256: the current one and those before."""
-    cosigner: tuple[str, int, bytes]
-    """Name, type and key."""
+    cosigners: list[tuple[str, int, bytes]]
+    """Name, type and key: the present one and those before."""
 
     @classmethod
     def read(cls, named: dict[str, Any]) -> "Keys":
         identities = [from_base64(text) for text in [named["identity"], *named["earlier"]]]
-        return cls(identities[0], {sha256(key): key for key in identities}, cosigner_of(named["cosigner"]))
+        cosigners = [cosigner_of(text) for text in [named["cosigner"], *named["earlier_cosigners"]]]
+        return cls(identities[0], {sha256(key): key for key in identities}, cosigners)
+
+    def cosigned(self, note: Note) -> bool:
+        return any(note.signed(*cosigner) for cosigner in self.cosigners)
 
 
 def cosigner_of(verifier_key: str) -> tuple[str, int, bytes]:
@@ -280,8 +286,9 @@ class Bundle:
         self.name = f"{folder} ({self.party})"
         self.keys = Keys.read(named)
         self.peers = {party: Keys.read(keys) for party, keys in named["peers"].items()}
-        cosigners = [*map(cosigner_of, named["witnesses"]), *(keys.cosigner for keys in self.peers.values())]
-        self.cosigners = list({key[0]: key for key in cosigners}.values())  # no witness has the name of a peer's
+        self.cosigners = [cosigner for keys in self.peers.values() for cosigner in keys.cosigners]
+        of_peers = {name for name, _, _ in self.cosigners}  # no witness has the name of a peer's
+        self.cosigners += [each for each in map(cosigner_of, named["witnesses"]) if each[0] not in of_peers]
         self.manifest = Note.read(self.files["manifest"])
         self.leaves = list(pieces(self.files["leaves.bin"]))
         self.hashes = [sha256(b"\0" + leaf) for leaf in self.leaves]
@@ -296,6 +303,8 @@ class Bundle:
         """Then too, of each event and job the first leaf and its detail."""
         self.revealing: set[str] = set()
         """Jobs in which this party has revealed something, once budgets have been checked."""
+        self.followers: dict[tuple[str, bytes], bytes] = {}
+        """Of a party's key the one that follows it, by what both have signed; known with the leaves."""
 
     def _heads(self, file: str) -> list[Head]:
         parts = self.files[file].split(b"\n\n")
@@ -303,12 +312,12 @@ class Bundle:
         return [Head.read(text + b"\n\n" + lines.rstrip(b"\n") + b"\n") for text, lines in pairs]
 
     def check(self, pinned: dict[str, bytes]) -> Iterator[Problem]:
-        log = self.check_manifest(pinned), self.check_tree(), self.check_heads(), self.check_leaves()
+        log = self.check_manifest(), self.check_tree(), self.check_heads(), self.check_leaves(), self.check_keys(pinned)
         jobs = self.check_lanes(), self.check_receipts(), self.check_budgets(), self.check_contracts()
         for leaf, text in itertools.chain(*log, *jobs, self.check_models()):
             yield Problem(self.name, leaf, text)
 
-    def check_manifest(self, pinned: dict[str, bytes]) -> Findings:
+    def check_manifest(self) -> Findings:
         # (1) the manifest
         first, party, *lines = self.manifest.text.splitlines()
         named = {file: digest for digest, _, file in (line.partition("  ") for line in lines)}
@@ -319,10 +328,6 @@ class Bundle:
         signed = self.manifest.signed(f"{self.party}/audit-bundle", ED25519, self.keys.current)
         if not signed or (first, party, len(self.manifest.signatures)) != ("vfl-audit-bundle/v1", self.party, 1):
             yield None, f"{self.party} has not signed this manifest. Somebody else wrote or changed it."
-        keys = {party: keys.current for party, keys in {**self.peers, self.party: self.keys}.items()}
-        for name, key in {**{name: key for name, _, key in self.cosigners}, **keys}.items():
-            if pinned.get(name, key) != key:
-                yield None, f"It names another key of {name} than you did, and proves nothing of them."
 
     def check_tree(self) -> Findings:
         # (2) leaves and their hashes; (3) the root of the newest head
@@ -353,7 +358,7 @@ class Bundle:
             if older.size > head.size or (head is not self.heads[-1] and self.roots.get(head.size) != head.root):
                 yield None, f"The log does not extend its head of {head.size} leaves: it was rewritten."
         for party, head in self.cosigned.items():
-            if not head.signed(self.peers.get(party)) or not head.note.signed(*self.keys.cosigner):
+            if not head.signed(self.peers.get(party)) or not self.keys.cosigned(head.note):
                 yield None, f"The head of {party} in `cosigned` is not signed by both. It was changed."
 
     def check_leaves(self) -> Findings:
@@ -363,9 +368,12 @@ class Bundle:
             try:
                 leaf = unpack(encoded)
                 envelope = envelope_of(index, encoded, leaf, self.party)
+                old, new = rotation_of(leaf, self.party) if leaf["event"] == "key_rotated" else (None, b"")
             except UNREADABLE as error:
                 yield index, f"The leaf cannot be read: {error}. No honest log holds it."
                 continue
+            if old and self.followers.setdefault(old, new) != new:
+                yield index, f"{old[0]} let two keys follow one. Somebody else holds that key."
             if envelope is None:
                 self.decisions.setdefault((leaf["event"], leaf["job"]), (index, leaf["detail"]))
                 continue
@@ -381,6 +389,23 @@ class Bundle:
                 first = firsts.setdefault((*envelope.lane, envelope.number), envelope)
                 if first.digest != envelope.digest:
                     yield index, envelope.is_second_to(f"leaf {first.leaf}")
+
+    def check_keys(self, pinned: dict[str, bytes]) -> Findings:
+        # (6) keys that follow each other
+        for key in self.keys.identities.values():
+            if self.present_key(self.party, key) != self.keys.current:
+                yield None, f"It names a key of {self.party} which the present one does not follow."
+        present = {name: key for name, _, key in reversed(self.cosigners)}
+        present |= {party: keys.current for party, keys in {**self.peers, self.party: self.keys}.items()}
+        for name, key in present.items():
+            if name in pinned and self.present_key(name, pinned[name]) != key:
+                yield None, f"It names another key of {name} than you did, and proves nothing of them."
+
+    def present_key(self, party: str, key: bytes) -> bytes:
+        """The last of those that follow it."""
+        for _ in self.followers:
+            key = self.followers.get((party, key), key)
+        return key
 
     def keys_of(self, party: str) -> Keys | None:
         return self.keys if party == self.party else self.peers.get(party)
@@ -490,20 +515,32 @@ def envelope_of(index: int, encoded: bytes, leaf: dict[str, Any], party: str) ->
     return Envelope(index, event, is_counted, "late" in detail, header, leaf["header"], digest, leaf["signature"])
 
 
+def rotation_of(leaf: dict[str, Any], me: str) -> tuple[tuple[str, bytes], bytes]:
+    """Party, old key and the one that follows it. Raises one of UNREADABLE."""
+    party, made_at = leaf["peer"] or me, leaf["detail"]["made_at"]
+    names = ("old", "key", "cosigning", "by_old", "by_key")
+    old, new, cosigning, by_old, by_new = (from_base64(leaf["detail"][name]) for name in names)
+    statement = ROTATION + pack([party, old, new, cosigning, made_at])
+    if not signed_by(old, statement, by_old) or not signed_by(new, statement, by_new):
+        raise ValueError("the key that it names and the one before have not both signed that one follows the other")
+    return (party, old), new
+
+
 # Two bundles against each other
 
 
 def compare_heads(mine: Bundle, other: Bundle) -> Iterator[Problem]:
     # (13) keys; (14) heads
     named, own = other.peers.get(mine.party), mine.keys
-    if named is None or named.cosigner != own.cosigner or not named.identities.items() <= own.identities.items():
+    named_keys, own_keys = ({*keys.identities.values(), *keys.cosigners} if keys else set() for keys in (named, own))
+    if not named_keys or not named_keys <= own_keys:
         what = f"It names other keys of {mine.party} than {mine.party} does. One side was deceived."
         yield Problem(other.name, None, what)
     seen = other.cosigned.get(mine.party)
     if seen and roots_of(mine.hashes, {seen.size}).get(seen.size) != seen.root:
         what = f"The log does not extend the head of {seen.size} leaves that {other.party} has cosigned"
         yield Problem(mine.name, None, f"{what}: {OLDER}")
-    size = max((head.size for head in mine.heads if head.note.signed(*other.keys.cosigner)), default=0)
+    size = max((head.size for head in mine.heads if other.keys.cosigned(head.note)), default=0)
     if size > (seen.size if seen else 0):
         what = f"{other.party} cosigned the head of {size} leaves of {mine.party}, and does not know it any more"
         yield Problem(other.name, None, f"{what}: {OLDER}")

@@ -10,7 +10,7 @@ Of an envelope that is refused nothing is counted; its sender hears why (docs/pr
 from collections.abc import Sequence
 from typing import Protocol
 
-from parties.trust.identity import Identity
+from parties.trust.identity import Signer
 from parties.wire.control import LAST_WORDS, NEGOTIATION, Ask, Control, Refusal, encode_control
 from parties.wire.envelopes import Bytes, Envelope, Outgoing
 from vfl.spec.sections import PartyId
@@ -31,7 +31,7 @@ class Recorder(Protocol):
 
 
 class Door:
-    def __init__(self, job: str, job_digest: bytes, me: Identity, peer: PartyId, recorder: Recorder) -> None:
+    def __init__(self, job: str, job_digest: bytes, me: Signer, peer: PartyId, recorder: Recorder) -> None:
         self._job, self._job_digest, self._me, self._peer = job, job_digest, me, peer
         self._recorder = recorder
 

@@ -29,7 +29,7 @@ from parties.errors import (
     TamperedBody,
     UnknownSender,
 )
-from parties.trust.identity import SIGNATURE_BYTES, Domain, Identity
+from parties.trust.identity import SIGNATURE_BYTES, Domain, Signer
 from vfl.spec.sections import PartyId
 
 WIRE_VERSION = 3
@@ -116,7 +116,7 @@ class Envelope:
 class Outgoing:
     """One direction of a link in one attempt, at its sender. Used by one thread at a time."""
 
-    def __init__(self, job: str, job_digest: bytes, attempt: int, sender: Identity, receiver: PartyId) -> None:
+    def __init__(self, job: str, job_digest: bytes, attempt: int, sender: Signer, receiver: PartyId) -> None:
         self._job, self._job_digest, self._attempt = job, job_digest, attempt
         self._sender, self._receiver = sender, receiver
         self._sequence = 0
@@ -136,14 +136,15 @@ class Outgoing:
         return [self._envelope(kind, number, len(parts), part, len(salt)) for number, part in enumerate(parts, 1)]
 
     def _envelope(self, kind: str, part: int, parts: int, body: Bytes, salt_bytes: int) -> Envelope:
+        sender = self._sender.for_peer(self._receiver)
         header = Header(
             wire_version=WIRE_VERSION,
             job=self._job,
             job_digest=self._job_digest,
             attempt=self._attempt,
-            sender=self._sender.name,
+            sender=sender.name,
             receiver=self._receiver,
-            key=self._sender.key.digest,
+            key=sender.key.digest,
             kind=kind,
             sequence=self._sequence,
             previous=self._previous,
@@ -157,7 +158,7 @@ class Outgoing:
         encoded = _ENCODER.encode(header)
         self._sequence += 1
         self._previous = hashlib.sha256(encoded).digest()
-        return Envelope(header, encoded, self._sender.sign(Domain.ENVELOPE, encoded), self._previous, body)
+        return Envelope(header, encoded, sender.sign(Domain.ENVELOPE, encoded), self._previous, body)
 
 
 class Incoming:

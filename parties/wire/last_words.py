@@ -43,6 +43,11 @@ class LastWords:
         for job in [job for job, word in self._words.items() if not word.until_answered][:-MOST_WORDS]:
             del self._words[job]
 
+    def replace(self, envelope: Envelope) -> None:
+        """The same word in another envelope; nothing where it was received meanwhile."""
+        if (word := self._words.get(envelope.header.job)) is not None:
+            word.envelope, word.due = envelope, 0.0
+
     def remind(self, job: str, make: Callable[[], Envelope], since: float) -> None:
         """`make` is called where nothing is owed."""
         if job not in self._words:

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable
 
 from parties.errors import StaleAttempt, TooManyJoins
-from parties.trust.identity import Identity
+from parties.trust.identity import Signer
 from parties.wire.control import NEGOTIATION, OPENERS, RUN, Control, encode_control
 from parties.wire.door import Door, Recorder
 from parties.wire.envelopes import Bytes, Envelope, Header, Incoming
@@ -33,13 +33,13 @@ class Link:
         self,
         job: str,
         job_digest: bytes,
-        me: Identity,
+        me: Signer,
         peer: PartyId,
         outbox: Outbox,
         recorder: Recorder,
         attempt: int = NEGOTIATION,
     ) -> None:
-        self._job, self._me, self.peer = job, me.name, peer
+        self._job, self._signer, self._me, self.peer = job, me, me.name, peer
         self._door = Door(job, job_digest, me, peer, recorder)
         self.outbox = outbox
         self.state = PeerState.ASKED
@@ -126,7 +126,9 @@ class Link:
             self._unacknowledged = [*self._unacknowledged, *self._say(control, attempt)]
 
     def retransmit(self) -> None:
-        self.outbox.put_again(self._unacknowledged)
+        # What a key has signed that counts no more is refused, also as a repetition; most of it was received long ago.
+        signed = [each for each in self._unacknowledged if self._signer.counts(each.header.key)]
+        self.outbox.put_again(signed)
 
     def take_up(self, sent: list[Envelope], received: list[Envelope]) -> None:
         """Both directions of the negotiation go on where they were when this server went away."""
@@ -155,8 +157,10 @@ class Link:
                 self.outbox.remind(self._job, lambda: word)
 
     def watch(self) -> None:
-        """The peer must stay within reach and know of the job; the question is made when it is first asked."""
-        self.outbox.watch(self._job, functools.cache(self._door.question))
+        """The peer must stay within reach and know of the job; the question is made when it is first asked, and again
+        when another key signs it."""
+        signed_with = functools.cache(lambda _key: self._door.question())
+        self.outbox.watch(self._job, lambda: signed_with(self._signer.for_peer(self.peer).key.raw))
 
     def send(self, kind: str, body: Bytes, holds: Callable[[], bool]) -> None:
         """A message of the role; dropped while the peer is not there, or if `holds` no longer does.

@@ -155,6 +155,12 @@ class Outbox:
             self._words.owe(word, since or time.time(), until_answered=until_answered)
             self._changed.notify_all()
 
+    def say_anew(self, word: Envelope) -> None:
+        """In place of the same word, signed with another key."""
+        with self._changed:
+            self._words.replace(word)
+            self._changed.notify_all()
+
     def remind(self, job: str, make: Callable[[], Envelope]) -> None:
         """The peer asks how a job ended: say at once what it is owed, or else what `make` makes."""
         with self._changed:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import msgspec
 
 from parties.errors import EnvelopeRefused, InternalError, MailboxFull, StorageFailed
-from parties.trust.identity import Identity
+from parties.trust.identity import Signer
 from parties.wire.envelopes import CONTROL_LIMIT, PART_LIMIT, WIRE_VERSION, Bytes, Envelope, EnvelopeReader
 from parties.wire.receipts import Receipt, Reply
 from parties.wire.transport import Answer
@@ -47,7 +47,7 @@ class Post:
 
     def __init__(
         self,
-        me: Identity,
+        me: Signer,
         wants: Callable[[Envelope], bool],
         receive: Callable[[Envelope], Receipt],
         room: ReceivingRoom,
@@ -57,7 +57,7 @@ class Post:
         """`wants` is asked about a large body when its header is here, and may raise EnvelopeRefused. `note_refusal`
         hears of an envelope that was refused, and why, and answers whether the audit log tells of it; `flush` stores
         what was received before a receipt leaves."""
-        self._identity, self._me = me, me.name
+        self._signer, self._me = me, me.name
         self._wants, self._receive, self._receiving_room = wants, receive, room
         self._note_refusal, self._flush = note_refusal, flush
         self._reader = EnvelopeReader(self._me)
@@ -147,6 +147,8 @@ class Post:
         return _Outcome(status, code, detail, expected)
 
     def _answer(self, why: "_Outcome") -> Answer:
-        receipts = tuple(receipt.signed_by(self._identity, key[0]) for key, receipt in self._receipts.items())
+        receipts = tuple(
+            receipt.signed_by(self._signer.for_peer(sender), sender) for (sender, *_), receipt in self._receipts.items()
+        )
         reply = Reply(self._me, WIRE_VERSION, receipts, why.code, why.detail, why.expected)
         return Answer(why.status, msgspec.json.encode(reply))

@@ -21,6 +21,7 @@ SLOWEST_BYTES_PER_SECOND = 1 << 20
 """A post of many bytes has the time for them at this rate."""
 WRITE_BYTES = 64 << 10
 ENVELOPES, WITNESS_ROUTE = "/peer/v1/envelopes", "/peer/v1/witness/add-checkpoint"
+ROTATION_ROUTE = "/peer/v1/rotation"
 
 
 CLOSED = "it closed the connection without an answer, as a party does that does not trust this one"

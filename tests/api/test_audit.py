@@ -7,7 +7,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -18,26 +17,21 @@ import httpx
 import msgspec
 import pytest
 from faulty_line import FEATURE, LABEL
+from logs_of_servers import Json, Two, entries, export, head, problems, settle, trained
 
-from api.client import Client
 from parties.storage.engine import Database
 from parties.storage.passed import AUDIT_LOG
-from parties.trust import verifier
 from parties.trust.budget import reveals
 from parties.trust.leaves import Event, decode
 from parties.trust.notes import Proof
 from parties.wire.transport import WITNESS_ROUTE
 
-SETTLED_SECONDS = 40.0
 CHANGES = 120
 """Single bits of both bundles that are changed, one at a time."""
 UNSIGNED = {"README.txt", "verifier.py"}
 MANIFEST = {"job", "name", "purpose", "party", "spec_digest", "data", "columns", "label", "model_digest"}
 MANIFEST |= {"parties", "result_digest", "measures_digest", "finished_at"}
 """What is told of a model: no measure, and no value of a table."""
-
-Json = dict[str, Any]
-Two = dict[str, Any]
 
 
 @pytest.fixture
@@ -60,39 +54,6 @@ def two(
         yield {LABEL: label, FEATURE: feature}
 
 
-def trained(two: Two, spec: str, state: str = "done") -> str:
-    """A job that is over at both sides."""
-    job: str = two[LABEL].submit(spec)["id"]
-    assert [party.over(job)["state"] for party in two.values()] == [state, state]
-    return job
-
-
-def head(party: Any) -> Json:
-    found: Json = party.call("GET", "/v1/audit/head").json()
-    return found
-
-
-def settle(two: Two) -> None:
-    """Both logs are at rest, and each party has cosigned all of the other's."""
-    deadline = time.monotonic() + SETTLED_SECONDS
-    before: list[Json] = []
-    while True:
-        heads = [head(party) for party in two.values()]
-        if heads == before and all(size == each["size"] for each in heads for size in each["cosigned"].values()):
-            return
-        assert time.monotonic() < deadline, heads
-        before = heads
-        time.sleep(0.3)
-
-
-def export(two: Two, folder: Path) -> list[Path]:
-    folders = [folder / name for name in two]
-    for party, own in zip(two.values(), folders, strict=True):
-        with Client(party.operator, party.token) as client:
-            client.export_audit(own)
-    return folders
-
-
 def spent(party: Any) -> Counter[tuple[str, str]]:
     """Messages by job and kind, as the budgets count them."""
     database = Database(party.folder)
@@ -110,15 +71,6 @@ def revealed(party: Any) -> Counter[tuple[str, str]]:
     database.close()
     headers = [msgspec.msgpack.decode(leaf.header) for leaf in leaves if leaf.event is Event.SENT]
     return Counter((each["job"], each["kind"]) for each in headers if each["part"] == 1 and reveals(each["kind"]))
-
-
-def problems(folders: list[Path]) -> list[str]:
-    return [str(problem) for problem in verifier.check_all(folders, {})[1]]
-
-
-def entries(party: Any) -> list[Json]:
-    found: list[Json] = party.call("GET", "/v1/audit/entries", params={"limit": 1000}).json()["entries"]
-    return found
 
 
 def test_after_a_job_both_logs_verify_and_a_changed_bit_anywhere_is_found(

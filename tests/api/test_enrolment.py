@@ -1,12 +1,7 @@
 """Two servers that never met: one line, six words, and who is let in before and after."""
 
-import contextlib
-import os
-import pty
 import socket
 import ssl
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +10,7 @@ from typing import Any
 import httpx
 import msgspec
 import pytest
+from command_line import at_terminal
 from identities import identity_of, tls_of
 
 from parties.trust.certificates import client_context, issue_leaf
@@ -197,37 +193,21 @@ def test_a_peer_that_moves_is_called_at_its_new_address(pair: Pair) -> None:
 # At a terminal
 
 
-def at_terminal(party: Any, answer: str, *arguments: str) -> tuple[int, str]:
-    """`vfl peer ...` as a person runs it: (exit code, what was on the screen)."""
-    screen, keyboard = pty.openpty()
-    command = [sys.executable, "-m", "api.cli.main", "peer", *arguments, "--party", str(party.folder)]
-    with subprocess.Popen(command, stdin=keyboard, stdout=keyboard, stderr=keyboard) as process:
-        os.close(keyboard)
-        os.write(screen, f"{answer}\n".encode())
-        shown = b""
-        with contextlib.suppress(OSError):  # how a terminal says that nobody is at its other end any more
-            while piece := os.read(screen, 4096):
-                shown += piece
-        code = process.wait(BOUND_SECONDS)
-    os.close(screen)
-    return code, " ".join(shown.decode().split())
-
-
 def test_an_operator_at_a_terminal_is_shown_the_words_and_asked(pair: Pair) -> None:
     bank, telco = pair
-    code, shown = at_terminal(telco, "yes", "accept", invite(bank, TELCO))
+    code, shown = at_terminal(telco.folder, "yes", "peer", "accept", invite(bank, TELCO))
     assert (code, known(telco, BANK)["state"]) == (0, "trusted"), shown
     words = known(bank, TELCO)["words"]
     assert words in shown
     assert "Does the other side see the same six words?" in shown
-    code, shown = at_terminal(bank, "YES", "confirm", TELCO)
+    code, shown = at_terminal(bank.folder, "YES", "peer", "confirm", TELCO)
     assert (code, known(bank, TELCO)["state"]) == (0, "trusted"), shown
 
 
 @pytest.mark.parametrize("answer", ["no", "", "y", "yes please"])
 def test_whoever_does_not_say_yes_to_the_words_trusts_nobody(pair: Pair, answer: str) -> None:
     bank, telco = pair
-    code, shown = at_terminal(telco, answer, "accept", invite(bank, TELCO))
+    code, shown = at_terminal(telco.folder, answer, "peer", "accept", invite(bank, TELCO))
     assert (code, known(telco, BANK)["state"]) == (1, "removed")
     assert "Somebody may stand between the two servers" in shown
 

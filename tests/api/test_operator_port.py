@@ -189,6 +189,21 @@ def test_the_certificate_that_pins_the_key_satisfies_a_strict_reader(bank: Any) 
     assert health(bank, ALLOWED, strict) == 200
 
 
+def test_after_a_rotation_it_shows_a_certificate_of_the_new_key_which_is_carried_over_anew(
+    tmp_path: Path, new_party: Callable[..., Any]
+) -> None:
+    shop = configured(new_party(tmp_path / "shop", "shop", {}, {}), OPEN).start()
+    try:
+        old = (shop.folder / CA_FILE).read_bytes()
+        code, _ = vfl("key", "rotate", "--yes", "--party", shop.folder)
+        assert (code, vfl("key", "show", "--party", shop.folder)[0]) == (0, 0)
+        assert health(shop, ALLOWED, calling_context((shop.folder / CA_FILE).read_bytes())) == 200
+        with pytest.raises(httpx.ConnectError):
+            health(shop, ALLOWED, calling_context(old))
+    finally:
+        shop.close()
+
+
 # A certificate of the organisation's own
 
 

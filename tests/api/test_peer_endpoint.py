@@ -11,7 +11,7 @@ import pytest
 from identities import identity_of
 from label_side import Label, changed
 
-from parties.settings import write_private
+from parties.private_files import write_private
 from parties.storage.database import Job, Store
 from parties.storage.pruning import MOST_PROPOSALS
 from parties.trust.identity import Domain

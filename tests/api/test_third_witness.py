@@ -18,6 +18,7 @@ from faulty_line import FEATURE, LABEL
 from identities import identity_of
 
 from api.client import Client
+from parties.settings import load, load_identity
 from parties.standalone_witness import CA_FILE, load_witness
 from parties.trust import verifier
 from parties.trust.certificates import calling_context
@@ -50,8 +51,10 @@ class Auditor:
         return f'\n[[audit.witness]]\nurl = "{self.url}"\nkey = "{self.key}"\nca = "{ca}"\n'
 
     def answer_for(self, *parties: str) -> None:
-        settings = self.folder / "witness.toml"
-        logs = json.dumps([str(log_key(party, identity_of(party).key.raw)) for party in parties])
+        self.take_keys(*(str(log_key(party, identity_of(party).key.raw)) for party in parties))
+
+    def take_keys(self, *keys: str) -> None:
+        settings, logs = self.folder / "witness.toml", json.dumps(keys)
         text = re.sub(r"^logs = .*$", f"logs = {logs}", settings.read_text(), flags=re.MULTILINE)
         settings.write_text(re.sub(r"^port = .*$", f"port = {self.port}", text, flags=re.MULTILINE))
 
@@ -249,6 +252,30 @@ def test_it_signs_what_extends_what_it_signed_last_and_nothing_else(auditor: Aud
     assert told(f"old 0\n\n{signed(LABEL, 9)}") == (409, "5\n")
     assert (auditor.folder / "witness.db").stat().st_mode & 0o777 == 0o600
     assert load_witness(auditor.folder)[1].name == NAME
+
+
+def test_after_a_rotation_it_signs_the_same_log_once_the_auditor_has_added_the_new_key(
+    two: dict[str, Any], auditor: Auditor, job_spec: Callable[..., str]
+) -> None:
+    auditor.start()
+    label, old = two[LABEL], str(log_key(LABEL, identity_of(LABEL).key.raw))
+    trained(two, job_spec(epochs="1"))
+    before = until(label, cosigned_by_all)["size"]
+    assert label.call("POST", "/v1/key/rotate").status_code == 200
+    found = until(label, lambda found: bool(found["witnesses"][0]["problem"]))
+    assert "does not know the present key of this log" in found["witnesses"][0]["problem"]
+    assert found["witnesses"][0]["cosigned"] >= before
+    assert not found["witnesses"][0]["contradicts"]
+    trained(two, job_spec(epochs="1"))  # which this holds up no more than an absence does
+
+    auditor.stop()
+    auditor.take_keys(old, found["key"])
+    auditor.start()
+    until(label, cosigned_by_all)
+    present = load_identity(label.folder, load(label.folder)).private
+    text, key = str(Checkpoint(origin(LABEL), 10**6, bytes(32))), VerifierKey.parse(found["key"])
+    other_log = Note(text).signed(key.sign(text, present.sign))
+    assert auditor.asked(f"old 0\n\n{other_log}").status_code == 409
 
 
 @pytest.mark.parametrize(

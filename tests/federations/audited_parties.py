@@ -18,9 +18,11 @@ from parties.trust.leaves import LATE, Event, Leaf, encode
 from parties.trust.log_keys import cosigning_key, log_key
 from parties.trust.merkle import Place, consistency_proof, grow, leaf_hash, root
 from parties.trust.notes import Checkpoint, Note
+from parties.trust.rotation import Rotation, SignedRotation
 from parties.trust.witness import AddCheckpoint, add_cosignatures, check
 
 ENVELOPE_DOMAIN, RECEIPT_DOMAIN = b"vfl-envelope-v1\0", b"vfl-receipt-v1\0"
+ROTATION_DOMAIN = b"vfl-key-rotation-v1\0"
 NO_ENVELOPE = bytes(32)
 SPECIFICATION, MANIFEST = b"what was agreed", b'{"model_digest": "ab"}'
 SPECIFICATION_DIGEST = hashlib.sha256(SPECIFICATION).digest()
@@ -58,11 +60,28 @@ class AuditedParty:
         self.manifests: dict[str, bytes] = {}
         self._lanes: dict[Lane, tuple[int, bytes]] = {}
         self._now = 1_700_000_000_000
+        self._former: list[PartyKeys] = []
 
     @property
     def keys(self) -> PartyKeys:
         identity, cosigning = (key.public_key().public_bytes_raw() for key in (self.identity, self.cosigning))
-        return PartyKeys(self.name, identity, cosigning)
+        earlier = [(keys.identity, keys.cosigning) for keys in reversed(self._former)]
+        return PartyKeys(self.name, identity, cosigning, tuple(one for one, _ in earlier), tuple(o for _, o in earlier))
+
+    def rotate(self, told: "Sequence[AuditedParty]") -> SignedRotation:
+        """Other keys from now on, of which these peers hear."""
+        old, old_identity = self.keys, self.identity
+        next_keys = AuditedParty(f"{self.name} after {len(self._former) + 1}")
+        self._former.append(old)
+        self.identity, self.cosigning = next_keys.identity, next_keys.cosigning
+        rotation = Rotation(self.name, old.identity, self.keys.identity, self.keys.cosigning, self._now // 1000)
+        encoded = msgspec.msgpack.encode(rotation)
+        by_old, by_new = (key.sign(ROTATION_DOMAIN + encoded) for key in (old_identity, self.identity))
+        signed = SignedRotation(encoded, by_old, by_new)
+        self.log(Event.KEY_ROTATED, detail=signed.told())
+        for peer in told:
+            peer.log(Event.KEY_ROTATED, peer=self.name, detail=signed.told())
+        return signed
 
     def with_leaves(self, leaves: Sequence[bytes]) -> "AuditedParty":
         """The same party with another log, which nobody has cosigned."""

@@ -184,3 +184,7 @@ def problems_of(folder: Path, *bundles: dict[str, bytes]) -> list[Problem]:
     for number, files in enumerate(bundles):
         write_bundle(folder / str(number), files)
     return check_all([folder / str(number) for number in range(len(bundles))], {})[1]
+
+
+def texts(folder: Path, *bundles: dict[str, bytes]) -> str:
+    return "\n".join(map(str, problems_of(folder / "bundles", *bundles)))

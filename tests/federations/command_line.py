@@ -2,6 +2,8 @@
 
 import contextlib
 import json
+import os
+import pty
 import re
 import signal
 import socket
@@ -23,6 +25,22 @@ def run(folder: Path, *arguments: str, vfl: Sequence[str] = (VFL,)) -> Any:
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=SECONDS, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return json.loads(done.stdout)["data"]
+
+
+def at_terminal(party: Path, answer: str, *arguments: str) -> tuple[int, str]:
+    """The command as a person runs it: (exit code, what was on the screen)."""
+    screen, keyboard = pty.openpty()
+    command = [sys.executable, "-m", "api.cli.main", *arguments, "--party", str(party)]
+    with subprocess.Popen(command, stdin=keyboard, stdout=keyboard, stderr=keyboard) as process:
+        os.close(keyboard)
+        os.write(screen, f"{answer}\n".encode())
+        shown = b""
+        with contextlib.suppress(OSError):  # how a terminal says that nobody is at its other end any more
+            while piece := os.read(screen, 4096):
+                shown += piece
+        code = process.wait(SECONDS)
+    os.close(screen)
+    return code, " ".join(shown.decode().split())
 
 
 def free_ports(count: int) -> list[int]:

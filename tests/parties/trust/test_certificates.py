@@ -116,8 +116,8 @@ def test_a_server_shows_another_certificate_after_sixty_days_and_its_peers_need_
     party: Party, age: int, shown: int
 ) -> None:
     client = client_context(leaf_of("a"), [B])
-    first = handshake(party.peers.server_context(), client)
+    first = handshake(party.peers.tls.server(), client)
     assert first.not_valid_after_utc - datetime.now(UTC) > timedelta(days=LEAF_DAYS - 1)
-    party.peers._leaf = party.peers._leaf._replace(made_at=datetime.now(UTC) - timedelta(days=age))
-    second = handshake(party.peers.server_context(), client)
+    party.peers.tls._leaf = party.peers.tls._leaf._replace(made_at=datetime.now(UTC) - timedelta(days=age))
+    second = handshake(party.peers.tls.server(), client)
     assert len({first.serial_number, second.serial_number}) == shown

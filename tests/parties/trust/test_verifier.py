@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 import pytest
 from audited_parties import SPECIFICATION_DIGEST, AuditedParty, acquainted, after_a_job, exchange
-from bundle_edits import problems_of
+from bundle_edits import problems_of, texts
 
 from parties.trust import verifier
 from parties.trust.bundle import SignedReceipt, write_bundle
@@ -24,10 +24,6 @@ from parties.wire.control import CONTROLS
 from parties.wire.door import UNCOUNTED
 
 PROCESS_SECONDS = 60
-
-
-def texts(folder: Path, *bundles: dict[str, bytes]) -> str:
-    return "\n".join(map(str, problems_of(folder / "bundles", *bundles)))
 
 
 def test_without_its_peer_a_party_can_rewrite_what_nobody_cosigned(tmp_path: Path) -> None:
@@ -206,17 +202,6 @@ def test_a_party_that_names_another_key_of_its_peer_was_deceived(tmp_path: Path)
     false = replace(clinic.keys, identity=AuditedParty("mallory").keys.identity)
     assert "names other keys of clinic" in texts(tmp_path, bank.export(peers=[false]), clinic.export())
     assert "names other keys of clinic" in texts(tmp_path, bank.export(peers=[]), clinic.export())
-
-
-def test_envelopes_signed_by_an_earlier_key_hold_where_it_is_named(tmp_path: Path) -> None:
-    bank, clinic = after_a_job()
-    old = bank.keys
-    bank.identity = AuditedParty("the new bank").identity
-    renewed = replace(old, identity=bank.keys.identity, earlier=(old.identity,))
-    bundle = bank.export(me=renewed)
-    assert not texts(tmp_path, bundle, clinic.export(peers=[old]))
-    assert not texts(tmp_path, bundle, clinic.export(peers=[renewed]))
-    assert "bank has not signed" in texts(tmp_path, bank.export(me=replace(renewed, earlier=())))
 
 
 def test_a_bundle_of_other_keys_is_found_by_the_key_that_is_known(tmp_path: Path) -> None:
