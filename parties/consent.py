@@ -24,9 +24,9 @@ from parties.trust.contract import Contract, Signed
 from parties.trust.errors import GrantInvalid, NotWaiting, RequestChanged
 from parties.trust.grants import DEFAULT_DAYS, Uses, coverage, grant_for
 from parties.trust.id_runs import USUAL, RunLimits, check_runs
-from parties.trust.identity import Signer
 from parties.trust.leaves import Event
 from parties.trust.request import Request
+from parties.trust.signer import Signer
 from parties.trust.summary import Summary, Terms, summarise
 from vfl.kinds import decode_spec, sendable
 from vfl.spec.sections import PartyId

@@ -36,6 +36,8 @@ class Judgement:
     """By use."""
     plan: Plan
     relaxed_limits: list[str]
+    strangers: tuple[PartyId, ...]
+    """Parties whose identity key the specification alone names."""
 
     @property
     def notices(self) -> list[Notice]:
@@ -66,7 +68,7 @@ class Judgement:
             if table.hashed_ids is not None
         }
         used = data_used(self.spec, me, columns, digests)
-        return Request(self.spec, me, self.plan, used, int(time.time()), sketches)
+        return Request(self.spec, me, self.plan, used, int(time.time()), sketches, self.strangers)
 
     def log_relaxed_limits(self, job: str) -> None:
         for limit in self.relaxed_limits:
@@ -86,9 +88,14 @@ class Judgement:
 
 
 def judge(
-    spec: JobSpec, me: PartyId, folder: Path, registered: Mapping[str, Registered], acceptance: Acceptance
+    spec: JobSpec,
+    me: PartyId,
+    folder: Path,
+    registered: Mapping[str, Registered],
+    acceptance: Acceptance,
+    strangers: tuple[PartyId, ...],
 ) -> Judgement:
-    """The same questions at every party, with its data sets by name.
+    """The same questions at every party, with its data sets by name; `strangers` are no peers of this one.
 
     Raises JobError where this one cannot or may not take part.
     """
@@ -100,7 +107,7 @@ def judge(
     rows = tables["rows"].rows if "rows" in tables else 0
     limits.check_steps(spec, rows)
     plan = kind_of(spec).plan(spec, me, rows)
-    return Judgement(spec, tables, plan, policy.check_plan(plan, me, acceptance))
+    return Judgement(spec, tables, plan, policy.check_plan(plan, me, acceptance), strangers)
 
 
 def new_job(job: str, spec: JobSpec, me: PartyId, judgement: Judgement | None = None) -> Job:

@@ -8,6 +8,7 @@ can do without this party, and those whose end its coordinator knows; the others
 import hashlib
 import secrets
 import threading
+import time
 from collections.abc import Callable
 
 import msgspec
@@ -16,6 +17,7 @@ from sqlalchemy import Connection
 from parties.audit import Audit
 from parties.catalogue import Catalogue
 from parties.errors import EnvelopeRefused, Failure, ServerRestarted, TooManyJobs
+from parties.job_keys import check_keys
 from parties.jobs.closing import STATES_KEPT
 from parties.jobs.endings import Endings
 from parties.jobs.negotiation import Negotiation
@@ -29,7 +31,7 @@ from parties.proposal import read_proposal
 from parties.readiness import Readiness
 from parties.settings import PartySettings
 from parties.storage.approvals import Approval
-from parties.storage.database import Job
+from parties.storage.database import Job, unix_seconds
 from parties.storage.negotiated import PROPOSED
 from parties.trust.contract import sign
 from parties.trust.errors import JobRejected
@@ -64,18 +66,18 @@ class Openings:
 
     # What this party makes of a job
 
-    def judge(self, spec: JobSpec) -> Judgement:
-        """By its own tables and policy. Raises JobError."""
+    def judge(self, spec: JobSpec, strangers: tuple[PartyId, ...] = ()) -> Judgement:
+        """By its own tables and policy; `strangers` are no peers of it. Raises JobError."""
         with self._judging:
             registered, acceptance = self._catalogue.registered(), self._settings.acceptance
-            return judge(spec, self._me, self._shared.folder, registered, acceptance)
+            return judge(spec, self._me, self._shared.folder, registered, acceptance, strangers)
 
     def judgement(self, supervisor: Supervisor) -> Judgement:
         """The same questions the coordinator asked itself, of a job that is open here. Raises JobError."""
         job, spec = supervisor.job, supervisor.spec
         if kind_of(spec).resolve(spec) != spec:
             raise ImpossibleJob("the proposal leaves open what its coordinator fills in")
-        judgement = self.judge(spec)
+        judgement = self.judge(spec, check_keys(spec, self._peers, unix_seconds(supervisor.created_at)))
         judgement.log_relaxed_limits(job)
         self._store.update(job, **judgement.shown())
         self._store.tell(job, judgement.notices)
@@ -86,7 +88,8 @@ class Openings:
         try:
             spec = kind_of(spec).resolve(spec)
             self._audit.check(spec.peers_of(self._me))
-            request = self.judge(spec).request(self._me)
+            strangers = check_keys(spec, self._peers, time.time()) if spec.identity_keys else ()
+            request = self.judge(spec, strangers).request(self._me)
             self.first_model(spec)
             missing = self._shared.consent.missing(request)
         except JobError as error:
@@ -101,7 +104,7 @@ class Openings:
         return self._shared.models.model(digest, self._store.manifests_of(digest)) if digest else b""
 
     def agreement(self, job: str, spec: JobSpec, share: bytes, commitment: bytes) -> Agreement:
-        signer = self._peers.own_keys.for_peers(spec.peers_of(self._me))
+        signer = self._peers.own_keys.for_contract(spec)
         return Agreement(share, commitment, self._private_seed(), sign(signer, job, spec.digest()))
 
     def _private_seed(self) -> bytes:

@@ -21,10 +21,11 @@ from parties.storage.engine import Database
 from parties.storage.passed import AUDIT_LOG
 from parties.storage.rotations import FormerKey
 from parties.trust.certificates import LEAF_DAYS, Leaf, issue_leaf
-from parties.trust.identity import Identity
+from parties.trust.identity import Identity, IdentityKey
 from parties.trust.key_file import KEY_FILE, FormerIdentity, KeyFolder
 from parties.trust.leaves import Event
 from parties.trust.rotation import OVERLAP_SECONDS, SignedRotation
+from vfl.spec.job import JobSpec
 from vfl.spec.sections import PartyId
 
 LEAF_SECONDS = LEAF_DAYS * 86_400.0
@@ -87,9 +88,7 @@ class OwnKeys:
 
     def for_peer(self, peer: PartyId) -> Identity:
         """The key that it pins, while this party still signs with it."""
-        keys, pinned = self._keys, self.pinned_by(peer)
-        counts = any(former.key == pinned and time.time() < former.until for former in keys.former)
-        return keys.signing.get(pinned, keys.current) if counts else keys.current
+        return self.with_key(self.pinned_by(peer)) or self.current
 
     def for_peers(self, peers: Iterable[PartyId]) -> Identity:
         """One key that all of them take: the oldest of those."""
@@ -98,9 +97,25 @@ class OwnKeys:
 
     def counts(self, digest: bytes) -> bool:
         """Whether the key of this digest is the present one, or one that counts beside it."""
-        keys, now = self._keys, time.time()
-        counting = (former.identity_key for former in keys.former if now < former.until)
-        return any(key.digest == digest for key in (keys.current.key, *counting))
+        return any(key.digest == digest for key in self.keys(time.time()))
+
+    def keys(self, at: float) -> tuple[IdentityKey, ...]:
+        """Those that count at this moment (Unix seconds)."""
+        keys = self._keys
+        return (keys.current.key, *(former.identity_key for former in keys.former if at < former.until))
+
+    def for_contract(self, spec: JobSpec) -> Identity:
+        """The key that the specification names, or else one that all others take."""
+        named = self.with_key(spec.identity_keys.get(self.name, b""))
+        return named or self.for_peers(spec.peers_of(self.name))
+
+    def with_key(self, key: bytes) -> Identity | None:
+        """The identity of this key, while this party still signs with it."""
+        keys = self._keys
+        if key == keys.current.key.raw:
+            return keys.current
+        counts = any(former.key == key and time.time() < former.until for former in keys.former)
+        return keys.signing.get(key) if counts else None
 
     def pinned_by(self, peer: PartyId) -> bytes:
         keys = self._keys

@@ -24,6 +24,7 @@ from parties.errors import (
     UnknownPeer,
 )
 from parties.folder_lock import hold
+from parties.job_keys import filled_in
 from parties.jobs.endings import Endings
 from parties.jobs.open_jobs import OpenJobs
 from parties.jobs.resources import Resources
@@ -127,7 +128,7 @@ class Party:
         spec = limits.read_limited(text)
         spec = kind_of(spec).resolve(spec)
         self._check_proposer(spec)
-        judgement = self._openings.judge(spec)
+        judgement = self._openings.judge(filled_in(spec, self.peers))
         spec = judgement.spec
         first_model = self._openings.first_model(spec)
         self.peers.check_reach(spec)  # nothing is held meanwhile: a peer may be slow to answer

@@ -26,7 +26,7 @@ def read_proposal(envelope: Envelope, me: PartyId, keys_of: KeysOf) -> tuple[Pro
         assert isinstance(proposal, Proposal)  # noqa: S101 - decoded as one
         spec = decode_spec(proposal.spec)
         limits.check_limits(spec)
-        Signatures(header.job, spec.digest(), keys_of).check(header.sender, proposal.signed)
+        Signatures(header.job, spec, keys_of).check(header.sender, proposal.signed)
     except (JobError, *UNREADABLE) as error:
         raise UnreadableBody(str(error)) from error
     unknown_sender = me not in spec.parties or header.sender != spec.coordinator

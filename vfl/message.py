@@ -6,7 +6,8 @@ receiver's worker process. Arrays travel as raw little-endian bytes: NaN or a wr
 
 import enum
 import functools
-from typing import ClassVar
+from collections.abc import Iterable
+from typing import ClassVar, NamedTuple, Self
 
 import msgspec
 
@@ -48,6 +49,10 @@ class Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Anything that crosses. A subclass without `reveals` cannot be made."""
 
     reveals: ClassVar[Reveals]
+    is_vouched: ClassVar[bool] = False
+    """Whether its sender's server signs it, for parties to whom its receiver hands it on: `own_word`, `vouched`."""
+    hands_on: ClassVar[bool] = False
+    """Whether it hands on what other parties have signed: `handed_on`."""
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
@@ -61,6 +66,26 @@ class Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def kind(cls) -> str:
         """The name that stands in the envelope's header."""
         return cls.__name__
+
+    def own_word(self, sender: str) -> "HandedOn":
+        """What its sender has signed, or is to sign."""
+        raise NotImplementedError
+
+    def vouched(self, signature: bytes) -> Self:
+        """The same message with its signature."""
+        raise NotImplementedError
+
+    def handed_on(self) -> Iterable["HandedOn"]:
+        """What other parties have signed, each for itself."""
+        raise NotImplementedError
+
+
+class HandedOn(NamedTuple):
+    party: str
+    kind: str
+    """Of the message that the party has signed."""
+    statement: bytes
+    signature: bytes
 
 
 _ENCODER = msgspec.msgpack.Encoder()

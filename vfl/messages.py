@@ -5,7 +5,12 @@ it tells. Those of alignments stand in `alignment_messages.py`, and a job kind i
 of its own. What a message is stands in `message.py`.
 """
 
-from vfl.message import Grain, Message, Reveals, Source
+from collections.abc import Iterator
+from typing import Self
+
+import msgspec
+
+from vfl.message import Grain, HandedOn, Message, Reveals, Source
 
 
 class RowsDigest(Message, frozen=True, tag=True):
@@ -248,21 +253,36 @@ class PairKey(Message, frozen=True, tag=True):
     """Secure sums: one client's X25519 public keys, fresh for this sum."""
 
     reveals = Reveals("nothing: public keys that are used once", Grain.NOTHING)
+    is_vouched = True
     sum: int
     masking: bytes
     sealing: bytes
+    signature: bytes = b""
+    """By the client's identity key; its server makes it."""
+
+    def own_word(self, sender: str) -> HandedOn:
+        statement = msgspec.msgpack.encode([self.sum, self.masking, self.sealing])
+        return HandedOn(sender, self.kind(), statement, self.signature)
+
+    def vouched(self, signature: bytes) -> Self:
+        return msgspec.structs.replace(self, signature=signature)
 
 
 class PairKeys(Message, frozen=True, tag=True):
-    """Secure sums: the keys of all who answered, (client, masking, sealing) each; its order gives each its place."""
+    """Secure sums: the keys of all who answered, (client, masking, sealing, signature) each, in their places."""
 
     reveals = Reveals(
         "who takes part in this sum",
         Grain.NOTHING,
-        "keys are not signed: an aggregator that swaps them can read single vectors",
+        "each client has signed its keys",
     )
+    hands_on = True
     sum: int
-    keys: tuple[tuple[str, bytes, bytes], ...]
+    keys: tuple[tuple[str, bytes, bytes, bytes], ...]
+
+    def handed_on(self) -> Iterator[HandedOn]:
+        for client, masking, sealing, signature in self.keys:
+            yield PairKey(self.sum, masking, sealing, signature).own_word(client)
 
 
 class SealedShares(Message, frozen=True, tag=True):

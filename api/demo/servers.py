@@ -1,6 +1,7 @@
 """The two server processes of a demonstration, from start to end; none outlives it."""
 
 import contextlib
+import itertools
 import os
 import signal
 import socket
@@ -31,7 +32,7 @@ class Servers:
     """One `vfl party serve` per party folder. Leaving the block ends them and their workers."""
 
     def __init__(self, folder: Path, ports: Mapping[str, tuple[int, int]], coordinator: str) -> None:
-        """`ports` are (operator, peer) by party, as their settings say; the coordinator enrols all others."""
+        """`ports` are (operator, peer) by party, as their settings say; all parties enrol each other."""
         self._folder, self._ports, self._coordinator = folder, ports, coordinator
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._clients: dict[str, Client] = {}
@@ -47,9 +48,8 @@ class Servers:
                 token = read_token(self._folder / party / TOKEN_FILE)
                 self._clients[party] = Client(f"http://{LOOPBACK}:{operator_port}", token)
             self._await_ready()
-            for party in self._ports:
-                if party != self._coordinator:
-                    self._enrol(party)
+            for inviting, invited in itertools.combinations(self._ports, 2):
+                self._enrol(inviting, invited)
         except BaseException:
             self.stop()
             raise
@@ -119,12 +119,12 @@ class Servers:
                     )
                 time.sleep(LOOK_SECONDS)
 
-    def _enrol(self, party: str) -> None:
+    def _enrol(self, inviting: str, invited: str) -> None:
         """What two operators do with a line and a telephone, by the same calls."""
-        inviting, invited = self._clients[self._coordinator], self._clients[party]
-        words = invited.accept(inviting.invite(party, hours=1)["line"])["words"]
-        inviting.confirm(party, words)
-        invited.confirm(self._coordinator, words)
+        line = self._clients[inviting].invite(invited, hours=1)["line"]
+        words = self._clients[invited].accept(line)["words"]
+        self._clients[inviting].confirm(invited, words)
+        self._clients[invited].confirm(inviting, words)
 
     def _tail(self, party: str) -> str:
         with contextlib.suppress(OSError):

@@ -59,6 +59,7 @@ class GrantBody(BaseModel):
     owner: str
     peer: str
     others: list[str]
+    other_keys: dict[str, str]
     dataset: str
     dataset_digest: str
     columns: list[str]

@@ -14,6 +14,7 @@ from parties.doctor.half import NoView, ask
 from parties.doctor.obstacles import meaning
 from parties.doctor.peer import no_view
 from parties.errors import UnknownPeer
+from parties.job_keys import filled_in
 from parties.peers import Peers
 from parties.readiness import Readiness
 from vfl.errors import JobError
@@ -48,6 +49,7 @@ class JobCheck:
         try:
             spec = limits.read_limited(text)
             spec = kind_of(spec).resolve(spec)
+            spec = filled_in(spec, self._peers) if spec.coordinator == self._me else spec
         except JobError as error:
             yield Finding(JOB, SPECIFICATION, FAILED, HERE, f"{error}.", error.fix)
             yield from self._left_out(HERE_FITS, HERE_APPROVES, THERE_FITS, THERE_APPROVES)

@@ -14,8 +14,8 @@ from parties.errors import Failure, JobOver, NoSuchJob, StorageFailed, Unreadabl
 from parties.jobs.reception import check_kind
 from parties.storage.database import Job, Store, now
 from parties.storage.ledger import Ledger
-from parties.trust.identity import Signer
 from parties.trust.leaves import Event
+from parties.trust.signer import Signer
 from parties.wire.control import Abort, Finish, decode_control, failure_at
 from parties.wire.door import Door
 from parties.wire.envelopes import CONTROL_LIMIT, Envelope, Header, check_body, read_post

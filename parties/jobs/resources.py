@@ -9,7 +9,7 @@ from parties.storage.database import Job, Store
 from parties.storage.ledger import Ledger
 from parties.storage.models import ModelStore
 from parties.trust.contract import KeysOf
-from parties.trust.identity import Signer
+from parties.trust.signer import Signer
 from parties.wire.outbox import Outbox
 from parties.worker.mailbox import Room
 from vfl.spec.sections import PartyId

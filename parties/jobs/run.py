@@ -7,6 +7,8 @@ from typing import NamedTuple
 import msgspec
 
 from parties.errors import EnvelopeTooLarge, Failure, InternalError, MailboxFull, WorkerVanished, printable
+from parties.jobs.relay import Relay
+from parties.jobs.resources import Resources
 from parties.tables.datasets import LoadedTable, ids_digest
 from parties.tables.row_ids import own_ids
 from parties.wire.control import joint_seed
@@ -25,7 +27,7 @@ from parties.worker.frames import (
     Start,
     WorkerInput,
 )
-from parties.worker.mailbox import Mailbox, Room
+from parties.worker.mailbox import Mailbox
 from parties.worker.process import WorkerProcess
 from vfl.errors import JobError, LocalProtocolError, RowsDiffer
 from vfl.kinds import allowed, kind_of
@@ -50,18 +52,20 @@ class Run:
 
     def __init__(
         self,
+        job: str,
         spec: JobSpec,
         me: PartyId,
         private_seed: bytes,
         log_path: Path,
-        room: Room,
+        shared: Resources,
         begun_bytes: Callable[[], int],
         hearing: WorkerHearing,
     ) -> None:
-        """`room` is shared with the runs of all jobs; `begun_bytes` is what messages that are not whole may hold."""
+        """`shared` is what the runs of all jobs have; `begun_bytes` is what messages that are not whole may hold."""
         self._spec, self._me, self._private_seed = spec, me, private_seed
         self._log_path, self._begun_bytes, self._hearing = log_path, begun_bytes, hearing
-        self._inbox: Mailbox[WorkerInput] = Mailbox(room=room)
+        self._relay = Relay(job, spec, shared.signer)
+        self._inbox: Mailbox[WorkerInput] = Mailbox(room=shared.room)
         self._worker: WorkerProcess | None = None
         self._counts = True
         self._about_ids = ""
@@ -126,6 +130,8 @@ class Run:
             raise MailboxFull(f"the worker of {self._me} has not read what came before")
 
     def deliver(self, sender: PartyId, kind: str, body: Bytes) -> None:
+        """Raises RemoteProtocolError for what the sender, or who it hands it on from, has not signed."""
+        self._relay.check(sender, kind, body)
         self._inbox.put(Delivered(sender, kind, memoryview(body)), len(body))
 
     def tell(self, news: Left | Returned) -> None:
@@ -143,7 +149,7 @@ class Run:
                     text = f"the role of {self._me} may not send {kind} to {to!r} in this job"
                     self._hearing.failed(Failure.of(LocalProtocolError(text), self._me))
                 else:
-                    self._hearing.send(to, kind, body, lambda: self._counts)
+                    self._hearing.send(to, kind, self._relay.sign(kind, body), lambda: self._counts)
             case Reported(fact):
                 self._hearing.note(fact)
             case Finished(outcome):

@@ -68,7 +68,7 @@ class Supervisor:
         load: Callable[[], Loaded],
         on_end: Callable[[str], None],
     ) -> None:
-        self.job, self.spec, self.me = job.id, spec, job.party
+        self.job, self.spec, self.me, self.created_at = job.id, spec, job.party, job.created_at
         self.over = False
         self._agreement, self._load, self._shared = agreement, load, shared
         self._lock = threading.RLock()
@@ -83,7 +83,7 @@ class Supervisor:
         }
         self._side: Coordinator | Participant
         side = Coordinator if self.me == spec.coordinator else Participant
-        self._side = side(spec, self.me, agreement, Signatures(job.id, digest, shared.keys_of(job)))
+        self._side = side(spec, self.me, agreement, Signatures(job.id, spec, shared.keys_of(job)))
         self._remembered = Standing({})
         self._closing = Closing(job.id, spec, self.me, self._links, self._journal, shared.models, self._stop, on_end)
         self._run = self._new_run()
@@ -178,7 +178,7 @@ class Supervisor:
             if header.kind in CONTROLS:
                 self._hear(link, header, body)
             elif link.is_running(header.attempt):  # it may have left since it was looked at
-                self._run.deliver(header.sender, header.kind, body)
+                self.tasks.guard(partial(self._run.deliver, link.peer, header.kind, body), link)
 
     def _hear(self, link: Link, header: Header, body: Bytes) -> None:
         """A word about the job."""
@@ -210,7 +210,7 @@ class Supervisor:
             vanished=self._lose_worker,
         )
         seed = self._agreement.private_seed
-        return Run(self.spec, self.me, seed, self._log_path, self._shared.room, self._begun_bytes, hearing)
+        return Run(self.job, self.spec, self.me, seed, self._log_path, self._shared, self._begun_bytes, hearing)
 
     def _begun_bytes(self) -> int:
         return sum(link.begun_bytes for link in self._links.values())

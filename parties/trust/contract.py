@@ -10,6 +10,7 @@ import msgspec
 
 from parties.trust.identity import KEY_BYTES, SIGNATURE_BYTES, Domain, Identity, IdentityKey
 from vfl.errors import RemoteProtocolError
+from vfl.spec.job import JobSpec
 from vfl.spec.sections import PartyId
 
 KeysOf = Callable[[PartyId], tuple[IdentityKey, ...]]
@@ -40,16 +41,18 @@ class Contract(msgspec.Struct, frozen=True):
 class Signatures:
     """Checks who has signed the contract of one job."""
 
-    def __init__(self, job: str, spec_digest: bytes, keys_of: KeysOf) -> None:
-        self._job, self._spec_digest, self._keys_of = job, spec_digest, keys_of
+    def __init__(self, job: str, spec: JobSpec, keys_of: KeysOf) -> None:
+        self._job, self._spec_digest, self._keys_of = job, spec.digest(), keys_of
+        self._named = spec.identity_keys
 
     def check(self, party: PartyId, signed: Signed) -> None:
-        """Of a party that is no peer of this one only that the key it gives has signed.
+        """With the key that the specification names.
 
+        Where it names none, of a party that is no peer of this one only that the key it gives has signed.
         Raises RemoteProtocolError.
         """
-        peer_keys = {key.raw for key in self._keys_of(party)}
-        if not signed.holds(self._job, self._spec_digest) or (peer_keys and signed.key not in peer_keys):
+        known = {self._named[party]} if party in self._named else {key.raw for key in self._keys_of(party)}
+        if not signed.holds(self._job, self._spec_digest) or (known and signed.key not in known):
             raise RemoteProtocolError(f"the specification of this job is not signed by {party}")
 
 

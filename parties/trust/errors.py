@@ -214,3 +214,14 @@ class RotationRefused(JobError):
     def __init__(self, message: str, rule: str) -> None:
         super().__init__(message)
         self.rule = rule
+
+
+class IdentityKeyDiffers(JobError):
+    """A specification names another identity key of a party than the one that is pinned here."""
+
+    code = "identity_key_differs"
+    safe = "Nothing was sent and nothing ran."
+    fix = (
+        "Ask the operator of that party by telephone which key is the right one. If the party has rotated its key, one "
+        "side has not heard of it yet: submit the job again later. Else somebody puts another key in its place."
+    )

@@ -4,6 +4,7 @@ A grant is signed by the owner's identity key and enforced by the owner's own se
 for the operator (docs/grants.md). Every refusal names the rule, the number that was asked for and the limit.
 """
 
+import base64
 import math
 import re
 import secrets
@@ -41,6 +42,8 @@ class Grant(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     """Who may propose such a job: its coordinator."""
     others: tuple[PartyId, ...] = ()
     """Who may take part beside the owner and the peer. A job with anybody else is not covered."""
+    other_keys: dict[PartyId, str] = {}
+    """Base64 of the identity keys of those parties that the owner has not enrolled itself, if the job names any."""
     dataset: str
     dataset_digest: str
     """SHA-256 of the file, as hexadecimal digits: another version of it is not covered."""
@@ -73,6 +76,7 @@ class Grant(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
             _require(PARTY_ID.fullmatch(party) is not None, f"{party!r} is not a party name")
         parties = (self.owner, self.peer, *self.others)
         _require(len(set(parties)) == len(parties), "it names a party twice, or its owner as a peer")
+        _require(set(self.other_keys) <= set(parties), "it names the key of a party that may not take part")
         _require(bool(self.dataset), "it names no data set")
         _require(
             re.fullmatch("[0-9a-f]{64}", self.dataset_digest) is not None, "it does not name the bytes of the file"
@@ -136,6 +140,7 @@ def grant_for(request: Request, dataset: str, *, days: int = DEFAULT_DAYS, uses:
         owner=request.me,
         peer=spec.coordinator,
         others=tuple(sorted(set(spec.parties) - {spec.coordinator, request.me})),
+        other_keys=_keys_of_others(request),
         dataset=dataset,
         dataset_digest=use.digest,
         columns=use.columns,
@@ -205,6 +210,12 @@ def _rules(grant: Grant, request: Request, used: int) -> Iterator[tuple[str, boo
     yield "peer", spec.coordinator == grant.peer, f"{spec.coordinator} proposes the job, and only {grant.peer} may"
     strangers = sorted(set(spec.parties) - {grant.owner, grant.peer, *grant.others})
     yield "others", not strangers, f"{', '.join(strangers)} would take part, and {_listed(grant.others)} may"
+    unknown = [party for party in request.strangers if grant.other_keys.get(party) != _keys_of_others(request)[party]]
+    yield (
+        "other_keys",
+        not unknown,
+        f"the job names identity keys of {', '.join(unknown)} that are neither pinned here nor named by the grant",
+    )
     kind = spec.job.protocol
     yield "protocol", kind == grant.protocol, f"the job is of the kind {kind!r}, and only {grant.protocol!r} is allowed"
     scheme = spec.disclosure
@@ -242,6 +253,13 @@ def _rules(grant: Grant, request: Request, used: int) -> Iterator[tuple[str, boo
     yield "maximum_opened_values", opened <= most, f"the job may reveal {opened} {counted}, and {most} is the most"
     rho, cap = request.rho, grant.maximum_rho
     yield "maximum_rho", rho <= cap + ROUNDING, f"rho of the job is {rho:.3g}, and {cap:.3g} is the most"
+
+
+def _keys_of_others(request: Request) -> dict[PartyId, str]:
+    """As the specification names them."""
+    keys = request.spec.identity_keys
+    others = sorted(set(keys) - {request.me, request.spec.coordinator})
+    return {party: base64.b64encode(keys[party]).decode() for party in others}
 
 
 def _listed(words: Iterable[str]) -> str:

@@ -8,7 +8,7 @@ import hashlib
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import cached_property
-from typing import Protocol, Self
+from typing import Self
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -28,6 +28,7 @@ class Domain(Enum):
     GRANT = b"vfl-grant-v1\0"
     CHECK = b"vfl-check-v1\0"
     ROTATION = b"vfl-key-rotation-v1\0"
+    HANDED_ON = b"vfl-handed-on-v1\0"
 
 
 @dataclass(frozen=True)
@@ -79,15 +80,23 @@ class Identity:
     def generate(cls, name: str) -> Self:
         return cls(name, Ed25519PrivateKey.generate())
 
+    # As a `Signer` (signer.py) that has had this one key alone.
+
     @property
     def current(self) -> Self:
         return self
 
-    def for_peer(self, peer: str) -> Self:  # noqa: ARG002 - a party of one key has no other
+    def for_peer(self, peer: str) -> Self:  # noqa: ARG002 - every peer pins this one
         return self
 
     def counts(self, digest: bytes) -> bool:
         return digest == self.key.digest
+
+    def with_key(self, key: bytes) -> Self | None:
+        return self if key == self.key.raw else None
+
+    def rotations_since(self, key: bytes) -> tuple[()]:  # noqa: ARG002 - there were none
+        return ()
 
     @cached_property
     def key(self) -> IdentityKey:
@@ -102,18 +111,3 @@ class Identity:
     def sign(self, domain: Domain, message: bytes) -> bytes:
         """64 bytes (RFC 8032)."""
         return self.private.sign(domain.value + message)
-
-
-class Signer(Protocol):
-    """A party as what speaks for it knows it: after a rotation a peer is spoken to with the key that it pins."""
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def current(self) -> Identity: ...
-
-    def for_peer(self, peer: str) -> Identity: ...
-
-    def counts(self, digest: bytes) -> bool:
-        """Whether peers may still take what the key of this digest has signed."""

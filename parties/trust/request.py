@@ -24,6 +24,8 @@ class Request:
     """Unix seconds."""
     id_sketches: Mapping[str, bytes] = field(default_factory=dict)
     """Of the ids that are compared, by data set."""
+    strangers: tuple[PartyId, ...] = ()
+    """Parties whose identity key the specification names, and this party has not pinned."""
 
     @property
     def id_runs(self) -> tuple[IdRun, ...]:

@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from parties.trust.budget import Account, Charge, DataUse, charges
+from parties.trust.identity import IdentityKey
 from parties.trust.request import Request
 from vfl.kinds import decode_spec, kind_of
 from vfl.message import MESSAGES, Grain
@@ -113,6 +114,15 @@ def differences(last: Terms | None, request: Request) -> tuple[str, ...]:
         if old != new:
             sentences.append(f"{name} was {old:.6g}, and is now {new:.6g}.")
     return tuple(sentences) or (NOTHING_NEW,)
+
+
+def _keys_of_strangers(request: Request) -> Iterator[str]:
+    for party in request.strangers:
+        fingerprint = IdentityKey(request.spec.identity_keys[party]).fingerprint
+        yield (
+            f"{party} is known here by the word of {request.spec.coordinator} alone, with the key {fingerprint}. "
+            f"Compare it with the operator of {party} by telephone: who has another key stands in its place."
+        )
 
 
 def _data(request: Request) -> Iterator[str]:

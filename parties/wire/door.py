@@ -10,7 +10,7 @@ Of an envelope that is refused nothing is counted; its sender hears why (docs/pr
 from collections.abc import Sequence
 from typing import Protocol
 
-from parties.trust.identity import Signer
+from parties.trust.signer import Signer
 from parties.wire.control import LAST_WORDS, NEGOTIATION, Ask, Control, Refusal, encode_control
 from parties.wire.envelopes import Bytes, Envelope, Outgoing
 from vfl.spec.sections import PartyId

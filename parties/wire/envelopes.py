@@ -29,10 +29,11 @@ from parties.errors import (
     TamperedBody,
     UnknownSender,
 )
-from parties.trust.identity import SIGNATURE_BYTES, Domain, Signer
+from parties.trust.identity import SIGNATURE_BYTES, Domain
+from parties.trust.signer import Signer
 from vfl.spec.sections import PartyId
 
-WIRE_VERSION = 3
+WIRE_VERSION = 4
 HEADER_LIMIT = 4 << 10
 PART_LIMIT = 4 << 20
 PARTS_LIMIT = 256

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable
 
 from parties.errors import StaleAttempt, TooManyJoins
-from parties.trust.identity import Signer
+from parties.trust.signer import Signer
 from parties.wire.control import NEGOTIATION, OPENERS, RUN, Control, encode_control
 from parties.wire.door import Door, Recorder
 from parties.wire.envelopes import Bytes, Envelope, Header, Incoming

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import msgspec
 
 from parties.errors import EnvelopeRefused, InternalError, MailboxFull, StorageFailed
-from parties.trust.identity import Signer
+from parties.trust.signer import Signer
 from parties.wire.envelopes import CONTROL_LIMIT, PART_LIMIT, WIRE_VERSION, Bytes, Envelope, EnvelopeReader
 from parties.wire.receipts import Receipt, Reply
 from parties.wire.transport import Answer

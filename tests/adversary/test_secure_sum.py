@@ -265,18 +265,18 @@ def test_a_client_that_floods_is_left_out():
 
 
 LISTS = {
-    "own key changed": (lambda keys: (("c0", OTHER_KEY, keys[0][2]), *keys[1:]), "as this client's that it did not"),
+    "own key changed": (lambda keys: (("c0", OTHER_KEY, *keys[0][2:]), *keys[1:]), "as this client's that it did not"),
     "itself left out": (lambda keys: keys[1:], "as this client's that it did not"),
     "a client twice": (lambda keys: (*keys, keys[1]), "a client twice"),
-    "a stranger": (lambda keys: (*keys[1:], ("x", OTHER_KEY, keys[0][2])), "outside the roster"),
+    "a stranger": (lambda keys: (*keys[1:], ("x", OTHER_KEY, *keys[0][2:])), "outside the roster"),
     "too few": (lambda keys: keys[:2], "lists 2 clients, which do not go with a threshold of 3"),
     "small order": (
-        lambda keys: (*keys[:4], ("c4", SMALL_ORDER, keys[4][2])),
+        lambda keys: (*keys[:4], ("c4", SMALL_ORDER, *keys[4][2:])),
         "a key of c4 cannot be used: the key is a point of small order",
     ),
-    "equal keys": (lambda keys: (*keys[:4], ("c4", keys[3][1], keys[4][2])), "c4 and c3 have the same key"),
+    "equal keys": (lambda keys: (*keys[:4], ("c4", keys[3][1], *keys[4][2:])), "c4 and c3 have the same key"),
     "short key": (
-        lambda keys: (*keys[:4], ("c4", b"short", keys[4][2])),
+        lambda keys: (*keys[:4], ("c4", b"short", *keys[4][2:])),
         "a key of c4 cannot be used: the key has 5 bytes",
     ),
 }
@@ -295,7 +295,7 @@ def test_a_client_deals_no_shares_where_the_threshold_is_no_majority():
     agreed = terms(6, threshold=4)
     small = Group(agreed, vectors(agreed)).keys
     lax = Member(terms(6, threshold=3), SumTask(1, agreed.round, agreed.purpose), "c0", AGGREGATOR)
-    keys = (("c0", *lax._public), *small.keys[1:])
+    keys = (("c0", *lax._public, b""), *small.keys[1:])
     with pytest.raises(RemoteProtocolError, match="lists 6 clients, which do not go with a threshold of 3"):
         lax.deal(PairKeys(1, keys))
 

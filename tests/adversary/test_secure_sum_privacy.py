@@ -106,19 +106,3 @@ def test_shares_below_the_threshold_fit_a_masking_key_no_better_than_random_ones
     for indices in itertools.islice(itertools.combinations(range(1, holders + 1), threshold - 1), 50):
         assert secret_of({index: shares[index] for index in indices}) != private
     assert secret_of({place: shares[place] for place in range(5, 5 + threshold)}) == private
-
-
-# -- what it does not stop, until keys are signed with the parties' identities
-
-
-def test_an_aggregator_that_swaps_the_keys_of_all_peers_reads_a_vector():
-    """docs/protocols/secure_sum.md says so: the victim's peers are all played by the aggregator."""
-    agreed = terms(5)
-    victim, given = "c0", vectors(agreed)
-    zero = np.zeros(agreed.words, np.uint64)
-    played = Group(agreed, {me: given[me] if me == victim else zero for me in agreed.roster}).deal().mask()
-    for me in agreed.roster:
-        played.side.take_words(me, played.masked[me])
-    for me in agreed.roster:
-        played.side.take_shares(me, played.members[me].unmask(played.side.arrived()))
-    assert np.array_equal(played.side.opened().words, given[victim])

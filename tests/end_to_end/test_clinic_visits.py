@@ -1,6 +1,7 @@
 """The example of docs/protocols/rounds.md, done as it says: tables, settings and job; only the ports are free ones."""
 
 import csv
+import itertools
 import json
 import re
 import subprocess
@@ -62,6 +63,9 @@ def test_three_clinics_learn_more_than_the_majority_as_the_page_says(folder: Pat
             enrol(folder, "institute", clinic)
             assert f"$ vfl grant create readmission.toml --party {clinic}\n" in PAGE
             run(folder, "grant", "create", "readmission.toml", "--party", clinic)
+        assert "`vfl peer invite clinic-b --party clinic-a`, and so on for each pair" in PAGE
+        for one, other in itertools.combinations(PARTIES[1:], 2):
+            enrol(folder, one, other)
         job = run(folder, "job", "submit", "readmission.toml", "--party", "institute")["id"]
         done = run(folder, "job", "watch", job, "--party", "institute")
         client = run(folder, "job", "watch", job, "--party", "clinic-b")

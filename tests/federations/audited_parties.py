@@ -133,7 +133,7 @@ class AuditedParty:
     def sign(self, fields: dict[str, Any]) -> Sent:
         header = msgspec.msgpack.encode(
             {
-                "wire_version": 3,
+                "wire_version": 4,
                 "job_digest": SPECIFICATION_DIGEST,
                 "part": 1,
                 "parts": 1,

@@ -68,7 +68,7 @@ def agreement(name: str, spec: JobSpec) -> Agreement:
 
 
 def signatures(spec: JobSpec) -> Signatures:
-    return Signatures(JOB, spec.digest(), lambda name: (identity_of(name).key,))
+    return Signatures(JOB, spec, lambda name: (identity_of(name).key,))
 
 
 def coordinator(spec: JobSpec) -> Coordinator:

@@ -30,6 +30,8 @@ class Collection:
     def __init__(self, terms: SumTerms, number: int, log: SumLog) -> None:
         self._terms, self._number, self._log = terms, number, log
         self._pairs: dict[PartyId, PublicPair] = {}
+        self._signatures: dict[PartyId, bytes] = {}
+        """By which the others believe that a pair is its client's."""
         self._keys: KeyList
         self._dealt: dict[PartyId, dict[PartyId, bytes]] = {}
         """By dealer, its boxes by holder."""
@@ -49,10 +51,12 @@ class Collection:
                 raise RemoteProtocolError(f"{client} sent a key twice, or one that another client sent")
             taken.add(key)
         self._pairs[client] = PublicPair(message.masking, message.sealing)
+        self._signatures[client] = message.signature
 
     def keys(self) -> PairKeys:
         self._keys = self._terms.key_list(self._number, self._pairs)
-        return PairKeys(self._number, tuple((member, *pair) for member, pair in self._pairs.items()))
+        signed = ((member, *pair, self._signatures[member]) for member, pair in self._pairs.items())
+        return PairKeys(self._number, tuple(signed))
 
     def take_boxes(self, client: PartyId, message: SealedShares) -> None:
         boxes, members = by_name(message.boxes, client), self._keys.members

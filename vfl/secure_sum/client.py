@@ -97,7 +97,7 @@ class Member:
         )
 
     def _checked(self, message: PairKeys) -> KeyList:
-        keys = {member: PublicPair(masking, sealing) for member, masking, sealing in message.keys}
+        keys = {member: PublicPair(masking, sealing) for member, masking, sealing, _ in message.keys}
         if len(keys) != len(message.keys) or not keys.keys() <= set(self._terms.roster):
             raise self._broken("lists keys of a client twice, or of one outside the roster")
         if keys.get(self._me) != self._public:

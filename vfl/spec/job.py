@@ -6,7 +6,8 @@ needs the kinds, and stands with them in `vfl.kinds`.
 
 import hashlib
 from abc import ABCMeta, abstractmethod
-from typing import ClassVar, Literal
+from collections.abc import Mapping
+from typing import ClassVar, Literal, Self
 
 import msgspec
 
@@ -104,6 +105,20 @@ class JobSpec(Section, metaclass=_AbstractStruct, frozen=True, kw_only=True):
     def waived(self) -> tuple[str, ...]:
         """Rules that would refuse the job and are waived by name."""
         return ()
+
+    @property
+    def hands_on(self) -> bool:
+        """Whether the coordinator hands on what parties have signed for each other."""
+        return False
+
+    @property
+    def identity_keys(self) -> Mapping[PartyId, bytes]:
+        """By which key each party's word is believed where it is handed on; 32 bytes each, and empty where none is."""
+        return {}
+
+    def with_identity_keys(self, keys: Mapping[PartyId, bytes]) -> Self:  # noqa: ARG002 - where it hands nothing on
+        """The same agreement with these keys."""
+        return self
 
     def encoded(self) -> bytes:
         """The canonical bytes, on which all sides agree: MessagePack of the frozen struct in declaration order."""

@@ -3,6 +3,12 @@
 What cannot work is refused when it is built: `vfl.spec.conflicts` compares what its settings need and hide.
 """
 
+import base64
+from collections.abc import Mapping
+from typing import Self
+
+import msgspec
+
 from vfl.errors import NotAvailable
 from vfl.spec import conflicts
 from vfl.spec.job import JobSpec
@@ -24,6 +30,9 @@ PARTS = ("compressed_sync", "model_inversion", "shared_data", "backbone_decoder"
 """In the default order of their adjustments: what is carried back comes last (R0.2)."""
 
 LABELLED = ("test", "validation", "shared", "first")
+
+KEY_BYTES = 32
+"""Of an identity key."""
 
 SCALABLE = ("auto", "rotation", "uniform", "block", "grid")
 """Codecs of 1 to 8 bits."""
@@ -47,6 +56,7 @@ class RoundsSpec(JobSpec, frozen=True, kw_only=True):
         require(self.job.protocol == "rounds", "job.protocol is rounds for a roster of an aggregator and clients")
         require(bool(self.roster.clients), "roster.clients names nobody")
         self._check_job()
+        self._check_keys()
         require(self.job.task != "multiclass" or self.job.classes >= 3, "job.classes is missing: rounds must know it")
         self._check_data()
         self._check_model()
@@ -61,6 +71,15 @@ class RoundsSpec(JobSpec, frozen=True, kw_only=True):
             raise NotAvailable("rounds.privacy.epsilon is not available yet", fix="Set epsilon = 0.")
         if self.evaluates_at_clients:
             self._check_evaluation()
+
+    def _check_keys(self) -> None:
+        for party, key in self.roster.keys.items():
+            require(party in self.parties, f"roster.keys names {party!r}, which is no party of the roster")
+            try:
+                size = len(base64.b64decode(key, validate=True))
+            except ValueError:
+                size = 0
+            require(size == KEY_BYTES, f"roster.keys.{party} must be base64 of an identity key, {KEY_BYTES} bytes")
 
     def _check_data(self) -> None:
         aggregator = self.roster.aggregator
@@ -260,6 +279,19 @@ class RoundsSpec(JobSpec, frozen=True, kw_only=True):
             or self.evaluates_at_clients
             or (shared is not None and shared.rule == "feddu" and shared.counts == "pooled")
         )
+
+    @property
+    def hands_on(self) -> bool:
+        """Clients believe each other's keys of a secure sum, and talk to the aggregator alone."""
+        return self.pools
+
+    @property
+    def identity_keys(self) -> dict[PartyId, bytes]:
+        return {party: base64.b64decode(key) for party, key in self.roster.keys.items()}
+
+    def with_identity_keys(self, keys: Mapping[PartyId, bytes]) -> Self:
+        named = {party: base64.b64encode(keys[party]).decode() for party in self.parties}
+        return msgspec.structs.replace(self, roster=msgspec.structs.replace(self.roster, keys=named))
 
     def rate_of(self, round_number: int) -> float:
         """The clients' rate in a round, from 1."""

@@ -15,6 +15,8 @@ DEVIATIONS = 3.0
 class RoundsRoster(Section, frozen=True, kw_only=True):
     aggregator: PartyId
     clients: tuple[PartyId, ...]
+    keys: dict[PartyId, str] = msgspec.field(default_factory=dict)
+    """Base64 of the identity key by which each party's word is believed that the aggregator hands on."""
 
 
 class RoundsData(Section, frozen=True, kw_only=True):
