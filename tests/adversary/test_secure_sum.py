@@ -354,7 +354,7 @@ def test_a_client_gives_shares_once_and_never_both_kinds_for_one_client():
 def test_who_is_shown_another_list_opens_no_box_of_the_others():
     """Equivocation: c0 sees c4 under another key than the rest does."""
     given = group()
-    other = replace(given.keys, keys=(*given.keys.keys[:4], ("c4", OTHER_KEY, given.keys.keys[4][2])))
+    other = replace(given.keys, keys=(*given.keys.keys[:4], ("c4", OTHER_KEY, *given.keys.keys[4][2:])))
     dealt = {me: member.deal(other if me == "c0" else given.keys) for me, member in given.members.items()}
     boxes = tuple((me, dict(sent.boxes)["c0"]) for me, sent in dealt.items() if me != "c0")
     digests = b"".join(dealt[me].digests[: 2 * DIGEST_BYTES] for me, _ in boxes)

@@ -25,7 +25,7 @@ def attack(given, colluders, leaked=()):
     pools: dict[str, dict[str, dict[int, bytes]]] = {kind: {me: {} for me in agreed.roster} for kind in ("seed", "key")}
     for holder, member in given.members.items():
         index = key_list.index(holder)
-        for owner, shares in member._held.items():
+        for owner, shares in member._shares.items():
             pools["seed"][owner][index] = shares[:SHARE_BYTES]
             if holder in colluders or holder in leaked:
                 pools["key"][owner][index] = shares[SHARE_BYTES:]
