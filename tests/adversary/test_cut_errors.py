@@ -42,7 +42,7 @@ class SendsNothing(LabelSide):
 
     def update(self, sums, rows, step):
         super().update(sums, rows, step)
-        self.top._weights._parameters["weights"].data[:, : self.top.shape.embedding] = 0.0
+        self.top._weights["weights"][:, : self.top.shape.embedding] = 0.0
 
     def cut_basis(self):
         return np.eye(self.top.shape.embedding)[:1]

@@ -224,8 +224,8 @@ def network_gradients(preset, rows, weight_scale, seed=0):
     columns, own, _, target = batch(rows, seed)
     shape = Shape(COLUMNS, OWN, 4, 1)
     top = Top(shape, "linear", Optimiser(), bytes([seed]) * 32, 1e9)
-    for parameter in top._weights._parameters.values():
-        parameter.data *= weight_scale
+    for matrix in top._weights._matrices.values():
+        np.multiply(matrix, weight_scale, out=matrix)
     values = top.joined_weights.size + 5
     private, public, _ = both_ends(preset, values, values)
     passes = top.passes(public, received(private, public, columns), own, target[:, None])

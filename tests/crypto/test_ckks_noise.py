@@ -8,7 +8,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
 
 from crypto.ciphertexts import read_integers
 from crypto.ckks import CkksPrivateKey, repeats
@@ -42,10 +41,10 @@ def at_its_limit(preset, loss):
     """A top model with all weight on one column."""
     hidden = NEURONS if preset.name == "ckks-mlp" else 0
     top = Top(Shape(1, 1, hidden, 1), loss, Optimiser(), bytes(32), preset.weight_limit)
-    for name, parameter in top._weights._parameters.items():
+    for name, matrix in top._weights._matrices.items():
         share = OUTPUT_SHARE if hidden and name == "weights" else 1.0
-        parameter.data[:] = torch.zeros_like(parameter)
-        parameter.data[:, 0] = share * preset.weight_limit
+        matrix[:] = 0.0
+        matrix[:, 0] = share * preset.weight_limit
     return top
 
 

@@ -4,13 +4,13 @@ import hashlib
 from collections.abc import Callable
 
 import msgspec
-import torch
 from torch import nn
 
 from vfl.codecs.parameters import Format, Shape, decode_parameters, encode_parameters, shapes
 from vfl.horizontal.hooks import Examples, Updated, UpdateEncoding, Work
 from vfl.models.local_training import train
 from vfl.models.networks import Parameters, from_arrays, load_parameters, parameters_of, to_arrays
+from vfl.models.optimisers import ModuleSteps
 
 RAW = Format(codec="none", bits=32, unbiased=False)
 
@@ -47,9 +47,7 @@ def raw_update(body: bytes, work: Work) -> Updated:
     return Updated(write(parameters_of(module)), loss)
 
 
-def fit_amended(
-    module: nn.Sequential, received: Parameters, work: Work, steps: torch.optim.Optimizer | None = None
-) -> float:
+def fit_amended(module: nn.Sequential, received: Parameters, work: Work, steps: ModuleSteps | None = None) -> float:
     """What parts put before the training, the training, and what they amend after it; returns the loss."""
     trained, examples = work.augmented(module)
     loss = fit(trained, examples, received, work, steps=steps)
@@ -63,7 +61,7 @@ def fit(
     received: Parameters,
     work: Work,
     *,
-    steps: torch.optim.Optimizer | None = None,
+    steps: ModuleSteps | None = None,
     on_step: Callable[[int], None] | None = None,
 ) -> float:
     """E local epochs in place on these rows; returns the loss. See `train` for `steps` and `on_step`."""

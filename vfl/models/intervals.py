@@ -41,11 +41,11 @@ def ends(name: str, interval: Interval) -> dict[str, float]:
 
 
 def of_share(hits: int, rows: int) -> Interval:
-    """Wilson's interval of a share."""
-    from scipy.stats import binomtest  # noqa: PLC0415 - it would double the time in which a worker starts
-
-    interval = binomtest(hits, rows).proportion_ci(LEVEL, method="wilson")
-    return float(interval.low), float(interval.high)
+    """Wilson's interval of a share (Wilson 1927, JASA 22). That of scipy.stats would double a worker's start."""
+    square = NORMAL**2
+    middle, reach = hits + square / 2, NORMAL * math.sqrt(hits * (rows - hits) / rows + square / 4)
+    low, high = (middle - reach) / (rows + square), (middle + reach) / (rows + square)
+    return (low if hits else 0.0), (high if hits < rows else 1.0)
 
 
 def of_auc(positive: NDArray[np.bool_], scores: Floats) -> Interval | None:

@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from vfl.errors import Diverged, ImpossibleJob
 from vfl.models.networks import Parameters, batch_norm_layers
-from vfl.models.polynomial import make_optimiser
+from vfl.models.optimisers import Descent, ModuleSteps
 from vfl.schedule import batch_sizes, batches
 from vfl.spec.sections import Optimiser
 
@@ -54,7 +54,7 @@ def train(
     proximal: float = 0.0,
     anchor: Parameters | None = None,
     weights: torch.Tensor | None = None,
-    steps: torch.optim.Optimizer | None = None,
+    steps: ModuleSteps | None = None,
     on_step: Callable[[int], None] | None = None,
 ) -> float:
     """Train the module in place and return the mean loss of the rows as they were met, without the proximal term.
@@ -71,7 +71,7 @@ def train(
     trained = {name: p for name, p in module.named_parameters() if p.requires_grad}
     if proximal and anchor is None:
         raise ValueError("a proximal term needs the parameters that training stays close to")
-    steps = steps or make_optimiser(list(trained.values()), optimiser)
+    steps = steps or ModuleSteps(trained, Descent(optimiser))
     module.train()
     total = 0.0
     for batch in batches(seed, np.arange(len(inputs)), epochs, batch_rows):

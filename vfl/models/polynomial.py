@@ -6,16 +6,15 @@ exists for numbers here and for ciphertexts in `crypto.ckks_evaluator`. The same
 encrypted run can be compared with a clear one number by number.
 """
 
-import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from safetensors.numpy import load, save
 
+from vfl.models.optimisers import Descent
 from vfl.planning.training import INPUT_BOUND
 from vfl.schedule import philox
 from vfl.spec.sections import Optimiser
@@ -109,38 +108,33 @@ class Numbers:
 
 
 class Weights:
-    """Matrices trained by an optimiser of torch on opened gradients; the absolute sum of each row keeps a limit."""
+    """Matrices trained on opened gradients; the absolute sum of each row keeps a limit."""
 
     def __init__(self, matrices: dict[str, Floats], optimiser: Optimiser, limits: dict[str, float]) -> None:
-        self._parameters = {name: torch.nn.Parameter(torch.from_numpy(value)) for name, value in matrices.items()}
-        self._optimiser = make_optimiser(list(self._parameters.values()), optimiser, OPENED_EPSILON)
-        self._limits = limits
+        self._matrices, self._limits = matrices, limits
+        self._descent = Descent(optimiser, OPENED_EPSILON)
         self.scaled_back = 0
         """Updates that met the limit."""
         self._scale_back()
 
     def __getitem__(self, name: str) -> Floats:
-        values: Floats = self._parameters[name].detach().numpy()
-        return values
+        return self._matrices[name]
 
     def tensors(self) -> dict[str, Floats]:
-        return {f"top.{name}": self[name].copy() for name in self._parameters}
+        return {f"top.{name}": self[name].copy() for name in self._matrices}
 
     def update(self, gradients: dict[str, Floats]) -> str:
         """One step of the optimiser. Returns why it was taken back, weights and momentum alike; "" where it stands."""
-        weights = {name: parameter.detach().clone() for name, parameter in self._parameters.items()}
-        momentum = copy.deepcopy(self._optimiser.state_dict())
-        for name, gradient in gradients.items():
-            self._parameters[name].grad = torch.from_numpy(np.ascontiguousarray(gradient))
-        self._optimiser.step()
-        reach = self._scale_back()
+        weights, take_back = {name: matrix.copy() for name, matrix in self._matrices.items()}, self._descent.saved()
+        with np.errstate(invalid="ignore", over="ignore"):  # what it makes of them is looked at below
+            for name, gradient in gradients.items():
+                self._descent.move(name, self._matrices[name], gradient)
+            reach = self._scale_back()
         if reach <= OVERSHOOT:
             self.scaled_back += reach > 1.0
             return ""
-        with torch.no_grad():
-            for name, value in weights.items():
-                self._parameters[name].copy_(value)
-        self._optimiser.load_state_dict(momentum)
+        self._matrices = weights
+        take_back()
         if np.isnan(reach):
             return "a sum over the batch left the range of the agreed parameters"
         return f"weights would reach {reach:.3g} times their limit"
@@ -148,21 +142,11 @@ class Weights:
     def _scale_back(self) -> float:
         """Bring every row's sum to its limit; returns the largest before, in units of its limit."""
         largest = 0.0
-        with torch.no_grad():
-            for name, parameter in self._parameters.items():
-                reach = parameter.abs().sum(dim=1, keepdim=True) / self._limits[name]
-                parameter.div_(reach.clamp(min=1.0))
-                largest = np.maximum(largest, float(reach.max()))  # NaN stays NaN
+        for name, matrix in self._matrices.items():
+            reach = np.abs(matrix).sum(axis=1, keepdims=True) / self._limits[name]
+            np.divide(matrix, np.maximum(reach, 1.0), out=matrix)
+            largest = np.maximum(largest, float(reach.max()))  # NaN stays NaN
         return float(largest)
-
-
-def make_optimiser(
-    parameters: list[torch.nn.Parameter], settings: Optimiser, epsilon: float = 1e-8
-) -> torch.optim.Optimizer:
-    """The specification's optimiser over these parameters; `epsilon` is Adam's."""
-    if settings.name == "adam":
-        return torch.optim.Adam(parameters, lr=settings.rate, weight_decay=settings.weight_decay, eps=epsilon)
-    return torch.optim.SGD(parameters, lr=settings.rate, momentum=settings.momentum, weight_decay=settings.weight_decay)
 
 
 @dataclass(frozen=True)

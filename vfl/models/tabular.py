@@ -1,10 +1,16 @@
 """Bottom models for tables: private to the feature party, in clear, of any kind torch can differentiate."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
+from vfl.models.optimisers import Descent, ModuleSteps
+from vfl.spec.sections import Optimiser
 from vfl.spec.training import Bottom
+
+Floats = NDArray[np.float64]
 
 BottomFactory = Callable[[int, int], torch.nn.Module]
 """(columns, embedding width) -> module: how a party's own module is made."""
@@ -27,3 +33,50 @@ def build(bottom: Bottom, columns: int, private_seed: bytes, factory: BottomFact
             layers += [torch.nn.Linear(columns, width), ACTIVATIONS[bottom.activation]()]
             columns = width
         return torch.nn.Sequential(*layers).double()
+
+
+def embed(bottom: Bottom, weights: Mapping[str, Floats], columns: Floats) -> Floats:
+    """What a bottom model with these weights, by the names of `BottomModel.tensors`, gives for prepared columns."""
+    module = build(bottom, columns.shape[1], b"\0", None)
+    module.load_state_dict({name: torch.from_numpy(values) for name, values in weights.items()})
+    with torch.no_grad():
+        embedding: Floats = module(torch.from_numpy(columns)).numpy()
+    return embedding
+
+
+class BottomModel:
+    """A module that learns from the errors of what it gave for the blocks of a step."""
+
+    def __init__(self, module: torch.nn.Module, optimiser: Optimiser) -> None:
+        self._module = module
+        self._steps = ModuleSteps(dict(module.named_parameters()), Descent(optimiser))
+        self._outputs: list[torch.Tensor] = []
+
+    def embed(self, columns: Floats) -> Floats:
+        """The module's output, rows x width, not kept for learning."""
+        with torch.no_grad():
+            output: Floats = self._module(torch.from_numpy(columns)).numpy()
+        return output
+
+    def forward(self, columns: Floats) -> Floats:
+        """The same, kept until `backward`."""
+        output = self._module(torch.from_numpy(columns))
+        self._outputs.append(output)
+        embedding: Floats = output.detach().numpy()
+        return embedding
+
+    def largest_kept(self) -> float:
+        """Of all values that are kept."""
+        return max(float(output.detach().abs().max()) for output in self._outputs)
+
+    def backward(self, errors: Sequence[Floats]) -> None:
+        """One step on the errors of what was kept, block by block; nothing is kept after it."""
+        outputs, self._outputs = self._outputs, []
+        self._steps.zero_grad()
+        for output, error in zip(outputs, errors, strict=True):
+            if output.requires_grad:
+                torch.autograd.backward(output, torch.from_numpy(error))
+        self._steps.step()
+
+    def tensors(self) -> dict[str, Floats]:
+        return {name: tensor.numpy() for name, tensor in self._module.state_dict().items()}

@@ -1,18 +1,21 @@
 """What a feature party does alike in clear and in encrypted training: its columns and its bottom model."""
 
+from typing import TYPE_CHECKING
+
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from vfl.errors import Diverged, InvalidBottom, RemoteProtocolError
-from vfl.models.polynomial import largest_cut_error, make_optimiser, save_tensors
-from vfl.models.tabular import build
+from vfl.models.polynomial import largest_cut_error, save_tensors
 from vfl.notices import Notice
 from vfl.planning.training import INPUT_BOUND, loss_of
 from vfl.protocols.prepared_columns import PREPARATION, PreparedColumns
 from vfl.reports import Outcome
 from vfl.setup import Setup
 from vfl.spec.training import Bottom, TrainingSpec
+
+if TYPE_CHECKING:
+    from vfl.models.tabular import BottomModel
 
 Floats = NDArray[np.float64]
 
@@ -39,18 +42,18 @@ class FeatureSide:
         self._setup, self._label = setup, spec.roster.label
         self._me, self._width = setup.me, spec.embedding_width(setup.me)
         self._prepared = PreparedColumns(setup)
-        self._bottom: torch.nn.Module | None = None
-        self._outputs: list[torch.Tensor] = []
+        self._bottom: BottomModel | None = None
         self._returned: list[float] = []
         self._largest_error: dict[int, float] = {}
         """By epoch."""
         if spec.model.bottom is not None:
             self._bottom = self._build(setup, spec.model.bottom)
-            parameters = list(self._bottom.parameters())
-            self._optimiser = make_optimiser(parameters, spec.train.optimiser) if parameters else None
             self.embed(setup.training_rows[:8])
 
-    def _build(self, setup: Setup[TrainingSpec], bottom: Bottom) -> torch.nn.Module:
+    def _build(self, setup: Setup[TrainingSpec], bottom: Bottom) -> "BottomModel":
+        # Here and not above: a party whose columns are the embedding starts without torch.
+        from vfl.models.tabular import BottomModel, build  # noqa: PLC0415
+
         if bottom.kind == "private" and setup.bottom is None:
             raise InvalidBottom(
                 f"the job wants a private bottom model and {setup.me} names none",
@@ -58,7 +61,8 @@ class FeatureSide:
             )
         factory = setup.bottom if bottom.kind == "private" else None
         try:
-            return build(bottom, setup.spec.data[self._me].prepared_width, setup.private_seed, factory)
+            module = build(bottom, setup.spec.data[self._me].prepared_width, setup.private_seed, factory)
+            return BottomModel(module, setup.spec.train.optimiser)
         except Exception as error:
             raise InvalidBottom(
                 f"the bottom model of {setup.me} cannot be made: {type(error).__name__}: {error}"
@@ -68,25 +72,22 @@ class FeatureSide:
         """Embeddings of these rows, rows x width, not kept for learning."""
         if self._bottom is None:
             return self._prepared.rows(rows)
-        with torch.no_grad():
-            return self._checked(self._bottom(torch.from_numpy(self._prepared.rows(rows))), len(rows))
+        return self._checked(self._bottom.embed(self._prepared.rows(rows)), len(rows))
 
     def forward(self, rows: NDArray[np.int64]) -> Floats:
         """Embeddings of one block of a step, kept until `backward` has seen their cut error."""
         if self._bottom is None:
             return self._prepared.rows(rows)
-        output = self._bottom(torch.from_numpy(self._prepared.rows(rows)))
-        embedding = self._checked(output.detach(), len(rows))
-        self._outputs.append(output)
-        return embedding
+        return self._checked(self._bottom.forward(self._prepared.rows(rows)), len(rows))
 
     def backward(self, cut_errors: list[Floats], epoch: int) -> None:
         """One step of the bottom model on the cut errors of a step's blocks: each rows x width, of the summed loss.
 
         Raises RemoteProtocolError for an error that weights within the agreed limit cannot give.
         """
-        outputs, self._outputs = self._outputs, []
-        largest, bound = max(np.abs(errors).max() for errors in cut_errors), self._error_bound(outputs)
+        if self._bottom is None:
+            raise RemoteProtocolError(f"{self._label} sent a cut error, and in layout features nothing learns from one")
+        largest, bound = max(np.abs(errors).max() for errors in cut_errors), self._error_bound(self._bottom)
         if not largest <= bound:
             raise RemoteProtocolError(
                 f"{self._label} sent a cut error of {largest:.3g}; with train.weight_limit = "
@@ -95,19 +96,14 @@ class FeatureSide:
         self._largest_error[epoch] = max(self._largest_error.get(epoch, 0.0), float(largest))
         rows = sum(map(len, cut_errors))
         self._returned += [float(np.square(errors).mean()) for errors in cut_errors]
-        if self._optimiser is None:
-            return
-        self._optimiser.zero_grad()
-        for output, errors in zip(outputs, cut_errors, strict=True):
-            torch.autograd.backward(output, torch.from_numpy(errors / rows))
-        self._optimiser.step()
+        self._bottom.backward([errors / rows for errors in cut_errors])
 
     def measures(self) -> dict[str, float]:
         """Root mean square of the cut errors since the last time this was asked; nothing in layout features."""
         squares, self._returned = self._returned, []
         return {"cut_error": float(np.sqrt(np.mean(squares)))} if squares else {}
 
-    def _error_bound(self, outputs: list[torch.Tensor]) -> float:
+    def _error_bound(self, bottom: "BottomModel") -> float:
         """What an honest cut error of these embeddings stays below, with the noise the job agreed on."""
         spec = self._setup.spec
         # Another feature party's embedding is not known here, only its bound.
@@ -118,7 +114,7 @@ class FeatureSide:
             spec.train.weight_limit,
             hidden=bool(spec.hidden),
             outputs=spec.outputs,
-            largest_input=max(others, *(float(output.detach().abs().max()) for output in outputs)),
+            largest_input=max(others, bottom.largest_kept()),
         )
 
     def outcome(self, operations: dict[str, int]) -> Outcome:
@@ -142,22 +138,21 @@ class FeatureSide:
 
     def state(self) -> bytes:
         """The feature party's half of the model: bottom weights and how its columns are prepared."""
-        bottom = {} if self._bottom is None else self._bottom.state_dict()
+        bottom = {} if self._bottom is None else self._bottom.tensors()
         return save_tensors(
             {
-                **{f"bottom.{name}": tensor.numpy() for name, tensor in bottom.items()},
+                **{f"bottom.{name}": tensor for name, tensor in bottom.items()},
                 PREPARATION: self._prepared.stored,
             }
         )
 
-    def _checked(self, output: torch.Tensor, rows: int) -> Floats:
-        if output.shape != (rows, self._width):
+    def _checked(self, embedding: Floats, rows: int) -> Floats:
+        if embedding.shape != (rows, self._width):
             raise InvalidBottom(
-                f"the bottom model of {self._me} gives {tuple(output.shape)} for {rows} rows, "
+                f"the bottom model of {self._me} gives {embedding.shape} for {rows} rows, "
                 f"the job says {self._width} columns",
                 fix="Make model.bottom.out and the module's width equal.",
             )
-        embedding: Floats = output.numpy()
         largest = np.abs(embedding).max(initial=0.0)
         if not largest <= EMBEDDING_BOUND:
             raise Diverged(

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
@@ -17,7 +16,6 @@ from vfl.models.metrics import METRIC, measure
 from vfl.models.polynomial import SQUARE_ACTIVATION
 from vfl.models.preparation import Preparation
 from vfl.models.scaling import Scaling
-from vfl.models.tabular import build
 from vfl.protocols.prepared_columns import PREPARATION
 from vfl.spec.training import Bottom, TrainingSpec
 
@@ -68,12 +66,11 @@ def _embedding(bottom: Bottom | None, state: State, features: Floats) -> Floats:
     columns = _prepared(state, features)
     if bottom is None:
         return columns
-    module = build(bottom, columns.shape[1], b"\0", None)
-    kept = {name.removeprefix("bottom."): torch.from_numpy(value) for name, value in state.items() if "bottom." in name}
-    module.load_state_dict(kept)
-    with torch.no_grad():
-        embedding: Floats = module(torch.from_numpy(columns)).numpy()
-    return embedding
+    # Here and not above: a demonstration of a linear model does without torch, which takes seconds to load.
+    from vfl.models.tabular import embed  # noqa: PLC0415
+
+    prefix = "bottom."
+    return embed(bottom, {name[len(prefix) :]: value for name, value in state.items() if prefix in name}, columns)
 
 
 def _prepared(state: State, columns: Floats) -> Floats:

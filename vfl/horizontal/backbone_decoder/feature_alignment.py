@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from vfl.errors import Diverged
 from vfl.models.local_training import one_thread
-from vfl.models.polynomial import make_optimiser
+from vfl.models.optimisers import Descent, ModuleSteps
 from vfl.schedule import batches
 from vfl.spec.sections import Optimiser
 
@@ -58,16 +58,16 @@ def train_aligned(
 ) -> None:
     """Adam on L, in place. `statistics`: norm layers take theirs from these rows. Raises Diverged."""
     module.train(statistics)
-    optimiser = make_optimiser(list(module.parameters()), Optimiser(name="adam", rate=rate))
+    steps = ModuleSteps(dict(module.named_parameters()), Descent(Optimiser(name="adam", rate=rate)))
     scale = len(targets) / _energy(targets)
     for batch in batches(seed, np.arange(len(inputs)), epochs, BATCH_ROWS):
         rows = torch.from_numpy(batch.rows)
         loss = functional.mse_loss(module(inputs[rows]), targets[rows], reduction="sum") * (scale / len(rows))
         if not torch.isfinite(loss):
             raise Diverged("the second backbone's alignment diverged", fix="Lower rounds.backbone_decoder.align_rate.")
-        optimiser.zero_grad()
+        steps.zero_grad()
         torch.autograd.backward(loss)
-        optimiser.step()
+        steps.step()
         after_step()
     module.eval()
 

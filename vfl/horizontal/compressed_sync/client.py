@@ -26,7 +26,7 @@ from vfl.horizontal.hooks import ClientEncoding, ClientHooks, Updated, Work
 from vfl.horizontal.rows import derived
 from vfl.horizontal.update_encoding import fit, fit_amended, like, read
 from vfl.models.networks import Parameters, load_parameters
-from vfl.models.polynomial import make_optimiser
+from vfl.models.optimisers import Descent, ModuleSteps
 from vfl.notices import Notice
 from vfl.setup import Setup
 from vfl.spec.rounds import RoundsSpec
@@ -103,7 +103,7 @@ def train_whole(
     """At full precision, which lives no longer than this update (R3.1, storage "model")."""
     received = read(body, like(dict(module.state_dict())), stored)
     load_parameters(module, received)
-    steps = _optimiser(module, work, momenta)
+    steps = _steps(module, work, momenta)
     with _products(terms):
         loss = fit_amended(module, received, work, steps)
     module.zero_grad()
@@ -111,7 +111,7 @@ def train_whole(
     return Trained(
         {name: partial(values.__getitem__, name) for name in values},
         {name: partial(torch.sub, values[name], received[name]) for name in values},
-        _packed_momenta(module, steps, work) if terms.keep_optimiser else {},
+        _packed_momenta(steps.descent, work) if terms.keep_optimiser else {},
         loss,
     )
 
@@ -154,9 +154,9 @@ def train_in_layers(
     with packed(module, weights, packing.products), _products(terms):
         rest = {name: reading[name]() for name in shapes if name not in weights}
         load_parameters(module, rest)
-        steps = _optimiser(module, work, momenta)
+        steps = _steps(module, work, momenta)
         loss = fit(trained, examples, rest, work, steps=steps, on_step=on_step)
-    momenta_after = _packed_momenta(module, steps, work) if terms.keep_optimiser else {}
+    momenta_after = _packed_momenta(steps.descent, work) if terms.keep_optimiser else {}
     momenta_after |= {name: weight.momentum for name, weight in weights.items() if weight.momentum}
     if work.amends:  # and so does one that looks at what was trained, after the last step
         restore(module, weights)
@@ -185,21 +185,19 @@ def _settings(work: Work) -> Optimiser:
     return msgspec.structs.replace(work.spec.train.optimiser, rate=work.rate)
 
 
-def _optimiser(module: nn.Sequential, work: Work, momenta: Momenta) -> torch.optim.Optimizer:
+def _steps(module: nn.Sequential, work: Work, momenta: Momenta) -> ModuleSteps:
     """Over the parameters the module has, with the momentum they had."""
     trained = {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
-    steps = make_optimiser(list(trained.values()), _settings(work))
+    descent = Descent(_settings(work))
     for name, parameter in trained.items():
         if name in momenta:
-            steps.state[parameter]["momentum_buffer"] = momentum.unpack(momenta[name], parameter.shape)
-    return steps
+            descent.momenta[name] = momentum.unpack(momenta[name], parameter.shape)
+    return ModuleSteps(trained, descent)
 
 
-def _packed_momenta(module: nn.Sequential, steps: torch.optim.Optimizer, work: Work) -> Momenta:
+def _packed_momenta(descent: Descent, work: Work) -> Momenta:
     return {
-        name: momentum.pack(steps.state[parameter]["momentum_buffer"], derived(work.seed, "momentum", name))
-        for name, parameter in module.named_parameters()
-        if parameter in steps.state
+        name: momentum.pack(values, derived(work.seed, "momentum", name)) for name, values in descent.momenta.items()
     }
 
 

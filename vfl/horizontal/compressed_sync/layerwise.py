@@ -18,8 +18,11 @@ from torch.utils.hooks import RemovableHandle
 from vfl.codecs import CODECS
 from vfl.horizontal.compressed_sync.momentum import pack, unpack
 from vfl.horizontal.rows import derived
-from vfl.models.polynomial import make_optimiser
+from vfl.models.optimisers import Descent
 from vfl.spec.sections import Optimiser
+
+WEIGHT = "weight"
+"""Its name among what moves."""
 
 
 @dataclass(frozen=True)
@@ -53,8 +56,7 @@ class PackedWeight:
         self._changes = 0
         self._shape = torch.Size()
         self._codes = b""
-        self._weight = nn.Parameter(torch.empty(0))
-        self._steps = make_optimiser([self._weight], packing.optimiser)
+        self._descent = Descent(packing.optimiser)
         self._keep(received())
 
     def value(self) -> torch.Tensor:
@@ -67,18 +69,15 @@ class PackedWeight:
 
     def step(self, gradient: torch.Tensor) -> None:
         """One step of the optimiser. Raises Diverged where a value is no longer finite."""
-        self._weight.data = self.value()
+        weight, momenta = self.value(), self._descent.momenta
         if self._packing.proximal:
-            gradient = gradient.add(self._weight.data - self._received(), alpha=self._packing.proximal)
-        self._weight.grad = gradient
-        state = self._steps.state[self._weight]
+            gradient = gradient.add(weight - self._received(), alpha=self._packing.proximal)
         if self.momentum:
-            state["momentum_buffer"] = unpack(self.momentum, self._shape)
-        self._steps.step()
+            momenta[WEIGHT] = unpack(self.momentum, self._shape)
+        self._descent.move(WEIGHT, weight.numpy(), gradient.numpy())
         if self._packing.keep_optimiser:
-            self.momentum = pack(state.pop("momentum_buffer"), derived(self._seed, "momentum", self._changes))
-        self._keep(self._weight.data)
-        self._weight.data, self._weight.grad = torch.empty(0), None
+            self.momentum = pack(momenta.pop(WEIGHT), derived(self._seed, "momentum", self._changes))
+        self._keep(weight)
 
     def _keep(self, values: torch.Tensor) -> None:
         self._changes += 1

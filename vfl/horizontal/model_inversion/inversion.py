@@ -22,6 +22,8 @@ from torch.nn import functional
 
 from vfl.models.local_training import features, one_thread
 from vfl.models.networks import OBSERVED, build
+from vfl.models.optimisers import Descent
+from vfl.spec.sections import Optimiser
 
 MOMENTUM = 0.1
 """Of observed statistics, as of batch normalisation."""
@@ -215,15 +217,19 @@ def _by_optimisation(match: _Match, labels: torch.Tensor, draws: torch.Generator
     """
     space, search = match.space, match.search
     rows = _noise(match.module, space, len(labels), draws).requires_grad_()
-    adam = torch.optim.Adam([rows], lr=search.rate, betas=(0.5, 0.9))
+    adam = _adam(search)
     for step in range(search.steps):
         left = 0.5 * (1 + math.cos(math.pi * step / search.steps))
-        adam.param_groups[0]["lr"] = search.rate * left
-        (rows.grad,) = torch.autograd.grad(match.loss(rows, labels, left), [rows])
-        adam.step()
+        adam.rate = search.rate * left
+        (gradient,) = torch.autograd.grad(match.loss(rows, labels, left), [rows])
+        adam.move("rows", rows.detach().numpy(), gradient.numpy())
         with torch.no_grad():
             rows.clamp_(space.low, space.high)
     return rows.detach()
+
+
+def _adam(search: Search) -> Descent:
+    return Descent(Optimiser(name="adam", rate=search.rate), betas=(0.5, 0.9))
 
 
 def _noise(module: nn.Module, space: Space, rows: int, draws: torch.Generator) -> torch.Tensor:
@@ -255,15 +261,13 @@ def _by_generator(match: _Match, labels: torch.Tensor, draws: torch.Generator) -
         chosen = chosen.repeat(2) if len(chosen) == 1 else chosen  # a batch needs two rows for its statistics
         target_labels = labels[chosen]
         latent = torch.randn(len(chosen), LATENT, generator=draws).requires_grad_()
-        searched = [latent, *generator.parameters()]
-        adam = torch.optim.Adam(searched, lr=search.rate, betas=(0.5, 0.9))
+        searched = {"latent": latent, **dict(generator.named_parameters())}
+        adam = _adam(search)
         for _ in range(search.steps):
             rows = _generated(generator, latent, target_labels, classes, space)
-            for tensor, gradient in zip(
-                searched, torch.autograd.grad(match.loss(rows, target_labels), searched), strict=True
-            ):
-                tensor.grad = gradient
-            adam.step()
+            gradients = torch.autograd.grad(match.loss(rows, target_labels), list(searched.values()))
+            for (name, tensor), gradient in zip(searched.items(), gradients, strict=True):
+                adam.move(name, tensor.detach().numpy(), gradient.numpy())
         all_rows[chosen] = _generated(generator, latent, target_labels, classes, space).detach()
     return all_rows
 
