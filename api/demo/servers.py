@@ -157,7 +157,7 @@ def _start(party_folder: Path) -> subprocess.Popen[bytes]:
     environment["PYTHONUNBUFFERED"] = "1"
     with os.fdopen(os.open(party_folder / LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "ab") as log:
         return subprocess.Popen(  # noqa: S603 - our own program and a folder we made
-            [sys.executable, "-m", "api.cli.demo_server", str(party_folder)],
+            [sys.executable, "-P", "-m", "api.cli.demo_server", str(party_folder)],
             stdin=subprocess.PIPE,  # held open as long as this process lives, and the server with it
             stdout=log,
             stderr=log,

@@ -51,7 +51,7 @@ def libraries() -> list[Finding]:
     fix = "Install the project again, into a new virtual environment and with its constraints.txt."
     try:
         done = subprocess.run(
-            [sys.executable, "-m", "parties.doctor.libraries"],
+            [sys.executable, "-P", "-m", "parties.doctor.libraries"],
             capture_output=True,
             text=True,
             timeout=LIBRARY_SECONDS,

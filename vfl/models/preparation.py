@@ -11,7 +11,6 @@ from typing import TypeAlias
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtri
 
 from vfl.models.scaling import Scaling
 from vfl.notices import Notice
@@ -64,6 +63,8 @@ class Quantiles(Filled, frozen=True, kw_only=True, tag="quantile"):
     """Values at even shares of the training rows, ascending."""
 
     def block(self, values: Floats, words: tuple[str, ...]) -> Floats:
+        from scipy.special import ndtri  # noqa: PLC0415 - as long to load as all else that a worker starts with
+
         block: Floats = Filled.block(self, values, words).astype(np.float64)
         knots, shares = np.array(self.knots), np.linspace(0, 1, len(self.knots))
         # Where a value repeats, it stands in the middle of its shares.

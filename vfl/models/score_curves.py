@@ -36,11 +36,16 @@ def _probability(scores: Floats, loss: str) -> Floats:
 
 
 def _roc(labels: Floats, scores: Floats) -> dict[str, list[float]]:
-    from sklearn.metrics import roc_curve  # noqa: PLC0415 - as vfl.models.metrics: it would double the start of a worker
+    thresholds, which = np.unique(-scores, return_inverse=True)
+    shown = np.unique(np.linspace(0, len(thresholds), ROC_POINTS).round().astype(int))
 
-    negatives, positives, _ = roc_curve(labels, scores)
-    shown = np.unique(np.linspace(0, len(negatives) - 1, ROC_POINTS).round().astype(int))
-    return {"roc_false_positives": negatives[shown].tolist(), "roc_true_positives": positives[shown].tolist()}
+    def above(rows: NDArray[np.bool_]) -> list[float]:
+        """Shares of these rows whose score is at least the first, second, ... largest; before them none."""
+        counts = np.bincount(which, weights=rows, minlength=len(thresholds))
+        shares = np.concatenate([[0.0], np.cumsum(counts) / counts.sum()])
+        return [float(share) for share in shares[shown]]
+
+    return {"roc_false_positives": above(labels != 1), "roc_true_positives": above(labels == 1)}
 
 
 def _calibration(labels: Floats, predicted: Floats) -> dict[str, list[float]]:

@@ -4,7 +4,6 @@ from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import qr
 
 from crypto.noise import gaussian
 from vfl.errors import LocalProtocolError
@@ -86,6 +85,8 @@ class LabelSide:
         It follows from the projector on the row space of the first top layer alone, so it tells that space and no
         weight. Where the rank is no smaller than the embedding, it is the identity.
         """
+        from scipy.linalg import qr  # noqa: PLC0415 - as vfl.models.preparation: not every worker needs it
+
         weights = self.top.embedding_weights
         rank, width = weights.shape
         if rank >= width:
