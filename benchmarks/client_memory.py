@@ -46,13 +46,13 @@ def measure(case: str, width: int) -> dict[str, float]:
         train={"batch_rows": BATCH, "optimiser": {"name": "sgd", "rate": 0.01, "momentum": momentum}},
         rounds={"rounds": 2, **({} if terms is None else {"parts": ["compressed_sync"], "compressed_sync": terms})},
     )
-    given = setups(spec, {"test": rows.table()}, [rows], 0)
-    client = next(party for party in given if party != AGGREGATOR)
-    side = Aggregation(given[AGGREGATOR])
+    by_party = setups(spec, {"test": rows.table()}, [rows], 0)
+    client = next(party for party in by_party if party != AGGREGATOR)
+    side = Aggregation(by_party[AGGREGATOR])
     task = side.task(side.encoding.broadcast(1, side.parameters), 4)
     values = sum(tensor.numel() for tensor in side.parameters.values())
-    del side, given[AGGREGATOR]
-    participation = Participation(given[client])
+    del side, by_party[AGGREGATOR]
+    participation = Participation(by_party[client])
     _reset_peak()
     before = _resident("VmRSS") - len(task.parameters)
     participation.reply_to(task)
@@ -89,8 +89,8 @@ def main() -> None:
     print(
         f"{'':<22}{'MB at rest':>12}{'MB at peak':>12}   of {results['fp32']['plain'] / 1e6:.1f} MB at full precision"
     )
-    for case, found in results.items():
-        print(f"{case:<22}{found['rest'] / 1e6:>12.2f}{found['peak'] / 1e6:>12.2f}")
+    for case, sizes in results.items():
+        print(f"{case:<22}{sizes['rest'] / 1e6:>12.2f}{sizes['peak'] / 1e6:>12.2f}")
 
 
 if __name__ == "__main__":

@@ -156,16 +156,16 @@ class Run:
     """Of all rounds, where they were kept."""
 
 
-def run(given: Mapping[str, Setup[RoundsSpec]], *, keep_replies: bool = False) -> Run:
+def run(by_party: Mapping[str, Setup[RoundsSpec]], *, keep_replies: bool = False) -> Run:
     """All roles of one job, in this process: the code that runs between processes."""
-    roles = {party: ROLES[setup.spec.role_of(party)](setup) for party, setup in given.items()}
+    roles = {party: ROLES[setup.spec.role_of(party)](setup) for party, setup in by_party.items()}
     together = run_together(roles, keep_messages=keep_replies)
     outcome = together.results[AGGREGATOR]
     up = sum(sent.payload_bytes for sent in together.transcript if sent.receiver == AGGREGATOR)
     steps = sum(
         len(batch_sizes(setup.rows + int(fact.measures.get("inverted_rows", 0)), setup.spec.train.batch_rows))
         * setup.spec.rounds.local_epochs
-        for party, setup in given.items()
+        for party, setup in by_party.items()
         for fact in together.reports[party]
         if party != AGGREGATOR and isinstance(fact, RoundDone)
     )
@@ -177,7 +177,7 @@ def run(given: Mapping[str, Setup[RoundsSpec]], *, keep_replies: bool = False) -
     }
     evened = [
         fact.measures["entropy_after"]
-        for party in given
+        for party in by_party
         for fact in together.reports[party]
         if party != AGGREGATOR and isinstance(fact, RoundDone) and fact.measures.get("inverted_rows")
     ]

@@ -82,10 +82,10 @@ def _dataset(setting: str, *, mnist: bool) -> Dataset | None:
         return load("digits")
     if not mnist:
         return None
-    found = load("mnist")
-    if found is None:
+    tables = load("mnist")
+    if tables is None:
         print("mnist is skipped: its two files are not in ../shared/data/mnist", file=sys.stderr)
-    return found if found is not None or setting == "mnist" else load("digits")
+    return tables if tables is not None or setting == "mnist" else load("digits")
 
 
 def _over_seeds(rows: list[Row]) -> dict[str, Any]:
@@ -109,8 +109,8 @@ def _over_seeds(rows: list[Row]) -> dict[str, Any]:
     ):
         if key in numbers[0]:
             over[key] = statistics.fmean(row[key] for row in numbers)
-    if kept := [row["kept"] for row in rows if "kept" in row]:
-        over["kept"] = {way: statistics.fmean(one[way] for one in kept) for way in kept[0]}
+    if shares := [row["kept"] for row in rows if "kept" in row]:
+        over["kept"] = {way: statistics.fmean(one[way] for one in shares) for way in shares[0]}
     if seconds := [row["seconds_to_target"] for row in rows if "seconds_to_target" in row]:
         reached = {speed: [one[speed] for one in seconds] for speed in seconds[0]}
         over["seconds_to_target"] = {speed: _mean_if_reached(values) for speed, values in reached.items()}
@@ -140,7 +140,7 @@ def _print(title: str, rows: dict[str, dict[str, Any]]) -> None:
         accuracy = f"{row['accuracy_mean']:.4f} ± {row['accuracy_std']:.4f}"
         size = f"{row['bytes_up'] / 1e6:>12.3f}{row['bytes_down'] / 1e6:>12.3f}{row['client_steps']:>10.0f}"
         stored = f"  stored copy {row['stored_mean']:.4f}" if "stored_mean" in row else ""
-        kept = "".join(f"  {way} keeps {share:.1%}" for way, share in row.get("kept", {}).items())
+        shares = "".join(f"  {way} keeps {share:.1%}" for way, share in row.get("kept", {}).items())
         clients = f"  clients ± {row['client_std']:.3f}, worst {row['client_worst']:.3f}" if "client_std" in row else ""
         entropy = f"  label entropy {row['label_entropy']:.3f}" if "label_entropy" in row else ""
         first = f"  first model {row['first_model']:.4f}" if "first_model" in row else ""
@@ -149,7 +149,7 @@ def _print(title: str, rows: dict[str, dict[str, Any]]) -> None:
             f"  {value:.1f} s at {speed} Mbit/s" if value is not None else ""
             for speed, value in row.get("seconds_to_target", {}).items()
         )
-        print(f"  {name:<{width}}{accuracy:>18}{size}{first}{entropy}{stored}{memory}{seconds}{kept}{clients}")
+        print(f"  {name:<{width}}{accuracy:>18}{size}{first}{entropy}{stored}{memory}{seconds}{shares}{clients}")
 
 
 if __name__ == "__main__":

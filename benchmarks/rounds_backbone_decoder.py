@@ -179,12 +179,12 @@ def _with_kept(this: Run, identity: Run) -> Row:
     """Against averaging the decoder on the first model itself."""
     before = identity.outcome.metrics["first_model_before"]
     bound = identity.outcome.metrics["second_model_after"] - before
-    kept = {
+    shares = {
         way: (this.outcome.metrics[f"first_model_after_{way}"] - before) / bound
         for way in ("copy", "delta", "distil")
         if f"first_model_after_{way}" in this.outcome.metrics
     }
-    kept["best"] = this.outcome.metrics["first_model_gain"] / bound
+    shares["best"] = this.outcome.metrics["first_model_gain"] / bound
     row = this.row
-    row["kept"] = kept
+    row["kept"] = shares
     return row

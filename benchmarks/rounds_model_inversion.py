@@ -44,7 +44,7 @@ Terms = dict[str, Any]
 
 def remembering(find: Find) -> Find:
     """The same, which looks into a model once: all simulated clients received the same one (rounds.md)."""
-    found: dict[bytes, Inverted] = {}
+    inverted: dict[bytes, Inverted] = {}
 
     def remembered(
         module: nn.Module, labels: torch.Tensor, space: Space, search: Search, seed: bytes, student: nn.Module | None
@@ -53,10 +53,10 @@ def remembering(find: Find) -> Find:
             return find(module, labels, space, search, seed, student)
         state = b"".join(values.numpy().tobytes() for values in module.state_dict().values())
         key = hashlib.sha256(state).digest()
-        if key not in found:
-            found.clear()
-            found[key] = find(module, labels, space, search, key, student)
-        return found[key]
+        if key not in inverted:
+            inverted.clear()
+            inverted[key] = find(module, labels, space, search, key, student)
+        return inverted[key]
 
     return remembered
 
@@ -175,8 +175,8 @@ class Task:
 
     def run(self, spec: RoundsSpec, *, keep_replies: bool = False) -> Run:
         own = {"test": self.test.table(), "shared": self.real.table()}
-        given = own if spec.shared_data else {"test": own["test"]}
-        return run(setups(spec, given, self.clients, self.seed), keep_replies=keep_replies)
+        tables = own if spec.shared_data else {"test": own["test"]}
+        return run(setups(spec, tables, self.clients, self.seed), keep_replies=keep_replies)
 
     def row(self, spec: RoundsSpec) -> Row:
         return with_clients(spec, self.run(spec), self.clients, self.test)
@@ -270,11 +270,11 @@ def student(dataset: Dataset, seed: int, _quick: bool) -> Mapping[str, Row]:  # 
 
     teacher = trained("teacher", own.inputs, labels_of(own))
     labels, space = torch.arange(10).repeat_interleave(64), Space(dataset.shape)
-    found = invert(teacher, labels, space, Search(), drawn(seed, "found")).filtered()
+    rows = invert(teacher, labels, space, Search(), drawn(seed, "found")).filtered()
     of_noise = noise(teacher, labels, space, Search(), drawn(seed, "found"), None)
     return {
         "teacher": row(teacher),
-        "student": row(trained("student", found.inputs, found.labels)),
+        "student": row(trained("student", rows.inputs, rows.labels)),
         "student_of_noise": row(trained("student", of_noise.inputs, of_noise.labels)),
     }
 

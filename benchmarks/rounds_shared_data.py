@@ -83,8 +83,8 @@ def setting(
                 **({"shared_data": usual | terms} if terms is not None else {}),
             },
         )
-        given = setups(spec, {"test": test.table(), "shared": shared.table()}, dealt, seed)
-        return with_clients(spec, run(given), dealt, test)
+        by_party = setups(spec, {"test": test.table(), "shared": shared.table()}, dealt, seed)
+        return with_clients(spec, run(by_party), dealt, test)
 
     rows = {"fedavg": one([])}
     if ablation:

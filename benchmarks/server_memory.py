@@ -379,9 +379,9 @@ class Watch:
 
     def ratios(self, usual_ms: dict[str, float]) -> dict[str, dict[str, float]]:
         """Of the median and of the longest time to the median of the quiet server."""
-        found = {"median_ratio": self.medians_ms(), "longest_ratio": self.longest_ms()}
+        sizes = {"median_ratio": self.medians_ms(), "longest_ratio": self.longest_ms()}
         return {
-            name: {path: round(times[path] / usual_ms[path], 1) for path in usual_ms} for name, times in found.items()
+            name: {path: round(times[path] / usual_ms[path], 1) for path in usual_ms} for name, times in sizes.items()
         }
 
     def _watch(self) -> None:

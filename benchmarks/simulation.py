@@ -85,11 +85,11 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--format", choices=("text", "json"), default="text")
     arguments = parser.parse_args()
-    found = measured(arguments.clients, arguments.rounds, arguments.processes)
+    results = measured(arguments.clients, arguments.rounds, arguments.processes)
     if arguments.format == "json":
-        print(json.dumps(found, indent=2))
+        print(json.dumps(results, indent=2))
     else:
-        print("\n".join(f"{name:<16}{value:>14,}" for name, value in found.items()))
+        print("\n".join(f"{name:<16}{value:>14,}" for name, value in results.items()))
 
 
 if __name__ == "__main__":

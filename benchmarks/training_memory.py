@@ -59,9 +59,9 @@ class Watch(threading.Thread):
 
     def run(self) -> None:
         while not self._over.wait(LOOK_SECONDS):
-            found = dict(filter(None, map(_process, Path("/proc").glob("[0-9]*"))))
-            servers = {at for at, process in found.items() if str(self._folder) in process.command}
-            for at, process in found.items():
+            processes = dict(filter(None, map(_process, Path("/proc").glob("[0-9]*"))))
+            servers = {at for at, process in processes.items() if str(self._folder) in process.command}
+            for at, process in processes.items():
                 kind = "server" if at in servers else "worker" if process.parent in servers else ""
                 if kind:
                     self.megabytes[kind] = max(self.megabytes.get(kind, 0.0), process.megabytes)
@@ -113,8 +113,8 @@ def main() -> None:
     arguments = parser.parse_args()
     print("rows, MB at most of a server and of a worker, seconds")
     for rows in arguments.rows:
-        found = measure(rows, arguments.columns, arguments.scheme)
-        print(f"{rows:>9,} {found['server']:8.0f} {found['worker']:8.0f} {found['seconds']:8.0f}", flush=True)
+        sizes = measure(rows, arguments.columns, arguments.scheme)
+        print(f"{rows:>9,} {sizes['server']:8.0f} {sizes['worker']:8.0f} {sizes['seconds']:8.0f}", flush=True)
 
 
 if __name__ == "__main__":

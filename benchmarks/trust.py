@@ -46,12 +46,12 @@ def training_seconds(epochs: int, *, scheme: str) -> float:
 def measured(runs: int, epochs: int, scheme: str) -> dict[str, Any]:
     seconds: dict[str, list[float]] = {"as it is": [], "passed through": []}
     for _ in range(runs):
-        for way, found in seconds.items():
+        for way, times in seconds.items():
             if way == "passed through":
                 os.environ["PYTHONPATH"] = str(PASS_THROUGH)
-            found.append(training_seconds(epochs, scheme=scheme))
+            times.append(training_seconds(epochs, scheme=scheme))
             os.environ.pop("PYTHONPATH", None)
-    medians = {way: round(statistics.median(found), 3) for way, found in seconds.items()}
+    medians = {way: round(statistics.median(times), 3) for way, times in seconds.items()}
     return {
         "scheme": scheme,
         "seconds": seconds,

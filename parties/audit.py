@@ -195,14 +195,14 @@ def _cosigner(me: Identity) -> bytes:
 
 def _keys(peer: StoredPeer, leaves: Iterable[Leaf]) -> PartyKeys:
     """Also those that it had when it was enrolled before."""
-    told = [_key(leaf.detail.get("key", "")) for leaf in leaves if leaf.peer == peer.name]
-    earlier = {key: None for key in (*peer.all_keys, *told) if key and key != peer.key}
+    named = [_key(leaf.detail.get("key", "")) for leaf in leaves if leaf.peer == peer.name]
+    earlier = {key: None for key in (*peer.all_keys, *named) if key and key != peer.key}
     return PartyKeys(peer.name, peer.key, peer.cosigning_key, tuple(earlier), peer.all_cosigning_keys[1:])
 
 
-def _key(told: str | int) -> bytes:
+def _key(text: str | int) -> bytes:
     try:
-        return base64.b64decode(str(told), validate=True)
+        return base64.b64decode(str(text), validate=True)
     except binascii.Error:
         return b""
 
@@ -217,6 +217,6 @@ def _entry(index: int, encoded: bytes) -> Entry:
 
 def _envelope(encoded: bytes) -> dict[str, Any]:
     header = msgspec.msgpack.decode(encoded)
-    found = {name: header[name] for name in ENVELOPE_FIELDS}
+    detail = {name: header[name] for name in ENVELOPE_FIELDS}
     digest = hashlib.sha256(encoded).hexdigest()
-    return found | {"body_digest": header["body_digest"].hex(), "digest": digest}
+    return detail | {"body_digest": header["body_digest"].hex(), "digest": digest}

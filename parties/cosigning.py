@@ -68,7 +68,7 @@ class AskedWitness(NamedTuple):
         return self.peer or f"the witness {self.key.name}"
 
     @property
-    def told(self) -> dict[str, str]:
+    def detail(self) -> dict[str, str]:
         """How the audit log names it."""
         return {"peer": self.peer} if self.peer else {"witness": self.key.name}
 
@@ -216,8 +216,8 @@ class Cosigning:
         size = Checkpoint.parse(head.text).size
         try:
             with self._database.writing() as connection:
-                kept = AUDIT_LOG.head(connection, size) or head
-                cosigned = add_cosignatures(kept, answer.body, [key])
+                stored = AUDIT_LOG.head(connection, size) or head
+                cosigned = add_cosignatures(stored, answer.body, [key])
                 cosigned.verify(key)
                 AUDIT_LOG.keep_head(connection, cosigned)
         except (MalformedNote, NoteNotSigned) as error:
@@ -244,7 +244,7 @@ class Cosigning:
             )
         self._contradicted[witness.key] = error
         _LOG.error("%s %s", error, error.fix)
-        self._ledger.tell(Event.RESTORED, **witness.told, leaves=size, signed_elsewhere=wanted or size)
+        self._ledger.tell(Event.RESTORED, **witness.detail, leaves=size, signed_elsewhere=wanted or size)
         return ""
 
 

@@ -101,11 +101,11 @@ class Enrolment:
 
     def withdraw(self, name: PartyId) -> bool:
         """Whether there was an open invitation for this party."""
-        found = [each.id for each in self.open_invitations() if each.peer == name]
-        for each in found:
+        invitations = [each.id for each in self.open_invitations() if each.peer == name]
+        for each in invitations:
             self._store.withdraw(each)
         self._peers.tls.forget()
-        return bool(found)
+        return bool(invitations)
 
     def guest(self, issuer: str) -> OpenInvitation | None:
         """The open invitation whose reader shows a certificate of this issuer."""
@@ -199,8 +199,8 @@ class Enrolment:
 
     def _check_new(self, name: PartyId, key: bytes | None = None) -> None:
         """A trusted peer is never replaced by a stranger that has its name. Raises PeerAlreadyKnown."""
-        known = next((peer for peer in self._peers.all() if peer.name == name), None)
-        if known is not None and known.state == TRUSTED and known.key != key:
+        stored = next((peer for peer in self._peers.all() if peer.name == name), None)
+        if stored is not None and stored.state == TRUSTED and stored.key != key:
             raise PeerAlreadyKnown(f"{name} is a trusted peer of {self._me.name} already")
 
 

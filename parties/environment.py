@@ -14,7 +14,7 @@ PREFIX, NO_SETTINGS = "VFL_", frozenset({"VFL_DEBUG"})
 
 def check_environment(settings: type[BaseModel]) -> None:
     """Raises SettingsError for a variable that begins like a setting and is none: it would have no effect."""
-    known = {key.upper() for key in _keys(settings)}
+    names = {key.upper() for key in _keys(settings)}
     for variable in sorted(os.environ):
         name = variable.upper()
         if not name.startswith(PREFIX) or name in NO_SETTINGS:
@@ -22,8 +22,8 @@ def check_environment(settings: type[BaseModel]) -> None:
         words = name.removeprefix(PREFIX).split("__")
         if words[0] == "DATASETS" and len(words) > 1:
             words[1] = "<NAME>"
-        if (key := "__".join(words)) not in known:
-            near = difflib.get_close_matches(key, known, n=1)
+        if (key := "__".join(words)) not in names:
+            near = difflib.get_close_matches(key, names, n=1)
             raise SettingsError(
                 f"the environment variable {variable} names no setting",
                 fix=f"Did you mean `{PREFIX}{near[0]}`?"

@@ -34,10 +34,10 @@ def check_keys(spec: JobSpec, peers: Peers, at: float) -> tuple[PartyId, ...]:
     strangers = []
     for party, named in spec.identity_keys.items():
         is_own = party == peers.own_keys.name
-        known = peers.own_keys.keys(at) if is_own else peers.keys_of(party, at)
-        if known and named not in {key.raw for key in known}:
+        keys = peers.own_keys.keys(at) if is_own else peers.keys_of(party, at)
+        if keys and named not in {key.raw for key in keys}:
             raise _differs(party)
-        if not known:
+        if not keys:
             strangers.append(party)
     return tuple(strangers)
 

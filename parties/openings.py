@@ -125,11 +125,13 @@ class Openings:
         """The job is stored before anybody may speak of it. Raises StorageFailed."""
         supervisor = self._supervisor(job, spec, agreement)
         # The draws of a run that needs this party are not written down: it does not outlive its server.
-        kept = msgspec.structs.replace(agreement, private_seed=b"") if self._me in spec.required_parties else agreement
+        stored = (
+            msgspec.structs.replace(agreement, private_seed=b"") if self._me in spec.required_parties else agreement
+        )
         self._store.add(
             job,
             spec.encoded(),
-            msgspec.msgpack.encode(kept),
+            msgspec.msgpack.encode(stored),
             idempotency_key,
             digest,
             from_peer=self._me != spec.coordinator,

@@ -38,13 +38,13 @@ class _Keys(NamedTuple):
     current: Identity
     former: tuple[FormerKey, ...] = ()
     """Public halves, the newest first."""
-    kept: tuple[FormerIdentity, ...] = ()
+    identities: tuple[FormerIdentity, ...] = ()
     """What identity.former holds, the newest first."""
     signing: Mapping[bytes, Identity] = MappingProxyType({})
     """Former keys whose private halves are still there."""
 
     def with_former(self, former: Sequence[FormerKey]) -> "_Keys":
-        private = {each.signed.read().old: each.private for each in self.kept if each.private}
+        private = {each.signed.read().old: each.private for each in self.identities if each.private}
         signing = {
             key: Identity(self.current.name, Ed25519PrivateKey.from_private_bytes(raw)) for key, raw in private.items()
         }
@@ -60,16 +60,16 @@ class OwnKeys:
         self._files, self._database = files, database
         self._changing = threading.Lock()
         with database.reading() as connection:
-            known = rotations.all_former(connection, self.name)
+            former_keys = rotations.all_former(connection, self.name)
             self._pinned = rotations.pinned_keys(connection)
-        if any(former.key == identity.key.raw for former in known):
+        if any(former.key == identity.key.raw for former in former_keys):
             raise SettingsError(
                 f"{KEY_FILE} holds a key of {self.name} that another key has replaced: an old copy was put back",
                 fix="Put the newest copy of it back. If that is lost, make a new party and enrol it with every peer.",
             )
         # Where a server was killed before it had written the new key, nothing was rotated.
-        kept = tuple(each for each in files.former() if each.signed.read().old != identity.key.raw)
-        self._keys = _Keys(identity, kept=kept)
+        identities = tuple(each for each in files.former() if each.signed.read().old != identity.key.raw)
+        self._keys = _Keys(identity, identities=identities)
         self._finish()
         with database.reading() as connection:
             former = rotations.former_keys(connection, self.name, identity.key.raw)
@@ -92,8 +92,8 @@ class OwnKeys:
 
     def for_peers(self, peers: Iterable[PartyId]) -> Identity:
         """One key that all of them take: the oldest of those."""
-        found = {identity.key.raw: identity for identity in map(self.for_peer, peers)}
-        return next((found[each.key] for each in reversed(self.former) if each.key in found), self.current)
+        by_key = {identity.key.raw: identity for identity in map(self.for_peer, peers)}
+        return next((by_key[each.key] for each in reversed(self.former) if each.key in by_key), self.current)
 
     def counts(self, digest: bytes) -> bool:
         """Whether the key of this digest is the present one, or one that counts beside it."""
@@ -129,10 +129,10 @@ class OwnKeys:
     def last_leaf(self, peer: PartyId) -> Leaf | None:
         """The last certificate of the former key that this peer pins, while it is good."""
         pinned = self.pinned_by(peer)
-        kept = next((each for each in self._keys.kept if each.signed.read().old == pinned), None)
-        if kept is None or time.time() >= kept.leaf_made_at + LEAF_SECONDS:
+        former = next((each for each in self._keys.identities if each.signed.read().old == pinned), None)
+        if former is None or time.time() >= former.leaf_made_at + LEAF_SECONDS:
             return None
-        return Leaf(kept.leaf, datetime.fromtimestamp(kept.leaf_made_at, UTC))
+        return Leaf(former.leaf, datetime.fromtimestamp(former.leaf_made_at, UTC))
 
     def rotations_since(self, key: bytes) -> list[SignedRotation]:
         """What leads from this key to the present one, the oldest first; nothing where no way does."""
@@ -154,23 +154,23 @@ class OwnKeys:
             before = self._keys
             old, new, made_at = before.current, Identity.generate(self.name), int(time.time())
             leaf = issue_leaf(old.private, self.name)
-            kept = FormerIdentity(
+            replaced = FormerIdentity(
                 SignedRotation.of(old, new, made_at),
                 old.cosigning.public_key().public_bytes_raw(),
                 old.private.private_bytes_raw(),
                 leaf.pem,
                 leaf.made_at.timestamp(),
             )
-            after = _Keys(new, kept=(kept, *before.kept))
+            after = _Keys(new, identities=(replaced, *before.identities))
             # The old key stays on the disk until the new one is there, and the statement lies beside it.
-            self._files.save_former(self.name, after.kept)
+            self._files.save_former(self.name, after.identities)
             try:
                 self._files.save(new)
-                former = _former(kept)
+                former = _former(replaced)
                 self._store(former, new)
             except BaseException:
                 self._files.save(old)
-                self._files.save_former(self.name, before.kept)
+                self._files.save_former(self.name, before.identities)
                 raise
             self._keys = after.with_former((former, *before.former))
             return former
@@ -179,7 +179,7 @@ class OwnKeys:
         """Store what the server did not come to store that was killed while it rotated."""
         with self._database.reading() as connection:
             stored = {former.key for former in rotations.all_former(connection, self.name)}
-        for former in map(_former, reversed(self._keys.kept)):
+        for former in map(_former, reversed(self._keys.identities)):
             if former.key not in stored:
                 self._store(former, self.current)
 
@@ -187,24 +187,24 @@ class OwnKeys:
         """Delete what is not needed any more of former keys; `peers` are those that may have to be told."""
         with self._changing:
             now, awaited = time.time(), {self.pinned_by(peer) for peer in peers}
-            kept = []
-            for each in self._keys.kept:
+            identities = []
+            for each in self._keys.identities:
                 counts = now < _former(each).until
                 if counts or (each.signed.read().old in awaited and now < each.leaf_made_at + LEAF_SECONDS):
-                    kept.append(each if counts else msgspec.structs.replace(each, private=b""))
-            if tuple(kept) != self._keys.kept:
-                self._files.save_former(self.name, kept)
-                self._keys = self._keys._replace(kept=tuple(kept)).with_former(self.former)
+                    identities.append(each if counts else msgspec.structs.replace(each, private=b""))
+            if tuple(identities) != self._keys.identities:
+                self._files.save_former(self.name, identities)
+                self._keys = self._keys._replace(identities=tuple(identities)).with_former(self.former)
 
     def _store(self, former: FormerKey, present: Identity) -> None:
         """In one commit, with what the former key has signed for this party alone."""
         with self._database.writing() as connection:
             rotations.add(connection, self.name, former)
             grants.sign_again(connection, former.identity_key, present)
-            AUDIT_LOG.tell(connection, Event.KEY_ROTATED, "", "", **former.signed.told())
+            AUDIT_LOG.tell(connection, Event.KEY_ROTATED, "", "", **former.signed.detail())
 
 
-def _former(kept: FormerIdentity) -> FormerKey:
-    rotation = kept.signed.read()
+def _former(identity: FormerIdentity) -> FormerKey:
+    rotation = identity.signed.read()
     until = rotation.made_at + OVERLAP_SECONDS
-    return FormerKey(key=rotation.old, cosigning_key=kept.cosigning_key, until=until, signed=kept.signed)
+    return FormerKey(key=rotation.old, cosigning_key=identity.cosigning_key, until=until, signed=identity.signed)

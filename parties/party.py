@@ -156,10 +156,10 @@ class Party:
 
     def job(self, job: str) -> Job:
         """Raises UnknownJob."""
-        found = self._store.job(job)
-        if found is None:
+        stored = self._store.job(job)
+        if stored is None:
             raise UnknownJob(f"{self.name} has no job {job!r}", fix="`vfl job list` shows its jobs.")
-        return found
+        return stored
 
     def jobs(self, limit: int = JOBS_IN_A_PAGE, after: str = "") -> list[JobLine]:
         """One page, newest first: the jobs that come after the named one. Raises UnknownJob."""

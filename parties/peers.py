@@ -147,8 +147,8 @@ class Peers:
 
     def name_of(self, issuer: str) -> PartyId:
         """The same of everybody who was ever enrolled here; empty for anybody else."""
-        known = (peer.name for peer in self.all() if issuer in map(issuer_name, map(IdentityKey, peer.all_keys)))
-        return next(known, "")
+        names = (peer.name for peer in self.all() if issuer in map(issuer_name, map(IdentityKey, peer.all_keys)))
+        return next(names, "")
 
     def has_signed(self, name: PartyId, receipt: Receipt) -> bool:
         """Whether a peer acknowledges with its own signature what this party sent it."""
@@ -221,14 +221,14 @@ class Peers:
             self._tell(Event.PEER_REMOVED, removed)
             return removed
 
-    def follow(self, name: PartyId, told: Sequence[SignedRotation]) -> StoredPeer:
+    def follow(self, name: PartyId, rotations: Sequence[SignedRotation]) -> StoredPeer:
         """A peer says that other keys follow the one that is pinned of it. Raises RotationRefused, UnknownPeer,
         StorageFailed."""
         with self._lock:
             peer = self.get(name)
-            known = {former.key: former.signed for former in peer.former}
+            believed = {former.key: former.signed for former in peer.former}
             try:
-                new = new_rotations(name, peer.key, known, told)
+                new = new_rotations(name, peer.key, believed, rotations)
             except RotationRefused as error:
                 self._ledger.refused(name, error.code, rule=error.rule)
                 raise

@@ -66,12 +66,12 @@ class Tls:
         """For calls to this peer, which opens its door to the key of ours that it pins. Raises UnknownPeer."""
         with self._lock:
             self._renew_when_due()
-            found = self._clients.get(name)
-            if found is None or not found.is_good:
+            current = self._clients.get(name)
+            if current is None or not current.is_good:
                 now, peer = time.time(), self._peer(name)
                 context = client_context(self._keys.last_leaf(name) or self._leaf, peer.keys(now))
-                found = self._clients[name] = _Context(context, min(_ends([peer], now), default=float("inf")))
-            return found.context
+                current = self._clients[name] = _Context(context, min(_ends([peer], now), default=float("inf")))
+            return current.context
 
     def client_with_present_key(self, name: PartyId) -> ssl.SSLContext:
         """The same, for a peer that may have heard of the present key although it could not say so."""

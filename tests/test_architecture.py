@@ -26,6 +26,8 @@ LONGEST_FILE = 400
 STANDS_ALONE = {ROOT / "parties" / "trust" / "verifier.py": 630}
 """An auditor reads this file and runs it without any other of ours."""
 NAMES_WITHOUT_A_NOUN = {"utils", "util", "common", "base", "manager", "helper", "helpers"}
+NAMES_OF_WHAT_HAPPENED = {"found", "kept", "given", "known", "told"}
+"""A variable says what it holds, and each of these words fits anything."""
 HEAVY = ("torch", "tenseal")
 PROCESS_SECONDS = 120
 
@@ -193,3 +195,11 @@ def test_the_registry_names_the_module_of_every_kind_and_nothing_else() -> None:
     for name in KINDS:
         assert isinstance(kind_named(name), Kind)
     assert loaded_by("vfl.kinds").isdisjoint(f"vfl.kinds.{name}" for name in KINDS)  # they are imported on demand
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_variable_is_named_after_what_it_holds(path: Path) -> None:
+    nodes = list(ast.walk(ast.parse(path.read_text())))
+    names = {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+    names |= {node.arg for node in nodes if isinstance(node, ast.arg)}
+    assert names.isdisjoint(NAMES_OF_WHAT_HAPPENED)

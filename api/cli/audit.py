@@ -108,10 +108,10 @@ def verify(
             safe="Nothing was changed.",
             fix="Export both bundles again while no job runs; what remains then was changed at the side that is named.",
         )
-    found = [{"party": each.party, "entries": len(each.leaves), "envelopes": len(each.envelopes)} for each in bundles]
-    counts = " and ".join(f"{each['entries']} entries of {each['party']}" for each in found)
-    how = "both logs verify against each other" if len(found) > 1 else "the log verifies alone; a peer's shows more"
-    result(output, {"verified": True, "bundles": found}, lambda: f"{counts}: {how}.")
+    parties = [{"party": each.party, "entries": len(each.leaves), "envelopes": len(each.envelopes)} for each in bundles]
+    counts = " and ".join(f"{each['entries']} entries of {each['party']}" for each in parties)
+    how = "both logs verify against each other" if len(parties) > 1 else "the log verifies alone; a peer's shows more"
+    result(output, {"verified": True, "bundles": parties}, lambda: f"{counts}: {how}.")
     if output is Format.TEXT and {each.party for each in bundles} - set(pinned):
         note("Whose the keys are is not proven: name them with --key, as you know them from elsewhere.")
 

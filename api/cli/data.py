@@ -80,8 +80,8 @@ def list_datasets(
 ) -> None:
     """List the data sets of this party."""
     with connected(server, token_file, ca, party) as client:
-        found = client.datasets()
-    result(output, found, lambda: _table(found["datasets"]))
+        answer = client.datasets()
+    result(output, answer, lambda: _table(answer["datasets"]))
 
 
 @app.command("profile")
@@ -98,8 +98,8 @@ def profile(
     The profile holds values of the table: it is for its owner.
     """
     with connected(server, token_file, ca, party) as client:
-        found = client.profile(name)
-    result(output, found, lambda: _columns(found))
+        answer = client.profile(name)
+    result(output, answer, lambda: _columns(answer))
 
 
 @app.command("mock")
@@ -170,13 +170,13 @@ def _table(datasets: list[dict[str, Any]]) -> "RenderableType":
     return table
 
 
-def _columns(found: dict[str, Any]) -> "RenderableType":
+def _columns(answer: dict[str, Any]) -> "RenderableType":
     from rich.table import Table  # noqa: PLC0415
 
-    table = Table(box=None, pad_edge=False, title=f"{found['name']}: {found['rows']:,} rows", title_justify="left")
+    table = Table(box=None, pad_edge=False, title=f"{answer['name']}: {answer['rows']:,} rows", title_justify="left")
     for heading in ("column", "type", "missing", "values", "range or most common", "suspicious"):
         table.add_column(heading)
-    for each in found["columns"]:
+    for each in answer["columns"]:
         shown = ", ".join(f"{common['value']} ({common['rows']:,})" for common in each["common"])
         if each["least"] is not None:
             shown = f"{_end(each['least'])} to {_end(each['greatest'])}"

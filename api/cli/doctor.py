@@ -44,8 +44,8 @@ def doctor(
     with ThreadPoolExecutor(1) as beside:
         loading = beside.submit(libraries)
         asked = _of_server(server, token_file, ca, party, peer, text)
-        found = [*machine(folder), *loading.result(), *asked]
-    findings = [msgspec.to_builtins(each) for each in found]
+        rows = [*machine(folder), *loading.result(), *asked]
+    findings = [msgspec.to_builtins(each) for each in rows]
     failed = [f"{each['check']} ({each['side']})" for each in findings if each["result"] == "failed"]
     data = {"peer": peer, "failed": len(failed), "findings": findings}
     if output is Format.TEXT or not failed:
@@ -61,26 +61,26 @@ def _of_server(
     from parties.doctor.findings import FAILED, HERE, OK, PEER, SERVER, Finding, not_checked  # noqa: PLC0415
     from parties.errors import SettingsError  # noqa: PLC0415
 
-    found = []
+    findings = []
     try:
         with connected(server, token_file, ca, party) as client:
-            found = [Finding(**each) for each in client.own_half()["findings"]]
-            found.insert(0, Finding(SERVER, "runs", OK, HERE, f"A party's server answers at {client.url}."))
+            findings = [Finding(**each) for each in client.own_half()["findings"]]
+            findings.insert(0, Finding(SERVER, "runs", OK, HERE, f"A party's server answers at {client.url}."))
             if peer:
-                found += [Finding(**each) for each in client.look_at_peer(peer)["findings"]]
+                findings += [Finding(**each) for each in client.look_at_peer(peer)["findings"]]
             if spec is not None:
-                found += [Finding(**each) for each in client.look_at_job(peer, spec)["findings"]]
+                findings += [Finding(**each) for each in client.look_at_job(peer, spec)["findings"]]
     except CommandFailed as failure:
         if failure.exit_code is Exit.ARGUMENTS:
             raise
         text = str(failure)
-        check = "the peer's checks" if found else "runs"
-        found.append(Finding(SERVER, check, FAILED, HERE, f"{text[:1].upper()}{text[1:]}.", failure.fix))
+        check = "the peer's checks" if findings else "runs"
+        findings.append(Finding(SERVER, check, FAILED, HERE, f"{text[:1].upper()}{text[1:]}.", failure.fix))
     except SettingsError as error:
-        found.append(Finding(SERVER, "runs", FAILED, HERE, "party.toml does not say where it is.", error.fix))
-    if peer and not any(each.area == PEER for each in found):
-        found += not_checked(PEER, [f"all of {peer}"], HERE, "The own server looks at peers, and does not answer.")
-    return found
+        findings.append(Finding(SERVER, "runs", FAILED, HERE, "party.toml does not say where it is.", error.fix))
+    if peer and not any(each.area == PEER for each in findings):
+        findings += not_checked(PEER, [f"all of {peer}"], HERE, "The own server looks at peers, and does not answer.")
+    return findings
 
 
 def _table(findings: Sequence[dict[str, Any]]) -> "RenderableType":
@@ -101,11 +101,11 @@ def _table(findings: Sequence[dict[str, Any]]) -> "RenderableType":
             if each["result"] == "not checked":
                 left_out.append(each)
                 continue
-            told = "\n".join(printable(text) for text in (each["found"], each["fix"]) if text)
+            cell = "\n".join(printable(text) for text in (each["text"], each["fix"]) if text)
             table.add_row(
-                f"  {each['check']}", Text(each["result"], colours.get(each["result"], "")), each["side"], Text(told)
+                f"  {each['check']}", Text(each["result"], colours.get(each["result"], "")), each["side"], Text(cell)
             )
-        for why, alike in groupby(left_out, key=itemgetter("found")):
+        for why, alike in groupby(left_out, key=itemgetter("text")):
             names = ", ".join(each["check"] for each in alike)
             table.add_row("  the rest", "not checked", "", f"{why} Left out: {names}.")
     return table

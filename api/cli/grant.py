@@ -80,8 +80,8 @@ def list_grants(
 ) -> None:
     """List the grants of this party, newest first."""
     with connected(server, token_file, ca, party) as client:
-        found = client.grants()
-    result(output, found, lambda: _table(found["grants"]))
+        answer = client.grants()
+    result(output, answer, lambda: _table(answer["grants"]))
 
 
 @app.command("revoke")

@@ -69,12 +69,12 @@ def options(
 
 def main(arguments: Annotated[list[str] | None, "without the program's name"] = None) -> None:
     """Run one command and exit with its code; an unexpected exception is one sentence and exit 5."""
-    given = sys.argv[1:] if arguments is None else arguments
+    words = sys.argv[1:] if arguments is None else arguments
     write_plainly(sys.stdout)
-    output = wanted_format(given)
+    output = wanted_format(words)
     code: object = Exit.OK
     try:
-        code = _command_line()(given, prog_name="vfl", standalone_mode=False)
+        code = _command_line()(words, prog_name="vfl", standalone_mode=False)
     except CommandFailed as failure:
         fail(failure, output)
     except JobError as error:
@@ -102,14 +102,14 @@ def _command_line() -> Any:
     """All commands. In their help a flag has no value beside it, and a paragraph fills the width of the terminal."""
     from typer.main import get_command  # noqa: PLC0415 - typer's own entry is the same
 
-    found = get_command(app)
-    for command in _all_commands(found):
+    root = get_command(app)
+    for command in _all_commands(root):
         paragraphs = inspect.cleandoc(command.help or "").split("\n\n")
         command.help = "\n\n".join(" ".join(text.split()) for text in paragraphs)
         for parameter in command.get_params(typer.Context(command, help_option_names=HELP_OPTIONS)):
             if getattr(parameter, "is_flag", False):
                 parameter.metavar = ""
-    return found
+    return root
 
 
 def _all_commands(command: Any) -> Iterator[Any]:

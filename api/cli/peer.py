@@ -108,10 +108,10 @@ def list_peers(
 ) -> None:
     """List the parties this one knows."""
     with connected(server, token_file, ca, party) as client:
-        known = client.peers()
-    result(output, known, lambda: _table(known))
+        answer = client.peers()
+    result(output, answer, lambda: _table(answer))
     if output is Format.TEXT:
-        note(f"This party is {known['party']}; its own key is {known['fingerprint']}.")
+        note(f"This party is {answer['party']}; its own key is {answer['fingerprint']}.")
 
 
 @app.command("check")
@@ -208,12 +208,12 @@ def _trusted(peer: dict[str, Any]) -> str:
     return f"{peer['name']} is trusted. What it may use is said by your grants and by [acceptance] in party.toml."
 
 
-def _table(known: dict[str, Any]) -> "RenderableType":
+def _table(answer: dict[str, Any]) -> "RenderableType":
     from rich.table import Table  # noqa: PLC0415 - not needed for JSON
 
     table = Table(box=None, pad_edge=False)
     for heading in ("peer", "state", "address", "key or six words"):
         table.add_column(heading, overflow="fold")
-    for peer in known["peers"]:
+    for peer in answer["peers"]:
         table.add_row(peer["name"], peer["state"], peer["address"], peer["words"] or peer["fingerprint"])
     return table

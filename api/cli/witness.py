@@ -52,11 +52,11 @@ def heads(folder: FolderArgument, output: FormatOption = Format.TEXT) -> None:
         notes = witness.heads()
     finally:
         witness.close()
-    found, lines = [], []
+    heads, lines = [], []
     for note in notes:
         head = Checkpoint.parse(note.text)
         at = datetime.fromtimestamp(cosigned_at(note.verify(key)), UTC).isoformat()
-        found.append({"log": head.origin, "size": head.size, "root": head.root.hex(), "cosigned_at": at})
+        heads.append({"log": head.origin, "size": head.size, "root": head.root.hex(), "cosigned_at": at})
         lines.append(f"{head.origin}: the first {head.size} entries, head {head.root.hex()}, at {at}")
-    data = {"name": settings.name, "key": str(key), "heads": found}
+    data = {"name": settings.name, "key": str(key), "heads": heads}
     result(output, data, lambda: "\n".join(lines) or "It has cosigned nothing yet.")

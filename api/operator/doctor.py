@@ -29,7 +29,7 @@ class FindingBody(BaseModel):
     """`ok`, `warning`, `failed` or `not checked`."""
     side: str
     """Where it is put right: `here`, the peer's name, or `between`."""
-    found: str
+    text: str
     fix: str
 
 
@@ -74,7 +74,7 @@ def _body(findings: Iterable[Finding]) -> FindingsBody:
     return FindingsBody(
         findings=[
             FindingBody(
-                area=each.area, check=each.check, result=each.result, side=each.side, found=each.found, fix=each.fix
+                area=each.area, check=each.check, result=each.result, side=each.side, text=each.text, fix=each.fix
             )
             for each in findings
         ]

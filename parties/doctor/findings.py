@@ -21,7 +21,7 @@ class Finding(msgspec.Struct, frozen=True):
     """ok, warning, failed or not checked."""
     side: str
     """Where it is put right: here, a peer's name, or between the two."""
-    found: str
+    text: str
     fix: str = ""
 
 

@@ -169,8 +169,8 @@ class PeersHalf:
             if not self._job_quotas.setdefault(asking.name, Quota(JOBS, JOBS_PER_SECOND)).take():
                 raise TooManyChecks(f"{asking.name} asks {me} about jobs too often")
         readiness = self._readiness(spec).redacted_for_peer()
-        told = readiness.failure.code if readiness.failure else "nothing refuses it"
-        _LOG.info("%s asked whether the job %s could run: %s", asking.name, printable(spec.job.name), told)
+        verdict = readiness.failure.code if readiness.failure else "nothing refuses it"
+        _LOG.info("%s asked whether the job %s could run: %s", asking.name, printable(spec.job.name), verdict)
         return readiness
 
     def _call_back(self, asking: StoredPeer) -> str:

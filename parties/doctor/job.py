@@ -56,14 +56,14 @@ class JobCheck:
             return
         strangers = [party for party in (self._me, self._name) if party not in spec.parties]
         if strangers:
-            found = (
+            text = (
                 f"{strangers[0]} is no party of the job {spec.job.name!r}: its parties are {', '.join(spec.parties)}."
             )
-            yield Finding(JOB, SPECIFICATION, FAILED, HERE, found, "Correct [roster] of the specification.")
+            yield Finding(JOB, SPECIFICATION, FAILED, HERE, text, "Correct [roster] of the specification.")
             yield from self._left_out(HERE_FITS, HERE_APPROVES, THERE_FITS, THERE_APPROVES)
             return
-        found = f"The job {spec.job.name!r} can be read; {spec.coordinator} proposes it."
-        yield Finding(JOB, SPECIFICATION, OK, HERE, found)
+        text = f"The job {spec.job.name!r} can be read; {spec.coordinator} proposes it."
+        yield Finding(JOB, SPECIFICATION, OK, HERE, text)
         yield from self._of_this_side(self._readiness(spec))
         yield from self._of_the_peer(spec)
 
@@ -74,12 +74,12 @@ class JobCheck:
             return
         yield Finding(JOB, HERE_FITS, OK, HERE, f"The table of {self._me} and its [acceptance] fit the job.")
         if own.approval == "operator":
-            found = f"No grant covers the job, so it will wait for this operator: {own.missing}."
+            text = f"No grant covers the job, so it will wait for this operator: {own.missing}."
             fix = "`vfl grant create` allows such jobs in advance; else `vfl job approve` once it is proposed."
-            yield Finding(JOB, HERE_APPROVES, WARNING, HERE, found, fix)
+            yield Finding(JOB, HERE_APPROVES, WARNING, HERE, text, fix)
         else:
-            found = "Grants cover the job." if own.approval == "grant" else "Whoever proposes the job approves it."
-            yield Finding(JOB, HERE_APPROVES, OK, HERE, found)
+            text = "Grants cover the job." if own.approval == "grant" else "Whoever proposes the job approves it."
+            yield Finding(JOB, HERE_APPROVES, OK, HERE, text)
 
     def _of_the_peer(self, spec: JobSpec) -> Iterator[Finding]:
         try:
@@ -89,8 +89,8 @@ class JobCheck:
         except UnknownPeer as error:
             yield Finding(JOB, THERE_FITS, FAILED, HERE, f"{error}.", error.fix)
         except Blocked as blocked:
-            side, found, fix = meaning(blocked.obstacle, self._me, self._name, self._peers.get(self._name).address)
-            yield Finding(JOB, THERE_FITS, FAILED, HERE if side == self._me else side, found, fix)
+            side, text, fix = meaning(blocked.obstacle, self._me, self._name, self._peers.get(self._name).address)
+            yield Finding(JOB, THERE_FITS, FAILED, HERE if side == self._me else side, text, fix)
         except NoView as error:
             yield msgspec.structs.replace(no_view(error.status, self._name, self._me), area=JOB, check=THERE_FITS)
         else:
@@ -100,19 +100,19 @@ class JobCheck:
             yield Finding(JOB, THERE_FITS, WARNING, self._name, f"{self._name} says nothing of the job.", "")
         yield from self._left_out(THERE_APPROVES)
 
-    def _there(self, told: Readiness) -> Iterator[Finding]:
-        if told.failure is not None:
-            fix = told.failure.fix or f"Run `vfl doctor {self._me} --spec` at {self._name}: it says more there."
-            yield Finding(JOB, THERE_FITS, FAILED, self._name, f"{told.failure.message}.", fix)
+    def _there(self, answer: Readiness) -> Iterator[Finding]:
+        if answer.failure is not None:
+            fix = answer.failure.fix or f"Run `vfl doctor {self._me} --spec` at {self._name}: it says more there."
+            yield Finding(JOB, THERE_FITS, FAILED, self._name, f"{answer.failure.message}.", fix)
             yield from self._left_out(THERE_APPROVES)
             return
         yield Finding(JOB, THERE_FITS, OK, self._name, f"The table of {self._name} and its [acceptance] fit the job.")
-        if told.approval == "operator":
-            found = f"No grant of {self._name} covers the job, so it will wait for that operator."
+        if answer.approval == "operator":
+            text = f"No grant of {self._name} covers the job, so it will wait for that operator."
             fix = f"At {self._name}: `vfl grant create` in advance, or `vfl job approve` once it is proposed."
-            yield Finding(JOB, THERE_APPROVES, WARNING, self._name, found, fix)
+            yield Finding(JOB, THERE_APPROVES, WARNING, self._name, text, fix)
         else:
-            by = "Grants cover the job." if told.approval == "grant" else "Whoever proposes the job approves it."
+            by = "Grants cover the job." if answer.approval == "grant" else "Whoever proposes the job approves it."
             yield Finding(JOB, THERE_APPROVES, OK, self._name, by)
 
     def _left_out(self, *checks: str) -> Iterator[Finding]:

@@ -31,13 +31,13 @@ FEW_FILES = 1024
 
 def machine(folder: Path | None) -> list[Finding]:
     """Of this machine, and of the party's folder where there is one here."""
-    found = [_python(), _processor(), _memory(), _open_files()]
+    text = [_python(), _processor(), _memory(), _open_files()]
     if folder is None:
         why = "Only a server was named: run the command at its machine with --party DIR."
-        return [*found, Finding(MACHINE, "folder", NOT_CHECKED, HERE, why)]
+        return [*text, Finding(MACHINE, "folder", NOT_CHECKED, HERE, why)]
     settings, line = _settings(folder)
     return [
-        *found,
+        *text,
         disk(MACHINE, folder),
         _fsync(folder),
         line,
@@ -97,23 +97,25 @@ def _processor() -> Finding:
     except OSError:
         return Finding(MACHINE, "processor", NOT_CHECKED, HERE, f"{count} processors; this system does not list more.")
     words = set(text.lower().split())
-    known = [feature for feature in ("avx2", "avx512f", "aes", "asimd") if feature in words]
-    if platform.machine() == "x86_64" and "avx2" not in known:
+    instructions = [feature for feature in ("avx2", "avx512f", "aes", "asimd") if feature in words]
+    if platform.machine() == "x86_64" and "avx2" not in instructions:
         fix = "Use a processor with AVX2, or let the virtual machine pass it on."
         return Finding(
             MACHINE, "processor", WARNING, HERE, f"{count} processors without AVX2: encryption is slow.", fix
         )
-    return Finding(MACHINE, "processor", OK, HERE, f"{count} processors, with {', '.join(known) or 'nothing special'}.")
+    return Finding(
+        MACHINE, "processor", OK, HERE, f"{count} processors, with {', '.join(instructions) or 'nothing special'}."
+    )
 
 
 def _memory() -> Finding:
     available = _available_memory()
     if available is None:
         return Finding(MACHINE, "memory", NOT_CHECKED, HERE, "This system does not say how much memory is free.")
-    found = f"{available / GIBIBYTE:.1f} GiB are free."
+    text = f"{available / GIBIBYTE:.1f} GiB are free."
     if available < LOW_MEMORY:
-        return Finding(MACHINE, "memory", WARNING, HERE, found, "An encrypted job may need 2 GiB: free some, or add.")
-    return Finding(MACHINE, "memory", OK, HERE, found)
+        return Finding(MACHINE, "memory", WARNING, HERE, text, "An encrypted job may need 2 GiB: free some, or add.")
+    return Finding(MACHINE, "memory", OK, HERE, text)
 
 
 def _available_memory() -> int | None:
@@ -153,10 +155,10 @@ def _fsync(folder: Path) -> Finding:
     finally:
         path.unlink(missing_ok=True)
     seconds = statistics.median(took)
-    found = f"{seconds * 1000:.1f} ms until what is written is on the disk."
+    text = f"{seconds * 1000:.1f} ms until what is written is on the disk."
     if seconds > SLOW_FSYNC_SECONDS:
-        return Finding(MACHINE, "fsync", WARNING, HERE, found, "Put the folder on a local disk that is not busy.")
-    return Finding(MACHINE, "fsync", OK, HERE, found)
+        return Finding(MACHINE, "fsync", WARNING, HERE, text, "Put the folder on a local disk that is not busy.")
+    return Finding(MACHINE, "fsync", OK, HERE, text)
 
 
 def _settings(folder: Path) -> tuple[PartySettings | None, Finding]:
@@ -182,9 +184,9 @@ def _keys(folder: Path, settings: PartySettings | None) -> Iterator[Finding]:
     is_beside = passphrase.resolve().parent == folder.resolve()
     line = mode("passphrase", passphrase, FAILED if is_beside else WARNING)
     if line.result == OK and is_beside:
-        found = "It lies beside the key: who can read the folder, or a backup of all of it, has both."
+        text = "It lies beside the key: who can read the folder, or a backup of all of it, has both."
         fix = "Move it to a secret of systemd or Docker: docs/trust.md, One key for each party."
-        line = Finding(MACHINE, "passphrase", WARNING, HERE, found, fix)
+        line = Finding(MACHINE, "passphrase", WARNING, HERE, text, fix)
     yield line
     try:
         identity = load_identity(folder, settings)

@@ -67,7 +67,7 @@ STEP = {
 
 class Meaning(NamedTuple):
     side: str
-    found: str
+    text: str
     fix: str
 
 

@@ -19,13 +19,13 @@ def operator_port(folder: Path, settings: PartySettings | None) -> Finding:
     operator = settings.operator
     if operator.is_local:
         return Finding(MACHINE, CHECK, OK, HERE, "This machine alone reaches it.")
-    found = f"Reached over TLS on {operator.host}, from {', '.join(map(str, operator.allow))}."
+    text = f"Reached over TLS on {operator.host}, from {', '.join(map(str, operator.allow))}."
     if operator.certificate and (problem := _certificate(folder, operator)) is not None:
         return problem
     if any(network.prefixlen == 0 for network in operator.allow):
         fix = "Name in operator.allow only the networks of those who need it."
-        return Finding(MACHINE, CHECK, WARNING, HERE, f"{found} So a stolen token is good everywhere.", fix)
-    return Finding(MACHINE, CHECK, OK, HERE, found)
+        return Finding(MACHINE, CHECK, WARNING, HERE, f"{text} So a stolen token is good everywhere.", fix)
+    return Finding(MACHINE, CHECK, OK, HERE, text)
 
 
 def _certificate(folder: Path, settings: OperatorSettings) -> Finding | None:
@@ -36,7 +36,7 @@ def _certificate(folder: Path, settings: OperatorSettings) -> Finding | None:
         return Finding(MACHINE, CHECK, FAILED, HERE, f"{error}.", error.fix)
     if days < FEW_DAYS:
         fix = f"Put a newer one at {folder / settings.certificate}; the server takes it up by itself."
-        found = f"The certificate of the operator port is good for {max(days, 0)} days more."
-        return Finding(MACHINE, CHECK, WARNING if days > 0 else FAILED, HERE, found, fix)
+        text = f"The certificate of the operator port is good for {max(days, 0)} days more."
+        return Finding(MACHINE, CHECK, WARNING if days > 0 else FAILED, HERE, text, fix)
     of_key = mode(CHECK, folder / settings.key, FAILED)
     return None if of_key.result == OK else of_key

@@ -106,8 +106,8 @@ class PeerCheck:
             area = AREA.get(step, NETWORK)
             if obstacle is not None and STEP[obstacle] is step:
                 ended = True
-                side, found, fix = meaning(obstacle, self._me, self._name, peer.address)
-                yield Finding(area, step.value, FAILED, self._side(side), found, fix)
+                side, text, fix = meaning(obstacle, self._me, self._name, peer.address)
+                yield Finding(area, step.value, FAILED, self._side(side), text, fix)
             elif ended:
                 yield Finding(area, step.value, NOT_CHECKED, self._name, SKIPPED)
             else:
@@ -146,9 +146,9 @@ class PeerCheck:
                 if finding.result == FAILED:
                     break
         except Blocked as blocked:
-            side, found, fix = meaning(blocked.obstacle, self._me, self._name, peer.address)
+            side, text, fix = meaning(blocked.obstacle, self._me, self._name, peer.address)
             check = asked.pop(0)
-            yield Finding(PEER if check in TALKS else NETWORK, check, FAILED, self._side(side), found, fix)
+            yield Finding(PEER if check in TALKS else NETWORK, check, FAILED, self._side(side), text, fix)
         for check in asked:
             area = PEER if check in TALKS else NETWORK
             yield Finding(area, check, NOT_CHECKED, BETWEEN, SKIPPED)
@@ -166,34 +166,34 @@ class PeerCheck:
         amount = abs(skew)
         if amount <= max(1.0, round_trip):
             return Finding(PEER, CLOCK, OK, BETWEEN, "Both clocks agree within a second.")
-        found = f"The clock of {self._name} is {amount:.0f} s {'ahead of' if skew > 0 else 'behind'} this one."
+        text = f"The clock of {self._name} is {amount:.0f} s {'ahead of' if skew > 0 else 'behind'} this one."
         if amount <= SKEW_WARNING_SECONDS:
-            return Finding(PEER, CLOCK, OK, BETWEEN, found)
+            return Finding(PEER, CLOCK, OK, BETWEEN, text)
         result = FAILED if amount > SKEW_LIMIT_SECONDS else WARNING
-        return Finding(PEER, CLOCK, result, BETWEEN, found, "Let NTP set both clocks, and ask which one was wrong.")
+        return Finding(PEER, CLOCK, result, BETWEEN, text, "Let NTP set both clocks, and ask which one was wrong.")
 
     def _releases(self, view: View) -> Finding:
         if view.release == self._release:
             return Finding(PEER, RELEASES, OK, BETWEEN, f"Both run release {self._release}.")
-        found = f"{self._name} runs release {view.release[:40]}, and {self._me} runs {self._release}."
-        return Finding(PEER, RELEASES, WARNING, BETWEEN, found, "Bring both servers to the same release.")
+        text = f"{self._name} runs release {view.release[:40]}, and {self._me} runs {self._release}."
+        return Finding(PEER, RELEASES, WARNING, BETWEEN, text, "Bring both servers to the same release.")
 
     def _way_back(self, call: Call, peer: StoredPeer) -> Finding:
         view = self._ask(call, peer, CALL_BACK_SECONDS + 1.0, calls_back=True)
         if isinstance(view, Finding):
             return msgspec.structs.replace(view, check=WAY_BACK)
         if view.way_back == OPEN_WAY:
-            found = f"{self._name} reaches this party at {view.address}."
-            return Finding(PEER, WAY_BACK, OK, HERE, found)
+            text = f"{self._name} reaches this party at {view.address}."
+            return Finding(PEER, WAY_BACK, OK, HERE, text)
         try:
             obstacle = Obstacle(view.way_back)
         except ValueError:
-            found = f"{self._name} does not reach this party at {view.address}, for a reason unknown to this release."
-            return Finding(PEER, WAY_BACK, FAILED, BETWEEN, found, "Run `vfl doctor` at the other side.")
-        side, found, fix = meaning(obstacle, self._name, self._me, view.address, self._own_address)
+            text = f"{self._name} does not reach this party at {view.address}, for a reason unknown to this release."
+            return Finding(PEER, WAY_BACK, FAILED, BETWEEN, text, "Run `vfl doctor` at the other side.")
+        side, text, fix = meaning(obstacle, self._name, self._me, view.address, self._own_address)
         if view.address != self._own_address and STEP[obstacle] in CALLED_AT:
-            side, found = self._name, f"{found} This party's own address is {self._own_address}."
-        return Finding(PEER, WAY_BACK, FAILED, self._side(side), found, fix)
+            side, text = self._name, f"{text} This party's own address is {self._own_address}."
+        return Finding(PEER, WAY_BACK, FAILED, self._side(side), text, fix)
 
     # What is measured
 
@@ -210,8 +210,8 @@ class PeerCheck:
             view = self._ask(call, peer, PROBE_SECONDS, padding=size)
         except Blocked as blocked:
             if blocked.obstacle is Obstacle.TOO_SLOW:
-                found = f"{size >> 20} MiB did not get through in the time there was."
-                return Finding(NETWORK, check, WARNING, BETWEEN, found, "The line is slow: jobs take longer on it.")
+                text = f"{size >> 20} MiB did not get through in the time there was."
+                return Finding(NETWORK, check, WARNING, BETWEEN, text, "The line is slow: jobs take longer on it.")
             return Finding(NETWORK, check, FAILED, BETWEEN, "The connection was cut in the middle of it.", fix)
         if isinstance(view, Finding):
             return Finding(NETWORK, check, FAILED, BETWEEN, "It was refused on its way.", fix)
@@ -222,12 +222,12 @@ class PeerCheck:
 def no_view(status: int, name: PartyId, me: PartyId) -> Finding:
     """Of a peer whose half has no answer that counts."""
     if status == 200:
-        found = "Its answer is not signed by the pinned key, or answers another question."
+        text = "Its answer is not signed by the pinned key, or answers another question."
         fix = "Something changes what the two parties say: look for a proxy, and tell the other operator."
-        return Finding(PEER, SIGNED, FAILED, BETWEEN, found, fix)
+        return Finding(PEER, SIGNED, FAILED, BETWEEN, text, fix)
     if status == 429:
         fix = "Wait a minute, then run `vfl doctor` again."
         return Finding(PEER, SIGNED, WARNING, HERE, f"{name} was asked for checks too often.", fix)
     fix = f"At {name}: install the release of {me} or a later one, and restart the server."
-    found = f"{name} does not answer checks: it says {status}, as an older release does."
-    return Finding(PEER, SIGNED, WARNING, name, found, fix)
+    text = f"{name} does not answer checks: it says {status}, as an older release does."
+    return Finding(PEER, SIGNED, WARNING, name, text, fix)

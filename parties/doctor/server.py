@@ -39,11 +39,11 @@ def server(
 
 def _certificate(ends_at: datetime) -> Finding:
     days = (ends_at - datetime.now(UTC)).days
-    found = f"This server's own is good for {days} days more."
+    text = f"This server's own is good for {days} days more."
     if days < FEW_DAYS:
         fix = "Set the clock by NTP, then start the server again: it makes a new certificate."
-        return Finding(SERVER, "certificate", WARNING if days > 0 else FAILED, HERE, found, fix)
-    return Finding(SERVER, "certificate", OK, HERE, found)
+        return Finding(SERVER, "certificate", WARNING if days > 0 else FAILED, HERE, text, fix)
+    return Finding(SERVER, "certificate", OK, HERE, text)
 
 
 def _witnesses(witnesses: Sequence[WitnessStanding]) -> Finding:
@@ -54,12 +54,12 @@ def _witnesses(witnesses: Sequence[WitnessStanding]) -> Finding:
         return Finding(SERVER, "witnesses", FAILED, HERE, f"{bad.problem}.", fix)
     silent = next((each for each in witnesses if each.problem), None)
     if silent is not None:
-        found = f"{silent.name} has not cosigned the audit log: {silent.problem}."
+        text = f"{silent.name} has not cosigned the audit log: {silent.problem}."
         fix = f"Ask whoever runs it at {silent.url}. Jobs go on without it, and it is asked again."
-        return Finding(SERVER, "witnesses", WARNING, BETWEEN, found, fix)
+        return Finding(SERVER, "witnesses", WARNING, BETWEEN, text, fix)
     named = ", ".join(f"{each.name} the first {each.cosigned} entries" for each in witnesses)
-    found = f"Of the audit log have cosigned: {named}." if named else "None is named; peers cosign the audit log."
-    return Finding(SERVER, "witnesses", OK, HERE, found)
+    text = f"Of the audit log have cosigned: {named}." if named else "None is named; peers cosign the audit log."
+    return Finding(SERVER, "witnesses", OK, HERE, text)
 
 
 def _database(folder: Path) -> Finding:

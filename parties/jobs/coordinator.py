@@ -68,18 +68,18 @@ class Coordinator:
         """This party's server was away before the run: each peer stands where its words had brought it."""
         actions: Actions = self._gathering()
         for peer in standing.peers:
-            known = words[peer]
-            acceptance = known.first_heard(Acceptance)
-            if known.first_said(Abort) or known.first_heard(Abort) or known.first_heard(Refusal):
+            exchange = words[peer]
+            acceptance = exchange.first_heard(Acceptance)
+            if exchange.first_said(Abort) or exchange.first_heard(Abort) or exchange.first_heard(Refusal):
                 actions.append(EndAttempt(peer, PeerState.GONE))
                 standing = standing.having(peer, state=PeerState.GONE)
                 continue
-            actions.append(Retransmit(peer) if known.said else self._propose(peer))
+            actions.append(Retransmit(peer) if exchange.said else self._propose(peer))
             if acceptance is not None:
                 actions.append(Agree(peer, acceptance.share, acceptance.signed))
                 standing = standing.agreed(peer, acceptance.share, acceptance.signed)
                 standing = standing.having(peer, state=PeerState.AGREED)
-            elif known.first_heard(Waiting):
+            elif exchange.first_heard(Waiting):
                 actions.append(AwaitOperator(peer))
                 standing = standing.having(peer, state=PeerState.WAITING)
         return [*actions, *self._gather(standing)]

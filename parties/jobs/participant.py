@@ -89,11 +89,13 @@ class Participant:
     def take_up(self, _standing: Standing, words: Mapping[PartyId, Words]) -> Actions:
         """This party's server was away before the run: it stands where its own words had brought it."""
         coordinator = self._spec.coordinator
-        known = words[coordinator]
-        others: Actions = [AwaitOthers()] if known.first_heard(Waiting) else []
-        if known.first_said(Acceptance):
+        exchange = words[coordinator]
+        others: Actions = [AwaitOthers()] if exchange.first_heard(Waiting) else []
+        if exchange.first_said(Acceptance):
             return [Agree(coordinator), Retransmit(coordinator), *others, self._await_beginning()]
-        return [AwaitOperator(coordinator), Retransmit(coordinator), *others] if known.first_said(Waiting) else others
+        return (
+            [AwaitOperator(coordinator), Retransmit(coordinator), *others] if exchange.first_said(Waiting) else others
+        )
 
     def refuse(self, _standing: Standing, failure: Failure) -> Actions:
         """It tells why, and no value of its table."""

@@ -53,8 +53,8 @@ class Passed:
     def take_receipt(self, receipt: SignedReceipt) -> None:
         """The one that goes furthest is kept."""
         key = ReceiptKey(receipt.job, receipt.receiver, receipt.attempt)
-        known = self.receipts.get(key)
-        if known is None or known.next < receipt.next:
+        last = self.receipts.get(key)
+        if last is None or last.next < receipt.next:
             self.receipts[key] = receipt
 
     def add(self, later: "Passed") -> None:

@@ -106,7 +106,7 @@ class PeerStore:
         with self._database.writing() as connection:
             rotations.add(connection, peer.name, former)
             _put(connection, peer)
-            AUDIT_LOG.tell(connection, Event.KEY_ROTATED, "", peer.name, **former.signed.told())
+            AUDIT_LOG.tell(connection, Event.KEY_ROTATED, "", peer.name, **former.signed.detail())
 
     def all(self) -> list[StoredPeer]:
         with self._database.reading() as connection:

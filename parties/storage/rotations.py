@@ -57,11 +57,11 @@ def add(connection: sql.Connection, party: PartyId, former: FormerKey) -> None:
 def former_keys(connection: sql.Connection, party: PartyId, key: bytes) -> tuple[FormerKey, ...]:
     """Those that lead to this key, the newest first. What led to other keys of a party of this name does not count."""
     before = {former.signed.read().new: former for former in all_former(connection, party)}
-    found: list[FormerKey] = []
+    former_keys: list[FormerKey] = []
     while (former := before.pop(key, None)) is not None:
-        found.append(former)
+        former_keys.append(former)
         key = former.key
-    return tuple(found)
+    return tuple(former_keys)
 
 
 def all_former(connection: sql.Connection, party: PartyId) -> list[FormerKey]:

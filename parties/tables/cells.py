@@ -58,8 +58,8 @@ def numbers_of(
             nearly = "" if error is NotFinite else _fix_of(column[first], rows, everywhere=everywhere)
             faults.append((error, f"{what} in data row {rows.numbers[first]}{others}{value}", nearly or fix))
     if faults:
-        told, fixes = "; it ".join(fault[1] for fault in faults), dict.fromkeys(fault[2] for fault in faults)
-        raise faults[0][0](f"{file}: column {column.name!r} {told}", fix=" ".join(fixes))
+        faults_text, fixes = "; it ".join(fault[1] for fault in faults), dict.fromkeys(fault[2] for fault in faults)
+        raise faults[0][0](f"{file}: column {column.name!r} {faults_text}", fix=" ".join(fixes))
     return numbers.fill_null(float("nan")).to_numpy().astype(np.float64, copy=False)
 
 

@@ -34,8 +34,8 @@ def read_ids(rows: Rows, columns: Sequence[str], rules: IdRules, file: str) -> t
     if repeated and rules.duplicates == "refuse":
         fix = f'Each {_named(columns)} must stand in one row, or set align.duplicates to "first".'
         raise _duplicate(rows.numbers, ids, is_first, file, fix)
-    kept = ids.filter(is_first)
-    hashed = HashedIds(id_hashes(kept.iter_rows()), rows.numbers[is_first.to_numpy()].astype(np.int64))
+    first_ids = ids.filter(is_first)
+    hashed = HashedIds(id_hashes(first_ids.iter_rows()), rows.numbers[is_first.to_numpy()].astype(np.int64))
     return hashed, tuple(_notices(read, repeated, rules, file))
 
 

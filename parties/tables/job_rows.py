@@ -66,7 +66,7 @@ class JobRowsReader:
             writer.add(self._block(rows, batch_codes))
             numbers.append(rows.numbers)
             labels += [rows.frame[name] for name in labelled]
-        found = JobRows(
+        job_rows = JobRows(
             pl.concat(ids) if ids else pl.Series([], dtype=pl.String),
             np.concatenate(numbers),
             writer.finish(),
@@ -74,7 +74,7 @@ class JobRowsReader:
             pl.concat(labels) if labels else None,
             blank,
         )
-        return found if self.aligned is None else self._in_order(found, self.aligned)
+        return job_rows if self.aligned is None else self._in_order(job_rows, self.aligned)
 
     def _codes(self) -> Mapping[str, NDArray[np.float64]]:
         """Of the columns of categories, whole: all their words must be known before one has a code."""
@@ -101,10 +101,10 @@ class JobRowsReader:
             taken = whole if self.aligned is None else whole.taken(np.sort(self.aligned.rows))
             return numbers_of(taken, name, self.name, gaps_allowed=gaps_allowed)
 
-    def _in_order(self, found: JobRows, aligned: AlignedRows) -> JobRows:
-        places = np.searchsorted(found.numbers, aligned.rows)
-        return found._replace(
-            numbers=found.numbers[places],
-            matrix=found.matrix.taken(places, self.folder),
-            label=None if found.label is None else found.label[places],
+    def _in_order(self, job_rows: JobRows, aligned: AlignedRows) -> JobRows:
+        places = np.searchsorted(job_rows.numbers, aligned.rows)
+        return job_rows._replace(
+            numbers=job_rows.numbers[places],
+            matrix=job_rows.matrix.taken(places, self.folder),
+            label=None if job_rows.label is None else job_rows.label[places],
         )

@@ -65,11 +65,11 @@ def profile_of(file: TableFile, id_columns: Sequence[str]) -> Profile:
             pl.len().alias("rows"),
             *(each for at, name in enumerate(schema) for each in _counts(at, schema[name], name, file)),
         ).collect(engine="streaming")
-    found = counts.row(0, named=True)
-    rows = int(found["rows"])
+    counted = counts.row(0, named=True)
+    rows = int(counted["rows"])
     columns = []
     for at, (name, dtype) in enumerate(schema.items()):
-        of = {key.partition(" ")[2]: value for key, value in found.items() if key.startswith(f"{at} ")}
+        of = {key.partition(" ")[2]: value for key, value in counted.items() if key.startswith(f"{at} ")}
         columns.append(_column(name, dtype, rows, of))
     with file.reading():
         few = [each.name for each in columns if each.distinct <= FEW_VALUES and each.type != "empty"]
@@ -82,7 +82,7 @@ def profile_of(file: TableFile, id_columns: Sequence[str]) -> Profile:
 
 def missing_words(file: TableFile, profile: Profile, id_columns: Sequence[str]) -> tuple[str, ...]:
     """Words that programs write for a missing value, in columns whose other cells are all numbers."""
-    frame, found = file.filled(id_columns), set[str]()
+    frame, missing = file.filled(id_columns), set[str]()
     for each in profile.columns:
         if file.schema[each.name] != pl.String or each.type != "text" or each.name in id_columns:
             continue
@@ -96,8 +96,8 @@ def missing_words(file: TableFile, profile: Profile, id_columns: Sequence[str]) 
             numbers = frame.filter(is_number).select(pl.len())
             counts = pl.collect_all([others, numbers, words], engine="streaming")
         if not counts[0].item() and counts[1].item():
-            found |= set(counts[2].to_series().to_list())
-    return tuple(sorted(found))
+            missing |= set(counts[2].to_series().to_list())
+    return tuple(sorted(missing))
 
 
 def column_warnings(file: TableFile, profile: Profile, id_columns: Sequence[str], label: str) -> tuple[Notice, ...]:

@@ -73,22 +73,22 @@ def find_format(path: Path, shown: str, stated: StatedFormat) -> FoundFormat:
     cells = [cell for row in csv.reader(lines[1:], delimiter=separator, quotechar=quote) for cell in row]
     has_commas = separator != "," and any(map(decimal_comma, cells)) and not any(map(_decimal_point, cells))
     decimal = stated.decimal or ("," if has_commas else ".")
-    found = TextFormat(encoding=encoding, separator=separator, quote=quote, decimal=decimal, skipped_lines=skipped)
-    return FoundFormat(found, tuple(_guess(found, stated, shown)))
+    written = TextFormat(encoding=encoding, separator=separator, quote=quote, decimal=decimal, skipped_lines=skipped)
+    return FoundFormat(written, tuple(_guess(written, stated, shown)))
 
 
-def _guess(found: TextFormat, stated: StatedFormat, shown: str) -> Iterator[Notice]:
+def _guess(written: TextFormat, stated: StatedFormat, shown: str) -> Iterator[Notice]:
     said = []
-    if stated.encoding is None and found.encoding != UTF_8:
-        said.append(f"its letters as {found.encoding.upper()} (--encoding)")
-    if stated.separator is None and found.separator != ",":
-        said.append(f"{SEPARATORS.get(found.separator, repr(found.separator))} between its fields (--separator)")
-    if stated.quote is None and found.quote != '"':
-        said.append(f"{found.quote} as its quotation mark (--quote)")
-    if stated.decimal is None and found.decimal != ".":
+    if stated.encoding is None and written.encoding != UTF_8:
+        said.append(f"its letters as {written.encoding.upper()} (--encoding)")
+    if stated.separator is None and written.separator != ",":
+        said.append(f"{SEPARATORS.get(written.separator, repr(written.separator))} between its fields (--separator)")
+    if stated.quote is None and written.quote != '"':
+        said.append(f"{written.quote} as its quotation mark (--quote)")
+    if stated.decimal is None and written.decimal != ".":
         said.append("its numbers with a decimal comma (--decimal)")
-    if found.skipped_lines:
-        said.append(f"its header in line {found.skipped_lines + 1}, below what is no row")
+    if written.skipped_lines:
+        said.append(f"its header in line {written.skipped_lines + 1}, below what is no row")
     if said:
         text = f"{shown} is read with {', '.join(said)}. `vfl data add` takes these words to be sure"
         yield Notice("guess", "text_format", text)

@@ -51,8 +51,8 @@ class Signatures:
         Where it names none, of a party that is no peer of this one only that the key it gives has signed.
         Raises RemoteProtocolError.
         """
-        known = {self._named[party]} if party in self._named else {key.raw for key in self._keys_of(party)}
-        if not signed.holds(self._job, self._spec_digest) or (known and signed.key not in known):
+        keys = {self._named[party]} if party in self._named else {key.raw for key in self._keys_of(party)}
+        if not signed.holds(self._job, self._spec_digest) or (keys and signed.key not in keys):
             raise RemoteProtocolError(f"the specification of this job is not signed by {party}")
 
 

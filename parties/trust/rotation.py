@@ -61,34 +61,36 @@ class SignedRotation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise RotationRefused("the old and the new key have not both signed that one follows the other", "unsigned")
         return rotation
 
-    def told(self) -> dict[str, str | int]:
+    def detail(self) -> dict[str, str | int]:
         """The whole statement, for the audit log."""
         rotation = self.read()
         named = {"old": rotation.old, "key": rotation.new, "cosigning": rotation.cosigning}
-        told = named | {"by_old": self.by_old, "by_key": self.by_new}
-        return {name: base64.b64encode(value).decode() for name, value in told.items()} | {"made_at": rotation.made_at}
+        values = named | {"by_old": self.by_old, "by_key": self.by_new}
+        return {name: base64.b64encode(value).decode() for name, value in values.items()} | {
+            "made_at": rotation.made_at
+        }
 
 
 def new_rotations(
-    party: PartyId, pinned: bytes, known: Mapping[bytes, SignedRotation], told: Sequence[SignedRotation]
+    party: PartyId, pinned: bytes, believed: Mapping[bytes, SignedRotation], rotations: Sequence[SignedRotation]
 ) -> list[SignedRotation]:
     """Those of a peer's statements that lead on from the key that is pinned; `known` are older ones by their old key.
 
     Raises RotationRefused: then nothing of it counts.
     """
     new: list[SignedRotation] = []
-    if not told:
+    if not rotations:
         raise RotationRefused("no statement about a new key came", "unreadable")
-    for signed in told:
+    for signed in rotations:
         rotation = signed.read()
         if rotation.party != party:
             raise RotationRefused(f"{party} brings a statement about a key of another party", "foreign")
         if rotation.old == pinned:
             pinned = rotation.new
             new.append(signed)
-        elif rotation.old not in known:
+        elif rotation.old not in believed:
             raise RotationRefused(f"the old key of the statement is not the one that is pinned of {party}", "foreign")
-        elif known[rotation.old].encoded != signed.encoded:
+        elif believed[rotation.old].encoded != signed.encoded:
             raise RotationRefused(f"another key follows that key of {party} already", "forked")
     if rotation.new != pinned:
         raise RotationRefused(f"the statement is older than the key that is pinned of {party}", "older")

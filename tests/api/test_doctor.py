@@ -83,15 +83,15 @@ def test_where_everything_is_well_every_line_is_ok_in_both_directions(pair: Pair
         findings = look(server, peer.name)
         assert {each["result"] for each in findings.values()} == {"ok"}
         assert list(findings)[:4] == ["name", "connection", "TLS 1.3", "identity key"]
-        assert str(server.peer_port) in findings["the way back"]["found"]
-        assert "MiB/s" in findings["8 MiB at once"]["found"]
+        assert str(server.peer_port) in findings["the way back"]["text"]
+        assert "MiB/s" in findings["8 MiB at once"]["text"]
 
 
 def test_a_wrong_port_is_named_with_what_to_compare(pair: Pair) -> None:
     with called_at(*pair, f"127.0.0.1:{free_ports(1)[0]}"):
         findings = look(pair[0])
     assert failing(findings) == {"connection": TELCO}
-    assert "nothing listens" in findings["connection"]["found"]
+    assert "nothing listens" in findings["connection"]["text"]
     assert "server.peer_port" in findings["connection"]["fix"]
     assert findings["name"]["result"] == "ok"
     assert findings["TLS 1.3"]["result"] == findings["clock"]["result"] == WITHOUT
@@ -101,7 +101,7 @@ def test_a_name_that_no_one_knows_is_this_sides_to_correct(pair: Pair) -> None:
     with called_at(*pair, "vfl.nowhere.invalid:7102"):
         findings = look(pair[0])
     assert failing(findings) == {"name": "here"}
-    assert "vfl.nowhere.invalid" in findings["name"]["found"]
+    assert "vfl.nowhere.invalid" in findings["name"]["text"]
     assert f"vfl peer address {TELCO}" in findings["name"]["fix"]
 
 
@@ -122,20 +122,20 @@ def test_a_server_of_older_tls_is_named(pair: Pair) -> None:
     with listening(shaking(context)) as address, called_at(*pair, address):
         findings = look(pair[0])
     assert failing(findings) == {"TLS 1.3": TELCO}
-    assert "TLS 1.3" in findings["TLS 1.3"]["found"]
+    assert "TLS 1.3" in findings["TLS 1.3"]["text"]
 
 
 def test_another_partys_key_at_the_address_is_told_from_a_proxy(pair: Pair, tmp_path: Path) -> None:
     with called_at(*pair, f"127.0.0.1:{pair[0].peer_port}"):  # bank answers where telco should
         findings = look(pair[0])
     assert failing(findings) == {"identity key": TELCO}
-    assert "Another party answers" in findings["identity key"]["found"]
+    assert "Another party answers" in findings["identity key"]["text"]
     context = proxy_context(tmp_path)
 
     with listening(shaking(context)) as address, called_at(*pair, address):
         findings = look(pair[0])
     assert failing(findings) == {"identity key": "between"}
-    assert "A proxy ends TLS" in findings["identity key"]["found"]
+    assert "A proxy ends TLS" in findings["identity key"]["text"]
 
 
 def test_a_certificate_that_is_over_points_to_the_clocks(pair: Pair) -> None:
@@ -156,8 +156,8 @@ def test_a_peer_that_cannot_reach_us_says_so_and_where_it_tries(pair: Pair) -> N
     with called_at(telco, bank, f"127.0.0.1:{port}"):
         findings = look(bank)
     assert failing(findings) == {"the way back": TELCO}
-    assert f"nothing listens at 127.0.0.1:{port}" in findings["the way back"]["found"]
-    assert str(bank.peer_port) in findings["the way back"]["found"]
+    assert f"nothing listens at 127.0.0.1:{port}" in findings["the way back"]["text"]
+    assert str(bank.peer_port) in findings["the way back"]["text"]
     assert f"At {TELCO}: `vfl peer address {BANK} 127.0.0.1:{bank.peer_port}`" in findings["the way back"]["fix"]
     assert findings["8 MiB at once"]["result"] == "ok"
 
@@ -177,7 +177,7 @@ def test_a_party_that_is_not_known_is_a_line_and_no_error(pair: Pair) -> None:
 def test_clocks_that_differ_are_told_in_seconds(pair: Pair, skew: float, result: str) -> None:
     clock = look_at(*pair, PlayedTelco(skew_seconds=skew))["clock"]
     assert (clock["result"], clock["side"]) == (result, "between")
-    told = re.search(r"is (\d+) s (ahead of|behind) this one", clock["found"])
+    told = re.search(r"is (\d+) s (ahead of|behind) this one", clock["text"])
     assert told is not None
     assert abs(int(told[1]) - abs(skew)) <= 2
     assert (told[2] == "ahead of") == (skew > 0)
@@ -270,7 +270,7 @@ def test_the_json_form_has_a_finding_for_every_line_and_the_page_lists_each(pair
     listed = re.findall(r"^\| `([^`]+)` \|", page.partition("## Job")[0], re.MULTILINE)
     assert sorted(listed) == sorted(each["check"] for each in answer["data"]["findings"])
     for each in answer["data"]["findings"]:
-        assert each.keys() == {"area", "check", "result", "side", "found", "fix"}
+        assert each.keys() == {"area", "check", "result", "side", "text", "fix"}
         assert bool(each["fix"]) == (each["result"] == "warning")
 
 
@@ -315,7 +315,7 @@ def test_the_own_servers_half_is_answered_without_a_peer(pair: Pair) -> None:
     findings = pair[0].call("GET", "/v1/doctor").json()["findings"]
     assert {each["area"] for each in findings} == {"own server"}
     by_check = {each["check"]: each for each in findings}
-    assert "89 days" in by_check["certificate"]["found"]
+    assert "89 days" in by_check["certificate"]["text"]
     assert by_check["database"]["result"] == "ok"
 
 

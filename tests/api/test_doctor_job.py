@@ -64,7 +64,7 @@ def test_without_a_grant_the_owner_of_the_data_would_be_asked_and_with_one_every
     }
     assert of_label[THERE_APPROVES]["side"] == FEATURE
     assert (of_feature[HERE_APPROVES]["result"], of_feature[THERE_APPROVES]["result"]) == ("warning", "ok")
-    assert f"no grant lets {LABEL} use" in of_feature[HERE_APPROVES]["found"]
+    assert f"no grant lets {LABEL} use" in of_feature[HERE_APPROVES]["text"]
     assert "no grant lets" not in json.dumps(of_label)  # why none covers it is for its owner alone
     assert two[FEATURE].call("GET", "/v1/jobs").json()["jobs"] == []  # nobody has proposed anything
     assert two[FEATURE].grant(spec).status_code == 201
@@ -82,16 +82,16 @@ def test_what_the_peer_would_refuse_is_told_as_to_a_proposal(two: Two, job_spec:
         of_label, of_feature = look(two[LABEL], FEATURE, spec), look(two[FEATURE], LABEL, spec)
         told = of_label[THERE_FITS]
         assert (of_label[HERE_FITS]["result"], told["result"], told["side"]) == ("ok", "failed", FEATURE)
-        assert found in told["found"]
+        assert found in told["text"]
         assert of_label[THERE_APPROVES]["result"] == "not checked"
         assert of_feature[HERE_FITS]["result"] == "failed"
-        assert new.strip('"') in of_feature[HERE_FITS]["found"]  # its own operator reads all of it
+        assert new.strip('"') in of_feature[HERE_FITS]["text"]  # its own operator reads all of it
 
 
 def test_limits_of_this_side_are_named_with_their_rule(two: Two, job_spec: Callable[..., str]) -> None:
     line = look(two[LABEL], FEATURE, job_spec(scheme='"ckks"', epochs="1000"))[HERE_FITS]
     assert (line["result"], line["side"]) == ("failed", "here")
-    assert "acceptance." in line["found"] + line["fix"]
+    assert "acceptance." in line["text"] + line["fix"]
 
 
 def test_a_specification_that_cannot_be_is_a_line_and_no_error(two: Two, job_spec: Callable[..., str]) -> None:

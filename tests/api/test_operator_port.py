@@ -95,7 +95,7 @@ def test_a_port_that_others_could_reach_unguarded_is_refused_by_the_server_and_n
         assert told in done.stderr
         assert "invalid_settings" in done.stderr
         failed = [each for each in machine(server.folder) if each.result == "failed"]
-        assert [each.check for each in failed if told in each.found] in (["party.toml"], ["operator port"])
+        assert [each.check for each in failed if told in each.text] in (["party.toml"], ["operator port"])
 
 
 # Whom it answers
@@ -106,7 +106,7 @@ def test_from_another_machine_the_command_line_pins_the_identity_key(bank: Any, 
     assert (code, answer["data"]["jobs"]) == (0, [])
     code, answer = vfl("doctor", *carried)
     assert code == 0, answer
-    assert carried[1] in next(e["found"] for e in answer["data"]["findings"] if e["check"] == "runs")
+    assert carried[1] in next(e["text"] for e in answer["data"]["findings"] if e["check"] == "runs")
 
 
 def test_python_pins_it_too_and_needs_the_token(bank: Any, carried: list[Any]) -> None:
@@ -121,7 +121,7 @@ def test_on_its_own_machine_the_folder_is_enough(bank: Any) -> None:
     assert vfl("job", "list", "--party", bank.folder)[0] == 0
     (line,) = (each for each in machine(bank.folder) if each.check == "operator port")
     assert line.result == "ok"
-    assert f"from {ALLOWED}/32" in line.found
+    assert f"from {ALLOWED}/32" in line.text
 
 
 def test_other_addresses_are_refused_before_the_handshake_counted_and_logged(bank: Any) -> None:

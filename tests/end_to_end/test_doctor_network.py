@@ -83,8 +83,8 @@ def test_packets_that_are_dropped_are_told_from_a_port_where_nothing_listens(fol
     with changed(machines[TELCO], "route", "blackhole", machines[BANK].address):  # no answer finds its way
         findings = look(folder, machines)
     assert failing(findings) == {"connection": "between"}
-    assert "No answer at all" in findings["connection"]["found"]
-    assert "firewall" in findings["connection"]["found"]
+    assert "No answer at all" in findings["connection"]["text"]
+    assert "firewall" in findings["connection"]["text"]
     assert f"Let {BANK} reach that port" in findings["connection"]["fix"]
     assert findings["TLS 1.3"]["result"] == findings["the way back"]["result"] == "not checked"
 
@@ -96,7 +96,7 @@ def test_an_address_to_which_no_way_leads_is_this_sides_to_put_right(folder: Pat
         unknown = look(folder, machines)
     for findings in (refused, unknown):
         assert failing(findings) == {"connection": "here"}
-        assert "No way through the network" in findings["connection"]["found"]
+        assert "No way through the network" in findings["connection"]["text"]
         assert "VPN" in findings["connection"]["fix"]
 
 
@@ -104,7 +104,7 @@ def test_a_peer_that_has_no_way_back_says_so(folder: Path, machines: Machines) -
     with called_at(folder, machines, TELCO, ELSEWHERE):
         findings = look(folder, machines)
     assert failing(findings) == {"the way back": TELCO}
-    assert "No way through the network" in findings["the way back"]["found"]
+    assert "No way through the network" in findings["the way back"]["text"]
     assert f"{machines[BANK].address}:{PORTS[1]}" in findings["the way back"]["fix"]
 
 
@@ -117,4 +117,4 @@ def test_a_peer_whose_calls_are_dropped_says_so(folder: Path, machines: Machines
         stack.enter_context(called_at(folder, machines, TELCO, SECOND_ADDRESS))
         findings = look(folder, machines)
     assert failing(findings) == {"the way back": TELCO}  # which has another address of bank than bank itself
-    assert "No answer at all" in findings["the way back"]["found"]
+    assert "No answer at all" in findings["the way back"]["text"]

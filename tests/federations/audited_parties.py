@@ -78,9 +78,9 @@ class AuditedParty:
         encoded = msgspec.msgpack.encode(rotation)
         by_old, by_new = (key.sign(ROTATION_DOMAIN + encoded) for key in (old_identity, self.identity))
         signed = SignedRotation(encoded, by_old, by_new)
-        self.log(Event.KEY_ROTATED, detail=signed.told())
+        self.log(Event.KEY_ROTATED, detail=signed.detail())
         for peer in told:
-            peer.log(Event.KEY_ROTATED, peer=self.name, detail=signed.told())
+            peer.log(Event.KEY_ROTATED, peer=self.name, detail=signed.detail())
         return signed
 
     def with_leaves(self, leaves: Sequence[bytes]) -> "AuditedParty":

@@ -327,11 +327,11 @@ def largest_cut_error(loss: str, weight_limit: float, *, hidden: bool, outputs: 
 
 def save_tensors(tensors: Mapping[str, NDArray[Any]]) -> bytes:
     """Tensors as safetensors bytes, float64 but for those that are bytes."""
-    kept = {
+    arrays = {
         name: np.ascontiguousarray(value, np.uint8 if value.dtype == np.uint8 else np.float64)
         for name, value in sorted(tensors.items())
     }
-    data: bytes = save(kept)
+    data: bytes = save(arrays)
     return data
 
 

@@ -146,9 +146,9 @@ class Preparation:
         """
         columns, gaps, means, deviations = [], [], [np.zeros(0)], [np.zeros(0)]
         for at, step in enumerate(steps):
-            own, known = np.asarray(values[rows, at]), words.get(at, ())
-            column = _fitted(step, own, known, None if labels is None else labels[rows])
-            mean, deviation = _moments(column, own, known)
+            own, known_words = np.asarray(values[rows, at]), words.get(at, ())
+            column = _fitted(step, own, known_words, None if labels is None else labels[rows])
+            mean, deviation = _moments(column, own, known_words)
             columns.append(column)
             gaps.append(int(np.isnan(own).sum()))
             means.append(mean)
@@ -162,19 +162,19 @@ class Preparation:
 
     def encode(self) -> bytes:
         """JSON, UTF-8."""
-        kept = _Kept(
+        stored = _Kept(
             self.names,
             self.columns,
             tuple(map(float, self.scaling.mean)),
             tuple(map(float, self.scaling.deviation)),
         )
-        return msgspec.json.encode(kept)
+        return msgspec.json.encode(stored)
 
     @classmethod
     def decode(cls, data: bytes) -> "Preparation":
         """Raises msgspec.DecodeError."""
-        kept = msgspec.json.decode(data, type=_Kept)
-        return cls(kept.names, kept.columns, Scaling(np.array(kept.mean), np.array(kept.deviation)))
+        stored = msgspec.json.decode(data, type=_Kept)
+        return cls(stored.names, stored.columns, Scaling(np.array(stored.mean), np.array(stored.deviation)))
 
     def notices(self) -> Iterator[Notice]:
         """What was made of the training rows, for the owner."""
@@ -249,8 +249,8 @@ def _counts(values: Floats, words: tuple[str, ...], least: int) -> list[tuple[st
     """Categories of at least so many rows, the most frequent first; of equals the first by its letters."""
     codes = np.where(np.isnan(values), len(words), values).astype(np.int64)
     counts = np.bincount(codes, minlength=len(words) + 1)
-    found = [(word, int(count)) for word, count in zip((*words, GAP), counts, strict=True) if count >= least]
-    return sorted(found, key=lambda each: (-each[1], each[0]))
+    frequent = [(word, int(count)) for word, count in zip((*words, GAP), counts, strict=True) if count >= least]
+    return sorted(frequent, key=lambda each: (-each[1], each[0]))
 
 
 def _places(values: Floats, words: tuple[str, ...], named: tuple[str, ...]) -> NDArray[np.int64]:

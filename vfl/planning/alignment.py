@@ -34,11 +34,11 @@ def plan(spec: AlignmentSpec, me: PartyId, rows: int) -> Plan:
         )
     lines = []
     for route in routes_of_alignment(spec):
-        told = _told(spec, route.message)
+        revealed = _told(spec, route.message)
         peers = spec.parties[1:2] if route.message in {WhichPlaces, PlacesBefore} else spec.parties[1:]
         for peer in peers:
             players = {spec.role_of(party): party for party in (spec.coordinator, peer)}
-            lines.append(RevealLine.of(route, players, *told))
+            lines.append(RevealLine.of(route, players, *revealed))
     return Plan(rows=rows, training_rows=rows, test_rows=0, steps=STEPS, smallest_batch=rows, reveals=tuple(lines))
 
 

@@ -113,10 +113,10 @@ class _Lists:
 
 def coordinator(setup: Setup[AlignmentSpec]) -> Flow[Outcome]:
     others, rules = setup.spec.peers_of(setup.me), setup.spec.align
-    told = yield from gather(IdCount, others)  # 0
-    for party, count in told.items():
+    answers = yield from gather(IdCount, others)  # 0
+    for party, count in answers.items():
         check_count(party, count.ids, rules)
-    sizes = (len(ids_of(setup).rows), *(told[party].ids for party in others))
+    sizes = (len(ids_of(setup).rows), *(answers[party].ids for party in others))
     for party in others:
         yield from send(party, PartySizes(sizes))
     lists = _Lists(setup, sizes)
@@ -151,8 +151,8 @@ def _tell(setup: Setup[AlignmentSpec], lists: _Lists, whole: list[bytes]) -> Flo
     for one in points:
         by_value = np.argsort(one)
         places.append(by_value[np.searchsorted(one, common, sorter=by_value)].astype(PLACE_BYTES))
-    for party, found in zip(others, places[1:], strict=True):
-        yield from send(party, CommonPlaces(found.tobytes(), digest))  # 4
+    for party, own_places in zip(others, places[1:], strict=True):
+        yield from send(party, CommonPlaces(own_places.tobytes(), digest))  # 4
     yield from send(others[0], WhichPlaces(places[0].tobytes()))  # 5
     answer = yield from receive(PlacesBefore, others[0])
     own = _places(others[0], answer.places, len(common), len(lists.order))
@@ -181,14 +181,14 @@ def participant(setup: Setup[AlignmentSpec]) -> Flow[Outcome]:
     if not setup.spec.tells_rows:
         count = (yield from receive(CommonCount, first)).ids
         return lists.outcome(count, np.empty(0, np.int64), b"")
-    told = yield from receive(CommonPlaces, first)  # 4
-    count = len(told.places) // np.dtype(PLACE_BYTES).itemsize
-    own = _places(first, told.places, count, len(lists.order))
+    answers = yield from receive(CommonPlaces, first)  # 4
+    count = len(answers.places) // np.dtype(PLACE_BYTES).itemsize
+    own = _places(first, answers.places, count, len(lists.order))
     if index == 1:
         asked = yield from receive(WhichPlaces, first)  # 5
         before = lists.order_of_first[_places(first, asked.places, count, len(lists.order_of_first))]
         yield from send(first, PlacesBefore(before.astype(PLACE_BYTES).tobytes()))
-    return lists.outcome(count, lists.rows(own), told.digest)
+    return lists.outcome(count, lists.rows(own), answers.digest)
 
 
 def _checked(setup: Setup[AlignmentSpec], party: PartyId, message: BlindedList, lap: int, count: int) -> bytes:

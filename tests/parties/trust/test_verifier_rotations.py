@@ -62,7 +62,7 @@ def test_an_earlier_key_counts_only_if_it_has_signed_that_the_present_one_follow
 def test_a_statement_of_a_new_key_that_was_not_signed_by_both_is_found(tmp_path: Path, changed: str) -> None:
     bank, clinic = acquainted("bank", "clinic")
     signed = bank.rotate([])
-    detail = signed.told()
+    detail = signed.detail()
     name = {"new": "key", "by_new": "by_key"}.get(changed, changed)
     if changed == "made_at":
         detail[name] = int(detail[name]) + 1
@@ -79,7 +79,7 @@ def test_two_keys_that_follow_one_show_that_somebody_else_has_it(tmp_path: Path)
     stolen = Identity("bank", bank.identity)
     bank.rotate([clinic])
     forged = SignedRotation.of(stolen, Identity.generate("bank"), 1)
-    clinic.log(Event.KEY_ROTATED, peer="bank", detail=forged.told())
+    clinic.log(Event.KEY_ROTATED, peer="bank", detail=forged.detail())
     assert "let two keys follow one" in texts(tmp_path, clinic.export())
 
 
