@@ -131,6 +131,26 @@ class Client:
     def job(self, job_id: str) -> JsonObject:
         return self._send("GET", f"/v1/jobs/{job_id}")
 
+    def scores(self, job_id: str) -> JsonObject:
+        """What a prediction tells of each row: `rows` of ids and scores by the names of their columns."""
+        return self._send("GET", f"/v1/jobs/{job_id}/scores", params={"form": "json"}, timeout=DOWNLOAD_SECONDS)
+
+    def write_scores(self, job_id: str, write: Callable[[bytes], object]) -> None:
+        """The same as CSV."""
+        self._download(f"/v1/jobs/{job_id}/scores", write)
+
+    def models(self) -> JsonObject:
+        """The models of which this party holds its half."""
+        return self._send("GET", "/v1/models")
+
+    def model(self, training: str) -> JsonObject:
+        return self._send("GET", f"/v1/models/{training}")
+
+    def export_model(self, training: str, folder: Path) -> None:
+        """Write this party's half into a folder that does not exist yet: weights as safetensors, its manifest, and the
+        specification of the training. Raises OSError as well."""
+        self._extract(f"/v1/models/{training}/archive", folder)
+
     def report(self, job_id: str) -> JsonObject:
         """The job and what was measured after each epoch or round."""
         return self._send("GET", f"/v1/jobs/{job_id}/report")
@@ -259,11 +279,14 @@ class Client:
 
     def export_audit(self, folder: Path) -> None:
         """Write a bundle of the audit log into a folder that does not exist yet. Raises OSError as well."""
+        self._extract("/v1/audit/bundle", folder)
+
+    def _extract(self, path: str, folder: Path) -> None:
         import tempfile  # noqa: PLC0415 - 10 ms that most commands can do without
         import zipfile  # noqa: PLC0415
 
         with tempfile.TemporaryFile() as file:
-            self._download("/v1/audit/bundle", file.write)
+            self._download(path, file.write)
             folder.mkdir(parents=True, mode=0o700)
             with zipfile.ZipFile(file) as archive:
                 archive.extractall(folder)

@@ -24,6 +24,8 @@ STATUS = {
     "too_many_checks": 429,
     "unknown_grant": 404,
     "unknown_dataset": 404,
+    "unknown_model": 404,
+    "no_scores": 404,
     "dataset_known": 409,
     "invalid_grant": 409,
     "not_waiting": 409,

@@ -45,8 +45,9 @@ from api.demo.training.tables import FEATURE_PARTY, LABEL_PARTY, DividedTable, T
 from crypto.ckks_parameters import PRESETS
 from vfl.flow import Flow, Report, Together, run_together
 from vfl.kinds import read_spec_as
-from vfl.models.polynomial import Numbers, load_tensors
+from vfl.models.polynomial import Numbers
 from vfl.models.scaling import Scaling
+from vfl.models.tensors import load_tensors
 from vfl.planning.training import plan, preset_of, resolve
 from vfl.protocols.ckks_training import ROLES
 from vfl.protocols.label_side import LabelSide

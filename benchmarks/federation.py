@@ -110,7 +110,7 @@ def setups(
             tables[party],
             drawn(seed, "joint"),
             drawn(seed, party),
-            first_model=first_model if party == AGGREGATOR else b"",
+            model=first_model if party == AGGREGATOR else b"",
         )
         for party in spec.parties
     }

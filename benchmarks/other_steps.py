@@ -10,7 +10,8 @@ import torch
 from numpy.typing import NDArray
 
 from vfl.kinds import read_spec_as
-from vfl.models.polynomial import CUBIC_ERROR, LINEAR_ERROR, SQUARE_ACTIVATION
+from vfl.models.polynomial import CUBIC_ERROR, LINEAR_ERROR
+from vfl.models.scorer import SQUARE_ACTIVATION
 from vfl.planning.training import resolve
 from vfl.spec.training import TrainingSpec
 

@@ -38,8 +38,8 @@ _NETWORK_RESCALE = (4294475777, 1032193, 4293918721, 786433)
 
 
 class Scales(NamedTuple):
-    """What scores are computed at, where it differs: a score read from one slot carries that slot's whole ciphertext
-    noise, which no sum over rows averages away."""
+    """What scores are computed at. A score carries the whole ciphertext noise of its row, which no sum over rows
+    averages away; a larger embedding and smaller weights keep it low, so that less noise of the key owner covers it."""
 
     embedding: int
     levels: tuple[int, ...]
@@ -149,6 +149,7 @@ PRESETS: dict[str, CkksPreset] = {
             sum_scale=53,
             error_primes=1,
             noise=43,
+            evaluation=Scales(embedding=33, levels=(28,), sum=52, noise=39),
             weight_limit=12.0,
             largest_weight_limit=12.0,
             values_per_key=200,
@@ -161,6 +162,7 @@ PRESETS: dict[str, CkksPreset] = {
             sum_scale=54,
             error_primes=1,
             noise=45.5,
+            evaluation=Scales(embedding=33, levels=(0, 0, 25), sum=52, noise=39),
             weight_limit=4.0,
             largest_weight_limit=4.0,
             values_per_key=100,
@@ -173,6 +175,7 @@ PRESETS: dict[str, CkksPreset] = {
             sum_scale=52,
             error_primes=1,
             noise=42,
+            evaluation=Scales(embedding=33, levels=(26,), sum=52, noise=39),
             weight_limit=6.0,
             largest_weight_limit=6.0,
             values_per_key=200,

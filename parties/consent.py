@@ -6,6 +6,7 @@ is stored in one commit, with the leaf of the audit log that tells of it.
 
 import time
 from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
 from hashlib import sha256
 from typing import Any
 
@@ -19,6 +20,7 @@ from parties.storage.engine import Database
 from parties.storage.grants import StoredGrant
 from parties.storage.lifetime import LedgerLine
 from parties.storage.passed import AUDIT_LOG
+from parties.trust import predictions
 from parties.trust.budget import BudgetLine, check_lifetime, reveals
 from parties.trust.contract import Contract, Signed
 from parties.trust.errors import GrantInvalid, NotWaiting, RequestChanged
@@ -35,10 +37,17 @@ from vfl.spec.sections import PartyId
 class Consent:
     """Safe for several threads."""
 
-    def __init__(self, owner: Signer, database: Database, maximum_rho: float, run_limits: RunLimits = USUAL) -> None:
+    def __init__(
+        self,
+        owner: Signer,
+        database: Database,
+        maximum_rho: float,
+        run_limits: RunLimits = USUAL,
+        predictions_per_day: int = predictions.USUAL,
+    ) -> None:
         """`maximum_rho` is the cap over the life of a file with a peer, `run_limits` are of comparing ids."""
         self._owner, self._database = owner, database
-        self._maximum_rho, self._run_limits = maximum_rho, run_limits
+        self._maximum_rho, self._run_limits, self._predictions_per_day = maximum_rho, run_limits, predictions_per_day
 
     # Grants
 
@@ -177,6 +186,12 @@ class Consent:
         """Raises PolicyRefused."""
         if request.id_runs:
             check_runs(request.me, request.id_runs, lifetime.id_runs(connection), self._run_limits)
+        if request.plan.tells_of_each_row:
+            since = datetime.fromtimestamp(request.now - predictions.DAY_SECONDS, UTC).isoformat(
+                timespec="milliseconds"
+            )
+            approved = approvals.approved_since(connection, since)
+            predictions.check_predictions(request, approved, self._predictions_per_day)
 
     def _approve(self, connection: sql.Connection, job: str, request: Request, approval: Approval) -> None:
         """From here on the job may reveal what it asked to."""

@@ -58,8 +58,9 @@ NEUTRAL = {
     PeerRemoved.code: "{side} no longer works with a party of the job",
     AlignmentUnfit.code: "{side}'s table is not the one that was aligned: align again",
     UnknownAlignment.code: "{side} does not hold the alignment that the job names",
-    ours.UnknownModel.code: "{side} does not hold the model the job starts from",
-    ours.ModelChanged.code: "{side} does not hold the model the job starts from",
+    ours.UnknownModel.code: "{side} does not hold the model that the job names",
+    ours.ModelChanged.code: "{side} does not hold the model that the job names",
+    roles.ModelUnfit.code: "{side}'s half of the model is not one of the training that the job names",
     AuditLogContradicted.code: "the audit log of {side} does not continue what a peer has signed of it",
 }
 """Told with their code, and these words."""

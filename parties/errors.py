@@ -70,19 +70,19 @@ class TooFewParties(JobError):
 
 
 class UnknownModel(JobError):
-    """The specification starts from a model that this party's registry does not hold."""
+    """The specification names a model that this party's registry does not hold."""
 
     code = "unknown_model"
     safe = "Nothing was sent."
-    fix = "`vfl job show` of the job that trained it names its model_digest."
+    fix = "`vfl model list` shows the models of this party."
 
 
 class ModelChanged(JobError):
-    """The specification starts from a model whose files are not those that were stored when its job ended."""
+    """The specification names a model whose files are not those that were stored when its job ended."""
 
     code = "model_changed"
     safe = "Nothing was sent."
-    fix = "Put the folder of that job under models/ back from a backup, or start from another model."
+    fix = "Put the folder of that job under models/ back from a backup, or name another model."
 
 
 class PolicyRefused(JobError):

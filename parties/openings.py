@@ -16,7 +16,7 @@ from sqlalchemy import Connection
 
 from parties.audit import Audit
 from parties.catalogue import Catalogue
-from parties.errors import EnvelopeRefused, Failure, ServerRestarted, TooManyJobs
+from parties.errors import EnvelopeRefused, Failure, ServerRestarted, TooManyJobs, UnknownModel
 from parties.job_keys import check_keys
 from parties.jobs.closing import STATES_KEPT
 from parties.jobs.endings import Endings
@@ -75,7 +75,7 @@ class Openings:
     def judgement(self, supervisor: Supervisor) -> Judgement:
         """The same questions the coordinator asked itself, of a job that is open here. Raises JobError."""
         job, spec = supervisor.job, supervisor.spec
-        if kind_of(spec).resolve(spec) != spec:
+        if self.resolved(spec) != spec:
             raise ImpossibleJob("the proposal leaves open what its coordinator fills in")
         judgement = self.judge(spec, check_keys(spec, self._peers, unix_seconds(supervisor.created_at)))
         judgement.log_relaxed_limits(job)
@@ -86,11 +86,12 @@ class Openings:
     def readiness(self, spec: JobSpec) -> Readiness:
         """What would come of this job if it were proposed now; nothing is stored, and no peer hears of it."""
         try:
-            spec = kind_of(spec).resolve(spec)
+            spec = self.resolved(spec)
             self._audit.check(spec.peers_of(self._me))
             strangers = check_keys(spec, self._peers, time.time()) if spec.identity_keys else ()
-            request = self.judge(spec, strangers).request(self._me)
-            self.first_model(spec)
+            judgement = self.judge(spec, strangers)
+            request = judgement.request(self._me)
+            self.loaded(judgement)
             missing = self._shared.consent.missing(request)
         except JobError as error:
             return Readiness(Failure.of(error, self._me))
@@ -98,10 +99,39 @@ class Openings:
             return Readiness(None, "submit")
         return Readiness(None, "operator" if missing else "grant", missing)
 
-    def first_model(self, spec: JobSpec) -> bytes:
-        """Where the job starts from one that its coordinator holds. Raises UnknownModel, ModelChanged."""
+    def resolved(self, spec: JobSpec) -> JobSpec:
+        """The specification with what it leaves open filled in, from what is stored of a model that it applies.
+
+        Raises ImpossibleJob, UnknownModel.
+        """
+        if spec.applied_model:
+            trained, _ = self._trained(spec.applied_model)
+            spec = kind_of(spec).applying(spec, trained)
+        resolved: JobSpec = kind_of(spec).resolve(spec)
+        return resolved
+
+    def loaded(self, judgement: Judgement) -> Loaded:
+        """What a run of the job takes. Raises UnknownModel, ModelChanged."""
+        return Loaded(judgement.tables, self._model(judgement.spec))
+
+    def _model(self, spec: JobSpec) -> bytes:
+        """This party's half of the model that the job applies, or the one that its coordinator lets it start from."""
+        models = self._shared.models
+        if spec.applied_model:
+            _, manifest_digest = self._trained(spec.applied_model)
+            return models.intact(spec.applied_model, manifest_digest)[1]
         digest = spec.first_model if self._me == spec.coordinator else ""
-        return self._shared.models.model(digest, self._store.manifests_of(digest)) if digest else b""
+        return models.model(digest, self._store.manifests_of(digest)) if digest else b""
+
+    def _trained(self, job: str) -> tuple[JobSpec, str]:
+        """(The specification of a job that trained a model which is held here, the digest of its manifest).
+
+        Raises UnknownModel.
+        """
+        manifest_digest = self._store.manifest_of(job)
+        if not manifest_digest or self._shared.models.manifest(job) is None:
+            raise UnknownModel(f"model.training: {self._me} holds no model of a training {job!r}")
+        return decode_spec(self._store.agreed(job)[0]), manifest_digest
 
     def agreement(self, job: str, spec: JobSpec, share: bytes, commitment: bytes) -> Agreement:
         signer = self._peers.own_keys.for_contract(spec)
@@ -167,7 +197,7 @@ class Openings:
                 raise rejection(self._me, decided.reason)
             self._audit.check(supervisor.spec.peers_of(self._me))
             judgement = self.judgement(supervisor)
-            request = judgement.request(self._me)
+            request, loaded = judgement.request(self._me), self.loaded(judgement)
             missing = consent.ask(supervisor.job, request, judgement.warnings) if decided is None else ""
             consent.check_unchanged(supervisor.job, request)
         except JobError as error:
@@ -176,7 +206,7 @@ class Openings:
         if missing:
             supervisor.await_operator(missing)
         else:
-            supervisor.take_part(Loaded(judgement.tables))
+            supervisor.take_part(loaded)
 
     def _supervisor(self, job: Job, spec: JobSpec, agreement: Agreement) -> Supervisor:
         module = self._settings.bottom
@@ -185,7 +215,7 @@ class Openings:
         def load() -> Loaded:
             judgement = self.judgement(supervisor)
             self._shared.consent.check_unchanged(job.id, judgement.request(self._me))
-            return Loaded(judgement.tables, self.first_model(spec))
+            return self.loaded(judgement)
 
         supervisor = Supervisor(job, spec, agreement, self._shared, bottom, load, self._open.drop)
         return supervisor

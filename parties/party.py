@@ -28,7 +28,7 @@ from parties.job_keys import filled_in
 from parties.jobs.endings import Endings
 from parties.jobs.open_jobs import OpenJobs
 from parties.jobs.resources import Resources
-from parties.jobs.supervisor import Loaded, Supervisor
+from parties.jobs.supervisor import Supervisor
 from parties.judgement import new_job
 from parties.key_rotation import KeyRotation
 from parties.openings import Openings, rejection
@@ -41,7 +41,8 @@ from parties.storage.job_list import JobLine
 from parties.storage.ledger import Ledger
 from parties.storage.models import ModelStore
 from parties.storage.peer_store import PeerStore, StoredPeer
-from parties.trust.errors import GrantInvalid, NotWaiting, PeerRemoved
+from parties.storage.trained_models import TrainedModels
+from parties.trust.errors import GrantInvalid, NoScores, NotWaiting, PeerRemoved
 from parties.trust.identity import Identity
 from parties.trust.request import Request
 from parties.wire.control import SHARE_BYTES, commitment_to, job_id
@@ -51,7 +52,7 @@ from parties.wire.receipts import Receipt
 from parties.wire.transport import Answer, Transport
 from parties.worker.mailbox import Room
 from vfl.errors import JobError
-from vfl.kinds import decode_spec, kind_of
+from vfl.kinds import decode_spec
 from vfl.notices import Notice
 from vfl.spec.job import JobSpec
 from vfl.spec.sections import PartyId
@@ -90,7 +91,8 @@ class Party:
         self.audit = Audit(self.peers, others, self._store.database, self._models, self._ledger)
         self.enrolment = Enrolment(self.peers, peer_store, settings.server.told_address)
         self.catalogue = Catalogue(self.folder, database)
-        self.consent = Consent(self.own_keys, database, rules.maximum_rho, rules.run_limits)
+        self.models = TrainedModels(self._store, self._models)
+        self.consent = Consent(self.own_keys, database, rules.maximum_rho, rules.run_limits, rules.predictions_per_day)
         self._shared = Resources(
             self.own_keys,
             lambda job: partial(self.peers.keys_of, at=unix_seconds(job.created_at)),
@@ -126,11 +128,10 @@ class Party:
         if earlier is not None:
             return earlier
         spec = limits.read_limited(text)
-        spec = kind_of(spec).resolve(spec)
+        spec = self._openings.resolved(spec)
         self._check_proposer(spec)
         judgement = self._openings.judge(filled_in(spec, self.peers))
-        spec = judgement.spec
-        first_model = self._openings.first_model(spec)
+        spec, loaded = judgement.spec, self._openings.loaded(judgement)
         self.peers.check_reach(spec)  # nothing is held meanwhile: a peer may be slow to answer
         self.audit.check(spec.peers_of(self.name))
         share = secrets.token_bytes(SHARE_BYTES)
@@ -144,7 +145,7 @@ class Party:
             submitted = partial(self.consent.submit, job=job.id, request=request, warnings=warnings)
             supervisor = self._openings.supervise(job, spec, agreement, idempotency_key, digest, submitted)
         self._store.tell(supervisor.job, guesses)
-        supervisor.take_part(Loaded(judgement.tables, first_model))
+        supervisor.take_part(loaded)
         return self.job(supervisor.job)
 
     def _submitted(self, idempotency_key: str | None, digest: str) -> Job | None:
@@ -172,6 +173,14 @@ class Party:
         self.job(job)
         return self._store.events(job, after, wait_seconds, kinds)
 
+    def scores(self, job: str) -> bytes:
+        """What a prediction tells of each row, as CSV. Raises UnknownJob, NoScores."""
+        path = self._models.scores_path(self.job(job).id)
+        try:
+            return path.read_bytes()
+        except FileNotFoundError:
+            raise NoScores(f"{self.name} holds no scores of the job {job!r}") from None
+
     def cancel(self, job: str) -> Job:
         """End a job on all sides; one that is over stays as it is. Raises UnknownJob."""
         self.job(job)
@@ -187,8 +196,9 @@ class Party:
         """
         supervisor = self._waiting(job)
         judgement = self._openings.judgement(supervisor)
+        loaded = self._openings.loaded(judgement)
         self.consent.approve(job, judgement.request(self.name), judgement.warnings, reason)
-        supervisor.take_part(Loaded(judgement.tables))
+        supervisor.take_part(loaded)
         return self.job(job)
 
     def reject(self, job: str, reason: str = "") -> Job:
@@ -201,10 +211,14 @@ class Party:
     def request(self, text: str, job: str = "") -> Request:
         """What a job of this specification, or else one that was proposed, asks of this party. Raises as `submit`."""
         proposed = decode_spec(self._store.agreed(self.job(job).id)[0]) if job else limits.read_limited(text)
-        spec = kind_of(proposed).resolve(proposed)
+        spec = self._openings.resolved(proposed)
         if self.name not in spec.parties:
             raise GrantInvalid(f"{self.name} is not a party of this job")
         return self._openings.judge(spec).request(self.name)
+
+    def resolved(self, spec: JobSpec) -> JobSpec:
+        """The specification with what it leaves open filled in. Raises ImpossibleJob, UnknownModel."""
+        return self._openings.resolved(spec)
 
     def readiness(self, spec: JobSpec) -> Readiness:
         """What would come of this job if it were proposed now; nothing is stored, and no peer hears of it."""

@@ -63,7 +63,7 @@ def check_plan(plan: Plan, me: PartyId, acceptance: Acceptance) -> list[str]:
 
 
 def _check_rows(plan: Plan, me: PartyId, acceptance: Acceptance) -> str:
-    if not plan.rows:  # an aggregator brings no rows of its own
+    if not plan.rows or plan.tells_of_each_row:  # an aggregator brings no rows of its own
         return ""
     if plan.rows < acceptance.minimum_rows:
         text = f"its table has {plan.rows} rows, fewer than {acceptance.minimum_rows}"

@@ -67,7 +67,7 @@ class Acceptance(SettingsTable):
     """Columns that a job may bring in as inputs; empty = every column of the data sets above, labels included."""
     schemes: tuple[str, ...] = ("ckks",)
     """What may leave this party: ciphertexts, training in clear (`none`), trained parameters (`updates`), sums of
-    them (`sums`)."""
+    them (`sums`), scores of new rows (`scores`)."""
     handed_out: tuple[str, ...] = ()
     """Data sets whose rows themselves may be handed to every peer of a job."""
     fixed_seed: bool = False
@@ -78,6 +78,8 @@ class Acceptance(SettingsTable):
     """With one peer and one data set."""
     minimum_changed_ids: int = Field(default=50, ge=0)
     """The ids of an alignment are those of every earlier one with the same peer and data set, or differ in so many."""
+    predictions_per_day: int = Field(default=10, ge=1)
+    """With one peer and one data set: how often a peer may read a score of the same row."""
     maximum_model_bytes: int = Field(default=64 << 20, ge=1)
     """Of this party's part of a job's model, whose layers a peer may have chosen; it is kept in memory and on disk."""
     private_seed: str = Field(default="", repr=False)

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import pytest
 from command_line import added_on
 from identities import identity_of
+from pages import PAGES, ROOT, prose
 
 from crypto.ckks_parameters import PRESETS
 from parties.settings import PartySettings, init_party, load
@@ -19,13 +20,10 @@ from vfl.kinds import KINDS, read_spec, read_spec_as
 from vfl.models.metrics import METRIC
 from vfl.routes import ROUTES
 from vfl.spec.alignment import AlignmentSpec
+from vfl.spec.job import JobSpec
+from vfl.spec.prediction import PredictionSpec
 from vfl.spec.rounds import RoundsRole, RoundsSpec
 from vfl.spec.training import TrainingSpec
-
-ROOT = Path(__file__).parent.parent
-PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "docker").rglob("*.md")])
-PAGE_IDS = [str(page.relative_to(ROOT)) for page in PAGES]
-LONGEST_README = 150
 
 
 class Block(NamedTuple):
@@ -47,11 +45,6 @@ BLOCKS = [block for page in PAGES for block in blocks(page)]
 TOML = [block for block in BLOCKS if block.language == "toml"]
 JOBS = [block for block in TOML if "[roster]" in block.text]
 PARTIES = [block for block in TOML if block not in JOBS and "[simulation]" not in block.text]
-
-
-def prose(page: Path) -> str:
-    """A page without its fenced blocks."""
-    return re.sub(r"^```.*?^```$", "", page.read_text("utf-8"), flags=re.MULTILINE | re.DOTALL)
 
 
 def rows(page: str, heading: str = "") -> list[list[str]]:
@@ -198,12 +191,17 @@ def test_quoted_make_targets_exist() -> None:
 # -- references
 
 
+def is_table(kind: Any) -> bool:
+    """Of a specification, and not another specification within it."""
+    return hasattr(kind, "__struct_fields__") and not issubclass(kind, JobSpec)
+
+
 def fields(section: Any, path: str = "") -> Iterator[str]:
     """Dotted keys of a job specification."""
     import msgspec
 
     for field in msgspec.structs.fields(section):
-        inner = [t for t in (field.type, *getattr(field.type, "__args__", ())) if hasattr(t, "__struct_fields__")]
+        inner = [t for t in (field.type, *getattr(field.type, "__args__", ())) if is_table(t)]
         party = ".<party>" if str(field.type).startswith("dict") else ""
         if len(inner) > 1:  # one of them, by a word; the one with most keys comes first
             yield f"{path}{field.name}.{inner[0].__struct_config__.tag_field}"
@@ -226,7 +224,12 @@ def settings(section: Any, path: str = "") -> Iterator[str]:
             yield f"{path}{name}"
 
 
-KEYS_OF = {"training job": TrainingSpec, "job of alignment": AlignmentSpec, "job of rounds": RoundsSpec}
+KEYS_OF = {
+    "training job": TrainingSpec,
+    "job of alignment": AlignmentSpec,
+    "job of prediction": PredictionSpec,
+    "job of rounds": RoundsSpec,
+}
 REFERENCES = [(f"## A {heading}", kind) for heading, kind in KEYS_OF.items()]
 
 
@@ -241,7 +244,7 @@ def choices(section: Any) -> Iterator[tuple[str, ...]]:
 
     for field in msgspec.structs.fields(section):
         arguments = getattr(field.type, "__args__", ())
-        inner = [t for t in (field.type, *arguments) if hasattr(t, "__struct_fields__")]
+        inner = [t for t in (field.type, *arguments) if is_table(t)]
         if len(inner) > 1:
             yield tuple(section.__struct_config__.tag for section in inner)
         if inner:
@@ -359,41 +362,3 @@ def test_the_operator_api_in_the_documents_is_the_one_that_is_served(openapi: di
 def test_every_field_of_a_job_is_documented(openapi: dict[str, Any]) -> None:
     listed = [name for row in rows("docs/operator_api.md", "## The job") for name in names(row[0])]
     assert set(listed) == set(openapi["components"]["schemas"]["JobBody"]["properties"])
-
-
-# -- links
-
-
-def test_pages_named_in_the_code_exist() -> None:
-    for path in (path for package in ("api", "parties", "vfl", "crypto") for path in (ROOT / package).rglob("*.py")):
-        for page in re.findall(r"\bdocs/[\w/.-]+\.md", path.read_text("utf-8")):
-            assert (ROOT / page).is_file(), f"{path.relative_to(ROOT)} names {page}"
-
-
-def anchors(page: Path) -> set[str]:
-    """Anchors of headings, the way repository hosts make them, and explicit ones."""
-    text = prose(page)
-    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
-    made = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
-    return made | set(re.findall(r'<a id="([^"]+)"', text))
-
-
-@pytest.mark.parametrize("page", PAGES, ids=PAGE_IDS)
-def test_links_inside_the_repository_lead_somewhere(page: Path) -> None:
-    for target in re.findall(r"\]\(([^)\s]+)\)", prose(page)):
-        if re.match(r"[a-z]+:", target):
-            continue
-        path, _, anchor = target.partition("#")
-        linked = (page.parent / path).resolve() if path else page
-        assert linked.exists(), f"{target} does not exist"
-        if anchor:
-            assert anchor in anchors(linked), f"{target}: no such heading"
-
-
-@pytest.mark.parametrize("page", PAGES, ids=PAGE_IDS)
-def test_pages_name_no_machine_and_no_package_host(page: Path) -> None:
-    assert not re.search(r"/(?:work|root|home|tmp)/\w|https?://\S*(pypi|pytorch|artifactory)", page.read_text("utf-8"))
-
-
-def test_the_readme_is_short() -> None:
-    assert len((ROOT / "README.md").read_text("utf-8").splitlines()) <= LONGEST_README

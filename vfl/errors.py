@@ -93,6 +93,14 @@ class InvalidBottom(JobError):
     fix = "The function named under [bottom] in party.toml takes (columns, width) and returns a torch module."
 
 
+class ModelUnfit(JobError):
+    """The half of a model that a party holds does not fit the training that the job names."""
+
+    code = "model_unfit"
+    safe = "Nothing was scored and nothing is stored."
+    fix = "`vfl model list` shows the models that this party holds; all parties name the one of the same training."
+
+
 class SpecError(JobError):
     """The job specification cannot be read or contradicts itself."""
 

@@ -9,12 +9,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar, Generic, TypeAlias, TypeVar
 
+from vfl.errors import ImpossibleJob, ModelUnfit
 from vfl.flow import Flow
 from vfl.notices import Notice
 from vfl.planning.plan import Forecast, Plan
 from vfl.reports import Outcome
 from vfl.routes import Route
-from vfl.setup import Setup
+from vfl.setup import Setup, Table
 from vfl.spec.job import JobSpec
 from vfl.spec.sections import PartyId, Role
 
@@ -75,6 +76,13 @@ class Kind(ABC, Generic[S, P]):
         """The specification with what it leaves open filled in, as it is proposed. Raises ImpossibleJob."""
         return spec
 
+    def applying(self, spec: S, training: JobSpec) -> S:
+        """The specification with that of the job which trained the model that it applies (`JobSpec.applied_model`).
+
+        Raises ImpossibleJob where that model is of another kind, or was trained otherwise than the specification says.
+        """
+        raise ImpossibleJob(f"a job of {spec.job.protocol} applies no model, not even that of {training.job.name!r}")
+
     @abstractmethod
     def plan(self, spec: S, me: PartyId, rows: int) -> P:
         """What the job does where `me` brings so many rows. Raises ImpossibleJob, naming the cause."""
@@ -103,6 +111,14 @@ class Kind(ABC, Generic[S, P]):
     def keeps(self, spec: S, party: PartyId) -> str:
         """What this party has of the model afterwards, in a whole sentence."""
         return f"{party} keeps its own part of the model."
+
+    def score_together(self, spec: S, halves: Mapping[PartyId, bytes], tables: Mapping[PartyId, Table]) -> Any:
+        """What the halves of its model make of the same rows of all parties, in one process: rows x outputs.
+
+        Raises ModelUnfit where its model has no halves, or where these are not its halves.
+        """
+        held = ", ".join(halves.keys() & tables.keys())
+        raise ModelUnfit(f"a job of {spec.job.protocol} leaves no halves of a model: those of {held} are none")
 
     # For whoever runs it
 

@@ -63,9 +63,9 @@ class StepApplied(Message, frozen=True, tag=True):
 
 
 class EvaluationRows(Message, frozen=True, tag=True):
-    """Clear training: embeddings of the held-out rows, float64, rows x columns."""
+    """In clear: embeddings of the rows that are scored, float64, rows x columns."""
 
-    reveals = Reveals("every embedding of the held-out rows", Grain.ROW, "none")
+    reveals = Reveals("every embedding of held-out or new rows", Grain.ROW, "none")
     values: bytes
 
 
@@ -122,8 +122,8 @@ class EncryptedError(Message, frozen=True, tag=True):
 
 
 class EncryptedEvaluation(Message, frozen=True, tag=True):
-    """Held-out rows, one ciphertext per coordinate, under a key of their own: as polynomial coefficients for a linear
-    top model, else in slots."""
+    """Rows to be scored, one ciphertext per coordinate, under a key of their own: as polynomial coefficients for a
+    linear top model, else in slots."""
 
     reveals = Reveals("nothing", Grain.NOTHING, "CKKS, ring-LWE at 128 bits")
     step: int
@@ -140,9 +140,9 @@ class MaskedScores(Message, frozen=True, tag=True):
 
 
 class OpenedScores(Message, frozen=True, tag=True):
-    """One number per held-out row and output, under the label party's mask, with noise."""
+    """One number per row and output, under the label party's mask, with noise."""
 
-    reveals = Reveals("noisy scores of the held-out rows", Grain.ROW, "Gaussian noise, cap of values per key")
+    reveals = Reveals("noisy scores of held-out or new rows", Grain.ROW, "Gaussian noise, cap of values per key")
     step: int
     values: bytes
 

@@ -53,6 +53,7 @@ from vfl.messages import (
     UnmaskTask,
 )
 from vfl.spec.alignment import AlignmentRole, AlignmentSpec
+from vfl.spec.prediction import PredictionSpec
 from vfl.spec.rounds import RoundsRole, RoundsSpec
 from vfl.spec.sections import Role
 from vfl.spec.training import TrainingRole, TrainingSpec
@@ -90,6 +91,19 @@ ROUTES: dict[str, tuple[Route, ...]] = {
         Route(L, F, MaskedGradient),
         Route(F, L, OpenedGradient),
         Route(L, F, EncryptedError),
+        Route(F, L, EncryptedEvaluation),
+        Route(L, F, MaskedScores),
+        Route(F, L, OpenedScores),
+    ),
+    "split_prediction": (
+        Route(F, L, RowsDigest),
+        Route(L, F, RowsDigest),
+        Route(F, L, EvaluationRows),
+    ),
+    "ckks_prediction": (
+        Route(F, L, RowsDigest),
+        Route(L, F, RowsDigest),
+        Route(F, L, PublicKeys),
         Route(F, L, EncryptedEvaluation),
         Route(L, F, MaskedScores),
         Route(F, L, OpenedScores),
@@ -142,6 +156,10 @@ def routes_of_training(spec: TrainingSpec) -> tuple[Route, ...]:
     if not spec.split.stratify:
         unused |= {HeldOut}
     return tuple(route for route in ROUTES[spec.entry] if route.message not in unused)
+
+
+def routes_of_prediction(spec: PredictionSpec) -> tuple[Route, ...]:
+    return ROUTES[spec.entry]
 
 
 def routes_of_rounds(spec: RoundsSpec) -> tuple[Route, ...]:

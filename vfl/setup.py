@@ -78,8 +78,8 @@ class Setup(Generic[S]):
     """This party's own: initial weights."""
     bottom: Callable[[int, int], Any] | None = None
     """Makes this party's own bottom module, for bottoms of kind `private`."""
-    first_model: bytes = field(default=b"", repr=False)
-    """The registered model that model.first_model names, safetensors."""
+    model: bytes = field(default=b"", repr=False)
+    """A registered model, safetensors: the one that rounds start from, or this party's half of one that is applied."""
     saved: bytes = field(default=b"", repr=False)
     """State of an earlier run of this role to continue from, as it was reported; empty starts anew."""
     pool: Pool = one_by_one

@@ -125,16 +125,36 @@ def report(
     from api.report.job_page import render  # noqa: PLC0415 - plots, once there is something to draw
 
     place = file or Path(f"report-{view['job']['id']}.html")
-    try:
-        place.write_text(render(view), encoding="utf-8")
-    except OSError as error:
-        raise CommandFailed(
-            Exit.ARGUMENTS,
-            "file_unwritable",
-            f"the report {place} cannot be written: {error.strerror}",
-            fix="Name another file with --output.",
-        ) from error
+    _write(place, render(view).encode())
     result(output, {"job": view["job"]["id"], "state": view["job"]["state"], "file": str(place)}, lambda: str(place))
+
+
+@app.command("scores")
+def scores(
+    job_id: JobArgument,
+    file: Annotated[
+        Path | None,
+        typer.Option("--output", metavar="FILE", help="CSV file to write or replace (default: scores-JOB.csv here)."),
+    ] = None,
+    server: ServerOption = None,
+    token_file: TokenFileOption = None,
+    ca: CaOption = None,
+    party: PartyOption = None,
+    output: FormatOption = Format.TEXT,
+) -> None:
+    """Write the scores of a prediction that this party may read: the ids of each row and its scores.
+
+    With `--format json` they are printed, and no file is written unless --output names one.
+    """
+    place = file or (Path(f"scores-{job_id}.csv") if output is Format.TEXT else None)
+    pieces: list[bytes] = []
+    with connected(server, token_file, ca, party) as client:
+        if place is not None:
+            client.write_scores(job_id, pieces.append)
+        answer = client.scores(job_id) if output is Format.JSON else {}
+    if place is not None:
+        _write(place, b"".join(pieces))
+    result(output, answer, lambda: str(place))
 
 
 @app.command("cancel")
@@ -176,6 +196,18 @@ def watch(
     if job["state"] != "done":
         raise ended(job)
     result(output, job, lambda: _details(job))
+
+
+def _write(place: Path, data: bytes) -> None:
+    try:
+        place.write_bytes(data)
+    except OSError as error:
+        raise CommandFailed(
+            Exit.ARGUMENTS,
+            "file_unwritable",
+            f"{place} cannot be written: {error.strerror}",
+            fix="Name another file with --output.",
+        ) from error
 
 
 def ended(job: dict[str, Any]) -> CommandFailed:
@@ -332,7 +364,9 @@ def _facts(job: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield from (("relaxed limit", str(limit)) for limit in job["relaxed_limits"])
     if job["result_digest"]:
         yield "result", f"{job['result_digest']}, by which a later job names it"
-    if job["model_path"]:
+    if job["scores_path"]:
+        yield "scores", job["scores_path"]
+    elif job["model_path"]:
         yield "model", job["model_path"]
     if job["error"]:
         yield "error", f"{job['error']['message']} [{job['error']['code']}]"

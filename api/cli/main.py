@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from api.cli import align, audit, data, demo, doctor, grant, job, key, ledger, party, peer, witness
+from api.cli import align, audit, data, demo, doctor, grant, job, key, ledger, model, party, peer, predict, witness
 from api.cli import run as run_command
 from api.cli.errors import named
 from api.cli.output import CommandFailed, Exit, Format, FormatOption, fail, flush, note, result, wanted_format
@@ -36,6 +36,8 @@ app.add_typer(job.app, name="job")
 app.command("align")(align.align)
 app.command("doctor")(doctor.doctor)
 app.add_typer(data.app, name="data")
+app.add_typer(model.app, name="model")
+app.command("predict")(predict.predict)
 app.add_typer(grant.app, name="grant")
 app.command("ledger")(ledger.ledger)
 app.add_typer(audit.app, name="audit")

@@ -19,6 +19,7 @@ from api.operator.description import LOGIN, describe, known_parameters_only, ref
 from api.operator.doctor import doctor_router
 from api.operator.grants import grants_router
 from api.operator.keys import keys_router
+from api.operator.models import models_router
 from api.operator.peers import peers_router
 from api.operator.progress import progress
 from api.operator.schemas import EventsBody, HealthBody, JobBody, JobsBody, ReportBody, Submission, VersionBody
@@ -62,7 +63,7 @@ def operator_app(party: Party, token_hash: bytes) -> FastAPI:
     app.include_router(_health(party), dependencies=[Depends(known_parameters_only)])
     app.include_router(_jobs(party), prefix="/v1", dependencies=[Depends(known_parameters_only), Security(LOGIN)])
 
-    routers = (peers_router, keys_router, datasets_router, grants_router, doctor_router)
+    routers = (peers_router, keys_router, datasets_router, models_router, grants_router, doctor_router)
     for router in (make(party) for make in routers):
         app.include_router(router, prefix="/v1", dependencies=[Depends(known_parameters_only), Security(LOGIN)])
 

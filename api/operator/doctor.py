@@ -59,7 +59,7 @@ def doctor_router(party: Party) -> APIRouter:
 
     @router.post("/doctor/{peer}/job", responses=refusals(413))
     async def of_job(peer: str, asked: AskedJob) -> FindingsBody:
-        check = JobCheck(party.peers, peer, party.readiness)
+        check = JobCheck(party.peers, peer, party.resolved, party.readiness)
         return _body(await off_loop(partial(check.findings, asked.spec)))
 
     @router.post("/doctor/{peer}", responses=refusals())

@@ -169,6 +169,8 @@ def _where(job: JsonObject) -> Iterator[tuple[str, str]]:
         yield "finished", job["finished_at"]
     if job["result_digest"]:
         yield "result that all parties share, SHA-256", job["result_digest"]
-    if job["model_digest"]:
+    if job["scores_path"]:
+        yield "scores of each row", job["scores_path"]
+    elif job["model_digest"]:
         yield f"half of {job['party']}, SHA-256 of the weights", job["model_digest"]
         yield "its file", job["model_path"]

@@ -18,7 +18,6 @@ from parties.job_keys import filled_in
 from parties.peers import Peers
 from parties.readiness import Readiness
 from vfl.errors import JobError
-from vfl.kinds import kind_of
 from vfl.spec.job import JobSpec
 from vfl.spec.sections import PartyId
 
@@ -36,9 +35,15 @@ SPECIFICATION, HERE_FITS, HERE_APPROVES, THERE_FITS, THERE_APPROVES = (
 class JobCheck:
     """One look at one job. Used by one thread."""
 
-    def __init__(self, peers: Peers, name: PartyId, readiness: Callable[[JobSpec], Readiness]) -> None:
-        """`readiness` is this party's own half."""
-        self._peers, self._name, self._readiness = peers, name, readiness
+    def __init__(
+        self,
+        peers: Peers,
+        name: PartyId,
+        resolved: Callable[[JobSpec], JobSpec],
+        readiness: Callable[[JobSpec], Readiness],
+    ) -> None:
+        """`resolved` fills in what a specification leaves open, `readiness` is this party's own half."""
+        self._peers, self._name, self._resolved, self._readiness = peers, name, resolved, readiness
         self._me = peers.identity.name
 
     def findings(self, text: str) -> list[Finding]:
@@ -48,7 +53,7 @@ class JobCheck:
     def _look(self, text: str) -> Iterator[Finding]:
         try:
             spec = limits.read_limited(text)
-            spec = kind_of(spec).resolve(spec)
+            spec = self._resolved(spec)
             spec = filled_in(spec, self._peers) if spec.coordinator == self._me else spec
         except JobError as error:
             yield Finding(JOB, SPECIFICATION, FAILED, HERE, f"{error}.", error.fix)

@@ -20,6 +20,7 @@ from parties.storage.database import now
 from parties.storage.kept_words import Words
 from parties.storage.manifest import Inputs, result_file
 from parties.storage.models import ModelStore
+from parties.storage.scores import scores_table
 from parties.wire.control import Abort
 from parties.wire.envelopes import Envelope
 from parties.wire.link import Link
@@ -63,7 +64,14 @@ class Closing:
         """The role returned: store its half first, so that a full disk is told before anybody says Finish."""
         notices = msgspec.to_builtins(self._journal.tell(outcome.notices))
         result = result_file(self._job, self._spec, self._me, inputs, {"notices": notices} | result_of(outcome))
+        if inputs.named_rows is not None:
+            self._models.keep_scores(self._job, scores_table(inputs.named_rows, outcome.state, self._classes()))
         return self._models.keep_model(self._job, outcome.state, result, inputs)
+
+    def _classes(self) -> list[str]:
+        """What the label party calls the classes of the model that is applied."""
+        trained = self._models.result(self._spec.applied_model) or {}
+        return list(trained.get("classes", ()))
 
     def discard(self) -> bool:
         """Whether states the model had reached are kept."""

@@ -74,7 +74,7 @@ class Run:
         """Bytes of a message by its kind, once the rows are known."""
 
     def start_frame(
-        self, tables: dict[str, LoadedTable], first_model: bytes, shares: Mapping[PartyId, bytes], bottom: str
+        self, tables: dict[str, LoadedTable], model: bytes, shares: Mapping[PartyId, bytes], bottom: str
     ) -> Start:
         """Everything the role may know."""
         if "rows" in tables:
@@ -85,7 +85,7 @@ class Run:
             spec=self._spec.encoded(),
             me=self._me,
             tables={use: _raw(table, seed) for use, table in tables.items()},
-            first_model=first_model,
+            model=model,
             joint_seed=seed,
             private_seed=self._private_seed,
             bottom=bottom,

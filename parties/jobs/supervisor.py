@@ -49,7 +49,8 @@ class Loaded(NamedTuple):
     """What the run of this party takes."""
 
     tables: dict[str, LoadedTable]
-    first_model: bytes = b""
+    model: bytes = b""
+    """That the job starts from or applies."""
 
 
 class Supervisor:
@@ -97,7 +98,7 @@ class Supervisor:
             check_stored=self._check_stored,
         )
         self.reception = Reception(job.id, spec, self.me, self._links, hearing)
-        self._bottom, self._first_model = bottom, b""
+        self._bottom, self._model = bottom, b""
         self._started = job.started_at is not None
         self._inputs = NO_INPUTS
         self._is_watched = self._is_taken_up = False
@@ -225,7 +226,7 @@ class Supervisor:
         run, tables = self._run, self._tables
         if tables is None:
             return
-        start = run.start_frame(tables, self._first_model, shares, self._bottom)
+        start = run.start_frame(tables, self._model, shares, self._bottom)
         with self._lock:
             if self.over or self._run is not run or self._tables is not tables:  # a second Begin may have been faster
                 return
@@ -239,7 +240,7 @@ class Supervisor:
             else:
                 self._journal.record("started", "training started", started_at=now(), **values)
             self._inputs = inputs_of(self.spec, self.me, tables)
-            self._started, self._tables, self._first_model = True, None, b""
+            self._started, self._tables, self._model = True, None, b""
             self._remembered = replace(self._remembered, begun=shares)
             self._follow(self._side.begin)
             self._journal.update(worker_pid=run.start(start))
@@ -253,7 +254,7 @@ class Supervisor:
                 self._perform(wanted)
 
     def _take_in(self, loaded: Loaded) -> None:
-        (self._tables, self._first_model), self._is_taken_up = loaded, False
+        (self._tables, self._model), self._is_taken_up = loaded, False
 
     def _send(self, to: PartyId, kind: str, body: Bytes, counts: Callable[[], bool]) -> None:
         """A message of the role."""

@@ -125,6 +125,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     manifest_digest: str | None = None
     model_path: str | None = None
     """Where this party's half lies, also after its folder was moved."""
+    scores_path: str | None = None
+    """Where the scores of a prediction lie, at the label party."""
     seconds: Seconds = Seconds()
     relaxed_limits: list[str] = []
     approval: Approval | None = None
@@ -303,9 +305,13 @@ class Store:
         """The jobs that ended with this model, the newest first, and the digest of each one's manifest."""
         query = sql.select(_JOBS.c.id, _JOBS.c.manifest_digest).where(_JOBS.c.model_digest == model_digest)
         with self.database.reading() as connection:
-            return {
-                row.id: row.manifest_digest for row in connection.execute(query.order_by(_JOBS.c.created_at.desc()))
-            }
+            return {row[0]: row[1] for row in connection.execute(query.order_by(_JOBS.c.created_at.desc()))}
+
+    def manifest_of(self, job: str) -> str:
+        """The digest of the manifest of a job that is done here; empty where there is none."""
+        query = sql.select(_JOBS.c.manifest_digest).where(_JOBS.c.id == job)
+        with self.database.reading() as connection:
+            return connection.execute(query).scalar() or ""
 
     def job_of_key(self, idempotency_key: str) -> tuple[str, str] | None:
         """(job, digest of what was submitted) under an idempotency key."""
@@ -346,6 +352,7 @@ class Store:
             traffic=traffic.of_job(connection, _TRAFFIC, row["id"]),
             seconds=Seconds(training=training, total=_between(row["created_at"], row["finished_at"])),
             model_path=str(self._models.model_path(row["id"])) if row["model_digest"] else None,
+            scores_path=str(scores) if (scores := self._models.scores_path(row["id"])).exists() else None,
             attendance=_attendance(connection, row["id"]),
             approval=approvals.decision(connection, row["id"]),
         )

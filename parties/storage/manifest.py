@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import polars as pl
+
 from parties.tables.datasets import LoadedTable
 from vfl.spec.job import JobSpec
 from vfl.spec.sections import PartyId
@@ -17,6 +19,8 @@ class Inputs(NamedTuple):
     """What the label holds for class 0, 1, ..."""
     files: Mapping[str, str] = {}
     """SHA-256 of the file of each table, by its use."""
+    named_rows: pl.DataFrame | None = None
+    """The ids of the rows, in order, where results are stored with them."""
 
 
 NO_INPUTS = Inputs((), "")
@@ -29,7 +33,9 @@ def inputs_of(spec: JobSpec, party: PartyId, tables: Mapping[str, LoadedTable]) 
     named = next((use.columns for use in uses), ())
     classes = next((table.classes for table in tables.values() if table.classes), ())
     files = {use: table.digest for use, table in tables.items()}
-    return Inputs(next((table.names for table in tables.values()), named), label, classes, files)
+    named_rows = next((tables[use].id_table for use, of in spec.tables_of(party).items() if of.ids_name_results), None)
+    names = next((table.names for table in tables.values()), named)
+    return Inputs(names, label, classes, files, named_rows)
 
 
 def result_file(job: str, spec: JobSpec, party: PartyId, inputs: Inputs, measured: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ models/<job>/epochs/epoch-0001.safetensors   as each epoch ends; of a large mode
 models/<job>/rounds/round-000001             the last rounds this party took part in, as its role holds them
 models/<job>/model.safetensors               when the role has returned
 models/<job>/result.json                     then too: what it measured, for this party alone
+models/<job>/scores.csv                      of a prediction, at the party that reads the scores
 models/<job>/manifest.json                   when every party is done; a model without one does not count
 """
 
@@ -26,7 +27,7 @@ ROUNDS_KEPT = EPOCHS_KEPT = 3
 """States that are kept however large the model is."""
 EPOCH_BYTES = 32 << 20
 """States of more epochs are kept as long as all together have no more than this: of most models all of them."""
-RESULT_FILE, MANIFEST_FILE = "result.json", "manifest.json"
+RESULT_FILE, MANIFEST_FILE, SCORES_FILE = "result.json", "manifest.json", "scores.csv"
 CHECKPOINTS = ("epochs", "rounds")
 HEADER_LENGTH_BYTES = 8
 
@@ -37,6 +38,13 @@ class ModelStore:
 
     def model_path(self, job: str) -> Path:
         return self._folder / job / "model.safetensors"
+
+    def scores_path(self, job: str) -> Path:
+        return self._folder / job / SCORES_FILE
+
+    def keep_scores(self, job: str, table: bytes) -> None:
+        """What a prediction tells of each row, as CSV. Raises StorageFailed."""
+        self._write(self.scores_path(job), table)
 
     def keep_epoch(self, job: str, epoch: int, state: bytes) -> Path:
         """The newest states, epochs coming in turn: there are as many, and a peer may have chosen the model's size.
@@ -154,6 +162,7 @@ class ModelStore:
             (folder / MANIFEST_FILE).unlink(missing_ok=True)
             (folder / RESULT_FILE).unlink(missing_ok=True)
             self.model_path(job).unlink(missing_ok=True)
+            self.scores_path(job).unlink(missing_ok=True)
             for half_written in folder.rglob(".*"):  # the server was killed while it wrote
                 half_written.unlink()
             if folder.is_dir() and not has_checkpoints:

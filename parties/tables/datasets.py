@@ -19,7 +19,7 @@ from parties.errors import IdAmongColumns, LabelInFeatureFile, TooFewRows, Unkno
 from parties.tables.aligned_rows import AlignedRows
 from parties.tables.cells import numbers_of
 from parties.tables.column_profile import column_notices
-from parties.tables.id_columns import check_each_once, read_ids
+from parties.tables.id_columns import check_each_once, id_table, read_ids
 from parties.tables.job_rows import JobRows, JobRowsReader
 from parties.tables.labels import Labels, guess_task, read_labels
 from parties.tables.matrix import NamelessFile
@@ -64,12 +64,18 @@ class LoadedTable:
     """Of a job that compares ids."""
     order_digest: str = ""
     """Of the alignment by which the rows were taken; then their ids were not read."""
+    id_columns: tuple[str, ...] = ()
     file: NamelessFile | None = field(default=None, repr=False)
     """That holds the columns; None where they are in memory."""
 
     @property
     def rows(self) -> int:
         return len(self.columns)
+
+    @property
+    def id_table(self) -> pl.DataFrame:
+        """The ids as they are written, in the columns that make them."""
+        return id_table(self.ids, self.id_columns)
 
 
 def load(
@@ -153,6 +159,7 @@ def _load(
         digest=digest,
         words=rows.words,
         order_digest=aligned.digest if aligned else "",
+        id_columns=registered.id,
         file=rows.matrix.file,
     )
 
@@ -236,8 +243,9 @@ def ids_digest(joint_seed: bytes, ids: Collection[str] | pl.Series) -> bytes:
 
 def _check_size(use: TableUse, shown: str, rows: int, columns: int) -> None:
     """Raises TooFewRows, InvalidData."""
-    if rows < MINIMUM_ROWS:
-        raise TooFewRows(f"{shown} has {rows} rows; a job needs at least {MINIMUM_ROWS}")
+    least = MINIMUM_ROWS if use.is_learned_from else 1
+    if rows < least:
+        raise TooFewRows(f"{shown} has {rows} rows; a job needs at least {least}")
     size = rows * (columns + 1) * HANDED_OUT_VALUE_BYTES
     if use.leaves and size > HANDED_OUT_BYTES:
         raise InvalidData(

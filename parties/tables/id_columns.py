@@ -51,6 +51,14 @@ def ids_as_written(rows: Rows, columns: Sequence[str], file: str) -> pl.Series:
     return texts[0] if len(texts) == 1 else pl.select(pl.concat_str(texts, separator=PARTS)).to_series()
 
 
+def id_table(ids: pl.Series, columns: Sequence[str]) -> pl.DataFrame:
+    """The inverse of `ids_as_written`: each of the columns as text."""
+    if len(columns) == 1:
+        return ids.alias(columns[0]).to_frame()
+    parts = ids.str.split_exact(PARTS, len(columns) - 1).struct.rename_fields(list(columns))
+    return parts.struct.unnest()
+
+
 def check_each_once(ids: pl.Series, numbers: NDArray[np.int64], columns: Sequence[str], file: str) -> None:
     """Of ids as they are written, and their rows' numbers. Raises DuplicateIds, naming two rows that share one."""
     is_first = ids.is_first_distinct()

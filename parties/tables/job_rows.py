@@ -20,7 +20,7 @@ from vfl.spec.sections import TableUse
 
 class JobRows(NamedTuple):
     ids: pl.Series
-    """As they are written, one a row; empty where an alignment says which rows are taken."""
+    """As they are written, one a row; empty where an alignment names the rows and no result is told of each."""
     numbers: NDArray[np.int64]
     """Of each row its place in the file, from 1."""
     matrix: Matrix
@@ -61,7 +61,7 @@ class JobRowsReader:
                 is_taken = np.isin(batch.numbers, self.aligned.rows)
                 rows = batch.kept(is_taken)
                 batch_codes = {name: of_batch[is_taken] for name, of_batch in batch_codes.items()}
-            else:
+            if self.aligned is None or self.use.ids_name_results:
                 ids.append(ids_as_written(rows, self.ids, self.name))
             writer.add(self._block(rows, batch_codes))
             numbers.append(rows.numbers)
@@ -104,6 +104,7 @@ class JobRowsReader:
     def _in_order(self, job_rows: JobRows, aligned: AlignedRows) -> JobRows:
         places = np.searchsorted(job_rows.numbers, aligned.rows)
         return job_rows._replace(
+            ids=job_rows.ids[places] if len(job_rows.ids) else job_rows.ids,
             numbers=job_rows.numbers[places],
             matrix=job_rows.matrix.taken(places, self.folder),
             label=None if job_rows.label is None else job_rows.label[places],

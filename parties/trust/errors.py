@@ -182,6 +182,14 @@ class PeerRemoved(JobError):
     fix = "Enrol the peer again, and submit the job again."
 
 
+class NoScores(JobError):
+    """Scores are asked for of a job that has none here: no prediction, or not done, or another party has read them."""
+
+    code = "no_scores"
+    safe = "Nothing was changed."
+    fix = "The label party of a prediction holds its scores once the job is done: `vfl job show` tells both."
+
+
 class UnknownAlignment(JobError):
     """The specification names an alignment that this party does not hold."""
 

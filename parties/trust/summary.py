@@ -126,9 +126,10 @@ def _keys_of_strangers(request: Request) -> Iterator[str]:
 
 
 def _data(request: Request) -> Iterator[str]:
+    compares_ids = any(use.ids is not None for use in request.spec.tables_of(request.me).values())
     for use in request.data:
         yield f"Data set {use.dataset!r}, whose file has the SHA-256 digest {use.digest}."
-        if use.columns and request.spec.learns:
+        if use.columns and not compares_ids:
             yield f"{len(use.columns)} columns enter as inputs: {_listed(use.columns)}."
         elif use.columns:
             yield f"Its rows are compared by {_listed(use.columns)}; no other column of it is read."
@@ -182,6 +183,8 @@ def _length(request: Request) -> Iterator[str]:
         if plan.rows:
             of, least = f"{plan.training_rows} of {plan.rows} rows", plan.smallest_batch
             yield f"It trains on {of}, in batches of at least {least} rows."
+    elif plan.tells_of_each_row:
+        yield f"It tells something of each of {plan.rows:,} rows."
     yield f"It ends after {request.spec.job.deadline_seconds / 3600:g} hours, whatever it has reached."
 
 

@@ -59,8 +59,8 @@ class Start(Frame, frozen=True):
     me: PartyId
     tables: dict[str, RawTable]
     """By use, as the specification says what this party brings."""
-    first_model: bytes
-    """The registered model the job starts from; empty where it names none."""
+    model: bytes
+    """The registered model that the job starts from or applies, as far as this party holds it; empty for none."""
     joint_seed: bytes
     private_seed: bytes
     bottom: str

@@ -67,7 +67,7 @@ def _work(start: Start, reader: FrameReader[ToWorker], writer: FrameWriter) -> F
             start.joint_seed,
             start.private_seed,
             bottom=bottom,
-            first_model=start.first_model,
+            model=start.model,
             pool=pool.map,
         )
         inboxes = Inboxes(spec.peers_of(start.me), spec.required_parties)

@@ -12,7 +12,7 @@ import pytest
 from vfl.errors import RemoteProtocolError
 from vfl.flow import run_together
 from vfl.kinds import flow_of, read_spec_as
-from vfl.models.polynomial import load_tensors
+from vfl.models.tensors import load_tensors
 from vfl.planning.training import resolve
 from vfl.protocols import ckks_training, split_training
 from vfl.protocols.feature_side import FeatureSide

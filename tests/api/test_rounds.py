@@ -222,7 +222,7 @@ def test_a_job_starts_from_a_registered_model(parties: Parties, done: dict[str, 
 
 def test_an_unknown_model_is_named_before_anything_is_sent(parties: Parties) -> None:
     answer = parties[AGGREGATOR].call("POST", "/v1/jobs", json={"spec": spec(1, first_model="00")})
-    assert (answer.status_code, answer.json()["code"]) == (422, "unknown_model")
+    assert (answer.status_code, answer.json()["code"]) == (404, "unknown_model")
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "manifest.json"])

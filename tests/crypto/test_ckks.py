@@ -17,7 +17,8 @@ from crypto.ckks_evaluator import CkksPublicKey, EncryptedSums
 from crypto.ckks_parameters import PRESETS, RING_DEGREE, SLOTS
 from crypto.errors import InvalidCiphertext, KeyUsedUp, OutOfRange
 from crypto.packing import groups_for
-from vfl.models.polynomial import Numbers, Shape, Top
+from vfl.models.polynomial import Numbers, Top
+from vfl.models.scorer import Shape
 from vfl.spec.sections import Optimiser
 
 LINEAR = PRESETS["ckks-linear"]

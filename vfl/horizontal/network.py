@@ -32,8 +32,8 @@ def first_model(setup: Setup[RoundsSpec]) -> nn.Sequential:
     """
     spec = setup.spec
     module = network_of(spec, derived(setup.joint_seed, "initial weights"))
-    if setup.first_model:
-        load_parameters(module, load(setup.first_model))
+    if setup.model:
+        load_parameters(module, load(setup.model))
     if "first" in setup.tables:
         rows = examples_of(spec, setup.tables["first"], "first", setup.scaling)
         if rows.labels is None:

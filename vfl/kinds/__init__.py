@@ -26,6 +26,7 @@ S = TypeVar("S", bound=JobSpec)
 KINDS = (
     "alignment",
     "training",
+    "prediction",
     "rounds",
 )
 """The words of `job.protocol`. Each is a module of this folder, which has its kind as `KIND`."""

@@ -8,6 +8,7 @@ from vfl.notices import Notice
 from vfl.planning import model_size, training, warnings
 from vfl.planning.plan import Forecast, TrainingPlan
 from vfl.routes import Route, routes_of_training
+from vfl.setup import Table
 from vfl.spec.sections import PartyId
 from vfl.spec.training import CkksEncryption, TrainingSpec
 
@@ -83,6 +84,13 @@ class TrainingKind(Kind[TrainingSpec, TrainingPlan]):
                 "The feature party read label-bearing errors for every row and step: labels can be inferred from them, "
                 f"and protection.cut_noise is {noise.method}, so that {how}."
             )
+
+    def score_together(
+        self, spec: TrainingSpec, halves: Mapping[PartyId, bytes], tables: Mapping[PartyId, Table]
+    ) -> Any:
+        from vfl.protocols import halves_together  # noqa: PLC0415 - in a notebook, and never in a server
+
+        return halves_together.score_together(spec, halves, tables)
 
     def keeps(self, spec: TrainingSpec, party: PartyId) -> str:
         if party == spec.roster.label:

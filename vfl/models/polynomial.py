@@ -1,20 +1,20 @@
-"""The label party's top models, written once for numbers and for ciphertexts.
+"""The label party's top models as they are trained, written once for numbers and for ciphertexts.
 
-A top model scores rows of the joined layer: the feature parties' embedding, the label party's own columns and a bias
-(ckks_training.md). Steps 3 to 6 of the protocol are its method `passes`, written against `Arithmetic`, which
-exists for numbers here and for ciphertexts in `crypto.ckks_evaluator`. The same polynomials run in both, so an
-encrypted run can be compared with a clear one number by number.
+Steps 3 to 6 of the protocol (ckks_training.md) are the method `passes` of a top model, written against `Arithmetic`,
+which exists for numbers here and for ciphertexts in `crypto.ckks_evaluator`. The same polynomials run in both, so an
+encrypted run can be compared with a clear one number by number. How a top model scores rows: `vfl.models.scorer`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypeAlias, TypeVar
+from typing import Generic, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors.numpy import load, save
 
+from vfl.models.halves import OF_TOP
 from vfl.models.optimisers import Descent
+from vfl.models.scorer import SQUARE_ACTIVATION, Arithmetic, Scorer, Shape
 from vfl.planning.training import INPUT_BOUND
 from vfl.schedule import philox
 from vfl.spec.sections import Optimiser
@@ -28,9 +28,6 @@ LINEAR_ERROR = {"linear": (0.25, 0.5), "squared": (1.0, 0.0)}
 CUBIC_ERROR = (0.5, 0.15012, -0.001593)
 """Least-squares cubic of the logistic function on [-8, 8] (ckks_training.md)."""
 
-SQUARE_ACTIVATION = (0.12, 0.5)
-"""Hidden neurons compute 0.12 a^2 + 0.5 a (ckks_training.md)."""
-
 INITIAL_DEVIATION = 0.01
 
 OUTPUT_SHARE = 1 / 2
@@ -43,29 +40,6 @@ within is scaled back to the limit."""
 OPENED_EPSILON = 1e-3
 """Adam's epsilon for a top model: about the noise of an opened mean gradient. With the usual 1e-8 Adam would scale
 gradients that have become smaller than their noise up to full steps, and follow the noise."""
-
-
-class Arithmetic(Protocol[V]):
-    """What a polynomial model needs of the values it runs on: one V holds one value per row of a block."""
-
-    def weighted_sum(self, columns: Sequence[V], weights: Floats, offset: Floats) -> V:
-        """sum_j weights[j] columns[j] + offset, with an offset per row."""
-
-    def product(self, left: V, right: V) -> V:
-        """Row by row."""
-
-    def weighted_products(self, errors: Sequence[V], value: V, weights: Floats) -> V:
-        """value x sum_o weights[o] errors[o], row by row."""
-
-    def subtract_from(self, constant: float, value: V) -> V:
-        """constant - value."""
-
-    def plus(self, value: V, rows: Floats) -> V:
-        """value + rows, a number per row."""
-
-    def subtract_encrypted(self, value: V, rows: Floats) -> V:
-        """value - rows, the rows taken through a ciphertext of their own where values are ciphertexts."""
-
 
 RowProducts: TypeAlias = list[tuple[V, V | Floats]]
 """Pairs to be multiplied row by row and summed over rows: each sum is one weight's gradient."""
@@ -121,7 +95,7 @@ class Weights:
         return self._matrices[name]
 
     def tensors(self) -> dict[str, Floats]:
-        return {f"top.{name}": self[name].copy() for name in self._matrices}
+        return {f"{OF_TOP}{name}": self[name].copy() for name in self._matrices}
 
     def update(self, gradients: dict[str, Floats]) -> str:
         """One step of the optimiser. Returns why it was taken back, weights and momentum alike; "" where it stands."""
@@ -149,22 +123,7 @@ class Weights:
         return float(largest)
 
 
-@dataclass(frozen=True)
-class Shape:
-    """Widths of a top model: embedding, the label party's own columns, hidden neurons (0: linear), outputs."""
-
-    embedding: int
-    own: int
-    hidden: int
-    outputs: int
-
-    @property
-    def joined(self) -> int:
-        """What reads the joined layer: hidden neurons, or the outputs themselves."""
-        return self.hidden or self.outputs
-
-
-class Top:
+class Top(Scorer):
     """K outputs over [embedding, own columns, 1], with or without one hidden layer of square-type neurons."""
 
     def __init__(
@@ -177,41 +136,26 @@ class Top:
         *,
         encrypt_labels: bool = False,
     ) -> None:
-        self.shape, self._loss, self._encrypt_labels = shape, loss, encrypt_labels
         # From this party's private seed: a shared one would show the feature party the first weights (threat_model.md).
         draws = np.random.Generator(philox(private_seed, "top model"))
-        width = shape.embedding + shape.own + 1
-        matrices = {}
+        matrices = {name: draws.standard_normal(of_matrix) for name, of_matrix in shape.matrices.items()}
         if shape.hidden:
-            matrices["hidden"] = draws.standard_normal((shape.hidden, width)) / np.sqrt(width)
-            matrices["weights"] = draws.standard_normal((shape.outputs, shape.hidden + 1)) / np.sqrt(shape.hidden)
+            matrices["hidden"] /= np.sqrt(matrices["hidden"].shape[1])
+            matrices["weights"] /= np.sqrt(shape.hidden)
         else:
-            matrices["weights"] = draws.standard_normal((shape.outputs, width)) * INITIAL_DEVIATION
+            matrices["weights"] *= INITIAL_DEVIATION
         limits = dict.fromkeys(matrices, weight_limit)
         if shape.hidden:
             limits["weights"] *= OUTPUT_SHARE
         self._weights = Weights(matrices, optimiser, limits)
+        super().__init__(shape, self._weights)
+        self._loss, self._encrypt_labels = loss, encrypt_labels
         self._gradients: list[float] = []
 
     def measures(self) -> dict[str, float]:
         """Length of the mean gradient as it was opened: its mean over the steps since the last time this was asked."""
         lengths, self._gradients = self._gradients, []
         return {"gradient": float(np.mean(lengths))} if lengths else {}
-
-    @property
-    def joined_weights(self) -> Floats:
-        """Of the neurons that read the joined layer: neurons x (embedding + own + 1), the bias last."""
-        return self._weights["hidden" if self.shape.hidden else "weights"]
-
-    @property
-    def embedding_weights(self) -> Floats:
-        return self.joined_weights[:, : self.shape.embedding]
-
-    def own_part(self, own: Floats) -> Floats:
-        """What own columns (rows x columns) and bias add to those neurons: rows x neurons."""
-        rest = self.joined_weights[:, self.shape.embedding :]
-        part: Floats = own @ rest[:, :-1].T + rest[:, -1]
-        return part
 
     def passes(self, values: Arithmetic[V], embedding: Sequence[V], own: Floats, targets: Floats) -> Passes[V]:
         """Steps 3 to 6 on one block: forward, loss error, errors of the neurons, gradients not yet summed.
@@ -247,24 +191,6 @@ class Top:
         output[:, :-1] *= SQUARE_ACTIVATION[0]
         return self._weights.update({"hidden": means[:size].reshape(self.joined_weights.shape), "weights": output})
 
-    def output(self, values: Arithmetic[V], embedding: Sequence[V], own: Floats) -> list[V]:
-        """Scores of a model with hidden neurons, one vector per output."""
-        _, active = self._hidden(values, embedding, own)
-        output = self._weights["weights"]
-        return [
-            values.weighted_sum(active, SQUARE_ACTIVATION[0] * row[:-1], np.full(len(own), row[-1])) for row in output
-        ]
-
-    def scores(self, embedding: Floats, own: Floats) -> Floats:
-        """Clear scores, rows x outputs, from a clear embedding, rows x columns."""
-        joined: Floats = embedding @ self.embedding_weights.T + self.own_part(own)
-        if not self.shape.hidden:
-            return joined
-        alpha, beta = SQUARE_ACTIVATION
-        output = self._weights["weights"]
-        scores: Floats = (alpha * joined**2 + beta * joined) @ output[:, :-1].T + output[:, -1]
-        return scores
-
     @property
     def scaled_back(self) -> int:
         """Updates after which weights were scaled back to their limit."""
@@ -272,20 +198,6 @@ class Top:
 
     def tensors(self) -> dict[str, Floats]:
         return self._weights.tensors()
-
-    def _hidden(self, values: Arithmetic[V], embedding: Sequence[V], own: Floats) -> tuple[list[V], list[V]]:
-        """Each hidden neuron's input shifted by beta / 2 alpha, and its output over alpha; both empty without neurons.
-
-        alpha a^2 + beta a = alpha ((a + shift)^2 - shift^2): one product, and an output that is small for small inputs,
-        so that little of the errors' ciphertext noise is carried into the sums over it.
-        """
-        if not self.shape.hidden:
-            return [], []
-        alpha, beta = SQUARE_ACTIVATION
-        shift = beta / (2 * alpha)
-        offset, square = self.own_part(own) + shift, np.full(len(own), -(shift**2))
-        hidden = [values.weighted_sum(embedding, w, offset[:, k]) for k, w in enumerate(self.embedding_weights)]
-        return hidden, [values.plus(values.product(a, a), square) for a in hidden]
 
     def _errors(
         self, values: Arithmetic[V], inputs: Sequence[V], weights: Floats, offset: Floats, targets: Floats
@@ -323,26 +235,3 @@ def largest_cut_error(loss: str, weight_limit: float, *, hidden: bool, outputs: 
     else:
         error = LINEAR_ERROR[loss][0] * reach + (INPUT_BOUND if loss == "squared" else 0.5)
     return outputs * error * output_limit * slope * weight_limit
-
-
-def save_tensors(tensors: Mapping[str, NDArray[Any]]) -> bytes:
-    """Tensors as safetensors bytes, float64 but for those that are bytes."""
-    arrays = {
-        name: np.ascontiguousarray(value, np.uint8 if value.dtype == np.uint8 else np.float64)
-        for name, value in sorted(tensors.items())
-    }
-    data: bytes = save(arrays)
-    return data
-
-
-def load_tensors(data: bytes) -> dict[str, Any]:
-    """The inverse of `save_tensors`."""
-    tensors: dict[str, Any] = load(data)
-    return tensors
-
-
-def floats(data: bytes, *shape: int) -> Floats | None:
-    """Raw little-endian float64 bytes as an array of this shape; None when the length does not fit."""
-    if len(data) != 8 * int(np.prod(shape)):
-        return None
-    return np.frombuffer(data, "<f8").reshape(shape)

@@ -59,6 +59,8 @@ class Plan:
     rho: float = 0.0
     """Opened sums per column over hidden rows: the share of a column's variance the label party could reconstruct if
     it knew all row errors (threat_model.md)."""
+    tells_of_each_row: bool = False
+    """What is read tells of each row by itself, so that many rows hide none: no rule about few rows applies."""
     payload_bytes: dict[str, int] = field(default_factory=dict)
     """What will travel, by message kind, over the whole job; empty where it does not follow from the specification."""
     reveals: tuple[RevealLine, ...]

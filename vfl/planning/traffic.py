@@ -15,7 +15,7 @@ from vfl.spec.training import TrainingSpec
 WORD = 8
 POLYNOMIAL = WORD * RING_DEGREE
 PICKED_ROWS = 1024
-"""Held-out rows scored at once by a model with hidden neurons; each is a ciphertext until it is packed."""
+"""Rows scored at once by a model with hidden neurons; each is a ciphertext until it is packed."""
 
 
 def expected_bytes(spec: TrainingSpec, rows: int, opened: int, cut_width: int) -> dict[str, int]:
@@ -29,22 +29,13 @@ def expected_bytes(spec: TrainingSpec, rows: int, opened: int, cut_width: int) -
     ciphertext = seeded_bytes(preset.data_moduli, RING_DEGREE)
     blocks = sum(math.ceil(size / SLOTS) for size in sizes)
     masked, steps = _masked(groups_for(opened)), len(sizes)
-    room = evaluation_rows(spec)
-    parts = [min(room, test - start) for start in range(0, test, room)]
-    asked = [
-        groups_for(part * spec.outputs) if spec.hidden else (Group(part, RING_DEGREE),) * spec.outputs for part in parts
-    ]
     steps_per_key = spec.ckks.values_per_key // opened
-    keys = math.ceil(steps / steps_per_key) * _keys(spec, opened)
-    keys += sum(_keys(spec, part * spec.outputs if spec.hidden else 0) for part in parts)
-    forecast = {
-        "PublicKeys": keys,
+    scoring = scoring_bytes(spec, test)
+    forecast = scoring | {
+        "PublicKeys": scoring["PublicKeys"] + math.ceil(steps / steps_per_key) * _keys(spec, opened),
         "EncryptedEmbedding": blocks * width * ciphertext,
         "MaskedGradient": steps * masked,
         "OpenedGradient": steps * opened * WORD,
-        "EncryptedEvaluation": len(parts) * width * ciphertext,
-        "MaskedScores": sum(map(_masked, asked)),
-        "OpenedScores": test * spec.outputs * WORD,
     }
     if spec.model.layout == "embeddings":
         forecast["EncryptedError"] = blocks * cut_width * (2 * POLYNOMIAL + WORD * width)
@@ -65,30 +56,60 @@ def largest_messages(spec: TrainingSpec, rows: int, opened: int, cut_width: int)
         }
     preset, width = PRESETS[spec.ckks.preset], spec.embedding_width(spec.roster.features[0])
     ciphertext = seeded_bytes(preset.data_moduli, RING_DEGREE)
-    blocks, room = math.ceil(batch / SLOTS), min(evaluation_rows(spec), test)
-    # The last part is the smaller one, and may be packed into more groups all the same.
-    parts = [part for part in (room, test % room if room else 0) if part]
-    asked = [
-        groups_for(part * spec.outputs) if spec.hidden else (Group(part, RING_DEGREE),) * spec.outputs for part in parts
-    ]
-    values = [opened, *(part * spec.outputs if spec.hidden else 0 for part in parts)]
-    return {
+    blocks, scoring = math.ceil(batch / SLOTS), largest_of_scoring(spec, test)
+    return scoring | {
         "HeldOut": math.ceil(rows / 8),
-        "PublicKeys": max(_keys(spec, count) for count in values),
+        "PublicKeys": max(_keys(spec, opened), scoring["PublicKeys"]),
         "EncryptedEmbedding": blocks * width * ciphertext,
         "MaskedGradient": _masked(groups_for(opened)),
         "OpenedGradient": opened * WORD,
         "EncryptedError": blocks * cut_width * (2 * POLYNOMIAL + WORD * width),
-        "EncryptedEvaluation": width * ciphertext,
-        "MaskedScores": max(map(_masked, asked), default=0),
+    }
+
+
+def scoring_bytes(spec: TrainingSpec, rows: int) -> dict[str, int]:
+    """Payload bytes by message kind of scoring so many rows on ciphertexts, as a model of this training does."""
+    room = evaluation_rows(spec)
+    parts = [min(room, rows - start) for start in range(0, rows, room)]
+    return {
+        "PublicKeys": sum(_scoring_keys(spec, part) for part in parts),
+        "EncryptedEvaluation": len(parts) * _encrypted_row_block(spec),
+        "MaskedScores": sum(_masked(_scores_asked(spec, part)) for part in parts),
+        "OpenedScores": rows * spec.outputs * WORD,
+    }
+
+
+def largest_of_scoring(spec: TrainingSpec, rows: int) -> dict[str, int]:
+    """The same of one message at most."""
+    room = min(evaluation_rows(spec), rows)
+    # The last part is the smaller one, and may be packed into more groups all the same.
+    parts = [part for part in (room, rows % room if room else 0) if part]
+    return {
+        "PublicKeys": max((_scoring_keys(spec, part) for part in parts), default=0),
+        "EncryptedEvaluation": _encrypted_row_block(spec),
+        "MaskedScores": max((_masked(_scores_asked(spec, part)) for part in parts), default=0),
         "OpenedScores": room * spec.outputs * WORD,
     }
 
 
 def evaluation_rows(spec: TrainingSpec) -> int:
-    """Held-out rows whose scores are opened under one key."""
+    """Rows whose scores are opened under one key."""
     room = PICKED_ROWS if spec.hidden else RING_DEGREE
     return min(room, spec.ckks.values_per_key // spec.outputs)
+
+
+def _encrypted_row_block(spec: TrainingSpec) -> int:
+    """One ciphertext for each coordinate of the embedding, whatever the number of rows."""
+    ciphertext = seeded_bytes(PRESETS[spec.ckks.preset].data_moduli, RING_DEGREE)
+    return spec.embedding_width(spec.roster.features[0]) * ciphertext
+
+
+def _scores_asked(spec: TrainingSpec, rows: int) -> tuple[Group, ...]:
+    return groups_for(rows * spec.outputs) if spec.hidden else (Group(rows, RING_DEGREE),) * spec.outputs
+
+
+def _scoring_keys(spec: TrainingSpec, rows: int) -> int:
+    return _keys(spec, rows * spec.outputs if spec.hidden else 0)
 
 
 def _clear(spec: TrainingSpec, sizes: list[int], test: int) -> dict[str, int]:

@@ -17,9 +17,9 @@ embeddings (claim 4): f is any network of F's, and the error at the cut goes bac
     10   L       takes the mask off, optimiser step
     11   F       (layout embeddings) decrypts the cut error, backward, optimiser step
 
-then, once, held-out rows in blocks, each under a key of its own:
+then, once, held-out rows in blocks, each under a key of its own (`ckks_scoring`):
 
-    12  F -> L  PublicKeys, EncryptedEvaluation: rows as coefficients for a linear top model, else in slots
+    12  F -> L  PublicKeys, EncryptedEvaluation
     13  L -> F  MaskedScores
     14  F -> L  OpenedScores
 
@@ -31,40 +31,35 @@ bounds. F opens no value twice, none outside a counted step.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-from crypto.ckks import CkksPrivateKey, Masked, PublicMaterial, repeats, score_groups
-from crypto.ckks_evaluator import CkksPublicKey, CkksVector, EncryptedSums, Mask
-from crypto.ckks_parameters import SLOTS, CkksPreset
-from crypto.errors import CryptoError
+from crypto.ckks import CkksPrivateKey, Masked, repeats
+from crypto.ckks_evaluator import CkksPublicKey, CkksVector, EncryptedSums
+from crypto.ckks_parameters import SLOTS
 from crypto.packing import groups_for
 from vfl.errors import RemoteProtocolError
 from vfl.flow import Flow, receive, report, send
-from vfl.messages import (
-    EncryptedEmbedding,
-    EncryptedError,
-    EncryptedEvaluation,
-    MaskedGradient,
-    MaskedScores,
-    OpenedGradient,
-    OpenedScores,
-    PublicKeys,
-)
-from vfl.models.polynomial import floats
-from vfl.planning.traffic import evaluation_rows
+from vfl.messages import EncryptedEmbedding, EncryptedError, MaskedGradient, OpenedGradient, PublicKeys
+from vfl.models.tensors import floats
 from vfl.planning.training import cut_width, opened_per_step, output_sums, preset_of
+from vfl.protocols.ckks_scoring import (
+    KeyOwner,
+    attributed_to,
+    open_scores,
+    public_key,
+    score,
+    scoring_blocks,
+    summed,
+)
 from vfl.protocols.feature_side import FeatureSide
 from vfl.protocols.label_side import Floats, LabelSide
 from vfl.protocols.same_rows import agree_on_rows
 from vfl.reports import EpochDone, Outcome, Remark, StepDone
 from vfl.schedule import Batch, blocks
 from vfl.setup import Setup
-from vfl.spec.sections import PartyId
 from vfl.spec.training import TrainingRole, TrainingSpec
 
 
@@ -82,9 +77,9 @@ class EncryptedBlock(NamedTuple):
 def feature_party(setup: Setup[TrainingSpec]) -> Flow[Outcome]:
     setup = yield from agree_on_rows(setup)  # 0
     label, side, learns = setup.only(TrainingRole.LABEL), FeatureSide(setup), setup.spec.model.layout == "embeddings"
-    groups, owner = groups_for(opened_per_step(setup.spec)), KeyOwner(setup, side)
+    groups, owner = groups_for(opened_per_step(setup.spec)), KeyOwner(setup.spec)
 
-    encrypted, prepared = owner.blocks(), None
+    encrypted, prepared = encrypted_blocks(setup, side, owner), None
     while (block := prepared or next(encrypted, None)) is not None:
         (step, steps, epoch, last_of_epoch, rows), prepared = block.batch, None
         if block.keys is not None:
@@ -110,57 +105,30 @@ def feature_party(setup: Setup[TrainingSpec]) -> Flow[Outcome]:
             yield from report(EpochDone(epoch, setup.spec.train.epochs, side.state(), side.measures()))
 
     yield from report(Remark("opening scores of the held-out rows for the label party"))
-    linear = not setup.spec.hidden
-    for number, rows in enumerate(_evaluation_blocks(setup), 1):
-        values = 0 if linear else len(rows) * setup.spec.outputs
-        key, keys = owner.fresh(values, preset_of(setup.spec).for_evaluation())
-        embedding = side.embed(rows)
-        columns = key.encrypt_coefficients(embedding) if linear else key.encrypt_rows(embedding, repeats(len(rows)))
-        yield from send(label, keys)  # 12
-        yield from send(label, EncryptedEvaluation(number, columns))
-        asked = yield from receive(MaskedScores, label, number)  # 13
-        with attributed_to(label):
-            groups = score_groups(len(rows), setup.spec.outputs) if linear else groups_for(values)
-            opened = key.open(Masked(asked.packed, asked.masked), groups)
-        yield from send(label, OpenedScores(number, opened))  # 14
+    for number, rows in enumerate(scoring_blocks(setup.spec, setup.test_rows), 1):
+        yield from open_scores(setup.spec, owner, label, number, side.embed(rows))  # 12 to 14
     return side.outcome(owner.operations())
 
 
-class KeyOwner:
-    """Makes the feature party's keys, each for the values it may open, and what is encrypted under them."""
+def encrypted_blocks(setup: Setup[TrainingSpec], side: FeatureSide, owner: KeyOwner) -> Iterator[EncryptedBlock]:
+    """Every batch in turn, block by block, encrypted when asked for, so that one block is held at a time.
 
-    def __init__(self, setup: Setup[TrainingSpec], side: FeatureSide) -> None:
-        self._setup, self._side = setup, side
-        self._operations: list[Counter[str]] = []
-        """Of each key; a key itself is kept no longer than it opens anything."""
-
-    def fresh(self, values: int, preset: CkksPreset) -> tuple[CkksPrivateKey, PublicKeys]:
-        key = CkksPrivateKey(preset, self._setup.spec.ckks.values_per_key)
-        self._operations.append(key.operations)
-        return key, PublicKeys(*key.public_material(values))
-
-    def blocks(self) -> Iterator[EncryptedBlock]:
-        """Every batch in turn, block by block, encrypted when asked for, so that one block is held at a time.
-
-        A fresh key comes whenever the last could not open another step.
-        """
-        key: CkksPrivateKey | None = None
-        steps_left = 0
-        for batch in self._setup.batches():
+    A fresh key comes whenever the last could not open another step.
+    """
+    key: CkksPrivateKey | None = None
+    steps_left = 0
+    for batch in setup.batches():
+        keys = None
+        if key is None or steps_left == 0:
+            key, keys = owner.fresh(opened_per_step(setup.spec), preset_of(setup.spec))
+            steps_left = _steps_per_key(setup)
+        steps_left -= 1
+        parts = blocks(batch.rows, SLOTS)
+        times = repeats(max(map(len, parts)))
+        for number, rows in enumerate(parts, 1):
+            embedding = EncryptedEmbedding(batch.step, key.encrypt_rows(side.forward(rows), times))
+            yield EncryptedBlock(batch, key, keys, embedding, last=number == len(parts))
             keys = None
-            if key is None or steps_left == 0:
-                key, keys = self.fresh(opened_per_step(self._setup.spec), preset_of(self._setup.spec))
-                steps_left = _steps_per_key(self._setup)
-            steps_left -= 1
-            parts = blocks(batch.rows, SLOTS)
-            times = repeats(max(map(len, parts)))
-            for number, rows in enumerate(parts, 1):
-                embedding = EncryptedEmbedding(batch.step, key.encrypt_rows(self._side.forward(rows), times))
-                yield EncryptedBlock(batch, key, keys, embedding, last=number == len(parts))
-                keys = None
-
-    def operations(self) -> dict[str, int]:
-        return _summed(self._operations) | {"make key": len(self._operations)}
 
 
 def label_party(setup: Setup[TrainingSpec]) -> Flow[Outcome]:
@@ -171,7 +139,7 @@ def label_party(setup: Setup[TrainingSpec]) -> Flow[Outcome]:
 
     for step, steps, epoch, last_of_epoch, rows in setup.batches():
         if (step - 1) % _steps_per_key(setup) == 0:
-            ckks = yield from _public_key(feature, preset, values)  # 0
+            ckks = yield from public_key(feature, preset, values)  # 0
             used.append(ckks.operations)
         parts, sums, cut_errors = blocks(rows, SLOTS), EncryptedSums(values), []
         for part in parts:
@@ -197,20 +165,11 @@ def label_party(setup: Setup[TrainingSpec]) -> Flow[Outcome]:
 
     yield from report(Remark("evaluating on the held-out rows"))
     scores = []
-    for number, rows in enumerate(_evaluation_blocks(setup), 1):
-        scored = len(rows) * setup.spec.outputs if setup.spec.hidden else 0
-        ckks = yield from _public_key(feature, preset.for_evaluation(), scored)  # 12
-        used.append(ckks.operations)
-        held_out = yield from receive(EncryptedEvaluation, feature, number)
-        with attributed_to(feature):
-            embedding = ckks.load(held_out.columns, width, len(rows), repeats(len(rows)) if scored else 1)
-        masked, mask = _masked_scores(ckks, side, embedding, rows)
-        yield from send(feature, MaskedScores(number, *masked))  # 13
-        opened_scores = yield from receive(OpenedScores, feature, number)  # 14
-        with attributed_to(feature):
-            opened_part = mask.remove(opened_scores.values).reshape(setup.spec.outputs, -1).T
-        scores.append(opened_part if scored else opened_part + side.top.own_part(side.own(rows)))
-    return side.outcome(np.concatenate(scores), _summed(used))
+    for number, rows in enumerate(scoring_blocks(setup.spec, setup.test_rows), 1):
+        scored = yield from score(setup.spec, side.top, feature, number, side.own(rows))  # 12 to 14
+        scores.append(scored.scores)
+        used.append(scored.operations)
+    return side.outcome(np.concatenate(scores), summed(used))
 
 
 def _protected_error(ckks: CkksPublicKey, side: LabelSide, errors: list[CkksVector], step: int) -> EncryptedError:
@@ -235,45 +194,8 @@ def _cut_error(setup: Setup[TrainingSpec], key: CkksPrivateKey, cut: EncryptedEr
         return key.decrypt_cut(cut.columns, rank, rows) @ basis
 
 
-def _masked_scores(
-    ckks: CkksPublicKey, side: LabelSide, embedding: list[CkksVector], rows: NDArray[np.int64]
-) -> tuple[Masked, Mask]:
-    """Step 13. A linear model's scores stand at coefficients; others are picked from their slots one by one."""
-    top = side.top
-    if not top.shape.hidden:
-        return ckks.mask_scores(ckks.scores(embedding, top.embedding_weights))
-    return ckks.mask_sums(ckks.select_slots(top.output(ckks, embedding, side.own(rows))))
-
-
-def _public_key(feature: PartyId, preset: CkksPreset, values: int) -> Flow[CkksPublicKey]:
-    keys = yield from receive(PublicKeys, feature)
-    with attributed_to(feature):
-        ckks = CkksPublicKey(preset, PublicMaterial(keys.public, keys.relinearise, keys.packing), values)
-    ckks.prepare_zeros(len(groups_for(values)) if values else 0)  # while the feature party encrypts
-    return ckks
-
-
-def _evaluation_blocks(setup: Setup[TrainingSpec]) -> list[NDArray[np.int64]]:
-    """The held-out rows in blocks whose scores one key may open."""
-    rows = evaluation_rows(setup.spec)
-    return [setup.test_rows[start : start + rows] for start in range(0, len(setup.test_rows), rows)]
-
-
 def _steps_per_key(setup: Setup[TrainingSpec]) -> int:
     return setup.spec.ckks.values_per_key // opened_per_step(setup.spec)
-
-
-def _summed(counters: Iterable[Counter[str]]) -> dict[str, int]:
-    return dict(sorted(sum(counters, Counter[str]()).items()))
-
-
-@contextmanager
-def attributed_to(peer: PartyId) -> Iterator[None]:
-    """What the gate refuses was sent by this peer."""
-    try:
-        yield
-    except CryptoError as error:
-        raise RemoteProtocolError(f"{peer} sent what no honest party sends: {error}") from error
 
 
 ROLES = {TrainingRole.FEATURE: feature_party, TrainingRole.LABEL: label_party}

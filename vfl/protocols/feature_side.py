@@ -6,10 +6,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vfl.errors import Diverged, InvalidBottom, RemoteProtocolError
-from vfl.models.polynomial import largest_cut_error, save_tensors
+from vfl.models.halves import OF_BOTTOM, PREPARATION
+from vfl.models.polynomial import largest_cut_error
+from vfl.models.tensors import save_tensors
 from vfl.notices import Notice
 from vfl.planning.training import INPUT_BOUND, loss_of
-from vfl.protocols.prepared_columns import PREPARATION, PreparedColumns
+from vfl.protocols.prepared_columns import PreparedColumns
 from vfl.reports import Outcome
 from vfl.setup import Setup
 from vfl.spec.training import Bottom, TrainingSpec
@@ -141,7 +143,7 @@ class FeatureSide:
         bottom = {} if self._bottom is None else self._bottom.tensors()
         return save_tensors(
             {
-                **{f"bottom.{name}": tensor for name, tensor in bottom.items()},
+                **{f"{OF_BOTTOM}{name}": tensor for name, tensor in bottom.items()},
                 PREPARATION: self._prepared.stored,
             }
         )

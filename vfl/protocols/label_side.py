@@ -7,15 +7,18 @@ from numpy.typing import NDArray
 
 from crypto.noise import gaussian
 from vfl.errors import LocalProtocolError
+from vfl.models.halves import PREPARATION
 from vfl.models.held_out import few_rows, of_classes
 from vfl.models.intervals import intervals
 from vfl.models.metrics import measure
-from vfl.models.polynomial import Arithmetic, Passes, Shape, Top, save_tensors
+from vfl.models.polynomial import Passes, Top
 from vfl.models.scaling import Scaling
 from vfl.models.score_curves import score_curves
+from vfl.models.scorer import Arithmetic, Shape
+from vfl.models.tensors import save_tensors
 from vfl.notices import Notice
 from vfl.planning.training import loss_of
-from vfl.protocols.prepared_columns import PREPARATION, PreparedColumns
+from vfl.protocols.prepared_columns import PreparedColumns
 from vfl.reports import Outcome
 from vfl.setup import Setup
 from vfl.spec.training import TrainingSpec

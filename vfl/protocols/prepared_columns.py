@@ -10,9 +10,6 @@ from vfl.spec.training import TrainingSpec
 
 Floats = NDArray[np.float64]
 
-PREPARATION = "preparation"
-"""The tensor of a party's half that says how its columns are prepared: the bytes of a JSON text."""
-
 
 class PreparedColumns:
     """Fitted on the training rows when it is made; rows are prepared when they are needed, so that no copy is kept."""

@@ -146,7 +146,7 @@ def client(setup: Setup[RoundsSpec]) -> Flow[Outcome]:
 def _begun(setup: Setup[RoundsSpec], present: ConnectedClients) -> Flow[Aggregation]:
     """The aggregator's side once its clients are there, and once it is known how columns are scaled."""
     spec, seconds, counted = setup.spec, setup.spec.rounds.deadline_seconds, Counted()
-    scaling = scaling_in(setup.saved) or of_first_model(spec, setup.first_model)
+    scaling = scaling_in(setup.saved) or of_first_model(spec, setup.model)
     if scaling is not None:
         side = Aggregation(replace(setup, scaling=scaling))
         yield from _await_clients(spec, present, seconds)

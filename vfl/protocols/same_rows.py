@@ -1,4 +1,4 @@
-"""First lines of every training: the same rows in the same order, and which of them are held out.
+"""First lines of every training and prediction: the same rows in the same order, and of a training those held out.
 
 Each side sends its number of rows and a digest of its ordered ids, keyed with the joint seed, and compares. Where the
 job names an alignment, the digest of its result stands for the ids. Ids never travel, but whoever can guess the whole
@@ -7,6 +7,7 @@ then the label party says which (`HeldOut`).
 """
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -18,8 +19,8 @@ from vfl.setup import Setup
 from vfl.spec.training import TrainingRole, TrainingSpec
 
 
-def agree_on_rows(setup: Setup[TrainingSpec]) -> Flow[Setup[TrainingSpec]]:
-    """The setup to go on with. Raises RowsDiffer, naming the peer and what differs."""
+def compare_rows(setup: Setup[Any]) -> Flow[None]:
+    """Raises RowsDiffer, naming the peer and what differs."""
     peers = setup.spec.peers_of(setup.me)
     for peer in peers:
         yield from send(peer, RowsDigest(setup.rows, setup.table.ids_digest))
@@ -29,6 +30,11 @@ def agree_on_rows(setup: Setup[TrainingSpec]) -> Flow[Setup[TrainingSpec]]:
             raise RowsDiffer(f"{setup.me} has {setup.rows} rows and {peer} has {rows.rows}")
         if rows.digest != setup.table.ids_digest:
             raise RowsDiffer(f"the ids of {setup.me} and {peer} differ, or are in another order")
+
+
+def agree_on_rows(setup: Setup[TrainingSpec]) -> Flow[Setup[TrainingSpec]]:
+    """The setup to go on with. Raises RowsDiffer."""
+    yield from compare_rows(setup)
     if not setup.spec.split.stratify:
         return setup
     if setup.spec.role_of(setup.me) is TrainingRole.LABEL:

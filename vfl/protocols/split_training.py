@@ -17,11 +17,11 @@ the cut gradient, from which labels can be inferred. Nothing else is protected, 
 
 import numpy as np
 
-from vfl.errors import RemoteProtocolError
 from vfl.flow import Flow, gather, receive, report, send
 from vfl.message import Message
 from vfl.messages import CutGradient, Embedding, EvaluationRows, StepApplied
-from vfl.models.polynomial import Numbers, floats
+from vfl.models.polynomial import Numbers
+from vfl.protocols.clear_values import as_bytes, checked
 from vfl.protocols.feature_side import FeatureSide
 from vfl.protocols.label_side import Floats, LabelSide
 from vfl.protocols.same_rows import agree_on_rows
@@ -30,25 +30,22 @@ from vfl.setup import Setup
 from vfl.spec.sections import PartyId
 from vfl.spec.training import TrainingRole, TrainingSpec
 
-CLEAR_LIMIT = 1e6
-"""Largest value a peer may send in clear; standardised columns end at 3."""
-
 
 def feature_party(setup: Setup[TrainingSpec]) -> Flow[Outcome]:
     setup = yield from agree_on_rows(setup)  # 0
     label, side, learns = setup.only(TrainingRole.LABEL), FeatureSide(setup), setup.spec.model.layout == "embeddings"
 
     for step, steps, epoch, last_of_epoch, rows in setup.batches():
-        yield from send(label, Embedding(step, _bytes(side.forward(rows))))  # 1
+        yield from send(label, Embedding(step, as_bytes(side.forward(rows))))  # 1
         if learns:
             cut = yield from receive(CutGradient, label, step)  # 3
-            side.backward([_checked(label, cut.values, len(rows), setup.spec.embedding_width(setup.me))], epoch)  # 4
+            side.backward([checked(label, cut.values, len(rows), setup.spec.embedding_width(setup.me))], epoch)  # 4
         else:
             yield from receive(StepApplied, label, step)  # 3
         yield from report(StepDone(step, steps, epoch))
         if last_of_epoch:
             yield from report(EpochDone(epoch, setup.spec.train.epochs, side.state(), side.measures()))
-    yield from send(label, EvaluationRows(_bytes(side.embed(setup.test_rows))))  # 5
+    yield from send(label, EvaluationRows(as_bytes(side.embed(setup.test_rows))))  # 5
     return side.outcome({})
 
 
@@ -83,26 +80,14 @@ def _answers(setup: Setup[TrainingSpec], side: LabelSide, errors: list[Floats], 
     cut = (coordinates + side.cut_noise(*coordinates.shape).real) @ basis
     widths = [setup.spec.embedding_width(feature) for feature in setup.spec.roster.features]
     parts = np.split(cut, np.cumsum(widths)[:-1], axis=1)
-    return {f: CutGradient(step, _bytes(part)) for f, part in zip(setup.spec.roster.features, parts, strict=True)}
+    return {f: CutGradient(step, as_bytes(part)) for f, part in zip(setup.spec.roster.features, parts, strict=True)}
 
 
 def _joined(setup: Setup[TrainingSpec], values: dict[PartyId, bytes], rows: int) -> Floats:
     """The feature parties' embeddings side by side in the order of the roster, rows x columns."""
     return np.concatenate(
-        [_checked(party, data, rows, setup.spec.embedding_width(party)) for party, data in values.items()], axis=1
+        [checked(party, data, rows, setup.spec.embedding_width(party)) for party, data in values.items()], axis=1
     )
-
-
-def _bytes(values: Floats) -> bytes:
-    return values.astype("<f8").tobytes()
-
-
-def _checked(peer: PartyId, data: bytes, rows: int, width: int) -> Floats:
-    values = floats(data, rows, width)
-    # Beyond the limit nothing honest lies, and sums of a row would leave what a float64 holds.
-    if values is None or not (np.abs(values) <= CLEAR_LIMIT).all():
-        raise RemoteProtocolError(f"{peer} did not send {rows} rows of {width} numbers up to {CLEAR_LIMIT:g}")
-    return values
 
 
 ROLES = {TrainingRole.FEATURE: feature_party, TrainingRole.LABEL: label_party}

@@ -87,6 +87,11 @@ class JobSpec(Section, metaclass=_AbstractStruct, frozen=True, kw_only=True):
         return ""
 
     @property
+    def applied_model(self) -> str:
+        """Id of the training whose model the job applies, each party its own half; empty where it applies none."""
+        return ""
+
+    @property
     def private_bottom(self) -> bool:
         """Whether a party's own bottom module is part of the model."""
         return False

@@ -88,6 +88,9 @@ class TableUse(Section, frozen=True, kw_only=True):
     """A column that must not be in this party's file, because it is a peer's label."""
     alignment: str = ""
     """Its rows are those of this alignment, in its order: the digest of its result, or the id of its job."""
+    is_learned_from: bool = True
+    ids_name_results: bool = False
+    """What comes out for a row is stored with the id of the row."""
     ids: IdRules | None = None
     """The columns make the id of a row, by these rules; they hold no numbers to learn from."""
 

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
 from api.demo.training.baselines import JoinedRows
+from vfl.models.halves import PREPARATION
 from vfl.models.metrics import METRIC, measure
-from vfl.models.polynomial import SQUARE_ACTIVATION
 from vfl.models.preparation import Preparation
 from vfl.models.scaling import Scaling
-from vfl.protocols.prepared_columns import PREPARATION
+from vfl.models.scorer import SQUARE_ACTIVATION
 from vfl.spec.training import Bottom, TrainingSpec
 
 Floats = NDArray[np.float64]

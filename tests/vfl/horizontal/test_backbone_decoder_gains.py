@@ -57,7 +57,7 @@ def turned_digits(this: RoundsSpec, seed: int) -> dict[str, Setup[RoundsSpec]]:
     dealt_to = {party: replace(setup, tables=tables[party], joint_seed=joint) for party, setup in given.items()}
     trained = save_parameters(parameters_of(first_model(dealt_to[AGGREGATOR])))
     del own["first"]
-    return dealt_to | {AGGREGATOR: replace(dealt_to[AGGREGATOR], tables=own, first_model=trained)}
+    return dealt_to | {AGGREGATOR: replace(dealt_to[AGGREGATOR], tables=own, model=trained)}
 
 
 def test_three_seeds_keep_nine_tenths_of_the_gain_of_decoder_averaging_with_an_eighth_of_the_backbone():

@@ -300,7 +300,7 @@ def test_an_error_far_above_what_the_codec_states_is_a_warning_in_the_report():
     # the codec's stated error is that of normal values: (0.357 / 0.289)^2 = 1.5 times as much.
     start[WEIGHTS[0]][0, 0] = 100.0
     given = setups(training)
-    given[AGGREGATOR] = replace(given[AGGREGATOR], first_model=save_parameters(start))
+    given[AGGREGATOR] = replace(given[AGGREGATOR], model=save_parameters(start))
     notice = run_together(roles(given)).results[AGGREGATOR].notices[0]
     assert notice.kind == "warning"
     assert notice.text.startswith("the error of the model sent in round 1 is 1.5")

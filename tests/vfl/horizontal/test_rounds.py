@@ -356,9 +356,7 @@ def test_a_registered_model_can_be_the_first():
     job = spec(rounds=1)
     given = setups(job)
     earlier = run(job).results[AGGREGATOR].state
-    continued = Setup(
-        job, AGGREGATOR, given[AGGREGATOR].tables, SEED, given[AGGREGATOR].private_seed, first_model=earlier
-    )
+    continued = Setup(job, AGGREGATOR, given[AGGREGATOR].tables, SEED, given[AGGREGATOR].private_seed, model=earlier)
     together = run_together(
         {AGGREGATOR: aggregator(continued), **{n: r for n, r in roles(given).items() if n != AGGREGATOR}}
     )

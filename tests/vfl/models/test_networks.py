@@ -16,8 +16,9 @@ from crypto.ckks import repeats
 from vfl.errors import Diverged, InvalidBottom
 from vfl.flow import run_together
 from vfl.kinds import flow_of
-from vfl.models.polynomial import SQUARE_ACTIVATION, load_tensors
+from vfl.models.scorer import SQUARE_ACTIVATION
 from vfl.models.tabular import build
+from vfl.models.tensors import load_tensors
 from vfl.planning.training import opened_per_step, plan
 
 MLP = 'top = { kind = "mlp", hidden = [4] }'

@@ -12,9 +12,10 @@ from crypto.ckks_parameters import PRESETS
 from vfl.errors import RemoteProtocolError
 from vfl.flow import Delivery, Send
 from vfl.messages import PublicKeys, RowsDigest
-from vfl.models.polynomial import load_tensors
+from vfl.models.tensors import load_tensors
 from vfl.planning.training import plan
-from vfl.protocols.ckks_training import KeyOwner, label_party
+from vfl.protocols.ckks_scoring import KeyOwner
+from vfl.protocols.ckks_training import encrypted_blocks, label_party
 from vfl.protocols.feature_side import FeatureSide
 from vfl.reports import StepDone
 
@@ -99,8 +100,8 @@ def test_a_key_opens_no_more_values_than_agreed(federation, breast_cancer):
 def test_a_key_that_is_used_up_is_dropped(make_setups, breast_cancer):
     """Each is 0.7 MB, and a job of thousands of steps has hundreds of them."""
     setups = make_setups(breast_cancer, train_epochs=2, train_batch_rows=128, encryption_values_per_key=31)
-    owner, most = KeyOwner(setups["telco-0"], FeatureSide(setups["telco-0"])), 0
-    for _ in owner.blocks():
+    owner, most = KeyOwner(setups["telco-0"].spec), 0
+    for _ in encrypted_blocks(setups["telco-0"], FeatureSide(setups["telco-0"]), owner):
         most = max(most, sum(type(thing) is CkksPrivateKey for thing in gc.get_objects()))
     assert owner.operations()["make key"] == 8
     assert most <= 2

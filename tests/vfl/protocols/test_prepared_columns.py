@@ -11,8 +11,8 @@ from vfl.errors import SpecError
 from vfl.flow import Together, run_together
 from vfl.kinds import flow_of, kind_of, read_spec_as
 from vfl.message import encode
-from vfl.models.polynomial import load_tensors
 from vfl.models.preparation import Preparation
+from vfl.models.tensors import load_tensors
 from vfl.planning.training import plan, resolve
 from vfl.reports import Outcome
 from vfl.schedule import held_out

@@ -7,7 +7,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from vfl.models.polynomial import load_tensors
+from vfl.models.tensors import load_tensors
 from vfl.schedule import philox
 
 Floats = NDArray[np.float64]

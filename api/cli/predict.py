@@ -1,0 +1,63 @@
+"""`vfl predict`: score new rows with a trained model, without writing a specification."""
+
+import json
+from typing import Annotated, Any
+
+import typer
+
+from api.cli.connection import CaOption, PartyOption, ServerOption, TokenFileOption, connected
+from api.cli.output import Format, FormatOption, note, result
+
+
+def predict(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="The id of the job that trained it.")],
+    data: Annotated[str, typer.Option("--data", metavar="NAME", help="Data set of this party with the new rows.")],
+    peer_data: Annotated[
+        str, typer.Option(metavar="NAME", help="Data set of the peers (default: the same name).")
+    ] = "",
+    alignment: Annotated[
+        str, typer.Option(metavar="ID", help="An alignment of the new rows; without one both files are in one order.")
+    ] = "",
+    decimals: Annotated[int, typer.Option(metavar="N", min=0, max=6, help="To which scores are rounded.")] = 4,
+    purpose: Annotated[str, typer.Option(metavar="TEXT", help="What it is for; grants and operators read it.")] = "",
+    print_specification: Annotated[  # noqa: FBT002 - a flag of the command line
+        bool, typer.Option("--print", help="Print the specification, and submit nothing.")
+    ] = False,
+    server: ServerOption = None,
+    token_file: TokenFileOption = None,
+    ca: CaOption = None,
+    party: PartyOption = None,
+    output: FormatOption = Format.TEXT,
+) -> None:
+    """Score new rows jointly with the parties of a model; this party, the label party, alone reads the scores.
+
+    It starts when each peer has a grant for it, or its operator approves it. `vfl job scores` writes the result.
+    """
+    with connected(server, token_file, ca, party) as client:
+        roster = client.job(model)["specification"]["roster"]
+        brought = dict.fromkeys(roster.get("features", ()), peer_data or data) | {roster.get("label", ""): data}
+        text = _specification(model, roster, brought, alignment, decimals, purpose)
+        job = None if print_specification else client.submit(text)
+    if job is None:
+        result(output, {"specification": text}, text.rstrip)
+        return
+    result(output, job, lambda: str(job["id"]))
+    if output is Format.TEXT:
+        note(*(f"{notice['kind']}: {notice['text']}" for notice in job["notices"]))
+        note(f"`vfl job watch {job['id']}` follows it; `vfl job scores {job['id']}` writes the scores.")
+
+
+def _specification(
+    model: str, roster: dict[str, Any], brought: dict[str, str], alignment: str, decimals: int, purpose: str
+) -> str:
+    def toml(value: Any) -> str:
+        return json.dumps(value, ensure_ascii=False)  # strings, numbers and lists of them are alike in both
+
+    lines = ["[job]", f"name = {toml(f'predict-{next(iter(brought.values()))}')}", 'protocol = "prediction"']
+    lines += [f"purpose = {toml(purpose)}", "[roster]", *(f"{key} = {toml(value)}" for key, value in roster.items())]
+    lines += ["[model]", f"training = {toml(model)}"]
+    lines += ["[rows]", f"alignment = {toml(alignment)}"] if alignment else []
+    lines += ["[scores]", f"decimals = {decimals}"]
+    for name, dataset in brought.items():
+        lines += [f"[data.{name}]", f"dataset = {toml(dataset)}"]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,89 @@
+"""All halves of a model, brought together, score rows in one process: for a notebook, without a server or a peer.
+
+`vfl model export` writes a half. What the halves score here equals what they score jointly, to the noise of the latter.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from parties.errors import ModelChanged
+from parties.storage.models import MANIFEST_FILE, weights_digest
+from parties.storage.trained_models import SPECIFICATION_FILE, WEIGHTS_FILE
+from parties.tables.cells import categories_of, numbers_of
+from parties.tables.table_files import Rows
+from vfl.errors import ModelUnfit
+from vfl.kinds import kind_of, spec_of
+from vfl.setup import Table
+from vfl.spec.job import JobSpec
+from vfl.spec.sections import PartyId, TableUse
+
+Floats = NDArray[np.float64]
+
+
+class _Half(NamedTuple):
+    party: PartyId
+    training: str
+    spec: JobSpec
+    state: bytes
+
+
+def score_offline(halves: Iterable[Path], tables: Mapping[PartyId, pl.DataFrame]) -> Floats:
+    """Rows x outputs, in the units of the label of a regression.
+
+    `halves` are folders of exported halves, one of each party; `tables` hold each party's columns of the same rows, in
+    the same order. A bottom model of kind `private` cannot be applied here. Raises ModelChanged for a half that is not
+    as it was exported, ModelUnfit for halves that do not belong together, or InvalidData.
+    """
+    read = {half.party: half for half in map(_read, halves)}
+    spec = _common(read)
+    brought = {
+        party: _table(spec.tables_of(party)["rows"], tables[party], party)
+        for party in spec.parties
+        if "rows" in spec.tables_of(party)
+    }
+    scores: Floats = kind_of(spec).score_together(spec, {party: half.state for party, half in read.items()}, brought)
+    return scores
+
+
+def _read(folder: Path) -> _Half:
+    manifest: dict[str, Any] = json.loads((folder / MANIFEST_FILE).read_text("utf-8"))
+    state = (folder / WEIGHTS_FILE).read_bytes()
+    spec = spec_of(json.loads((folder / SPECIFICATION_FILE).read_text("utf-8")))
+    for name, digest, stated in (
+        (WEIGHTS_FILE, weights_digest(state), manifest["model_digest"]),
+        (SPECIFICATION_FILE, spec.digest().hex(), manifest["spec_digest"]),
+    ):
+        if digest != stated:
+            raise ModelChanged(f"{folder / name} is not what its manifest names", safe="Nothing was scored.")
+    return _Half(manifest["party"], manifest["job"], spec, state)
+
+
+def _common(halves: Mapping[PartyId, _Half]) -> JobSpec:
+    """The specification of the one training of which these are all halves."""
+    first = next(iter(halves.values()), None)
+    if first is None or set(halves) != set(first.spec.parties):
+        due = "each party of one training" if first is None else ", ".join(first.spec.parties)
+        raise ModelUnfit(f"the halves are of {', '.join(halves) or 'nobody'}, and one of {due} is needed")
+    if len({half.training for half in halves.values()}) > 1:
+        raise ModelUnfit("the halves are of different trainings", fix="Export the halves of one training.")
+    return first.spec
+
+
+def _table(use: TableUse, table: pl.DataFrame, party: PartyId) -> Table:
+    """As a server reads it."""
+    rows, file = Rows(table, np.arange(1, len(table) + 1), 0, decimal_comma=False), f"the table of {party}"
+    columns, words = np.empty((len(table), len(use.columns))), dict[int, tuple[str, ...]]()
+    for at, name in enumerate(use.columns):
+        if name not in table.columns:
+            raise ModelUnfit(f"{file} has no column {name!r}, which the model was trained on")
+        if name in use.words:
+            columns[:, at], words[at] = categories_of(rows, name, file)
+        else:
+            columns[:, at] = numbers_of(rows, name, file, gaps_allowed=name in use.gaps)
+    return Table(b"", columns, words=words)

@@ -1,0 +1,87 @@
+"""Prediction: new rows are scored with a trained model whose halves the parties hold, for the label party to read."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from vfl.errors import ImpossibleJob
+from vfl.kind import Kind, Roles
+from vfl.planning import model_size, prediction
+from vfl.planning.plan import Plan
+from vfl.routes import Route, routes_of_prediction
+from vfl.spec.job import JobSpec
+from vfl.spec.prediction import PredictionSpec
+from vfl.spec.sections import PartyId
+from vfl.spec.training import TrainingSpec
+
+
+class PredictionKind(Kind[PredictionSpec, Plan]):
+    specification = PredictionSpec
+    step = checkpoint = "block"
+    activity = "scoring"
+
+    def routes(self, spec: PredictionSpec) -> tuple[Route, ...]:
+        """None while it is not known how the model was trained."""
+        return () if spec.model.specification is None else routes_of_prediction(spec)
+
+    def roles(self, spec: PredictionSpec) -> Roles:
+        if spec.trained.encrypted:
+            from vfl.protocols import ckks_prediction  # noqa: PLC0415 - tenseal, only when a job is run
+
+            return ckks_prediction.ROLES
+        from vfl.protocols import split_prediction  # noqa: PLC0415 - only when a job is run
+
+        return split_prediction.ROLES
+
+    def largest_messages(self, spec: PredictionSpec, rows: int) -> dict[str, int]:
+        return prediction.largest_messages(spec, rows)
+
+    def completed(self, document: dict[str, Any]) -> dict[str, Any]:
+        """There is no task that its author could name."""
+        job = document.get("job")
+        return document | {"job": {"task": "none"} | job} if isinstance(job, dict) else document
+
+    def applying(self, spec: PredictionSpec, training: JobSpec) -> PredictionSpec:
+        if not isinstance(training, TrainingSpec):
+            raise ImpossibleJob(
+                f"the job {spec.model.training} is of the kind {training.job.protocol!r}: it has trained no model of "
+                "two halves",
+                fix="Name the id of a training in model.training.",
+            )
+        return spec.with_training(training)
+
+    def resolve(self, spec: PredictionSpec) -> PredictionSpec:
+        _ = spec.trained
+        return spec
+
+    def plan(self, spec: PredictionSpec, me: PartyId, rows: int) -> Plan:  # all parties plan alike
+        return prediction.plan(spec, rows)
+
+    def model_bytes(self, spec: PredictionSpec, party: PartyId) -> int:
+        trained = spec.model.specification
+        return 0 if trained is None else model_size.bytes_of_training(trained, party)
+
+    def unprotected(self, spec: PredictionSpec, plan: Mapping[str, Any]) -> Iterator[str]:
+        if not spec.trained.encrypted:
+            yield (
+                "The model was trained in clear, and so it is applied: the label party read all that the feature "
+                "party's half makes of each row."
+            )
+        else:
+            yield (
+                "The label party read a noisy score of every row. It holds the weights, so that each score tells one "
+                "number that is made of the feature party's columns of that row. Scores of several models, or of a "
+                "row whose columns have changed, add up."
+            )
+            yield (
+                "Nothing is claimed against a label party that deviates from the protocol: it can put other weights "
+                "in the place of the model's, and so read one column of each row instead of a score."
+            )
+        yield "Each party learned which rows are scored, as far as it knows them by its own ids."
+
+    def keeps(self, spec: PredictionSpec, party: PartyId) -> str:
+        if party == spec.roster.label:
+            return f"{party} keeps a score of every row, rounded to {spec.scores.decimals} decimals."
+        return f"{party} keeps nothing of this job; its half of the model stays as it is."
+
+
+KIND = PredictionKind()

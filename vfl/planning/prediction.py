@@ -1,0 +1,84 @@
+"""What a prediction will do, worked out from its specification before it runs; loads neither torch nor encryption."""
+
+import math
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vfl.errors import ImpossibleJob
+from vfl.message import Grain
+from vfl.planning.plan import Plan, RevealLine
+from vfl.planning.traffic import WORD, evaluation_rows, largest_of_scoring, scoring_bytes
+from vfl.routes import routes_of_prediction
+from vfl.spec.prediction import PredictionSpec
+
+CLEAR_BLOCK_ROWS: Final = 1 << 14
+"""Of one message in clear."""
+
+
+def plan(spec: PredictionSpec, rows: int) -> Plan:
+    """Raises ImpossibleJob, naming the cause."""
+    _check_told(spec)
+    trained, lines = spec.trained, []
+    blocks = math.ceil(rows / rows_of_block(spec))
+    for route in routes_of_prediction(spec):
+        for feature in spec.roster.features:
+            width = trained.embedding_width(feature)
+            counted = {
+                "RowsDigest": (2, 1),
+                "EvaluationRows": (rows * width, blocks),
+                "OpenedScores": (rows * trained.outputs, blocks),
+            }
+            players = {spec.role_of(feature): feature, spec.role_of(spec.roster.label): spec.roster.label}
+            is_told = route.message.reveals.grain is not Grain.NOTHING
+            lines.append(RevealLine.of(route, players, *(counted[route.message.kind()] if is_told else (0, 0))))
+    return Plan(
+        rows=rows,
+        training_rows=rows,
+        test_rows=0,
+        steps=blocks,
+        smallest_batch=rows,
+        tells_of_each_row=True,
+        payload_bytes=_payload_bytes(spec, rows),
+        reveals=tuple(lines),
+    )
+
+
+def rows_of_block(spec: PredictionSpec) -> int:
+    """How many are scored at once."""
+    return evaluation_rows(spec.trained) if spec.trained.encrypted else CLEAR_BLOCK_ROWS
+
+
+def clear_blocks(rows: int) -> list[NDArray[np.int64]]:
+    """Of rows that are scored in clear."""
+    return [np.arange(start, min(start + CLEAR_BLOCK_ROWS, rows)) for start in range(0, rows, CLEAR_BLOCK_ROWS)]
+
+
+def largest_messages(spec: PredictionSpec, rows: int) -> dict[str, int]:
+    """Payload bytes of one message at most, by kind."""
+    trained = spec.trained
+    if trained.encrypted:
+        return largest_of_scoring(trained, rows)
+    width = max(map(trained.embedding_width, trained.roster.features))
+    return {"EvaluationRows": min(rows, CLEAR_BLOCK_ROWS) * width * WORD}
+
+
+def _payload_bytes(spec: PredictionSpec, rows: int) -> dict[str, int]:
+    trained = spec.trained
+    if trained.encrypted:
+        return scoring_bytes(trained, rows)
+    return {"EvaluationRows": rows * sum(map(trained.embedding_width, trained.roster.features)) * WORD}
+
+
+def _check_told(spec: PredictionSpec) -> None:
+    """As many scores as a feature party brings numbers tell these numbers: the label party knows the weights."""
+    trained = spec.trained
+    for feature in trained.roster.features if trained.encrypted else ():
+        width = trained.embedding_width(feature)
+        if trained.outputs >= width:
+            raise ImpossibleJob(
+                f"the model gives {trained.outputs} scores of a row, and {feature} brings {width} numbers of it: "
+                f"whoever knows the weights reads these numbers out of the scores",
+                fix="Train a model in which the feature party brings more columns than there are scores.",
+            )

@@ -1,0 +1,54 @@
+"""Encrypted prediction: new rows are scored by the two halves of a model, and the label party alone reads the scores.
+
+Feature party F has its columns and its bottom model, label party L its own columns and the top model, as both stored
+them when they had trained. Every column is prepared as it was then.
+
+    0      both  compare the keyed digest of their rows
+    1 - 3        block by block the steps 12 to 14 of `ckks_scoring`, under a fresh key for each block
+
+Who learns what. F sees pseudo-random words and uniform numbers, and how many rows are scored. L sees one noisy number
+per row and output: what F's columns add to its score. L holds the weights, so that it reads as many linear combinations
+of a row of F as models are applied to that row; an L that deviates chooses the weights (prediction.md).
+"""
+
+from collections import Counter
+
+import numpy as np
+
+from vfl.flow import Flow, report
+from vfl.models.halves import FeatureHalf, LabelHalf
+from vfl.models.tensors import save_tensors
+from vfl.protocols.ckks_scoring import KeyOwner, open_scores, score, scoring_blocks, summed
+from vfl.protocols.new_rows import outcome_of, rows_of
+from vfl.protocols.same_rows import compare_rows
+from vfl.reports import Outcome, StepDone
+from vfl.setup import Setup
+from vfl.spec.prediction import PredictionSpec
+from vfl.spec.training import TrainingRole
+
+
+def feature_party(setup: Setup[PredictionSpec]) -> Flow[Outcome]:
+    trained, label = setup.spec.trained, setup.only(TrainingRole.LABEL)
+    half, owner = FeatureHalf.read(trained, setup.me, setup.model, setup.bottom), KeyOwner(trained)
+    yield from compare_rows(setup)  # 0
+    blocks = scoring_blocks(trained, np.arange(setup.rows))
+    for number, rows in enumerate(blocks, 1):
+        yield from open_scores(trained, owner, label, number, half.embed(*rows_of(setup, rows)))  # 1 to 3
+        yield from report(StepDone(number, len(blocks), 0))
+    return Outcome(save_tensors({}), operations=owner.operations())
+
+
+def label_party(setup: Setup[PredictionSpec]) -> Flow[Outcome]:
+    trained, feature = setup.spec.trained, setup.only(TrainingRole.FEATURE)
+    half, scores, used = LabelHalf.read(trained, setup.model), [], list[Counter[str]]()
+    yield from compare_rows(setup)  # 0
+    blocks = scoring_blocks(trained, np.arange(setup.rows))
+    for number, rows in enumerate(blocks, 1):
+        scored = yield from score(trained, half.scorer, feature, number, half.own(*rows_of(setup, rows)))  # 1 to 3
+        scores.append(scored.scores)
+        used.append(scored.operations)
+        yield from report(StepDone(number, len(blocks), 0))
+    return outcome_of(setup, half, np.concatenate(scores), summed(used))
+
+
+ROLES = {TrainingRole.FEATURE: feature_party, TrainingRole.LABEL: label_party}
