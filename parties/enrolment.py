@@ -13,7 +13,8 @@ from parties.errors import PeerMisnamed, SettingsError
 from parties.peers import Peers
 from parties.storage.database import now
 from parties.storage.peer_store import TRUSTED, WAITING, OpenInvitation, PeerStore, StoredPeer
-from parties.trust.certificates import client_context, issue_leaf, issuer_name
+from parties.tls import learned_certificate
+from parties.trust.certificates import Leaf, client_context, issue_leaf, issuer_name
 from parties.trust.errors import EnrolmentFailed, InvitationExpired, PeerAlreadyKnown
 from parties.trust.identity import Domain, Identity, IdentityKey
 from parties.trust.invitation import (
@@ -165,9 +166,7 @@ class Enrolment:
                 fix="Accept it at the other party's server; two parties of one name cannot work together.",
             )
         self._check_new(invitation.name, invitation.key)
-        leaf = issue_leaf(entry_key(invitation.secret), self._me.name)
-        context = client_context(leaf, (IdentityKey(invitation.key),))
-        transport = HttpTransport(lambda: invitation.address, lambda: context, MEETING_SECONDS, ROUTE)
+        transport = _transport(invitation, issue_leaf(entry_key(invitation.secret), self._me.name))
         try:
             return self._meet(invitation, partial(_exchange, transport, invitation), address or self._address)
         finally:
@@ -202,6 +201,21 @@ class Enrolment:
         stored = next((peer for peer in self._peers.all() if peer.name == name), None)
         if stored is not None and stored.state == TRUSTED and stored.key != key:
             raise PeerAlreadyKnown(f"{name} is a trusted peer of {self._me.name} already")
+
+
+def _transport(invitation: Invitation, leaf: Leaf) -> Transport:
+    """To the server of the party that invites, and to no other."""
+    keys, signed = (IdentityKey(invitation.key),), [b""]
+
+    def learn() -> bool:
+        learned = learned_certificate(invitation.address, leaf, keys)
+        if learned is not None:
+            signed.append(learned.der)
+        return learned is not None
+
+    return HttpTransport(
+        lambda: invitation.address, lambda: client_context(leaf, keys, signed[-1]), MEETING_SECONDS, ROUTE, learn
+    )
 
 
 def _exchange(transport: Transport, invitation: Invitation, body: bytes) -> bytes:

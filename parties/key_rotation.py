@@ -155,7 +155,10 @@ class KeyRotation:
 
     def _tell_over(self, name: PartyId, rotations: list[SignedRotation], context: Callable[[], ssl.SSLContext]) -> bool:
         """Whether the peer has given an answer that holds. Raises TransportFailedError, StorageFailed."""
-        transport = HttpTransport(lambda: self._peers.get(name).address, context, EXCHANGE_SECONDS, ROTATION_ROUTE)
+        learn = partial(self._peers.tls.learn, name)
+        transport = HttpTransport(
+            lambda: self._peers.get(name).address, context, EXCHANGE_SECONDS, ROTATION_ROUTE, learn
+        )
         try:
             answer = transport.post([msgspec.msgpack.encode(Statements(rotations))])
         finally:

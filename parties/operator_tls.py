@@ -20,13 +20,8 @@ def operator_certificate(
     if settings.is_local:
         return None
     if settings.certificate:
-        return own_certificate(folder, settings)
+        return OwnCertificate(folder / settings.certificate, folder / settings.key)
     return IssuedCertificate(identity, folder / CA_FILE)
-
-
-def own_certificate(folder: Path, settings: OperatorSettings) -> OwnCertificate:
-    """Raises SettingsError."""
-    return OwnCertificate(folder / settings.certificate, folder / settings.key)
 
 
 def calls_of_this_machine(folder: Path, settings: OperatorSettings) -> ssl.SSLContext | None:

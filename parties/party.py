@@ -35,6 +35,7 @@ from parties.openings import Openings, rejection
 from parties.own_keys import OwnKeys
 from parties.peers import OutboxHearing, Peers
 from parties.readiness import Readiness
+from parties.server_certificate import OwnCertificate
 from parties.settings import PartySettings, key_folder
 from parties.storage.database import Event, Job, Store, unix_seconds
 from parties.storage.job_list import JobLine
@@ -76,6 +77,8 @@ class Party:
         """`connect` answers how a trusted peer is reached, where not by its address."""
         self.folder, self.settings, self.name = folder.resolve(), settings, settings.name
         others = other_witnesses(self.folder, settings.audit)
+        tls = settings.server.tls
+        own_certificate = OwnCertificate(self.folder / tls.certificate, self.folder / tls.key) if tls else None
         self._lock_file = hold(self.folder)
         timeout_seconds = settings.server.peer_timeout_seconds
         self._store = Store(self.folder, timeout_seconds)
@@ -87,7 +90,7 @@ class Party:
         rules, database = settings.acceptance, self._store.database
         peer_store = PeerStore(database)
         hearing = OutboxHearing(self._lose_peer, self._endings.received, self._clock)
-        self.peers = Peers(self.own_keys, peer_store, timeout_seconds, hearing, self._ledger, connect)
+        self.peers = Peers(self.own_keys, peer_store, timeout_seconds, hearing, self._ledger, connect, own_certificate)
         self.audit = Audit(self.peers, others, self._store.database, self._models, self._ledger)
         self.enrolment = Enrolment(self.peers, peer_store, settings.server.told_address)
         self.catalogue = Catalogue(self.folder, database)

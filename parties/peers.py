@@ -15,8 +15,9 @@ from typing import NamedTuple
 
 import msgspec
 
-from parties.errors import EnvelopeRefused, PeerUnreachable, UnknownPeer, UnknownSender
+from parties.errors import EnvelopeRefused, PeerUnreachable, UnknownPeer, UnknownSender, UnreadableBody
 from parties.own_keys import OwnKeys
+from parties.server_certificate import OwnCertificate
 from parties.storage.ledger import Ledger
 from parties.storage.peer_store import REMOVED, TRUSTED, PeerStore, StoredPeer
 from parties.storage.rotations import FormerKey
@@ -27,6 +28,7 @@ from parties.trust.identity import Domain, Identity, IdentityKey
 from parties.trust.invitation import check_address, read_packed, same_words
 from parties.trust.leaves import Event
 from parties.trust.rotation import OVERLAP_SECONDS, SignedRotation, new_rotations
+from parties.trust.shown_certificate import NONCE_BYTES, SignedCertificate
 from parties.wire.envelopes import Envelope
 from parties.wire.outbox import Outbox
 from parties.wire.rate_limit import Quota
@@ -66,15 +68,17 @@ class Peers:
         hearing: OutboxHearing,
         ledger: Ledger,
         connect: Callable[[PartyId], Transport] | None = None,
+        own_certificate: OwnCertificate | None = None,
     ) -> None:
-        """`connect` answers how a trusted peer is reached, where not by its address."""
+        """`connect` answers how a trusted peer is reached, where not by its address; `own_certificate` is shown on the
+        peer port instead of one that the identity key issues."""
         self.own_keys, self._store, self._ledger = keys, store, ledger
         self._timeout, self._hearing, self._connect = timeout_seconds, hearing, connect or self._connect_by_address
         self.have_addresses = connect is None
         self._witnesses: dict[PartyId, Transport] = {}
         self._known = {peer.name: peer for peer in store.all()}
         self._lock = threading.RLock()
-        self.tls = Tls(keys, self.get, self._trusted, self._guests)
+        self.tls = Tls(keys, self.get, self._trusted, self._guests, own_certificate)
         self._outboxes = {name: self._open_outbox(name) for name, peer in self._known.items() if peer.is_trusted}
         self._quotas: dict[PartyId, Quota] = {}
 
@@ -154,6 +158,14 @@ class Peers:
         """Whether a peer acknowledges with its own signature what this party sent it."""
         statement, keys = receipt.statement(name, self.own_keys.name), self.get(name).keys(time.time())
         return any(key.verifies(Domain.RECEIPT, statement, receipt.signature) for key in keys)
+
+    def sign_certificate(self, issuer: str, nonce: bytes) -> bytes:
+        """What the peer port shows, for a caller whose certificate is of this issuer. Raises UnreadableBody."""
+        if len(nonce) != NONCE_BYTES:
+            raise UnreadableBody(f"a question about a certificate has {NONCE_BYTES} bytes")
+        peer = self.issued_by(issuer)
+        identity = self.own_keys.for_peer(peer.name) if peer is not None else self.identity
+        return msgspec.msgpack.encode(SignedCertificate.of(identity, nonce, self.tls.shown()))
 
     # Who comes and goes
 
@@ -278,7 +290,8 @@ class Peers:
 
     def _connect_by_address(self, name: PartyId, route: str = ENVELOPES) -> Transport:
         seconds = max(self._timeout, SHORTEST_EXCHANGE_SECONDS)
-        return HttpTransport(lambda: self.get(name).address, partial(self.tls.client, name), seconds, route)
+        context, learn = partial(self.tls.client, name), partial(self.tls.learn, name)
+        return HttpTransport(lambda: self.get(name).address, context, seconds, route, learn)
 
     def _trusted(self) -> list[StoredPeer]:
         return [peer for peer in list(self._known.values()) if peer.is_trusted]

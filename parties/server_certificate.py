@@ -1,20 +1,17 @@
-"""What a server shows that takes calls without a certificate of the caller: the operator port, and a witness.
+"""What the ports of a server show: a certificate that the organisation brings, or one that the identity key issues.
 
-Either a certificate that the organisation brings, or one that the server's own identity key issues. With the second
-kind a caller needs the file that the server writes: it pins that key.
+Who calls the operator port or a witness, and shows no certificate, needs for the second kind the file that the server
+writes: it pins that key. What the peer port issues for itself: tls.py.
 """
 
 import logging
 import ssl
 import threading
-from datetime import datetime
 from pathlib import Path
-
-from cryptography import x509
 
 from parties.errors import SettingsError
 from parties.private_files import write_private
-from parties.trust.certificates import identity_certificate, issue_leaf, operator_context
+from parties.trust.certificates import OwnChain, identity_certificate, issue_leaf, operator_context
 from parties.trust.identity import Identity
 
 _LOG = logging.getLogger("parties")
@@ -55,21 +52,27 @@ class OwnCertificate:
 
     def __init__(self, certificate: Path, key: Path) -> None:
         self._certificate, self._key, self._lock = certificate, key, threading.Lock()
-        self._read_at, self._context = self._changed_at(), self._read()
-
-    def context(self) -> ssl.SSLContext:
-        """For the next connection; while new files cannot be used, what was read before is shown."""
-        with self._lock:
-            try:
-                if (changed_at := self._changed_at()) != self._read_at:
-                    self._read_at, self._context = changed_at, self._read()
-            except SettingsError as error:
-                _LOG.warning("the certificate that was read before is still shown: %s", error)
-            return self._context
+        self._read()
 
     @property
-    def ends_at(self) -> datetime:
-        return x509.load_pem_x509_certificates(self._certificate.read_bytes())[0].not_valid_after_utc
+    def chain(self) -> OwnChain:
+        """For the next connection; while new files cannot be used, what was read before is shown."""
+        with self._lock:
+            self._read_again()
+            return self._chain
+
+    def context(self) -> ssl.SSLContext:
+        """The same, for a port that asks for no certificate of the caller."""
+        with self._lock:
+            self._read_again()
+            return self._context
+
+    def _read_again(self) -> None:
+        try:
+            if self._changed_at() != self._read_at:
+                self._read()
+        except SettingsError as error:
+            _LOG.warning("the certificate that was read before is still shown: %s", error)
 
     def _changed_at(self) -> tuple[int, int]:
         try:
@@ -77,11 +80,11 @@ class OwnCertificate:
         except OSError as error:
             raise unreadable(error) from error
 
-    def _read(self) -> ssl.SSLContext:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.minimum_version = ssl.TLSVersion.TLSv1_3
+    def _read(self) -> None:
+        changed_at = self._changed_at()
         try:
-            context.load_cert_chain(self._certificate, self._key, password=lambda: "")  # asks nobody at a terminal
+            chain = OwnChain(self._certificate.read_bytes() + b"\n" + self._key.read_bytes())
+            context = operator_context(chain)
         except ssl.SSLError as error:
             raise SettingsError(
                 f"{self._certificate} and {self._key} are no certificate with its private key",
@@ -89,7 +92,7 @@ class OwnCertificate:
             ) from error
         except OSError as error:
             raise unreadable(error) from error
-        return context
+        self._read_at, self._chain, self._context = changed_at, chain, context
 
 
 def unreadable(error: OSError) -> SettingsError:

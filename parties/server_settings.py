@@ -21,6 +21,15 @@ class SettingsTable(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class ServerTlsSettings(SettingsTable):
+    """What the peer port shows instead of a certificate that the identity key issues."""
+
+    certificate: str
+    """The organisation's own, as a chain in PEM, relative to the folder."""
+    key: str
+    """The private key of `certificate`, in PEM."""
+
+
 class ServerSettings(SettingsTable):
     operator_port: int = Field(default=OPERATOR_PORT, ge=1, le=65535)
     """For this organisation's people and pipelines, with a token; on this machine alone unless [operator] says more."""
@@ -33,6 +42,7 @@ class ServerSettings(SettingsTable):
     """How long a peer may be out of reach while a job runs."""
     jobs_per_peer: int = Field(default=16, ge=1)
     """Jobs one peer may have open here at once: each holds a table, and a worker while it runs."""
+    tls: ServerTlsSettings | None = None
 
     @field_validator("peer_host")
     @classmethod

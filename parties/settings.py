@@ -23,6 +23,7 @@ from parties.server_settings import (
     AuditSettings,
     OperatorSettings,
     ServerSettings,
+    ServerTlsSettings,
     SettingsTable,
     WitnessSettings,
 )
@@ -91,6 +92,7 @@ class Acceptance(SettingsTable):
 
 TABLES = (
     ServerSettings,
+    ServerTlsSettings,
     OperatorSettings,
     AuditSettings,
     WitnessSettings,

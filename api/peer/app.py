@@ -1,5 +1,5 @@
-"""What another party can reach: one POST for envelopes, hello, checks, the meeting of an enrolment, a witness, and new
-keys."""
+"""What another party can reach: one POST for envelopes, hello, checks, the meeting of an enrolment, a witness, new
+keys, and which certificate this port shows."""
 
 from collections.abc import Callable
 from typing import TypeVar
@@ -12,6 +12,7 @@ from starlette.requests import ClientDisconnect
 
 from api.errors import answer_http_error, answer_job_error
 from api.limits import BodyLimit
+from api.peer.certificate import add_certificate
 from api.peer.check import add_check
 from api.peer.known import KnownOnly
 from api.peer.refusals import AuditedRefusals
@@ -68,6 +69,7 @@ def peer_app(party: Party) -> FastAPI:
     add_check(app, party)
     add_witness(app, party, limiter)
     add_rotation(app, party, limiter)
+    add_certificate(app, party, limiter)
     return app
 
 

@@ -1,4 +1,6 @@
-"""Who may ask anything of the peer port: trusted peers, and for its meeting alone whoever holds an open invitation.
+"""Who may ask anything of the peer port: trusted peers, and whoever holds an open invitation.
+
+The second may ask for their meeting alone, and before it which certificate the port shows.
 
 TLS has verified by then that a key we trust issued the other end's certificate; here it counts which key that was.
 """
@@ -10,6 +12,7 @@ from api.errors import problem_body
 from parties.enrolment import ROUTE as ENROLMENT_ROUTE
 from parties.errors import UnknownSender
 from parties.party import Party
+from parties.wire.transport import CERTIFICATE_ROUTE
 
 
 class KnownOnly:
@@ -29,6 +32,7 @@ class KnownOnly:
     async def _is_known(self, scope: Scope) -> bool:
         connection = scope.get("state", {}).get("connection")
         issuer: str = connection.issuer if connection is not None else ""
-        if scope["path"] == ENROLMENT_ROUTE:
+        is_peer = self._party.peers.issued_by(issuer) is not None
+        if scope["path"] == ENROLMENT_ROUTE or (scope["path"] == CERTIFICATE_ROUTE and not is_peer):
             return await anyio.to_thread.run_sync(self._party.enrolment.guest, issuer) is not None
-        return self._party.peers.issued_by(issuer) is not None
+        return is_peer

@@ -18,7 +18,7 @@ from typing import Annotated
 import msgspec
 
 from parties import limits
-from parties.doctor.call import Blocked, Call
+from parties.doctor.call import Blocked, Call, call_peer
 from parties.doctor.errors import TooManyChecks
 from parties.errors import UnreadableBody, printable
 from parties.peers import Peers
@@ -175,7 +175,7 @@ class PeersHalf:
 
     def _call_back(self, asking: StoredPeer) -> str:
         try:
-            with Call(asking.address, self._peers.tls.client(asking.name), CALL_BACK_SECONDS) as call:
+            with call_peer(self._peers.tls, asking, CALL_BACK_SECONDS) as call:
                 call.greet(asking.name)
         except Blocked as blocked:
             return str(blocked.obstacle.value)

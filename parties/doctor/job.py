@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 import msgspec
 
 from parties import limits
-from parties.doctor.call import Blocked, Call
+from parties.doctor.call import Blocked, call_peer
 from parties.doctor.findings import BETWEEN, FAILED, HERE, JOB, OK, WARNING, Finding, not_checked
 from parties.doctor.half import NoView, ask
 from parties.doctor.obstacles import meaning
@@ -89,7 +89,7 @@ class JobCheck:
     def _of_the_peer(self, spec: JobSpec) -> Iterator[Finding]:
         try:
             peer = self._peers.get(self._name)
-            with Call(peer.address, self._peers.tls.client(self._name), CALL_SECONDS) as call:
+            with call_peer(self._peers.tls, peer, CALL_SECONDS) as call:
                 view = ask(call, peer, self._me, CALL_SECONDS, spec=spec.encoded())
         except UnknownPeer as error:
             yield Finding(JOB, THERE_FITS, FAILED, HERE, f"{error}.", error.fix)

@@ -116,7 +116,7 @@ def meaning(
         ),
         Obstacle.FOREIGN_CERTIFICATE: Meaning(
             BETWEEN,
-            f"A proxy ends TLS at {address}: its certificate is not a party's.",
+            f"A proxy ends TLS at {address}: its certificate is not a party's, and {called} has not signed it.",
             f"Let TLS between {caller} and {called} pass as it is: exempt this address from inspection.",
         ),
         Obstacle.OTHER_KEY: Meaning(
@@ -128,7 +128,8 @@ def meaning(
         Obstacle.OVERDUE_CERTIFICATE: Meaning(
             BETWEEN,
             f"The certificate of {called} is not good at this time by the clock of {caller}.",
-            "One of the two clocks is wrong by more than a day: set both by NTP.",
+            f"If {called} brings its own ([server.tls]), put a newer one there. Else one of the two clocks is wrong by "
+            "more than a day: set both by NTP.",
         ),
         Obstacle.NOT_TRUSTED: Meaning(
             called,

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import msgspec
 
-from parties.doctor.call import ANSWER_SECONDS, Blocked, Call
+from parties.doctor.call import ANSWER_SECONDS, Blocked, Call, call_peer
 from parties.doctor.findings import (
     BETWEEN,
     FAILED,
@@ -64,7 +64,7 @@ class PeerCheck:
             yield from self._unknown()
             return
         try:
-            with Call(peer.address, self._peers.tls.client(self._name), CALL_SECONDS) as call:
+            with call_peer(self._peers.tls, peer, CALL_SECONDS) as call:
                 began = time.monotonic()
                 call.greet(self._name)
                 took = time.monotonic() - began

@@ -3,6 +3,8 @@
     trust anchor   made here from a pinned key alone; what is trusted is its name and key, so its own signature is not
                    looked at (RFC 5280, 6.1.1)
     leaf           P-256, 90 days, signed by the identity key; renewed after 60; a peer need not hear of it
+    own chain      what an organisation brings for its server instead; a caller trusts that very certificate, once the
+                   identity key has signed it (shown_certificate.py)
 
 No host name is checked on either side: a party may move to another machine and take its key along. TLS 1.3 only, and
 both sides show a certificate.
@@ -59,6 +61,16 @@ class Leaf(NamedTuple):
         return datetime.now(UTC) - self.made_at > timedelta(days=RENEWED_AFTER_DAYS)
 
 
+class OwnChain(NamedTuple):
+    """A certificate that an organisation brings, the chain behind it and its key, as PEM."""
+
+    pem: bytes
+
+    @property
+    def ends_at(self) -> datetime:
+        return x509.load_pem_x509_certificates(self.pem)[0].not_valid_after_utc
+
+
 def issue_leaf(issuer: Ed25519PrivateKey, name: str, days: int = LEAF_DAYS) -> Leaf:
     """A certificate for the server of the party `name`, which this identity key answers for."""
     made_at, key = datetime.now(UTC), ec.generate_private_key(ec.SECP256R1())
@@ -79,23 +91,35 @@ def issue_leaf(issuer: Ed25519PrivateKey, name: str, days: int = LEAF_DAYS) -> L
     return Leaf(certificate.public_bytes(Encoding.PEM) + private, made_at)
 
 
-def server_context(leaf: Leaf, trusted: Iterable[IdentityKey]) -> ssl.SSLContext:
+def server_context(shown: Leaf | OwnChain, trusted: Iterable[IdentityKey]) -> ssl.SSLContext:
     """For the peer port: whoever connects shows a leaf that one of these keys has issued."""
-    context = _context(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), leaf, trusted)
+    context = _context(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), shown, trusted)
     context.num_tickets = 0  # a session that is taken up again would not ask who is trusted now
     return context
 
 
-def client_context(leaf: Leaf, trusted: Iterable[IdentityKey]) -> ssl.SSLContext:
-    """For calls to one peer: its server shows a leaf that one of its own keys has issued."""
-    return _context(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), leaf, trusted)
+def client_context(leaf: Leaf, trusted: Iterable[IdentityKey], signed: bytes = b"") -> ssl.SSLContext:
+    """For calls to one peer: its server shows a leaf that one of its own keys has issued, or the certificate (DER)
+    that such a key has signed."""
+    context = _context(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), leaf, trusted)
+    if signed:
+        _trust_itself(context, signed)
+    return context
 
 
-def operator_context(leaf: Leaf) -> ssl.SSLContext:
+def unverified_context(leaf: Leaf) -> ssl.SSLContext:
+    """For one question whose answer is signed, to a server that shows nothing known: nobody is believed because of
+    such a connection, and nothing else is said over it."""
+    context = _context(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), leaf, ())
+    context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+def operator_context(shown: Leaf | OwnChain) -> ssl.SSLContext:
     """For the operator port: whoever connects shows a token, and no certificate."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
-    _load(context, leaf)
+    _load(context, shown)
     return context
 
 
@@ -120,11 +144,15 @@ def pinned_context(chain: bytes) -> ssl.SSLContext:
 
     Whatever host it names. Raises ValueError for what is no certificate.
     """
-    own = x509.load_pem_x509_certificates(chain)[0]
-    context = ssl.create_default_context(cadata=own.public_bytes(Encoding.DER))
-    context.check_hostname = False
-    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # it is trusted itself, and not for who issued it
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.minimum_version = False, ssl.TLSVersion.TLSv1_3
+    _trust_itself(context, first_of(chain))
     return context
+
+
+def first_of(chain: bytes) -> bytes:
+    """The certificate (DER) that a server shows with this chain (PEM). Raises ValueError for what is no certificate."""
+    return x509.load_pem_x509_certificates(chain)[0].public_bytes(Encoding.DER)
 
 
 def issuer_of(certificate: bytes) -> str:
@@ -138,23 +166,29 @@ def issuer_name(key: IdentityKey) -> str:
     return key.digest.hex()  # 64 characters, as many as a common name may have (RFC 5280, appendix A.1)
 
 
-def _context(context: ssl.SSLContext, leaf: Leaf, trusted: Iterable[IdentityKey]) -> ssl.SSLContext:
+def _context(context: ssl.SSLContext, shown: Leaf | OwnChain, trusted: Iterable[IdentityKey]) -> ssl.SSLContext:
     context.check_hostname = False  # the key says who it is, not a name
     context.verify_mode = ssl.CERT_REQUIRED
     context.minimum_version = ssl.TLSVersion.TLSv1_3
-    _load(context, leaf)
+    _load(context, shown)
     for key in trusted:
         context.load_verify_locations(cadata=_anchor(key, Ed25519PrivateKey.generate()).public_bytes(Encoding.DER))
     return context
 
 
-def _load(context: ssl.SSLContext, leaf: Leaf) -> None:
+def _trust_itself(context: ssl.SSLContext, certificate: bytes) -> None:
+    """And not because of who has issued it."""
+    context.load_verify_locations(cadata=certificate)
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+
+
+def _load(context: ssl.SSLContext, shown: Leaf | OwnChain) -> None:
     """Python's ssl reads certificates from a file alone: one that only this user can read, and only for a moment."""
     descriptor, path = tempfile.mkstemp(prefix="vfl-leaf-")
     try:
         with os.fdopen(descriptor, "wb") as file:
-            file.write(leaf.pem)
-        context.load_cert_chain(path)
+            file.write(shown.pem)
+        context.load_cert_chain(path, password=lambda: "")  # asks nobody at a terminal
     finally:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(path)  # noqa: PTH108 - the path is a string

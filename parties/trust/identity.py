@@ -29,6 +29,7 @@ class Domain(Enum):
     CHECK = b"vfl-check-v1\0"
     ROTATION = b"vfl-key-rotation-v1\0"
     HANDED_ON = b"vfl-handed-on-v1\0"
+    SERVER_CERTIFICATE = b"vfl-server-certificate-v1\0"
 
 
 @dataclass(frozen=True)

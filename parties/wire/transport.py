@@ -21,12 +21,14 @@ SLOWEST_BYTES_PER_SECOND = 1 << 20
 """A post of many bytes has the time for them at this rate."""
 WRITE_BYTES = 64 << 10
 ENVELOPES, WITNESS_ROUTE = "/peer/v1/envelopes", "/peer/v1/witness/add-checkpoint"
-ROTATION_ROUTE = "/peer/v1/rotation"
+ROTATION_ROUTE, CERTIFICATE_ROUTE = "/peer/v1/rotation", "/peer/v1/certificate"
 
 
 CLOSED = "it closed the connection without an answer, as a party does that does not trust this one"
 ALERTS = {
-    "certificate verify failed": "it shows a certificate of another key than the one that is pinned",
+    "certificate has expired": "its certificate has ended, or one of the two clocks is wrong",
+    "certificate is not yet valid": "its certificate does not count yet: one of the two clocks is wrong",
+    "certificate verify failed": "it shows a certificate that the pinned key has neither issued nor signed",
     "unknown ca": "it does not trust this party",
     "certificate required": "it does not trust this party",
     "certificate expired": "it takes this party's certificate for expired: one of the two clocks is wrong",
@@ -45,6 +47,10 @@ class Answer(NamedTuple):
 
 class TransportFailedError(Exception):
     """Nothing came back, so the bytes may or may not have arrived; sending the same ones again is safe."""
+
+
+class UnknownCertificateError(TransportFailedError):
+    """The other end shows a certificate that is not trusted."""
 
 
 class Transport(Protocol):
@@ -66,10 +72,12 @@ class HttpTransport:
         context: Callable[[], ssl.SSLContext],
         seconds: float = EXCHANGE_SECONDS,
         route: str = ENVELOPES,
+        learn: Callable[[], bool] = lambda: False,
     ) -> None:
         """`address` (HOST:PORT) and `context` are asked for every connection; `seconds` bound an exchange, and more
-        for a long post."""
-        self._address, self._seconds, self._route = address, seconds, route
+        for a long post. `learn` is called when the other end shows a certificate that is not trusted, and answers
+        whether `context` knows more now."""
+        self._address, self._seconds, self._route, self._learn = address, seconds, route, learn
         self._network = _DeadlineNetwork(context)
         # A pool of its own, without what the environment says of proxies: none must ever see what parties say.
         self._pool = httpcore.ConnectionPool(
@@ -77,6 +85,17 @@ class HttpTransport:
         )
 
     def post(self, pieces: Sequence[Bytes]) -> Answer:
+        try:
+            return self._exchange(pieces)
+        except UnknownCertificateError:
+            if not self._learn():
+                raise
+            return self._exchange(pieces)
+
+    def close(self) -> None:
+        self._pool.close()
+
+    def _exchange(self, pieces: Sequence[Bytes]) -> Answer:
         size, address = sum(map(len, pieces)), self._address()
         headers = [
             ("host", address),
@@ -98,10 +117,12 @@ class HttpTransport:
         except httpcore.RemoteProtocolError as error:
             raise TransportFailedError(CLOSED) from error
         except (httpcore.NetworkError, httpcore.ProtocolError) as error:
-            raise TransportFailedError(_in_words(str(error)) or type(error).__name__) from error
+            kind = UnknownCertificateError if isinstance(error, _UnverifiedError) else TransportFailedError
+            raise kind(_in_words(str(error)) or type(error).__name__) from error
 
-    def close(self) -> None:
-        self._pool.close()
+
+class _UnverifiedError(httpcore.ConnectError):
+    """Of the other end's certificate."""
 
 
 class _DeadlineNetwork(httpcore.SyncBackend):
@@ -153,7 +174,13 @@ class _DeadlineStream(httpcore.NetworkStream):
     ) -> httpcore.NetworkStream:
         del timeout, ssl_context
         context = self._network.context()
-        return _DeadlineStream(self._stream.start_tls(context, server_hostname, self._network.left()), self._network)
+        try:
+            stream = self._stream.start_tls(context, server_hostname, self._network.left())
+        except httpcore.ConnectError as error:
+            if isinstance(error.__cause__, ssl.SSLCertVerificationError):  # which the pool does not hand on
+                raise _UnverifiedError(str(error)) from error
+            raise
+        return _DeadlineStream(stream, self._network)
 
     def get_extra_info(self, info: str) -> object:
         return self._stream.get_extra_info(info)

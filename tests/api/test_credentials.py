@@ -206,12 +206,13 @@ def test_the_same_calls_of_a_trusted_peer_get_an_answer(
 ) -> None:
     """What is refused above is refused for its credential alone."""
     answers = {route: request(feature, tls_of(LABEL, FEATURE), source, route).status_code for route in routes}
-    assert sorted(answers.values()) == [200, 202, 400, 401, 422, 422]
+    assert sorted(answers.values()) == [200, 202, 400, 401, 422, 422, 422]
     assert answers["POST", "/peer/v1/check"] == 422  # there is no question in an empty body
     assert answers["POST", "/peer/v1/enrolment"] == 401  # the meeting is for whoever holds an open invitation
     assert answers["POST", "/peer/v1/witness/add-checkpoint"] == 400  # nor a head of a log
     assert answers["POST", "/peer/v1/rotation"] == 422  # nor a statement about a key
-    assert len(routes) == 6
+    assert answers["POST", "/peer/v1/certificate"] == 422  # nor a nonce
+    assert len(routes) == 7
 
 
 def test_on_a_connection_that_was_open_when_its_peer_was_removed_no_route_answers_any_more(

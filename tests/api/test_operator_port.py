@@ -1,22 +1,18 @@
 """The operator port for people on other machines: over TLS, to the networks that party.toml names and to no other."""
 
-import ipaddress
 import json
 import shutil
 import socket
 import ssl
 import subprocess
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from authority import Authority
 from command_line import ROOT, VFL, run, serving
-from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from identities import identity_of
 from namespaces import two_namespaces
 
@@ -207,50 +203,13 @@ def test_after_a_rotation_it_shows_a_certificate_of_the_new_key_which_is_carried
 # A certificate of the organisation's own
 
 
-class Authority:
-    """Of an organisation."""
-
-    def __init__(self) -> None:
-        self.key, self.name = Ed25519PrivateKey.generate(), name("Authority of Example Ltd")
-        own = self._issue(self.key, self.name).add_extension(
-            x509.BasicConstraints(ca=True, path_length=0), critical=True
-        )
-        self.certificate = own.sign(self.key, None)
-
-    def write(self, folder: Path, address: str, days: int = 60) -> None:
-        """A chain and a key for a server at this address."""
-        key, host = Ed25519PrivateKey.generate(), x509.IPAddress(ipaddress.ip_address(address))
-        names = x509.SubjectAlternativeName([host])
-        leaf = self._issue(key, name("vfl"), days).add_extension(names, critical=False).sign(self.key, None)
-        pem = Encoding.PEM
-        (folder / "own.key").write_bytes(key.private_bytes(pem, PrivateFormat.PKCS8, NoEncryption()))
-        (folder / "own.key").chmod(0o600)
-        (folder / "own.pem").write_bytes(leaf.public_bytes(pem) + self.certificate.public_bytes(pem))
-
-    def _issue(self, key: Ed25519PrivateKey, subject: x509.Name, days: int = 60) -> x509.CertificateBuilder:
-        now = datetime.now(UTC)
-        return (
-            x509.CertificateBuilder()
-            .subject_name(subject)
-            .issuer_name(self.name)
-            .public_key(key.public_key())
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(now - timedelta(days=1))
-            .not_valid_after(now + timedelta(days=days))
-        )
-
-
-def name(text: str) -> x509.Name:
-    return x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, text)])
-
-
 def test_an_own_certificate_must_name_the_host_and_a_newer_one_is_taken_up_by_itself(
     tmp_path: Path, new_party: Callable[..., Any]
 ) -> None:
     authority, server = Authority(), new_party(tmp_path / BANK, BANK, {}, {})
     authority.write(server.folder, "192.0.2.7")
     configured(server, OPEN + 'certificate = "own.pem"\nkey = "own.key"\n').start()
-    (tmp_path / "ca.pem").write_bytes(authority.certificate.public_bytes(Encoding.PEM))
+    (tmp_path / "ca.pem").write_bytes(authority.pem)
     elsewhere = ["--server", url(server), "--token-file", server.folder / "operator.token", "--ca", tmp_path / "ca.pem"]
     try:
         code, answer = vfl("job", "list", *elsewhere)
