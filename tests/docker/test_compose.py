@@ -133,7 +133,6 @@ def test_a_party_is_called_by_its_services_name_and_commanded_from_inside_alone(
     assert (server["address"], server["peer_host"]) == (f"{party}:{server['peer_port']}", "0.0.0.0")  # noqa: S104
     assert settings["acceptance"]["peers"] == [other]
     image = (DOCKER / "Dockerfile").read_text("utf-8")
-    assert f"PARTY_HEALTH_URL=http://127.0.0.1:{server['operator_port']}/healthz" in image
     assert re.findall(r"^EXPOSE (.+)$", image, re.MULTILINE) == [str(server["peer_port"])]
     assert f"./parties/{party}.toml:/etc/party/party.toml:ro" in service["volumes"]
 

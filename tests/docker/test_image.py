@@ -1,13 +1,20 @@
 """The Dockerfile, read instruction by instruction: no image is built here."""
 
+import json
+import os
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from command_line import run, serving
 
 DOCKER = Path(__file__).parents[2] / "docker"
+SECONDS = 60
+OTHER_MACHINES = '[operator]\nhost = "0.0.0.0"\nallow = ["10.0.0.0/8"]'
 
 
 class Instruction(NamedTuple):
@@ -114,12 +121,25 @@ def test_what_the_image_copies_exists_and_passes_the_ignore_file(dockerfile: lis
         assert (DOCKER.parent / source).exists()
 
 
-def test_the_health_check_asks_the_operator_port(dockerfile: list[list[Instruction]]) -> None:
-    final = dockerfile[-1]
-    (check,) = values(final, "HEALTHCHECK")
+@pytest.mark.parametrize("operator", ["", OTHER_MACHINES], ids=["this machine alone", "others"])
+def test_the_health_check_finds_the_operator_port_where_party_toml_lets_it_answer(
+    dockerfile: list[list[Instruction]], tmp_path: Path, operator: str
+) -> None:
+    (check,) = values(dockerfile[-1], "HEALTHCHECK")
+    program, *arguments = json.loads(check[check.index("[") :])
+    assert program == "python"
     assert "--timeout=" in check
-    assert "PARTY_HEALTH_URL" in check
-    assert any("PARTY_HEALTH_URL=http://127.0.0.1:7101/healthz" in setting for setting in values(final, "ENV"))
+    run(tmp_path, "party", "init", "bank", "--name", "bank")
+    settings = tmp_path / "bank" / "party.toml"
+    settings.write_text(f"{settings.read_text()}\n{operator}\n")
+
+    def code() -> int:
+        environment = os.environ | {"PARTY_FOLDER": str(tmp_path / "bank")}
+        return subprocess.run([sys.executable, *arguments], env=environment, timeout=SECONDS, check=False).returncode
+
+    with serving(tmp_path, "bank"):
+        assert code() == 0
+    assert code() == 1
 
 
 def test_a_party_writes_only_to_its_volume_and_to_scratch(dockerfile: list[list[Instruction]]) -> None:
