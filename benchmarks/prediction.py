@@ -1,0 +1,110 @@
+"""How long two servers take to score new rows with a trained model, and how many bytes travel between them.
+
+    python benchmarks/prediction.py [--rows 1 200 2000 20000] [--top linear|mlp] [--scheme ckks|none] [--format json]
+
+The model has 16 columns of the feature party and 8 of the label party, and is trained for one epoch on made-up rows.
+Seconds are from the submit to the end at the label party, the start of two workers included; `scoring` are those
+between the first and the last block.
+"""
+
+import argparse
+import json
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from api.demo.folder import PartyFolder, write_party
+from api.demo.servers import Servers, free_ports
+
+LABEL, FEATURE = "bank", "telco"
+COLUMNS = {LABEL: [f"a{at}" for at in range(8)], FEATURE: [f"b{at}" for at in range(16)]}
+TRAINED_ROWS = 4096
+TRAINING = """
+job = {{ name = "train", task = "binary", seed = 0 }}
+roster = {{ label = "bank", features = ["telco"] }}
+model = {{ top = {top} }}
+train = {{ epochs = 1, batch_rows = 2048 }}
+encryption = {{ scheme = "{scheme}" }}
+[data]
+bank = {{ dataset = "known", columns = {a}, label = "y" }}
+telco = {{ dataset = "known", columns = {b} }}
+"""
+PREDICTION = """
+job = {{ name = "score", protocol = "prediction" }}
+roster = {{ label = "bank", features = ["telco"] }}
+model = {{ training = "{model}" }}
+[data]
+bank = {{ dataset = "new-{rows}" }}
+telco = {{ dataset = "new-{rows}" }}
+"""
+TOPS = {"linear": '{ kind = "linear" }', "mlp": '{ kind = "mlp", hidden = [8] }'}
+
+
+def tables(party: str, sizes: list[int]) -> dict[str, pl.DataFrame]:
+    draws = np.random.default_rng(len(party))
+    made = {}
+    of_sets: dict[str, int] = {"known": TRAINED_ROWS, **{f"new-{rows}": rows for rows in sizes}}
+    for name, rows in of_sets.items():
+        columns = {column: draws.normal(size=rows) for column in COLUMNS[party]}
+        label = {"y": draws.integers(0, 2, rows)} if (party, name) == (LABEL, "known") else {}
+        made[name] = pl.DataFrame({"id": [f"row-{row}" for row in range(rows)]} | columns | label)
+    return made
+
+
+def done(servers: Servers, spec: str) -> dict[str, Any]:
+    servers.grant(spec)
+    client = servers.client(LABEL)
+    began = time.monotonic()
+    job = client.submit(spec)["id"]
+    for _ in client.follow(job):
+        servers.check()
+    seconds = time.monotonic() - began
+    ended = client.job(job)
+    if ended["state"] != "done":
+        raise RuntimeError(f"the job is {ended['state']}: {ended['error']}")
+    return ended | {"elapsed": seconds}
+
+
+def line(ended: dict[str, Any], rows: int) -> dict[str, Any]:
+    size = sum(each["payload_bytes"] for each in ended["traffic"])
+    scoring = ended["seconds"]["training"]
+    return {
+        "rows": rows,
+        "seconds": round(ended["elapsed"], 2),
+        "scoring": round(scoring, 2),
+        "rows_per_second": round(rows / scoring),
+        "bytes_per_row": round(size / rows),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, nargs="+", default=[1, 200, 2000, 20_000])
+    parser.add_argument("--top", choices=tuple(TOPS), default="linear")
+    parser.add_argument("--scheme", choices=("ckks", "none"), default="ckks")
+    parser.add_argument("--format", choices=("text", "json"), default="text")
+    options = parser.parse_args()
+    ports, lines = free_ports((LABEL, FEATURE)), []
+    with tempfile.TemporaryDirectory() as name:
+        for party, peer in ((LABEL, FEATURE), (FEATURE, LABEL)):
+            made = tables(party, options.rows)
+            rules = {"datasets": list(made), "schemes": ["ckks", "none", "scores"], "fixed_seed": True}
+            write_party(Path(name), PartyFolder(party, (peer,), made, "id", rules), 0, ports)
+        with Servers(Path(name), ports, LABEL) as servers:
+            columns = {"a": json.dumps(COLUMNS[LABEL]), "b": json.dumps(COLUMNS[FEATURE])}
+            training = TRAINING.format(top=TOPS[options.top], scheme=options.scheme, **columns)
+            model = done(servers, training)["id"]
+            for rows in options.rows:
+                lines.append(line(done(servers, PREDICTION.format(model=model, rows=rows)), rows))
+                if options.format == "text":
+                    print(lines[-1], flush=True)
+    if options.format == "json":
+        print(json.dumps(lines))
+
+
+if __name__ == "__main__":
+    main()
