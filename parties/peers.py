@@ -159,13 +159,11 @@ class Peers:
         statement, keys = receipt.statement(name, self.own_keys.name), self.get(name).keys(time.time())
         return any(key.verifies(Domain.RECEIPT, statement, receipt.signature) for key in keys)
 
-    def sign_certificate(self, issuer: str, nonce: bytes) -> bytes:
-        """What the peer port shows, for a caller whose certificate is of this issuer. Raises UnreadableBody."""
+    def sign_certificate(self, nonce: bytes) -> bytes:
+        """What the peer port shows, by the key that issues what it shows else. Raises UnreadableBody."""
         if len(nonce) != NONCE_BYTES:
             raise UnreadableBody(f"a question about a certificate has {NONCE_BYTES} bytes")
-        peer = self.issued_by(issuer)
-        identity = self.own_keys.for_peer(peer.name) if peer is not None else self.identity
-        return msgspec.msgpack.encode(SignedCertificate.of(identity, nonce, self.tls.shown()))
+        return msgspec.msgpack.encode(SignedCertificate.of(self.identity, nonce, self.tls.shown()))
 
     # Who comes and goes
 

@@ -16,6 +16,5 @@ def add_certificate(app: FastAPI, party: Party, limiter: anyio.CapacityLimiter) 
             nonce += piece
             if len(nonce) > NONCE_BYTES:
                 break
-        issuer = request.state.connection.issuer
-        answer = await anyio.to_thread.run_sync(party.peers.sign_certificate, issuer, bytes(nonce), limiter=limiter)
+        answer = await anyio.to_thread.run_sync(party.peers.sign_certificate, bytes(nonce), limiter=limiter)
         return Response(answer, media_type="application/octet-stream")
