@@ -76,7 +76,7 @@ def single_rows(module: ModuleType, read: Path) -> None:
 
         def __init__(self, setup: Any) -> None:
             super().__init__(setup)
-            self.top._weights._parameters["weights"].data.fill_(NO_WEIGHT)
+            self.top._weights["weights"].fill(NO_WEIGHT)
             self._cells: list[tuple[int, list[float]]] = []
 
         def passes(self, values: Any, embedding: Any, rows: Any) -> Any:
@@ -125,7 +125,9 @@ def opening_of_the_next_step(module: ModuleType, _read: Path) -> None:
 
 def opening_as_scores(module: ModuleType, _read: Path) -> None:
     """It is sent as what opens scores, while training goes on."""
-    _sending(module, lambda message: [module.MaskedScores(1, message.packed, message.masked)])
+    from vfl.messages import MaskedScores
+
+    _sending(module, lambda message: [MaskedScores(1, message.packed, message.masked)])
 
 
 def opening_of_nothing_encrypted(module: ModuleType, _read: Path) -> None:
