@@ -177,7 +177,7 @@ class Consent:
 
     def _ask(self, connection: sql.Connection, job: str, request: Request, warnings: Iterable[str]) -> None:
         parties = request.spec.parties
-        last = approvals.last_terms(connection, parties)
+        last = approvals.last_terms(connection, parties, type(request.spec))
         summary = summarise(request, last, lifetime.used(connection), self._maximum_rho, warnings)
         asked = Asked(terms=Terms.of(request), budget=request.budget, summary=summary)
         approvals.ask(connection, job, parties, asked)

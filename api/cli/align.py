@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from api.cli.connection import CaOption, PartyOption, ServerOption, TokenFileOption, connected
+from api.cli.connection import CaOption, PartyOption, ServerOption, TokenFileOption, connected, job_command
 from api.cli.output import CommandFailed, Exit, Format, FormatOption, note, result
 
 
@@ -77,7 +77,8 @@ def align(
     result(output, job, lambda: str(job["id"]))
     if output is Format.TEXT:
         note(*(f"{notice['kind']}: {notice['text']}" for notice in job["notices"]))
-        note(f"`vfl job watch {job['id']}` follows it; `vfl job show {job['id']}` tells the result.")
+        watch, show = (job_command(verb, job["id"], server, token_file, ca, party) for verb in ("watch", "show"))
+        note(f"`{watch}` follows it; `{show}` tells the result.")
 
 
 def _specification(

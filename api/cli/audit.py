@@ -91,6 +91,14 @@ def verify(
     from parties.trust.verifier import PROBLEMS_SHOWN, check_all, from_base64  # noqa: PLC0415 - not needed for help
 
     folders = [bundle] if peer_bundle is None else [bundle, peer_bundle]
+    for folder in folders:
+        if not any((folder / file).is_file() for file in ("party.json", "leaves.bin")):
+            raise CommandFailed(
+                Exit.ARGUMENTS,
+                "bundle_not_found",
+                f"{folder} is no bundle of an audit log: neither party.json nor leaves.bin is there",
+                fix="Name the folder that `vfl audit export` wrote.",
+            )
     try:
         pinned = {name: from_base64(value)[-32:] for name, _, value in (text.partition("=") for text in key or [])}
     except ValueError as error:

@@ -1,5 +1,6 @@
 """How a command finds its server: --server with --token-file and --ca, or the folder of a party on this machine."""
 
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,6 +25,15 @@ CaOption = Annotated[
 PartyOption = Annotated[
     Path | None, typer.Option("--party", metavar="DIR", help="Folder of a party (default: this folder).")
 ]
+
+
+def job_command(
+    verb: str, job_id: str, server: str | None, token_file: Path | None, ca: Path | None, party: Path | None
+) -> str:
+    """A command to copy: it finds the server that this one found."""
+    named = {"--server": server, "--token-file": token_file, "--ca": ca, "--party": party}
+    options = [word for option, value in named.items() if value for word in (option, str(value))]
+    return shlex.join(["vfl", "job", verb, job_id, *options])
 
 
 @contextmanager

@@ -1,7 +1,6 @@
 """`vfl job`: propose a job to the peer, look at it, follow it, stop it."""
 
 import itertools
-import shlex
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -13,7 +12,7 @@ import typer
 from api.agreement import data_by_party, kind_in, listed, reveals
 from api.cli.approval import approve, diff, reject
 from api.cli.check import check
-from api.cli.connection import CaOption, PartyOption, ServerOption, TokenFileOption, connected
+from api.cli.connection import CaOption, PartyOption, ServerOption, TokenFileOption, connected, job_command
 from api.cli.output import (
     CommandFailed,
     Exit,
@@ -67,7 +66,7 @@ def submit(
     result(output, job, lambda: str(job["id"]))
     if output is Format.TEXT:
         note(*(f"{notice['kind']}: {notice['text']}" for notice in job["notices"]))
-        note(f"Follow it with `{_watch_command(job['id'], server, token_file, party)}`.")
+        note(f"Follow it with `{job_command('watch', job['id'], server, token_file, ca, party)}`.")
 
 
 @app.command("list")
@@ -186,7 +185,7 @@ def watch(
     quiet: QuietOption = False,  # noqa: FBT002 - a flag of the command line
 ) -> None:
     """Follow a job until it ends. Ctrl-C only detaches: the job goes on."""
-    again = f"`{_watch_command(job_id, server, token_file, party)}` follows it again"
+    again = f"`{job_command('watch', job_id, server, token_file, ca, party)}` follows it again"
     with connected(server, token_file, ca, party) as client:
         try:
             job = _watch(client, job_id, timeout_seconds, output, again, quiet=quiet)
@@ -217,13 +216,6 @@ def ended(job: dict[str, Any]) -> CommandFailed:
         return CommandFailed(Exit.JOB, f"job_{job['state']}", f"job {job['id']} was {job['state']}", data=job)
     message, safe, fix = error["message"], error.get("safe") or "", error.get("fix") or ""
     return CommandFailed(Exit.JOB, error["code"], message, fix=fix, safe=safe, data=job)
-
-
-def _watch_command(job_id: str, server: str | None, token_file: Path | None, party: Path | None) -> str:
-    """A command to copy: it finds the server that this one found."""
-    named = {"--server": server, "--token-file": token_file, "--party": party}
-    options = [word for option, value in named.items() if value for word in (option, str(value))]
-    return shlex.join(["vfl", "job", "watch", job_id, *options])
 
 
 def _watch(

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from api.cli.connection import CaOption, PartyOption, ServerOption, TokenFileOption, connected
+from api.cli.connection import CaOption, PartyOption, ServerOption, TokenFileOption, connected, job_command
 from api.cli.output import Format, FormatOption, note, result
 
 
@@ -44,7 +44,8 @@ def predict(
     result(output, job, lambda: str(job["id"]))
     if output is Format.TEXT:
         note(*(f"{notice['kind']}: {notice['text']}" for notice in job["notices"]))
-        note(f"`vfl job watch {job['id']}` follows it; `vfl job scores {job['id']}` writes the scores.")
+        watch, scores = (job_command(verb, job["id"], server, token_file, ca, party) for verb in ("watch", "scores"))
+        note(f"`{watch}` follows it; `{scores}` writes the scores.")
 
 
 def _specification(

@@ -14,6 +14,8 @@ from parties.storage.engine import METADATA
 from parties.trust.budget import BudgetLine
 from parties.trust.contract import Contract, Signed
 from parties.trust.summary import Summary, Terms
+from vfl.kinds import decode_spec
+from vfl.spec.job import JobSpec
 from vfl.spec.sections import PartyId
 
 _ASKED = sql.Table(
@@ -88,12 +90,13 @@ def decision(connection: sql.Connection, job: str) -> Approval | None:
     return None if row is None else Approval(**{**row, "grants": tuple(row["grants"])})
 
 
-def last_terms(connection: sql.Connection, parties: tuple[PartyId, ...]) -> Terms | None:
-    """Of the newest approved job with exactly these parties."""
+def last_terms(connection: sql.Connection, parties: tuple[PartyId, ...], kind: type[JobSpec]) -> Terms | None:
+    """Of the newest approved job of this kind with exactly these parties."""
     same = (_APPROVALS.c.job == _ASKED.c.job) & (_ASKED.c.parties == _key(parties))
     query = sql.select(_ASKED.c.asked).where(same, _APPROVALS.c.decision == "approved")
-    encoded = connection.execute(query.order_by(_APPROVALS.c.time.desc()).limit(1)).scalar()
-    return None if encoded is None else msgspec.msgpack.decode(encoded, type=Asked).terms
+    approved = connection.execute(query.order_by(_APPROVALS.c.time.desc())).scalars()
+    terms = (msgspec.msgpack.decode(encoded, type=Asked).terms for encoded in approved)
+    return next((each for each in terms if isinstance(decode_spec(each.spec), kind)), None)
 
 
 def approved_since(connection: sql.Connection, time: str) -> list[Terms]:

@@ -14,7 +14,7 @@ from vfl.message import MESSAGES, Grain
 from vfl.planning.plan import RevealLine
 
 WIDTH = 80
-FIRST_JOB = "This is the first job with these parties that is approved here."
+FIRST_JOB = "This is the first job of its kind with these parties that is approved here."
 NOTHING_NEW = "Nothing differs from the last job that was approved with these parties."
 
 

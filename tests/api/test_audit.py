@@ -234,8 +234,11 @@ def test_the_command_line_shows_exports_proves_and_verifies(
     verified = vfl("verify", *map(str, folders.values()))["data"]
     assert verified["verified"]
     assert {each["party"] for each in verified["bundles"]} == set(two)
+    nowhere = vfl("verify", str(tmp_path / "nowhere"), code=4)
+    assert nowhere["error_code"] == "bundle_not_found"
     leaves = folders[FEATURE] / "leaves.bin"
-    leaves.write_bytes(leaves.read_bytes()[:-1] + b"?")
+    changed = leaves.read_bytes()
+    leaves.write_bytes(changed[:-1] + bytes([changed[-1] ^ 1]))
     problem = vfl("verify", *map(str, folders.values()), code=1)
     assert problem["error_code"] == "audit_not_verified"
     assert FEATURE in problem["message"]

@@ -188,6 +188,9 @@ def test_aligned_new_rows_are_scored_as_the_model_scores_them_in_clear(
     assert errors.max() < (5e-3 if top == "mlp" else 1e-3)
     assert scores["score"].to_numpy().std() > 0.01
     assert telco["scores_path"] is None
+    for job in (bank, telco):
+        codes = {notice["code"] for notice in job["notices"] if notice["kind"] == "warning"}
+        assert codes == ({"nothing_encrypted"} if scheme == "none" else set())
     assert not list(scoring[1].folder.rglob("scores*"))
     path = Path(bank["scores_path"])
     assert (path.stat().st_mode & 0o777, path.parent.name) == (0o600, bank["id"])
@@ -273,7 +276,8 @@ def test_exported_halves_brought_together_score_as_the_parties_did_jointly(
     with pytest.raises(ModelUnfit, match="no column 'b1'"):
         score_offline(folders, tables | {TELCO: tables[TELCO].drop("b1")})
     weights = folders[0] / "model.safetensors"
-    weights.write_bytes(weights.read_bytes()[:-1] + b"x")
+    stored = weights.read_bytes()
+    weights.write_bytes(stored[:-1] + bytes([stored[-1] ^ 1]))
     with pytest.raises(ModelChanged, match="is not what its manifest names"):
         score_offline(folders, tables)
 

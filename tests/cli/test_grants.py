@@ -57,7 +57,7 @@ def test_a_job_is_read_approved_done_and_counted(run: Run, folder: Path) -> None
     assert "proposed, waiting for approval" in " ".join(shown.split())
     code, text, err = run("job", "diff", job, *party)
     assert (code, err) == (0, "")
-    assert "Since the last job\n  This is the first job with these parties that is approved here." in text
+    assert "Since the last job\n  This is the first job of its kind with these parties that is approved here." in text
     assert max(map(len, text.splitlines())) <= 80
     code, out, _ = run("job", "approve", job, *party, "--format", "json")
     assert (code, json.loads(out)["error_code"]) == (4, "invalid_arguments")  # not at a terminal, and without --yes

@@ -1,12 +1,13 @@
 """Prediction: new rows are scored with a trained model whose halves the parties hold, for the label party to read."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from vfl.errors import ImpossibleJob
 from vfl.kind import Kind, Roles
-from vfl.planning import model_size, prediction
-from vfl.planning.plan import Plan
+from vfl.notices import Notice
+from vfl.planning import model_size, prediction, warnings
+from vfl.planning.plan import Forecast, Plan
 from vfl.routes import Route, routes_of_prediction
 from vfl.spec.job import JobSpec
 from vfl.spec.prediction import PredictionSpec
@@ -59,6 +60,15 @@ class PredictionKind(Kind[PredictionSpec, Plan]):
     def model_bytes(self, spec: PredictionSpec, party: PartyId) -> int:
         trained = spec.model.specification
         return 0 if trained is None else model_size.bytes_of_training(trained, party)
+
+    def warnings(
+        self,
+        spec: PredictionSpec,
+        plan: Plan | None = None,
+        forecast: Forecast | None = None,
+        classes_held: int | None = None,
+    ) -> Iterable[Notice]:
+        return warnings.of_prediction(spec)
 
     def unprotected(self, spec: PredictionSpec, plan: Mapping[str, Any]) -> Iterator[str]:
         if not spec.trained.encrypted:

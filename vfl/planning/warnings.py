@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from vfl.notices import Notice
 from vfl.planning.plan import Forecast, TrainingPlan
 from vfl.planning.training import INPUT_BOUND
+from vfl.spec.prediction import PredictionSpec
 from vfl.spec.preparation import DEFAULT, OneHot
 from vfl.spec.rounds import RoundsSpec
 from vfl.spec.training import TrainingSpec
@@ -55,6 +56,13 @@ def _of_rare_categories(spec: TrainingSpec, plan: TrainingPlan) -> Iterator[Noti
                     f"rows of {plan.training_rows:,} they are (rho {plan.rho:.3g}); least_rows = {safe} would be safe"
                 )
                 yield Notice("warning", "rare_categories", text)
+
+
+def of_prediction(spec: PredictionSpec) -> Iterator[Notice]:
+    """How the model was trained is known from the moment when the label party's server has filled it in."""
+    if spec.model.specification is not None and not spec.trained.encrypted:
+        text = "nothing is encrypted: all that a feature party's half makes of each row is read by the label party"
+        yield Notice("warning", "nothing_encrypted", text)
 
 
 def of_rounds(spec: RoundsSpec, forecast: Forecast | None, classes_held: int | None) -> Iterator[Notice]:

@@ -15,6 +15,8 @@ from parties.storage.database import Store
 from parties.trust.contract import Contract
 from parties.trust.request import Request
 from parties.trust.summary import Terms, summarise
+from vfl.spec.prediction import PredictionSpec
+from vfl.spec.training import TrainingSpec
 
 PARTIES = (BANK, TELCO)
 
@@ -69,9 +71,10 @@ def test_the_last_approved_job_with_the_same_parties_is_found_whatever_their_ord
     decide(store, "third", approval("2026-01-03", decision="rejected"), old)
     decide(store, "fourth", approval("2026-01-04"), old, (*PARTIES, "shop"))
     with store.database.reading() as connection:
-        assert approvals.last_terms(connection, (TELCO, BANK)) == Terms.of(new)
-        assert approvals.last_terms(connection, ("shop", *PARTIES)) == Terms.of(old)
-        assert approvals.last_terms(connection, (BANK, "shop")) is None
+        assert approvals.last_terms(connection, (TELCO, BANK), TrainingSpec) == Terms.of(new)
+        assert approvals.last_terms(connection, ("shop", *PARTIES), TrainingSpec) == Terms.of(old)
+        assert approvals.last_terms(connection, (BANK, "shop"), TrainingSpec) is None
+        assert approvals.last_terms(connection, PARTIES, PredictionSpec) is None  # a training is no model for it
 
 
 def test_a_contract_is_the_specification_and_all_signatures(store: Store) -> None:

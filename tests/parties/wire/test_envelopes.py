@@ -133,7 +133,8 @@ def test_whatever_is_dropped_repeated_reordered_or_tampered_with_only_a_true_pre
     for number, action in actions:
         envelope = envelopes[number]
         if action == "tamper body":
-            envelope = dataclasses.replace(envelope, body=bytes(envelope.body)[:-1] + b"?")
+            sent = bytes(envelope.body)
+            envelope = dataclasses.replace(envelope, body=sent[:-1] + bytes([sent[-1] ^ 1]))
         if action == "tamper header":
             header = msgspec.structs.replace(envelope.header, previous=bytes([7]) * 32)
             encoded = msgspec.msgpack.encode(header)
