@@ -169,6 +169,14 @@ class Enrolment:
         transport = _transport(invitation, issue_leaf(entry_key(invitation.secret), self._me.name))
         try:
             return self._meet(invitation, partial(_exchange, transport, invitation), address or self._address)
+        except EnrolmentFailed as error:
+            if any((each.key, each.state) == (invitation.key, WAITING) for each in self._peers.all()):
+                raise EnrolmentFailed(
+                    f"{self._me.name} has met {invitation.name} already, and a line is good for one meeting: {error}",
+                    safe=f"{invitation.name} waits for the six words to be confirmed.",
+                    fix=f"`vfl peer confirm {invitation.name}` shows the words. If they differ there, invite again.",
+                ) from error
+            raise
         finally:
             transport.close()
 

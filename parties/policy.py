@@ -38,7 +38,7 @@ def check_model(spec: JobSpec, me: PartyId, acceptance: Acceptance) -> None:
 
 def _check_table(use: TableUse, me: PartyId, acceptance: Acceptance) -> None:
     if use.dataset not in acceptance.datasets:
-        _refuse(me, "datasets", f"{use.dataset!r} is not in it", f'add "{use.dataset}" to it')
+        _refuse(me, "datasets", f"{use.dataset!r} is not in it", f'add "{use.dataset}" to it if `vfl data list` has it')
     if use.leaves and use.dataset not in acceptance.handed_out:
         text = f"the job hands the rows of {use.dataset!r} to its peers"
         _refuse(me, "handed_out", text, f'add "{use.dataset}" to it, or propose another rule')

@@ -166,18 +166,19 @@ def init_party(
     """Make a party's folder (0700) with party.toml, its identity and the operator's token; answers party.toml's path.
 
     With an `address` (HOST:PORT) peers on other machines may reach the peer port there; without one, only this machine.
-    Ports that are not named are the first pair that no party beside this folder has and no process uses. The server
-    keeps only the token's hash, in a file of its own. Raises SettingsError when a party is already there, the folder
-    cannot be made or both ports are one.
+    A peer port that is not named is that of the address; ports that nothing names are the first pair that no party
+    beside this folder has and no process uses. The server keeps only the token's hash, in a file of its own. Raises
+    SettingsError when a party is already there, the folder cannot be made or both ports are one.
     """
+    if address:
+        check_address(address)
+        peer_port = peer_port or int(address.rpartition(":")[2])
     free = default_ports(folder.absolute().parent) if operator_port is None or peer_port is None else (0, 0)
     operator_port, peer_port = operator_port or free[0], peer_port or free[1]
     if operator_port == peer_port:
         raise SettingsError(f"both ports of {name} would be {peer_port}", fix="Name another one.")
     if PARTY_ID.fullmatch(name) is None:
         raise SettingsError(f"{name!r} is not a party name", fix="Use lower-case letters, digits and hyphens.")
-    if address:
-        check_address(address)
     path = folder / SETTINGS_FILE
     if path.exists() or (folder / KEY_FILE).exists():
         raise SettingsError(

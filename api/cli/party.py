@@ -29,7 +29,7 @@ def init(
             metavar="PORT",
             min=1,
             max=65535,
-            help="For other parties (default: 7102, or 7202 and so on where it is taken).",
+            help="For other parties (default: that of --address, else 7102, or 7202 and so on where it is taken).",
         ),
     ] = None,
     address: Annotated[
@@ -55,8 +55,8 @@ def init(
         f"{settings}\n{folder / TOKEN_FILE}\n"
         f"Its ports: {server.operator_port} for its operator, {server.peer_port} for its peers.\n"
         f"Its identity key is {folder / KEY_FILE}: {fingerprint}\n"
-        f"Name data sets in party.toml, start the server with `vfl party serve {folder}`, and enrol peers with\n"
-        "`vfl peer invite` or `vfl peer accept`."
+        f"Start the server with `vfl party serve {folder}`, enrol peers with `vfl peer invite` or\n"
+        "`vfl peer accept`, and add tables with `vfl data add`."
     )
     result(output, data, lambda: text)
 

@@ -99,7 +99,10 @@ def test_an_invitation_is_good_once(pair: Pair) -> None:
     bank, telco = pair
     line = invite(bank, TELCO)
     assert accept(telco, line).status_code == 200
-    assert accept(telco, line).json()["code"] == "enrolment_failed"
+    again = accept(telco, line).json()
+    assert again["code"] == "enrolment_failed"
+    assert "has met bank already" in again["message"]
+    assert "vfl peer confirm bank" in again["fix"]
     assert bank.call("GET", "/v1/invitations").json() == {"invitations": []}
 
 

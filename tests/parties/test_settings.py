@@ -99,6 +99,13 @@ def test_a_second_party_beside_the_first_gets_ports_of_its_own(tmp_path: Path) -
     assert len(ports) == 4
 
 
+def test_a_party_that_is_reached_at_an_address_listens_on_its_port(tmp_path: Path) -> None:
+    init_party(tmp_path / "bank", "bank", address="vfl.example.org:7443")
+    assert load(tmp_path / "bank").server.peer_port == 7443
+    init_party(tmp_path / "telco", "telco", peer_port=7202, address="vfl.example.org:443")  # what is before it forwards
+    assert load(tmp_path / "telco").server.peer_port == 7202
+
+
 def test_a_port_in_use_is_not_given_to_a_new_party(tmp_path: Path) -> None:
     with socket.socket() as taken:
         init_party(tmp_path / "first" / "bank", "bank")
