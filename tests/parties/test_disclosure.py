@@ -14,6 +14,8 @@ from vfl.errors import JobError
 
 OUR_ERRORS = {"parties.dataset_errors", "parties.errors", "parties.trust.errors", "vfl.errors"}
 NEVER_TOLD = {
+    "no_scores",
+    "rotation_refused",
     "dataset_known",
     "envelope_refused",  # answered where it came from, and ends no job
     "enrolment_failed",

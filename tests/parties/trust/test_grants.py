@@ -44,6 +44,7 @@ def test_the_narrowest_grant_covers_its_job_and_says_all_it_allows() -> None:
         "created": NOW,
         "expires": NOW + 30 * DAY_SECONDS,
         "uses": 1,
+        "other_keys": {},
     }
 
 

@@ -224,13 +224,13 @@ def test_a_job_from_a_registered_model_keeps_its_scaling_or_is_refused():
     this = job(rounds=1)
     model = run(this).results[AGGREGATOR].state
     on = msgspec.structs.replace(this, model=msgspec.structs.replace(this.model, first_model="00"))
-    again = run(on, first_model=model)
+    again = run(on, model=model)
     assert load(again.results[AGGREGATOR].state).keys() == load(model).keys()
     assert state_says(again.results[AGGREGATOR].state) == state_says(model)
     assert not [line for line in again.transcript if line.kind == "SumTask"]
     other = msgspec.structs.replace(on, model=msgspec.structs.replace(on.model, input_range=(0.0, 9.0)))
     with pytest.raises(ImpossibleJob, match="with another scaling"):
-        run(other, first_model=model)
+        run(other, model=model)
 
 
 def test_aggregator_and_clients_are_warned_where_nothing_was_learned():
