@@ -101,8 +101,8 @@ def test_an_invitation_is_good_once(pair: Pair) -> None:
     assert accept(telco, line).status_code == 200
     again = accept(telco, line).json()
     assert again["code"] == "enrolment_failed"
-    assert "has met bank already" in again["message"]
-    assert "vfl peer confirm bank" in again["fix"]
+    assert "has met bank already" in again["detail"]
+    assert "vfl peer confirm bank" in again["hint"]
     assert bank.call("GET", "/v1/invitations").json() == {"invitations": []}
 
 
