@@ -1,6 +1,6 @@
 """Bottom models for tables: private to the feature party, in clear, of any kind torch can differentiate."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -33,15 +33,6 @@ def build(bottom: Bottom, columns: int, private_seed: bytes, factory: BottomFact
             layers += [torch.nn.Linear(columns, width), ACTIVATIONS[bottom.activation]()]
             columns = width
         return torch.nn.Sequential(*layers).double()
-
-
-def embed(bottom: Bottom, weights: Mapping[str, Floats], columns: Floats) -> Floats:
-    """What a bottom model with these weights, by the names of `BottomModel.tensors`, gives for prepared columns."""
-    module = build(bottom, columns.shape[1], b"\0", None)
-    module.load_state_dict({name: torch.from_numpy(values) for name, values in weights.items()})
-    with torch.no_grad():
-        embedding: Floats = module(torch.from_numpy(columns)).numpy()
-    return embedding
 
 
 class BottomModel:

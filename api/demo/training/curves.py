@@ -9,19 +9,14 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors.numpy import load_file
 
 from api.demo.training.baselines import JoinedRows
-from vfl.models.halves import PREPARATION
+from vfl.models.halves import FeatureHalf, LabelHalf
 from vfl.models.metrics import METRIC, measure
-from vfl.models.preparation import Preparation
 from vfl.models.scaling import Scaling
-from vfl.models.scorer import SQUARE_ACTIVATION
-from vfl.spec.training import Bottom, TrainingSpec
+from vfl.spec.training import TrainingSpec
 
 Floats = NDArray[np.float64]
-State = dict[str, Floats]
-"""A party's half of the model after an epoch."""
 
 
 @dataclass(frozen=True)
@@ -45,49 +40,20 @@ def curves(spec: TrainingSpec, rows: JoinedRows, label_epochs: Path, feature_epo
     for path in sorted(label_epochs.glob("epoch-*.safetensors")):
         if not (feature_epochs / path.name).exists():
             continue
-        label, feature = load_file(path), load_file(feature_epochs / path.name)
-        scores = _scores(label, _embedding(spec.model.bottom, feature, rows.features), rows.own)
-        label_scaling = Scaling(label["labels.mean"], label["labels.deviation"])
-        unscaled = scores * label_scaling.deviation + label_scaling.mean
-        losses = _losses(task, scores, rows.labels, label_scaling)
+        label = LabelHalf.read(spec, path.read_bytes())
+        feature = FeatureHalf.read(spec, spec.roster.features[0], (feature_epochs / path.name).read_bytes())
+        # No column of a demonstration holds words.
+        scores = label.scorer.scores(feature.embed(rows.features, {}), label.own(rows.own, {}))
+        losses = _losses(task, scores, rows.labels, label.unit)
         points.append(
             EpochPoint(
                 epoch=int(re.findall(r"\d+", path.stem)[-1]),
                 training_loss=float(losses[train].mean()),
                 held_out_loss=float(losses[test].mean()),
-                held_out_metric=measure(task, rows.labels[test], unscaled[test])[METRIC[task]],
+                held_out_metric=measure(task, rows.labels[test], label.in_units(scores[test]))[METRIC[task]],
             )
         )
     return points
-
-
-def _embedding(bottom: Bottom | None, state: State, features: Floats) -> Floats:
-    """What the feature party would send of these rows, rows x embedding."""
-    columns = _prepared(state, features)
-    if bottom is None:
-        return columns
-    # Here and not above: a demonstration of a linear model does without torch, which takes seconds to load.
-    from vfl.models.tabular import embed  # noqa: PLC0415
-
-    prefix = "bottom."
-    return embed(bottom, {name[len(prefix) :]: value for name, value in state.items() if prefix in name}, columns)
-
-
-def _prepared(state: State, columns: Floats) -> Floats:
-    """A party's columns, none of them of categories, as its half of the model takes them."""
-    return Preparation.decode(state[PREPARATION].tobytes()).apply(columns, {})
-
-
-def _scores(state: State, embedding: Floats, own: Floats) -> Floats:
-    """The label party's top model, rows x outputs, in scaled units."""
-    ones = np.ones((len(own), 1))
-    joined = np.hstack([embedding, _prepared(state, own), ones])
-    if "top.hidden" in state:
-        alpha, beta = SQUARE_ACTIVATION
-        neurons = joined @ state["top.hidden"].T
-        joined = np.hstack([alpha * neurons**2 + beta * neurons, ones])
-    scores: Floats = joined @ state["top.weights"].T
-    return scores
 
 
 def _losses(task: str, scores: Floats, labels: Floats, label_scaling: Scaling) -> Floats:
