@@ -1,13 +1,13 @@
 """`vfl align`: find the rows that this party and others have in common, without writing a specification."""
 
-import json
 from enum import StrEnum
 from typing import Annotated, Any
 
 import typer
 
-from api.cli.connection import CaOption, PartyOption, ServerOption, TokenFileOption, connected, job_command
-from api.cli.output import CommandFailed, Exit, Format, FormatOption, note, result
+from api.cli.connection import CaOption, PartyOption, ServerOption, TokenFileOption, connected
+from api.cli.output import CommandFailed, Exit, Format, FormatOption
+from api.cli.written_specification import tell_of, toml
 
 
 class IdType(StrEnum):
@@ -71,22 +71,13 @@ def align(
         }
         text = _specification([own, *peer], brought, rules, purpose)
         job = None if print_specification else client.submit(text)
-    if job is None:
-        result(output, {"specification": text}, text.rstrip)
-        return
-    result(output, job, lambda: str(job["id"]))
-    if output is Format.TEXT:
-        note(*(f"{notice['kind']}: {notice['text']}" for notice in job["notices"]))
-        watch, show = (job_command(verb, job["id"], server, token_file, ca, party) for verb in ("watch", "show"))
-        note(f"`{watch}` follows it; `{show}` tells the result.")
+    where = (server, token_file, ca, party)
+    tell_of(text, job, output, afterwards=("show", "tells the result"), where=where)
 
 
 def _specification(
     parties: list[str], brought: dict[str, tuple[str, list[str]]], rules: dict[str, Any], purpose: str
 ) -> str:
-    def toml(value: Any) -> str:
-        return json.dumps(value, ensure_ascii=False)  # strings, numbers and lists of them are alike in both
-
     lines = ["[job]", f"name = {toml(f'align-{brought[parties[0]][0]}')}", 'protocol = "alignment"']
     lines += [f"purpose = {toml(purpose)}", "[roster]", f"parties = {toml(parties)}"]
     for name in parties:

@@ -1,12 +1,12 @@
 """`vfl predict`: score new rows with a trained model, without writing a specification."""
 
-import json
 from typing import Annotated, Any
 
 import typer
 
-from api.cli.connection import CaOption, PartyOption, ServerOption, TokenFileOption, connected, job_command
-from api.cli.output import Format, FormatOption, note, result
+from api.cli.connection import CaOption, PartyOption, ServerOption, TokenFileOption, connected
+from api.cli.output import Format, FormatOption
+from api.cli.written_specification import tell_of, toml
 
 
 def predict(
@@ -38,22 +38,13 @@ def predict(
         brought = dict.fromkeys(roster.get("features", ()), peer_data or data) | {roster.get("label", ""): data}
         text = _specification(model, roster, brought, alignment, decimals, purpose)
         job = None if print_specification else client.submit(text)
-    if job is None:
-        result(output, {"specification": text}, text.rstrip)
-        return
-    result(output, job, lambda: str(job["id"]))
-    if output is Format.TEXT:
-        note(*(f"{notice['kind']}: {notice['text']}" for notice in job["notices"]))
-        watch, scores = (job_command(verb, job["id"], server, token_file, ca, party) for verb in ("watch", "scores"))
-        note(f"`{watch}` follows it; `{scores}` writes the scores.")
+    where = (server, token_file, ca, party)
+    tell_of(text, job, output, afterwards=("scores", "writes the scores"), where=where)
 
 
 def _specification(
     model: str, roster: dict[str, Any], brought: dict[str, str], alignment: str, decimals: int, purpose: str
 ) -> str:
-    def toml(value: Any) -> str:
-        return json.dumps(value, ensure_ascii=False)  # strings, numbers and lists of them are alike in both
-
     lines = ["[job]", f"name = {toml(f'predict-{next(iter(brought.values()))}')}", 'protocol = "prediction"']
     lines += [f"purpose = {toml(purpose)}", "[roster]", *(f"{key} = {toml(value)}" for key, value in roster.items())]
     lines += ["[model]", f"training = {toml(model)}"]
