@@ -104,7 +104,7 @@ class Call:
         except TimeoutError:
             raise Blocked(Obstacle.TOO_SLOW) from None
         except (OSError, http.client.HTTPException) as error:
-            raise Blocked(self._met(error)) from None
+            raise Blocked(self._met(self._alert() or error)) from None
         if self._is_overdue:  # an answer that was cut may look like a whole one
             raise Blocked(Obstacle.TOO_SLOW)
         self._has_answered = True
@@ -172,6 +172,16 @@ class Call:
             return Obstacle.FOREIGN_CERTIFICATE
         is_of_a_party = re.fullmatch("[0-9a-f]{64}", issuer) is not None
         return Obstacle.OTHER_KEY if is_of_a_party else Obstacle.FOREIGN_CERTIFICATE
+
+    def _alert(self) -> ssl.SSLError | None:
+        """Why the peer ended TLS, as it said before it closed: writing into the closed connection fails first."""
+        try:
+            self._socket.recv(1)
+        except ssl.SSLError as alert:
+            return alert
+        except (OSError, ValueError):
+            return None
+        return None
 
     def _met(self, error: Exception) -> Obstacle:
         """What ended an exchange. Without any answer it is the caller's certificate, which a TLS 1.3 server looks at
