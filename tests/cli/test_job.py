@@ -146,7 +146,7 @@ def test_a_proxy_in_the_environment_is_never_asked(
     run: Run, folder: Path, specification: Callable[..., Path], proxy: socket.socket
 ) -> None:
     job = submit(run, folder, specification(epochs=1))
-    assert run("job", "watch", job, "--party", folder / FEATURE_PARTY, "--quiet")[0] == 0
+    assert run("job", "watch", job, "--party", folder / LABEL_PARTY, "--quiet")[0] == 0  # it knows the job at once
     with pytest.raises(BlockingIOError):
         proxy.accept()
 
