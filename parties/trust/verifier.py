@@ -59,7 +59,7 @@ ROTATION = b"vfl-key-rotation-v1\0"
 UNSIGNED_FILES = {"manifest", "README.txt", "verifier.py"}
 ED25519, COSIGNATURE, UNLIMITED = 1, 4, "-"
 PROBLEMS_SHOWN = 20
-UNREADABLE = (ValueError, LookupError, TypeError, AttributeError, OverflowError, OSError, struct.error)
+UNREADABLE = (ValueError, LookupError, TypeError, AttributeError, OverflowError, OSError, RecursionError, struct.error)
 OLDER = "the party removed it, or its bundle is the older one: then export both again"
 NOT_PROVEN = (
     "that data and labels are true; what happens inside a party; what the messages held; that a budget fits its"
@@ -586,6 +586,10 @@ def check_all(folders: list[Path], pinned: dict[str, bytes]) -> tuple[list[Bundl
             problems += [*compare_heads(mine, other), *compare_envelopes(mine, other)]
         except UNREADABLE as error:
             problems.append(Problem(mine.name, None, f"It cannot be compared: {error!r}."))
+    named = {name for each in bundles for name, _, _ in each.cosigners}
+    for name in pinned.keys() - named.union(*({each.party, *each.peers} for each in bundles)):
+        what = f"No bundle names {name}, whose key you know: its name is written otherwise, or a party left it out."
+        problems.append(Problem("--key", None, what))
     return bundles, problems
 
 

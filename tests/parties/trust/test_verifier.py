@@ -323,6 +323,23 @@ def test_nothing_that_a_bundle_may_hold_breaks_the_program(tmp_path: Path) -> No
         assert "cannot be read" in texts(tmp_path, files, clinic.export())
 
 
+@pytest.mark.parametrize("file", ["party.json", "receipts.json", "contracts/job-1.signatures"])
+def test_a_file_that_nests_without_end_is_one_that_cannot_be_read(exported: tuple[Path, Path], file: str) -> None:
+    (exported[0] / file).write_text("[" * 100_000)
+    done = run(*exported)
+    assert (done.returncode, done.stderr) == (1, "")
+    assert "cannot be read" in done.stdout
+
+
+def test_a_key_that_belongs_to_nobody_in_the_bundles_is_told(exported: tuple[Path, Path]) -> None:
+    """Its name is misspelt, or the party has left its witness out of the bundle."""
+    key = base64.b64encode(AuditedParty("bank").keys.identity).decode()
+    done = run(*exported, f"--key=bank={key}", f"--key=auditor.example.org={key}")
+    assert (done.returncode, done.stderr) == (1, "")
+    assert "No bundle names auditor.example.org" in done.stdout
+    assert run(*exported, f"--key=bank={key}").returncode == 0
+
+
 RECEIPT = json.dumps(
     SignedReceipt(receiver="clinic", job="j", attempt=1, next=1, last=bytes(32), signature=bytes(64)).as_json()
 )
