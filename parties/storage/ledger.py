@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from parties.errors import StorageFailed
+from parties.errors import MailboxFull, StorageFailed
 from parties.storage.database import Store
 from parties.storage.lifetime import Balance, BudgetKey
 from parties.storage.negotiated import Negotiated
@@ -32,6 +32,8 @@ WORDS = CONTROLS.keys() - {Ask.__name__}
 """About a job; those of one that has not begun are kept."""
 REFUSALS, REFUSALS_PER_SECOND = 30, 0.5
 """How many refused envelopes of one peer become leaves."""
+UNCOUNTED, UNCOUNTED_PER_SECOND = 512, 2.0
+"""How many envelopes outside the count one peer may send: more than lie in the outbox of a party whose jobs all end."""
 
 _LOG = logging.getLogger("parties")
 
@@ -52,6 +54,7 @@ class Ledger:
         self._balances: dict[BudgetKey, Balance] = {}
         """Of the budgets from which something is spent that is not stored yet."""
         self._refusals: dict[str, Quota] = {}
+        self._uncounted: dict[str, Quota] = {}
         self._lock = threading.Lock()
         self._storing = threading.Lock()
         """Held while something is stored, so that it is stored in order."""
@@ -67,11 +70,20 @@ class Ledger:
             for envelope in message:
                 self._record(_line("sent", header.receiver, envelope), envelope, {})
 
-    def received(self, envelope: Envelope, *, is_late: bool = False) -> None:
-        """`is_late`: its number need not follow the one before."""
-        detail: dict[str, str | int] = {LATE: 1} if is_late else {}
+    def received(self, envelope: Envelope) -> None:
         with self._lock:
-            self._record(_line("received", envelope.header.sender, envelope), envelope, detail)
+            self._record(_line("received", envelope.header.sender, envelope), envelope, {})
+
+    def received_uncounted(self, envelope: Envelope, *, is_late: bool) -> None:
+        """What stands outside the count of envelopes; `is_late`: its number need not follow the one before.
+
+        Nothing else bounds how many of these a peer can sign. Raises MailboxFull: of so many some come again later.
+        """
+        peer = envelope.header.sender
+        with self._lock:
+            if not self._uncounted.setdefault(peer, Quota(UNCOUNTED, UNCOUNTED_PER_SECOND)).take():
+                raise MailboxFull(f"{peer} says more about jobs than can be logged at once")
+            self._record(_line("received", peer, envelope), envelope, {LATE: 1} if is_late else {})
 
     def refused_envelope(self, envelope: Envelope, code: str) -> bool:
         """A peer has signed this envelope, and it did not pass a check; of very many not all are told.

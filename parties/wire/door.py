@@ -25,7 +25,10 @@ class Recorder(Protocol):
     def sent(self, message: Sequence[Envelope]) -> None:
         """All parts of one message. Raises BudgetSpent: then nothing of it may leave."""
 
-    def received(self, envelope: Envelope, *, is_late: bool = False) -> None: ...
+    def received(self, envelope: Envelope) -> None: ...
+
+    def received_uncounted(self, envelope: Envelope, *, is_late: bool) -> None:
+        """Raises MailboxFull: then nothing may follow of it."""
 
     def is_repeated(self, envelope: Envelope) -> bool: ...
 
@@ -60,7 +63,7 @@ class Door:
         self._recorder.received(envelope)
 
     def take_uncounted(self, envelope: Envelope) -> None:
-        """The same for what no number tells from a repetition."""
+        """The same for what no number tells from a repetition. Raises MailboxFull."""
         if not self._recorder.is_repeated(envelope):
             is_late = envelope.header.kind not in UNCOUNTED
-            self._recorder.received(envelope, is_late=is_late)
+            self._recorder.received_uncounted(envelope, is_late=is_late)

@@ -47,6 +47,11 @@ DIGEST_BYTES = 32
 SALTED_BELOW, SALT_BYTES = 1 << 10, 16
 NO_ENVELOPE = bytes(DIGEST_BYTES)
 
+LAST_NUMBER = (1 << 53) - 1
+"""Of attempts and of envelopes: every reader of a receipt and of a leaf can count further."""
+LATEST_TIME = 1e11
+"""Of `sent_at`: some thousand years ahead."""
+
 UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 """What decoding an unknown sender's bytes can raise: the second for text that is not UTF-8."""
 
@@ -333,7 +338,8 @@ def _read_header(encoded: bytes, me: PartyId) -> Header:
     numbers = (header.attempt, header.sequence, header.part - 1, header.parts - header.part, PARTS_LIMIT - header.parts)
     digests = (header.previous, header.body_digest, header.job_digest, header.key)
     salt_fits = header.salt_bytes == 0 or (header.salt_bytes == SALT_BYTES <= header.body_bytes and header.parts == 1)
-    if min(numbers) < 0 or {len(digest) for digest in digests} != {DIGEST_BYTES} or not salt_fits:
+    is_countable = max(header.attempt, header.sequence) < LAST_NUMBER and 0 <= header.sent_at <= LATEST_TIME
+    if min(numbers) < 0 or {len(digest) for digest in digests} != {DIGEST_BYTES} or not (salt_fits and is_countable):
         raise MalformedEnvelope("the header contradicts itself")
     return header
 

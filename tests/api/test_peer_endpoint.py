@@ -13,9 +13,10 @@ from label_side import Label, changed
 
 from parties.private_files import write_private
 from parties.storage.database import Job, Store
+from parties.storage.ledger import UNCOUNTED
 from parties.storage.pruning import MOST_PROPOSALS
 from parties.trust.identity import Domain
-from parties.wire.control import Abort, encode_control
+from parties.wire.control import Abort, Ask, encode_control
 from parties.wire.envelopes import ENVELOPES_LIMIT, PART_LIMIT, POST_LIMIT, WIRE_VERSION, Envelope
 from parties.wire.receipts import Reply
 from vfl.kinds import read_spec_as
@@ -292,5 +293,41 @@ def test_a_peers_new_proposals_push_out_its_oldest_that_came_to_nothing(
             :2
         ]  # room is made before the next is stored
         assert all(server.job(label.job)["state"] == "failed" for label in proposed)
+    finally:
+        server.close()
+
+
+def test_a_number_that_no_receipt_could_count_further_and_a_time_that_is_none_are_malformed(
+    label: Label, feature: Any
+) -> None:
+    label.post(label.proposal())
+    beyond: list[dict[str, Any]] = [{"sequence": (1 << 64) - 1}, {"attempt": 1 << 60}]
+    beyond += [{"sent_at": float("nan")}, {"sent_at": 1e300}]
+    for word in (Ask(), Abort("cancelled", "never mind")):
+        for fields in beyond:
+            answer = label.post(changed(label.seal(word.kind, encode_control(word)), **fields))
+            assert (answer.status_code, answer.json()["code"]) == (400, "malformed_envelope")
+    assert state(feature, label) == "proposed"
+    label.post(label.seal("Abort", encode_control(Abort("cancelled", "never mind"))))
+
+
+def test_a_peer_cannot_fill_the_audit_log_with_questions_that_differ(
+    tmp_path: Path, new_party: Callable[..., Any], job_spec: Callable[..., str]
+) -> None:
+    """Each is signed and allowed, stands outside the count, and would be one more leaf that nobody may delete."""
+    server = new_party(tmp_path / "feature", "feature-party", {"label-party": "https://127.0.0.1:9"}, {}).start()
+    try:
+        label = Label(server.peer, job_spec())
+        label.post(label.proposal())
+        server.over(label.job)  # the party has no such data set
+        answers = []
+        for start in range(0, 2 * UNCOUNTED, ENVELOPES_LIMIT):
+            numbers = range(start, start + ENVELOPES_LIMIT)
+            question = label.seal("Ask", encode_control(Ask()))
+            answers.append(label.post(*(changed(question, sequence=number) for number in numbers)))
+        assert (answers[0].status_code, answers[-1].status_code) == (202, 429)
+        assert answers[-1].json()["code"] == "mailbox_full"
+        leaves = server.call("GET", "/v1/audit/head").json()["size"]
+        assert UNCOUNTED <= leaves < UNCOUNTED + 200
     finally:
         server.close()
