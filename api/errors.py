@@ -39,11 +39,21 @@ STATUS = {
 """By code; every other named error says that the request itself cannot be fulfilled: 422."""
 
 
+NOTHING_CHANGED = "Nothing was changed."
+HTTP_HINTS = {
+    "no_such_route": "docs/operator_api.md names the routes of the operator port.",
+    "method_not_allowed": "docs/operator_api.md names the methods of each route.",
+    "too_large": "Send less in one request.",
+    "http_error": "Send the request again as docs/operator_api.md describes it, or later where too much is on its way.",
+}
+"""What can be done where HTTP itself refuses, and no error of the party says more."""
+
+
 class Unauthorised(JobError):
     """The bearer token is missing or not this party's."""
 
     code = "unauthorised"
-    safe = "Nothing was changed."
+    safe = NOTHING_CHANGED
     fix = "Send the token of operator.token as `Authorization: Bearer ...`."
 
 
@@ -51,14 +61,15 @@ class InvalidRequest(JobError):
     """The request does not have the documented form."""
 
     code = "invalid_request"
-    safe = "Nothing was changed."
+    safe = NOTHING_CHANGED
+    fix = "/openapi.json at this server describes every route, its parameters and its body."
 
 
 def problem(error: JobError) -> JSONResponse:
     return problem_body(STATUS.get(error.code, 422), error.code, str(error), error.fix, error.safe)
 
 
-def problem_body(status: int, code: str, detail: str, hint: str = "", safe: str = "") -> JSONResponse:
+def problem_body(status: int, code: str, detail: str, hint: str = "", safe: str = NOTHING_CHANGED) -> JSONResponse:
     request = current_request()
     request.refusal = code
     body = {
@@ -67,7 +78,7 @@ def problem_body(status: int, code: str, detail: str, hint: str = "", safe: str 
         "status": status,
         "detail": printable(detail),
         "code": code,
-        "hint": printable(hint),
+        "hint": printable(hint or HTTP_HINTS.get(code, "")),
         "safe": safe,
         "request_id": request.id,
     }

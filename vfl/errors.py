@@ -105,6 +105,7 @@ class SpecError(JobError):
     """The job specification cannot be read or contradicts itself."""
 
     code = "invalid_spec"
+    fix = "docs/job_specification.md explains every key; `vfl job check` says what is wrong before a job is submitted."
 
 
 class SpecConflict(SpecError):

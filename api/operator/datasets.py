@@ -7,10 +7,10 @@ from typing import Annotated, Any, Literal, TypeVar
 import anyio
 import msgspec
 from fastapi import APIRouter, Query, Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from api.operator.description import refusals
-from api.operator.schemas import NoticeBody, body_of
+from api.operator.schemas import Asked, NoticeBody, body_of
 from parties.party import Party
 from parties.storage.datasets import StoredDataset
 from parties.tables.addition import Addition
@@ -28,9 +28,7 @@ Text = Annotated[str, Field(max_length=LONGEST_TEXT)]
 Names = Annotated[list[Text], Field(max_length=MOST_NAMES)]
 
 
-class DatasetAsked(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
+class DatasetAsked(Asked):
     name: Text
     """What specifications call it."""
     source: Text

@@ -6,9 +6,10 @@ from typing import TypeVar
 
 import anyio
 from fastapi import APIRouter
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
 from api.operator.description import refusals
+from api.operator.schemas import Asked
 from api.release import RELEASE
 from parties.doctor.findings import Finding
 from parties.doctor.job import JobCheck
@@ -33,9 +34,7 @@ class FindingBody(BaseModel):
     fix: str
 
 
-class AskedJob(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
+class AskedJob(Asked):
     spec: str
     """TOML."""
 

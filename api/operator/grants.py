@@ -8,10 +8,10 @@ from typing import Annotated, Any, Literal, TypeVar
 import anyio
 import msgspec
 from fastapi import APIRouter
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from api.operator.description import refusals
-from api.operator.schemas import JobBody, body_of
+from api.operator.schemas import Asked, JobBody, body_of
 from parties.party import Party
 from parties.storage.grants import StoredGrant
 from parties.storage.lifetime import LedgerLine
@@ -27,10 +27,8 @@ R = TypeVar("R")
 Count = Annotated[int, Field(ge=0, le=MOST)]
 
 
-class Terms(BaseModel):
+class Terms(Asked):
     """What a grant allows beyond the job that it is made for; a term that is left out stays as narrow as that job."""
-
-    model_config = ConfigDict(extra="forbid")
 
     others: list[str] | None = None
     columns: list[str] | None = None
@@ -42,9 +40,7 @@ class Terms(BaseModel):
     maximum_rho: Annotated[float | None, Field(ge=0, allow_inf_nan=False)] = None
 
 
-class GrantAsked(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
+class GrantAsked(Asked):
     spec: str = ""
     """A job specification as TOML text that the grants are to cover; or else"""
     job: str = ""
@@ -83,9 +79,7 @@ class GrantsBody(BaseModel):
     grants: list[GrantBody]
 
 
-class Decision(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
+class Decision(Asked):
     reason: Annotated[str, Field(max_length=REASON_LIMIT)] = ""
     """Stored with the decision; of a rejection also read by the coordinator."""
 

@@ -8,9 +8,10 @@ from typing import Annotated, Any, TypeVar
 
 import anyio
 from fastapi import APIRouter
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from api.operator.description import refusals
+from api.operator.schemas import Asked
 from parties.party import Party
 from parties.storage.peer_store import OpenInvitation, StoredPeer
 from parties.trust.identity import IdentityKey
@@ -22,29 +23,25 @@ R = TypeVar("R")
 LINE_LIMIT, WORDS_LIMIT = 2000, 200
 
 
-class _Asked(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-
-class InvitationAsked(_Asked):
+class InvitationAsked(Asked):
     peer: str
     """The name that the other side gave its party."""
     hours: Annotated[float, Field(gt=0, le=LONGEST_HOURS)] = DEFAULT_HOURS
 
 
-class AcceptanceAsked(_Asked):
+class AcceptanceAsked(Asked):
     line: Annotated[str, Field(max_length=LINE_LIMIT)]
     """What `POST /v1/invitations` answered at the other side."""
     address: str = ""
     """HOST:PORT where that peer reaches this party; empty = `server.address` of party.toml."""
 
 
-class WordsAsked(_Asked):
+class WordsAsked(Asked):
     words: Annotated[str, Field(max_length=WORDS_LIMIT)]
     """The six words as the other operator has read them out."""
 
 
-class AddressAsked(_Asked):
+class AddressAsked(Asked):
     address: str
 
 

@@ -3,18 +3,34 @@
 What a party stores as msgspec structs is described once, there; its models here are made from those structs.
 """
 
+import json
 import types
 from collections.abc import Mapping
 from typing import Any, Literal, get_args, get_origin
 
 import msgspec
-from pydantic import BaseModel, ConfigDict, Field, create_model
+from pydantic import BaseModel, ConfigDict, Field, create_model, model_validator
 
 from parties.errors import Failure
 from parties.storage.approvals import Approval
 from parties.storage.database import Event, Job
 from parties.storage.job_list import JobLine
 from vfl.notices import Notice
+
+
+class Asked(BaseModel):
+    """The body of a request: no field that is not named here, and no text that cannot be written down."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _is_text(cls, body: Any) -> Any:
+        try:
+            json.dumps(body, ensure_ascii=False).encode()
+        except UnicodeEncodeError:  # JSON can name half of a letter, as "\ud800"
+            raise ValueError("a text holds half of a letter, which is none") from None
+        return body
 
 
 class NoticeBody(BaseModel):
@@ -25,9 +41,7 @@ class NoticeBody(BaseModel):
     text: str
 
 
-class Submission(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
+class Submission(Asked):
     spec: str
     """A job specification as TOML text."""
     notices: list[NoticeBody] = Field(default=[], max_length=20)

@@ -209,3 +209,37 @@ def test_a_second_server_on_one_folder_is_refused(label: Any, tmp_path: Path) ->
 
     with pytest.raises(PartyInUse):
         Party(label.folder, load(label.folder), identity_of(label.name))
+
+
+def bodies_with(document: dict[str, Any], wrong: str) -> Iterator[tuple[str, str, str]]:
+    """Of each route that takes a body, and each of its fields: method, path, and a body where that field is wrong."""
+    for path, operations in document["paths"].items():
+        for method, operation in operations.items():
+            if "requestBody" in operation:
+                reference = operation["requestBody"]["content"]["application/json"]["schema"]["$ref"]
+                schema = document["components"]["schemas"][reference.rpartition("/")[2]]
+                for name in schema["properties"]:
+                    fields = dict.fromkeys(schema.get("required", []), '"x"') | {name: wrong}
+                    body = ", ".join(f'"{field}": {value}' for field, value in fields.items())
+                    yield method.upper(), path.replace("{", "").replace("}", ""), f"{{{body}}}"
+
+
+@pytest.mark.parametrize("wrong", ['"\\ud800"', '{"\\ud800": ["\\udfff"]}', "1e999", "NaN", "[" * 5000])
+def test_no_field_of_a_body_can_hold_what_is_no_text_or_no_number_and_the_answer_says_how_to_put_it_right(
+    label: Any, wrong: str
+) -> None:
+    asked = list(bodies_with(label.call("GET", "/openapi.json").json(), wrong))
+    assert len(asked) > 20
+    for method, path, body in asked:
+        answer = label.call(method, path, content=body.encode(), headers={"content-type": "application/json"})
+        problem = answer.json()
+        assert (path, answer.status_code) in {(path, 400), (path, 422)}
+        assert problem["detail"] and problem["hint"] and problem["safe"], problem  # noqa: PT018 - one claim
+
+
+@pytest.mark.parametrize(
+    ("method", "path"), [("GET", "/v1/none"), ("PUT", "/v1/jobs"), ("GET", "/v1/jobs?limit=x"), ("POST", "/v1/jobs")]
+)
+def test_what_http_refuses_says_what_is_safe_and_what_to_do_too(label: Any, method: str, path: str) -> None:
+    problem = label.call(method, path).json()
+    assert problem["detail"] and problem["hint"] and problem["safe"], problem  # noqa: PT018 - one claim
