@@ -14,7 +14,7 @@ from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from parties.environment import PREFIX, check_environment
-from parties.errors import SettingsError
+from parties.errors import SettingsError, StorageFailed
 from parties.private_files import write_private
 from parties.server_settings import (
     LOOPBACK,
@@ -168,7 +168,8 @@ def init_party(
     With an `address` (HOST:PORT) peers on other machines may reach the peer port there; without one, only this machine.
     A peer port that is not named is that of the address; ports that nothing names are the first pair that no party
     beside this folder has and no process uses. The server keeps only the token's hash, in a file of its own. Raises
-    SettingsError when a party is already there, the folder cannot be made or both ports are one.
+    SettingsError when a party is already there, the folder cannot be made or both ports are one, StorageFailed when the
+    files cannot be written.
     """
     if address:
         check_address(address)
@@ -192,15 +193,25 @@ def init_party(
         raise SettingsError(
             f"the folder {folder} cannot be made: {error.strerror}", fix="Name another folder."
         ) from error
-    token = secrets.token_urlsafe(32)
-    write_private(folder / TOKEN_FILE, f"{token}\n".encode())
-    write_private(folder / TOKEN_HASH_FILE, f"{hashlib.sha256(token.encode()).hexdigest()}\n".encode())
-    save_identity(folder, Identity.generate(name))
     reachable = (
         f'peer_host = "0.0.0.0"       # every address of this machine\naddress = "{address}"\n' if address else ""
     )
     text = _TEMPLATE.format(name=name, operator_port=operator_port, peer_port=peer_port, reachable=reachable)
-    write_private(path, text.encode())
+    token = secrets.token_urlsafe(32)
+    try:
+        write_private(folder / TOKEN_FILE, f"{token}\n".encode())
+        write_private(folder / TOKEN_HASH_FILE, f"{hashlib.sha256(token.encode()).hexdigest()}\n".encode())
+        save_identity(folder, Identity.generate(name))
+        write_private(path, text.encode())
+    except (OSError, StorageFailed) as error:
+        for half_made in (TOKEN_FILE, TOKEN_HASH_FILE, KEY_FILE, PASSPHRASE_FILE):
+            (folder / half_made).unlink(missing_ok=True)
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise StorageFailed(
+            f"the files of a new party cannot be written to {folder}: {reason}",
+            safe="No party was made.",
+            fix="Free space there, or name another folder.",
+        ) from error
     return path
 
 

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
-from parties.errors import SettingsError
+from parties.errors import SettingsError, StorageFailed
 from parties.private_files import write_private
 from parties.trust.identity import KEY_BYTES, Identity
 from parties.trust.rotation import SignedRotation
@@ -55,7 +55,8 @@ class _KeyFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class KeyFolder:
-    """Raises SettingsError where a file is missing or damaged, of another passphrase, or cannot be written."""
+    """Raises SettingsError where a file is missing, damaged or of another passphrase, StorageFailed where it cannot be
+    written."""
 
     def __init__(self, folder: Path, passphrase_path: Path) -> None:
         self._folder, self._passphrase_path = folder, passphrase_path
@@ -114,8 +115,10 @@ class KeyFolder:
         try:
             write_private(path, msgspec.json.encode(_KeyFile(kind, name, salt, nonce, ciphertext)) + b"\n")
         except OSError as error:
-            raise SettingsError(
-                f"{path} cannot be written: {error.strerror}", safe="The key is the same as before."
+            raise StorageFailed(
+                f"{path} cannot be written: {error.strerror}",
+                safe="The key is the same as before.",
+                fix="Free space in the party's folder, or correct its owner, and try again.",
             ) from error
 
     def _passphrase(self) -> bytes:

@@ -298,6 +298,23 @@ def test_a_thief_who_was_faster_is_seen_by_the_party_whose_key_was_stolen(
     assert answers(two[FEATURE], LABEL)
 
 
+def test_a_key_that_cannot_be_written_is_the_same_as_before_and_the_answer_says_what_to_do(two: Two) -> None:
+    before = key(two[LABEL])["key"]
+    two[LABEL].folder.chmod(0o500)
+    try:
+        answer = two[LABEL].call("POST", "/v1/key/rotate")
+    finally:
+        two[LABEL].folder.chmod(0o700)
+    problem = answer.json()
+    assert (answer.status_code, problem["code"], problem["safe"]) == (
+        507,
+        "storage_failed",
+        "The key is the same as before.",
+    )
+    assert "Free space" in problem["hint"]
+    assert key(two[LABEL])["key"] == before
+
+
 # At the command line
 
 

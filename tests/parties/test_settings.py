@@ -1,11 +1,12 @@
 """party.toml and VFL_* either make settings or an error that names the key."""
 
+import resource
 import socket
 from pathlib import Path
 
 import pytest
 
-from parties.errors import SettingsError
+from parties.errors import SettingsError, StorageFailed
 from parties.settings import init_party, load, token_hash
 from parties.trust.identity import Identity
 from parties.trust.notes import SignatureType, VerifierKey
@@ -25,6 +26,21 @@ def folder(tmp_path: Path) -> Path:
     path = init_party(tmp_path / "party", "label-party", operator_port=7101, peer_port=7102)
     path.write_text(path.read_text() + ACCEPTANCE)
     return tmp_path / "party"
+
+
+@pytest.mark.parametrize("writable_bytes", [50, 100, 500], ids=["a token", "the key", "party.toml"])
+def test_a_party_that_finds_no_place_on_the_disk_is_not_left_half_made(tmp_path: Path, writable_bytes: int) -> None:
+    """The system lets files grow so far only, as on a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (writable_bytes, before[1]))
+    try:
+        with pytest.raises(StorageFailed, match="cannot be written") as raised:
+            init_party(tmp_path / "party", "label-party", operator_port=7101, peer_port=7102)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert raised.value.safe == "No party was made."
+    assert list((tmp_path / "party").iterdir()) == []
+    init_party(tmp_path / "party", "label-party", operator_port=7101, peer_port=7102)
 
 
 def test_a_new_party_has_the_default_limits_and_a_private_token(folder: Path) -> None:
