@@ -150,6 +150,10 @@ def load(folder: Path) -> PartySettings:
         ) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SettingsError(f"{path} is not TOML: {error}", fix=ONCE if "declare" in str(error) else "") from error
+    except RecursionError as error:
+        raise SettingsError(
+            f"{path} nests too deeply", fix="party.toml needs two levels of tables and lists."
+        ) from error
     check_environment(PartySettings)
     try:
         settings = PartySettings(**document)

@@ -43,6 +43,12 @@ def test_a_party_that_finds_no_place_on_the_disk_is_not_left_half_made(tmp_path:
     init_party(tmp_path / "party", "label-party", operator_port=7101, peer_port=7102)
 
 
+def test_settings_that_nest_without_end_are_named(folder: Path) -> None:
+    (folder / "party.toml").write_text("x = " + "[" * 5000)
+    with pytest.raises(SettingsError, match="nests too deeply"):
+        load(folder)
+
+
 def test_a_new_party_has_the_default_limits_and_a_private_token(folder: Path) -> None:
     settings = load(folder)
     assert settings.name == "label-party"
