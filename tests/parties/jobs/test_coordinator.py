@@ -23,7 +23,7 @@ from parties.wire.control import (
     check_shares,
     encode_control,
 )
-from parties.wire.envelopes import check_body
+from parties.wire.envelopes import LAST_NUMBER, check_body
 from parties.wire.link import JOINS, SKIPPED_ATTEMPTS, Link
 from parties.wire.outbox import Outbox
 from vfl.message import encode
@@ -142,7 +142,7 @@ def test_a_client_that_aborts_is_out_and_the_job_goes_on(aggregator: Party, clie
 
 def test_an_aborts_number_is_nothing_to_count_on_from(aggregator: Party, clients: Clients, running: str) -> None:
     ada, bob, _ = clients
-    assert ada.say(running, Abort("diverged", "too large"), 1 << 63) == ""
+    assert ada.say(running, Abort("diverged", "too large"), LAST_NUMBER - 1) == ""
     assert bob.say(running, Join(bob.share, bob.signed(running)), 2) == ""
     bob.hear(running, Begin, attempt=2)
     assert (aggregator.job(running).state, aggregator.job(running).attempt) == ("running", 2)
