@@ -32,8 +32,9 @@ WORDS = CONTROLS.keys() - {Ask.__name__}
 """About a job; those of one that has not begun are kept."""
 REFUSALS, REFUSALS_PER_SECOND = 30, 0.5
 """How many refused envelopes of one peer become leaves."""
-UNCOUNTED, UNCOUNTED_PER_SECOND = 512, 2.0
-"""How many envelopes outside the count one peer may send: more than lie in the outbox of a party whose jobs all end."""
+UNCOUNTED_AT_ONCE, UNCOUNTED_PER_SECOND = 512, 2.0
+"""How many envelopes of one peer that stand outside the count become leaves: more than lie in the outbox of a party
+whose jobs all end."""
 
 _LOG = logging.getLogger("parties")
 
@@ -81,7 +82,7 @@ class Ledger:
         """
         peer = envelope.header.sender
         with self._lock:
-            if not self._uncounted.setdefault(peer, Quota(UNCOUNTED, UNCOUNTED_PER_SECOND)).take():
+            if not self._uncounted.setdefault(peer, Quota(UNCOUNTED_AT_ONCE, UNCOUNTED_PER_SECOND)).take():
                 raise MailboxFull(f"{peer} says more about jobs than can be logged at once")
             self._record(_line("received", peer, envelope), envelope, {LATE: 1} if is_late else {})
 

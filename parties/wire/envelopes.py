@@ -50,7 +50,7 @@ NO_ENVELOPE = bytes(DIGEST_BYTES)
 LAST_NUMBER = (1 << 53) - 1
 """Of attempts and of envelopes: every reader of a receipt and of a leaf can count further."""
 LATEST_TIME = 1e11
-"""Of `sent_at`: some thousand years ahead."""
+"""Of `sent_at`: in the year 5138."""
 
 UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 """What decoding an unknown sender's bytes can raise: the second for text that is not UTF-8."""
