@@ -202,15 +202,25 @@ def test_parts_of_a_message_count_and_are_let_go_when_the_job_ends(bank: Bank) -
     assert incoming.begun_bytes == 0
 
 
-@pytest.mark.parametrize("seconds", [-301.0, 31.0, -1e18, float("nan"), float("inf")])
-def test_an_old_proposal_that_comes_again_and_one_from_the_future_open_no_job(bank: Bank, seconds: float) -> None:
+def sent_at(time_of_sending: float) -> Envelope:
     offer = Offer()
-    header = msgspec.structs.replace(offer.envelope.header, sent_at=time.time() + seconds)
+    header = msgspec.structs.replace(offer.envelope.header, sent_at=time_of_sending)
     encoded = msgspec.msgpack.encode(header)
     signature, digest = identity_of("bank").sign(Domain.ENVELOPE, encoded), hashlib.sha256(encoded).digest()
-    reply = bank.say(Envelope(header, encoded, signature, digest, offer.envelope.body))
+    return Envelope(header, encoded, signature, digest, offer.envelope.body)
+
+
+@pytest.mark.parametrize("seconds", [-301.0, 31.0, -1e9, 9e10])
+def test_an_old_proposal_that_comes_again_and_one_from_the_future_open_no_job(bank: Bank, seconds: float) -> None:
+    reply = bank.say(sent_at(time.time() + seconds))
     assert reply.code == "proposal_out_of_time"
     assert "somebody sends again, or one of the two clocks is wrong" in reply.detail
+    assert bank.telco.jobs() == []
+
+
+@pytest.mark.parametrize("time_of_sending", [-1e18, -1.0, 1e300, float("nan"), float("inf")])
+def test_a_proposal_of_a_time_that_is_none_is_malformed_and_opens_no_job(bank: Bank, time_of_sending: float) -> None:
+    assert bank.say(sent_at(time_of_sending)).code == "malformed_envelope"
     assert bank.telco.jobs() == []
 
 
