@@ -3,6 +3,7 @@
 import signal
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -93,8 +94,10 @@ def test_it_may_be_approved_while_the_other_side_is_away(two: Two, job: str) -> 
     assert decide(two, job, "approve")["approval"]["decision"] == "approved"
     time.sleep(TIMEOUT_SECONDS + 1)
     two[FEATURE].stop(signal.SIGKILL)
-    for party in two.values():
-        party.start()
+    with (
+        ThreadPoolExecutor() as both
+    ):  # at once: the side that is there first waits for the other no longer than agreed
+        list(both.map(lambda party: party.start(), two.values()))
     assert states(two, job) == ["done", "done"]
 
 
