@@ -32,6 +32,8 @@ PROBE_SECONDS = 5.0
 SKEW_WARNING_SECONDS, SKEW_LIMIT_SECONDS = 30.0, 300.0
 KNOWN, SIGNED, CLOCK, RELEASES, WAY_BACK = "known here", "signature", "clock", "release", "the way back"
 ROUND_TRIP = "round trip"
+TOO_OFTEN = 429
+"""The HTTP status of a peer that was asked for more checks than it answers in a while."""
 SKIPPED, UNKNOWN = "An earlier step failed.", "Its address is not known here."
 TALKS = (SIGNED, CLOCK, RELEASES, WAY_BACK)
 CALLED_AT = {Step.NAME, Step.CONNECTION, Step.HANDSHAKE, Step.KEY}
@@ -153,12 +155,10 @@ class PeerCheck:
             area = PEER if check in TALKS else NETWORK
             yield Finding(area, check, NOT_CHECKED, BETWEEN, SKIPPED)
 
-    def _ask(
-        self, call: Call, peer: StoredPeer, seconds: float, *, calls_back: bool = False, padding: int = 0
-    ) -> View | Finding:
+    def _ask(self, call: Call, peer: StoredPeer, seconds: float, *, calls_back: bool = False) -> View | Finding:
         """Raises Blocked."""
         try:
-            return ask(call, peer, self._me, seconds, calls_back=calls_back, padding=padding)
+            return ask(call, peer, self._me, seconds, calls_back=calls_back)
         except NoView as error:
             return no_view(error.status, self._name, self._me)
 
@@ -207,14 +207,16 @@ class PeerCheck:
             "(client_max_body_size, for example), or let TLS pass as it is."
         )
         try:
-            view = self._ask(call, peer, PROBE_SECONDS, padding=size)
+            ask(call, peer, self._me, PROBE_SECONDS, padding=size)
+        except NoView as refused:
+            if refused.status == TOO_OFTEN:  # by the peer itself: it says nothing about the way
+                return msgspec.structs.replace(no_view(TOO_OFTEN, self._name, self._me), area=NETWORK, check=check)
+            return Finding(NETWORK, check, FAILED, BETWEEN, "It was refused on its way.", fix)
         except Blocked as blocked:
             if blocked.obstacle is Obstacle.TOO_SLOW:
                 text = f"{size >> 20} MiB did not get through in the time there was."
                 return Finding(NETWORK, check, WARNING, BETWEEN, text, "The line is slow: jobs take longer on it.")
             return Finding(NETWORK, check, FAILED, BETWEEN, "The connection was cut in the middle of it.", fix)
-        if isinstance(view, Finding):
-            return Finding(NETWORK, check, FAILED, BETWEEN, "It was refused on its way.", fix)
         rate = size / max(time.monotonic() - began, 1e-6) / (1 << 20)
         return Finding(NETWORK, check, OK, BETWEEN, f"It got through, at {rate:.1f} MiB/s.")
 
@@ -225,7 +227,7 @@ def no_view(status: int, name: PartyId, me: PartyId) -> Finding:
         text = "Its answer is not signed by the pinned key, or answers another question."
         fix = "Something changes what the two parties say: look for a proxy, and tell the other operator."
         return Finding(PEER, SIGNED, FAILED, BETWEEN, text, fix)
-    if status == 429:
+    if status == TOO_OFTEN:
         fix = "Wait a minute, then run `vfl doctor` again."
         return Finding(PEER, SIGNED, WARNING, HERE, f"{name} was asked for checks too often.", fix)
     fix = f"At {name}: install the release of {me} or a later one, and restart the server."

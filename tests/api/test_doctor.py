@@ -199,6 +199,14 @@ def test_another_wire_version_name_or_release_is_named(pair: Pair) -> None:
     assert (failing(findings), findings["release"]["result"]) == ({}, "warning")
 
 
+def test_a_peer_that_was_asked_too_often_says_nothing_about_the_way_to_it(pair: Pair) -> None:
+    findings = look_at(*pair, PlayedTelco(largest_body=1 << 19, refuses_larger_with=429))
+    assert failing(findings) == {}
+    assert findings["1 MiB at once"]["result"] == "warning"
+    assert "asked for checks too often" in findings["1 MiB at once"]["text"]
+    assert failing(look_at(*pair, PlayedTelco(largest_body=1 << 19)))["1 MiB at once"] == "between"
+
+
 def test_a_peer_of_an_older_release_that_knows_no_checks_is_no_failure(pair: Pair) -> None:
     findings = look_at(*pair, PlayedTelco(knows_checks=False))
     assert (failing(findings), findings["signature"]["result"]) == ({}, "warning")

@@ -60,6 +60,7 @@ class PlayedTelco:
 
     skew_seconds: float = 0.0
     largest_body: int = 1 << 30
+    refuses_larger_with: int = 413
     wire_version: int = WIRE_VERSION
     name: str = TELCO
     release: str = RELEASE
@@ -71,7 +72,7 @@ class PlayedTelco:
 
     def answer(self, path: str, body: bytes) -> tuple[int, bytes]:
         if len(body) > self.largest_body:
-            return 413, b"too large"
+            return self.refuses_larger_with, b"{}"
         if path == "/peer/v1/envelopes":
             return 200, msgspec.json.encode({"party": self.name, "wire_version": self.wire_version})
         if not self.knows_checks:
