@@ -4,7 +4,6 @@ import json
 import re
 import signal
 import ssl
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -15,6 +14,7 @@ from typing import Any
 import httpx
 import pytest
 from command_line import free_ports
+from forked_servers import ServerProcess
 from identities import acquaint, give_identity, tls_of
 from registered_tables import register
 
@@ -22,23 +22,6 @@ from parties.settings import TOKEN_FILE, init_party
 
 READY_SECONDS = 30.0
 JOB_SECONDS = 60.0
-SERVE = """
-import pathlib, signal, sys, time
-from api.server import serve
-
-folder = pathlib.Path(sys.argv[1])
-hours_ahead = folder / "hours_ahead"
-if hours_ahead.exists():  # a test moves the clock of this server by what it writes there
-    time_of_machine = time.time
-    time.time = lambda: time_of_machine() + 3600 * float(hours_ahead.read_text())
-
-def tell_what_is_loaded(*_):
-    (folder / "maps.part").write_text(pathlib.Path("/proc/self/maps").read_text())
-    (folder / "maps.part").rename(folder / "maps")
-
-signal.signal(signal.SIGUSR1, tell_what_is_loaded)
-serve(folder)
-"""
 ORDINARY = """
 import ctypes, os, sys
 
@@ -61,6 +44,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--endings", type=int, default=0, help="how many seeded faults of test_endings.py to run")
 
 
+def calling() -> httpx.Client:
+    """Calls operator ports without TLS; to read the system's authorities for it would take longer than most calls."""
+    return httpx.Client(timeout=40.0, trust_env=False, verify=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))
+
+
 @dataclass
 class Server:
     """One party as its operator sees it."""
@@ -69,8 +57,8 @@ class Server:
     folder: Path
     operator_port: int
     peer_port: int
-    process: subprocess.Popen[str] | None = None
-    client: httpx.Client = field(default_factory=lambda: httpx.Client(timeout=40.0, trust_env=False))
+    process: ServerProcess | None = None
+    client: httpx.Client = field(default_factory=calling)
     granting: list["Server"] = field(default_factory=list)
     """Whose operators grant the jobs that are submitted here, before they are proposed."""
 
@@ -91,30 +79,19 @@ class Server:
         return (self.folder / TOKEN_FILE).read_text().strip()
 
     def start(self) -> "Server":
-        with (self.folder / "server.log").open("a") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-c", ORDINARY, "-c", SERVE, str(self.folder)],
-                stdout=subprocess.PIPE,
-                stderr=log,
-                text=True,
-            )
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        assert "is ready" in line, (self.folder / "server.log").read_text()
+        self.process = ServerProcess(self.folder)
+        assert "is ready" in self.process.first_line, (self.folder / "server.log").read_text()
         return self
 
     def stop(self, number: int = signal.SIGTERM) -> int:
         assert self.process is not None
         self.process.send_signal(number)
-        code = self.process.wait(READY_SECONDS)
-        assert self.process.stdout is not None
-        self.process.stdout.close()
-        return code
+        return self.process.wait(READY_SECONDS)
 
     def close(self) -> None:
         """Whatever a test left running ends here."""
         self.client.close()
-        if self.process is not None and self.process.poll() is None:
+        if self.process is not None and self.process.runs:
             self.stop()
 
     def call(self, method: str, path: str, **arguments: Any) -> httpx.Response:
@@ -132,7 +109,7 @@ class Server:
     def grant(self, spec: str, **terms: Any) -> httpx.Response:
         """The narrowest grants for a job; a party that would refuse it anyway, or is not there, grants nothing."""
         asked, headers = {"spec": spec, "uses": "standing", "terms": terms}, {"authorization": f"Bearer {self.token}"}
-        with httpx.Client(timeout=40.0, trust_env=False) as fresh:  # the server may have been another process before
+        with calling() as fresh:  # the server may have been another process before
             try:
                 return fresh.post(f"{self.operator}/v1/grants", headers=headers, json=asked)
             except httpx.TransportError:

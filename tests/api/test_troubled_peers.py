@@ -189,6 +189,7 @@ def test_a_party_that_can_store_nothing_in_mid_training_fails_the_job_at_both_si
 def test_a_submit_to_a_server_that_stands_still_is_answered_and_stores_nothing(pair: Pair, job_spec: Spec) -> None:
     label, feature = pair
     before = [party.call("GET", "/v1/jobs").json() for party in pair]
+    assert label.call("POST", f"/v1/peers/{FEATURE}/check").status_code == 200  # a connection is open
     with stopped(feature):
         answer = label.call("POST", "/v1/jobs", json={"spec": job_spec(epochs="1")})
     assert (answer.status_code, answer.json()["code"]) == (502, "peer_unreachable")
