@@ -72,11 +72,13 @@ class Client:
         """
         self.url = url.rstrip("/")
         _check_secrecy(self.url)
+        if tls is None:  # reading the system's authorities takes longer than most calls; without TLS nobody is trusted
+            tls = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT) if self.url[:7] == "http://" else ssl.create_default_context()
         # A proxy of the environment has no business between an operator and the own server.
         self._http = httpx.Client(
             base_url=self.url,
             timeout=answer_seconds,
-            verify=tls or ssl.create_default_context(),
+            verify=tls,
             headers={"Authorization": f"Bearer {token}"} if token else {},
             trust_env=False,
         )
