@@ -74,7 +74,7 @@ def _check_rows(plan: Plan, me: PartyId, acceptance: Acceptance) -> str:
 
 
 def _check_batches(plan: Plan, me: PartyId, acceptance: Acceptance) -> str:
-    if not plan.rows:
+    if not plan.smallest_batch:
         return ""
     smallest, minimum = plan.smallest_batch, acceptance.minimum_batch_rows or plan.minimum_batch
     if smallest < minimum:

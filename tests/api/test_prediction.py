@@ -25,7 +25,7 @@ BANK, TELCO = "bank", "telco"
 TRAINED, COMMON, LONE = 400, 150, 40
 PLANS = ("pro", "basic", "plus")
 SCHEMES = '["ckks", "none", "common_ids", "scores"]'
-TERMS = "\nfixed_seed = true\nalignments_per_day = 2\npredictions_per_day = 7"
+TERMS = "\nfixed_seed = true\nminimum_batch_rows = 160\nalignments_per_day = 2\npredictions_per_day = 7"
 Parties = tuple[Any, Any]
 
 

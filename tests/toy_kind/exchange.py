@@ -110,7 +110,6 @@ class ExchangeKind(Kind[ExchangeSpec, Plan]):
             training_rows=rows,
             test_rows=0,
             steps=1,
-            smallest_batch=rows,
             reveals=tuple(RevealLine.of(route, players, values=1) for route in ROUTES),
         )
 

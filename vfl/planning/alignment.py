@@ -39,7 +39,7 @@ def plan(spec: AlignmentSpec, me: PartyId, rows: int) -> Plan:
         for peer in peers:
             players = {spec.role_of(party): party for party in (spec.coordinator, peer)}
             lines.append(RevealLine.of(route, players, *revealed))
-    return Plan(rows=rows, training_rows=rows, test_rows=0, steps=STEPS, smallest_batch=rows, reveals=tuple(lines))
+    return Plan(rows=rows, training_rows=rows, test_rows=0, steps=STEPS, reveals=tuple(lines))
 
 
 def _told(spec: AlignmentSpec, message: type[Message]) -> tuple[int, int]:

@@ -51,7 +51,8 @@ class Plan:
     training_rows: int
     test_rows: int
     steps: int
-    smallest_batch: int
+    smallest_batch: int = 0
+    """0 where nothing is learned in batches."""
     opened_per_step: int = 0
     """Values one party reads per step, each a sum over the rows of a batch; 0 where no such sums are opened."""
     minimum_batch: int = 0

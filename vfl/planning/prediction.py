@@ -38,7 +38,6 @@ def plan(spec: PredictionSpec, rows: int) -> Plan:
         training_rows=rows,
         test_rows=0,
         steps=blocks,
-        smallest_batch=rows,
         tells_of_each_row=True,
         payload_bytes=_payload_bytes(spec, rows),
         reveals=tuple(lines),
