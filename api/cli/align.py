@@ -1,13 +1,14 @@
 """`vfl align`: find the rows that this party and others have in common, without writing a specification."""
 
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from api.cli.connection import CaOption, PartyOption, ServerOption, TokenFileOption, connected
 from api.cli.output import CommandFailed, Exit, Format, FormatOption
-from api.cli.written_specification import tell_of, toml
+from api.cli.written_specification import tell_of
+from api.written_specifications import alignment_specification
 
 
 class IdType(StrEnum):
@@ -62,26 +63,14 @@ def align(
         )
     with connected(server, token_file, ca, party) as client:
         own = client.peers()["party"]
-        brought = dict.fromkeys(peer, (peer_data or data, peer_id or id_columns)) | {own: (data, id_columns)}
+        brought = {own: (data, id_columns)} | dict.fromkeys(peer, (peer_data or data, peer_id or id_columns))
         rules = {
             "types": kinds,
             "case": "lower" if lower else "keep",
             "reveal": "size-only" if size_only else "intersection",
             "minimum_ids": minimum_ids,
         }
-        text = _specification([own, *peer], brought, rules, purpose)
+        text = alignment_specification(brought, rules, purpose)
         job = None if print_specification else client.submit(text)
     where = (server, token_file, ca, party)
     tell_of(text, job, output, afterwards=("show", "tells the result"), where=where)
-
-
-def _specification(
-    parties: list[str], brought: dict[str, tuple[str, list[str]]], rules: dict[str, Any], purpose: str
-) -> str:
-    lines = ["[job]", f"name = {toml(f'align-{brought[parties[0]][0]}')}", 'protocol = "alignment"']
-    lines += [f"purpose = {toml(purpose)}", "[roster]", f"parties = {toml(parties)}"]
-    for name in parties:
-        dataset, columns = brought[name]
-        lines += [f"[data.{name}]", f"dataset = {toml(dataset)}", f"id = {toml(columns)}"]
-    lines += ["[align]", *(f"{key} = {toml(value)}" for key, value in rules.items())]
-    return "\n".join(lines) + "\n"

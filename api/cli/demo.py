@@ -1,4 +1,4 @@
-"""`vfl demo`: real party servers on this machine, one job between them, and a report."""
+"""`vfl demo`: real party servers on this machine, the jobs between them, and a report."""
 
 import enum
 import signal
@@ -98,7 +98,9 @@ def demo(
     epochs: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="Passes over the rows (default: by table).")
     ] = None,
-    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Fixes batches, held-out rows and first weights.")] = 0,
+    seed: Annotated[
+        int, typer.Option(metavar="N", min=0, help="Fixes files and draws, but not the order of aligned rows.")
+    ] = 0,
     output_folder: Annotated[
         Path | None,
         typer.Option("--output", metavar="DIR", help="Folder to leave everything in (default: new, in ./vfl-demo)."),
@@ -147,7 +149,7 @@ def demo(
     output: FormatOption = Format.TEXT,
     quiet: QuietOption = False,  # noqa: FBT002 - a flag of the command line
 ) -> None:
-    """Train one model between party servers on this machine, and report it.
+    """Run a federation of party servers on this machine, from their files to a report.
 
     Two parties that hold different columns of the same rows, or with --mode an aggregator and three clients that hold
     different rows. Each is a server process of its own, with its own folder and only its own files.
@@ -167,7 +169,7 @@ def demo(
         planned, screen = _planned_rounds(mode, rounds, seed), rounds_screen
     else:
         _check_arguments(dataset, own, {"--task": task, "--positive": positive}, rounds)
-        table = _table(dataset, label_file, feature_file, id_column, label, task, positive)
+        table = _table(dataset, label_file, feature_file, id_column, label, task, positive, seed)
         planned = _planned_training(table, seed, epochs=epochs, scheme=scheme, layout=layout, top=top)
         screen = training_screen
     data = _run(planned, output_folder, quiet=quiet)
@@ -231,14 +233,16 @@ def _table(
     label: str | None,
     task: Task | None,
     positive: str | None,
+    seed: int,
 ) -> "DividedTable":
     if label_file and feature_file and id_column and label:
         from api.demo.training.own_tables import own_tables  # noqa: PLC0415 - polars and scikit-learn, after the arguments
 
         return own_tables(label_file, feature_file, id_column, label, task.value if task else None, positive)
+    from api.demo.training.scattered import scattered  # noqa: PLC0415
     from api.demo.training.tables import BUNDLED  # noqa: PLC0415
 
-    return BUNDLED[(dataset or Dataset.BREAST_CANCER).value]()
+    return scattered(BUNDLED[(dataset or Dataset.BREAST_CANCER).value](), seed)
 
 
 def _planned_training(

@@ -13,13 +13,22 @@ if TYPE_CHECKING:
 
 def training_screen(data: dict[str, Any]) -> "RenderableType":
     """Of a label party and a feature party."""
-    from api.demo.training.report import METRIC_NAMES, metric_of, metric_rows  # noqa: PLC0415 - only for text
+    from api.demo.training.report import (  # noqa: PLC0415 - only for text
+        METRIC_NAMES,
+        metric_of,
+        metric_rows,
+        new_score_rows,
+        score_heading,
+    )
 
     over = " over embeddings" if data["layout"] == "embeddings" else ""
     model = f"scheme {data['scheme']}, {data['top']} model{over}, {data['epochs']} epochs"
-    head = f"{data['dataset']}: {data['rows']:,} rows, {model}"
+    head = f"{data['dataset']}: {data['rows']:,} rows at both parties, {model}"
     key, _ = metric_of(data)
-    return _screen(head, f"{METRIC_NAMES[key]} (95 % interval)", metric_rows(data), _training_facts(data))
+    tables = [_table(("model", f"{METRIC_NAMES[key]} (95 % interval)"), metric_rows(data))]
+    if data["new_rows"]:
+        tables.append(_table(("new row", score_heading(data), "both halves in clear"), new_score_rows(data)))
+    return _screen(head, tables, _training_facts(data))
 
 
 def rounds_screen(data: dict[str, Any]) -> "RenderableType":
@@ -27,25 +36,35 @@ def rounds_screen(data: dict[str, Any]) -> "RenderableType":
     from api.demo.rounds.report import accuracy_rows  # noqa: PLC0415
 
     head = f"{data['dataset']}, {data['mode']}: {data['rows']:,} rows at 4 parties, {data['rounds']} rounds"
-    return _screen(head, "accuracy (95 % interval)", accuracy_rows(data), _rounds_facts(data))
+    return _screen(head, [_table(("model", "accuracy (95 % interval)"), accuracy_rows(data))], _rounds_facts(data))
 
 
-def _screen(
-    head: str, metric: str, scores: Iterable[tuple[str, str]], facts: Iterable[tuple[str, str]]
-) -> "RenderableType":
+def _screen(head: str, tables: "Iterable[RenderableType]", facts: Iterable[tuple[str, str]]) -> "RenderableType":
     from rich.console import Group  # noqa: PLC0415
+
+    return Group(head, "", *(part for table in tables for part in (table, "")), Facts(facts))
+
+
+def _table(heads: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> "RenderableType":
+    """The first column names what the numbers in the others are of."""
     from rich.table import Table  # noqa: PLC0415
 
-    models = Table("model", box=None, pad_edge=False)
-    models.add_column(metric, justify="right")
-    for name, value in scores:
-        models.add_row(name, value)
-    return Group(head, "", models, "", Facts(facts))
+    first, *others = heads
+    table = Table(first, box=None, pad_edge=False)
+    for name in others:
+        table.add_column(name, justify="right")
+    for row in rows:
+        table.add_row(*row)
+    return table
 
 
 def _training_facts(data: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    from api.demo.training.report import notices_by_party  # noqa: PLC0415 - only for text
+    from api.demo.training.report import files_line, notices_by_party  # noqa: PLC0415 - only for text
 
+    yield "known rows", files_line(data["alignment"])
+    if new := data["new_rows"]:
+        yield "new rows", files_line(new["alignment"])
+        yield "", f"joint scores and both halves in clear differ by {new['largest_difference']:.5f} at most"
     seconds, sizes = data["seconds"], data["bytes"]
     speed = f"{data['samples_per_second']:,.0f} samples per second"
     yield "time", f"{seconds['total']:.1f} s, training {seconds['training']:.1f} s, {speed}"

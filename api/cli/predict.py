@@ -1,12 +1,13 @@
 """`vfl predict`: score new rows with a trained model, without writing a specification."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from api.cli.connection import CaOption, PartyOption, ServerOption, TokenFileOption, connected
 from api.cli.output import Format, FormatOption
-from api.cli.written_specification import tell_of, toml
+from api.cli.written_specification import tell_of
+from api.written_specifications import prediction_specification
 
 
 def predict(
@@ -36,20 +37,7 @@ def predict(
     with connected(server, token_file, ca, party) as client:
         roster = client.job(model)["specification"]["roster"]
         brought = dict.fromkeys(roster.get("features", ()), peer_data or data) | {roster.get("label", ""): data}
-        text = _specification(model, roster, brought, alignment, decimals, purpose)
+        text = prediction_specification(model, roster, brought, alignment=alignment, decimals=decimals, purpose=purpose)
         job = None if print_specification else client.submit(text)
     where = (server, token_file, ca, party)
     tell_of(text, job, output, afterwards=("scores", "writes the scores"), where=where)
-
-
-def _specification(
-    model: str, roster: dict[str, Any], brought: dict[str, str], alignment: str, decimals: int, purpose: str
-) -> str:
-    lines = ["[job]", f"name = {toml(f'predict-{next(iter(brought.values()))}')}", 'protocol = "prediction"']
-    lines += [f"purpose = {toml(purpose)}", "[roster]", *(f"{key} = {toml(value)}" for key, value in roster.items())]
-    lines += ["[model]", f"training = {toml(model)}"]
-    lines += ["[rows]", f"alignment = {toml(alignment)}"] if alignment else []
-    lines += ["[scores]", f"decimals = {decimals}"]
-    for name, dataset in brought.items():
-        lines += [f"[data.{name}]", f"dataset = {toml(dataset)}"]
-    return "\n".join(lines) + "\n"

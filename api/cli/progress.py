@@ -14,7 +14,7 @@ STEPS_BEFORE_ESTIMATE = 20
 
 
 class Progress:
-    """Shows the state of one job, and lines about it. Silent when `quiet`."""
+    """Shows the state of a job after the other, and lines about them. Silent when `quiet`."""
 
     def __init__(self, *, quiet: bool) -> None:
         self._quiet = quiet
@@ -57,6 +57,7 @@ class Progress:
         if text == self._phase:
             return
         self._phase = text
+        self._tenths, self._first = 0, None  # of a job that begins after it
         if not self._bar:
             self.line(text)
         elif self._task is None:

@@ -1,16 +1,10 @@
 """The specifications that commands write for their user: printed for a grant, or submitted."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 from api.cli.connection import job_command
 from api.cli.output import Format, note, result
-
-
-def toml(value: Any) -> str:
-    """Strings, numbers and lists of them are alike in TOML and in JSON."""
-    return json.dumps(value, ensure_ascii=False)
 
 
 def tell_of(

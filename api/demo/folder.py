@@ -147,10 +147,10 @@ def drawn_seed(seed: int, party: str) -> bytes:
 def write_parties(
     folder: Path, table: DividedTable, agreement: TrainingAgreement, seed: int, ports: Mapping[str, tuple[int, int]]
 ) -> None:
-    """Both folders of a vertical job, each with only its own file. `ports` are (operator, peer) by party."""
-    frames = {LABEL_PARTY: table.label_file, FEATURE_PARTY: table.feature_file}
+    """Both folders of a vertical job, each with only its own files. `ports` are (operator, peer) by party."""
     for party, peer in ((LABEL_PARTY, FEATURE_PARTY), (FEATURE_PARTY, LABEL_PARTY)):
-        own = PartyFolder(party, (peer,), {DATASET: frames[party]}, table.id, agreement.acceptance)
+        files = table.files[party]
+        own = PartyFolder(party, (peer,), files, table.id, {"datasets": [*files], **agreement.acceptance})
         write_party(folder, own, seed, ports)
     write_text(folder / SPECIFICATION, agreement.text)
 

@@ -1,4 +1,4 @@
-"""The one job between a demonstration's servers, from proposal to end."""
+"""The jobs between a demonstration's servers, each from its grant to its end."""
 
 import time
 from collections.abc import Sequence
@@ -34,46 +34,59 @@ class JobEnded(Exception):
         self.job = job
 
 
-def follow(
-    servers: Servers, parties: Sequence[str], job_id: str, deadline_seconds: float, watcher: Watcher
-) -> tuple[dict[str, JsonObject], int]:
-    """Each party's view of the job once all are done with it, and how many processes ran at most.
+class Jobs:
+    """The jobs of one demonstration, one after the other; the first party proposes each."""
 
-    The first party proposed it. Raises JobEnded when it did not finish there, JobOverdue, or ServerEnded.
-    """
-    coordinator, *others = parties
-    deadline = time.monotonic() + deadline_seconds
-    ended = None
-    processes = 0
-    while True:
-        try:
-            jobs = _look(servers, coordinator, others, job_id)
-        except ServerProblem:
-            servers.check()
-            raise
-        running = workers(jobs)
-        servers.write_processes(running)
-        processes = max(processes, len(parties) + sum(1 for pid in running.values() if pid))
-        watcher.job(jobs[coordinator])
-        now = time.monotonic()
-        if jobs[coordinator]["state"] in FINAL_STATES:
-            if jobs[coordinator]["state"] != "done":
-                raise JobEnded(jobs[coordinator])
-            ended = ended or now
-            if all(jobs.get(party, {}).get("state") in FINAL_STATES for party in others) or now - ended > PEER_SECONDS:
-                return jobs, processes
-        if now > deadline:
-            raise JobOverdue(f"the job is not done after {deadline_seconds:.0f} s", fix="See the servers' logs.")
-        time.sleep(LOOK_SECONDS)
+    def __init__(self, servers: Servers, parties: Sequence[str], deadline_seconds: float, watcher: Watcher) -> None:
+        self._servers, self._parties, self._watcher = servers, parties, watcher
+        self._deadline_seconds = deadline_seconds
+        self.processes = 0
+        """How many ran at most."""
 
+    def run(self, specification: str, notices: Sequence[JsonObject] = ()) -> dict[str, JsonObject]:
+        """Granted by the others and proposed; each party's view of the job once all are done with it.
 
-def _look(servers: Servers, coordinator: str, others: Sequence[str], job_id: str) -> dict[str, JsonObject]:
-    jobs = {coordinator: servers.client(coordinator).job(job_id)}
-    for party in others:
-        try:
-            jobs[party] = servers.client(party).job(job_id)
-        except RequestRefused as problem:
-            # The proposal may still be on its way, or never have left.
-            if problem.status != 404:
+        Raises JobEnded when it did not finish, JobOverdue, or ServerEnded.
+        """
+        self._servers.grant(specification)
+        job = self._servers.client(self._parties[0]).submit(specification, notices=notices)["id"]
+        return self._follow(job)
+
+    def _follow(self, job_id: str) -> dict[str, JsonObject]:
+        servers, (coordinator, *others) = self._servers, self._parties
+        deadline = time.monotonic() + self._deadline_seconds
+        ended = None
+        while True:
+            try:
+                jobs = self._look(coordinator, others, job_id)
+            except ServerProblem:
+                servers.check()
                 raise
-    return jobs
+            running = workers(jobs)
+            servers.write_processes(running)
+            self.processes = max(self.processes, len(self._parties) + sum(1 for pid in running.values() if pid))
+            self._watcher.job(jobs[coordinator])
+            now = time.monotonic()
+            if jobs[coordinator]["state"] in FINAL_STATES:
+                if jobs[coordinator]["state"] != "done":
+                    raise JobEnded(jobs[coordinator])
+                ended = ended or now
+                left = [party for party in others if jobs.get(party, {}).get("state") not in FINAL_STATES]
+                if not left or now - ended > PEER_SECONDS:
+                    return jobs
+            if now > deadline:
+                raise JobOverdue(
+                    f"the job is not done after {self._deadline_seconds:.0f} s", fix="See the servers' logs."
+                )
+            time.sleep(LOOK_SECONDS)
+
+    def _look(self, coordinator: str, others: Sequence[str], job_id: str) -> dict[str, JsonObject]:
+        jobs = {coordinator: self._servers.client(coordinator).job(job_id)}
+        for party in others:
+            try:
+                jobs[party] = self._servers.client(party).job(job_id)
+            except RequestRefused as problem:
+                # The proposal may still be on its way, or never have left.
+                if problem.status != 404:
+                    raise
+        return jobs

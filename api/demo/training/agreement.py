@@ -1,12 +1,12 @@
-"""The job the two parties of the demonstration run, and the limits of their policy that both relax for it."""
+"""The jobs the two parties of the demonstration run, and the limits of their policy that both relax for them."""
 
-import json
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from api.demo.training.tables import DATASET, FEATURE_PARTY, LABEL_PARTY, DividedTable, Training
+from api.written_specifications import alignment_specification, prediction_specification, toml
 from crypto.ckks_parameters import ROOMY_VALUES_PER_KEY, preset_for
 from vfl.errors import ImpossibleJob
 from vfl.kinds import read_spec_as
@@ -18,6 +18,9 @@ from vfl.spec.training import Bottom, TrainingSpec
 MINIMUM_ROWS = 1000
 MAXIMUM_RHO = 0.05
 """The limits of party_settings.md, which every party.toml starts from."""
+MAXIMUM_IDS = 1_000_000
+"""Of an alignment, unless it says otherwise."""
+PURPOSE = "demonstration on one machine"
 
 LARGEST_BATCH = 4096
 DEADLINE_SECONDS = 3600
@@ -46,12 +49,16 @@ class TrainingAgreement:
     plan: TrainingPlan
     relaxed_limits: tuple[RelaxedLimit, ...]
 
+    def aligned(self, alignment: str) -> Self:
+        """The same on the rows of an alignment, named by the digest of its result."""
+        text = f"{self.text}[rows]\nalignment = {toml(alignment)}\n"
+        return replace(self, text=text, spec=resolve(read_spec_as(TrainingSpec, text)))
+
     @property
     def acceptance(self) -> dict[str, Any]:
-        """The [acceptance] table of both parties: this job and no other kind."""
+        """The [acceptance] table of both parties: this training, and what comes before and after it."""
         return {
-            "datasets": [DATASET],
-            "schemes": [self.spec.encryption.scheme],
+            "schemes": [self.spec.encryption.scheme, "common_ids", "scores"],
             "fixed_seed": True,
             **{limit.name: limit.relaxed for limit in self.relaxed_limits},
         }
@@ -76,11 +83,14 @@ def agree(
     layout: str = "features",
     top: str = "linear",
 ) -> TrainingAgreement:
-    """The job for a table. Raises ImpossibleJob when no run could satisfy it, or encryption would protect nothing."""
-    training = table.training_of(layout, top) or _training_for(table, layout, top)
+    """The training of a table. Raises ImpossibleJob when no run could satisfy it, or encryption would protect nothing.
+
+    Its alignment is not known yet, see `aligned`.
+    """
+    training = training_for(table, layout, top)
     if epochs:
         training = replace(training, epochs=epochs)
-    text = _text(table, training, scheme, seed)
+    text = training_specification(table, training, scheme, seed)
     spec = resolve(read_spec_as(TrainingSpec, text))
     expected = plan(spec, table.rows)
     if expected.rho >= 1:
@@ -91,16 +101,18 @@ def agree(
             fix="Bring more rows, take fewer --epochs"
             + (", or train --top linear." if top == "mlp" else ", or train in clear with --scheme none."),
         )
-    return TrainingAgreement(text, spec, expected, _relaxed_limits(expected))
+    return TrainingAgreement(text, spec, expected, _relaxed_limits(table, expected))
 
 
-def _training_for(table: DividedTable, layout: str, top: str) -> Training:
-    """How a table of unknown origin is trained: the smallest batch within every limit, where the rows allow it."""
+def training_for(table: DividedTable, layout: str = "features", top: str = "linear") -> Training:
+    """As the table says; one that does not is trained with the smallest batch within every limit, as its rows allow."""
+    if says := table.training_of(layout, top):
+        return says
     training = Training(epochs=10, batch_rows=1, rate=0.1, momentum=0.5)
     if layout == "embeddings" or top == "mlp":
         bottom = Bottom(hidden=(16,), out=6) if layout == "embeddings" else None
         training = Training(20, 1, 0.03, optimiser="adam", hidden=(8,) if top == "mlp" else (), bottom=bottom)
-    spec = read_spec_as(TrainingSpec, _text(table, training, "none", 0))
+    spec = read_spec_as(TrainingSpec, training_specification(table, training, "none", 0))
     # ckks_training.md: at least 64 rows, four per opened value, and rho = epochs x sums / batch <= 0.05.
     sums = spec.hidden or spec.outputs
     smallest_batch = max(64, 4 * opened_per_step(spec), math.ceil(training.epochs * sums / MAXIMUM_RHO))
@@ -109,10 +121,31 @@ def _training_for(table: DividedTable, layout: str, top: str) -> Training:
     return replace(training, batch_rows=max(1, math.ceil(training_rows / batches)))
 
 
-def _relaxed_limits(expected: Plan) -> tuple[RelaxedLimit, ...]:
+def alignment_of(table: DividedTable, dataset: str) -> str:
+    """The specification by which both parties find their common rows of a data set; ids are compared as written."""
+    ids = [len(each) for each in table.ids(dataset).values()]
+    rules = {
+        "types": ["text"],
+        "unicode": "none",
+        "white_space": "keep",
+        "minimum_ids": min(MINIMUM_ROWS, *ids),
+        "maximum_ids": max(MAXIMUM_IDS, *ids),
+    }
+    return alignment_specification(dict.fromkeys(table.files, (dataset, (table.id,))), rules, PURPOSE)
+
+
+def prediction_of(training: str, dataset: str, alignment: str) -> str:
+    """The specification by which the model of a training scores the common rows of a data set."""
+    roster = {"label": LABEL_PARTY, "features": [FEATURE_PARTY]}
+    brought = dict.fromkeys((LABEL_PARTY, FEATURE_PARTY), dataset)
+    return prediction_specification(training, roster, brought, alignment=alignment, purpose=PURPOSE)
+
+
+def _relaxed_limits(table: DividedTable, expected: Plan) -> tuple[RelaxedLimit, ...]:
     limits = []
-    if expected.rows < MINIMUM_ROWS:
-        limits.append(RelaxedLimit("minimum_rows", MINIMUM_ROWS, expected.rows))
+    files = [len(ids) for dataset in table.files[LABEL_PARTY] for ids in table.ids(dataset).values()]
+    if (fewest := min(expected.rows, *files)) < MINIMUM_ROWS:
+        limits.append(RelaxedLimit("minimum_rows", MINIMUM_ROWS, fewest))
     if expected.smallest_batch < expected.minimum_batch:
         limits.append(RelaxedLimit("minimum_batch_rows", expected.minimum_batch, expected.smallest_batch))
     if expected.rho > MAXIMUM_RHO:
@@ -120,28 +153,28 @@ def _relaxed_limits(expected: Plan) -> tuple[RelaxedLimit, ...]:
     return tuple(limits)
 
 
-def _text(table: DividedTable, training: Training, scheme: str, seed: int) -> str:
+def training_specification(table: DividedTable, training: Training, scheme: str, seed: int) -> str:
     lines = [
         "spec_version = 1",
         "[job]",
-        f"name = {_toml(f'demo-{table.name}')}",
+        f"name = {toml(f'demo-{table.name}')}",
         'protocol = "training"',
-        f"task = {_toml(table.task)}",
+        f"task = {toml(table.task)}",
         *([f"classes = {table.classes}"] if table.classes else []),
-        'purpose = "demonstration on one machine"',
+        f"purpose = {toml(PURPOSE)}",
         f"seed = {seed}",
         f"deadline_seconds = {DEADLINE_SECONDS}",
         "[roster]",
-        f"label = {_toml(LABEL_PARTY)}",
-        f"features = {_toml([FEATURE_PARTY])}",
+        f"label = {toml(LABEL_PARTY)}",
+        f"features = {toml([FEATURE_PARTY])}",
         f"[data.{LABEL_PARTY}]",
-        f"dataset = {_toml(DATASET)}",
-        f"columns = {_toml(table.own_columns)}",
-        f"label = {_toml(table.label)}",
-        *([f"positive = {_toml(table.positive)}"] if table.positive else []),
+        f"dataset = {toml(DATASET)}",
+        f"columns = {toml(table.own_columns)}",
+        f"label = {toml(table.label)}",
+        *([f"positive = {toml(table.positive)}"] if table.positive else []),
         f"[data.{FEATURE_PARTY}]",
-        f"dataset = {_toml(DATASET)}",
-        f"columns = {_toml(table.feature_columns)}",
+        f"dataset = {toml(DATASET)}",
+        f"columns = {toml(table.feature_columns)}",
         "[split]",
         f"test = {TEST_SHARE}",
         *(["stratify = true"] if table.stratified else []),
@@ -150,10 +183,10 @@ def _text(table: DividedTable, training: Training, scheme: str, seed: int) -> st
         f"epochs = {training.epochs}",
         f"batch_rows = {training.batch_rows}",
         *([f"weight_limit = {training.weight_limit}"] if training.weight_limit else []),
-        f"optimiser = {{ name = {_toml(training.optimiser)}, rate = {training.rate}"
+        f"optimiser = {{ name = {toml(training.optimiser)}, rate = {training.rate}"
         + (f", momentum = {training.momentum} }}" if training.optimiser == "sgd" else " }"),
         "[encryption]",
-        f"scheme = {_toml(scheme)}",
+        f"scheme = {toml(scheme)}",
     ]
     text = "\n".join(lines) + "\n"
     spec = read_spec_as(TrainingSpec, text)
@@ -165,23 +198,18 @@ def _text(table: DividedTable, training: Training, scheme: str, seed: int) -> st
 
 def _model(training: Training) -> list[str]:
     """[model], and in layout embeddings [protection], which names what is done to the errors that go back."""
-    hidden = f", hidden = {_toml(training.hidden)}" if training.hidden else ""
+    hidden = f", hidden = {toml(training.hidden)}" if training.hidden else ""
     lines = [
         "[model]",
-        f"layout = {_toml(training.layout)}",
-        f"top = {{ kind = {_toml(training.top)}{hidden} }}",
+        f"layout = {toml(training.layout)}",
+        f"top = {{ kind = {toml(training.top)}{hidden} }}",
     ]
     if training.bottom is None:
         return lines
     bottom = training.bottom
     return [
         *lines,
-        f"bottom = {{ hidden = {_toml(bottom.hidden)}, out = {bottom.out}, activation = {_toml(bottom.activation)} }}",
+        f"bottom = {{ hidden = {toml(bottom.hidden)}, out = {bottom.out}, activation = {toml(bottom.activation)} }}",
         "[protection]",
         'cut_noise = { method = "none" }',
     ]
-
-
-def _toml(value: Any) -> str:
-    # Strings and lists of strings are written alike in TOML and in JSON without escapes beyond ASCII.
-    return json.dumps(value, ensure_ascii=False)

@@ -6,15 +6,17 @@ from pathlib import Path
 import msgspec
 import polars as pl
 
-from api.demo.training.agreement import agree
+from api.demo.training.agreement import training_for, training_specification
 from api.demo.training.tables import DATASET, FEATURE_PARTY, LABEL_PARTY, DividedTable
 from parties.errors import LabelInFeatureFile, LabelsNotBinary
-from parties.tables.datasets import LoadedTable, load, task_of
+from parties.tables.datasets import MINIMUM_ROWS, LoadedTable, load, task_of
 from parties.tables.labels import FEWEST_CLASSES
 from parties.tables.registered import Registered, open_registered
 from parties.tables.row_ids import oddities, what_differs
 from parties.tables.table_files import TableFile
 from vfl.errors import InvalidData, RowsDiffer
+from vfl.kinds import read_spec_as
+from vfl.spec.training import TrainingSpec
 
 NAME = "own-tables"
 
@@ -22,7 +24,7 @@ NAME = "own-tables"
 def own_tables(
     label_path: Path, feature_path: Path, id_column: str, label: str, task: str | None, positive: str | None = None
 ) -> DividedTable:
-    """Two files with the same ids in the same order; every column but id and label enters the job.
+    """Two files that share ids, in whatever order; every column but id and label enters the job.
 
     The task is guessed from the labels unless given. Raises InvalidData or RowsDiffer, naming file, column and row.
     """
@@ -81,35 +83,33 @@ def _whole(file: TableFile, id_column: str) -> pl.DataFrame:
 
 
 def _checked(table: DividedTable, paths: dict[str, Path]) -> LoadedTable:
-    """Both files loaded as the parties will load them, and compared; answers the label party's."""
-    spec = agree(table, scheme="none", epochs=None, seed=0).spec
+    """Both files loaded as the parties will load them, and their ids compared; answers the label party's."""
+    spec = read_spec_as(TrainingSpec, training_specification(table, training_for(table), "none", 0))
     # How many classes there are is told from the labels.
     spec = msgspec.structs.replace(spec, job=msgspec.structs.replace(spec.job, classes=0))
     loaded = {
         party: load(Path(), {DATASET: Registered(source=str(path.resolve()), id=(table.id,))}, spec, party)["rows"]
         for party, path in paths.items()
     }
-    label, feature = loaded[LABEL_PARTY], loaded[FEATURE_PARTY]
-    if not label.ids.equals(feature.ids):
-        here, there = set(label.ids), set(feature.ids)
-        if here == there:
-            differ = "hold the same ids in another order"
-        else:
-            differ = (
-                f"share {len(here & there)} ids; {len(here - there)} and {len(there - here)} stand in one file only"
-            )
-        spelled = what_differs(label.ids.to_list(), feature.ids.to_list())
-        odd = [
-            oddities(ids, str(paths[party])) for party, ids in ((LABEL_PARTY, label.ids), (FEATURE_PARTY, feature.ids))
-        ]
-        raise RowsDiffer(
-            f"{paths[LABEL_PARTY]} and {paths[FEATURE_PARTY]} {differ}{f'; {spelled}' if spelled else ''}",
-            fix=" ".join([_ONE_WAY if spelled else _SAME_ROWS, *filter(None, odd)]),
-        )
-    return label
+    _check_ids({party: each.ids for party, each in loaded.items()}, paths)
+    return loaded[LABEL_PARTY]
+
+
+def _check_ids(ids: dict[str, pl.Series], paths: dict[str, Path]) -> None:
+    """Raises RowsDiffer where the files share fewer rows than a job needs, or more would be equal in other letters."""
+    here, there = (set(ids[party]) for party in (LABEL_PARTY, FEATURE_PARTY))
+    spelled = what_differs(ids[LABEL_PARTY].to_list(), ids[FEATURE_PARTY].to_list())
+    if len(here & there) >= MINIMUM_ROWS and not spelled:
+        return
+    odd = [oddities(ids[party], str(paths[party])) for party in (LABEL_PARTY, FEATURE_PARTY)]
+    raise RowsDiffer(
+        f"{paths[LABEL_PARTY]} and {paths[FEATURE_PARTY]} share {len(here & there)} ids; {len(here - there)} and "
+        f"{len(there - here)} stand in one file only{f'; {spelled}' if spelled else ''}",
+        fix=" ".join([_ONE_WAY if spelled else _COMMON_ROWS, *filter(None, odd)]),
+    )
 
 
 _NAME_FILES = "Name your tables with --label-file and --feature-file."
 _NAME_COLUMNS = "Name the right ones with --id and --label."
-_ONE_WAY = "Write the ids of both files in one way, in the same order."
-_SAME_ROWS = "Bring both files to the same ids in the same order."
+_ONE_WAY = "Write the ids of both files in one way."
+_COMMON_ROWS = "Bring two files about the same rows, with the same ids."

@@ -12,6 +12,7 @@ from api.demo.training.tables import LABEL_PARTY
 from api.report.charts import bytes_by_kind, loss_curve, metric_curve
 from api.report.page import page
 from api.sizes import readable_bytes
+from parties.storage.scores import SCORE
 from vfl.kinds import read_spec
 from vfl.message import MESSAGES
 
@@ -21,6 +22,7 @@ LOSS_NAMES = {
     "multiclass": "Logistic loss, mean over classes",
     "regression": "Squared error, in label deviations",
 }
+CLASS_OUTPUT = f"{SCORE}_"
 AROUND_THE_JOB = "agree, begin, end"
 TITLES = {"breast-cancer": "Breast cancer", "digits": "Digits", "diabetes": "Diabetes", "own-tables": "Own tables"}
 
@@ -43,6 +45,28 @@ def metric_rows(result: JsonObject) -> list[tuple[str, str]]:
         + ("exact loss" if result["top"] == "linear" else "ReLU network of scikit-learn"),
     }
     return [(names[key], with_interval(scores[key], result["intervals"][key])) for key in names]
+
+
+def files_line(alignment: JsonObject) -> str:
+    """How many rows the two files of an alignment hold, and how many both."""
+    label, feature, common = (alignment[f"{whose}_rows"] for whose in ("label_party", "feature_party", "common"))
+    return f"{label:,} in the label party's file, {feature:,} in the other, {common:,} in both"
+
+
+def new_score_rows(result: JsonObject) -> list[tuple[str, str, str]]:
+    """(id, joint score, score in clear) of a few new rows; of several classes the likeliest one with its score."""
+    new, rows = result["new_rows"], []
+    for example in new["examples"]:
+        joint = [score for score in example["joint"] if score is not None]
+        best = example["joint"].index(max(joint)) if joint else 0
+        named = f"{new['outputs'][best].removeprefix(CLASS_OUTPUT)}: " if len(new["outputs"]) > 1 else ""
+        shown = f"{named}{max(joint):.4f}" if joint else "out of range"
+        rows.append((example["id"], shown, f"{named}{example['in_clear'][best]:.4f}"))
+    return rows
+
+
+def score_heading(result: JsonObject) -> str:
+    return "joint score" if len(result["new_rows"]["outputs"]) == 1 else "likeliest class: joint score"
 
 
 def with_interval(score: float | None, interval: list[float] | None) -> str:
@@ -83,7 +107,7 @@ def render(result: JsonObject, specification: str) -> str:
         "kicker": f"{result['scheme']} · layout {result['layout']} · {result['top']} model · seed {result['seed']}",
         "job": result["job"],
         "facts": [
-            ("rows", f"{result['rows']:,}, {result['held_out_rows']:,} held out"),
+            ("rows at both", f"{result['rows']:,}, {result['held_out_rows']:,} held out"),
             ("training", f"{result['epochs']} epochs, {result['steps']} steps"),
             ("time", f"{result['seconds']['total']:.1f} s, training {result['seconds']['training']:.1f} s"),
             ("speed", f"{result['samples_per_second']:,.0f} samples/s"),
@@ -91,6 +115,10 @@ def render(result: JsonObject, specification: str) -> str:
             ("label party sent", readable_bytes(result["bytes"]["label_party_sent"])),
         ],
         "rows": metric_rows(result),
+        "files": _files(result),
+        "new": result["new_rows"],
+        "new_scores": new_score_rows(result) if result["new_rows"] else [],
+        "score_heading": score_heading(result) if result["new_rows"] else "",
         "loss_chart": loss_curve(
             [point.epoch for point in points],
             [point.training_loss for point in points],
@@ -155,6 +183,16 @@ def traffic(result: JsonObject) -> list[tuple[str, str, int]]:
     return [(party, kind, size) for (party, kind), size in sizes.items()]
 
 
+def _files(result: JsonObject) -> list[tuple[str, int, int, int]]:
+    """(what rows, at the label party, at the feature party, at both)."""
+    alignments = [("known rows", result["alignment"])]
+    if result["new_rows"]:
+        alignments.append(("new rows", result["new_rows"]["alignment"]))
+    return [
+        (name, each["label_party_rows"], each["feature_party_rows"], each["common_rows"]) for name, each in alignments
+    ]
+
+
 def _capital(text: str) -> str:
     return text[:1].upper() + text[1:]
 
@@ -169,7 +207,8 @@ def _summary(result: JsonObject, metric: str, scores: dict[str, float | None]) -
     if result["layout"] == "embeddings":
         how += ", and label-bearing errors went back to the feature party"
     return (
-        f"A label party and a feature party trained one model {how}. On {result['held_out_rows']:,} rows it had never "
+        f"A label party and a feature party found the {result['rows']:,} rows that both have, and trained one model "
+        f"on them, {how}. On {result['held_out_rows']:,} rows it had never "
         f"met, the model reaches {metric} {values['federated']}, against {values['label_party_alone']} for the "
         f"label party alone and {values['centralised']} for a model with all columns in one place."
     )

@@ -5,14 +5,15 @@ import os
 import platform
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 
 from api.client import JsonObject
 from api.demo.training.agreement import Demonstration
 from api.demo.training.curves import EpochPoint
+from api.demo.training.new_scores import ScoredRows
 from api.demo.training.tables import FEATURE_PARTY, LABEL_PARTY
-from vfl.kinds import kind_of
+from vfl.kinds import kind_of, spec_of
 from vfl.models.metrics import METRIC
 
 ONE_MACHINE = (
@@ -22,17 +23,28 @@ ONE_MACHINE = (
 PARTIES = {LABEL_PARTY: "label_party", FEATURE_PARTY: "feature_party"}
 
 
+@dataclass(frozen=True)
+class Finished:
+    """What the servers did: each job as its parties tell of it."""
+
+    alignment: Mapping[str, JsonObject]
+    training: Mapping[str, JsonObject]
+    scored: ScoredRows | None
+    """None of tables without new rows."""
+    processes: int
+    """How many ran at most."""
+    audit: JsonObject
+
+
 def result_data(
     demonstration: Demonstration,
-    jobs: Mapping[str, JsonObject],
+    finished: Finished,
     scores: Mapping[str, Mapping[str, float]],
     points: list[EpochPoint],
-    processes: int,
     seconds: float,
-    audit: JsonObject,
 ) -> JsonObject:
-    """From both parties' views of the finished job; the fields are listed in docs/cli.md."""
-    table, agreement = demonstration.table, demonstration.agreement
+    """`scores` are metrics by model; the fields are listed in docs/cli.md."""
+    table, agreement, jobs = demonstration.table, demonstration.agreement, finished.training
     spec, plan, metric = agreement.spec, agreement.plan, METRIC[table.task]
     training = jobs[LABEL_PARTY]["seconds"]["training"]
     operations: Counter[str] = Counter()
@@ -45,6 +57,7 @@ def result_data(
         "layout": spec.model.layout,
         "top": spec.model.top.kind,
         "rows": table.rows,
+        "alignment": _aligned(finished.alignment),
         "training_rows": plan.training_rows,
         "held_out_rows": plan.test_rows,
         "epochs": spec.train.epochs,
@@ -57,6 +70,7 @@ def result_data(
             model: [measures[f"{metric}_low"], measures[f"{metric}_high"]] if f"{metric}_low" in measures else None
             for model, measures in scores.items()
         },
+        "new_rows": _scored(finished.scored) if finished.scored else None,
         "seconds": {"total": round(seconds, 3), "training": round(training, 3)},
         "samples_per_second": round(plan.training_rows * spec.train.epochs / training, 1) if training else 0.0,
         "bytes": {f"{PARTIES[party]}_sent": _sent(jobs[party]) for party in (FEATURE_PARTY, LABEL_PARTY)},
@@ -69,11 +83,11 @@ def result_data(
         "he_operations": dict(sorted(operations.items())),
         "reveals": jobs[LABEL_PARTY]["reveals"],
         "model_digest": {name: jobs[party]["model_digest"] for party, name in PARTIES.items()},
-        "processes": processes,
+        "processes": finished.processes,
         "curves": [{key: _defined(value) for key, value in asdict(point).items()} for point in points],
         "notices": {name: jobs[party]["notices"] for party, name in PARTIES.items()},
         "relaxed_limits": [asdict(limit) for limit in agreement.relaxed_limits],
-        "not_protected": not_protected(demonstration),
+        "not_protected": not_protected(demonstration, finished),
         "machine": {
             "system": f"{platform.system()} {platform.machine()}",
             "processors": os.cpu_count(),
@@ -81,15 +95,41 @@ def result_data(
             **{package: version(package) for package in ("torch", "tenseal", "numpy")},
         },
         "job": jobs[LABEL_PARTY]["id"],
-        "audit": audit,
+        "audit": finished.audit,
         "folder": str(demonstration.folder),
     }
 
 
-def not_protected(demonstration: Demonstration) -> list[str]:
+def not_protected(demonstration: Demonstration, finished: Finished) -> list[str]:
     """What this run does not hide or guard, in plain sentences."""
     agreement = demonstration.agreement
-    return [*kind_of(agreement.spec).unprotected(agreement.spec, asdict(agreement.plan)), ONE_MACHINE]
+    others = [finished.alignment, *([finished.scored.prediction] if finished.scored else [])]
+    lines = [*kind_of(agreement.spec).unprotected(agreement.spec, asdict(agreement.plan))]
+    for jobs in others:
+        spec = spec_of(jobs[LABEL_PARTY]["specification"])
+        lines += kind_of(spec).unprotected(spec, {})
+    return [*dict.fromkeys(lines), ONE_MACHINE]
+
+
+def _aligned(jobs: Mapping[str, JsonObject]) -> JsonObject:
+    metrics = jobs[LABEL_PARTY]["metrics"]
+    return {
+        "label_party_rows": int(metrics["own_ids"]),
+        "feature_party_rows": int(metrics["ids_of_peer"]),
+        "common_rows": int(metrics["common_ids"]),
+        "job": jobs[LABEL_PARTY]["id"],
+    }
+
+
+def _scored(scored: ScoredRows) -> JsonObject:
+    """A few of the scores, and how far the joint ones are from those in clear."""
+    return {
+        "alignment": _aligned(scored.alignment),
+        "job": scored.prediction[LABEL_PARTY]["id"],
+        "outputs": scored.new.outputs,
+        "largest_difference": scored.new.largest_difference,
+        "examples": [asdict(score) for score in scored.new.examples],
+    }
 
 
 def _sent(job: JsonObject) -> int:

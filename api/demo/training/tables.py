@@ -1,7 +1,9 @@
 """What the demonstration trains on: one table, divided between a label party and a feature party."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Self
 
 import numpy as np
 import polars as pl
@@ -11,8 +13,8 @@ from vfl.notices import Notice
 from vfl.spec.training import Bottom
 
 LABEL_PARTY, FEATURE_PARTY = "label-party", "feature-party"
-DATASET = "rows"
-"""The name both parties register their file under."""
+DATASET, NEW_ROWS = "rows", "new-rows"
+"""The names both parties register their files under: of the rows that are trained on, and of those that are scored."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,11 @@ class Training:
     weight_limit: float = 0.0
     """Of the top model; 0: the preset's."""
 
+    def for_share(self, share: float) -> Self:
+        """The same on this share of the rows: smaller batches, and fewer epochs, so that rho grows no larger."""
+        batch_rows, epochs = math.ceil(share * self.batch_rows), max(1, math.floor(share * self.epochs))
+        return replace(self, batch_rows=batch_rows, epochs=epochs)
+
     @property
     def layout(self) -> str:
         return "embeddings" if self.bottom else "features"
@@ -42,8 +49,16 @@ class Training:
 
 
 @dataclass(frozen=True)
+class NewRows:
+    """Rows that are scored once the model is trained, as each party's own file holds them; nobody has a label."""
+
+    label_file: pl.DataFrame
+    feature_file: pl.DataFrame
+
+
+@dataclass(frozen=True)
 class DividedTable:
-    """The same rows in the same order, as each party's own file holds them."""
+    """Rows as each party's own file holds them: what both hold of a row has the same id."""
 
     name: str
     task: str
@@ -65,6 +80,7 @@ class DividedTable:
     """A linear top model over the features; None: whatever suits the number of rows."""
     others: tuple[Training, ...] = ()
     """Other layouts and top models."""
+    new_rows: NewRows | None = None
 
     def training_of(self, layout: str, top: str) -> Training | None:
         """How this layout and top model are trained on this table, if it says so."""
@@ -72,9 +88,27 @@ class DividedTable:
         return next((each for each in trainings if each and (each.layout, each.top) == (layout, top)), None)
 
     @property
+    def files(self) -> Mapping[str, Mapping[str, pl.DataFrame]]:
+        """By party and data set."""
+        files = {LABEL_PARTY: {DATASET: self.label_file}, FEATURE_PARTY: {DATASET: self.feature_file}}
+        if self.new_rows:
+            files[LABEL_PARTY][NEW_ROWS] = self.new_rows.label_file
+            files[FEATURE_PARTY][NEW_ROWS] = self.new_rows.feature_file
+        return files
+
+    def ids(self, dataset: str) -> Mapping[str, pl.Series]:
+        """Of each party's file, without blank rows."""
+        return {
+            party: files[dataset][self.id].cast(pl.String).drop_nulls()
+            for party, files in self.files.items()
+            if dataset in files
+        }
+
+    @property
     def rows(self) -> int:
-        """Of a user's file, those that are not blank."""
-        return self.label_file.height - self.label_file[self.id].null_count()
+        """Those that both files hold."""
+        label, feature = self.ids(DATASET).values()
+        return int(label.is_in(feature.implode()).sum())
 
     @property
     def own_columns(self) -> tuple[str, ...]:
