@@ -103,7 +103,11 @@ IN_FULL = frozenset(
 def redacted_for_peer(failure: Failure) -> Failure:
     """As a peer may read it."""
     if failure.code in ABOUT_TABLE:
-        return Failure(roles.InvalidData.code, f"{failure.side}'s table does not fit the job; its operator sees where")
+        return Failure(
+            roles.InvalidData.code,
+            f"{failure.side}'s table does not fit the job; its operator sees where",
+            fix=f"Compare what the specification asks of {failure.side} with what its operator reads there.",
+        )
     if failure.code == PolicyRefused.code:
         return _rule_alone(failure)
     if failure.code in IN_FULL:

@@ -12,6 +12,7 @@ import msgspec
 import numpy as np
 
 from parties import limits, policy
+from parties.errors import UnknownColumn
 from parties.settings import Acceptance
 from parties.storage.alignments import alignment
 from parties.storage.database import Job, now
@@ -99,8 +100,16 @@ def judge(
 
     Raises JobError where this one cannot or may not take part.
     """
+    if me == spec.coordinator:  # a peer that proposes is not told which data sets there are
+        datasets.check_named(registered, spec, me)
     policy.check_agreement(spec, me, acceptance)
-    tables = datasets.load(folder, registered, spec, me, partial(alignment, folder), folder)
+    try:
+        tables = datasets.load(folder, registered, spec, me, partial(alignment, folder), folder)
+    except UnknownColumn as error:
+        if me == spec.coordinator:
+            raise
+        fix = f"{error.fix} {spec.coordinator} wrote the specification: tell its operator which name is right."
+        raise UnknownColumn(str(error), fix=fix) from error
     if me == spec.coordinator and spec.job.task == "multiclass" and not spec.job.classes:
         job = msgspec.structs.replace(spec.job, classes=datasets.classes_of(tables["rows"]))
         spec = msgspec.structs.replace(spec, job=job)

@@ -108,6 +108,12 @@ class Kind(ABC, Generic[S, P]):
     def unprotected(self, spec: S, plan: Mapping[str, Any]) -> Iterable[str]:
         """What the job does not hide or guard, in whole sentences; `plan` is empty where no party has made one yet."""
 
+    def revealed(
+        self, spec: S, me: PartyId, lines: list[dict[str, Any]], metrics: Mapping[str, float]
+    ) -> list[dict[str, Any]]:
+        """What each side could see of a job that is done, where it is less than `lines`, which the plan foresaw."""
+        return lines
+
     def keeps(self, spec: S, party: PartyId) -> str:
         """What this party has of the model afterwards, in a whole sentence."""
         return f"{party} keeps its own part of the model."

@@ -29,12 +29,12 @@ def check(
     output: FormatOption = Format.TEXT,
 ) -> None:
     """Print what a job would do, refuse or warn about. Nothing is sent, no table is read."""
-    text = specification(spec)
-    from parties.job_check import check as look  # noqa: PLC0415
-    from parties.limits import read_limited  # noqa: PLC0415
-    from parties.simulation.specification import is_simulation, read_federation  # noqa: PLC0415 - after the arguments are right
+    with specification(spec) as text:
+        from parties.job_check import check as look  # noqa: PLC0415
+        from parties.limits import read_limited  # noqa: PLC0415
+        from parties.simulation.specification import is_simulation, read_federation  # noqa: PLC0415 - after the arguments are right
 
-    checked = look(read_federation(text).spec if is_simulation(text) else read_limited(text), rows)
+        checked = look(read_federation(text).spec if is_simulation(text) else read_limited(text), rows)
     result(output, msgspec.to_builtins(checked), lambda: _shown(checked))
 
 

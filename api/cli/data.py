@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from api.cli.connection import CaOption, PartyOption, ServerOption, TokenFileOption, connected
-from api.cli.output import CommandFailed, Exit, Format, FormatOption, note, result
+from api.cli.output import Format, FormatOption, note, result
+from api.cli.written_file import ForceOption, check_place, write_file
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -110,6 +111,7 @@ def mock(
     destination: Annotated[
         Path | None, typer.Option("--output", metavar="FILE", help="Default: mock-NAME.csv in this folder.")
     ] = None,
+    force: ForceOption = False,  # noqa: FBT002 - a flag of the command line
     server: ServerOption = None,
     token_file: TokenFileOption = None,
     ca: CaOption = None,
@@ -121,18 +123,11 @@ def mock(
     No value of the table enters it, and no range, category or number of rows.
     """
     path = destination or Path(f"mock-{name}.csv")
+    check_place(path, force=force)
     with connected(server, token_file, ca, party) as client:
         pieces: list[bytes] = []
         client.mock(name, rows, seed, pieces.append)
-    try:
-        path.write_bytes(b"".join(pieces))
-    except OSError as error:
-        raise CommandFailed(
-            Exit.ARGUMENTS,
-            "storage_failed",
-            f"{path} cannot be written: {error.strerror}",
-            fix="Name another --output.",
-        ) from error
+    write_file(path, b"".join(pieces), force=force)
     result(output, {"dataset": name, "rows": rows, "file": str(path)}, lambda: str(path))
 
 
@@ -161,11 +156,13 @@ def _table(datasets: list[dict[str, Any]]) -> "RenderableType":
         return "no data sets yet; `vfl data add NAME PATH --id COLUMN` adds one"
     table = Table(box=None, pad_edge=False)
     table.add_column("data set", no_wrap=True)
-    for heading in ("rows", "columns", "ids", "label", "file", "digest"):
+    for heading in ("rows", "columns", "ids", "label", "digest"):
         table.add_column(heading)
+    # Its name alone: the folder, which is in the JSON, would hide it in a narrow terminal.
+    table.add_column("file", overflow="fold")
     for each in datasets:
         counts = (f"{each['rows']:,}", str(each["columns"]))
-        said = (", ".join(each["id"]), each["label"] or "-", each["source"], each["digest"][:12])
+        said = (", ".join(each["id"]), each["label"] or "-", each["digest"][:12], Path(each["source"]).name)
         table.add_row(each["name"], *map(_plain, (*counts, *said)))
     return table
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
@@ -39,9 +40,8 @@ def doctor(
 
     if spec is not None and not peer:
         raise CommandFailed(Exit.ARGUMENTS, "invalid_arguments", "--spec needs PEER", fix="Name the peer of the job.")
-    text = None if spec is None else specification(spec)
     folder = None if server else party or Path()
-    with ThreadPoolExecutor(1) as beside:
+    with specification(spec) if spec else nullcontext() as text, ThreadPoolExecutor(1) as beside:
         loading = beside.submit(libraries)
         asked = _of_server(server, token_file, ca, party, peer, text)
         rows = [*machine(folder), *loading.result(), *asked]

@@ -1,5 +1,6 @@
 """`vfl grant`: what peers may do with this party's data without asking its operator again."""
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -59,14 +60,13 @@ def create(
         "maximum_rho": maximum_rho,
     }
     asked = {
-        "spec": "" if spec is None else specification(spec),
         "job": job,
         "days": days,
         "uses": uses if uses == STANDING else int(uses),
         "terms": {name: value for name, value in terms.items() if value is not None},
     }
-    with connected(server, token_file, ca, party) as client:
-        made = client.grant(asked)
+    with specification(spec) if spec else nullcontext("") as text, connected(server, token_file, ca, party) as client:
+        made = client.grant(asked | {"spec": text})
     result(output, made, lambda: _table(made["grants"]))
 
 

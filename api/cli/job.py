@@ -27,6 +27,7 @@ from api.cli.output import (
 )
 from api.cli.run import specification
 from api.cli.text import Facts
+from api.cli.written_file import ForceOption, check_place, write_file
 from api.metrics import measured
 
 if TYPE_CHECKING:
@@ -60,8 +61,7 @@ def submit(
     output: FormatOption = Format.TEXT,
 ) -> None:
     """Propose a job to the peers; it starts when each has a grant for it, or its operator approves it."""
-    text = specification(spec)
-    with connected(server, token_file, ca, party) as client:
+    with specification(spec) as text, connected(server, token_file, ca, party) as client:
         job = client.submit(text, idempotency_key=idempotency_key)
     result(output, job, lambda: str(job["id"]))
     if output is Format.TEXT:
@@ -124,7 +124,7 @@ def report(
     from api.report.job_page import render  # noqa: PLC0415 - plots, once there is something to draw
 
     place = file or Path(f"report-{view['job']['id']}.html")
-    _write(place, render(view).encode())
+    write_file(place, render(view).encode(), force=True)
     result(output, {"job": view["job"]["id"], "state": view["job"]["state"], "file": str(place)}, lambda: str(place))
 
 
@@ -133,8 +133,9 @@ def scores(
     job_id: JobArgument,
     file: Annotated[
         Path | None,
-        typer.Option("--output", metavar="FILE", help="CSV file to write or replace (default: scores-JOB.csv here)."),
+        typer.Option("--output", metavar="FILE", help="CSV file to write (default: scores-JOB.csv here)."),
     ] = None,
+    force: ForceOption = False,  # noqa: FBT002 - a flag of the command line
     server: ServerOption = None,
     token_file: TokenFileOption = None,
     ca: CaOption = None,
@@ -146,13 +147,15 @@ def scores(
     With `--format json` they are printed, and no file is written unless --output names one.
     """
     place = file or (Path(f"scores-{job_id}.csv") if output is Format.TEXT else None)
+    if place is not None:
+        check_place(place, force=force)
     pieces: list[bytes] = []
     with connected(server, token_file, ca, party) as client:
         if place is not None:
             client.write_scores(job_id, pieces.append)
         answer = client.scores(job_id) if output is Format.JSON else {}
     if place is not None:
-        _write(place, b"".join(pieces))
+        write_file(place, b"".join(pieces), force=force)
     result(output, answer, lambda: str(place))
 
 
@@ -195,18 +198,6 @@ def watch(
     if job["state"] != "done":
         raise ended(job)
     result(output, job, lambda: _details(job))
-
-
-def _write(place: Path, data: bytes) -> None:
-    try:
-        place.write_bytes(data)
-    except OSError as error:
-        raise CommandFailed(
-            Exit.ARGUMENTS,
-            "file_unwritable",
-            f"{place} cannot be written: {error.strerror}",
-            fix="Name another file with --output.",
-        ) from error
 
 
 def ended(job: dict[str, Any]) -> CommandFailed:
@@ -301,7 +292,8 @@ def _details(job: dict[str, Any]) -> "RenderableType":
     if job["reveals"]:
         learned = Table("receiver", "learns from", "in", box=None, pad_edge=False)
         counted = kind_in(job).counted
-        learned.add_column("messages, at most" if counted == "messages" else counted, justify="right")
+        is_exact = counted == "values" or (counted == "ids" and job["state"] == "done" and len(job["peers"]) == 1)
+        learned.add_column(counted if is_exact else f"{counted}, at most", justify="right")
         learned.add_column("what")
         for line in reveals(job):
             if line["values"]:

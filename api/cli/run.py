@@ -1,5 +1,6 @@
 """`vfl run`: a job with all its parties simulated on this machine."""
 
+import contextlib
 import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -7,10 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from api.cli.errors import named
 from api.cli.output import CommandFailed, Exit, Format, FormatOption, QuietOption, note, result
 from api.cli.text import Facts
 from api.metrics import measured
 from api.sizes import readable_bytes
+from vfl.errors import JobError
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -45,13 +48,31 @@ def run(
         raise CommandFailed(
             Exit.ARGUMENTS, "invalid_arguments", "--resume needs --output", fix="Name the folder to go on in."
         )
-    text = specification(spec)
-    data = _run(spec, text, processes, output_folder, resume=resume, quiet=quiet)
+    with specification(spec) as text:
+        data = _run(spec, text, processes, output_folder, resume=resume, quiet=quiet)
     result(output, data, lambda: _shown(data))
 
 
-def specification(path: Path) -> str:
-    """The text of a specification. Raises CommandFailed where there is none."""
+@contextlib.contextmanager
+def specification(path: Path) -> Iterator[str]:
+    """The text of a specification; what is wrong with it leaves the block as a CommandFailed that names the file."""
+    text = _text(path)
+    try:
+        yield text
+    except (CommandFailed, JobError) as error:
+        failure = named(error) if isinstance(error, JobError) else error
+        if failure.code in _about_specifications():
+            failure.args = (f"{path}: {failure}",)
+        raise failure from error.__cause__
+
+
+def _about_specifications() -> set[str]:
+    from vfl.errors import ImpossibleJob, NotAvailable, SpecConflict, SpecError  # noqa: PLC0415 - when one is wrong
+
+    return {error.code for error in (SpecError, SpecConflict, NotAvailable, ImpossibleJob)}
+
+
+def _text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8-sig")  # Windows editors write a byte order mark
     except (OSError, UnicodeDecodeError) as error:

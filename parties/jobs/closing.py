@@ -24,6 +24,7 @@ from parties.storage.scores import scores_table
 from parties.wire.control import Abort
 from parties.wire.envelopes import Envelope
 from parties.wire.link import Link
+from vfl.kinds import kind_of
 from vfl.reports import Outcome
 from vfl.spec.job import JobSpec
 from vfl.spec.sections import PartyId
@@ -91,6 +92,9 @@ class Closing:
         manifest_digest = self._models.seal(self._job, now())
         sealed = self._seal(words)
         values = {name: self.result[name] for name in MEASURED} | {"manifest_digest": manifest_digest}
+        values["reveals"] = kind_of(self._spec).revealed(
+            self._spec, self._me, self._journal.reveals(), self.result["metrics"]
+        )
         self._journal.close(
             StoredEnd(
                 "done", f"{self._spec.job.name} is done", None, _stored(sealed), values, {"manifest": manifest_digest}

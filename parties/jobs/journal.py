@@ -97,6 +97,11 @@ class Journal:
         """Notices of the role, stored with the job; answers all the job has."""
         return self._store.tell(self._job, notices)
 
+    def reveals(self) -> list[dict[str, Any]]:
+        """What each side can see of the job, as it was planned."""
+        job = self._store.job(self._job)
+        return [] if job is None else job.reveals
+
     def update(self, **values: Any) -> None:
         """Columns of the job that no event tells of."""
         self._store.update(self._job, **values)

@@ -99,6 +99,12 @@ def load(
     return {name: load_use(use) for name, use in spec.tables_of(me).items()}
 
 
+def check_named(datasets: Mapping[str, Registered], spec: JobSpec, me: PartyId) -> None:
+    """Raises UnknownDataset for a data set of the job that this party does not have."""
+    for use in spec.tables_of(me).values():
+        _registered(datasets, me, use)
+
+
 def _load(
     folder: Path,
     datasets: Mapping[str, Registered],

@@ -78,6 +78,7 @@ _FOREIGN: tuple[tuple[int, bytes, str, str], ...] = (
     ),
 )
 _PICKLE = re.compile(rb"\x80[\x02-\x05]")
+_SETTING = re.compile(r"""\[{1,2}[\w." -]+\]{1,2}|["']?[\w.-]+["']?\s*=\s*\S.*""")
 _ANNEX = re.compile(rb"(\.\./)*(\.git)?/annex/objects/")
 
 
@@ -161,9 +162,16 @@ def _document(start: str, lines: list[str]) -> _Foreign | None:
     if _is_json(lines):
         whole = lines[0].startswith("[") or lines[0].strip() == "{"
         return _Foreign("JSON" if whole else "JSON lines", _WRITE_PARQUET)
+    if _is_settings([line for line in lines if not line.startswith("#")][:2]):
+        return _Foreign("a file of settings (TOML or INI)", _NO_TABLE)
     if lines[0].lower().startswith("@relation"):
         return _Foreign("an ARFF file", _SAVE_AS_CSV)
     return None
+
+
+def _is_settings(lines: list[str]) -> bool:
+    """Whether it begins with a section or a key, and another one after it."""
+    return bool(lines) and all(_SETTING.fullmatch(line.strip()) for line in lines)
 
 
 def _is_json(lines: list[str]) -> bool:

@@ -1,12 +1,14 @@
 """Data sets by command line and HTTP: added while the server runs, and used by the next job."""
 
+import json
 import re
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from command_line import free_ports, run
+from command_line import VFL, free_ports, run
 
 LABEL, FEATURE = "label-party", "feature-party"
 
@@ -80,6 +82,29 @@ def test_a_data_set_is_listed_profiled_and_taken_away(two: tuple[Any, Any]) -> N
     assert (label.folder / "patients.csv").is_file()
     gone = label.call("GET", "/v1/datasets/patients/profile")
     assert (gone.status_code, gone.json()["code"]) == (404, "unknown_dataset")
+
+
+def test_the_name_of_a_file_is_listed_in_80_columns_however_long_its_path(two: tuple[Any, Any], tmp_path: Path) -> None:
+    label, _ = two
+    place = tmp_path / ("a_long_name_of_a_folder_" * 4) / "patients_of_the_year.csv"
+    place.parent.mkdir()
+    place.write_bytes((label.folder / "patients.csv").read_bytes())
+    vfl(label, "add", "patients", str(place), "--id", "id")
+    shown = subprocess.run([VFL, "data", "list"], cwd=label.folder, capture_output=True, text=True, check=True).stdout
+    assert place.name in shown
+    assert max(map(len, shown.splitlines())) <= 80
+
+
+def test_a_made_up_table_replaces_no_file_unasked(two: tuple[Any, Any], tmp_path: Path) -> None:
+    label, _ = two
+    vfl(label, "add", "patients", "patients.csv", "--id", "id")
+    mock = ("data", "mock", "patients", "--output", str(tmp_path / "mine.csv"), "--format", "json")
+    (tmp_path / "mine.csv").write_text("mine")
+    refused = subprocess.run([VFL, *mock], cwd=label.folder, capture_output=True, text=True, check=False)
+    assert (refused.returncode, json.loads(refused.stdout)["error_code"]) == (4, "file_exists")
+    assert (tmp_path / "mine.csv").read_text() == "mine"
+    subprocess.run([VFL, *mock, "--force"], cwd=label.folder, capture_output=True, check=True)
+    assert (tmp_path / "mine.csv").read_text().startswith("id,")
 
 
 def test_words_and_gaps_are_trained_on_ciphertexts_where_the_job_prepares_them(

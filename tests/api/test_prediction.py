@@ -233,6 +233,13 @@ def test_the_command_line_predicts_and_writes_the_scores_as_csv_and_json(
     rows = cli(bank, "job", "scores", by_command["id"], "--output", str(tmp_path / "out.csv"))["rows"]
     assert (tmp_path / "out.csv").read_bytes() == Path(by_command["scores_path"]).read_bytes()
     assert rows == scores_in(by_command).to_dicts()
+    again = ["job", "scores", by_command["id"], "--output", str(tmp_path / "out.csv")]
+    (tmp_path / "out.csv").write_text("mine")
+    refused = subprocess.run([VFL, *again, "--format", "json"], cwd=bank, capture_output=True, check=False)
+    assert (refused.returncode, json.loads(refused.stdout)["error_code"]) == (4, "file_exists")
+    assert (tmp_path / "out.csv").read_text() == "mine"
+    cli(bank, *again, "--force")
+    assert (tmp_path / "out.csv").read_bytes() == Path(by_command["scores_path"]).read_bytes()
     answer = scoring[1].call("GET", f"/v1/jobs/{by_command['id']}/scores")
     assert (answer.status_code, answer.json()["code"]) == (404, "no_scores")
     assert by_command["scores_path"] in by_text(bank, "job", "show", by_command["id"])

@@ -195,6 +195,9 @@ def test_a_column_the_feature_party_lacks_ends_the_job_on_both_sides(parties: Pa
     assert "x" not in told["message"].replace("sees where", "")
     assert told["side"] == own["side"] == "feature-party"
     assert "Did you mean 'x9'?" in own["fix"]
+    # The operator who can correct it is the one that proposed.
+    assert own["fix"].endswith("label-party wrote the specification: tell its operator which name is right.")
+    assert "what the specification asks of feature-party" in told["fix"]
     assert "x9" not in told["fix"]
 
 

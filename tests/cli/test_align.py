@@ -68,6 +68,11 @@ def test_columns_and_types_that_do_not_match_are_told_before_anything_is_sent(pa
     assert "the same number of times" in answer["message"]
 
 
+def test_a_data_set_that_this_party_does_not_have_is_told_before_any_rule(parties: Path) -> None:
+    answer = failed(parties, "telco", "--data", "poeple", "--peer-data", "people", "--id", "id")
+    assert (answer["error_code"], answer["hint"]) == ("unknown_dataset", "Did you mean 'people'?")
+
+
 def test_two_parties_align_by_one_command_and_a_grant(parties: Path) -> None:
     (parties / "align.toml").write_text(run(parties, *ALIGN, "--print")["specification"], "utf-8")
     run(parties, "grant", "create", "align.toml", "--party", "telco")

@@ -182,6 +182,8 @@ def test_a_specification_with_a_typing_slip_names_the_nearest_key(run: Run, fold
     answer = json.loads(out)
     assert (code, answer["error_code"]) == (4, "invalid_spec")
     assert "epochs" in answer["hint"]
+    assert answer["message"].startswith(f"{spec}: ")
+    assert json.loads(run("job", "check", spec, "--format", "json")[1])["message"] == answer["message"]
 
 
 @pytest.mark.parametrize(

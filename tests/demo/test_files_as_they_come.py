@@ -136,6 +136,7 @@ FOREIGN: list[tuple[Callable[[str], str | bytes], str, str]] = [
         "git lfs pull",
     ),
     (lambda _: "/annex/objects/SHA256E-s1--00.csv\n", "a git-annex pointer", "git annex get"),
+    (lambda _: '# who we are\nname = "bank"\n\n[server]\n', "a file of settings (TOML or INI)", "holds the table"),
     (lambda _: b"\x89PNG\r\n\x1a\n" + bytes(64), "an image", "the file that holds the table"),
     (lambda _: bytes(range(256)) * 8, "is no text", "CSV"),
     (lambda _: "", "is empty", "header line"),

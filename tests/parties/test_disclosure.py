@@ -87,7 +87,11 @@ def test_nothing_of_a_table_is_told(code: str) -> None:
 
 def test_which_fault_a_table_has_is_not_told() -> None:
     assert {redacted_for_peer(Failure(code, "", side="bank")) for code in ABOUT_TABLE} == {
-        Failure("invalid_data", "bank's table does not fit the job; its operator sees where")
+        Failure(
+            "invalid_data",
+            "bank's table does not fit the job; its operator sees where",
+            fix="Compare what the specification asks of bank with what its operator reads there.",
+        )
     }
 
 

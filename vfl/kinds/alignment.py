@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from vfl.kind import Kind, Roles
+from vfl.message import Grain
 from vfl.planning import alignment as planning
 from vfl.planning.plan import Plan
 from vfl.routes import Route, routes_of_alignment
@@ -56,6 +57,21 @@ class AlignmentKind(Kind[AlignmentSpec, Plan]):
             "Nothing tells real ids from invented ones: a party that brings ids which it has guessed learns of each "
             "whether the other has it, up to align.maximum_ids."
         )
+
+    def revealed(
+        self, spec: AlignmentSpec, me: PartyId, lines: list[dict[str, Any]], metrics: Mapping[str, float]
+    ) -> list[dict[str, Any]]:
+        """Of two parties: each learns of its own ids alone. Of more, what the coordinator learns stays a limit."""
+        if len(spec.parties) > 2:
+            return lines
+        ids = {True: int(metrics["own_ids"]), False: int(metrics["ids_of_peer"])}
+        batches = max(1, planning.batches(max(ids.values())))
+        return [
+            line | {"values": ids[line["receiver"] == me], "messages": batches}
+            if line["grain"] == Grain.ROW.value
+            else line
+            for line in lines
+        ]
 
     def keeps(self, spec: AlignmentSpec, party: PartyId) -> str:
         if spec.tells_rows:
