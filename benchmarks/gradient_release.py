@@ -24,7 +24,7 @@ from tenseal import sealapi
 
 from crypto.ciphertexts import write_words
 from crypto.ckks import CkksPrivateKey
-from crypto.ckks_context import contexts_of
+from crypto.ckks_context import contexts_of, secret_under
 from crypto.ckks_evaluator import CkksPublicKey
 from crypto.ckks_parameters import PRESETS, RING_DEGREE
 from crypto.ring import block_inner_products, uniform_words
@@ -57,7 +57,7 @@ class Ways:
         columns = table()[0][:BATCH].clip(-3, 3)
         self._embedding = self._public.load(self._private.encrypt_rows(columns, 1), columns.shape[1], BATCH, 1)
         release = self._contexts.release.seal
-        self._decryptor = sealapi.Decryptor(release, self._private._secret_in(self._contexts.release))  # noqa: SLF001
+        self._decryptor = sealapi.Decryptor(release, secret_under(self._private._secret, self._contexts.release))  # noqa: SLF001
 
     def _at(self, primes: int) -> list[Any]:
         return [self._public._at(vector.ciphertext, primes) for vector in self._embedding]  # noqa: SLF001

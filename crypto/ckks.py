@@ -19,14 +19,14 @@ import math
 import secrets
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any, NamedTuple, NoReturn
+from typing import NamedTuple, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 from tenseal import sealapi
 
 from crypto.ciphertexts import Seeded, read_integers, read_words, write_integers, write_seeded
-from crypto.ckks_context import contexts_of, slots_of_coefficients
+from crypto.ckks_context import contexts_of, fresh_secret, secret_under, seeded_public_key
 from crypto.ckks_parameters import CUT_SCALE, RING_DEGREE, SLOTS, CkksPreset
 from crypto.errors import InvalidCiphertext, KeyUsedUp, OutOfRange
 from crypto.packing import Group, groups_for
@@ -36,9 +36,7 @@ from crypto.seal_stream import (
     identifier,
     load,
     payload,
-    plain_payload,
     read_key_switching,
-    read_plain_words,
     stream,
 )
 from crypto.seal_stream import read_seeded as parse_seeded
@@ -89,10 +87,8 @@ class CkksPrivateKey:
         self.values_left = values_per_key
         self.operations: Counter[str] = Counter()
         data = self._contexts.data
-        secret = sealapi.KeyGenerator(data.seal).secret_key()
-        rows = read_plain_words(secret).reshape(len(data.moduli), RING_DEGREE)
-        self._secret = dict(zip(data.moduli, rows, strict=True))
-        self._encryptor = sealapi.Encryptor(data.seal, secret)
+        self._secret = fresh_secret(data)
+        self._encryptor = sealapi.Encryptor(data.seal, secret_under(self._secret, data))
 
     def __repr__(self) -> str:
         return "CkksPrivateKey(...)"
@@ -101,17 +97,13 @@ class CkksPrivateKey:
         raise TypeError("a private key stays in the process that made it")
 
     def public_material(self, values: int) -> PublicMaterial:
-        """The public part for releases of up to `values` numbers; 0 for a key that only encrypts and opens scores."""
+        """The public part for releases of up to `values` numbers."""
         contexts = self._contexts
-        zero = sealapi.Encryptor(contexts.zero.seal, self._secret_in(contexts.zero)).encrypt_zero_symmetric()
-        words, seed, _ = parse_seeded(payload(zero))
-        public = write_seeded([Seeded(words, seed)], contexts.public.moduli)
-        if not values:
-            return PublicMaterial(public, b"", b"")
+        public = seeded_public_key(self._secret, contexts.zero, contexts.public.moduli)
         relinearise = sealapi.KeyGenerator(
-            contexts.relinearise.seal, self._secret_in(contexts.relinearise)
+            contexts.relinearise.seal, secret_under(self._secret, contexts.relinearise)
         ).create_relin_keys()
-        generator = sealapi.KeyGenerator(contexts.release.seal, self._secret_in(contexts.release))
+        generator = sealapi.KeyGenerator(contexts.release.seal, secret_under(self._secret, contexts.release))
         packing = [generator.create_galois_keys([element]) for element in galois_elements(values)]
         return PublicMaterial(
             public,
@@ -123,19 +115,10 @@ class CkksPrivateKey:
 
     def encrypt_rows(self, columns: Floats, times: int) -> bytes:
         """Rows x columns as one seeded ciphertext per column, rows in slots, repeated so many times."""
-        return self._encrypt([to_slots(column, times) for column in columns.T])
-
-    def encrypt_coefficients(self, columns: Floats) -> bytes:
-        """Rows x columns as one seeded ciphertext per column, rows as polynomial coefficients (at most N)."""
-        if len(columns) > RING_DEGREE:
-            raise OutOfRange(f"{len(columns)} rows do not fit {RING_DEGREE} coefficients")
-        return self._encrypt([slots_of_coefficients(column) for column in columns.T])
-
-    def _encrypt(self, vectors: Sequence[list[float] | list[complex]]) -> bytes:
         data, preset = self._contexts.data, self._preset
         batch = []
-        for vector in vectors:
-            plain = data.encode(vector, len(preset.data_moduli), 2.0**preset.embedding_scale)
+        for column in columns.T:
+            plain = data.encode(to_slots(column, times), len(preset.data_moduli), 2.0**preset.embedding_scale)
             words, seed, _ = parse_seeded(payload(self._encryptor.encrypt_symmetric(plain)))
             batch.append(Seeded(words, seed))
         self.operations["encrypt"] += len(batch)
@@ -186,7 +169,7 @@ class CkksPrivateKey:
         size = 2 * 8 * RING_DEGREE
         if len(data) != count * size:
             raise InvalidCiphertext(f"{count} ciphertexts of {size} bytes were due, and {len(data)} bytes came")
-        decryptor, columns = sealapi.Decryptor(context.seal, self._secret_in(context)), []
+        decryptor, columns = sealapi.Decryptor(context.seal, secret_under(self._secret, context)), []
         for start in range(0, len(data), size):
             words = read_words(memoryview(data)[start : start + size], (modulus, modulus), RING_DEGREE)
             body = ciphertext_payload(identifier(context.levels[0]), 2.0**CUT_SCALE, words.reshape(2, 1, RING_DEGREE))
@@ -198,16 +181,6 @@ class CkksPrivateKey:
 
     def _noise(self, generator: secrets.SystemRandom, width: float) -> int:
         return round(generator.gauss(0.0, 2.0**width)) if width > 0 else 0
-
-    def _secret_in(self, context: Any) -> Any:
-        words = np.concatenate([self._secret[modulus] for modulus in context.moduli])
-        data = stream(plain_payload(context.key_identifier, 1.0, words))
-        return load(sealapi.SecretKey(), context.seal, data)
-
-
-def score_groups(rows: int, outputs: int) -> tuple[Group, ...]:
-    """Scores come one ciphertext per output, rows at consecutive coefficients."""
-    return (Group(rows, RING_DEGREE),) * outputs
 
 
 def galois_elements(values: int) -> list[int]:

@@ -6,15 +6,25 @@ last level belongs to all of them.
 """
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from tenseal import sealapi
 
-from crypto.ckks_parameters import RING_DEGREE, SLOTS, CkksPreset
-from crypto.seal_stream import identifier, load, plain_payload, stream
+from crypto.ciphertexts import Seeded, write_seeded
+from crypto.ckks_parameters import RING_DEGREE, CkksPreset
+from crypto.seal_stream import (
+    identifier,
+    load,
+    payload,
+    plain_payload,
+    read_plain_words,
+    read_seeded,
+    seeded_payload,
+    stream,
+)
 
 Words = NDArray[np.uint64]
 
@@ -22,9 +32,9 @@ Words = NDArray[np.uint64]
 class Context:
     """One modulus chain with what works on it. `levels[k]` identifies the level with k + 1 primes."""
 
-    def __init__(self, moduli: Sequence[int]) -> None:
+    def __init__(self, moduli: Sequence[int], degree: int = RING_DEGREE) -> None:
         parameters = sealapi.EncryptionParameters(sealapi.SCHEME_TYPE.CKKS)
-        parameters.set_poly_modulus_degree(RING_DEGREE)
+        parameters.set_poly_modulus_degree(degree)
         parameters.set_coeff_modulus([sealapi.Modulus(modulus) for modulus in moduli])
         self.moduli = tuple(moduli)
         self.seal = sealapi.SEALContext(parameters, True, sealapi.SEC_LEVEL_TYPE.TC128)
@@ -75,12 +85,46 @@ class Contexts:
         return self._inverses[width]
 
     def _monomial(self, power: int) -> Any:
-        angles = np.pi * ((power * SLOT_EXPONENTS) % (2 * RING_DEGREE)) / RING_DEGREE
+        angles = np.pi * ((power * slot_exponents(RING_DEGREE)) % (2 * RING_DEGREE)) / RING_DEGREE
         return self.release.encode(np.exp(1j * angles).tolist(), 1, 1.0)
 
 
-SLOT_EXPONENTS: NDArray[np.int64] = np.array([pow(3, j, 2 * RING_DEGREE) for j in range(SLOTS)])
-"""Slot j holds the polynomial's value at zeta^(3^j), zeta = exp(i pi / N)."""
+def fresh_secret(context: Context) -> dict[int, Words]:
+    """A new ternary secret in NTT form, by the context's moduli."""
+    secret = sealapi.KeyGenerator(context.seal).secret_key()
+    rows = read_plain_words(secret).reshape(len(context.moduli), -1)
+    return dict(zip(context.moduli, rows, strict=True))
+
+
+def secret_under(secret: Mapping[int, Words], context: Context) -> Any:
+    """The same secret as a key of a context whose moduli are among its own."""
+    words = np.concatenate([secret[modulus] for modulus in context.moduli])
+    return load(sealapi.SecretKey(), context.seal, stream(plain_payload(context.key_identifier, 1.0, words)))
+
+
+def seeded_public_key(secret: Mapping[int, Words], zero: Context, moduli: Sequence[int]) -> bytes:
+    """The public key in wire form: a seeded encryption of zero, under moduli that are a data level of `zero`."""
+    encrypted = sealapi.Encryptor(zero.seal, secret_under(secret, zero)).encrypt_zero_symmetric()
+    words, seed, _ = read_seeded(payload(encrypted))
+    return write_seeded([Seeded(words, seed)], moduli)
+
+
+def load_public_key(context: Context, key: Seeded) -> Any:
+    """What encrypts under a public key that passed the gate."""
+    body = stream(seeded_payload(context.key_identifier, 1.0, *key))
+    return sealapi.Encryptor(context.seal, load(sealapi.PublicKey(), context.seal, body))
+
+
+@functools.cache
+def slot_exponents(degree: int) -> NDArray[np.int64]:
+    """Slot j holds the polynomial's value at zeta^(3^j), zeta = exp(i pi / N)."""
+    return np.array([pow(3, j, 2 * degree) for j in range(degree // 2)])
+
+
+@functools.cache
+def _twist(degree: int) -> NDArray[np.complex128]:
+    twist: NDArray[np.complex128] = np.exp(1j * np.pi * np.arange(degree) / degree)
+    return twist
 
 
 @functools.cache
@@ -88,10 +132,9 @@ def contexts_of(preset: CkksPreset) -> Contexts:
     return Contexts(preset)
 
 
-def slots_of_coefficients(coefficients: NDArray[np.float64]) -> list[complex]:
+def slots_of_coefficients(coefficients: NDArray[np.float64], degree: int) -> list[complex]:
     """Slot values of the real polynomial with these coefficients (at most N, rest zero)."""
-    padded = np.zeros(RING_DEGREE)
+    padded = np.zeros(degree)
     padded[: len(coefficients)] = coefficients
-    twisted = padded * np.exp(1j * np.pi * np.arange(RING_DEGREE) / RING_DEGREE)
-    values: list[complex] = (np.fft.ifft(twisted) * RING_DEGREE)[(SLOT_EXPONENTS - 1) // 2].tolist()
+    values: list[complex] = (np.fft.ifft(padded * _twist(degree)) * degree)[(slot_exponents(degree) - 1) // 2].tolist()
     return values

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from tenseal import sealapi
 
 from crypto.ciphertexts import Seeded, read_integers, read_seeded, write_integers, write_words
-from crypto.ckks import Masked, PublicMaterial, galois_elements, score_groups, to_slots
-from crypto.ckks_context import contexts_of
+from crypto.ckks import Masked, PublicMaterial, galois_elements, to_slots
+from crypto.ckks_context import contexts_of, load_public_key
 from crypto.ckks_parameters import CUT_SCALE, RING_DEGREE, SLOTS, CkksPreset
 from crypto.packing import Group, groups_for
 from crypto.ring import block_coefficients, block_sums, centred, uniform_words
@@ -89,17 +89,14 @@ class CkksPublicKey:
         self._zeros: list[Any] = []
         release, relinearise, public = self._contexts.release, self._contexts.relinearise, self._contexts.public
         (zero,) = self._gate(material.public, 1, public.moduli)
-        key = stream(seeded_payload(public.key_identifier, 1.0, *zero))
-        self._encryptor = sealapi.Encryptor(public.seal, load(sealapi.PublicKey(), public.seal, key))
-        self._relin_keys = self._packing_keys = None
-        if values:
-            digits = self._gate(material.relinearise, len(relinearise.moduli) - 1, relinearise.moduli)
-            self._relin_keys = self._key_switching(relinearise, sealapi.RelinKeys(), {0: digits})
-            elements = galois_elements(values)
-            keys = self._gate(material.packing, len(elements), release.moduli)
-            by_slot = {(element - 1) // 2: [key] for element, key in zip(elements, keys, strict=True)}
-            if by_slot:
-                self._packing_keys = self._key_switching(release, sealapi.GaloisKeys(), by_slot)
+        self._encryptor = load_public_key(public, zero)
+        digits = self._gate(material.relinearise, len(relinearise.moduli) - 1, relinearise.moduli)
+        self._relin_keys = self._key_switching(relinearise, sealapi.RelinKeys(), {0: digits})
+        self._packing_keys, elements = None, galois_elements(values)
+        keys = self._gate(material.packing, len(elements), release.moduli)
+        by_slot = {(element - 1) // 2: [key] for element, key in zip(elements, keys, strict=True)}
+        if by_slot:
+            self._packing_keys = self._key_switching(release, sealapi.GaloisKeys(), by_slot)
 
     def _gate(self, data: bytes, count: int, moduli: Sequence[int]) -> list[Seeded]:
         return read_seeded(data, count, moduli, RING_DEGREE, self._seeds)
@@ -172,12 +169,6 @@ class CkksPublicKey:
         context.evaluator.sub(value.ciphertext, encrypted, result)
         self.operations["encrypt label"] += 1
         return replace(value, ciphertext=result)
-
-    def scores(self, columns: Sequence[CkksVector], weights: Floats) -> list[CkksVector]:
-        """Coefficient-encoded columns weighted by outputs x columns: scalar products keep the rows apart."""
-        scale = 2.0**self._preset.sum_scale
-        summed = [self._combine(columns, row, scale, rescale=False) for row in weights]
-        return [replace(score, ciphertext=self._at(score.ciphertext, 1)) for score in summed]
 
     def _multiplied(self, left: CkksVector, right: CkksVector) -> Any:
         primes = min(left.primes, right.primes)
@@ -310,12 +301,6 @@ class CkksPublicKey:
             packed.append(self._pack([*leaves, *[None] * (group.width - group.values)]))
             start += group.values
         return self._release(packed, sums.groups, units)
-
-    def mask_scores(self, scores: Sequence[CkksVector]) -> tuple[Masked, Mask]:
-        """Ask for the first coefficients of each score ciphertext, as many as it holds rows."""
-        groups = score_groups(scores[0].rows, len(scores))
-        units = [score.ciphertext.scale for score in scores for _ in range(score.rows)]
-        return self._release([score.ciphertext for score in scores], groups, units)
 
     def cut_errors(self, errors: Sequence[CkksVector], mixing: Floats, noise: Complex) -> bytes:
         """For each column of `mixing` (errors x columns) the combination of errors, plus noise (rows x columns).

@@ -121,9 +121,27 @@ class EncryptedError(Message, frozen=True, tag=True):
     columns: bytes
 
 
+class EncryptedWeights(Message, frozen=True, tag=True):
+    """A linear top model's weights, one ciphertext each, and the public key, both under a key of the label party."""
+
+    reveals = Reveals("nothing", Grain.NOTHING, "CKKS, ring-LWE at 128 bits")
+    public: bytes
+    weights: bytes
+
+
+class EncryptedScores(Message, frozen=True, tag=True):
+    """Scores of one block of rows under the label party's key: whole second polynomials, and of the first ones a
+    coefficient for each row."""
+
+    reveals = Reveals("noisy scores of held-out or new rows", Grain.ROW, "Gaussian noise, fresh Enc(0)")
+    step: int
+    polynomials: bytes
+    coefficients: bytes
+
+
 class EncryptedEvaluation(Message, frozen=True, tag=True):
-    """Rows to be scored, one ciphertext per coordinate, under a key of their own: as polynomial coefficients for a
-    linear top model, else in slots."""
+    """Rows to be scored by a top model with hidden neurons, one ciphertext per coordinate, rows in slots, under a key
+    of their own."""
 
     reveals = Reveals("nothing", Grain.NOTHING, "CKKS, ring-LWE at 128 bits")
     step: int

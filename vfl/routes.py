@@ -30,6 +30,8 @@ from vfl.messages import (
     EncryptedEmbedding,
     EncryptedError,
     EncryptedEvaluation,
+    EncryptedScores,
+    EncryptedWeights,
     EvaluationRows,
     EvaluationTask,
     HeldOut,
@@ -91,6 +93,8 @@ ROUTES: dict[str, tuple[Route, ...]] = {
         Route(L, F, MaskedGradient),
         Route(F, L, OpenedGradient),
         Route(L, F, EncryptedError),
+        Route(L, F, EncryptedWeights),
+        Route(F, L, EncryptedScores),
         Route(F, L, EncryptedEvaluation),
         Route(L, F, MaskedScores),
         Route(F, L, OpenedScores),
@@ -103,6 +107,8 @@ ROUTES: dict[str, tuple[Route, ...]] = {
     "ckks_prediction": (
         Route(F, L, RowsDigest),
         Route(L, F, RowsDigest),
+        Route(L, F, EncryptedWeights),
+        Route(F, L, EncryptedScores),
         Route(F, L, PublicKeys),
         Route(F, L, EncryptedEvaluation),
         Route(L, F, MaskedScores),
@@ -148,6 +154,8 @@ ROUTES: dict[str, tuple[Route, ...]] = {
 
 ONLY_EMBEDDINGS: frozenset[type[Message]] = frozenset({CutGradient, EncryptedError})
 """Messages of layout `embeddings`: where no bottom model learns, no error goes back."""
+SCORING_OF_LINEAR: frozenset[type[Message]] = frozenset({EncryptedWeights, EncryptedScores})
+SCORING_OF_NETWORKS: frozenset[type[Message]] = frozenset({EncryptedEvaluation, MaskedScores, OpenedScores})
 
 
 def routes_of_training(spec: TrainingSpec) -> tuple[Route, ...]:
@@ -155,11 +163,20 @@ def routes_of_training(spec: TrainingSpec) -> tuple[Route, ...]:
     unused = ONLY_EMBEDDINGS if spec.model.layout == "features" else frozenset({StepApplied})
     if not spec.split.stratify:
         unused |= {HeldOut}
+    unused |= _scoring_unused(spec)
     return tuple(route for route in ROUTES[spec.entry] if route.message not in unused)
 
 
 def routes_of_prediction(spec: PredictionSpec) -> tuple[Route, ...]:
-    return ROUTES[spec.entry]
+    unused = _scoring_unused(spec.trained)
+    if not spec.trained.hidden:
+        unused |= {PublicKeys}
+    return tuple(route for route in ROUTES[spec.entry] if route.message not in unused)
+
+
+def _scoring_unused(trained: TrainingSpec) -> frozenset[type[Message]]:
+    """What models of the other kind are scored with."""
+    return SCORING_OF_LINEAR if trained.hidden else SCORING_OF_NETWORKS
 
 
 def routes_of_rounds(spec: RoundsSpec) -> tuple[Route, ...]:

@@ -4,10 +4,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from coefficient_scores import encrypt_coefficients, mask_scores, score_groups, scores
 from tenseal import sealapi
 
 from crypto.ciphertexts import Seeded, read_integers, read_seeded, read_words
-from crypto.ckks import CkksPrivateKey, score_groups
+from crypto.ckks import CkksPrivateKey
 from crypto.ckks_evaluator import CkksPublicKey
 from crypto.ckks_parameters import PRESETS, RING_DEGREE
 from crypto.ring import block_coefficients, block_sums, centred
@@ -37,13 +38,13 @@ def table_and_weights():
 def scores_asked(kind, preset=PRESET):
     """(private key, what the key owner kept and received, quantised weights, the asking party's secrets)."""
     private = CkksPrivateKey(preset, 4096)
-    public = kind(preset, private.public_material(0), 0)
+    public = kind(preset, private.public_material(1), 1)
     columns, weights = table_and_weights()
-    embedding = public.load(private.encrypt_coefficients(columns), COLUMNS, 50, 1)
+    embedding = public.load(encrypt_coefficients(private, columns), COLUMNS, 50, 1)
     own = [read_ciphertext(vector.ciphertext)[1, 0] for vector in embedding]
-    score = public.scores(embedding, weights[None])
+    score = scores(public, embedding, weights[None])
     before = read_ciphertext(score[0].ciphertext)
-    masked, mask = public.mask_scores(score)
+    masked, mask = mask_scores(public, score)
     return private, own, masked, mask, before, np.rint(weights * 2.0 ** (preset.sum_scale - preset.embedding_scale))
 
 
@@ -94,14 +95,14 @@ def test_rule_3_exact_answers_are_exact_linear_equations_in_the_key(noise, recov
     """
     preset, unknown = replace(PRESET, noise=noise), 8
     private = CkksPrivateKey(preset, 4096)
-    public = CkksPublicKey(preset, private.public_material(0), 0)
+    public = CkksPublicKey(preset, private.public_material(1), 1)
     secret = private._secret[Q]
     matrix, values = [], []
     for answer in range(unknown):
-        data = private.encrypt_coefficients(np.full((1, 1), answer / 10))
-        scores = public.scores(public.load(data, 1, 1, 1), np.ones((1, 1)))
-        total = read_ciphertext(scores[0].ciphertext)
-        opened, mask = opening(private, public, scores)
+        data = encrypt_coefficients(private, np.full((1, 1), answer / 10))
+        score = scores(public, public.load(data, 1, 1, 1), np.ones((1, 1)))
+        total = read_ciphertext(score[0].ciphertext)
+        opened, mask = opening(private, public, score)
         constant = (opened - mask) * RING_DEGREE % Q
         first, second = sum(int(x) for x in total[0, 0]), total[1, 0]
         known = sum(int(c) * int(s) for c, s in zip(second[unknown:], secret[unknown:], strict=True))
@@ -111,18 +112,18 @@ def test_rule_3_exact_answers_are_exact_linear_equations_in_the_key(noise, recov
     assert (solution == [int(s) for s in secret[:unknown]]) is recovered
 
 
-def opening(private, public, scores):
+def opening(private, public, score):
     """One masked opening without Enc(0): the asking party deviates to read the bare equation."""
     public._zeros = []
     WithoutFreshZeros.prepare_zeros(public, 1)
-    masked, mask = public.mask_scores(scores)
+    masked, mask = mask_scores(public, score)
     (opened,) = np.frombuffer(private.open(masked, score_groups(1, 1)), "<u8").tolist()
     return opened, mask.numbers[0]
 
 
 def test_rule_4_two_ciphertexts_under_one_seed_give_the_difference_of_their_values_away():
     private = CkksPrivateKey(PRESET, 200)
-    data = private.encrypt_coefficients(np.array([[1.0, 2.5]]))
+    data = encrypt_coefficients(private, np.array([[1.0, 2.5]]))
     moduli = PRESET.data_moduli
     ours = read_seeded(data, 2, moduli, RING_DEGREE, set())
     assert ours[0].seed != ours[1].seed
@@ -153,11 +154,11 @@ def difference_of_constants(first, second):
 def test_rule_4_the_owner_cannot_choose_the_random_half_of_the_public_key():
     """The wire has room for one polynomial and a seed: a public key with a zero second half cannot be written."""
     private = CkksPrivateKey(PRESET, 200)
-    material = private.public_material(0)
+    material = private.public_material(1)
     release = PRESET.public_moduli
     (public,) = read_seeded(material.public, 1, release, RING_DEGREE, set())
     assert len(material.public) == public.words.shape[0] * 8 * RING_DEGREE + 64
-    loaded = CkksPublicKey(PRESET, material, 0)
+    loaded = CkksPublicKey(PRESET, material, 1)
     loaded.prepare_zeros(2)
     first, second = (read_ciphertext(zero) for zero in loaded._zeros)
     assert (first[1] != second[1]).mean() > 0.99

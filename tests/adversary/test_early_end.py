@@ -9,18 +9,21 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from crypto.ckks import CkksPrivateKey, Masked, repeats, score_groups
+from crypto.ciphertexts import read_words, write_words
+from crypto.ckks import CkksPrivateKey, Masked, repeats
+from crypto.encrypted_weights import EncryptedWeights as Weights
+from crypto.encrypted_weights import WeightMaterial
 from crypto.packing import groups_for
+from crypto.scoring_parameters import FIRST
 from vfl.errors import Diverged
 from vfl.flow import Report, receive, run_together, send
 from vfl.kinds import read_spec_as
 from vfl.messages import (
     EncryptedEmbedding,
-    EncryptedEvaluation,
+    EncryptedScores,
+    EncryptedWeights,
     MaskedGradient,
-    MaskedScores,
     OpenedGradient,
-    OpenedScores,
     PublicKeys,
 )
 from vfl.planning.training import opened_per_step, preset_of, resolve
@@ -91,13 +94,13 @@ def probing(setup, probed):
     masked = yield from receive(MaskedGradient, "l", 1)
     opened = key.open(Masked(masked.packed, masked.masked), groups_for(values))
     yield from send("l", OpenedGradient(1, shifted(opened, 0) if probed in batch.rows else opened))
-    alone = np.where(setup.test_rows == probed, 3.0, 0.0)[:, None]
-    yield from send("l", PublicKeys(*key.public_material(0)))
-    yield from send("l", EncryptedEvaluation(1, key.encrypt_coefficients(alone)))
-    asked = yield from receive(MaskedScores, "l", 1)
-    opened = key.open(Masked(asked.packed, asked.masked), score_groups(len(alone), 1))
-    at = np.flatnonzero(alone[:, 0])
-    yield from send("l", OpenedScores(1, shifted(opened, at[0]) if len(at) else opened))
+    received = yield from receive(EncryptedWeights, "l")
+    weights = Weights(WeightMaterial(received.public, received.weights), 1, 1)
+    sent = weights.scores(np.full((len(setup.test_rows), 1), 3.0))
+    words = read_words(memoryview(sent.coefficients), (FIRST,), len(setup.test_rows))
+    at = setup.test_rows == probed
+    words[0, at] = (words[0, at] + np.uint64(FIRST // 4)) % np.uint64(FIRST)
+    yield from send("l", EncryptedScores(1, sent.polynomials, write_words(words, (FIRST,))))
     return Outcome(b"")
 
 

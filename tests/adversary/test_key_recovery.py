@@ -9,10 +9,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from coefficient_scores import encrypt_coefficients, mask_scores, score_groups, scores
 from tenseal import sealapi
 
-from crypto.ckks import CkksPrivateKey, score_groups
-from crypto.ckks_context import contexts_of
+from crypto.ckks import CkksPrivateKey
+from crypto.ckks_context import contexts_of, secret_under
 from crypto.ckks_evaluator import CkksPublicKey
 from crypto.ckks_parameters import PRESETS, RING_DEGREE
 from crypto.errors import KeyUsedUp
@@ -25,13 +26,13 @@ Q = PRESET.data_moduli[0]
 
 def both_ends(preset, values_per_key=2 * RING_DEGREE):
     private = CkksPrivateKey(preset, values_per_key)
-    return private, CkksPublicKey(preset, private.public_material(0), 0)
+    return private, CkksPublicKey(preset, private.public_material(1), 1)
 
 
 def scored(private, public, rows, seed):
     """A score ciphertext at the last level: what an evaluator holds before it asks for anything."""
     columns = np.random.Generator(np.random.Philox(seed)).normal(size=(rows, 1)).clip(-3, 3)
-    (score,) = public.scores(public.load(private.encrypt_coefficients(columns), 1, rows, 1), np.ones((1, 1)))
+    (score,) = scores(public, public.load(encrypt_coefficients(private, columns), 1, rows, 1), np.ones((1, 1)))
     return score
 
 
@@ -39,7 +40,7 @@ def slots_decrypted(private, ciphertext):
     """What a key owner returns who decrypts on request: every slot as a float."""
     context = contexts_of(PRESET).release
     plain = sealapi.Plaintext()
-    sealapi.Decryptor(context.seal, private._secret_in(context)).decrypt(ciphertext, plain)
+    sealapi.Decryptor(context.seal, secret_under(private._secret, context)).decrypt(ciphertext, plain)
     return np.array(context.encoder.decode_double(plain))
 
 
@@ -81,7 +82,7 @@ def test_all_coefficients_of_one_answer_give_the_whole_key_unless_they_carry_noi
     total = sealapi.Ciphertext()
     public._zeros[0].scale = score.ciphertext.scale
     contexts_of(preset).release.evaluator.add(public._zeros[0], score.ciphertext, total)
-    masked, mask = public.mask_scores([score])
+    masked, mask = mask_scores(public, [score])
     opened = np.frombuffer(private.open(masked, score_groups(RING_DEGREE, 1)), "<u8")
     plain = [(int(value) - number) % Q for value, number in zip(opened, mask.numbers, strict=True)]
     first, second = read_ciphertext(total)[:, 0]
@@ -98,14 +99,13 @@ def test_all_coefficients_of_one_answer_give_the_whole_key_unless_they_carry_noi
 def test_ours_returns_the_agreed_values_only_and_none_beyond_its_cap():
     """There is no call that returns slots, and a reply has as many integers as rows were asked for."""
     private, public = both_ends(PRESET, values_per_key=60)
-    masked, _ = public.mask_scores([scored(private, public, 50, 4)])
+    masked, _ = mask_scores(public, [scored(private, public, 50, 4)])
     assert len(private.open(masked, score_groups(50, 1))) == 8 * 50
     with pytest.raises(KeyUsedUp):
         private.open(masked, score_groups(50, 1))
     returning = {name for name in dir(private) if not name.startswith("_")}
     assert returning == {
         "decrypt_cut",  # for the key owner's own bottom model; ckks_training sends nothing made of it
-        "encrypt_coefficients",
         "encrypt_rows",
         "open",
         "operations",

@@ -7,11 +7,12 @@ imaginary halves of what the key owner decrypts whole.
 
 import numpy as np
 import pytest
+from coefficient_scores import encrypt_coefficients, mask_scores, scores
 from tenseal import sealapi
 
 from crypto.ciphertexts import read_words
 from crypto.ckks import CkksPrivateKey, repeats
-from crypto.ckks_context import contexts_of
+from crypto.ckks_context import contexts_of, secret_under
 from crypto.ckks_evaluator import CkksPublicKey, EncryptedSums
 from crypto.ckks_parameters import CUT_SCALE, PRESETS, RING_DEGREE, SLOTS
 from crypto.noise import gaussian
@@ -39,11 +40,11 @@ class UnderTrapdooredKey(CkksPublicKey):
 def test_a_public_key_of_the_owners_choice_gives_a_weight_away(kind, recovered):
     """One column: c1 of the score is weight x c1 of the column, plus small noise where the random half is zero."""
     private = CkksPrivateKey(PRESET, 200)
-    public = kind(PRESET, private.public_material(0), 0)
+    public = kind(PRESET, private.public_material(1), 1)
     weight = 0.73
-    (column,) = public.load(private.encrypt_coefficients(np.ones((5, 1))), 1, 5, 1)
+    (column,) = public.load(encrypt_coefficients(private, np.ones((5, 1))), 1, 5, 1)
     known = coefficients(read_ciphertext(column.ciphertext)[1, 0])
-    masked, _ = public.mask_scores(public.scores([column], np.array([[weight]])))
+    masked, _ = mask_scores(public, scores(public, [column], np.array([[weight]])))
     sent = coefficients(read_words(memoryview(masked.packed), (Q,), RING_DEGREE)[0])
     expected = round(weight * 2.0 ** (PRESET.sum_scale - PRESET.embedding_scale))
     inverse = pow(known[0], -1, Q)
@@ -113,7 +114,7 @@ def imaginary_power(weight, deviation):
     words = read_words(memoryview(sent), (Q, Q), RING_DEGREE).reshape(2, 1, RING_DEGREE)
     plain = sealapi.Plaintext()
     body = stream(ciphertext_payload(identifier(context.levels[0]), 2.0**CUT_SCALE, words))
-    sealapi.Decryptor(context.seal, private._secret_in(context)).decrypt(
+    sealapi.Decryptor(context.seal, secret_under(private._secret, context)).decrypt(
         load(sealapi.Ciphertext(), context.seal, body), plain
     )
     return float(np.mean(np.imag(context.encoder.decode_complex(plain)) ** 2))

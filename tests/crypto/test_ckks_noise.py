@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from crypto.ciphertexts import read_integers
-from crypto.ckks import CkksPrivateKey, repeats, score_groups
+from crypto.ckks import CkksPrivateKey, repeats
 from crypto.ckks_evaluator import CkksPublicKey, EncryptedSums
 from crypto.ckks_parameters import PRESETS, SLOTS
 from crypto.packing import groups_for
@@ -118,35 +118,6 @@ def test_a_score_of_a_network_carries_no_more_ciphertext_noise_than_the_page_say
         differences += [centred((x - y) % modulus, modulus) for x, y in zip(first, second, strict=True)]
     assert np.log2(np.sqrt(np.mean(np.square(np.array(differences, float))) / 2)) < bits
     assert preset.for_evaluation().noise >= bits + 9
-
-
-LINEAR = [name for name in PRESETS if name != "ckks-mlp"]
-
-
-def opened_linear_scores(preset, rows=64):
-    """The same of a linear model, whose rows stand at coefficients."""
-    scoring = replace(preset.for_evaluation(), noise=0.0)
-    private = CkksPrivateKey(scoring, rows)
-    public = CkksPublicKey(scoring, private.public_material(0), 0)
-    embedding = public.load(private.encrypt_coefficients(CLIPPED[:rows, None]), 1, rows, 1)
-    masked, mask = public.mask_scores(public.scores(embedding, np.array([[preset.weight_limit]])))
-    words = read_integers(private.open(masked, score_groups(rows, 1)), rows, mask.modulus)
-    return [word - number for word, number in zip(words, mask.numbers, strict=True)], mask.modulus
-
-
-@pytest.mark.parametrize("name", LINEAR)
-def test_the_noise_of_a_linear_score_covers_its_ciphertext_and_the_cap_per_key_still_holds(name):
-    preset = PRESETS[name]
-    differences = []
-    for _ in range(3):
-        (first, modulus), (second, _) = opened_linear_scores(preset), opened_linear_scores(preset)
-        differences += [centred((x - y) % modulus, modulus) for x, y in zip(first, second, strict=True)]
-    carried = np.log2(np.sqrt(np.mean(np.square(np.array(differences, float))) / 2))
-    scoring = preset.for_evaluation()
-    assert scoring.noise >= carried + 12
-    assert scoring.relative_noise < 1.3e-4
-    assert 3 * preset.weight_limit < scoring.value_range
-    assert scoring.key_owner_margin > preset.values_per_key
 
 
 def test_noise_sized_from_first_weights_would_be_drowned_once_weights_have_grown():

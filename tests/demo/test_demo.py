@@ -120,7 +120,7 @@ def test_a_regression_reports_the_share_of_variance_explained(demo: Demo, tmp_pa
 def test_an_encrypted_run_reveals_sums_and_scores_and_no_embedding(encrypted: Any) -> None:
     data = encrypted.data
     revealed = {line["message"]: line["values"] for line in data["reveals"] if line["values"]}
-    assert revealed == {"RowsDigest": 2, "OpenedGradient": 31 * data["steps"], "OpenedScores": data["held_out_rows"]}
+    assert revealed == {"RowsDigest": 2, "OpenedGradient": 31 * data["steps"], "EncryptedScores": data["held_out_rows"]}
     assert data["he_operations"]
     assert data["bytes"]["feature_party_sent"] > data["bytes"]["label_party_sent"] > 0
 

@@ -200,7 +200,7 @@ def test_without_rows_a_training_tells_what_is_learned_and_not_how_much():
     assert [line.message for line in found.learned if line.receiver == "label"] == [
         "RowsDigest",
         "OpenedGradient",
-        "OpenedScores",
+        "EncryptedScores",
     ]
     assert {line.values for line in found.learned} == {None}
     assert (found.steps, found.payload_bytes, found.forecast) == (None, None, None)
@@ -211,7 +211,7 @@ def test_with_rows_it_tells_steps_bytes_and_values():
     assert found.steps == 40
     assert found.payload_bytes is not None
     assert found.payload_bytes["EncryptedEmbedding"] > 1_000_000
-    assert {line.message: line.values for line in found.learned}["OpenedScores"] == 2000
+    assert {line.message: line.values for line in found.learned}["EncryptedScores"] == 2000
 
 
 def test_it_tells_what_the_default_acceptance_would_refuse():

@@ -29,6 +29,12 @@ GOLDEN = {
         "84a474797065ae4d61736b65644772616469656e74a47374657001a67061636b6564c40170a66d61736b6564c4016d"
     ),
     messages.OpenedGradient(1, b"v"): "83a474797065ae4f70656e65644772616469656e74a47374657001a676616c756573c40176",
+    messages.EncryptedWeights(b"p", b"w"): (
+        "83a474797065b0456e6372797074656457656967687473a67075626c6963c40170a777656967687473c40177"
+    ),
+    messages.EncryptedScores(1, b"p", b"c"): (
+        "84a474797065af456e6372797074656453636f726573a47374657001ab706f6c796e6f6d69616c73c40170ac636f656666696369656e7473c40163"
+    ),
     messages.EncryptedEvaluation(1, b"c"): (
         "83a474797065b3456e637279707465644576616c756174696f6ea47374657001a7636f6c756d6e73c40163"
     ),
@@ -123,7 +129,12 @@ def test_every_message_says_what_it_reveals_and_stands_in_a_route():
 def test_layout_features_sends_the_feature_party_nothing_that_bears_labels():
     to_feature = {r.message for r in ROUTES["ckks_training"] if r.receiver is TrainingRole.FEATURE}
     to_feature -= ONLY_EMBEDDINGS | {messages.HeldOut}  # in jobs that ask for split.stratify
-    assert {message.kind() for message in to_feature} == {"RowsDigest", "MaskedGradient", "MaskedScores"}
+    assert {message.kind() for message in to_feature} == {
+        "RowsDigest",
+        "MaskedGradient",
+        "EncryptedWeights",
+        "MaskedScores",
+    }
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import math
 from crypto.ciphertexts import seeded_bytes
 from crypto.ckks_parameters import PRESETS, RING_DEGREE, SLOTS
 from crypto.packing import Group, groups_for
+from crypto.scoring_parameters import BLOCK_ROWS, scores_bytes, weights_bytes
 from vfl.schedule import batch_sizes, held_out_rows
 from vfl.spec.training import TrainingSpec
 
@@ -32,7 +33,7 @@ def expected_bytes(spec: TrainingSpec, rows: int, opened: int, cut_width: int) -
     steps_per_key = spec.ckks.values_per_key // opened
     scoring = scoring_bytes(spec, test)
     forecast = scoring | {
-        "PublicKeys": scoring["PublicKeys"] + math.ceil(steps / steps_per_key) * _keys(spec, opened),
+        "PublicKeys": scoring.get("PublicKeys", 0) + math.ceil(steps / steps_per_key) * _keys(spec, opened),
         "EncryptedEmbedding": blocks * width * ciphertext,
         "MaskedGradient": steps * masked,
         "OpenedGradient": steps * opened * WORD,
@@ -59,7 +60,7 @@ def largest_messages(spec: TrainingSpec, rows: int, opened: int, cut_width: int)
     blocks, scoring = math.ceil(batch / SLOTS), largest_of_scoring(spec, test)
     return scoring | {
         "HeldOut": math.ceil(rows / 8),
-        "PublicKeys": max(_keys(spec, opened), scoring["PublicKeys"]),
+        "PublicKeys": max(_keys(spec, opened), scoring.get("PublicKeys", 0)),
         "EncryptedEmbedding": blocks * width * ciphertext,
         "MaskedGradient": _masked(groups_for(opened)),
         "OpenedGradient": opened * WORD,
@@ -71,10 +72,15 @@ def scoring_bytes(spec: TrainingSpec, rows: int) -> dict[str, int]:
     """Payload bytes by message kind of scoring so many rows on ciphertexts, as a model of this training does."""
     room = evaluation_rows(spec)
     parts = [min(room, rows - start) for start in range(0, rows, room)]
+    if not spec.hidden:
+        return {
+            "EncryptedWeights": _encrypted_weights(spec),
+            "EncryptedScores": sum(scores_bytes(part, spec.outputs) for part in parts),
+        }
     return {
-        "PublicKeys": sum(_scoring_keys(spec, part) for part in parts),
+        "PublicKeys": sum(_keys(spec, part * spec.outputs) for part in parts),
         "EncryptedEvaluation": len(parts) * _encrypted_row_block(spec),
-        "MaskedScores": sum(_masked(_scores_asked(spec, part)) for part in parts),
+        "MaskedScores": sum(_masked(groups_for(part * spec.outputs)) for part in parts),
         "OpenedScores": rows * spec.outputs * WORD,
     }
 
@@ -82,34 +88,31 @@ def scoring_bytes(spec: TrainingSpec, rows: int) -> dict[str, int]:
 def largest_of_scoring(spec: TrainingSpec, rows: int) -> dict[str, int]:
     """The same of one message at most."""
     room = min(evaluation_rows(spec), rows)
+    if not spec.hidden:
+        return {"EncryptedWeights": _encrypted_weights(spec), "EncryptedScores": scores_bytes(room, spec.outputs)}
     # The last part is the smaller one, and may be packed into more groups all the same.
     parts = [part for part in (room, rows % room if room else 0) if part]
     return {
-        "PublicKeys": max((_scoring_keys(spec, part) for part in parts), default=0),
+        "PublicKeys": max((_keys(spec, part * spec.outputs) for part in parts), default=0),
         "EncryptedEvaluation": _encrypted_row_block(spec),
-        "MaskedScores": max((_masked(_scores_asked(spec, part)) for part in parts), default=0),
+        "MaskedScores": max((_masked(groups_for(part * spec.outputs)) for part in parts), default=0),
         "OpenedScores": room * spec.outputs * WORD,
     }
 
 
 def evaluation_rows(spec: TrainingSpec) -> int:
-    """Rows whose scores are opened under one key."""
-    room = PICKED_ROWS if spec.hidden else RING_DEGREE
-    return min(room, spec.ckks.values_per_key // spec.outputs)
+    """Rows whose scores travel in one message; of a model with hidden neurons, what one key opens."""
+    return min(PICKED_ROWS, spec.ckks.values_per_key // spec.outputs) if spec.hidden else BLOCK_ROWS
+
+
+def _encrypted_weights(spec: TrainingSpec) -> int:
+    return weights_bytes(spec.embedding_width(spec.roster.features[0]) * spec.outputs)
 
 
 def _encrypted_row_block(spec: TrainingSpec) -> int:
     """One ciphertext for each coordinate of the embedding, whatever the number of rows."""
     ciphertext = seeded_bytes(PRESETS[spec.ckks.preset].data_moduli, RING_DEGREE)
     return spec.embedding_width(spec.roster.features[0]) * ciphertext
-
-
-def _scores_asked(spec: TrainingSpec, rows: int) -> tuple[Group, ...]:
-    return groups_for(rows * spec.outputs) if spec.hidden else (Group(rows, RING_DEGREE),) * spec.outputs
-
-
-def _scoring_keys(spec: TrainingSpec, rows: int) -> int:
-    return _keys(spec, rows * spec.outputs if spec.hidden else 0)
 
 
 def _clear(spec: TrainingSpec, sizes: list[int], test: int) -> dict[str, int]:
@@ -129,8 +132,6 @@ def _keys(spec: TrainingSpec, values: int) -> int:
     """A key's public part for releases of so many values."""
     preset = PRESETS[spec.ckks.preset]
     size = seeded_bytes(preset.public_moduli, RING_DEGREE)
-    if values:
-        size += (len(preset.key_moduli) - 1) * seeded_bytes(preset.key_moduli, RING_DEGREE)
-        widest = max(group.width for group in groups_for(values))
-        size += (widest.bit_length() - 1) * seeded_bytes(preset.release_moduli, RING_DEGREE)
-    return size
+    size += (len(preset.key_moduli) - 1) * seeded_bytes(preset.key_moduli, RING_DEGREE)
+    widest = max(group.width for group in groups_for(values))
+    return size + (widest.bit_length() - 1) * seeded_bytes(preset.release_moduli, RING_DEGREE)

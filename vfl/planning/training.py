@@ -148,7 +148,8 @@ def _reveals(spec: TrainingSpec, rows: int, batches: list[int], test_rows: int, 
     messages = dict.fromkeys(("RowsDigest", "HeldOut", "EvaluationRows"), 1)
     messages |= dict.fromkeys(("Embedding", "CutGradient", "OpenedGradient"), steps)
     messages["EncryptedError"] = sum(math.ceil(size / SLOTS) for size in batches)
-    messages["OpenedScores"] = math.ceil(test_rows / evaluation_rows(spec)) if spec.encrypted else 0
+    scored = math.ceil(test_rows / evaluation_rows(spec)) if spec.encrypted else 0
+    messages |= {"OpenedScores": scored, "EncryptedScores": scored}
     for route in routes_of_training(spec):
         reveals = route.message.reveals
         for feature in spec.roster.features:
@@ -162,6 +163,7 @@ def _reveals(spec: TrainingSpec, rows: int, batches: list[int], test_rows: int, 
                 "CutGradient": row_visits * columns,
                 "EncryptedError": row_visits * cut_width(spec, feature) + steps * cut_width(spec, feature) * columns,
                 "OpenedScores": test_rows * spec.outputs,
+                "EncryptedScores": test_rows * spec.outputs,
             }
             players = {spec.role_of(feature): feature, spec.role_of(spec.roster.label): spec.roster.label}
             kind = route.message.kind()

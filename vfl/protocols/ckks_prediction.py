@@ -4,9 +4,9 @@ Feature party F has its columns and its bottom model, label party L its own colu
 them when they had trained. Every column is prepared as it was then.
 
     0      both  compare the keyed digest of their rows
-    1 - 3        block by block the steps 12 to 14 of `ckks_scoring`, under a fresh key for each block
+    1 - 3        the steps 12 to 14 of `ckks_scoring`: weights first, or a key for each block
 
-Who learns what. F sees pseudo-random words and uniform numbers, and how many rows are scored. L sees one noisy number
+Who learns what. F sees pseudo-random words, and how many rows are scored. L sees one noisy number
 per row and output: what F's columns add to its score. L holds the weights, so that it reads as many linear combinations
 of a row of F as models are applied to that row; an L that deviates chooses the weights (prediction.md).
 """
@@ -18,7 +18,7 @@ import numpy as np
 from vfl.flow import Flow, report
 from vfl.models.halves import FeatureHalf, LabelHalf
 from vfl.models.tensors import save_tensors
-from vfl.protocols.ckks_scoring import KeyOwner, open_scores, score, scoring_blocks, summed
+from vfl.protocols.ckks_scoring import KeyOwner, opens_scores, scores_rows, scoring_blocks, summed
 from vfl.protocols.new_rows import outcome_of, rows_of
 from vfl.protocols.same_rows import compare_rows
 from vfl.reports import Outcome, StepDone
@@ -32,8 +32,9 @@ def feature_party(setup: Setup[PredictionSpec]) -> Flow[Outcome]:
     half, owner = FeatureHalf.read(trained, setup.me, setup.model, setup.bottom), KeyOwner(trained)
     yield from compare_rows(setup)  # 0
     blocks = scoring_blocks(trained, np.arange(setup.rows))
+    open_scores = yield from opens_scores(trained, owner, label)  # 1
     for number, rows in enumerate(blocks, 1):
-        yield from open_scores(trained, owner, label, number, half.embed(*rows_of(setup, rows)))  # 1 to 3
+        yield from open_scores(number, half.embed(*rows_of(setup, rows)))  # 1 to 3
         yield from report(StepDone(number, len(blocks), 0))
     return Outcome(save_tensors({}), operations=owner.operations())
 
@@ -43,8 +44,9 @@ def label_party(setup: Setup[PredictionSpec]) -> Flow[Outcome]:
     half, scores, used = LabelHalf.read(trained, setup.model), [], list[Counter[str]]()
     yield from compare_rows(setup)  # 0
     blocks = scoring_blocks(trained, np.arange(setup.rows))
+    score = yield from scores_rows(trained, half.scorer, feature)  # 1
     for number, rows in enumerate(blocks, 1):
-        scored = yield from score(trained, half.scorer, feature, number, half.own(*rows_of(setup, rows)))  # 1 to 3
+        scored = yield from score(number, half.own(*rows_of(setup, rows)))  # 1 to 3
         scores.append(scored.scores)
         used.append(scored.operations)
         yield from report(StepDone(number, len(blocks), 0))

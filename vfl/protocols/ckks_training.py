@@ -17,11 +17,10 @@ embeddings (claim 4): f is any network of F's, and the error at the cut goes bac
     10   L       takes the mask off, optimiser step
     11   F       (layout embeddings) decrypts the cut error, backward, optimiser step
 
-then, once, held-out rows in blocks, each under a key of its own (`ckks_scoring`):
+then, once, the held-out rows in blocks (`ckks_scoring`), here of a linear top model:
 
-    12  F -> L  PublicKeys, EncryptedEvaluation
-    13  L -> F  MaskedScores
-    14  F -> L  OpenedScores
+    12  L -> F  EncryptedWeights, under a key of the label party
+    13  F -> L  EncryptedScores
 
 Who learns what. Layout features: F sees pseudo-random words and uniform numbers, and how many steps happen. Layout
 embeddings: F also reads an error for every row and step, from which labels can be inferred unless noise hides them, and
@@ -48,9 +47,9 @@ from vfl.planning.training import cut_width, opened_per_step, output_sums, prese
 from vfl.protocols.ckks_scoring import (
     KeyOwner,
     attributed_to,
-    open_scores,
+    opens_scores,
     public_key,
-    score,
+    scores_rows,
     scoring_blocks,
     summed,
 )
@@ -105,8 +104,9 @@ def feature_party(setup: Setup[TrainingSpec]) -> Flow[Outcome]:
             yield from report(EpochDone(epoch, setup.spec.train.epochs, side.state(), side.measures()))
 
     yield from report(Remark("opening scores of the held-out rows for the label party"))
+    open_scores = yield from opens_scores(setup.spec, owner, label)  # 12
     for number, rows in enumerate(scoring_blocks(setup.spec, setup.test_rows), 1):
-        yield from open_scores(setup.spec, owner, label, number, side.embed(rows))  # 12 to 14
+        yield from open_scores(number, side.embed(rows))  # 12 to 14
     return side.outcome(owner.operations())
 
 
@@ -164,9 +164,9 @@ def label_party(setup: Setup[TrainingSpec]) -> Flow[Outcome]:
             yield from report(EpochDone(epoch, setup.spec.train.epochs, side.state(), side.top.measures()))
 
     yield from report(Remark("evaluating on the held-out rows"))
-    scores = []
+    scores, score = [], (yield from scores_rows(setup.spec, side.top, feature))  # 12
     for number, rows in enumerate(scoring_blocks(setup.spec, setup.test_rows), 1):
-        scored = yield from score(setup.spec, side.top, feature, number, side.own(rows))  # 12 to 14
+        scored = yield from score(number, side.own(rows))  # 12 to 14
         scores.append(scored.scores)
         used.append(scored.operations)
     return side.outcome(np.concatenate(scores), summed(used))

@@ -49,7 +49,7 @@ def test_the_plan_counts_what_each_step_and_the_job_reveal():
     assert planned.rho == pytest.approx(20 / 455)
     assert planned.guards_deviating_label_party
     revealed = {line.message: line.values for line in planned.reveals if line.values}
-    assert revealed == {"RowsDigest": 2, "OpenedGradient": 620, "OpenedScores": 114}
+    assert revealed == {"RowsDigest": 2, "OpenedGradient": 620, "EncryptedScores": 114}
 
 
 def test_in_clear_training_every_value_is_revealed():

@@ -18,7 +18,7 @@ bottom = {kind = "mlp", hidden = [4], out = 2}
 """
 
 
-def training(scheme: str, layout: str) -> TrainingSpec:
+def training(scheme: str, layout: str, top: str = '{kind = "linear"}') -> TrainingSpec:
     has_bottom = layout == "embeddings"
     return read_spec_as(
         TrainingSpec,
@@ -31,6 +31,7 @@ encryption = {{scheme = "{scheme}"}}
 {'protection = {cut_noise = {method = "none"}}' if has_bottom else ""}
 [model]
 layout = "{layout}"
+top = {top}
 {BOTTOM if has_bottom else ""}
 [data]
 bank = {{dataset = "table", label = "y", columns = ["a"]}}
@@ -59,6 +60,7 @@ JOBS: dict[str, JobSpec] = {
     "clear, embeddings": training("none", "embeddings"),
     "encrypted, features": training("ckks", "features"),
     "encrypted, embeddings": training("ckks", "embeddings"),
+    "encrypted, hidden neurons": training("ckks", "features", '{kind = "mlp", hidden = [4]}'),
     "rounds": rounds(tables=("test",)),
     "rounds under secure sums, measured at the clients": measured_at_clients(rounds("secure_sum = true", ("test",))),
     "rounds with shared rows": rounds(

@@ -108,10 +108,10 @@ def test_messages_are_those_of_the_plan_and_progress_is_told(federation, breast_
     given = setups(training, together, breast_cancer)
     result, expected = scored(given), plan(given["bank"].spec, NEW)
     revealing = {line.message: line for line in expected.reveals if line.grain != Grain.NOTHING.value}
-    assert set(revealing) == {"RowsDigest", "OpenedScores"}
-    opened = [line for line in result.transcript if line.kind == "OpenedScores"]
-    assert len(opened) == revealing["OpenedScores"].messages == expected.steps
-    assert sum(len(line.message.values) // 8 for line in opened) == revealing["OpenedScores"].values == NEW
+    assert set(revealing) == {"RowsDigest", "EncryptedScores"}
+    sent = [line for line in result.transcript if line.kind == "EncryptedScores"]
+    assert len(sent) == revealing["EncryptedScores"].messages == expected.steps
+    assert sum(len(line.message.coefficients) // 7 for line in sent) == revealing["EncryptedScores"].values == NEW
     largest = largest_messages(given["bank"].spec, NEW)
     for kind, forecast in expected.payload_bytes.items():
         sizes = [line.payload_bytes for line in result.transcript if line.kind == kind]
@@ -121,11 +121,11 @@ def test_messages_are_those_of_the_plan_and_progress_is_told(federation, breast_
         assert [fact.step for fact in facts if isinstance(fact, StepDone)] == list(range(1, expected.steps + 1))
 
 
-def test_the_feature_party_receives_masked_words_and_no_score(federation, breast_cancer):
+def test_the_feature_party_receives_encrypted_weights_and_no_score(federation, breast_cancer):
     training, together = federation(breast_cancer, train_epochs=1)
     given = setups(training, together, breast_cancer)
     received = {line.kind for line in scored(given).transcript if line.receiver == "telco-0"}
-    assert received == {"RowsDigest", "MaskedScores"}
+    assert received == {"RowsDigest", "EncryptedWeights"}
 
 
 def test_other_rows_at_the_two_sides_end_the_job_before_anything_is_scored(federation, breast_cancer):
