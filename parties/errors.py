@@ -164,14 +164,14 @@ class StorageFailed(JobError):
     code = "storage_failed"
     status: ClassVar[int] = 507
     """What a peer is answered."""
-    fix = "Free space in the party's folder, or correct its owner, and submit the job again."
+    fix = "Free space in the party's folder, or correct its owner, and try again."
 
 
 class DatabaseBusy(StorageFailed):
     """Another program has kept the party's database locked for as long as a peer may be out of reach."""
 
     code = "database_busy"
-    fix = "Close the program that has the party's database open, and submit the job again."
+    fix = "Close the program that has the party's database open, and try again."
 
 
 class PeerStorageFailed(PeerTimeout):

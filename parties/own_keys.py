@@ -15,7 +15,7 @@ from typing import NamedTuple
 import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from parties.errors import SettingsError
+from parties.errors import SettingsError, StorageFailed
 from parties.storage import grants, rotations
 from parties.storage.engine import Database
 from parties.storage.passed import AUDIT_LOG
@@ -169,11 +169,25 @@ class OwnKeys:
                 former = _former(replaced)
                 self._store(former, new)
             except BaseException:
-                self._files.save(old)
-                self._files.save_former(self.name, before.identities)
+                self._put_back(before)
                 raise
             self._keys = after.with_former((former, *before.former))
             return former
+
+    def _put_back(self, before: _Keys) -> None:
+        """Raises StorageFailed where the new key stays on the disk: then it counts from the next start on."""
+        try:
+            self._files.save(before.current)
+        except StorageFailed as error:
+            if self._files.identity().key == before.current.key:
+                raise
+            raise StorageFailed(
+                f"the new key could not be logged, and {KEY_FILE} cannot be written back",
+                safe="The old key counts until this server is started again, and the new key, which no peer knows yet, "
+                "from then on.",
+                fix="Free space in the party's folder, or correct its owner, and start the server again.",
+            ) from error
+        self._files.save_former(self.name, before.identities)
 
     def _finish(self) -> None:
         """Store what the server did not come to store that was killed while it rotated."""

@@ -118,7 +118,7 @@ def load_witness(folder: Path) -> tuple[StandaloneSettings, Identity]:
     """Raises SettingsError."""
     path = folder / SETTINGS_FILE
     try:
-        settings = StandaloneSettings(**tomllib.loads(path.read_text("utf-8")))
+        settings = StandaloneSettings(**tomllib.loads(path.read_text("utf-8-sig")))
     except FileNotFoundError:
         fix = f"Run `vfl witness init {folder} --name NAME`."
         raise SettingsError(f"there is no {SETTINGS_FILE} in {folder}", fix=fix) from None

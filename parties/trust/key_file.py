@@ -118,7 +118,6 @@ class KeyFolder:
             raise StorageFailed(
                 f"{path} cannot be written: {error.strerror}",
                 safe="The key is the same as before.",
-                fix="Free space in the party's folder, or correct its owner, and try again.",
             ) from error
 
     def _passphrase(self) -> bytes:

@@ -152,6 +152,14 @@ def test_a_request_of_another_form_is_refused(label: Any, body: dict[str, Any]) 
     assert (answer.status_code, answer.json()["code"]) == (422, "invalid_request")
 
 
+def test_a_specification_as_an_editor_saved_it_with_a_byte_order_mark_is_read(label: Any, job_spec: Spec) -> None:
+    typed = job_spec().replace("epochs", "epoch")
+    for mark in ("", "\ufeff"):
+        answer = label.call("POST", "/v1/jobs", json={"spec": mark + typed})
+        assert (answer.status_code, answer.json()["code"]) == (422, "invalid_spec")
+        assert "`epoch`" in answer.json()["detail"]
+
+
 def test_an_unknown_key_of_a_specification_is_named_with_the_nearest_known_one(label: Any, job_spec: Spec) -> None:
     answer = label.call("POST", "/v1/jobs", json={"spec": job_spec().replace("epochs", "epocs")})
     assert (answer.status_code, answer.json()["code"]) == (422, "invalid_spec")

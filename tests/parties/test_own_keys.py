@@ -5,6 +5,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from identities import acquaint, give_identity, identity_of, peer_named
@@ -128,6 +129,34 @@ def test_a_rotation_that_cannot_be_stored_leaves_the_key_as_it_was(tmp_path: Pat
     assert not (tmp_path / FORMER_FILE).exists()
     keys.rotate()
     assert load_identity(tmp_path, SETTINGS).key == keys.current.key
+    database.close()
+
+
+def test_a_rotation_that_can_neither_be_stored_nor_be_undone_says_that_the_new_key_counts_from_the_next_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    give_identity(tmp_path, BANK)
+    database = Database(tmp_path, busy_seconds=0.1)
+    keys = keys_in(tmp_path, database)
+    write, written = KeyFolder._write, list[str]()
+
+    def until_the_disk_is_full(folder: KeyFolder, path: Path, *content: Any) -> None:
+        if KEY_FILE in written:
+            raise StorageFailed(f"{path} cannot be written: No space left on device")
+        write(folder, path, *content)
+        written.append(path.name)
+
+    monkeypatch.setattr(KeyFolder, "_write", until_the_disk_is_full)
+    with contextlib.closing(sqlite3.connect(tmp_path / DATABASE_FILE, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(StorageFailed) as caught:
+            keys.rotate()
+    assert keys.current.key == identity_of(BANK).key
+    assert "until this server is started again" in caught.value.safe
+    monkeypatch.undo()
+    again = keys_in(tmp_path, database)
+    assert again.current.key == load_identity(tmp_path, SETTINGS).key != identity_of(BANK).key
+    assert [former.key for former in again.former] == [identity_of(BANK).key.raw]
     database.close()
 
 

@@ -30,6 +30,8 @@ KINDS = (
     "rounds",
 )
 """The words of `job.protocol`. Each is a module of this folder, which has its kind as `KIND`."""
+BYTE_ORDER_MARK = "\ufeff"
+"""Some editors write it at the start of a file."""
 
 
 @functools.cache
@@ -97,7 +99,7 @@ def decode_spec(data: bytes) -> JobSpec:
 def read_spec(text: str) -> JobSpec:
     """A TOML document as a specification. Raises SpecError with the key and, for a typo, the nearest known key."""
     try:
-        document = tomllib.loads(text)
+        document = tomllib.loads(text.removeprefix(BYTE_ORDER_MARK))
     except tomllib.TOMLDecodeError as error:
         raise SpecError(f"job specification: {error}") from error
     return spec_of(document)

@@ -34,6 +34,10 @@ def test_both_sides_compute_the_same_digest_from_the_bytes_that_travel():
     assert read_spec_as(TrainingSpec, SPEC.replace("epochs = 2", "epochs = 3")).digest() != spec.digest()
 
 
+def test_a_byte_order_mark_before_the_document_is_no_part_of_it():
+    assert read_spec_as(TrainingSpec, f"\ufeff{SPEC}") == read_spec_as(TrainingSpec, SPEC)
+
+
 def test_bytes_that_are_not_canonical_are_refused():
     spec = read_spec_as(TrainingSpec, SPEC)
     fields = msgspec.msgpack.decode(spec.encoded())
