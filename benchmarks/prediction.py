@@ -44,10 +44,10 @@ telco = {{ dataset = "new-{rows}" }}
 TOPS = {"linear": '{ kind = "linear" }', "mlp": '{ kind = "mlp", hidden = [8] }'}
 
 
-def tables(party: str, sizes: list[int]) -> dict[str, pl.DataFrame]:
+def tables(party: str, of_sets: dict[str, int]) -> dict[str, pl.DataFrame]:
+    """Made-up rows by the name of the data set; `known` has a label at the label party."""
     draws = np.random.default_rng(len(party))
     made = {}
-    of_sets: dict[str, int] = {"known": TRAINED_ROWS, **{f"new-{rows}": rows for rows in sizes}}
     for name, rows in of_sets.items():
         columns = {column: draws.normal(size=rows) for column in COLUMNS[party]}
         label = {"y": draws.integers(0, 2, rows)} if (party, name) == (LABEL, "known") else {}
@@ -91,7 +91,7 @@ def main() -> None:
     ports, lines = free_ports((LABEL, FEATURE)), []
     with tempfile.TemporaryDirectory() as name:
         for party, peer in ((LABEL, FEATURE), (FEATURE, LABEL)):
-            made = tables(party, options.rows)
+            made = tables(party, {"known": TRAINED_ROWS} | {f"new-{rows}": rows for rows in options.rows})
             rules = {"datasets": list(made), "schemes": ["ckks", "none", "scores"], "fixed_seed": True}
             write_party(Path(name), PartyFolder(party, (peer,), made, "id", rules), 0, ports)
         with Servers(Path(name), ports, LABEL) as servers:

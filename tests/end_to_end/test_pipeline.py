@@ -53,10 +53,10 @@ def folder(tmp_path: Path) -> Path:
         columns = draws.normal(size=(rows + ABSENT, 4)).round(6)
         ids = [f"{table[0]}-{at:05}" for at in range(rows + ABSENT)]
         bank, telco = slice(0, rows), slice(ABSENT, rows + ABSENT)
-        own = {"income": columns[bank, 0], "debt": columns[bank, 1]}
+        ours = {"income": columns[bank, 0], "debt": columns[bank, 1]}
         if table == "customers":
-            own["default"] = (columns[bank, 0] - columns[bank, 2] + draws.normal(size=rows) > 0).astype(int)
-        write_table(tmp_path / "bank" / f"{table}.csv", ids[bank], own, draws)
+            ours["default"] = (columns[bank, 0] - columns[bank, 2] + draws.normal(size=rows) > 0).astype(int)
+        write_table(tmp_path / "bank" / f"{table}.csv", ids[bank], ours, draws)
         theirs = {"calls": columns[telco, 2], "data_gb": columns[telco, 3]}
         write_table(tmp_path / "telco" / f"{table}.csv", ids[telco], theirs, draws)
     return tmp_path
