@@ -93,7 +93,7 @@ def test_the_same_rows_opened_again_in_every_step_count_again_in_every_step(atta
     [
         (deviating_roles.second_opening, 1, "sent MaskedGradient of step 1 where step 2 was due"),
         (deviating_roles.opening_of_the_next_step, 0, "sent MaskedGradient of step 2 where step 1 was due"),
-        (deviating_roles.opening_as_scores, 0, "sent MaskedScores where MaskedGradient was due"),
+        (deviating_roles.weights_before_the_end, 0, "sent EncryptedWeights where MaskedGradient was due"),
         (deviating_roles.opening_of_nothing_encrypted, 0, "sent what no honest party sends"),
         (deviating_roles.opening_of_more, 0, "sent what no honest party sends"),
     ],

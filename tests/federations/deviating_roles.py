@@ -123,11 +123,11 @@ def opening_of_the_next_step(module: ModuleType, _read: Path) -> None:
     _sending(module, lambda message: [module.MaskedGradient(message.step + 1, message.packed, message.masked)])
 
 
-def opening_as_scores(module: ModuleType, _read: Path) -> None:
-    """It is sent as what opens scores, while training goes on."""
-    from vfl.messages import MaskedScores
+def weights_before_the_end(module: ModuleType, _read: Path) -> None:
+    """What asks for scores is sent while training goes on."""
+    from vfl.messages import EncryptedWeights
 
-    _sending(module, lambda message: [MaskedScores(1, message.packed, message.masked)])
+    _sending(module, lambda message: [EncryptedWeights(message.packed, message.masked)])
 
 
 def opening_of_nothing_encrypted(module: ModuleType, _read: Path) -> None:

@@ -25,7 +25,7 @@ def test_a_training_may_reveal_exactly_what_its_plan_prints(changes: dict[str, s
 
 def test_values_name_the_columns_they_are_computed_from() -> None:
     columns = {line.message: [column.name for column in line.columns] for line in request().budget}
-    assert columns == {"RowsDigest": [], "OpenedGradient": ["a", "b"], "OpenedScores": ["a", "b"]}
+    assert columns == {"RowsDigest": [], "OpenedGradient": ["a", "b"], "EncryptedScores": ["a", "b"]}
     errors = request(specification(model=EMBEDDINGS), BANK).budget
     assert {line.message: [column.name for column in line.columns] for line in errors} == {
         "RowsDigest": [],

@@ -19,7 +19,7 @@ def test_the_summary_says_who_wants_what_of_whose_data_and_who_reads_it() -> Non
         "2 columns enter as inputs: 'a', 'b'.",
         "No label of it is used.",
         "bank can read 160 values (OpenedGradient, sum over a batch): noisy sums",
-        "bank can read 400 values (OpenedScores, per row): noisy scores of held-out or new rows.",
+        "bank can read 400 values (EncryptedScores, per row): noisy scores of held-out or new rows.",
         "telco can read 2 values of bank (RowsDigest, whole table)",
         "With this job bank will have used rho 0.025 of 0.05 on the column 'a', which stands highest, and 560 values.",
         "The job takes 10 epochs and 40 steps.",
