@@ -19,6 +19,7 @@ Work: TypeAlias = Callable[[bytes, bytes], bytes]
 """A function of `crypto` that depends on nothing but what all pieces share, and one piece."""
 Pool: TypeAlias = Callable[[Work, bytes, Iterable[bytes]], Iterator[bytes]]
 """Does such work on many pieces, and gives the results in their order."""
+PART_ROWS = 1 << 14
 
 
 def one_by_one(work: Work, shared: bytes, pieces: Iterable[bytes]) -> Iterator[bytes]:
@@ -43,6 +44,16 @@ class Table:
     """In a job that compares ids."""
     words: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
     """Of a column of categories, by its position: what its codes 0, 1, ... stand for. NaN is an empty cell."""
+    release: Callable[[], None] = field(default=lambda: None, repr=False)
+    """What was looked at of a mapped file leaves memory."""
+
+    def numbers(self, rows: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Of these rows, as they stand here; a mapped file is read in parts, of which none stays in memory."""
+        read = np.empty((len(rows), self.columns.shape[1]))
+        for start in range(0, len(rows), PART_ROWS):
+            read[start : start + PART_ROWS] = self.columns[rows[start : start + PART_ROWS]]
+            self.release()
+        return read
 
 
 @dataclass(frozen=True)

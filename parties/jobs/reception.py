@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import NamedTuple
 
-from parties.errors import Equivocation, IllegalRoute, JobOver, StaleAttempt
+from parties.errors import Equivocation, IllegalRoute, JobOver, MailboxFull, StaleAttempt
 from parties.jobs.state_table import may_send
 from parties.wire.control import CONTROLS, LAST_WORDS, Ask
 from parties.wire.envelopes import CONTROL_LIMIT, PART_LIMIT, Bytes, Envelope, Header, check_body
@@ -109,6 +109,8 @@ class Reception:
             legal = may_send(self._spec, header, self._me)
         else:
             legal = allowed(self._spec, header.sender, self._me, header.kind)
+            if legal and link.is_about_to_run(header.attempt):
+                raise MailboxFull(f"the worker of {self._me} is not ready yet")
             if legal and not link.is_running(header.attempt):  # its end may be on its way to the sender
                 raise StaleAttempt(f"attempt {header.attempt} does not run at {self._me}")
         if not legal:

@@ -39,6 +39,8 @@ def numbers_of(
     if not (named or column.dtype.is_numeric() or column.dtype in {pl.String, pl.Boolean, pl.Null}):
         raise NonNumericCell(f"{file}: column {column.name!r} holds {column.dtype}, not numbers", fix=fix_of_words)
     column = column.cast(pl.String) if named else column
+    if not rows.decimal_comma and _all_fit(read := column.cast(pl.Float64, strict=False)):
+        return read.to_numpy()
     cells = column.str.strip_chars() if column.dtype == pl.String else column
     empty = cells.is_null() | (cells == "") if cells.dtype == pl.String else cells.is_null()
     written = as_points(cells) if rows.decimal_comma and cells.dtype == pl.String else cells
@@ -61,6 +63,14 @@ def numbers_of(
         faults_text, fixes = "; it ".join(fault[1] for fault in faults), dict.fromkeys(fault[2] for fault in faults)
         raise faults[0][0](f"{file}: column {column.name!r} {faults_text}", fix=" ".join(fixes))
     return numbers.fill_null(float("nan")).to_numpy().astype(np.float64, copy=False)
+
+
+def _all_fit(numbers: pl.Series) -> bool:
+    """Of most columns, which then need no second look."""
+    if numbers.has_nulls() or not numbers.is_finite().all():
+        return False
+    largest = numbers.abs().max()
+    return not isinstance(largest, float) or largest <= LARGEST
 
 
 class Categories(NamedTuple):

@@ -11,6 +11,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from parties.tables.matrix import PART_ROWS
+from parties.worker.mapped_rows import release
 from vfl.notices import Notice
 
 Floats = NDArray[np.float64]
@@ -62,7 +64,12 @@ def column_notices(
 
 
 def _column(name: str, columns: Floats, position: int) -> "_Column":
-    return _Column(name, np.ascontiguousarray(columns[:, position]))
+    """Read in parts, so that no more of a mapped file than a part stays in memory."""
+    values = np.empty(len(columns))
+    for start in range(0, len(columns), PART_ROWS):
+        values[start : start + PART_ROWS] = columns[start : start + PART_ROWS, position]
+        release(columns)
+    return _Column(name, values)
 
 
 _TOLD = (

@@ -145,11 +145,8 @@ def _load(
     _check_size(use, file.shown, len(rows.numbers), len(asked))
     if aligned is None:
         check_each_once(rows.ids, rows.numbers, registered.id, path.name)
-    read = Labels(None)
-    if rows.label is not None:
-        of_label = Rows(rows.label.to_frame(), rows.numbers, rows.blank, file.decimal_comma)
-        numbers = partial(numbers_of, of_label, use.label, path.name, LABEL_FIX[spec.job.task])
-        read = read_labels(spec.job, use, me, rows.label, numbers)
+    read = _labels(spec, use, me, rows, path.name, decimal_comma=file.decimal_comma)
+    rows = rows._replace(label=None)  # its cells leave memory before the columns are looked at
     label = None if read.numbers is None else (use.label, read.numbers)
     columns = rows.matrix.numbers
     numeric = [position for position in range(len(asked)) if position not in rows.words]
@@ -168,6 +165,14 @@ def _load(
         id_columns=registered.id,
         file=rows.matrix.file,
     )
+
+
+def _labels(spec: JobSpec, use: TableUse, me: PartyId, rows: JobRows, name: str, *, decimal_comma: bool) -> Labels:
+    if rows.label is None:
+        return Labels(None)
+    of_label = Rows(rows.label.to_frame(), rows.numbers, rows.blank, decimal_comma)
+    numbers = partial(numbers_of, of_label, use.label, name, LABEL_FIX[spec.job.task])
+    return read_labels(spec.job, use, me, rows.label, numbers)
 
 
 def _registered(datasets: Mapping[str, Registered], me: PartyId, use: TableUse) -> Registered:

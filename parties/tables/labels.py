@@ -80,22 +80,23 @@ def guess_task(name: str, column: pl.Series, numbers: Numbers) -> tuple[str, tup
 
 def _distinct(column: pl.Series, numbers: Numbers) -> tuple[tuple[str, ...], NDArray[np.int64], bool]:
     """(distinct values in ascending order, the position of each row's value among them, whether they are words)."""
-    cells = _words(column)
-    if cells is None:
-        values, codes = np.unique(numbers(), return_inverse=True)
-        return tuple(f"{value:.15g}" for value in values), codes, False
-    texts, codes = np.unique(cells.to_numpy().astype(str), return_inverse=True)
-    return tuple(map(str, texts)), codes, True
+    if _are_words(column):
+        cells = column.cast(pl.String).str.strip_chars()
+        words = cells.unique().sort()
+        return tuple(words), cells.cast(pl.Enum(words)).to_physical().to_numpy().astype(np.int64), True
+    read = numbers()
+    values = np.unique(read)
+    return tuple(f"{value:.15g}" for value in values), np.searchsorted(values, read), False
 
 
-def _words(column: pl.Series) -> pl.Series | None:
-    """The cells where each is filled with a word; None where some is empty, a number, or stands for a missing value."""
+def _are_words(column: pl.Series) -> bool:
+    """Whether each cell holds a word: none is empty, a number, or stands for a missing value."""
     if not (column.dtype == pl.String or isinstance(column.dtype, pl.Categorical | pl.Enum)):
-        return None
-    cells = column.cast(pl.String).str.strip_chars()
+        return False
+    cells = column.unique().cast(pl.String).str.strip_chars()
     numeric = cells.cast(pl.Float64, strict=False).is_not_null()
     missing = cells.is_null() | cells.str.to_lowercase().is_in(["", *sorted(MISSING)])
-    return None if (numeric | missing).any() else cells
+    return not (numeric | missing).any()
 
 
 def _measured(name: str, numbers: NDArray[np.float64]) -> Labels:

@@ -5,6 +5,7 @@ import csv
 import difflib
 import hashlib
 import io
+import os
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,9 @@ from parties.errors import DuplicateColumns, UnknownColumn, UnknownFile, Unreada
 from parties.tables.file_kinds import HEAD_BYTES, READABLE, Kind, kind_of
 from parties.tables.spellings import between, plain
 from parties.tables.text_format import BYTE_ORDER_MARK, UTF_8, TextFormat, unpacked_file
+
+# What polars reads of a CSV file ahead of whoever takes the rows grows with this size.
+os.environ.setdefault("POLARS_CSV_CHUNK_SIZE", str(1 << 21))
 
 NAMES_SHOWN = 20
 BATCH_ROWS = 1 << 16

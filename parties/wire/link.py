@@ -189,6 +189,10 @@ class Link:
     def is_running(self, attempt: int) -> bool:
         return self.state is PeerState.LIVE and attempt == self.begun
 
+    def is_about_to_run(self, attempt: int) -> bool:
+        """The peer has begun this attempt, and here its worker is still prepared."""
+        return self.state is PeerState.AGREED and attempt == self.newest > self.begun
+
     def view(self) -> Peer:
         """As it stands now."""
         return Peer(self.peer, self.state, self.finished, self.attempt, self.begun, self.newest)

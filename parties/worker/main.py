@@ -88,13 +88,15 @@ def _work(start: Start, reader: FrameReader[ToWorker], writer: FrameWriter) -> F
 
 def _release_all(tables: Mapping[str, Table]) -> None:
     for table in tables.values():
-        release(table.columns)
+        table.release()
 
 
 def _table(raw: RawTable) -> Table:
+    columns = raw.matrix
     return Table(
         ids_digest=raw.ids_digest,
-        columns=raw.matrix,
+        columns=columns,
+        release=partial(release, columns),
         labels=None if raw.labels is None else np.frombuffer(raw.labels, np.float64),
         classes=raw.classes,
         ids=None if raw.ids is None else _hashed_ids(raw.ids),

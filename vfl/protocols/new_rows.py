@@ -15,7 +15,7 @@ Floats = NDArray[np.float64]
 
 
 def rows_of(setup: Setup[PredictionSpec], rows: NDArray[np.int64]) -> tuple[Floats, Words]:
-    return setup.table.columns[rows], setup.table.words
+    return setup.table.numbers(rows), setup.table.words
 
 
 def outcome_of(setup: Setup[PredictionSpec], half: LabelHalf, scores: Floats, operations: dict[str, int]) -> Outcome:

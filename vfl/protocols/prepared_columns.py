@@ -23,7 +23,7 @@ class PreparedColumns:
 
     def rows(self, rows: NDArray[np.int64]) -> Floats:
         """rows x width of these rows, within +-INPUT_BOUND."""
-        return self._preparation.apply(self._table.columns[rows], self._table.words)
+        return self._preparation.apply(self._table.numbers(rows), self._table.words)
 
     @property
     def stored(self) -> NDArray[np.uint8]:
