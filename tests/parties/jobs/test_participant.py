@@ -4,6 +4,7 @@ import gc
 import os
 import signal
 import sqlite3
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -98,6 +99,24 @@ def running(ada: Party, aggregator: PlayedPeer) -> str:
 
 def works(job: Job) -> bool:
     return job.worker_pid is not None
+
+
+def test_what_comes_while_its_worker_is_prepared_for_a_large_table_is_asked_to_come_again(
+    ada: Party, aggregator: PlayedPeer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepared = threading.Event()
+    monkeypatch.setattr("parties.jobs.run.own_ids", lambda _ids: str(prepared.wait(BOUND_SECONDS)))
+    job = propose(aggregator)
+    lane = aggregator.lane(job, 1)
+    begun = begin(aggregator, job, shares(aggregator, job))
+    assert aggregator.send(lane.seal("Begin", encode_control(begun))) == ""
+    task = lane.seal("RoundTask", b"")
+    for _ in range(2):
+        assert aggregator.send(task) == "mailbox_full"
+    assert aggregator.send(aggregator.lane(job, 2).seal("RoundTask", b"")) == "stale_attempt"
+    prepared.set()
+    happened(ada, job, "started")
+    assert aggregator.send(task) == ""
 
 
 def test_it_comes_back_when_its_worker_dies(ada: Party, aggregator: PlayedPeer, running: str) -> None:
