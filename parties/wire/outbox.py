@@ -39,8 +39,9 @@ from vfl.errors import JobError, PeerAborted, PeerTimeout, RemoteProtocolError
 from vfl.spec.sections import PartyId
 
 FIRST_DELAY_SECONDS, LONGEST_DELAY_SECONDS = 0.05, 1.0
-HEARTBEATS_PER_TIMEOUT = 3
-"""How often a peer we wait for, without sending anything, is asked whether it is there and runs our jobs."""
+HEARTBEATS_PER_TIMEOUT, LONGEST_SILENCE_SECONDS = 3, 15.0
+"""How often a peer we wait for, without sending anything, is asked whether it is there and runs our jobs. Proxies cut
+connections that are silent for longer."""
 FAREWELL_SECONDS = 2.0
 DETAIL_LIMIT = 400
 ACCEPTED = 202
@@ -88,6 +89,7 @@ class Outbox:
         before it stands in the `books`. `clock` counts the seconds in which this process could run."""
         self._peer, self._transport, self._timeout, self._on_failure = peer, transport, timeout_seconds, on_failure
         self._on_received, self._is_receipt, self._books, self._clock = on_received, is_receipt, books, clock
+        self._silence = min(timeout_seconds / HEARTBEATS_PER_TIMEOUT, LONGEST_SILENCE_SECONDS)
         self._outbox: deque[Envelope] = deque()
         self._held = 0
         self._watched: dict[str, Callable[[], Envelope]] = {}
@@ -216,7 +218,7 @@ class Outbox:
             self._trouble = None if self._trouble.first is not None else _Trouble(top, self._trouble.since)
         if self._trouble is not None and not self._closing:
             return self._trouble.again_at
-        return 0.0 if top is not None else self._heard_at + self._timeout / HEARTBEATS_PER_TIMEOUT
+        return 0.0 if top is not None else self._heard_at + self._silence
 
     def _batch(self) -> list[Envelope]:
         first = self._outbox[0].header
@@ -277,7 +279,7 @@ class Outbox:
             if not isinstance(answer, tuple) or not (answer[0] == ACCEPTED or unknown):
                 self._words.put_off(now)
                 return
-            self._heard_at, again_at = now, now + self._timeout / HEARTBEATS_PER_TIMEOUT
+            self._heard_at, again_at = now, now + self._silence
             settled = self._words.received(word, again_at, answered=unknown)
         if settled and word.until_answered:
             self._on_failure(word.job, None, self._refusal(answer[1]))

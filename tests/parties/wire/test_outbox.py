@@ -131,6 +131,18 @@ def test_a_watched_peer_is_asked_whether_it_is_there_while_nothing_is_sent() -> 
     assert isinstance(failures.errors[0][1], PeerTimeout)
 
 
+def test_no_connection_is_silent_for_longer_than_proxies_allow_however_long_a_peer_may_be_away() -> None:
+    seconds, peer = [0.0], Peer(lambda _number, _envelopes: reply(202))
+    outbox = Outbox("b", peer, 3600.0, Failures(), clock=lambda: seconds[0])
+    outbox.watch("job", lambda: Outgoing("job", bytes(32), 0, identity_of("a"), "b").seal("Ask", b"")[0])
+    for _ in range(3):
+        seconds[0] += 15.0
+        outbox.put([])  # it looks at its clock
+        assert peer.came.acquire(timeout=BOUND)
+    outbox.close()
+    assert len(peer.posts) == 3
+
+
 @pytest.mark.parametrize(
     ("answer", "error"),
     [
