@@ -1,12 +1,21 @@
-"""Specifications that the program writes for its user: of an alignment and of a prediction."""
+"""Specifications that the program writes for its user."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
+
+
+def written(document: Mapping[str, Any]) -> str:
+    """A document as TOML text: a line for each key, and tables within tables under headings of their own."""
+    return "\n".join(line for name, table in document.items() for line in _lines(name, table)) + "\n"
 
 
 def toml(value: Any) -> str:
     """Strings, numbers and lists of them are alike in TOML and in JSON."""
+    if isinstance(value, Mapping):
+        return f"{{ {', '.join(f'{key} = {toml(each)}' for key, each in value.items())} }}"
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(toml, value))}]"
     return json.dumps(value, ensure_ascii=False)
 
 
@@ -15,12 +24,14 @@ def alignment_specification(
 ) -> str:
     """`brought` is (data set, id columns) by party, the first of which proposes; `rules` are those of [align]."""
     dataset, _ = next(iter(brought.values()))
-    lines = ["[job]", f"name = {toml(f'align-{dataset}')}", 'protocol = "alignment"']
-    lines += [f"purpose = {toml(purpose)}", "[roster]", f"parties = {toml([*brought])}"]
-    for name, (dataset, columns) in brought.items():
-        lines += [f"[data.{name}]", f"dataset = {toml(dataset)}", f"id = {toml([*columns])}"]
-    lines += ["[align]", *(f"{key} = {toml(value)}" for key, value in rules.items())]
-    return "\n".join(lines) + "\n"
+    return written(
+        {
+            "job": {"name": f"align-{dataset}", "protocol": "alignment", "purpose": purpose},
+            "roster": {"parties": [*brought]},
+            "data": {name: {"dataset": dataset, "id": [*columns]} for name, (dataset, columns) in brought.items()},
+            "align": rules,
+        }
+    )
 
 
 def prediction_specification(
@@ -33,11 +44,23 @@ def prediction_specification(
     purpose: str = "",
 ) -> str:
     """`model` is the id of the training, `roster` is its roster, `brought` names a data set by party."""
-    lines = ["[job]", f"name = {toml(f'predict-{next(iter(brought.values()))}')}", 'protocol = "prediction"']
-    lines += [f"purpose = {toml(purpose)}", "[roster]", *(f"{key} = {toml(value)}" for key, value in roster.items())]
-    lines += ["[model]", f"training = {toml(model)}"]
-    lines += ["[rows]", f"alignment = {toml(alignment)}"] if alignment else []
-    lines += ["[scores]", f"decimals = {decimals}"]
-    for name, dataset in brought.items():
-        lines += [f"[data.{name}]", f"dataset = {toml(dataset)}"]
-    return "\n".join(lines) + "\n"
+    name = f"predict-{next(iter(brought.values()))}"
+    return written(
+        {
+            "job": {"name": name, "protocol": "prediction", "purpose": purpose},
+            "roster": roster,
+            "model": {"training": model},
+            **({"rows": {"alignment": alignment}} if alignment else {}),
+            "scores": {"decimals": decimals},
+            "data": {name: {"dataset": dataset} for name, dataset in brought.items()},
+        }
+    )
+
+
+def _lines(name: str, table: Mapping[str, Any]) -> Iterator[str]:
+    if table and all(isinstance(each, Mapping) for each in table.values()):
+        for key, each in table.items():
+            yield from _lines(f"{name}.{key}", each)
+        return
+    yield f"[{name}]"
+    yield from (f"{key} = {toml(each)}" for key, each in table.items())

@@ -43,7 +43,7 @@ def score_offline(halves: Iterable[Path], tables: Mapping[PartyId, pl.DataFrame]
     read = {half.party: half for half in map(_read, halves)}
     spec = _common(read)
     brought = {
-        party: _table(spec.tables_of(party)["rows"], tables[party], party)
+        party: table_of(spec.tables_of(party)["rows"], tables[party], party)
         for party in spec.parties
         if "rows" in spec.tables_of(party)
     }
@@ -75,8 +75,8 @@ def _common(halves: Mapping[PartyId, _Half]) -> JobSpec:
     return first.spec
 
 
-def _table(use: TableUse, table: pl.DataFrame, party: PartyId) -> Table:
-    """As a server reads it."""
+def table_of(use: TableUse, table: pl.DataFrame, party: PartyId) -> Table:
+    """A party's columns as its server reads them. Raises ModelUnfit where one is missing, InvalidData."""
     rows, file = Rows(table, np.arange(1, len(table) + 1), 0, decimal_comma=False), f"the table of {party}"
     columns, words = np.empty((len(table), len(use.columns))), dict[int, tuple[str, ...]]()
     for at, name in enumerate(use.columns):

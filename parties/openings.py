@@ -5,7 +5,6 @@ sides go on where they were, and what its run takes is loaded again when it begi
 can do without this party, and those whose end its coordinator knows; the others have failed.
 """
 
-import hashlib
 import secrets
 import threading
 import time
@@ -35,7 +34,7 @@ from parties.storage.database import Job, unix_seconds
 from parties.storage.negotiated import PROPOSED
 from parties.trust.contract import sign
 from parties.trust.errors import JobRejected
-from parties.wire.control import NEGOTIATION, SHARE_BYTES, Acceptance, Agreement, Waiting
+from parties.wire.control import NEGOTIATION, SHARE_BYTES, Acceptance, Agreement, Waiting, fixed_private_seed
 from parties.wire.envelopes import Envelope
 from vfl.errors import ImpossibleJob, JobError, RemoteProtocolError
 from vfl.kinds import decode_spec, kind_of
@@ -139,7 +138,7 @@ class Openings:
 
     def _private_seed(self) -> bytes:
         fixed = self._settings.acceptance.private_seed
-        return hashlib.sha256(f"vfl private seed {fixed}".encode()).digest() if fixed else secrets.token_bytes(32)
+        return fixed_private_seed(fixed) if fixed else secrets.token_bytes(32)
 
     # Proposed here, or by a peer
 

@@ -313,6 +313,17 @@ def test_every_runtime_dependency_has_a_licence_and_a_reason() -> None:
     assert all(map(all, table))
 
 
+def test_the_parameters_of_the_estimators_are_documented() -> None:
+    from api.estimators import VerticalClassifier, VerticalRegressor
+
+    listed = {
+        names(row[0])[0]: ast.literal_eval(names(row[1])[0]) for row in rows("docs/estimators.md", "## Parameters")
+    }
+    assert listed == VerticalClassifier().get_params()
+    of_classifier = {"stratify", "loss_error"}
+    assert {name: listed[name] for name in listed.keys() - of_classifier} == VerticalRegressor().get_params()
+
+
 @pytest.mark.parametrize(
     ("of", "file", "name"),
     [("", "training/result.py", "result_data"), (" of rounds", "rounds/result.py", "rounds_result")],

@@ -2,7 +2,6 @@
 
 import contextlib
 import fcntl
-import hashlib
 import itertools
 import json
 import os
@@ -22,6 +21,7 @@ from parties.folder_lock import LOCK_FILE
 from parties.settings import SETTINGS_FILE, init_party
 from parties.storage.engine import Database
 from parties.tables.addition import Addition
+from parties.wire.control import fixed_private_seed
 
 PARENT = Path("vfl-demo")
 RESULT, REPORT, PROCESSES, SPECIFICATION = "result.json", "report.html", "processes.json", "job.toml"
@@ -141,7 +141,7 @@ def private_seed(seed: int, party: str) -> str:
 
 def drawn_seed(seed: int, party: str) -> bytes:
     """The private seed a party makes of it."""
-    return hashlib.sha256(f"vfl private seed {private_seed(seed, party)}".encode()).digest()
+    return fixed_private_seed(private_seed(seed, party))
 
 
 def write_parties(

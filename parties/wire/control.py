@@ -216,6 +216,11 @@ def joint_seed(spec: JobSpec, shares: Mapping[PartyId, bytes]) -> bytes:
     return hashlib.sha256(b"vfl joint seed" + b"".join(in_order)).digest()
 
 
+def fixed_private_seed(text: str) -> bytes:
+    """What a party whose `acceptance.private_seed` is this text draws its private values from."""
+    return hashlib.sha256(f"vfl private seed {text}".encode()).digest()
+
+
 def failure_at(peer: PartyId, did: str, code: str, message: str, fix: str = "") -> Failure:
     """A peer's reason, as text that is safe to show: its words are bounded and carry no control characters.
 
