@@ -6,7 +6,7 @@ from typing import Any
 
 
 def written(document: Mapping[str, Any]) -> str:
-    """A document as TOML text: a line for each key, and tables within tables under headings of their own."""
+    """A document as TOML text: a line for each key, and a heading for each table and for each party's data."""
     return "\n".join(line for name, table in document.items() for line in _lines(name, table)) + "\n"
 
 
@@ -58,9 +58,9 @@ def prediction_specification(
 
 
 def _lines(name: str, table: Mapping[str, Any]) -> Iterator[str]:
-    if table and all(isinstance(each, Mapping) for each in table.values()):
-        for key, each in table.items():
-            yield from _lines(f"{name}.{key}", each)
+    if name == "data":
+        for party, own in table.items():
+            yield from _lines(f"data.{party}", own)
         return
     yield f"[{name}]"
     yield from (f"{key} = {toml(each)}" for key, each in table.items())

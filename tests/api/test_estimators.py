@@ -66,6 +66,13 @@ def test_an_encrypted_fit_scores_as_one_in_clear_does() -> None:
     assert {line.message for line in encrypted.check_.learned} >= {"OpenedGradient", "EncryptedScores"}
 
 
+def test_an_encrypted_regression_predicts_as_one_in_clear_does() -> None:
+    X, y = load_diabetes(return_X_y=True)
+    model = VerticalRegressor(epochs=2, scheme="none", random_state=0).fit(X, y)
+    in_clear = model.predict(X)
+    assert np.abs(model.set_params(scheme="ckks").fit(X, y).predict(X) - in_clear).max() < 0.01 * y.std()
+
+
 def test_columns_of_the_feature_party_are_named_or_counted_and_else_the_second_half() -> None:
     X, y = load_diabetes(return_X_y=True, as_frame=False)
     named = pl.DataFrame(X, schema=[f"c{at}" for at in range(10)])

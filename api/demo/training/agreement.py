@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from api.demo.training.tables import DATASET, FEATURE_PARTY, LABEL_PARTY, DividedTable, Training
-from api.written_specifications import alignment_specification, prediction_specification, toml
+from api.written_specifications import alignment_specification, prediction_specification, toml, written
 from crypto.ckks_parameters import ROOMY_VALUES_PER_KEY, preset_for
 from vfl.errors import ImpossibleJob
 from vfl.kinds import read_spec_as
@@ -154,62 +154,51 @@ def _relaxed_limits(table: DividedTable, expected: Plan) -> tuple[RelaxedLimit, 
 
 
 def training_specification(table: DividedTable, training: Training, scheme: str, seed: int) -> str:
-    lines = [
-        "spec_version = 1",
-        "[job]",
-        f"name = {toml(f'demo-{table.name}')}",
-        'protocol = "training"',
-        f"task = {toml(table.task)}",
-        *([f"classes = {table.classes}"] if table.classes else []),
-        f"purpose = {toml(PURPOSE)}",
-        f"seed = {seed}",
-        f"deadline_seconds = {DEADLINE_SECONDS}",
-        "[roster]",
-        f"label = {toml(LABEL_PARTY)}",
-        f"features = {toml([FEATURE_PARTY])}",
-        f"[data.{LABEL_PARTY}]",
-        f"dataset = {toml(DATASET)}",
-        f"columns = {toml(table.own_columns)}",
-        f"label = {toml(table.label)}",
-        *([f"positive = {toml(table.positive)}"] if table.positive else []),
-        f"[data.{FEATURE_PARTY}]",
-        f"dataset = {toml(DATASET)}",
-        f"columns = {toml(table.feature_columns)}",
-        "[split]",
-        f"test = {TEST_SHARE}",
-        *(["stratify = true"] if table.stratified else []),
-        *_model(training),
-        "[train]",
-        f"epochs = {training.epochs}",
-        f"batch_rows = {training.batch_rows}",
-        *([f"weight_limit = {training.weight_limit}"] if training.weight_limit else []),
-        f"optimiser = {{ name = {toml(training.optimiser)}, rate = {training.rate}"
-        + (f", momentum = {training.momentum} }}" if training.optimiser == "sgd" else " }"),
-        "[encryption]",
-        f"scheme = {toml(scheme)}",
-    ]
-    text = "\n".join(lines) + "\n"
-    spec = read_spec_as(TrainingSpec, text)
+    optimiser = {"name": training.optimiser, "rate": training.rate}
+    encryption: dict[str, Any] = {"scheme": scheme}
+    document = {
+        "job": {
+            "name": f"demo-{table.name}",
+            "protocol": "training",
+            "task": table.task,
+            **({"classes": table.classes} if table.classes else {}),
+            "purpose": PURPOSE,
+            "seed": seed,
+            "deadline_seconds": DEADLINE_SECONDS,
+        },
+        "roster": {"label": LABEL_PARTY, "features": [FEATURE_PARTY]},
+        "data": {
+            LABEL_PARTY: {
+                "dataset": DATASET,
+                "columns": table.own_columns,
+                "label": table.label,
+                **({"positive": table.positive} if table.positive else {}),
+            },
+            FEATURE_PARTY: {"dataset": DATASET, "columns": table.feature_columns},
+        },
+        "split": {"test": TEST_SHARE, **({"stratify": True} if table.stratified else {})},
+        **_model(training),
+        "train": {
+            "epochs": training.epochs,
+            "batch_rows": training.batch_rows,
+            **({"weight_limit": training.weight_limit} if training.weight_limit else {}),
+            "optimiser": optimiser | ({"momentum": training.momentum} if training.optimiser == "sgd" else {}),
+        },
+        "encryption": encryption,
+    }
+    spec = read_spec_as(TrainingSpec, written(document))
     if scheme == "ckks" and opened_per_step(spec) > preset_for(training.top, loss_of(spec)).values_per_key:
         # One step opens more than the cap that also holds against a label party that deviates.
-        text += f"values_per_key = {ROOMY_VALUES_PER_KEY}\n"
-    return text
+        encryption["values_per_key"] = ROOMY_VALUES_PER_KEY
+    return written(document)
 
 
-def _model(training: Training) -> list[str]:
+def _model(training: Training) -> dict[str, Any]:
     """[model], and in layout embeddings [protection], which names what is done to the errors that go back."""
-    hidden = f", hidden = {toml(training.hidden)}" if training.hidden else ""
-    lines = [
-        "[model]",
-        f"layout = {toml(training.layout)}",
-        f"top = {{ kind = {toml(training.top)}{hidden} }}",
-    ]
+    top = {"kind": training.top, **({"hidden": training.hidden} if training.hidden else {})}
+    model: dict[str, Any] = {"layout": training.layout, "top": top}
     if training.bottom is None:
-        return lines
+        return {"model": model}
     bottom = training.bottom
-    return [
-        *lines,
-        f"bottom = {{ hidden = {toml(bottom.hidden)}, out = {bottom.out}, activation = {toml(bottom.activation)} }}",
-        "[protection]",
-        'cut_noise = { method = "none" }',
-    ]
+    model["bottom"] = {"hidden": bottom.hidden, "out": bottom.out, "activation": bottom.activation}
+    return {"model": model, "protection": {"cut_noise": {"method": "none"}}}
