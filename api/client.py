@@ -1,6 +1,6 @@
 """The class behind the command line: one party's operator API, spoken synchronously.
 
-Every failure is one of four exceptions, so that a caller can tell a server that is away from a request it refused.
+Every failure is one of the exceptions of `api.client_problems`.
 """
 
 import contextlib
@@ -12,6 +12,8 @@ from types import TracebackType
 from typing import Any, Self, TypeAlias
 
 import httpx
+
+from api.client_problems import AnswerOverdue, RequestRefused, ServerProblem, ServerUnreachable, TokenRefused
 
 JsonObject: TypeAlias = dict[str, Any]
 """What the operator API answers with; the fields of a job are those of its OpenAPI description."""
@@ -30,34 +32,6 @@ OWN_HALF_SECONDS, PEER_SECONDS = 3.0, 13.5
 """Of `vfl doctor`, which takes 20 s at most."""
 JOB_SECONDS = 70.0
 """Of `vfl doctor --spec`: both sides may have to read a large table."""
-
-
-class ServerProblem(Exception):
-    """A request that did not succeed: a stable `code`, what is `safe` now and how to `fix` it."""
-
-    def __init__(self, code: str, message: str, *, fix: str = "", safe: str = "") -> None:
-        super().__init__(message)
-        self.code, self.fix, self.safe = code, fix, safe
-
-
-class ServerUnreachable(ServerProblem):
-    """No party's server answered at the address."""
-
-
-class TokenRefused(ServerProblem):
-    """The server does not accept the operator token."""
-
-
-class AnswerOverdue(ServerProblem):
-    """The server did not answer in time."""
-
-
-class RequestRefused(ServerProblem):
-    """The server answered with a problem; `status` is its HTTP status."""
-
-    def __init__(self, status: int, code: str, message: str, *, fix: str = "", safe: str = "") -> None:
-        super().__init__(code, message, fix=fix, safe=safe)
-        self.status = status
 
 
 class Client:
@@ -152,6 +126,13 @@ class Client:
         """Write this party's half into a folder that does not exist yet: weights as safetensors, its manifest, and the
         specification of the training. Raises OSError as well."""
         self._extract(f"/v1/models/{training}/archive", folder)
+
+    def predict(self, training: str, asked: JsonObject) -> JsonObject:
+        """Scores from an open session: `asked` has `ids`, or `rows` of ids with own values (docs/prediction.md)."""
+        return self._send("POST", f"/v1/models/{training}/predictions", json=asked)
+
+    def end_session(self, job_id: str) -> JsonObject:
+        return self._send("POST", f"/v1/jobs/{job_id}/end")
 
     def report(self, job_id: str) -> JsonObject:
         """The job and what was measured after each epoch or round."""

@@ -32,6 +32,8 @@ STATUS = {
     "request_changed": 409,
     "audit_log_contradicted": 409,
     "unknown_leaf": 404,
+    "no_session": 409,
+    "scores_late": 503,
     "internal_error": 500,
     "storage_failed": 507,
     "database_busy": 507,

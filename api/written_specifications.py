@@ -42,8 +42,10 @@ def prediction_specification(
     alignment: str = "",
     decimals: int = 4,
     purpose: str = "",
+    minutes: float = 0.0,
 ) -> str:
-    """`model` is the id of the training, `roster` is its roster, `brought` names a data set by party."""
+    """`model` is the id of the training, `roster` is its roster, `brought` names a data set by party; `minutes` are
+    those of a session, 0 for none."""
     name = f"predict-{next(iter(brought.values()))}"
     return written(
         {
@@ -52,6 +54,7 @@ def prediction_specification(
             "model": {"training": model},
             **({"rows": {"alignment": alignment}} if alignment else {}),
             "scores": {"decimals": decimals},
+            **({"session": {"minutes": minutes}} if minutes else {}),
             "data": {name: {"dataset": dataset} for name, dataset in brought.items()},
         }
     )

@@ -176,6 +176,9 @@ class EncryptedWeights:
     def _scores_of(self, rows: Floats) -> list[tuple[bytes, Words]]:
         """Of at most as many rows as the ring has coefficients: a polynomial and coefficients for each output."""
         quanta = np.rint(rows * 2.0**COLUMN_SCALE)
+        if len(quanta) < DEGREE:
+            # A coefficient that does not travel: no column is zero, so that the time says nothing of single rows.
+            quanta = np.vstack([quanta, np.ones((1, quanta.shape[1]))])
         columns = {
             at: self._contexts.weights.encode(
                 slots_of_coefficients(column / 2.0**COLUMN_SCALE, DEGREE), len(WEIGHT_MODULI), 2.0**COLUMN_SCALE

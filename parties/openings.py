@@ -22,8 +22,9 @@ from parties.jobs.endings import Endings
 from parties.jobs.negotiation import Negotiation
 from parties.jobs.open_jobs import OpenJobs
 from parties.jobs.resources import Resources
+from parties.jobs.run import Loaded
 from parties.jobs.standing import Words
-from parties.jobs.supervisor import Loaded, Supervisor
+from parties.jobs.supervisor import Supervisor
 from parties.judgement import Judgement, judge, new_job
 from parties.peers import Peers
 from parties.proposal import read_proposal

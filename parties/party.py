@@ -28,6 +28,7 @@ from parties.job_keys import filled_in
 from parties.jobs.endings import Endings
 from parties.jobs.open_jobs import OpenJobs
 from parties.jobs.resources import Resources
+from parties.jobs.scoring_session import Prediction, Wanted
 from parties.jobs.supervisor import Supervisor
 from parties.judgement import new_job
 from parties.key_rotation import KeyRotation
@@ -36,6 +37,7 @@ from parties.own_keys import OwnKeys
 from parties.peers import OutboxHearing, Peers
 from parties.readiness import Readiness
 from parties.server_certificate import OwnCertificate
+from parties.session_errors import NoSession
 from parties.settings import PartySettings, key_folder
 from parties.storage.database import Event, Job, Store, unix_seconds
 from parties.storage.job_list import JobLine
@@ -183,6 +185,32 @@ class Party:
             return path.read_bytes()
         except FileNotFoundError:
             raise NoScores(f"{self.name} holds no scores of the job {job!r}") from None
+
+    def predict(self, training: str, wanted: Sequence[Wanted], job: str = "") -> Prediction:
+        """Scores of rows from the open session of a model, of the named job where there are several.
+
+        Raises UnknownModel, NoSession, OwnValuesUnfit, ScoresLate.
+        """
+        sessions = {each.job: each.session for each in self._open.all() if each.session.is_open}
+        fitting = [each for name, each in sessions.items() if each.model == training and job in {"", name}]
+        if not fitting:
+            self.models.get(training)
+            raise NoSession(f"{self.name} has no open scoring session {f'{job!r} ' if job else ''}of that model")
+        if len(fitting) > 1:
+            raise NoSession(
+                f"{self.name} has {len(fitting)} open scoring sessions of that model",
+                fix=f"Say in `job` which one is meant: {', '.join(sorted(sessions))}.",
+            )
+        return fitting[0].ask(wanted)
+
+    def end_session(self, job: str) -> Job:
+        """A session ends well on both sides, before its time. Raises UnknownJob, NoSession."""
+        self.job(job)
+        supervisor = self._open.get(job)
+        if supervisor is None or not supervisor.session.is_open:
+            raise NoSession(f"the job {job} is no open scoring session of {self.name}")
+        supervisor.end_session()
+        return self.job(job)
 
     def cancel(self, job: str) -> Job:
         """End a job on all sides; one that is over stays as it is. Raises UnknownJob."""

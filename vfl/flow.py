@@ -1,18 +1,19 @@
 """The pattern at the centre: a protocol role is a pure generator that yields effects, and something else performs them.
 
-A role yields Send, Receive or Report and nothing else. `run_together` performs them in memory, for tests, notebooks and
-benchmarks; `parties.worker.runner` performs them between processes. Neither knows any protocol. Helpers are used with
-`yield from`, which is what gives a received message its type.
+A role yields Send, Receive, Report or NextRequest and nothing else. `run_together` performs them in memory, for tests,
+notebooks and benchmarks; `parties.worker.runner` performs them between processes. Neither knows any protocol. Helpers
+are used with `yield from`, which is what gives a received message its type.
 """
 
 from collections import deque
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Generic, NamedTuple, TypeAlias, TypeVar
 
 from vfl.errors import DeadlockError, RemoteProtocolError
 from vfl.message import Message, decode, encode
 from vfl.reports import Fact, without_state
+from vfl.requests import ScoreRequest
 from vfl.spec.sections import PartyId
 
 M = TypeVar("M", bound=Message)
@@ -40,8 +41,12 @@ class Report(NamedTuple):
     fact: Fact
 
 
+class NextRequest(NamedTuple):
+    """Wait for what one's own operator asks next; the answer is a Delivery without a message."""
+
+
 class Delivery(NamedTuple):
-    """The answer to Receive, and to Send, where only the size is of interest."""
+    """The answer to Receive, to NextRequest, and to Send, where only the size is of interest."""
 
     message: Message | None
     """None when the time was up, or when a peer the job can do without has left."""
@@ -49,9 +54,11 @@ class Delivery(NamedTuple):
     waited_seconds: float = 0.0
     unreadable: str = ""
     """Why the bytes that came are no message; only where `seconds` was given, else that ends the job."""
+    request: ScoreRequest | None = None
+    """None in the answer to NextRequest when no more will be asked."""
 
 
-Flow: TypeAlias = Generator[Send | Receive | Report, Delivery | None, R]
+Flow: TypeAlias = Generator[Send | Receive | Report | NextRequest, Delivery | None, R]
 
 
 def send(to: PartyId, message: Message) -> Flow[int]:
@@ -103,6 +110,12 @@ def report(fact: Fact) -> Flow[None]:
     yield Report(fact)
 
 
+def next_request() -> Flow[ScoreRequest | None]:
+    """What one's own operator asks next, waited for; None when no more will be asked."""
+    delivery = yield NextRequest()
+    return None if delivery is None else delivery.request
+
+
 class Sent(NamedTuple):
     """One line of a transcript: what travelled, as encoded bytes."""
 
@@ -130,14 +143,21 @@ _Queues: TypeAlias = dict[tuple[PartyId, PartyId], deque[Delivery]]
 """What has arrived and is not read yet, by sender and receiver."""
 
 
-def run_together(roles: Mapping[PartyId, Flow[R]], *, keep_messages: bool = True) -> Together[R]:
+def run_together(
+    roles: Mapping[PartyId, Flow[R]],
+    *,
+    keep_messages: bool = True,
+    requests: Mapping[PartyId, Iterable[ScoreRequest]] | None = None,
+) -> Together[R]:
     """Run roles in one thread, each as far as it can go in turn, until all have returned.
 
     Messages are encoded and decoded on the way, as between processes. Time stands still while a role can go on; when
     none can, it passes to the end of the shortest wait that a role gave. Raises DeadlockError when every unfinished
     role waits without one; an exception of a role passes through unchanged. With `keep_messages` false a transcript
-    keeps kinds and sizes and reports no states, so that a message is freed once it is read.
+    keeps kinds and sizes and reports no states, so that a message is freed once it is read. `requests` are what the
+    operators ask, each as soon as its role waits for it.
     """
+    asked = {party: iter((requests or {}).get(party, ())) for party in roles}
     together: Together[R] = Together(reports={party: [] for party in roles})
     queues: _Queues = {}
     waiting: dict[PartyId, Receive | None] = dict.fromkeys(roles)
@@ -156,7 +176,9 @@ def run_together(roles: Mapping[PartyId, Flow[R]], *, keep_messages: bool = True
             else:
                 return False
         try:
-            waiting[party] = _run(party, roles[party], answer, queues, together, keep_messages=keep_messages)
+            waiting[party] = _run(
+                party, roles[party], answer, queues, together, asked[party], keep_messages=keep_messages
+            )
             since[party] = now
         except StopIteration as stop:
             together.results[party] = stop.value
@@ -183,6 +205,7 @@ def _run(
     answer: Delivery | None,
     queues: _Queues,
     together: Together[R],
+    requests: Iterator[ScoreRequest],
     *,
     keep_messages: bool,
 ) -> Receive:
@@ -200,5 +223,7 @@ def _run(
                 answer = Delivery(None, len(body))
             case Report(fact):
                 together.reports[party].append(fact if keep_messages else without_state(fact))
+            case NextRequest():
+                answer = Delivery(None, request=next(requests, None))
             case Receive():
                 return effect

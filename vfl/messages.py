@@ -139,6 +139,25 @@ class EncryptedScores(Message, frozen=True, tag=True):
     coefficients: bytes
 
 
+class RowsToScore(Message, frozen=True, tag=True):
+    """A scoring session: which rows the label party wants scored now; int64, places in the agreed order, from 0."""
+
+    reveals = Reveals(
+        "which of the agreed rows are asked for, and when",
+        Grain.ROW,
+        "places in the agreed order and no ids; each row once",
+        Source.NO_COLUMN,
+    )
+    step: int
+    rows: bytes
+
+
+class SessionOver(Message, frozen=True, tag=True):
+    """A scoring session: the label party asks for no more rows."""
+
+    reveals = Reveals("that the session is over", Grain.NOTHING)
+
+
 class EncryptedEvaluation(Message, frozen=True, tag=True):
     """Rows to be scored by a top model with hidden neurons, one ciphertext per coordinate, rows in slots, under a key
     of their own."""

@@ -56,7 +56,19 @@ class Remark(msgspec.Struct, frozen=True, tag=True):
     text: str
 
 
-Fact: TypeAlias = StepDone | EpochDone | RoundDone | Refused | Warned | Remark
+class Answered(msgspec.Struct, frozen=True, tag=True):
+    """A request of the own operator is answered (`vfl/requests.py`)."""
+
+    number: int
+    """Of the request."""
+    scores: list[list[float | None]]
+    """Of each row that was asked for, a number for each output; null where the score left the agreed range."""
+    opened: int
+    """For so many of these rows a peer was asked now; of the others its part was here already."""
+    opened_before: int
+
+
+Fact: TypeAlias = StepDone | EpochDone | RoundDone | Refused | Warned | Remark | Answered
 
 
 def without_state(fact: Fact) -> Fact:

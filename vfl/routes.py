@@ -47,7 +47,9 @@ from vfl.messages import (
     RoundReply,
     RoundTask,
     RowsDigest,
+    RowsToScore,
     SealedShares,
+    SessionOver,
     SharedRows,
     StepApplied,
     SumTask,
@@ -102,17 +104,21 @@ ROUTES: dict[str, tuple[Route, ...]] = {
     "split_prediction": (
         Route(F, L, RowsDigest),
         Route(L, F, RowsDigest),
+        Route(L, F, RowsToScore),
         Route(F, L, EvaluationRows),
+        Route(L, F, SessionOver),
     ),
     "ckks_prediction": (
         Route(F, L, RowsDigest),
         Route(L, F, RowsDigest),
+        Route(L, F, RowsToScore),
         Route(L, F, EncryptedWeights),
         Route(F, L, EncryptedScores),
         Route(F, L, PublicKeys),
         Route(F, L, EncryptedEvaluation),
         Route(L, F, MaskedScores),
         Route(F, L, OpenedScores),
+        Route(L, F, SessionOver),
     ),
     "rounds": (
         Route(C, A, ClientReady),
@@ -154,6 +160,8 @@ ROUTES: dict[str, tuple[Route, ...]] = {
 
 ONLY_EMBEDDINGS: frozenset[type[Message]] = frozenset({CutGradient, EncryptedError})
 """Messages of layout `embeddings`: where no bottom model learns, no error goes back."""
+ONLY_SESSIONS: frozenset[type[Message]] = frozenset({RowsToScore, SessionOver})
+"""Of a prediction that stays open; one that scores all its rows asks for none of them."""
 SCORING_OF_LINEAR: frozenset[type[Message]] = frozenset({EncryptedWeights, EncryptedScores})
 SCORING_OF_NETWORKS: frozenset[type[Message]] = frozenset({EncryptedEvaluation, MaskedScores, OpenedScores})
 
@@ -171,6 +179,8 @@ def routes_of_prediction(spec: PredictionSpec) -> tuple[Route, ...]:
     unused = _scoring_unused(spec.trained)
     if not spec.trained.hidden:
         unused |= {PublicKeys}
+    if spec.session is None:
+        unused |= ONLY_SESSIONS
     return tuple(route for route in ROUTES[spec.entry] if route.message not in unused)
 
 

@@ -76,7 +76,7 @@ def connected(server: str | None, token_file: Path | None, ca: Path | None, part
 @contextmanager
 def translated() -> Iterator[None]:
     """A request that did not succeed leaves the block as a CommandFailed with its exit code."""
-    from api.client import AnswerOverdue, RequestRefused, ServerProblem  # noqa: PLC0415
+    from api.client_problems import AnswerOverdue, RequestRefused, ServerProblem  # noqa: PLC0415
 
     try:
         yield

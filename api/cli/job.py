@@ -174,6 +174,21 @@ def cancel(
     result(output, job, lambda: f"{job['id']} is {job['state']}")
 
 
+@app.command("end")
+def end(
+    job_id: JobArgument,
+    server: ServerOption = None,
+    token_file: TokenFileOption = None,
+    ca: CaOption = None,
+    party: PartyOption = None,
+    output: FormatOption = Format.TEXT,
+) -> None:
+    """End a scoring session before its time: what was asked is answered, and the job is done on both sides."""
+    with connected(server, token_file, ca, party) as client:
+        job = client.end_session(job_id)
+    result(output, job, lambda: f"{job['id']} ends")
+
+
 @app.command("watch")
 def watch(
     job_id: JobArgument,

@@ -75,6 +75,36 @@ def export(
     result(output, {"model": model, "folder": str(folder)}, lambda: str(folder))
 
 
+@app.command("score")
+def score(
+    model: ModelArgument,
+    ids: Annotated[
+        list[str], typer.Option("--id", metavar="ID", help="A row, as its id is written in this party's file; repeat.")
+    ],
+    job: Annotated[str, typer.Option(metavar="JOB", help="The session, where several of the model are open.")] = "",
+    server: ServerOption = None,
+    token_file: TokenFileOption = None,
+    ca: CaOption = None,
+    party: PartyOption = None,
+    output: FormatOption = Format.TEXT,
+) -> None:
+    """Score rows now, in the session that `vfl predict --session` has opened."""
+    with connected(server, token_file, ca, party) as client:
+        answer = client.predict(model, {"ids": ids, "job": job})
+    result(output, answer, lambda: _scores(answer["rows"]))
+
+
+def _scores(rows: list[dict[str, Any]]) -> "RenderableType":
+    from rich.table import Table  # noqa: PLC0415 - only for text
+
+    names = next((list(row["scores"]) for row in rows if row["scores"]), [])
+    table = Table("id", "state", *names, box=None, pad_edge=False)
+    for row in rows:
+        scores = [(row["scores"] or {}).get(name) for name in names]
+        table.add_row(", ".join(row["id"]), row["state"], *("" if each is None else f"{each:g}" for each in scores))
+    return table
+
+
 def _table(models: list[dict[str, Any]]) -> "RenderableType":
     from rich.table import Table  # noqa: PLC0415 - only for text
 

@@ -20,6 +20,9 @@ def predict(
         str, typer.Option(metavar="ID", help="An alignment of the new rows; without one both files are in one order.")
     ] = "",
     decimals: Annotated[int, typer.Option(metavar="N", min=0, max=6, help="To which scores are rounded.")] = 4,
+    session: Annotated[
+        float, typer.Option(metavar="MINUTES", min=0.0, help="Stay open so long, and score what is asked for.")
+    ] = 0.0,
     purpose: Annotated[str, typer.Option(metavar="TEXT", help="What it is for; grants and operators read it.")] = "",
     print_specification: Annotated[  # noqa: FBT002 - a flag of the command line
         bool, typer.Option("--print", help="Print the specification, and submit nothing.")
@@ -32,12 +35,16 @@ def predict(
 ) -> None:
     """Score new rows jointly with the parties of a model; this party, the label party, alone reads the scores.
 
-    It starts when each peer has a grant for it, or its operator approves it. `vfl job scores` writes the result.
+    It starts when each peer has a grant for it, or its operator approves it. `vfl job scores` writes the result. With
+    --session no row is scored at once: `vfl model score` asks for some, until the minutes are over.
     """
     with connected(server, token_file, ca, party) as client:
         roster = client.job(model)["specification"]["roster"]
         brought = dict.fromkeys(roster.get("features", ()), peer_data or data) | {roster.get("label", ""): data}
-        text = prediction_specification(model, roster, brought, alignment=alignment, decimals=decimals, purpose=purpose)
+        text = prediction_specification(
+            model, roster, brought, alignment=alignment, decimals=decimals, purpose=purpose, minutes=session
+        )
         job = None if print_specification else client.submit(text)
     where = (server, token_file, ca, party)
-    tell_of(text, job, output, afterwards=("scores", "writes the scores"), where=where)
+    afterwards = ("end", "ends the session before its time") if session else ("scores", "writes the scores")
+    tell_of(text, job, output, afterwards=afterwards, where=where)

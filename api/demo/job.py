@@ -4,7 +4,8 @@ import time
 from collections.abc import Sequence
 from typing import Protocol
 
-from api.client import FINAL_STATES, JsonObject, RequestRefused, ServerProblem
+from api.client import FINAL_STATES, JsonObject
+from api.client_problems import RequestRefused, ServerProblem
 from api.demo.errors import JobOverdue
 from api.demo.servers import Servers, workers
 

@@ -1,4 +1,5 @@
-"""Routes about models and what they have scored: list, one of them, to take away, the scores of a prediction."""
+"""Routes about models and what they score: list, one of them, to take away, the scores of a prediction, and a session
+that scores what is asked for."""
 
 from collections.abc import Callable
 from functools import partial
@@ -7,16 +8,19 @@ from typing import Annotated, Any, Literal, TypeVar
 import anyio
 import msgspec
 from fastapi import APIRouter, Query, Response
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
+from api.errors import InvalidRequest
 from api.operator.description import refusals
-from api.operator.schemas import body_of
+from api.operator.schemas import Asked, JobBody, body_of
+from parties.jobs.scoring_session import Prediction, Wanted
 from parties.party import Party
 from parties.storage.scores import as_rows
 from parties.storage.trained_models import TrainedModel
+from vfl.requests import MOST_ROWS
 
-AT_ONCE = 2
-"""Each may read a large file."""
+AT_ONCE, ASKED_AT_ONCE = 2, 16
+"""Of the first each may read a large file; the others wait for a session."""
 
 R = TypeVar("R")
 ModelBody = body_of(TrainedModel)
@@ -24,6 +28,33 @@ ModelBody = body_of(TrainedModel)
 
 class ModelsBody(BaseModel):
     models: list[ModelBody]  # type: ignore[valid-type]
+
+
+IdOfRow = str | list[str]
+"""As it is written in the label party's file; a list where several columns make it."""
+PredictionBody = body_of(Prediction)
+
+
+class OwnRow(Asked):
+    id: IdOfRow
+    columns: dict[str, Annotated[float, Field(strict=True)] | str | None]
+    """Every column of this party that the model takes; null is an empty cell."""
+
+
+class PredictionRequest(Asked):
+    ids: list[IdOfRow] = Field(default=[], max_length=MOST_ROWS)
+    """Rows of the session, with the values of its data set."""
+    rows: list[OwnRow] = Field(default=[], max_length=MOST_ROWS)
+    """Or rows of it with other values of this party's columns."""
+    job: str = ""
+    """The session, where several of the model are open."""
+
+    def wanted(self) -> list[Wanted]:
+        """Raises InvalidRequest."""
+        if bool(self.ids) == bool(self.rows):
+            raise InvalidRequest("body: give either `ids` or `rows`, and at least one")
+        by_id = [Wanted(_parts(each)) for each in self.ids]
+        return by_id or [Wanted(_parts(each.id), each.columns) for each in self.rows]
 
 
 class ScoresBody(BaseModel):
@@ -34,9 +65,9 @@ class ScoresBody(BaseModel):
 
 def models_router(party: Party) -> APIRouter:
     router = APIRouter()
-    limiter = anyio.CapacityLimiter(AT_ONCE)
+    reads, asks = anyio.CapacityLimiter(AT_ONCE), anyio.CapacityLimiter(ASKED_AT_ONCE)
 
-    async def off_loop(task: Callable[[], R]) -> R:
+    async def off_loop(task: Callable[[], R], limiter: anyio.CapacityLimiter = reads) -> R:
         return await anyio.to_thread.run_sync(task, limiter=limiter)
 
     @router.get("/models", response_model=ModelsBody, responses=refusals())
@@ -56,6 +87,17 @@ def models_router(party: Party) -> APIRouter:
     async def archive(training: str) -> Response:
         return Response(await off_loop(partial(party.models.archive, training)), media_type="application/zip")
 
+    @router.post(
+        "/models/{training}/predictions", response_model=PredictionBody, responses=refusals(400, 404, 408, 409, 413)
+    )
+    async def predict(training: str, asked: PredictionRequest) -> Any:
+        task = partial(party.predict, training, asked.wanted(), asked.job)
+        return msgspec.to_builtins(await off_loop(task, asks))
+
+    @router.post("/jobs/{job}/end", response_model=JobBody, responses=refusals(404, 409))
+    async def end_session(job: str) -> Any:
+        return msgspec.to_builtins(await off_loop(partial(party.end_session, job)))
+
     @router.get(
         "/jobs/{job}/scores",
         response_model=ScoresBody,
@@ -68,3 +110,7 @@ def models_router(party: Party) -> APIRouter:
         return {"job": job, "rows": await off_loop(partial(as_rows, table))}
 
     return router
+
+
+def _parts(name: IdOfRow) -> tuple[str, ...]:
+    return (name,) if isinstance(name, str) else tuple(name)

@@ -15,7 +15,7 @@ from parties.jobs.standing import Standing
 from parties.trust.contract import Signed
 from parties.wire.control import Abort, Begin, Control
 from parties.wire.peer_state import PeerState
-from parties.worker.frames import Left, Returned
+from parties.worker.frames import Left, NoMoreRequests, Returned
 from vfl.spec.job import JobSpec
 from vfl.spec.sections import PartyId
 
@@ -31,6 +31,7 @@ class Timer(enum.Enum):
     BEGINNING = "the coordinator may still begin"
     RETURNING = "this party pauses before it comes back"
     FINISHING = "the others' roles may still return"
+    SESSION = "the coordinator's operator may still ask"
 
 
 # To a peer
@@ -157,7 +158,7 @@ class BeginRun:
 
 @dataclass(frozen=True)
 class TellWorker:
-    news: Left | Returned
+    news: Left | Returned | NoMoreRequests
 
 
 @dataclass(frozen=True)

@@ -66,10 +66,10 @@ class Closing:
         notices = msgspec.to_builtins(self._journal.tell(outcome.notices))
         result = result_file(self._job, self._spec, self._me, inputs, {"notices": notices} | result_of(outcome))
         if inputs.named_rows is not None:
-            self._models.keep_scores(self._job, scores_table(inputs.named_rows, outcome.state, self._classes()))
+            self._models.keep_scores(self._job, scores_table(inputs.named_rows, outcome.state, self.classes()))
         return self._models.keep_model(self._job, outcome.state, result, inputs)
 
-    def _classes(self) -> list[str]:
+    def classes(self) -> list[str]:
         """What the label party calls the classes of the model that is applied."""
         trained = self._models.result(self._spec.applied_model) or {}
         return list(trained.get("classes", ()))

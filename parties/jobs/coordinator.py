@@ -49,7 +49,7 @@ from parties.wire.control import (
     failure_at,
 )
 from parties.wire.peer_state import Peer, PeerState
-from parties.worker.frames import Left, Returned
+from parties.worker.frames import Left, NoMoreRequests, Returned
 from vfl.errors import JobError, PeerTimeout
 from vfl.spec.job import JobSpec
 from vfl.spec.sections import PartyId
@@ -154,6 +154,8 @@ class Coordinator:
                 actions += self._begin(standing, peer.name)
             else:
                 actions.append(TellWorker(Left(peer.name)))
+        if self._spec.session_seconds:
+            actions.append(StartTimer(Timer.SESSION, self._spec.session_seconds))
         return actions
 
     def lose_worker(self, standing: Standing, failure: Failure) -> Actions:
@@ -169,6 +171,8 @@ class Coordinator:
                 return self.fail(standing, overdue(self._spec, self._me))
             case Timer.GATHERING:
                 return [EndGathering(), *self._gather(replace(standing, gathering_is_over=True))]
+            case Timer.SESSION:
+                return [TellWorker(NoMoreRequests())]
             case Timer.FINISHING:
                 late = [peer for peer in standing.peers if self._can_do_without(peer)]
                 for peer in late:

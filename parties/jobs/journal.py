@@ -79,6 +79,11 @@ class Journal:
             case Refused() | Warned() | Remark():
                 self._remark(fact)
 
+    def note_request(self, text: str, data: dict[str, int], step: int) -> None:
+        """What this party's operator asked of a session, before it is answered."""
+        self._step = step
+        self.record("request", text, data, step=step)
+
     def record(
         self, kind: str, text: str, data: dict[str, Any] | None = None, words: Words | None = None, **values: Any
     ) -> None:

@@ -56,6 +56,8 @@ from vfl.spec.sections import PartyId
 
 BEGIN_SECONDS = 600.0
 """For so long an accepted job waits to be begun, beyond the time it gives everybody to answer."""
+SESSION_END_SECONDS = 60.0
+"""Beyond its agreed time, which the coordinator keeps, a session is not waited for longer."""
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.5, 30.0
 """Before it comes back: twice as long each time."""
 
@@ -162,7 +164,10 @@ class Participant:
 
     def begin(self, _standing: Standing) -> Actions:
         """The worker is prepared."""
-        return [BeginPeer(self._spec.coordinator)]
+        begin: Actions = [BeginPeer(self._spec.coordinator)]
+        if self._spec.session_seconds:
+            begin.append(StartTimer(Timer.SESSION, self._spec.session_seconds + SESSION_END_SECONDS))
+        return begin
 
     def lose_worker(self, standing: Standing, failure: Failure) -> Actions:
         if self._is_needed:
@@ -192,7 +197,7 @@ class Participant:
     def time_is_up(self, standing: Standing, timer: Timer) -> Actions:
         coordinator = standing.peers[self._spec.coordinator]
         match timer:
-            case Timer.DEADLINE if not standing.returned:
+            case Timer.DEADLINE | Timer.SESSION if not standing.returned:
                 return self.fail(standing, overdue(self._spec, self._me))
             case Timer.BEGINNING if coordinator.begun == NEGOTIATION and not standing.others_wait:
                 # A table is held meanwhile, and one of the open jobs.

@@ -19,10 +19,12 @@ from parties.worker.frames import (
     Finished,
     FromWorker,
     Left,
+    NoMoreRequests,
     OutgoingMessage,
     RawIds,
     RawTable,
     Reported,
+    Requested,
     Returned,
     Start,
     WorkerInput,
@@ -31,9 +33,17 @@ from parties.worker.mailbox import Mailbox
 from parties.worker.process import WorkerProcess
 from vfl.errors import JobError, LocalProtocolError, RowsDiffer
 from vfl.kinds import allowed, kind_of
-from vfl.reports import Fact, Outcome
+from vfl.reports import Answered, Fact, Outcome
 from vfl.spec.job import JobSpec
 from vfl.spec.sections import PartyId
+
+
+class Loaded(NamedTuple):
+    """What the run of this party takes."""
+
+    tables: dict[str, LoadedTable]
+    model: bytes = b""
+    """That the job starts from or applies."""
 
 
 class WorkerHearing(NamedTuple):
@@ -42,6 +52,8 @@ class WorkerHearing(NamedTuple):
     send: Callable[[PartyId, str, Bytes, Callable[[], bool]], None]
     """A message of the role. Here and below the last argument says whether this run still counts."""
     note: Callable[[Fact], None]
+    answered: Callable[[Answered], None]
+    """A request of this party's operator."""
     returned: Callable[[Outcome], None]
     failed: Callable[[Failure], None]
     vanished: Callable[[JobError, Callable[[], bool]], None]
@@ -134,7 +146,7 @@ class Run:
         self._relay.check(sender, kind, body)
         self._inbox.put(Delivered(sender, kind, memoryview(body)), len(body))
 
-    def tell(self, news: Left | Returned) -> None:
+    def tell(self, news: Left | Returned | Requested | NoMoreRequests) -> None:
         self._inbox.put(news, 0)
 
     # What the worker says
@@ -150,6 +162,8 @@ class Run:
                     self._hearing.failed(Failure.of(LocalProtocolError(text), self._me))
                 else:
                     self._hearing.send(to, kind, self._relay.sign(kind, body), lambda: self._counts)
+            case Reported(Answered() as answer):
+                self._hearing.answered(answer)
             case Reported(fact):
                 self._hearing.note(fact)
             case Finished(outcome):

@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
-from typing import Any, Concatenate, NamedTuple, ParamSpec
+from typing import Any, Concatenate, ParamSpec
 
 from parties.errors import Failure, StorageFailed
 from parties.jobs import actions
@@ -26,7 +26,8 @@ from parties.jobs.negotiation import Negotiation
 from parties.jobs.participant import Participant
 from parties.jobs.reception import JobHearing, Reception
 from parties.jobs.resources import Resources
-from parties.jobs.run import Run, WorkerHearing
+from parties.jobs.run import Loaded, Run, WorkerHearing
+from parties.jobs.scoring_session import ScoringSession
 from parties.jobs.standing import Standing
 from parties.jobs.tasks import TaskHearing, Tasks
 from parties.storage.database import Job, now, seconds_since
@@ -43,14 +44,6 @@ from vfl.spec.job import JobSpec
 from vfl.spec.sections import PartyId
 
 P = ParamSpec("P")
-
-
-class Loaded(NamedTuple):
-    """What the run of this party takes."""
-
-    tables: dict[str, LoadedTable]
-    model: bytes = b""
-    """That the job starts from or applies."""
 
 
 class Supervisor:
@@ -88,6 +81,7 @@ class Supervisor:
         self._remembered = Standing({})
         self._closing = Closing(job.id, spec, self.me, self._links, self._journal, shared.models, self._stop, on_end)
         self._run = self._new_run()
+        self.session = ScoringSession(self.job, spec, self.me, self._run.tell, self._journal.note_request)
         hearing = JobHearing(
             is_over=lambda: self.over,
             has_returned=lambda: self._closing.result is not None,
@@ -206,6 +200,7 @@ class Supervisor:
         hearing = WorkerHearing(
             send=lambda *message: self.tasks.guard(partial(self._send, *message)),
             note=lambda fact: self.tasks.guard(partial(self._journal.note, fact)),
+            answered=lambda answer: self.tasks.guard(partial(self.session.hear, answer)),
             returned=lambda outcome: self.tasks.guard(partial(self._return, outcome)),
             failed=self.fail,
             vanished=self._lose_worker,
@@ -227,6 +222,7 @@ class Supervisor:
         if tables is None:
             return
         start = run.start_frame(tables, self._model, shares, self._bottom)
+        self.session.prepare(tables, self._closing.classes)
         with self._lock:
             if self.over or self._run is not run or self._tables is not tables:  # a second Begin may have been faster
                 return
@@ -244,6 +240,11 @@ class Supervisor:
             self._remembered = replace(self._remembered, begun=shares)
             self._follow(self._side.begin)
             self._journal.update(worker_pid=run.start(start))
+            self.session.open()
+
+    def end_session(self) -> None:
+        """The operator asks nothing more, as if its time were up."""
+        self._follow(self._side.time_is_up, Timer.SESSION)
 
     def _join(self) -> None:
         """Ask to be taken back. Takes the lock after reading tables."""
@@ -383,6 +384,7 @@ class Supervisor:
         """Nothing of the job counts any more."""
         self.over, self._tables = True, None
         self._run.mute()
+        self.session.close()
         self.tasks.cancel_timers()
         for link in self._links.values():
             link.outbox.unwatch(self.job)

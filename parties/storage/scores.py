@@ -12,12 +12,16 @@ SCORE = "score"
 def scores_table(ids: pl.DataFrame, state: bytes, classes: Sequence[str]) -> bytes:
     """CSV of what the role returned; the cell of a row without a score is empty."""
     scores = load(state)["scores"]
-    outputs = scores.shape[1]
-    names = (
-        [SCORE] if outputs == 1 else [f"{SCORE}_{classes[at] if at < len(classes) else at}" for at in range(outputs)]
-    )
+    names = score_names(scores.shape[1], classes)
     columns = [pl.Series(_free(name, ids.columns), scores[:, at]).fill_nan(None) for at, name in enumerate(names)]
     return ids.hstack(columns).write_csv(line_terminator="\n").encode()
+
+
+def score_names(outputs: int, classes: Sequence[str]) -> list[str]:
+    """What the scores of a row are called, in order."""
+    if outputs == 1:
+        return [SCORE]
+    return [f"{SCORE}_{classes[at] if at < len(classes) else at}" for at in range(outputs)]
 
 
 def as_rows(table: bytes) -> list[dict[str, Any]]:

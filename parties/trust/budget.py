@@ -88,6 +88,8 @@ class BudgetLine(msgspec.Struct, frozen=True):
     """What the planned values add to the rho of each column."""
     columns: tuple[Column, ...]
     """Every column that enters these values."""
+    counts_whole: bool = False
+    """Whoever asks decides how many values a message holds: with the first one all of them are counted."""
 
     @property
     def values(self) -> int:
@@ -96,6 +98,8 @@ class BudgetLine(msgspec.Struct, frozen=True):
 
     def charge(self, messages: int) -> Charge:
         """What so many of the messages put on the account of each column."""
+        if self.counts_whole:
+            return Charge(self.planned, self.rho) if messages else Charge()
         return Charge(-(-self.planned * messages // self.planned_messages), self.rho * messages / self.planned_messages)
 
     def rest(self, messages: int) -> Charge:
@@ -132,6 +136,7 @@ def budget_of(spec: JobSpec, plan: Plan, sender: PartyId, data: Sequence[DataUse
             largest_bytes=NAMES_BYTES + largest.get(line.message, FRAMING),
             rho=plan.rho * _opened_sums(line) / max(1, sums[line.receiver]),
             columns=_columns(MESSAGES[line.message].reveals.source, data),
+            counts_whole=plan.opens_on_request,
         )
         for line in revealing
     )

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from parties.worker.mapped_rows import mapped
 from vfl.reports import Fact, Outcome
+from vfl.requests import ScoreRequest
 from vfl.spec.sections import PartyId
 
 PIPE_BYTES = 1 << 20
@@ -87,6 +88,16 @@ class Returned(Frame, frozen=True):
     peer: PartyId
 
 
+class Requested(Frame, frozen=True):
+    """To the worker: what this party's operator asks."""
+
+    request: ScoreRequest
+
+
+class NoMoreRequests(Frame, frozen=True):
+    """To the worker: the operator asks nothing more; requests before it are still answered."""
+
+
 class OutgoingMessage(Frame, frozen=True):
     """From the worker: a message for a peer, encoded."""
 
@@ -118,7 +129,7 @@ class Failed(Frame, frozen=True):
     """Whose fault it is, where it is a peer's."""
 
 
-WorkerInput: TypeAlias = Delivered | Left | Returned
+WorkerInput: TypeAlias = Delivered | Left | Returned | Requested | NoMoreRequests
 """What reaches a running worker."""
 ToWorker: TypeAlias = Start | WorkerInput
 FromWorker: TypeAlias = OutgoingMessage | Reported | Finished | Failed

@@ -5,6 +5,7 @@ it exits at once, wherever its role stands.
 """
 
 import os
+import queue
 import runpy
 import threading
 import traceback
@@ -22,8 +23,10 @@ from parties.worker.frames import (
     FrameReader,
     FrameWriter,
     Left,
+    NoMoreRequests,
     RawIds,
     RawTable,
+    Requested,
     Returned,
     Start,
     ToWorker,
@@ -35,6 +38,7 @@ from parties.worker.runner import Inboxes, run
 from vfl.errors import InvalidBottom, JobError, RemoteProtocolError
 from vfl.ids import HASH_BYTES, HashedIds
 from vfl.kinds import decode_spec, flow_of
+from vfl.requests import ScoreRequest
 from vfl.setup import Setup, Table
 
 
@@ -71,8 +75,9 @@ def _work(start: Start, reader: FrameReader[ToWorker], writer: FrameWriter) -> F
             pool=pool.map,
         )
         inboxes = Inboxes(spec.peers_of(start.me), spec.required_parties)
-        threading.Thread(target=_receive, args=(reader, inboxes), daemon=True).start()
-        return Finished(run(flow_of(setup), inboxes, writer, partial(_release_all, tables)))
+        requests: queue.SimpleQueue[ScoreRequest | None] = queue.SimpleQueue()
+        threading.Thread(target=_receive, args=(reader, inboxes, requests), daemon=True).start()
+        return Finished(run(flow_of(setup), inboxes, writer, partial(_release_all, tables), requests))
     except RemoteProtocolError as error:
         return Failed(error.code, str(error), error.safe, error.fix, error.peer)
     except JobError as error:
@@ -125,7 +130,9 @@ def load_bottom(module: str) -> Callable[[int, int], Any]:
     return function
 
 
-def _receive(reader: FrameReader[ToWorker], inboxes: Inboxes) -> None:
+def _receive(
+    reader: FrameReader[ToWorker], inboxes: Inboxes, requests: "queue.SimpleQueue[ScoreRequest | None]"
+) -> None:
     while True:
         match reader.read():
             case Delivered() as delivered:
@@ -134,5 +141,9 @@ def _receive(reader: FrameReader[ToWorker], inboxes: Inboxes) -> None:
                 inboxes.leave(peer)
             case Returned(peer):
                 inboxes.start_afresh(peer)
+            case Requested(request):
+                requests.put(request)
+            case NoMoreRequests():
+                requests.put(None)
             case _:
                 os._exit(PARENT_ENDED)

@@ -1,5 +1,6 @@
 """Drives one role: the only place where its effects meet the world, which for a worker is its pipe and a clock."""
 
+import queue
 import threading
 import time
 from collections import deque
@@ -9,8 +10,9 @@ from typing import TypeVar
 from parties.worker.frames import Delivered, FrameWriter, OutgoingMessage, Reported
 from parties.worker.mailbox import LIMIT_BYTES
 from vfl.errors import RemoteProtocolError
-from vfl.flow import Delivery, Flow, Receive, Report, Send
+from vfl.flow import Delivery, Flow, NextRequest, Receive, Report, Send
 from vfl.message import Message, decode, encode
+from vfl.requests import ScoreRequest
 from vfl.spec.sections import PartyId
 
 R = TypeVar("R")
@@ -118,8 +120,15 @@ class Inboxes:
         return Delivery(message, size, waited, unreadable)
 
 
-def run(role: Flow[R], inboxes: Inboxes, pipe: FrameWriter, on_sent: Callable[[], None] = lambda: None) -> R:
-    """Run a role to its end; `on_sent` is called whenever it has sent something.
+def run(
+    role: Flow[R],
+    inboxes: Inboxes,
+    pipe: FrameWriter,
+    on_sent: Callable[[], None] = lambda: None,
+    requests: "queue.SimpleQueue[ScoreRequest | None] | None" = None,
+) -> R:
+    """Run a role to its end; `on_sent` is called whenever it has sent something. `requests` are what the operator asks,
+    None after the last one.
 
     An exception of the role passes through; OSError means that the server is gone.
     """
@@ -135,6 +144,8 @@ def run(role: Flow[R], inboxes: Inboxes, pipe: FrameWriter, on_sent: Callable[[]
                     on_sent()
                 case Report(fact):
                     pipe.write(Reported(fact))
+                case NextRequest():
+                    answer = Delivery(None, request=None if requests is None else requests.get())
                 case Receive(frm, seconds):
                     last_heard = frm
                     answer = inboxes.take(frm, seconds)

@@ -91,4 +91,4 @@ def test_one_prediction_of_a_model_with_as_many_scores_would_do_the_same_and_is_
     assert np.abs(found - columns).max() < 0.02
     with pytest.raises(ImpossibleJob, match="reads these numbers out of the scores"):
         plan(spec, ROWS)
-    assert plan(prediction(), ROWS).steps == 1
+    assert plan(prediction(), ROWS).steps == ROWS

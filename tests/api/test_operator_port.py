@@ -16,7 +16,8 @@ from command_line import ROOT, VFL, run, serving
 from identities import identity_of
 from namespaces import two_namespaces
 
-from api.client import Client, ServerUnreachable, TokenRefused, trusting
+from api.client import Client, trusting
+from api.client_problems import ServerUnreachable, TokenRefused
 from parties.doctor.machine import machine
 from parties.operator_tls import CA_FILE
 from parties.trust.certificates import calling_context, identity_certificate

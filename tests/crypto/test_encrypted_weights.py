@@ -53,6 +53,16 @@ def test_columns_and_weights_that_are_zero_are_no_error():
     assert np.abs(key.read(encrypted.scores(columns * 0), 20, OUTPUTS)).max() < 1e-3
 
 
+def test_how_much_is_computed_says_nothing_of_the_values_of_a_row():
+    columns, weights = case(1)
+    work = []
+    for values in (columns, columns * 0, columns * [[0, 1, 0, 1, 1]]):
+        _, encrypted = both_ends(weights)
+        encrypted.scores(values)
+        work.append(encrypted.operations)
+    assert work == [{"multiply plain": COLUMNS * OUTPUTS, "encrypt zero": OUTPUTS}] * 3
+
+
 def test_the_noise_covers_the_ciphertexts_own_at_the_limit_of_weights_and_columns(monkeypatch):
     """Of 64 columns at the clip: what is left without the feature party's noise is 2^18 times smaller."""
     monkeypatch.setattr(encrypted_weights, "NOISE", 0.0)

@@ -17,7 +17,7 @@ from vfl.spec.training import TrainingSpec
 
 class PredictionKind(Kind[PredictionSpec, Plan]):
     specification = PredictionSpec
-    step = checkpoint = "block"
+    step = checkpoint = "row"
     activity = "scoring"
 
     def routes(self, spec: PredictionSpec) -> tuple[Route, ...]:
@@ -86,11 +86,30 @@ class PredictionKind(Kind[PredictionSpec, Plan]):
                 "Nothing is claimed against a label party that deviates from the protocol: it can put other weights "
                 "in the place of the model's, and so read one column of each row instead of a score."
             )
+        if spec.session is not None:
+            yield (
+                "The label party chose which of these rows are scored, and when; each is scored once at most. The "
+                "feature party learned of each when it was asked for."
+            )
         yield "Each party learned which rows are scored, as far as it knows them by its own ids."
+
+    def revealed(
+        self, spec: PredictionSpec, me: PartyId, lines: list[dict[str, Any]], metrics: Mapping[str, float]
+    ) -> list[dict[str, Any]]:
+        """Of a session, what was asked for."""
+        rows = max((line["values"] for line in lines if line["message"] == "RowsToScore"), default=0)
+        if not rows:
+            return lines
+        opened = int(metrics["opened_rows"])
+        return [
+            line if line["message"] == "RowsDigest" else line | {"values": line["values"] * opened // rows}
+            for line in lines
+        ]
 
     def keeps(self, spec: PredictionSpec, party: PartyId) -> str:
         if party == spec.roster.label:
-            return f"{party} keeps a score of every row, rounded to {spec.scores.decimals} decimals."
+            of = "every row" if spec.session is None else "every row that it asks for"
+            return f"{party} keeps a score of {of}, rounded to {spec.scores.decimals} decimals."
         return f"{party} keeps nothing of this job; its half of the model stays as it is."
 
 

@@ -62,6 +62,8 @@ class Plan:
     it knew all row errors (threat_model.md)."""
     tells_of_each_row: bool = False
     """What is read tells of each row by itself, so that many rows hide none: no rule about few rows applies."""
+    opens_on_request: bool = False
+    """Who asks decides how many values a message holds, so that the whole is counted with the first one."""
     payload_bytes: dict[str, int] = field(default_factory=dict)
     """What will travel, by message kind, over the whole job; empty where it does not follow from the specification."""
     reveals: tuple[RevealLine, ...]

@@ -10,6 +10,7 @@ from vfl.errors import ImpossibleJob
 from vfl.message import Grain
 from vfl.planning.plan import Plan, RevealLine
 from vfl.planning.traffic import WORD, evaluation_rows, largest_of_scoring, scoring_bytes
+from vfl.requests import MOST_ROWS
 from vfl.routes import routes_of_prediction
 from vfl.spec.prediction import PredictionSpec
 
@@ -21,12 +22,13 @@ def plan(spec: PredictionSpec, rows: int) -> Plan:
     """Raises ImpossibleJob, naming the cause."""
     _check_told(spec)
     trained, lines = spec.trained, []
-    blocks = math.ceil(rows / rows_of_block(spec))
+    blocks = math.ceil(rows / rows_of_block(spec)) if spec.session is None else rows
     for route in routes_of_prediction(spec):
         for feature in spec.roster.features:
             width = trained.embedding_width(feature)
             counted = {
                 "RowsDigest": (2, 1),
+                "RowsToScore": (rows, blocks),
                 "EvaluationRows": (rows * width, blocks),
                 "OpenedScores": (rows * trained.outputs, blocks),
                 "EncryptedScores": (rows * trained.outputs, blocks),
@@ -38,16 +40,18 @@ def plan(spec: PredictionSpec, rows: int) -> Plan:
         rows=rows,
         training_rows=rows,
         test_rows=0,
-        steps=blocks,
+        steps=rows,
         tells_of_each_row=True,
-        payload_bytes=_payload_bytes(spec, rows),
+        opens_on_request=spec.session is not None,
+        payload_bytes=_payload_bytes(spec, rows) if spec.session is None else {},
         reveals=tuple(lines),
     )
 
 
 def rows_of_block(spec: PredictionSpec) -> int:
-    """How many are scored at once."""
-    return evaluation_rows(spec.trained) if spec.trained.encrypted else CLEAR_BLOCK_ROWS
+    """How many are scored at once, at most."""
+    room = evaluation_rows(spec.trained) if spec.trained.encrypted else CLEAR_BLOCK_ROWS
+    return room if spec.session is None else min(room, MOST_ROWS)
 
 
 def clear_blocks(rows: int) -> list[NDArray[np.int64]]:
@@ -57,11 +61,16 @@ def clear_blocks(rows: int) -> list[NDArray[np.int64]]:
 
 def largest_messages(spec: PredictionSpec, rows: int) -> dict[str, int]:
     """Payload bytes of one message at most, by kind."""
-    trained = spec.trained
-    if trained.encrypted:
-        return largest_of_scoring(trained, rows)
-    width = max(map(trained.embedding_width, trained.roster.features))
-    return {"EvaluationRows": min(rows, CLEAR_BLOCK_ROWS) * width * WORD}
+    trained, most = spec.trained, min(rows, rows_of_block(spec))
+    if not trained.encrypted:
+        width = max(map(trained.embedding_width, trained.roster.features))
+        largest = {"EvaluationRows": most * width * WORD}
+    elif spec.session is None:
+        largest = largest_of_scoring(trained, rows)
+    else:
+        of_sizes = [largest_of_scoring(trained, size) for size in range(1, most + 1)]
+        largest = {kind: max(sizes[kind] for sizes in of_sizes) for kind in of_sizes[0]} if of_sizes else {}
+    return largest if spec.session is None else largest | {"RowsToScore": most * WORD}
 
 
 def _payload_bytes(spec: PredictionSpec, rows: int) -> dict[str, int]:

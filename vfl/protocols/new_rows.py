@@ -13,19 +13,35 @@ from vfl.spec.prediction import PredictionSpec
 
 Floats = NDArray[np.float64]
 
+OPENED = "opened_rows"
+"""The measure of a session: how many of its rows were scored."""
+
 
 def rows_of(setup: Setup[PredictionSpec], rows: NDArray[np.int64]) -> tuple[Floats, Words]:
     return setup.table.numbers(rows), setup.table.words
 
 
-def outcome_of(setup: Setup[PredictionSpec], half: LabelHalf, scores: Floats, operations: dict[str, int]) -> Outcome:
+def rounded(setup: Setup[PredictionSpec], half: LabelHalf, scores: Floats) -> Floats:
     """`scores` are rows x outputs, in scaled units, NaN where they are not known."""
-    decimals, notices = setup.spec.scores.decimals, []
-    rounded = np.round(half.in_units(scores), decimals) + 0.0  # no minus before a zero
-    if unknown := int(np.isnan(rounded).any(axis=1).sum()):
+    in_units: Floats = np.round(half.in_units(scores), setup.spec.scores.decimals) + 0.0  # no minus before a zero
+    return in_units
+
+
+def outcome_of(
+    setup: Setup[PredictionSpec],
+    half: LabelHalf,
+    scores: Floats,
+    operations: dict[str, int],
+    opened: NDArray[np.int64] | None = None,
+) -> Outcome:
+    """`opened` are the rows that were asked for, of a session."""
+    in_units, notices = rounded(setup, half, scores), []
+    asked = in_units if opened is None else in_units[opened]
+    if unknown := int(np.isnan(asked).any(axis=1).sum()):
         text = (
-            f"{unknown:,} of {len(rounded):,} rows have no score: it left the range of the agreed parameters. An "
+            f"{unknown:,} of {len(asked):,} rows have no score: it left the range of the agreed parameters. An "
             "honest feature party does not send such rows"
         )
         notices.append(Notice("warning", "rows_without_score", text))
-    return Outcome(save_tensors({"scores": rounded}), operations=operations, notices=notices)
+    metrics = {} if opened is None else {OPENED: float(len(opened))}
+    return Outcome(save_tensors({"scores": in_units}), metrics, operations, notices=notices)

@@ -92,6 +92,16 @@ class JobSpec(Section, metaclass=_AbstractStruct, frozen=True, kw_only=True):
         return ""
 
     @property
+    def session_seconds(self) -> float:
+        """For so long the job stays open for what the coordinator's operator asks; 0 where it just does its work."""
+        return 0.0
+
+    @property
+    def takes_own_values(self) -> bool:
+        """Whether what is asked may have other values than the coordinator's table."""
+        return False
+
+    @property
     def private_bottom(self) -> bool:
         """Whether a party's own bottom module is part of the model."""
         return False

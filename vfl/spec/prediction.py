@@ -8,7 +8,7 @@ import msgspec
 
 from vfl.errors import ImpossibleJob
 from vfl.spec.job import JobSpec
-from vfl.spec.sections import PartyId, Section, TableUse, require
+from vfl.spec.sections import PartyId, Section, TableUse, require, require_amount
 from vfl.spec.training import AlignedRows, Roster, TrainingRole, TrainingSpec
 
 MOST_DECIMALS = 6
@@ -32,6 +32,13 @@ class Scores(Section, frozen=True, kw_only=True):
     """To which the label party rounds what it stores."""
 
 
+class Session(Section, frozen=True, kw_only=True):
+    """The job scores no row by itself: it stays open, and scores those that the label party asks for."""
+
+    minutes: float = 60.0
+    """For how long, from when both parties are ready."""
+
+
 class PredictionSpec(JobSpec, frozen=True, kw_only=True):
     """The label party coordinates. Raises SpecError when built from something that contradicts itself."""
 
@@ -42,6 +49,7 @@ class PredictionSpec(JobSpec, frozen=True, kw_only=True):
     model: AppliedModel
     rows: AlignedRows = AlignedRows()
     scores: Scores = Scores()
+    session: Session | None = None
 
     def __post_init__(self) -> None:
         parties = self.parties
@@ -54,6 +62,12 @@ class PredictionSpec(JobSpec, frozen=True, kw_only=True):
         )
         require(bool(self.model.training), "model.training is empty: it is the id of the job that trained the model")
         require(0 <= self.scores.decimals <= MOST_DECIMALS, f"scores.decimals must lie between 0 and {MOST_DECIMALS}")
+        if self.session is not None:
+            require_amount(self.session.minutes, "session.minutes", above_zero=True)
+            require(
+                self.session_seconds <= self.job.deadline_seconds,
+                "session.minutes is longer than job.deadline_seconds, after which the job ends",
+            )
         if self.model.specification is not None:
             require(
                 self.model.specification.roster == self.roster,
@@ -80,6 +94,15 @@ class PredictionSpec(JobSpec, frozen=True, kw_only=True):
     @property
     def applied_model(self) -> str:
         return self.model.training
+
+    @property
+    def session_seconds(self) -> float:
+        return 0.0 if self.session is None else 60 * self.session.minutes
+
+    @property
+    def takes_own_values(self) -> bool:
+        """The feature parties' part of a score must not depend on them, which it does in encrypted hidden neurons."""
+        return not (self.trained.encrypted and self.trained.hidden)
 
     @property
     def entry(self) -> str:

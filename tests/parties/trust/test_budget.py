@@ -1,5 +1,6 @@
 """A budget has the numbers of the plan, names the columns they come from, and its cap holds over all jobs together."""
 
+import msgspec
 import pytest
 from proposed_jobs import BANK, DIGEST, TELCO, request, round_request, specification
 
@@ -51,6 +52,13 @@ def test_where_rounds_may_be_taken_again_the_budget_has_room_for_five() -> None:
     (reply,) = (line for line in round_request(rounds=20).budget if line.message == "RoundReply")
     assert (reply.planned, reply.values, reply.messages, reply.counted) == (20, 25, 25, "messages")
     assert {column.name for column in reply.columns} == {"pixel_0", "pixel_1", "label"}
+
+
+def test_where_who_asks_decides_what_a_message_holds_the_whole_is_counted_with_the_first() -> None:
+    (scores,) = (line for line in request().budget if line.message == "EncryptedScores")
+    on_request = msgspec.structs.replace(scores, messages=scores.planned, counts_whole=True)
+    assert [on_request.charge(messages).values for messages in (0, 1, scores.planned)] == [0, *[scores.planned] * 2]
+    assert [on_request.rest(messages).values for messages in (0, 1)] == [scores.planned, 0]
 
 
 def test_a_job_within_what_is_left_of_a_column_passes_and_the_next_one_does_not() -> None:

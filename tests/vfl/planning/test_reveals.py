@@ -8,6 +8,7 @@ from alignment_parties import specification as alignment_of
 from vfl.kinds import kind_of, read_spec_as
 from vfl.message import MESSAGES, Grain
 from vfl.spec.job import JobSpec
+from vfl.spec.prediction import PredictionSpec
 from vfl.spec.rounds import RoundsSpec
 from vfl.spec.rounds_settings import RoundsData
 from vfl.spec.training import TrainingSpec
@@ -51,6 +52,17 @@ def measured_at_clients(spec: RoundsSpec) -> RoundsSpec:
     return msgspec.structs.replace(spec, data=data, model=model)
 
 
+def session(trained: TrainingSpec) -> PredictionSpec:
+    text = """
+job = {name = "test", protocol = "prediction"}
+roster = {label = "bank", features = ["telco"]}
+model = {training = "0"}
+session = {minutes = 5}
+data = {bank = {dataset = "new"}, telco = {dataset = "new"}}
+"""
+    return read_spec_as(PredictionSpec, text).with_training(kind_of(trained).resolve(trained))
+
+
 JOBS: dict[str, JobSpec] = {
     "alignment": alignment_of(),
     "alignment, size-only": alignment_of(reveal="size-only"),
@@ -61,6 +73,9 @@ JOBS: dict[str, JobSpec] = {
     "encrypted, features": training("ckks", "features"),
     "encrypted, embeddings": training("ckks", "embeddings"),
     "encrypted, hidden neurons": training("ckks", "features", '{kind = "mlp", hidden = [4]}'),
+    "a scoring session": session(training("ckks", "features")),
+    "a scoring session of hidden neurons": session(training("ckks", "features", '{kind = "mlp", hidden = [4]}')),
+    "a scoring session in clear": session(training("none", "features")),
     "rounds": rounds(tables=("test",)),
     "rounds under secure sums, measured at the clients": measured_at_clients(rounds("secure_sum = true", ("test",))),
     "rounds with shared rows": rounds(

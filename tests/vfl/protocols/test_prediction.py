@@ -6,14 +6,18 @@ import msgspec
 import numpy as np
 import pytest
 
-from vfl.errors import ImpossibleJob, ModelUnfit, RowsDiffer
-from vfl.flow import run_together
+from vfl.errors import ImpossibleJob, ModelUnfit, RemoteProtocolError, RowsDiffer, SpecError
+from vfl.flow import receive, run_together, send
 from vfl.kinds import flow_of, kind_of, read_spec_as
 from vfl.message import Grain
+from vfl.messages import EvaluationRows, RowsToScore
 from vfl.models.tensors import load_tensors, save_tensors
 from vfl.planning.prediction import largest_messages, plan
 from vfl.protocols.halves_together import score_together
-from vfl.reports import StepDone
+from vfl.protocols.new_rows import OPENED
+from vfl.protocols.same_rows import compare_rows
+from vfl.reports import Answered, StepDone
+from vfl.requests import ScoreRequest
 from vfl.setup import Setup, Table
 from vfl.spec.prediction import PredictionSpec
 
@@ -110,7 +114,7 @@ def test_messages_are_those_of_the_plan_and_progress_is_told(federation, breast_
     revealing = {line.message: line for line in expected.reveals if line.grain != Grain.NOTHING.value}
     assert set(revealing) == {"RowsDigest", "EncryptedScores"}
     sent = [line for line in result.transcript if line.kind == "EncryptedScores"]
-    assert len(sent) == revealing["EncryptedScores"].messages == expected.steps
+    assert len(sent) == revealing["EncryptedScores"].messages
     assert sum(len(line.message.coefficients) // 7 for line in sent) == revealing["EncryptedScores"].values == NEW
     largest = largest_messages(given["bank"].spec, NEW)
     for kind, forecast in expected.payload_bytes.items():
@@ -118,7 +122,7 @@ def test_messages_are_those_of_the_plan_and_progress_is_told(federation, breast_
         assert sum(sizes) == pytest.approx(forecast, rel=0.05)
         assert max(sizes) <= largest[kind] * 1.05
     for facts in result.reports.values():
-        assert [fact.step for fact in facts if isinstance(fact, StepDone)] == list(range(1, expected.steps + 1))
+        assert [fact.step for fact in facts if isinstance(fact, StepDone)] == [expected.steps] == [NEW]
 
 
 def test_the_feature_party_receives_encrypted_weights_and_no_score(federation, breast_cancer):
@@ -162,3 +166,121 @@ def test_a_prediction_tells_nothing_before_it_is_known_how_the_model_was_trained
     assert kind_of(spec).routes(spec) == ()
     with pytest.raises(ImpossibleJob, match="known to the servers"):
         kind_of(spec).resolve(spec)
+
+
+def session(trained, joined):
+    """The same setups for a prediction that stays open."""
+    training, together = trained
+    given = setups(training, together, joined)
+    spec = spec_with_session(given["bank"].spec)
+    return {party: replace(setup, spec=spec) for party, setup in given.items()}
+
+
+def spec_with_session(spec):
+    document = msgspec.to_builtins(spec) | {"session": {"minutes": 5}}
+    return msgspec.convert(document, PredictionSpec)
+
+
+def asking(*rows_of_requests, **more):
+    return [
+        ScoreRequest(number, np.array(rows, np.int64).tobytes(), **more)
+        for number, rows in enumerate(rows_of_requests, 1)
+    ]
+
+
+def answered(given, requests):
+    """The answers, and what it took."""
+    roles = {party: flow_of(setup) for party, setup in given.items()}
+    result = run_together(roles, requests={"bank": requests})
+    return [fact for fact in result.reports["bank"] if isinstance(fact, Answered)], result
+
+
+@pytest.mark.parametrize(
+    ("options", "largest_error"),
+    [
+        ({"train_epochs": 1}, 1e-3),
+        ({"encryption_scheme": "none"}, 1e-4),
+        ({"model": 'top = {kind = "mlp", hidden = [4]}', **ONE_STEP}, 5e-3),
+    ],
+    ids=["linear", "in clear", "hidden neurons"],
+)
+def test_a_session_scores_what_is_asked_for_as_the_halves_do_and_opens_no_row_twice(
+    federation, breast_cancer, options, largest_error
+):
+    given = session(federation(breast_cancer, **options), breast_cancer)
+    expected = in_clear(given)
+    answers, result = answered(given, asking([7], [7, 3, 7, 399], [], [3, 7]))
+    for answer, rows in zip(answers, ([7], [7, 3, 7, 399], [], [3, 7]), strict=True):
+        assert np.abs(np.reshape(answer.scores, (-1, 1)) - expected[rows]).max(initial=0) < largest_error
+    assert answers[1].scores[0] == answers[0].scores[0] == answers[1].scores[2] == answers[3].scores[1]
+    assert [(answer.opened, answer.opened_before) for answer in answers] == [(1, 0), (2, 1), (0, 3), (0, 3)]
+    asked = [np.frombuffer(line.message.rows, np.int64) for line in result.transcript if line.kind == "RowsToScore"]
+    assert [rows.tolist() for rows in asked] == [[7], [3, 399]]
+    assert [outcome.metrics for outcome in result.results.values()] == [{OPENED: 3.0}] * 2
+    scores = load_tensors(result.results["bank"].state)["scores"][:, 0]
+    assert np.flatnonzero(~np.isnan(scores)).tolist() == [3, 7, 399]
+    assert [fact.step for fact in result.reports["telco-0"] if isinstance(fact, StepDone)] == [1, 3]
+
+
+def test_own_values_take_the_place_of_the_tables_and_the_peers_part_is_taken_again(federation, breast_cancer):
+    given = session(federation(breast_cancer, train_epochs=1), breast_cancer)
+    own = given["bank"].table.columns[[5, 6]] + 1.0
+    changed = given["bank"].table.columns.copy()
+    changed[[5, 6]] = own
+    tables = {"rows": replace(given["bank"].table, columns=changed)}
+    (_, with_own), result = answered(
+        given, [*asking([5, 6]), ScoreRequest(2, np.array([5, 6]).tobytes(), own.tobytes())]
+    )
+    expected = in_clear(given | {"bank": replace(given["bank"], tables=tables)})
+    assert np.abs(np.array(with_own.scores) - expected[[5, 6]]).max() < 1e-3
+    assert sum(line.kind == "RowsToScore" for line in result.transcript) == 1
+
+
+def test_a_session_asks_no_more_than_its_plan_and_messages_stay_within_their_limits(federation, breast_cancer):
+    given = session(federation(breast_cancer, **ONE_STEP, model='top = {kind = "mlp", hidden = [4]}'), breast_cancer)
+    spec = given["bank"].spec
+    lines = {line.message: (line.values, line.messages) for line in plan(spec, NEW).reveals if line.values}
+    assert lines == {"RowsDigest": (2, 1), "RowsToScore": (NEW, NEW), "OpenedScores": (NEW, NEW)}
+    _, result = answered(given, asking([1], list(range(300))))
+    limits = kind_of(spec).message_limits(spec, NEW)
+    assert all(line.payload_bytes <= limits[line.kind] for line in result.transcript)
+    shown = kind_of(spec).revealed(
+        spec, "bank", [msgspec.to_builtins(line) for line in plan(spec, NEW).reveals], {OPENED: 300.0}
+    )
+    assert {line["message"]: line["values"] for line in shown if line["values"]} == {
+        "RowsDigest": 2,
+        "RowsToScore": 300,
+        "OpenedScores": 300,
+    }
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        ([[4], [4]], "for a row a second time"),
+        ([[4, 4]], "for a row a second time"),
+        ([[NEW]], "none of the 400 of the session"),
+        ([[-1]], "none of the 400 of the session"),
+        ([[]], "for no rows, too many, or out of turn"),
+    ],
+)
+def test_a_label_party_that_asks_for_what_it_may_not_have_is_refused(federation, breast_cancer, rows, said):
+    given = session(federation(breast_cancer, encryption_scheme="none"), breast_cancer)
+
+    def deviating(setup):
+        yield from compare_rows(setup)
+        for number, asked in enumerate(rows, 1):
+            yield from send("telco-0", RowsToScore(number, np.array(asked, np.int64).tobytes()))
+            yield from receive(EvaluationRows, "telco-0")
+
+    with pytest.raises(RemoteProtocolError, match=said):
+        run_together({"bank": deviating(given["bank"]), "telco-0": flow_of(given["telco-0"])})
+
+
+def test_a_session_is_no_longer_than_its_job():
+    text = PREDICTION.format(features=["telco-0"], brought='telco-0 = {dataset = "new"}')
+    with pytest.raises(SpecError, match=r"session.minutes is longer than job.deadline_seconds"):
+        read_spec_as(PredictionSpec, text.replace("[data]", "session = { minutes = 2000 }\n[data]"))
+    with pytest.raises(SpecError, match=r"session.minutes must be a finite number above 0"):
+        read_spec_as(PredictionSpec, text.replace("[data]", "session = { minutes = 0 }\n[data]"))
+    assert read_spec_as(PredictionSpec, text.replace("[data]", "session = {}\n[data]")).session_seconds == 3600
