@@ -11,7 +11,7 @@ class Measured(NamedTuple):
     """0.9870 to 0.9991, of 95 %; empty where there is none."""
 
     def __str__(self) -> str:
-        if self.name.endswith("_ids"):
+        if self.name.endswith(("_ids", "_rows")):
             return f"{self.value:,.0f}"
         return f"{self.value:.4f}" + (f" ({self.interval}, 95 % interval)" if self.interval else "")
 

@@ -159,22 +159,24 @@ class ScoringSession:
                 fix="Ask by ids alone, or start another session on a data set that has these values.",
             )
         words = {at: self._words(name, with_values) for at, name in enumerate(self._names) if name in self._use.words}
-        numbers = [[self._number(row, at, words) for at in range(len(self._names))] for row in with_values]
+        numbers = [self._numbers(row, row.own or {}, words) for row in with_values]
         return np.array(numbers, np.float64).reshape(len(with_values), len(self._names)).tobytes(), words
 
     def _words(self, name: str, rows: Sequence[Wanted]) -> tuple[str, ...]:
         values = (row.own.get(name) for row in rows if row.own is not None)
         return tuple(dict.fromkeys(value for value in values if isinstance(value, str) and value))
 
-    def _number(self, row: Wanted, at: int, words: Mapping[int, tuple[str, ...]]) -> float:
-        own, name = row.own or {}, self._names[at]
+    def _numbers(self, row: Wanted, own: OwnValues, words: Mapping[int, tuple[str, ...]]) -> list[float]:
         shown = f"the row {', '.join(row.id)!r}"
         if own.keys() != set(self._names):
             raise OwnValuesUnfit(
                 f"{shown} has values of {_listed(own)}, and the model takes {_listed(self._names)} of this party",
                 fix="Give every column that the model takes, and no other, or ask by the id alone.",
             )
-        value = own[name]
+        return [self._number(shown, at, own[name], words) for at, name in enumerate(self._names)]
+
+    def _number(self, shown: str, at: int, value: float | str | None, words: Mapping[int, tuple[str, ...]]) -> float:
+        name = self._names[at]
         if value is None or value == "":
             if name not in self._use.gaps and at not in words:
                 raise OwnValuesUnfit(f"{shown} has no value of {name!r}, which was trained without empty cells")

@@ -1,25 +1,31 @@
 """What a label party reads of a feature party's columns out of scores: by weights that it chooses, and by many scores.
 
-Neither is prevented (docs/prediction.md): what bounds them is how often rows are scored, and that a model which gives
-as many scores of a row as there are columns is refused.
+Neither is prevented (docs/prediction.md): what bounds them is how often rows are scored, once in a session too, and
+that a model which gives as many scores of a row as there are columns is refused.
 """
 
 from dataclasses import replace
 from hashlib import sha256
 
+import msgspec
 import numpy as np
 import pytest
 
-from vfl.errors import ImpossibleJob
-from vfl.flow import run_together
+from vfl.errors import ImpossibleJob, RemoteProtocolError
+from vfl.flow import run_together, send
 from vfl.kinds import flow_of, kind_of, read_spec_as
+from vfl.messages import RowsToScore, SessionOver
+from vfl.models.halves import LabelHalf
 from vfl.models.preparation import Preparation
 from vfl.models.scaling import Scaling
 from vfl.models.tensors import load_tensors, save_tensors
 from vfl.planning.prediction import plan
 from vfl.planning.training import resolve
+from vfl.protocols import scoring_session
+from vfl.protocols.ckks_scoring import scores_rows
+from vfl.protocols.same_rows import compare_rows
 from vfl.setup import Setup, Table
-from vfl.spec.prediction import PredictionSpec
+from vfl.spec.prediction import PredictionSpec, Session
 from vfl.spec.training import TrainingSpec
 
 ROWS, WIDTH = 150, 3
@@ -47,7 +53,7 @@ def prediction(task="binary", classes=0):
     return kind_of(spec).applying(spec, training)
 
 
-def scores(spec, columns, weights):
+def setups(spec, columns, weights):
     """Of a label party that puts these weights in the place of the model's, and an honest feature party."""
     steps = spec.trained.data["telco"].steps
     fitted = Preparation.fit(("a", "b", "c"), steps, columns, np.arange(len(columns)), {})
@@ -61,10 +67,15 @@ def scores(spec, columns, weights):
     }
     tables = {"bank": Table(bytes(32), np.empty((len(columns), 0))), "telco": Table(bytes(32), columns)}
     seed = sha256(b"joint").digest()
-    roles = {
-        party: flow_of(Setup(spec, party, {"rows": tables[party]}, seed, seed, model=save_tensors(halves[party])))
+    return {
+        party: Setup(spec, party, {"rows": tables[party]}, seed, seed, model=save_tensors(halves[party]))
         for party in spec.parties
     }
+
+
+def scores(spec, columns, weights):
+    """What that label party reads."""
+    roles = {party: flow_of(setup) for party, setup in setups(spec, columns, weights).items()}
     return load_tensors(run_together(roles).results["bank"].state)["scores"]
 
 
@@ -76,6 +87,36 @@ def columns():
 def test_weights_that_are_not_the_models_read_one_column_of_each_row(columns):
     read = scores(prediction(), columns, np.eye(WIDTH)[1:2])
     assert np.abs(read[:, 0] - columns[:, 1]).max() < 1e-3
+
+
+def asked_again(setup, times):
+    """A label party that asks in a session for the score of one row so many times; answers what it has read."""
+    yield from compare_rows(setup)
+    scorer = LabelHalf.read(setup.spec.trained, setup.model).scorer
+    score = yield from scores_rows(setup.spec.trained, scorer, "telco")
+    read = []
+    for number in range(1, times + 1):
+        yield from send("telco", RowsToScore(number, np.zeros(1, np.int64).tobytes()))
+        scored = yield from score(number, np.empty((1, 0)))
+        read.append(scored.scores[0, 0])
+    yield from send("telco", SessionOver())
+    return read
+
+
+@pytest.mark.parametrize("is_guarded", [False, True])
+def test_a_row_that_is_scored_again_and_again_in_a_session_would_lose_its_noise_and_is_refused(
+    columns, is_guarded, monkeypatch
+):
+    spec = msgspec.structs.replace(prediction(), session=Session())
+    both = setups(spec, columns, np.eye(WIDTH)[1:2])
+    roles = {"bank": asked_again(both["bank"], 100), "telco": flow_of(both["telco"])}
+    if is_guarded:
+        with pytest.raises(RemoteProtocolError, match="bank asks for a row a second time"):
+            run_together(roles)
+        return
+    monkeypatch.setattr(scoring_session, "_checked", lambda *_: np.zeros(1, np.int64))
+    read = np.array(run_together(roles).results["bank"])
+    assert abs(read.mean() - columns[0, 1]) < read.std() / 2
 
 
 def test_as_many_predictions_as_columns_tell_all_columns(columns):
