@@ -4,6 +4,7 @@ import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from queue import SimpleQueue
 
 import pytest
 
@@ -11,9 +12,10 @@ from parties.worker.frames import Delivered, FrameReader, FrameWriter, FromWorke
 from parties.worker.mailbox import LIMIT_BYTES
 from parties.worker.runner import MOST_MESSAGES, Inboxes, run
 from vfl.errors import RemoteProtocolError
-from vfl.flow import Delivery, Flow, Receive, Send, send
+from vfl.flow import Delivery, Flow, Receive, Send, next_request, send
 from vfl.message import encode
 from vfl.messages import ClientReady
+from vfl.requests import ScoreRequest
 from vfl.spec.sections import PartyId
 
 AGGREGATOR, CLIENT, OTHER = "hub", "client", "other"
@@ -192,4 +194,21 @@ def test_a_role_is_closed_when_it_cannot_go_on(inboxes: Inboxes) -> None:
     with pytest.raises(BrokenPipeError):
         run(role(), inboxes, FrameWriter(writing))
     assert closed.is_set()
+    os.close(writing)
+
+
+def test_a_role_is_given_what_its_operator_asks_in_order_and_then_hears_that_no_more_comes(inboxes: Inboxes) -> None:
+    def role() -> Flow[list[int]]:
+        numbers: list[int] = []
+        while (request := (yield from next_request())) is not None:
+            numbers.append(request.number)
+        return numbers
+
+    requests: SimpleQueue[ScoreRequest | None] = SimpleQueue()
+    for number in (1, 2):
+        requests.put(ScoreRequest(number, b""))
+    requests.put(None)
+    reading, writing = os.pipe()
+    assert run(role(), inboxes, FrameWriter(writing), requests=requests) == [1, 2]
+    os.close(reading)
     os.close(writing)
