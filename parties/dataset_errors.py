@@ -31,6 +31,12 @@ class TooManyCategories(InvalidData):
     code = "too_many_categories"
 
 
+class NotATime(InvalidData):
+    """A column by which the newest rows are to be held out holds what is neither a number nor a date."""
+
+    code = "not_a_time"
+
+
 class LabelAmongInputs(InvalidData):
     """A job asks for a column as an input that its owner has added as a label."""
 

@@ -7,7 +7,7 @@ and epochs of its proposals could otherwise ask our table questions by being ref
 import re
 
 from parties import errors as ours
-from parties.dataset_errors import LabelAmongInputs, TooManyCategories
+from parties.dataset_errors import LabelAmongInputs, NotATime, TooManyCategories
 from parties.errors import Failure, PolicyRefused
 from parties.trust.errors import (
     AlignmentUnfit,
@@ -32,6 +32,7 @@ ABOUT_TABLE = frozenset(
         ours.MissingValue,
         ours.NotFinite,
         TooManyCategories,
+        NotATime,
         ours.DuplicateIds,
         ours.IdType,
         ours.DuplicateColumns,

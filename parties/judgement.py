@@ -32,7 +32,7 @@ _LOG = logging.getLogger("parties")
 @dataclass(frozen=True)
 class Judgement:
     spec: JobSpec
-    """With the number of classes, which the label party fills in when it proposes."""
+    """With the numbers of classes and of held-out rows, which the label party fills in when it proposes."""
     tables: dict[str, datasets.LoadedTable] = field(repr=False)
     """By use."""
     plan: Plan
@@ -113,6 +113,8 @@ def judge(
     if me == spec.coordinator and spec.job.task == "multiclass" and not spec.job.classes:
         job = msgspec.structs.replace(spec.job, classes=datasets.classes_of(tables["rows"]))
         spec = msgspec.structs.replace(spec, job=job)
+    if me == spec.coordinator and "rows" in tables and (keys := tables["rows"].split_keys) is not None:
+        spec = spec.with_held_out(keys)
     rows = tables["rows"].rows if "rows" in tables else 0
     limits.check_steps(spec, rows)
     plan = kind_of(spec).plan(spec, me, rows)

@@ -27,13 +27,14 @@ class RowsDigest(Message, frozen=True, tag=True):
 
 
 class HeldOut(Message, frozen=True, tag=True):
-    """Only with split.stratify: one bit for each row, set where it is held out, the first row in the lowest bit."""
+    """Only where the label party says which rows are held out (`split.stratify`, or `split.by` hash or time): one bit
+    for each row, set where it is held out, the first row in the lowest bit."""
 
     reveals = Reveals(
-        "which rows are held out, each class in its share: hardly anything of one label, but who knows all labels but "
-        "one can learn that one",
+        "which rows are held out. By class: hardly anything of one label, but who knows all labels but one can learn "
+        "that one. By time: which rows are the newest. By hash: nothing of any column",
         Grain.ROW,
-        "within each class drawn from the label party's private seed",
+        "by class drawn from the label party's private seed",
         Source.LABEL,
     )
     rows: bytes

@@ -169,7 +169,7 @@ SCORING_OF_NETWORKS: frozenset[type[Message]] = frozenset({EncryptedEvaluation, 
 def routes_of_training(spec: TrainingSpec) -> tuple[Route, ...]:
     """The routes of its protocol that its layout and split use."""
     unused = ONLY_EMBEDDINGS if spec.model.layout == "features" else frozenset({StepApplied})
-    if not spec.split.stratify:
+    if not spec.split.is_told:
         unused |= {HeldOut}
     unused |= _scoring_unused(spec)
     return tuple(route for route in ROUTES[spec.entry] if route.message not in unused)

@@ -86,6 +86,19 @@ def stratified(private_seed: bytes, labels: NDArray[np.float64], share: float) -
     return np.sort(np.concatenate(drawn)).astype(np.int64)
 
 
+def of_keys(keys: NDArray[np.float64], share: float, *, newest: bool) -> NDArray[np.int64]:
+    """Held-out rows, ascending: those of a key below the share, or the newest ones, where keys are times.
+
+    Keys below the share are hashes between 0 and 1: whether a row is held out then hangs on no other row. Of times
+    about the share is held out, and rows of the same time stay together.
+    """
+    if not newest:
+        return np.flatnonzero(keys < share).astype(np.int64)
+    first = np.sort(keys)[-held_out_rows(len(keys), share)]
+    held_out = keys >= first
+    return np.flatnonzero(keys > first if held_out.all() else held_out).astype(np.int64)
+
+
 def permutation(seed: bytes, purpose: str, count: int) -> NDArray[np.int64]:
     words = philox(seed, purpose).random_raw(count)
     return np.argsort(words, kind="stable").astype(np.int64)

@@ -46,6 +46,9 @@ class Table:
     """Of a column of categories, by its position: what its codes 0, 1, ... stand for. NaN is an empty cell."""
     release: Callable[[], None] = field(default=lambda: None, repr=False)
     """What was looked at of a mapped file leaves memory."""
+    split_keys: NDArray[np.float64] | None = None
+    """rows; by which rows are held out: the hash of each id between 0 and 1, or each row's time. At the label party
+    only, and only where the job asks for it."""
 
     def numbers(self, rows: NDArray[np.int64]) -> NDArray[np.float64]:
         """Of these rows, as they stand here; a mapped file is read in parts, of which none stays in memory."""
@@ -99,7 +102,7 @@ class Setup(Generic[S]):
     """Of rounds whose columns are pooled, once it is known."""
 
     agreed_test_rows: NDArray[np.int64] | None = field(default=None, repr=False)
-    """Rows the label party holds out by class; None where the joint seed alone says which."""
+    """Rows that the label party says are held out; None where the joint seed alone says which."""
 
     @property
     def table(self) -> Table:

@@ -190,4 +190,5 @@ def _raw(table: LoadedTable, seed: bytes) -> RawTable:
         classes=table.classes,
         ids=None if (ids := table.hashed_ids) is None else RawIds(ids.hashes.tobytes(), ids.rows.tobytes()),
         words=dict(table.words),
+        split_keys=None if table.split_keys is None else table.split_keys.tobytes(),
     )

@@ -25,6 +25,7 @@ from parties.tables.labels import Labels, guess_task, read_labels
 from parties.tables.matrix import NamelessFile
 from parties.tables.registered import Registered, open_registered
 from parties.tables.row_ids import oddities
+from parties.tables.split_keys import hashes_of, times_of
 from parties.tables.table_files import Rows, TableFile
 from parties.worker.mapped_rows import release
 from vfl.errors import InvalidData
@@ -67,6 +68,8 @@ class LoadedTable:
     id_columns: tuple[str, ...] = ()
     file: NamelessFile | None = field(default=None, repr=False)
     """That holds the columns; None where they are in memory."""
+    split_keys: NDArray[np.float64] | None = field(default=None, repr=False)
+    """rows; by which rows are held out, where the job asks this party for it."""
 
     @property
     def rows(self) -> int:
@@ -126,12 +129,12 @@ def _load(
             f"which is {spec.coordinator}'s label",
             fix=f"Remove {use.label_at_peer!r} from the file: a feature party must not hold the label.",
         )
-    labelled = (use.label,) if use.label else ()
+    beside = tuple(name for name in (use.label, use.split_by_time) if name)
     asked = use.columns
     if use.every_column:
         asked = tuple(column for column in names if column not in {*registered.id, registered.label, use.label_ignored})
     _check_inputs(use, registered, asked, me)
-    wanted = (*registered.id, *asked, *labelled)
+    wanted = (*registered.id, *asked, *beside)
     file.check_columns(wanted)
     if use.width and len(asked) != use.width:
         raise WrongWidth(
@@ -164,6 +167,7 @@ def _load(
         order_digest=aligned.digest if aligned else "",
         id_columns=registered.id,
         file=rows.matrix.file,
+        split_keys=_split_keys(rows, use, file, path.name),
     )
 
 
@@ -173,6 +177,14 @@ def _labels(spec: JobSpec, use: TableUse, me: PartyId, rows: JobRows, name: str,
     of_label = Rows(rows.label.to_frame(), rows.numbers, rows.blank, decimal_comma)
     numbers = partial(numbers_of, of_label, use.label, name, LABEL_FIX[spec.job.task])
     return read_labels(spec.job, use, me, rows.label, numbers)
+
+
+def _split_keys(rows: JobRows, use: TableUse, file: TableFile, name: str) -> NDArray[np.float64] | None:
+    """Raises InvalidData, naming the row."""
+    if rows.time is not None:
+        of_time = Rows(rows.time.to_frame(), rows.numbers, rows.blank, file.decimal_comma)
+        return times_of(of_time, use.split_by_time, name)
+    return hashes_of(rows.ids) if use.split_by_id else None
 
 
 def _registered(datasets: Mapping[str, Registered], me: PartyId, use: TableUse) -> Registered:

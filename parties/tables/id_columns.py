@@ -111,6 +111,11 @@ def _normalised(texts: pl.Series, rules: IdRules) -> pl.Series:
     return texts.str.strip_chars() if rules.white_space == "strip" else texts
 
 
+def plain_text(ids: pl.Series) -> pl.Series:
+    """Ids as they are written, read as a specification that states no rules reads them."""
+    return _normalised(ids, IdRules())
+
+
 def _check_filled(column: pl.Series, rows: Rows, at: str) -> None:
     """Raises MissingValue."""
     missing = (column.is_null() | (column == "") if column.dtype == pl.String else column.is_null()).arg_true()

@@ -20,13 +20,15 @@ from vfl.spec.sections import TableUse
 
 class JobRows(NamedTuple):
     ids: pl.Series
-    """As they are written, one a row; empty where an alignment names the rows and no result is told of each."""
+    """As they are written, one a row; empty where an alignment names the rows and nothing is made of their ids."""
     numbers: NDArray[np.int64]
     """Of each row its place in the file, from 1."""
     matrix: Matrix
     words: dict[int, tuple[str, ...]]
     """Of a column of categories, by its position, what its codes stand for."""
     label: pl.Series | None
+    time: pl.Series | None
+    """The column by which the newest rows are held out."""
     blank: int
 
 
@@ -50,9 +52,9 @@ class JobRowsReader:
         blank = self.file.blank_rows(self.ids)
         codes = self._codes()
         writer = MatrixWriter(len(self.asked), self.folder)
-        labelled = (self.use.label,) if self.use.label else ()
-        columns = [*dict.fromkeys((*self.ids, *(each for each in self.asked if each not in codes), *labelled))]
-        ids, numbers, labels, start = [], [np.zeros(0, np.int64)], [], 0
+        beside: dict[str, list[pl.Series]] = {name: [] for name in (self.use.label, self.use.split_by_time) if name}
+        columns = [*dict.fromkeys((*self.ids, *(each for each in self.asked if each not in codes), *beside))]
+        ids, numbers, start = [], [np.zeros(0, np.int64)], 0
         for batch in self.file.batches(columns, self.ids, skip_blank=bool(blank)):
             end = start + len(batch.numbers)
             batch_codes = {name: of_column[start:end] for name, of_column in codes.items()}
@@ -61,17 +63,20 @@ class JobRowsReader:
                 is_taken = np.isin(batch.numbers, self.aligned.rows)
                 rows = batch.kept(is_taken)
                 batch_codes = {name: of_batch[is_taken] for name, of_batch in batch_codes.items()}
-            if self.aligned is None or self.use.ids_name_results:
+            if self.aligned is None or self.use.ids_name_results or self.use.split_by_id:
                 ids.append(ids_as_written(rows, self.ids, self.name))
             writer.add(self._block(rows, batch_codes))
             numbers.append(rows.numbers)
-            labels += [rows.frame[name] for name in labelled]
+            for name, parts in beside.items():
+                parts.append(rows.frame[name])
+        whole = {name: pl.concat(parts) for name, parts in beside.items() if parts}
         job_rows = JobRows(
             pl.concat(ids) if ids else pl.Series([], dtype=pl.String),
             np.concatenate(numbers),
             writer.finish(),
             self._words,
-            pl.concat(labels) if labels else None,
+            whole.get(self.use.label),
+            whole.get(self.use.split_by_time),
             blank,
         )
         return job_rows if self.aligned is None else self._in_order(job_rows, self.aligned)
@@ -108,4 +113,5 @@ class JobRowsReader:
             numbers=job_rows.numbers[places],
             matrix=job_rows.matrix.taken(places, self.folder),
             label=None if job_rows.label is None else job_rows.label[places],
+            time=None if job_rows.time is None else job_rows.time[places],
         )

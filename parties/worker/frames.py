@@ -45,6 +45,8 @@ class RawTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Of a table whose ids are compared."""
     words: dict[int, tuple[str, ...]] = {}
     """What the codes of a column of categories stand for, by its position."""
+    split_keys: bytes | None = None
+    """float64, rows; by which rows are held out, where the job asks this party for it."""
 
     @property
     def matrix(self) -> NDArray[np.float64]:

@@ -106,6 +106,7 @@ def _table(raw: RawTable) -> Table:
         classes=raw.classes,
         ids=None if raw.ids is None else _hashed_ids(raw.ids),
         words=raw.words,
+        split_keys=None if raw.split_keys is None else np.frombuffer(raw.split_keys, np.float64),
     )
 
 

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +33,8 @@ os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
 """Started with this before its arguments, Python runs without root's powers even where the tests are run by root."""
 LABEL, FEATURE = "label-party", "feature-party"
 FILES = {
-    LABEL: {"patients": "patients.csv", "faulty_patients": "faulty_patients.csv"},
-    FEATURE: {name: f"{name}.csv" for name in ("clinic", "reordered", "capitals", "faulty_clinic")},
+    LABEL: {name: f"{name}.csv" for name in ("patients", "faulty_patients", "dated", "redated")},
+    FEATURE: {name: f"{name}.csv" for name in ("clinic", "reordered", "capitals", "faulty_clinic", "reclinic")},
 }
 """Of the parties that all tests share: files by data set."""
 
@@ -170,6 +171,25 @@ def write_breast_cancer(label: Path, feature: Path) -> None:
     _write_csv(feature, ids, [f"x{i}" for i in range(20)], [[row[i] for i in others] for row in data.data])
 
 
+def write_dated(patients: Path, clinic: Path) -> None:
+    """The label party's table with a day of admission, the newest fifth not at its end; and both tables again, with
+    nonsense in every value of these rows."""
+    days = [day * 100 % 569 for day in range(569)]
+    newest = [day >= 569 - round(0.2 * 569) for day in days]
+    header, *rows = (line.split(",") for line in patients.read_text().splitlines())
+    dated = [[*row, str(date(2024, 1, 1) + timedelta(day))] for row, day in zip(rows, days, strict=True)]
+    other = [
+        [row[0], *("-7" for _ in row[1:-2]), str(1 - float(row[-2])), row[-1]] if new else row
+        for row, new in zip(dated, newest, strict=True)
+    ]
+    for name, lines in (("dated", dated), ("redated", other)):
+        text = "\n".join(map(",".join, [[*header, "day"], *lines]))
+        patients.with_name(f"{name}.csv").write_text(text + "\n")
+    header, *rows = (line.split(",") for line in clinic.read_text().splitlines())
+    other = [[row[0], *("1e6" for _ in row[1:])] if new else row for row, new in zip(rows, newest, strict=True)]
+    clinic.with_name("reclinic.csv").write_text("\n".join(map(",".join, [header, *other])) + "\n")
+
+
 def write_faulty(path: Path, *, column: int, every: int, cell: str) -> None:
     """The same table beside it, with one value again and again in a column, and a space after each id."""
     header, *rows = (line.split(",") for line in path.read_text().splitlines())
@@ -227,6 +247,7 @@ def parties(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, 
     header, first, second, *rest = (feature.folder / "clinic.csv").read_text().splitlines()
     (feature.folder / "capitals.csv").write_text("\n".join([header, *map(str.upper, [first, second, *rest])]) + "\n")
     (feature.folder / "reordered.csv").write_text("\n".join([header, second, first, *rest]) + "\n")
+    write_dated(label.folder / "patients.csv", feature.folder / "clinic.csv")
     write_faulty(label.folder / "patients.csv", column=4, every=1, cell="7")
     write_faulty(feature.folder / "clinic.csv", column=6, every=10, cell="-999")
     with (feature.folder / "party.toml").open("a") as settings:

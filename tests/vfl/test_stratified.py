@@ -13,7 +13,7 @@ from vfl.messages import HeldOut, RowsDigest
 from vfl.planning.training import plan
 from vfl.protocols.same_rows import agree_on_rows
 from vfl.schedule import held_out_rows, stratified
-from vfl.spec.training import Split
+from vfl.spec.split import Split
 
 SEED = b"own seed of the label party"
 

@@ -22,9 +22,10 @@ def few_rows(rows: int) -> Iterator[Notice]:
 
 
 def of_classes(
-    labels: NDArray[np.float64], held_out: NDArray[np.int64], classes: Sequence[str], share: float
+    labels: NDArray[np.float64], held_out: NDArray[np.int64], classes: Sequence[str], share: float | None
 ) -> Iterator[Notice]:
-    """Of the labels of all rows, those held out, what class 0, 1, ... is called, and the share that is held out."""
+    """Of the labels of all rows, those held out, what class 0, 1, ... is called, and the share that is drawn; None
+    where another draw would hold out the same."""
     everywhere, here = (
         np.bincount(rows.astype(np.int64), minlength=len(classes)) for rows in (labels, labels[held_out])
     )
@@ -68,10 +69,12 @@ def _unmeasured(classes: Sequence[str]) -> str:
     return "the AUC is not defined" if len(classes) == 2 else "no metric says anything of it"
 
 
-def _rows_wanted(count: int, total: int, share: float) -> str:
+def _rows_wanted(count: int, total: int, share: float | None) -> str:
     """How large a table would be that almost surely holds one of such rows out."""
     if count in {0, total}:
         return "Bring rows of it"
+    if share is None:
+        return "Raise split.test, or hold rows out at random"
     rows_needed = math.ceil(math.log(1 - CERTAINTY) / math.log(1 - count / total) / share)
     if rows_needed <= total:
         return f"Another seed would very likely hold one out, {SURELY}"

@@ -10,7 +10,7 @@ from crypto.ciphertexts import seeded_bytes
 from crypto.ckks_parameters import PRESETS, RING_DEGREE, SLOTS
 from crypto.packing import Group, groups_for
 from crypto.scoring_parameters import BLOCK_ROWS, scores_bytes, weights_bytes
-from vfl.schedule import batch_sizes, held_out_rows
+from vfl.schedule import batch_sizes
 from vfl.spec.training import TrainingSpec
 
 WORD = 8
@@ -21,9 +21,9 @@ PICKED_ROWS = 1024
 
 def expected_bytes(spec: TrainingSpec, rows: int, opened: int, cut_width: int) -> dict[str, int]:
     """Payload bytes by message kind for a whole resolved job; `opened` values and `cut_width` errors per step."""
-    test = held_out_rows(rows, spec.split.test)
+    test = spec.split.held_out(rows)
     sizes = batch_sizes(rows - test, spec.train.batch_rows) * spec.train.epochs
-    hold_out = {"HeldOut": len(spec.roster.features) * math.ceil(rows / 8)} if spec.split.stratify else {}
+    hold_out = {"HeldOut": len(spec.roster.features) * math.ceil(rows / 8)} if spec.split.is_told else {}
     if not spec.encrypted:
         return _clear(spec, sizes, test) | hold_out
     preset, width = PRESETS[spec.ckks.preset], spec.embedding_width(spec.roster.features[0])
@@ -45,7 +45,7 @@ def expected_bytes(spec: TrainingSpec, rows: int, opened: int, cut_width: int) -
 
 def largest_messages(spec: TrainingSpec, rows: int, opened: int, cut_width: int) -> dict[str, int]:
     """Payload bytes of one message at most, by kind; of a kind that is not named a few words."""
-    test = held_out_rows(rows, spec.split.test)
+    test = spec.split.held_out(rows)
     batch = max(batch_sizes(rows - test, spec.train.batch_rows))
     if not spec.encrypted:
         width = max(map(spec.embedding_width, spec.roster.features))

@@ -14,7 +14,7 @@ from vfl.planning.plan import RevealLine, TrainingPlan
 from vfl.planning.traffic import evaluation_rows, expected_bytes
 from vfl.planning.traffic import largest_messages as largest_of
 from vfl.routes import routes_of_training
-from vfl.schedule import batch_sizes, held_out_rows
+from vfl.schedule import batch_sizes
 from vfl.spec.sections import PartyId
 from vfl.spec.training import TrainingSpec
 
@@ -59,7 +59,7 @@ def plan(spec: TrainingSpec, rows: int) -> TrainingPlan:
             f"a top model with {len(spec.model.top.hidden)} hidden layers is not available in clear either",
             fix="Use one: clear training is what encrypted training is compared with.",
         )
-    test_rows = held_out_rows(rows, spec.split.test)
+    test_rows = spec.split.held_out(rows)
     training_rows = rows - test_rows
     if training_rows < 1 or test_rows < 1:
         raise ImpossibleJob(f"{rows} rows cannot be split into training and held-out rows")

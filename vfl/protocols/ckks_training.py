@@ -4,7 +4,7 @@ Feature party F owns the columns, its bottom model f and the secret key; label p
 own and the top model g in clear. Layout features (claim 3): f is the identity and all weights are L's. Layout
 embeddings (claim 4): f is any network of F's, and the error at the cut goes back to it.
 
-    0    both    compare the keyed digest of their rows; L -> F HeldOut, with split.stratify only;
+    0    both    compare the keyed digest of their rows; L -> F HeldOut, where the job asks for it;
                  F -> L PublicKeys, again whenever a key is used up
     1    F       z = f(its columns)
     2    F -> L  EncryptedEmbedding: one ciphertext per coordinate, rows in slots; a wide batch in several blocks

@@ -124,7 +124,8 @@ class LabelSide:
         notices = [*self._prepared.notices, *few_rows(len(labels))]
         if spec.job.task != "regression":
             names = self._setup.table.classes or tuple(map(str, range(max(spec.outputs, 2))))
-            notices += of_classes(self._labels, held_out, names, spec.split.test)
+            drawn = spec.split.test if spec.split.by == "random" else None
+            notices += of_classes(self._labels, held_out, names, drawn)
         if self.dropped:
             text = (
                 f"diverged: {self.dropped} of {self._steps} updates of the top model were left out, the first at "

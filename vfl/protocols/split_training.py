@@ -3,7 +3,7 @@
 n feature parties F, one label party L. Layout features: the embedding is the standardised columns, all weights are L's.
 Layout embeddings: it is the output of F's own bottom model, which learns from the cut gradient.
 
-    0  both    compare the keyed digest of their rows; L -> F HeldOut, with split.stratify only
+    0  both    compare the keyed digest of their rows; L -> F HeldOut, where the job asks for it
     1  F -> L  Embedding: this step's rows of z
     2  L       forward, error of the loss polynomial, gradients, optimiser step
     3  L -> F  StepApplied, or CutGradient in layout embeddings: protected as the job says

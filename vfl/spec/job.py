@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from typing import ClassVar, Literal, Self
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
 from vfl.spec.sections import PARTY_ID, Job, PartyId, Role, Section, TableUse, require
 
@@ -120,6 +122,13 @@ class JobSpec(Section, metaclass=_AbstractStruct, frozen=True, kw_only=True):
     def waived(self) -> tuple[str, ...]:
         """Rules that would refuse the job and are waived by name."""
         return ()
+
+    def with_held_out(self, keys: NDArray[np.float64]) -> Self:  # noqa: ARG002 - where the joint seed draws all
+        """The same agreement with how many rows are held out, from the hash or time of each row of the coordinator.
+
+        Raises ImpossibleJob where these are none, or all.
+        """
+        return self
 
     @property
     def hands_on(self) -> bool:

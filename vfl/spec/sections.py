@@ -91,6 +91,10 @@ class TableUse(Section, frozen=True, kw_only=True):
     is_learned_from: bool = True
     ids_name_results: bool = False
     """What comes out for a row is stored with the id of the row."""
+    split_by_id: bool = False
+    """Which rows are held out follows from a hash of the id of each."""
+    split_by_time: str = ""
+    """A column that is no input, by which the newest rows are held out; empty for none."""
     ids: IdRules | None = None
     """The columns make the id of a row, by these rules; they hold no numbers to learn from."""
 

@@ -3,12 +3,17 @@
 Operators write it as TOML (job_specification.md). What can be judged without a table is judged when it is built.
 """
 
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 
-from vfl.errors import LocalProtocolError, SpecError
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from vfl.errors import ImpossibleJob, LocalProtocolError, SpecError
 from vfl.spec.job import JobSpec
 from vfl.spec.preparation import PreparationStep, check_preparation, steps_of
 from vfl.spec.sections import Optimiser, PartyId, Role, Section, TableUse, check_optimiser, require, require_amount
+from vfl.spec.split import Split
 
 
 class TrainingRole(Role):
@@ -47,12 +52,6 @@ class Columns(Section, frozen=True, kw_only=True):
 class AlignedRows(Section, frozen=True, kw_only=True):
     alignment: str = ""
     """The digest of its result, or the id of its job; empty where the files hold the same rows in the same order."""
-
-
-class Split(Section, frozen=True, kw_only=True):
-    test: float = 0.2
-    stratify: bool = False
-    """Each class is held out in its share; the label party then says which rows, and that tells a little of labels."""
 
 
 class Bottom(Section, frozen=True, kw_only=True):
@@ -148,13 +147,17 @@ class TrainingSpec(JobSpec, frozen=True, kw_only=True):
             if party == self.roster.label:
                 require(bool(own.label), f"{at}.label is missing: {party} is the label party")
                 require(own.label not in own.columns, f"{at}: the label is among the columns")
+                require(
+                    not self.split.time or self.split.time not in {*own.columns, own.label},
+                    f"{at}: split.time names {self.split.time!r}, which is among the inputs or is the label",
+                )
             else:
                 require(not own.label, f"{at}.label is set, but {party} is a feature party")
                 require(own.positive == "", f"{at}.positive is set, but {party} is a feature party")
                 require(bool(own.columns), f"{at}.columns is empty: a feature party brings at least one")
             binary_labels = party == self.roster.label and self.job.task == "binary"
             check_preparation(own.columns, own.prepare, at, binary_labels=binary_labels)
-        require(0.0 < self.split.test < 1.0, "split.test must lie between 0 and 1")
+        self.split.check()
         require(not self.split.stratify or self.job.task != "regression", "split.stratify is for classes")
         require(self.train.epochs >= 1, "train.epochs must be at least 1")
         require(self.train.batch_rows >= 1, "train.batch_rows must be at least 1")
@@ -250,7 +253,7 @@ class TrainingSpec(JobSpec, frozen=True, kw_only=True):
         return self.encryption.scheme
 
     def tables_of(self, party: PartyId) -> dict[str, TableUse]:
-        of, label = self.data[party], self.data[self.roster.label].label
+        of, label, is_label_party = self.data[party], self.data[self.roster.label].label, party == self.roster.label
         return {
             "rows": TableUse(
                 dataset=of.dataset,
@@ -259,10 +262,27 @@ class TrainingSpec(JobSpec, frozen=True, kw_only=True):
                 positive=of.positive,
                 words=tuple(column for column, step in zip(of.columns, of.steps, strict=True) if step.reads_words),
                 gaps=tuple(column for column, step in zip(of.columns, of.steps, strict=True) if step.takes_gaps),
-                label_at_peer="" if party == self.roster.label else label,
+                label_at_peer="" if is_label_party else label,
                 alignment=self.rows.alignment,
+                split_by_id=is_label_party and self.split.by == "hash",
+                split_by_time=self.split.time if is_label_party else "",
             )
         }
+
+    def with_held_out(self, keys: NDArray[np.float64]) -> Self:
+        rows = self.split.rows_of(keys)
+        if not 0 < len(rows) < len(keys):
+            raise ImpossibleJob(
+                f"split.by = {self.split.by} holds out {len(rows)} of {len(keys)} rows",
+                fix="Bring more rows with other ids or times, or choose another split.test or split.by.",
+            )
+        if self.split.test_rows not in {0, len(rows)}:
+            raise ImpossibleJob(
+                f"split.by = {self.split.by} holds out {len(rows)} of {len(keys)} rows, and split.test_rows says "
+                f"{self.split.test_rows}",
+                fix="Leave split.test_rows out: the label party fills it in.",
+            )
+        return msgspec.structs.replace(self, split=msgspec.structs.replace(self.split, test_rows=len(rows)))
 
     def steps_on(self, rows: int) -> int:
         return max(1, rows // self.train.batch_rows) * self.train.epochs
