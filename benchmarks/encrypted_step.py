@@ -218,7 +218,7 @@ def gradient_error(case: Case) -> float:
     rows = held_out(SEED, ROWS, spec.split.test)[0]
     numbers = Numbers()
     passes = side.passes(numbers, list(Scaling.fit(columns[rows]).apply(columns[rows]).T), rows)
-    side.update(numbers.sums(passes.products), len(rows), 1)
+    side.update(numbers.sums(passes.products), rows, 1)
     errors = [np.abs(encrypted[n] - clear).max() for n, clear in side.top.tensors().items()]
     moved = [np.abs(clear - before[n]).max() for n, clear in side.top.tensors().items()]
     return float(max(errors) / max(moved))

@@ -23,6 +23,9 @@ from crypto.seal_stream import identifier, key_switching_payload, load, read_cip
 Floats = NDArray[np.float64]
 Complex = NDArray[np.complex128]
 
+LEAST_BY_ROW = 256.0
+"""In units of a plaintext's scale: slots of this size leave coefficients that are not all rounded to zero."""
+
 
 @dataclass(frozen=True)
 class CkksVector:
@@ -123,10 +126,16 @@ class CkksPublicKey:
 
     # -- arithmetic
 
-    def weighted_sum(self, columns: Sequence[CkksVector], weights: Floats, offset: Floats) -> CkksVector:
-        """sum_j weights[j] columns[j] + offset per row, one rescale, at the preset's scale for the level below."""
+    def weighted_sum(
+        self, columns: Sequence[CkksVector], weights: Floats, offset: Floats, factors: Floats | None = None
+    ) -> CkksVector:
+        """sum_j weights[j] columns[j] + offset per row, one rescale, at the preset's scale for the level below.
+
+        Factors, above 0 and at most 1, multiply the sum row by row and take no level of their own: they join the
+        weights, which are then a number per slot in place of one for all.
+        """
         scale = 2.0 ** self._preset.level_scales[columns[0].primes - 2]
-        return self.plus(self._combine(columns, weights, scale, rescale=True), offset)
+        return self.plus(self._combine(columns, weights, scale, factors, rescale=True), offset)
 
     def product(self, left: CkksVector, right: CkksVector) -> CkksVector:
         """Row by row; relinearised and rescaled."""
@@ -184,18 +193,29 @@ class CkksPublicKey:
         self.operations.update(("relinearise", "rescale"))
         return replace(like, ciphertext=product)
 
-    def _combine(self, columns: Sequence[CkksVector], weights: Floats, scale: float, *, rescale: bool) -> CkksVector:
+    def _combine(
+        self,
+        columns: Sequence[CkksVector],
+        weights: Floats,
+        scale: float,
+        factors: Floats | None = None,
+        *,
+        rescale: bool,
+    ) -> CkksVector:
         context, total = self._contexts.data, None
         first = columns[0]
         weight_scale = scale / first.ciphertext.scale * (context.moduli[first.primes - 1] if rescale else 1)
         quantised = np.rint(weights * weight_scale)
+        least = 1.0 if factors is None else LEAST_BY_ROW / factors.max()
+        quantised[np.abs(quantised) < least] = 0.0
         if not quantised.any():
-            quantised[0] = 1.0  # SEAL refuses a product with zero; one quantum is far below the noise
+            quantised[0] = least  # SEAL refuses a product with zero; so small a weight is far below the noise
         for column, quantum in zip(columns, quantised / weight_scale, strict=True):
             if quantum:
+                value = float(quantum) if factors is None else to_slots(quantum * factors, first.times)
                 term = sealapi.Ciphertext()
                 context.evaluator.multiply_plain(
-                    column.ciphertext, context.encode(float(quantum), column.primes, weight_scale), term
+                    column.ciphertext, context.encode(value, column.primes, weight_scale), term
                 )
                 if total is None:
                     total = term

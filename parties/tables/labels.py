@@ -51,6 +51,7 @@ def read_labels(job: Job, use: TableUse, party: str, column: pl.Series, numbers:
         values, codes, notices = _two(use, party, values, codes, words=words)
     else:
         notices = _several(job, use.label, values)
+    _check_weighted(job, use, values)
     return Labels(codes.astype(np.float64), values, (*notices, *_rare(use.label, values, codes)))
 
 
@@ -162,6 +163,18 @@ def _two(
         f"data.{party}.positive names another, as --positive does with vfl demo"
     )
     return values, codes, (Notice("guess", "positive_value", text),)
+
+
+def _check_weighted(job: Job, use: TableUse, values: tuple[str, ...]) -> None:
+    """Raises LabelsNotBinary, LabelsNotClasses for a weight of a value that the label does not hold."""
+    for named in use.class_values:
+        if named not in values:
+            near = difflib.get_close_matches(named, values, n=1, cutoff=0.0)
+            error = LabelsNotBinary if job.task == "binary" else LabelsNotClasses
+            raise error(
+                f"train.class_weights names {named!r}, and the label {use.label!r} holds {_listed(values)}",
+                fix=f"Did you mean {near[0]!r}?" if near else "",
+            )
 
 
 def _several(job: Job, name: str, values: tuple[str, ...]) -> tuple[Notice, ...]:

@@ -58,8 +58,12 @@ class Passes(Generic[V]):
 class Numbers:
     """Arithmetic on clear float64 arrays, one per column."""
 
-    def weighted_sum(self, columns: Sequence[Floats], weights: Floats, offset: Floats) -> Floats:
-        return sum((w * z for w, z in zip(weights, columns, strict=True)), start=offset)
+    def weighted_sum(
+        self, columns: Sequence[Floats], weights: Floats, offset: Floats, factors: Floats | None = None
+    ) -> Floats:
+        if factors is None:
+            return sum((w * z for w, z in zip(weights, columns, strict=True)), start=offset)
+        return factors * self.weighted_sum(columns, weights, np.zeros(len(offset))) + offset
 
     def product(self, left: Floats, right: Floats) -> Floats:
         return left * right
@@ -157,28 +161,39 @@ class Top(Scorer):
         lengths, self._gradients = self._gradients, []
         return {"gradient": float(np.mean(lengths))} if lengths else {}
 
-    def passes(self, values: Arithmetic[V], embedding: Sequence[V], own: Floats, targets: Floats) -> Passes[V]:
+    def passes(
+        self,
+        values: Arithmetic[V],
+        embedding: Sequence[V],
+        own: Floats,
+        targets: Floats,
+        row_weights: Floats | None = None,
+    ) -> Passes[V]:
         """Steps 3 to 6 on one block: forward, loss error, errors of the neurons, gradients not yet summed.
 
-        `own` is rows x own columns, `targets` rows x outputs.
+        `own` is rows x own columns, `targets` rows x outputs. The error of a row is multiplied by its weight, which is
+        above 0 and at most 1, so that no error exceeds what range and noise are sized for.
         """
         hidden, active = self._hidden(values, embedding, own)
         ones = np.ones(len(own))
         inputs: list[V | Floats] = [*embedding, *(np.ascontiguousarray(column) for column in own.T), ones]
         if not self.shape.hidden:
-            errors = self._errors(values, embedding, self.embedding_weights, self.own_part(own), targets)
+            errors = self._errors(values, embedding, self.embedding_weights, self.own_part(own), targets, row_weights)
             return Passes([(e, f) for e in errors for f in inputs], errors)
         alpha, _ = SQUARE_ACTIVATION
         output = self._weights["weights"]
-        errors = self._errors(values, active, alpha * output[:, :-1], np.tile(output[:, -1], (len(own), 1)), targets)
+        bias = np.tile(output[:, -1], (len(own), 1))
+        errors = self._errors(values, active, alpha * output[:, :-1], bias, targets, row_weights)
         # h' = 2 alpha (a + beta / 2 alpha): the slope of a hidden neuron is its own shifted value.
         slopes = 2 * alpha * output[:, :-1]
         joined = [values.weighted_products(errors, a, slopes[:, k]) for k, a in enumerate(hidden)]
         above: list[V | Floats] = [*active, ones]
         return Passes([(e, f) for e in joined for f in inputs] + [(e, f) for e in errors for f in above], joined)
 
-    def update(self, sums: Floats, rows: int) -> str:
+    def update(self, sums: Floats, rows: float) -> str:
         """Step 10: one optimiser step on mean gradients; `sums` in the order of `Passes.products`, NaN where unknown.
+
+        `rows` is their number, or the sum of their weights.
 
         Returns why the update was dropped, "" for one that stands.
         """
@@ -200,10 +215,17 @@ class Top(Scorer):
         return self._weights.tensors()
 
     def _errors(
-        self, values: Arithmetic[V], inputs: Sequence[V], weights: Floats, offset: Floats, targets: Floats
+        self,
+        values: Arithmetic[V],
+        inputs: Sequence[V],
+        weights: Floats,
+        offset: Floats,
+        targets: Floats,
+        factors: Floats | None,
     ) -> list[V]:
-        """Output minus target for each output. Constants join the target, so that both cost one addition."""
-        errors = []
+        """Output minus target for each output, times the row's factor. Constants join the target, so that both cost one
+        addition; a factor joins the weights, so that it costs no level."""
+        errors, each = [], 1.0 if factors is None else factors
         for k, row in enumerate(weights):
             target = np.zeros(len(targets)) if self._encrypt_labels else targets[:, k]
             if self._loss == "cubic":
@@ -212,11 +234,14 @@ class Top(Scorer):
                 root = float(np.cbrt(-cubic))
                 scaled = values.weighted_sum(inputs, root * row, root * offset[:, k])
                 factor = values.subtract_from(slope / root, values.product(scaled, scaled))
-                error = values.plus(values.product(scaled, factor), constant - target)
+                if factors is not None:
+                    scaled = values.weighted_sum(inputs, root * row, each * root * offset[:, k], factors)
+                error = values.plus(values.product(scaled, factor), each * (constant - target))
             else:
                 slope, constant = LINEAR_ERROR[self._loss]
-                error = values.weighted_sum(inputs, slope * row, slope * offset[:, k] + constant - target)
-            errors.append(values.subtract_encrypted(error, targets[:, k]) if self._encrypt_labels else error)
+                constants = each * (slope * offset[:, k] + constant - target)
+                error = values.weighted_sum(inputs, slope * row, constants, factors)
+            errors.append(values.subtract_encrypted(error, each * targets[:, k]) if self._encrypt_labels else error)
         return errors
 
 

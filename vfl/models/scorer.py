@@ -21,8 +21,9 @@ SQUARE_ACTIVATION = (0.12, 0.5)
 class Arithmetic(Protocol[V]):
     """What a polynomial model needs of the values it runs on: one V holds one value per row of a block."""
 
-    def weighted_sum(self, columns: Sequence[V], weights: Floats, offset: Floats) -> V:
-        """sum_j weights[j] columns[j] + offset, with an offset per row."""
+    def weighted_sum(self, columns: Sequence[V], weights: Floats, offset: Floats, factors: Floats | None = None) -> V:
+        """factor x sum_j weights[j] columns[j] + offset, with an offset per row, and a factor above 0 where there are
+        any."""
 
     def product(self, left: V, right: V) -> V:
         """Row by row."""

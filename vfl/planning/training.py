@@ -131,6 +131,8 @@ def _weight_noise(spec: TrainingSpec, sizes: list[int]) -> float:
     """Noise of mean gradients carried through descent with momentum; curvature, which only damps it, is left out."""
     if spec.hidden or spec.train.optimiser.name != "sgd" or spec.model.layout == "embeddings":
         return 0.0
+    if spec.train.class_weights != "none":  # means over weighted rows carry more, by how much hangs on the labels
+        return 0.0
     rate, momentum = spec.train.optimiser.rate, spec.train.optimiser.momentum
     noise = preset_of(spec).relative_noise
     variance, velocity = 0.0, 0.0

@@ -158,7 +158,7 @@ def label_party(setup: Setup[TrainingSpec]) -> Flow[Outcome]:
         opened = yield from receive(OpenedGradient, feature, step)  # 9
         with attributed_to(feature):
             gradients = mask.remove(opened.values)
-        side.update(gradients, len(rows), step)  # 10
+        side.update(gradients, rows, step)  # 10
         yield from report(StepDone(step, steps, epoch, side.dropped))
         if last_of_epoch:
             yield from report(EpochDone(epoch, setup.spec.train.epochs, side.state(), side.top.measures()))

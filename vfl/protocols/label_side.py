@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from crypto.noise import gaussian
 from vfl.errors import LocalProtocolError
+from vfl.models.class_weights import class_weights
 from vfl.models.halves import PREPARATION
 from vfl.models.held_out import few_rows, of_classes
 from vfl.models.intervals import intervals
@@ -41,11 +42,14 @@ class LabelSide:
         train = setup.training_rows
         self._setup = setup
         self._labels = labels
+        self._class_weights: Floats = np.ones(0)
         self.dropped = 0
         """Updates left out so far."""
         self._steps, self._first_drop = 0, ""
         self._prepared = PreparedColumns(setup)
         self._label_scaling = Scaling(np.zeros(1), np.ones(1))
+        self._names = setup.table.classes or tuple(map(str, range(max(spec.outputs, 2))))
+        self._row_weights = self._weights_of_rows()
         self.targets: Floats = labels[:, None]
         if spec.job.task == "multiclass":
             self.targets = (labels[:, None] == np.arange(spec.job.classes)).astype(np.float64)
@@ -72,11 +76,21 @@ class LabelSide:
 
     def passes(self, values: Arithmetic[V], embedding: list[V], rows: NDArray[np.int64]) -> Passes[V]:
         """Steps 3 to 6 on these rows."""
-        return self.top.passes(values, embedding, self.own(rows), self.targets[rows])
+        weights = None if self._row_weights is None else self._row_weights[rows]
+        return self.top.passes(values, embedding, self.own(rows), self.targets[rows], weights)
 
-    def update(self, sums: Floats, rows: int, step: int) -> None:
-        """Step 10: one step of the top model, or none where it would leave the agreed range."""
-        reason = self.top.update(sums, rows)
+    def _weights_of_rows(self) -> Floats | None:
+        """How much the error of each row counts, at most 1; None where all count alike."""
+        wanted = self._setup.spec.train.class_weights
+        if wanted == "none":
+            return None
+        classes = self._labels.astype(np.int64)
+        self._class_weights = class_weights(wanted, self._names, classes[self._setup.training_rows])
+        return self._class_weights[classes]
+
+    def update(self, sums: Floats, rows: NDArray[np.int64], step: int) -> None:
+        """Step 10: one step of the top model on sums over these rows, or none where it would leave the agreed range."""
+        reason = self.top.update(sums, len(rows) if self._row_weights is None else self._row_weights[rows].sum())
         self._steps = step
         if reason:
             self.dropped += 1
@@ -123,9 +137,11 @@ class LabelSide:
         labels = self._labels[held_out]
         notices = [*self._prepared.notices, *few_rows(len(labels))]
         if spec.job.task != "regression":
-            names = self._setup.table.classes or tuple(map(str, range(max(spec.outputs, 2))))
             drawn = spec.split.test if spec.split.by == "random" else None
-            notices += of_classes(self._labels, held_out, names, drawn)
+            notices += of_classes(self._labels, held_out, self._names, drawn)
+        if self._row_weights is not None:
+            shown = ", ".join(f"{w:.3g} of {name}" for name, w in zip(self._names, self._class_weights, strict=True))
+            notices.append(Notice("note", "class_weights", f"how much the error of a row counts by its class: {shown}"))
         if self.dropped:
             text = (
                 f"diverged: {self.dropped} of {self._steps} updates of the top model were left out, the first at "

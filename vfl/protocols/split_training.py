@@ -58,7 +58,7 @@ def label_party(setup: Setup[TrainingSpec]) -> Flow[Outcome]:
         embedding = _joined(setup, {party: message.values for party, message in embeddings.items()}, len(rows))
         passes = side.passes(numbers, list(embedding.T), rows)  # 2
         answers = _answers(setup, side, passes.joined_errors, step)
-        side.update(numbers.sums(passes.products), len(rows), step)
+        side.update(numbers.sums(passes.products), rows, step)
         for feature in features:
             yield from send(feature, answers[feature])  # 3
         yield from report(StepDone(step, steps, epoch, side.dropped))

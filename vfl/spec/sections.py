@@ -72,6 +72,8 @@ class TableUse(Section, frozen=True, kw_only=True):
     label: str = ""
     positive: str | int = ""
     """The value of a binary label that counts as 1; empty leaves it to the label party."""
+    class_values: tuple[str, ...] = ()
+    """Values of the label that the job has a weight for."""
     words: tuple[str, ...] = ()
     """Columns whose texts are categories."""
     gaps: tuple[str, ...] = ()

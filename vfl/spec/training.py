@@ -15,6 +15,9 @@ from vfl.spec.preparation import PreparationStep, check_preparation, steps_of
 from vfl.spec.sections import Optimiser, PartyId, Role, Section, TableUse, check_optimiser, require, require_amount
 from vfl.spec.split import Split
 
+LARGEST_RATIO = 100.0
+"""Of class weights: a class that counted for less would leave little but noise of what a batch opens."""
+
 
 class TrainingRole(Role):
     LABEL = "label"
@@ -95,6 +98,9 @@ class Train(Section, frozen=True, kw_only=True):
     weight_limit: float = 0.0
     """Largest sum of absolute weights of one output, or one hidden neuron, of the top model; the label party scales
     weights back to it. 0 takes that of the preset for this top model and loss error, which its noise is sized for."""
+    class_weights: Literal["none", "balanced"] | dict[str, float] = "none"
+    """How much the error of a row counts by its class: as much for each class in all, or a number by the label's value;
+    `none` counts all rows alike."""
 
 
 class NoEncryption(Section, frozen=True, kw_only=True, tag_field="scheme", tag="none"):
@@ -163,6 +169,7 @@ class TrainingSpec(JobSpec, frozen=True, kw_only=True):
         require(self.train.batch_rows >= 1, "train.batch_rows must be at least 1")
         check_optimiser(self.train.optimiser)
         require_amount(self.train.weight_limit, "train.weight_limit")
+        self._check_class_weights()
         if isinstance(self.encryption, CkksEncryption):
             require(self.encryption.values_per_key >= 0, "encryption.values_per_key must not be negative")
         self._check_model()
@@ -173,6 +180,19 @@ class TrainingSpec(JobSpec, frozen=True, kw_only=True):
         if self.job.task == "regression":
             require(
                 self.encryption.loss_error == "linear", "encryption.loss_error: a regression job uses squared error"
+            )
+
+    def _check_class_weights(self) -> None:
+        weights = self.train.class_weights
+        require(weights == "none" or self.job.task != "regression", "train.class_weights is for classes")
+        if isinstance(weights, dict):
+            for value, weight in weights.items():
+                require_amount(weight, f"train.class_weights.{value}", above_zero=True)
+            ratio = max([1.0, *weights.values()]) / min([1.0, *weights.values()])
+            require(
+                ratio <= LARGEST_RATIO,
+                f"train.class_weights: a row may count {LARGEST_RATIO:g} times as much as another at most, and a class "
+                "that is not named counts 1",
             )
 
     def _check_model(self) -> None:
@@ -254,12 +274,14 @@ class TrainingSpec(JobSpec, frozen=True, kw_only=True):
 
     def tables_of(self, party: PartyId) -> dict[str, TableUse]:
         of, label, is_label_party = self.data[party], self.data[self.roster.label].label, party == self.roster.label
+        weights = self.train.class_weights
         return {
             "rows": TableUse(
                 dataset=of.dataset,
                 columns=of.columns,
                 label=of.label,
                 positive=of.positive,
+                class_values=tuple(weights) if is_label_party and isinstance(weights, dict) else (),
                 words=tuple(column for column, step in zip(of.columns, of.steps, strict=True) if step.reads_words),
                 gaps=tuple(column for column, step in zip(of.columns, of.steps, strict=True) if step.takes_gaps),
                 label_at_peer="" if is_label_party else label,

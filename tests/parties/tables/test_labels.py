@@ -28,6 +28,17 @@ def labels(
     return read_labels(Job(name="j", task=task), brought, "bank", column, partial(numbers, column))
 
 
+@pytest.mark.parametrize(("task", "values"), [("binary", ["N", "Y"]), ("multiclass", ["N", "Y", "Z"])])
+def test_a_class_weight_of_a_value_that_the_label_does_not_hold_is_refused(task, values):
+    column = pl.Series("y", values * 10)
+    positive = "Y" if task == "binary" else ""
+    use = TableUse(dataset="rows", label="y", positive=positive, class_values=("y", "N"))
+    with pytest.raises((LabelsNotBinary, LabelsNotClasses)) as refused:
+        read_labels(Job(name="j", task=task), use, "bank", column, partial(numbers, column))
+    assert str(refused.value).startswith(f"train.class_weights names 'y', and the label 'y' holds {', '.join(values)}")
+    assert "Did you mean" in refused.value.fix
+
+
 def task_of(values: list[Any], times: int = 10) -> str:
     column = pl.Series("y", values * times)
     task, notices = guess_task("y", column, partial(numbers, column))
