@@ -108,6 +108,36 @@ class OpenedGradient(Message, frozen=True, tag=True):
     values: bytes
 
 
+class OpenedLoss(Message, frozen=True, tag=True):
+    """The same for the sums of squared errors over the validation rows, one for each output."""
+
+    reveals = Reveals(
+        "noisy sums of squared errors over the validation rows, one for each output",
+        Grain.SUM,
+        "rho, Gaussian noise, a key that opens nothing else",
+    )
+    step: int
+    """The epoch, from 1."""
+    values: bytes
+
+
+class EpochJudged(Message, frozen=True, tag=True):
+    """Only with train.stop_early: what the label party makes of the loss on validation rows."""
+
+    reveals = Reveals(
+        "whether the loss on validation rows has fallen, and whether training ends: who changes what it sends can try "
+        "out single labels of these rows by it, one answer an epoch",
+        Grain.TABLE,
+        "none",
+        Source.LABEL,
+    )
+    step: int
+    """The epoch, from 1."""
+    best: int
+    """The epoch of the least loss so far, whose weights are kept."""
+    goes_on: bool
+
+
 class EncryptedError(Message, frozen=True, tag=True):
     """Layout embeddings: the cut error in an orthonormal basis of the first top layer's row space, and that basis."""
 

@@ -32,6 +32,7 @@ from vfl.messages import (
     EncryptedEvaluation,
     EncryptedScores,
     EncryptedWeights,
+    EpochJudged,
     EvaluationRows,
     EvaluationTask,
     HeldOut,
@@ -39,6 +40,7 @@ from vfl.messages import (
     MaskedReply,
     MaskedScores,
     OpenedGradient,
+    OpenedLoss,
     OpenedScores,
     PairKey,
     PairKeys,
@@ -84,6 +86,7 @@ ROUTES: dict[str, tuple[Route, ...]] = {
         Route(F, L, Embedding),
         Route(L, F, CutGradient),
         Route(L, F, StepApplied),
+        Route(L, F, EpochJudged),
         Route(F, L, EvaluationRows),
     ),
     "ckks_training": (
@@ -95,6 +98,8 @@ ROUTES: dict[str, tuple[Route, ...]] = {
         Route(L, F, MaskedGradient),
         Route(F, L, OpenedGradient),
         Route(L, F, EncryptedError),
+        Route(F, L, OpenedLoss),
+        Route(L, F, EpochJudged),
         Route(L, F, EncryptedWeights),
         Route(F, L, EncryptedScores),
         Route(F, L, EncryptedEvaluation),
@@ -171,6 +176,10 @@ def routes_of_training(spec: TrainingSpec) -> tuple[Route, ...]:
     unused = ONLY_EMBEDDINGS if spec.model.layout == "features" else frozenset({StepApplied})
     if not spec.split.is_told:
         unused |= {HeldOut}
+    if not spec.split.validation:
+        unused |= {OpenedLoss}
+    if spec.train.stop_early is None:
+        unused |= {EpochJudged}
     unused |= _scoring_unused(spec)
     return tuple(route for route in ROUTES[spec.entry] if route.message not in unused)
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vfl.ids import HashedIds
-from vfl.schedule import Batch, batches, held_out
+from vfl.schedule import Batch, batches, held_out, permutation
 from vfl.spec.job import JobSpec
 from vfl.spec.sections import PartyId, Role
 from vfl.spec.training import TrainingSpec
@@ -115,9 +115,22 @@ class Setup(Generic[S]):
 
     @property
     def training_rows(self: "Setup[TrainingSpec]") -> NDArray[np.int64]:
+        return self._without_test_rows[0]
+
+    @property
+    def validation_rows(self: "Setup[TrainingSpec]") -> NDArray[np.int64]:
+        """Rows on which the loss is measured between epochs: ascending, drawn from the joint seed."""
+        return self._without_test_rows[1]
+
+    @property
+    def _without_test_rows(self: "Setup[TrainingSpec]") -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """(training rows, validation rows)"""
         if self.agreed_test_rows is not None:
-            return np.setdiff1d(np.arange(self.rows), self.agreed_test_rows)
-        return held_out(self.joint_seed, self.rows, self.spec.split.test)[0]
+            rest = np.setdiff1d(np.arange(self.rows), self.agreed_test_rows)
+        else:
+            rest = held_out(self.joint_seed, self.rows, self.spec.split.test)[0]
+        drawn = permutation(self.joint_seed, "validation", len(rest))[: self.spec.split.validated(self.rows)]
+        return np.delete(rest, drawn), np.sort(rest[drawn])
 
     @property
     def test_rows(self: "Setup[TrainingSpec]") -> NDArray[np.int64]:

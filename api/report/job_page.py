@@ -20,11 +20,12 @@ NAMES = {
     "accuracy": "accuracy",
     "r2": "R²",
     "loss": "loss",
+    "validation_loss": "mean squared error on validation rows",
     "gradient": "length of the mean gradient",
     "cut_error": "size of the errors that came back",
 }
 """Measures as a person reads them; of others the underscores are left out."""
-CURVES = ("accuracy", "auc", "r2", "loss", "gradient", "cut_error")
+CURVES = ("accuracy", "auc", "r2", "loss", "validation_loss", "gradient", "cut_error")
 AROUND_THE_JOB = "agree, begin, end"
 
 

@@ -1,4 +1,4 @@
-"""Two servers hold out the newest rows, and nothing of a held-out row reaches the weights."""
+"""Two servers hold out the newest rows, which leave the weights alone, and end a training by its validation rows."""
 
 from collections.abc import Callable
 from typing import Any
@@ -45,3 +45,27 @@ def test_a_wrong_column_is_refused_where_it_is_submitted(
     assert refused.status_code >= 400
     assert refused.json()["code"] == code
     assert told in refused.json()["detail"]
+
+
+def test_a_training_ends_early_on_both_sides_with_the_weights_of_the_best_epoch(
+    parties: Parties, job_spec: Spec
+) -> None:
+    text = job_spec(epochs="40", batch_rows="64\nstop_early = { patience = 1, gain = 0.005 }")
+    (label, feature), weights = trained(parties, text + "[split]\nvalidation = 0.2\n")
+    events = parties[0].call("GET", f"/v1/jobs/{label['id']}/events").json()["events"]
+    losses = [event["data"]["measures"]["validation_loss"] for event in events if event["kind"] == "epoch"]
+    assert 1 < len(losses) == label["epoch"] == feature["epoch"] < 40
+    assert label["step"] == feature["step"] < label["steps"] == label["plan"]["steps"]
+    best = min(range(len(losses)), key=losses.__getitem__) + 1
+    for side in (label, feature):
+        notices = {notice["code"]: notice["text"] for notice in side["notices"]}
+        assert (
+            f"training ended after epoch {len(losses)} of 40; the weights are those of epoch {best}"
+            in (notices["stopped_early"])
+        )
+        assert "early_end_tells" in notices
+    kept = parties[0].folder / "models" / label["id"] / "epochs" / f"epoch-{best:04}.safetensors"
+    of_best, of_job = safetensors.numpy.load_file(kept), safetensors.numpy.load(weights[0])
+    assert (of_job["top.weights"] == of_best["top.weights"]).all()
+    told = {line["message"]: line["values"] for line in feature["reveals"]}
+    assert told["EpochJudged"] == 40

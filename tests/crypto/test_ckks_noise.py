@@ -91,6 +91,30 @@ def test_the_key_owners_noise_covers_the_ciphertexts_at_the_limit_of_weights(
     assert min(factors(preset, loss, CLIPPED)) > every_row_clipped
 
 
+def opened_loss(preset, loss, column):
+    """(integer of the sum of squared errors at the limit of weights, modulus)."""
+    top = at_its_limit(preset, loss)
+    private = CkksPrivateKey(replace(preset, noise=0.0, output_noise=0.0), 1)
+    public = CkksPublicKey(preset, private.public_material(1), 1)
+    embedding = public.load(private.encrypt_rows(column[:, None], 1), 1, SLOTS, 1)
+    sums, targets = EncryptedSums(1), (np.arange(SLOTS) % 2).astype(float)[:, None]
+    public.add_products(sums, top.squared_errors(public, embedding, column[:, None], targets, np.ones(SLOTS)))
+    masked, mask = public.mask_sums(sums)
+    (word,) = read_integers(private.open(masked, groups_for(1)), 1, mask.modulus)
+    return word - mask.numbers[0], mask.modulus
+
+
+@pytest.mark.parametrize(("name", "limit", "loss"), [case[:3] for case in AT_THE_LIMIT])
+@pytest.mark.parametrize(("column", "bits"), [(RARE, 7), (CLIPPED, 5)], ids=["worst columns", "every row clipped"])
+def test_the_same_noise_covers_the_sum_of_squared_errors(name, limit, loss, column, bits):
+    preset, differences = PRESETS[name].for_weights(limit), []
+    for _ in range(12):
+        (first, modulus), (second, _) = (opened_loss(preset, loss, column) for _ in range(2))
+        differences.append(centred((first - second) % modulus, modulus))
+    carried = np.sqrt(np.mean(np.square(np.array(differences, float)) / 2))
+    assert preset.noise - np.log2(carried) > bits
+
+
 @pytest.mark.parametrize("preset", PRESETS.values(), ids=PRESETS)
 def test_both_ends_of_what_a_preset_allows_are_measured(preset):
     measured = {limit for name, limit, *_ in AT_THE_LIMIT if name == preset.name}

@@ -29,6 +29,10 @@ GOLDEN = {
         "84a474797065ae4d61736b65644772616469656e74a47374657001a67061636b6564c40170a66d61736b6564c4016d"
     ),
     messages.OpenedGradient(1, b"v"): "83a474797065ae4f70656e65644772616469656e74a47374657001a676616c756573c40176",
+    messages.OpenedLoss(1, b"v"): "83a474797065aa4f70656e65644c6f7373a47374657001a676616c756573c40176",
+    messages.EpochJudged(2, 1, True): (
+        "84a474797065ab45706f63684a7564676564a47374657002a46265737401a7676f65735f6f6ec3"
+    ),
     messages.EncryptedWeights(b"p", b"w"): (
         "83a474797065b0456e6372797074656457656967687473a67075626c6963c40170a777656967687473c40177"
     ),
@@ -130,7 +134,7 @@ def test_every_message_says_what_it_reveals_and_stands_in_a_route():
 
 def test_layout_features_sends_the_feature_party_nothing_that_bears_labels():
     to_feature = {r.message for r in ROUTES["ckks_training"] if r.receiver is TrainingRole.FEATURE}
-    to_feature -= ONLY_EMBEDDINGS | {messages.HeldOut}  # in jobs that ask for split.stratify
+    to_feature -= ONLY_EMBEDDINGS | {messages.HeldOut, messages.EpochJudged}  # in jobs that ask for it
     assert {message.kind() for message in to_feature} == {
         "RowsDigest",
         "MaskedGradient",

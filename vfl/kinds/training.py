@@ -77,6 +77,11 @@ class TrainingKind(Kind[TrainingSpec, TrainingPlan]):
                     f"{plan['values_per_key']} values, so that it might find the key and all that was encrypted under "
                     "it."
                 )
+        if spec.train.stop_early is not None:
+            yield (
+                "The feature party learned after which epochs the loss on validation rows had fallen. One that changes "
+                "what it sends can try out labels of these rows by it, one answer an epoch."
+            )
         if spec.protection is not None:
             noise = spec.protection.cut_noise
             how = "nothing hides them" if noise.method == "none" else f"noise of deviation {noise.scale:g} is on them"

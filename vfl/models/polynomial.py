@@ -5,7 +5,7 @@ which exists for numbers here and for ciphertexts in `crypto.ckks_evaluator`. Th
 encrypted run can be compared with a clear one number by number. How a top model scores rows: `vfl.models.scorer`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeAlias, TypeVar
 
@@ -40,6 +40,9 @@ within is scaled back to the limit."""
 OPENED_EPSILON = 1e-3
 """Adam's epsilon for a top model: about the noise of an opened mean gradient. With the usual 1e-8 Adam would scale
 gradients that have become smaller than their noise up to full steps, and follow the noise."""
+
+SHRUNK = 0.25
+"""Factor on one of two equal errors that are multiplied, so that the sum of squares keeps the range of a release."""
 
 RowProducts: TypeAlias = list[tuple[V, V | Floats]]
 """Pairs to be multiplied row by row and summed over rows: each sum is one weight's gradient."""
@@ -100,6 +103,9 @@ class Weights:
 
     def tensors(self) -> dict[str, Floats]:
         return {f"{OF_TOP}{name}": self[name].copy() for name in self._matrices}
+
+    def restore(self, tensors: Mapping[str, Floats]) -> None:
+        self._matrices = {name: tensors[OF_TOP + name].copy() for name in self._matrices}
 
     def update(self, gradients: dict[str, Floats]) -> str:
         """One step of the optimiser. Returns why it was taken back, weights and momentum alike; "" where it stands."""
@@ -189,6 +195,23 @@ class Top(Scorer):
         joined = [values.weighted_products(errors, a, slopes[:, k]) for k, a in enumerate(hidden)]
         above: list[V | Floats] = [*active, ones]
         return Passes([(e, f) for e in joined for f in inputs] + [(e, f) for e in errors for f in above], joined)
+
+    def squared_errors(
+        self, values: Arithmetic[V], embedding: Sequence[V], own: Floats, targets: Floats, row_weights: Floats
+    ) -> RowProducts[V]:
+        """For each output, the row products whose sum is SHRUNK times that of the weighted squared errors."""
+        inputs, weights, offset = embedding, self.joined_weights[:, : self.shape.embedding], self.own_part(own)
+        if self.shape.hidden:
+            output = self._weights["weights"]
+            _, inputs = self._hidden(values, embedding, own)
+            weights, offset = SQUARE_ACTIVATION[0] * output[:, :-1], np.tile(output[:, -1], (len(own), 1))
+        errors = self._errors(values, inputs, weights, offset, targets, None)
+        shrunk = self._errors(values, inputs, weights, offset, targets, SHRUNK * row_weights)
+        return list(zip(errors, shrunk, strict=True))
+
+    def restore(self, tensors: Mapping[str, Floats]) -> None:
+        """Go back to weights as `tensors` gave them."""
+        self._weights.restore(tensors)
 
     def update(self, sums: Floats, rows: float) -> str:
         """Step 10: one optimiser step on mean gradients; `sums` in the order of `Passes.products`, NaN where unknown.

@@ -1,6 +1,6 @@
 """Bottom models for tables: private to the feature party, in clear, of any kind torch can differentiate."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -68,6 +68,10 @@ class BottomModel:
             if output.requires_grad:
                 torch.autograd.backward(output, torch.from_numpy(error))
         self._steps.step()
+
+    def restore(self, tensors: Mapping[str, Floats]) -> None:
+        """Go back to weights as `tensors` gave them."""
+        self._module.load_state_dict({name: torch.from_numpy(np.array(at)) for name, at in tensors.items()})
 
     def tensors(self) -> dict[str, Floats]:
         return {name: tensor.numpy() for name, tensor in self._module.state_dict().items()}

@@ -71,6 +71,8 @@ class Plan:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingPlan(Plan):
+    validation_rows: int
+    """On which the loss is measured between epochs; 0 where it is not."""
     values_per_key: int
     """0 in clear training."""
     weight_noise: float

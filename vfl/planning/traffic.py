@@ -22,10 +22,11 @@ PICKED_ROWS = 1024
 def expected_bytes(spec: TrainingSpec, rows: int, opened: int, cut_width: int) -> dict[str, int]:
     """Payload bytes by message kind for a whole resolved job; `opened` values and `cut_width` errors per step."""
     test = spec.split.held_out(rows)
-    sizes = batch_sizes(rows - test, spec.train.batch_rows) * spec.train.epochs
+    validation = spec.split.validated(rows)
+    sizes = batch_sizes(rows - test - validation, spec.train.batch_rows) * spec.train.epochs
     hold_out = {"HeldOut": len(spec.roster.features) * math.ceil(rows / 8)} if spec.split.is_told else {}
     if not spec.encrypted:
-        return _clear(spec, sizes, test) | hold_out
+        return _clear(spec, sizes, validation * spec.validations, test) | hold_out
     preset, width = PRESETS[spec.ckks.preset], spec.embedding_width(spec.roster.features[0])
     ciphertext = seeded_bytes(preset.data_moduli, RING_DEGREE)
     blocks = sum(math.ceil(size / SLOTS) for size in sizes)
@@ -38,6 +39,12 @@ def expected_bytes(spec: TrainingSpec, rows: int, opened: int, cut_width: int) -
         "MaskedGradient": steps * masked,
         "OpenedGradient": steps * opened * WORD,
     }
+    for _ in range(spec.validations):
+        forecast["PublicKeys"] += _keys(spec, spec.outputs)
+        forecast["EncryptedEmbedding"] += math.ceil(validation / SLOTS) * width * ciphertext
+        forecast["MaskedGradient"] += _masked(groups_for(spec.outputs))
+    if spec.validations:
+        forecast["OpenedLoss"] = spec.validations * spec.outputs * WORD
     if spec.model.layout == "embeddings":
         forecast["EncryptedError"] = blocks * cut_width * (2 * POLYNOMIAL + WORD * width)
     return forecast | hold_out
@@ -46,12 +53,13 @@ def expected_bytes(spec: TrainingSpec, rows: int, opened: int, cut_width: int) -
 def largest_messages(spec: TrainingSpec, rows: int, opened: int, cut_width: int) -> dict[str, int]:
     """Payload bytes of one message at most, by kind; of a kind that is not named a few words."""
     test = spec.split.held_out(rows)
-    batch = max(batch_sizes(rows - test, spec.train.batch_rows))
+    validation = spec.split.validated(rows)
+    batch = max(batch_sizes(rows - test - validation, spec.train.batch_rows))
     if not spec.encrypted:
         width = max(map(spec.embedding_width, spec.roster.features))
         return {
             "HeldOut": math.ceil(rows / 8),
-            "Embedding": batch * width * WORD,
+            "Embedding": max(batch, validation) * width * WORD,
             "EvaluationRows": test * width * WORD,
             "CutGradient": batch * width * WORD,
         }
@@ -60,10 +68,11 @@ def largest_messages(spec: TrainingSpec, rows: int, opened: int, cut_width: int)
     blocks, scoring = math.ceil(batch / SLOTS), largest_of_scoring(spec, test)
     return scoring | {
         "HeldOut": math.ceil(rows / 8),
-        "PublicKeys": max(_keys(spec, opened), scoring.get("PublicKeys", 0)),
+        "PublicKeys": max(_keys(spec, max(opened, spec.outputs)), scoring.get("PublicKeys", 0)),
         "EncryptedEmbedding": blocks * width * ciphertext,
         "MaskedGradient": _masked(groups_for(opened)),
         "OpenedGradient": opened * WORD,
+        "OpenedLoss": spec.outputs * WORD,
         "EncryptedError": blocks * cut_width * (2 * POLYNOMIAL + WORD * width),
     }
 
@@ -115,9 +124,10 @@ def _encrypted_row_block(spec: TrainingSpec) -> int:
     return spec.embedding_width(spec.roster.features[0]) * ciphertext
 
 
-def _clear(spec: TrainingSpec, sizes: list[int], test: int) -> dict[str, int]:
+def _clear(spec: TrainingSpec, sizes: list[int], validated: int, test: int) -> dict[str, int]:
+    """`validated` rows over all measurements between epochs."""
     width = sum(map(spec.embedding_width, spec.roster.features))
-    forecast = {"Embedding": sum(sizes) * width * WORD, "EvaluationRows": test * width * WORD}
+    forecast = {"Embedding": (sum(sizes) + validated) * width * WORD, "EvaluationRows": test * width * WORD}
     if spec.model.layout == "embeddings":
         forecast["CutGradient"] = sum(sizes) * width * WORD
     return forecast

@@ -60,9 +60,11 @@ def plan(spec: TrainingSpec, rows: int) -> TrainingPlan:
             fix="Use one: clear training is what encrypted training is compared with.",
         )
     test_rows = spec.split.held_out(rows)
-    training_rows = rows - test_rows
+    validation_rows = spec.split.validated(rows)
+    training_rows = rows - test_rows - validation_rows
     if training_rows < 1 or test_rows < 1:
         raise ImpossibleJob(f"{rows} rows cannot be split into training and held-out rows")
+    validated = spec.validations * spec.outputs / validation_rows if validation_rows else 0.0
     sizes = batch_sizes(training_rows, spec.train.batch_rows)
     steps = len(sizes) * spec.train.epochs
     opened = opened_per_step(spec) if spec.encrypted else 0
@@ -92,16 +94,17 @@ def plan(spec: TrainingSpec, rows: int) -> TrainingPlan:
         rows=rows,
         training_rows=training_rows,
         test_rows=test_rows,
+        validation_rows=validation_rows,
         steps=steps,
-        smallest_batch=min(sizes),
+        smallest_batch=min([*sizes, validation_rows] if validation_rows else sizes),
         opened_per_step=opened,
         minimum_batch=max(MINIMUM_BATCH, ROWS_PER_OPENED_VALUE * opened) if spec.encrypted else 0,
-        rho=steps * (spec.hidden or spec.outputs) / training_rows if spec.encrypted else 0.0,
+        rho=max(steps * (spec.hidden or spec.outputs) / training_rows, validated) if spec.encrypted else 0.0,
         values_per_key=cap,
         weight_noise=_weight_noise(spec, sizes) if spec.encrypted else 0.0,
         guards_deviating_label_party=guarded,
         payload_bytes=expected_bytes(spec, rows, opened, cut_width(spec, spec.roster.features[0])),
-        reveals=_reveals(spec, rows, sizes * spec.train.epochs, test_rows, opened),
+        reveals=_reveals(spec, rows, sizes * spec.train.epochs, opened),
     )
 
 
@@ -144,11 +147,13 @@ def _weight_noise(spec: TrainingSpec, sizes: list[int]) -> float:
     return math.sqrt(variance)
 
 
-def _reveals(spec: TrainingSpec, rows: int, batches: list[int], test_rows: int, opened: int) -> tuple[RevealLine, ...]:
+def _reveals(spec: TrainingSpec, rows: int, batches: list[int], opened: int) -> tuple[RevealLine, ...]:
     """`batches` are the rows of each step of the whole job."""
     steps, row_visits, lines = len(batches), sum(batches), []
+    test_rows, validations = spec.split.held_out(rows), spec.validations
     messages = dict.fromkeys(("RowsDigest", "HeldOut", "EvaluationRows"), 1)
-    messages |= dict.fromkeys(("Embedding", "CutGradient", "OpenedGradient"), steps)
+    messages |= dict.fromkeys(("CutGradient", "OpenedGradient"), steps)
+    messages |= dict.fromkeys(("OpenedLoss", "EpochJudged"), validations) | {"Embedding": steps + validations}
     messages["EncryptedError"] = sum(math.ceil(size / SLOTS) for size in batches)
     scored = math.ceil(test_rows / evaluation_rows(spec)) if spec.encrypted else 0
     messages |= {"OpenedScores": scored, "EncryptedScores": scored}
@@ -159,7 +164,9 @@ def _reveals(spec: TrainingSpec, rows: int, batches: list[int], test_rows: int, 
             counted = {
                 "RowsDigest": 2,
                 "HeldOut": rows,
-                "Embedding": row_visits * columns,
+                "Embedding": (row_visits + validations * spec.split.validated(rows)) * columns,
+                "OpenedLoss": validations * spec.outputs,
+                "EpochJudged": validations,
                 "EvaluationRows": test_rows * columns,
                 "OpenedGradient": steps * opened,
                 "CutGradient": row_visits * columns,

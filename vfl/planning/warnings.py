@@ -32,6 +32,12 @@ def of_training(spec: TrainingSpec, plan: TrainingPlan | None) -> Iterator[Notic
     if spec.protection is not None and spec.protection.cut_noise.method == "none":
         text = "errors go back without noise: the feature party can infer labels from them"
         yield Notice("warning", "errors_without_noise", text)
+    if spec.train.stop_early is not None:
+        text = (
+            "train.stop_early: the feature party learns when the loss on validation rows falls, and one that changes "
+            f"what it sends can try out a label of such a row each time, up to {spec.validations} times"
+        )
+        yield Notice("warning", "early_end_tells", text)
     if plan is not None and spec.encrypted and not plan.guards_deviating_label_party:
         text = "nothing is claimed against a label party that breaks the protocol, as a key opens so many values"
         yield Notice("warning", "deviation_not_guarded", text)

@@ -17,6 +17,13 @@ embeddings (claim 4): f is any network of F's, and the error at the cut goes bac
     10   L       takes the mask off, optimiser step
     11   F       (layout embeddings) decrypts the cut error, backward, optimiser step
 
+between two epochs, with split.validation only, the loss on the validation rows:
+
+    1,2  F -> L  PublicKeys of a key of its own; EncryptedEmbedding of these rows
+    7    L -> F  MaskedGradient: the sum of squared errors, one for each output
+    9    F -> L  OpenedLoss
+         L -> F  EpochJudged, with train.stop_early only: whether training goes on
+
 then, once, the held-out rows in blocks (`ckks_scoring`), here of a linear top model:
 
     12  L -> F  EncryptedWeights, under a key of the label party
@@ -41,7 +48,7 @@ from crypto.ckks_parameters import SLOTS
 from crypto.packing import groups_for
 from vfl.errors import RemoteProtocolError
 from vfl.flow import Flow, receive, report, send
-from vfl.messages import EncryptedEmbedding, EncryptedError, MaskedGradient, OpenedGradient, PublicKeys
+from vfl.messages import EncryptedEmbedding, EncryptedError, MaskedGradient, OpenedGradient, OpenedLoss, PublicKeys
 from vfl.models.tensors import floats
 from vfl.planning.training import cut_width, opened_per_step, output_sums, preset_of
 from vfl.protocols.ckks_scoring import (
@@ -53,10 +60,10 @@ from vfl.protocols.ckks_scoring import (
     scoring_blocks,
     summed,
 )
-from vfl.protocols.feature_side import FeatureSide
-from vfl.protocols.label_side import Floats, LabelSide
+from vfl.protocols.feature_side import FeatureSide, end_epoch
+from vfl.protocols.label_side import Floats, LabelSide, judge_epoch
 from vfl.protocols.same_rows import agree_on_rows
-from vfl.reports import EpochDone, Outcome, Remark, StepDone
+from vfl.reports import Outcome, Remark, StepDone
 from vfl.schedule import Batch, blocks
 from vfl.setup import Setup
 from vfl.spec.training import TrainingRole, TrainingSpec
@@ -100,8 +107,9 @@ def feature_party(setup: Setup[TrainingSpec]) -> Flow[Outcome]:
                 cut_errors.append(_cut_error(setup, block.key, cut, len(part)))
             side.backward(cut_errors, epoch)  # 11
         yield from report(StepDone(step, steps, epoch))
-        if last_of_epoch:
-            yield from report(EpochDone(epoch, setup.spec.train.epochs, side.state(), side.measures()))
+        if last_of_epoch and not (yield from _end_epoch(setup, side, owner, epoch)):
+            break
+    side.keep_best()
 
     yield from report(Remark("opening scores of the held-out rows for the label party"))
     open_scores = yield from opens_scores(setup.spec, owner, label)  # 12
@@ -160,8 +168,13 @@ def label_party(setup: Setup[TrainingSpec]) -> Flow[Outcome]:
             gradients = mask.remove(opened.values)
         side.update(gradients, rows, step)  # 10
         yield from report(StepDone(step, steps, epoch, side.dropped))
-        if last_of_epoch:
-            yield from report(EpochDone(epoch, setup.spec.train.epochs, side.state(), side.top.measures()))
+        if not last_of_epoch:
+            continue
+        if setup.spec.is_validated(epoch):
+            used.append((yield from _sum_squares(setup, side, epoch)))
+        if not (yield from judge_epoch(setup, side, epoch)):
+            break
+    side.keep_best()
 
     yield from report(Remark("evaluating on the held-out rows"))
     scores, score = [], (yield from scores_rows(setup.spec, side.top, feature))  # 12
@@ -170,6 +183,47 @@ def label_party(setup: Setup[TrainingSpec]) -> Flow[Outcome]:
         scores.append(scored.scores)
         used.append(scored.operations)
     return side.outcome(np.concatenate(scores), summed(used))
+
+
+def _end_epoch(setup: Setup[TrainingSpec], side: FeatureSide, owner: KeyOwner, epoch: int) -> Flow[bool]:
+    """Whether training goes on."""
+    if setup.spec.is_validated(epoch):
+        yield from _open_loss(setup, side, owner, epoch)
+    return (yield from end_epoch(setup, side, epoch))
+
+
+def _open_loss(setup: Setup[TrainingSpec], side: FeatureSide, owner: KeyOwner, epoch: int) -> Flow[None]:
+    """Steps 1, 2, 7 and 9 on the validation rows, under a key of their own that opens one sum for each output."""
+    label, groups = setup.only(TrainingRole.LABEL), groups_for(setup.spec.outputs)
+    key, keys = owner.fresh(setup.spec.outputs, preset_of(setup.spec))
+    yield from send(label, keys)
+    parts = blocks(setup.validation_rows, SLOTS)
+    times = repeats(max(map(len, parts)))
+    for rows in parts:
+        yield from send(label, EncryptedEmbedding(epoch, key.encrypt_rows(side.embed(rows), times)))
+    masked = yield from receive(MaskedGradient, label, epoch)
+    with attributed_to(label):
+        opened = key.open(Masked(masked.packed, masked.masked), groups, blocks=len(parts))
+    yield from send(label, OpenedLoss(epoch, opened))
+
+
+def _sum_squares(setup: Setup[TrainingSpec], side: LabelSide, epoch: int) -> Flow[Counter[str]]:
+    """The other side of it, which measures the loss. Returns the operations."""
+    feature, outputs = setup.only(TrainingRole.FEATURE), setup.spec.outputs
+    width, parts = setup.spec.embedding_width(feature), blocks(setup.validation_rows, SLOTS)
+    ckks, squares = (yield from public_key(feature, preset_of(setup.spec), outputs)), EncryptedSums(outputs)
+    for rows in parts:
+        encrypted = yield from receive(EncryptedEmbedding, feature, epoch)
+        with attributed_to(feature):
+            embedding = ckks.load(encrypted.columns, width, len(rows), repeats(max(map(len, parts))))
+        ckks.add_products(squares, side.squared_errors(ckks, embedding, rows))
+    masked, mask = ckks.mask_sums(squares)
+    yield from send(feature, MaskedGradient(epoch, *masked))
+    opened = yield from receive(OpenedLoss, feature, epoch)
+    with attributed_to(feature):
+        sums = mask.remove(opened.values)
+    side.measure(epoch, sums)
+    return ckks.operations
 
 
 def _protected_error(ckks: CkksPublicKey, side: LabelSide, errors: list[CkksVector], step: int) -> EncryptedError:

@@ -6,13 +6,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vfl.errors import Diverged, InvalidBottom, RemoteProtocolError
+from vfl.flow import Flow, receive, report
+from vfl.messages import EpochJudged
 from vfl.models.halves import OF_BOTTOM, PREPARATION
 from vfl.models.polynomial import largest_cut_error
 from vfl.models.tensors import save_tensors
+from vfl.models.validation import ended_early
 from vfl.notices import Notice
 from vfl.planning.training import INPUT_BOUND, loss_of
 from vfl.protocols.prepared_columns import PreparedColumns
-from vfl.reports import Outcome
+from vfl.reports import EpochDone, Outcome
 from vfl.setup import Setup
 from vfl.spec.training import Bottom, TrainingSpec
 
@@ -46,6 +49,7 @@ class FeatureSide:
         self._prepared = PreparedColumns(setup)
         self._bottom: BottomModel | None = None
         self._returned: list[float] = []
+        self._best, self._judged = dict[str, Floats](), (0, 0)
         self._largest_error: dict[int, float] = {}
         """By epoch."""
         if spec.model.bottom is not None:
@@ -100,6 +104,22 @@ class FeatureSide:
         self._returned += [float(np.square(errors).mean()) for errors in cut_errors]
         self._bottom.backward([errors / rows for errors in cut_errors])
 
+    def judged(self, epoch: int, best: int) -> None:
+        """The label party says which epoch was best so far: this one, or one before, as it did then.
+
+        Raises RemoteProtocolError.
+        """
+        if best not in {epoch, self._judged[1]} or not best:
+            raise RemoteProtocolError(f"{self._label} says after epoch {epoch} that epoch {best} was best")
+        self._judged = epoch, best
+        if best == epoch and self._bottom is not None:
+            self._best = {name: tensor.copy() for name, tensor in self._bottom.tensors().items()}
+
+    def keep_best(self) -> None:
+        """The weights of the best epoch, where early stopping asks for them."""
+        if self._best and self._bottom is not None:
+            self._bottom.restore(self._best)
+
     def measures(self) -> dict[str, float]:
         """Root mean square of the cut errors since the last time this was asked; nothing in layout features."""
         squares, self._returned = self._returned, []
@@ -122,6 +142,9 @@ class FeatureSide:
     def outcome(self, operations: dict[str, int]) -> Outcome:
         """The result, with what this party's operator should know of its bottom model."""
         notices, largest = [*self._prepared.notices], self._largest_error
+        (epoch, best), epochs = self._judged, self._setup.spec.train.epochs
+        if best and best < epochs:
+            notices.append(ended_early(epoch, epochs, best))
         if silent := sum(error < NO_ERROR for error in largest.values()):
             text = (
                 f"every cut error from {self._label} was zero in {silent} of {len(largest)} epochs: the bottom model "
@@ -163,3 +186,13 @@ class FeatureSide:
                 safe="The states of completed epochs are kept.",
             )
         return embedding
+
+
+def end_epoch(setup: Setup[TrainingSpec], side: FeatureSide, epoch: int) -> Flow[bool]:
+    """Reports the epoch and hears from the label party, where the job may end early, whether training goes on."""
+    yield from report(EpochDone(epoch, setup.spec.train.epochs, side.state(), side.measures()))
+    if setup.spec.train.stop_early is None or not setup.spec.is_validated(epoch):
+        return True
+    judged = yield from receive(EpochJudged, setup.spec.roster.label, epoch)
+    side.judged(epoch, judged.best)
+    return judged.goes_on

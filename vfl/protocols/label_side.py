@@ -7,20 +7,23 @@ from numpy.typing import NDArray
 
 from crypto.noise import gaussian
 from vfl.errors import LocalProtocolError
+from vfl.flow import Flow, report, send
+from vfl.messages import EpochJudged
 from vfl.models.class_weights import class_weights
 from vfl.models.halves import PREPARATION
 from vfl.models.held_out import few_rows, of_classes
 from vfl.models.intervals import intervals
 from vfl.models.metrics import measure
-from vfl.models.polynomial import Passes, Top
+from vfl.models.polynomial import SHRUNK, Passes, RowProducts, Top
 from vfl.models.scaling import Scaling
 from vfl.models.score_curves import score_curves
 from vfl.models.scorer import Arithmetic, Shape
 from vfl.models.tensors import save_tensors
+from vfl.models.validation import Validation, ended_early
 from vfl.notices import Notice
 from vfl.planning.training import loss_of
 from vfl.protocols.prepared_columns import PreparedColumns
-from vfl.reports import Outcome
+from vfl.reports import EpochDone, Outcome
 from vfl.setup import Setup
 from vfl.spec.training import TrainingSpec
 
@@ -43,6 +46,7 @@ class LabelSide:
         self._setup = setup
         self._labels = labels
         self._class_weights: Floats = np.ones(0)
+        self.validation, self._best = Validation(spec.train.stop_early), dict[str, Floats]()
         self.dropped = 0
         """Updates left out so far."""
         self._steps, self._first_drop = 0, ""
@@ -87,6 +91,24 @@ class LabelSide:
         classes = self._labels.astype(np.int64)
         self._class_weights = class_weights(wanted, self._names, classes[self._setup.training_rows])
         return self._class_weights[classes]
+
+    def squared_errors(self, values: Arithmetic[V], embedding: list[V], rows: NDArray[np.int64]) -> RowProducts[V]:
+        """Of these validation rows; `measured` takes the sums."""
+        weights = np.ones(len(rows)) if self._row_weights is None else self._row_weights[rows]
+        return self.top.squared_errors(values, embedding, self.own(rows), self.targets[rows], weights)
+
+    def measure(self, epoch: int, sums: Floats) -> None:
+        """Keeps the loss on the validation rows, and the weights if it is the least; `sums` are over these rows."""
+        rows = self._setup.validation_rows
+        weight = len(rows) if self._row_weights is None else self._row_weights[rows].sum()
+        self.validation.add(epoch, float(sums.sum() / SHRUNK / weight))
+        if self.validation.best == epoch:
+            self._best = self.top.tensors()
+
+    def keep_best(self) -> None:
+        """The weights of the best epoch, where early stopping asks for them."""
+        if self.validation.best:
+            self.top.restore(self._best)
 
     def update(self, sums: Floats, rows: NDArray[np.int64], step: int) -> None:
         """Step 10: one step of the top model on sums over these rows, or none where it would leave the agreed range."""
@@ -142,6 +164,9 @@ class LabelSide:
         if self._row_weights is not None:
             shown = ", ".join(f"{w:.3g} of {name}" for name, w in zip(self._names, self._class_weights, strict=True))
             notices.append(Notice("note", "class_weights", f"how much the error of a row counts by its class: {shown}"))
+        epochs, losses = spec.train.epochs, self.validation.losses
+        if self.validation.best and (self.validation.best < epochs):
+            notices.append(ended_early(max(losses), epochs, self.validation.best))
         if self.dropped:
             text = (
                 f"diverged: {self.dropped} of {self._steps} updates of the top model were left out, the first at "
@@ -170,3 +195,16 @@ class LabelSide:
             score_curves(spec.job.task, labels, unscaled, loss_of(spec)),
             notices,
         )
+
+
+def judge_epoch(setup: Setup[TrainingSpec], side: LabelSide, epoch: int) -> Flow[bool]:
+    """Reports the epoch and tells the feature parties, where the job may end early, whether training goes on."""
+    measures, loss = side.top.measures(), side.validation.losses.get(epoch)
+    if loss is not None:
+        measures["validation_loss"] = loss
+    yield from report(EpochDone(epoch, setup.spec.train.epochs, side.state(), measures))
+    if loss is None or setup.spec.train.stop_early is None:
+        return True
+    for feature in setup.spec.roster.features:
+        yield from send(feature, EpochJudged(epoch, side.validation.best, side.validation.goes_on))
+    return side.validation.goes_on

@@ -8,7 +8,9 @@ Layout embeddings: it is the output of F's own bottom model, which learns from t
     2  L       forward, error of the loss polynomial, gradients, optimiser step
     3  L -> F  StepApplied, or CutGradient in layout embeddings: protected as the job says
     4  F       backward, optimiser step (layout embeddings)
-    5  F -> L  EvaluationRows, once at the end; L scores the held-out rows
+    5  F -> L  Embedding of the validation rows, after an epoch, with split.validation only; L measures the loss
+    6  L -> F  EpochJudged, with train.stop_early only: whether training goes on
+    7  F -> L  EvaluationRows, once at the end; L scores the held-out rows
 
 Who learns what: L reads every embedding of every feature party; F learns that steps happen, and in layout embeddings
 the cut gradient, from which labels can be inferred. Nothing else is protected, which is why a party must allow scheme
@@ -22,10 +24,10 @@ from vfl.message import Message
 from vfl.messages import CutGradient, Embedding, EvaluationRows, StepApplied
 from vfl.models.polynomial import Numbers
 from vfl.protocols.clear_values import as_bytes, checked
-from vfl.protocols.feature_side import FeatureSide
-from vfl.protocols.label_side import Floats, LabelSide
+from vfl.protocols.feature_side import FeatureSide, end_epoch
+from vfl.protocols.label_side import Floats, LabelSide, judge_epoch
 from vfl.protocols.same_rows import agree_on_rows
-from vfl.reports import EpochDone, Outcome, Remark, StepDone
+from vfl.reports import Outcome, Remark, StepDone
 from vfl.setup import Setup
 from vfl.spec.sections import PartyId
 from vfl.spec.training import TrainingRole, TrainingSpec
@@ -43,9 +45,14 @@ def feature_party(setup: Setup[TrainingSpec]) -> Flow[Outcome]:
         else:
             yield from receive(StepApplied, label, step)  # 3
         yield from report(StepDone(step, steps, epoch))
-        if last_of_epoch:
-            yield from report(EpochDone(epoch, setup.spec.train.epochs, side.state(), side.measures()))
-    yield from send(label, EvaluationRows(as_bytes(side.embed(setup.test_rows))))  # 5
+        if not last_of_epoch:
+            continue
+        if setup.spec.is_validated(epoch):
+            yield from send(label, Embedding(epoch, as_bytes(side.embed(setup.validation_rows))))  # 5
+        if not (yield from end_epoch(setup, side, epoch)):  # 6
+            break
+    side.keep_best()
+    yield from send(label, EvaluationRows(as_bytes(side.embed(setup.test_rows))))  # 7
     return side.outcome({})
 
 
@@ -62,11 +69,19 @@ def label_party(setup: Setup[TrainingSpec]) -> Flow[Outcome]:
         for feature in features:
             yield from send(feature, answers[feature])  # 3
         yield from report(StepDone(step, steps, epoch, side.dropped))
-        if last_of_epoch:
-            yield from report(EpochDone(epoch, setup.spec.train.epochs, side.state(), side.top.measures()))
+        if not last_of_epoch:
+            continue
+        if setup.spec.is_validated(epoch):
+            validation = yield from gather(Embedding, features, epoch)  # 5
+            values, validated = {party: message.values for party, message in validation.items()}, setup.validation_rows
+            embedding = _joined(setup, values, len(validated))
+            side.measure(epoch, numbers.sums(side.squared_errors(numbers, list(embedding.T), validated)))
+        if not (yield from judge_epoch(setup, side, epoch)):  # 6
+            break
+    side.keep_best()
 
     yield from report(Remark("evaluating on the held-out rows"))
-    held_out = yield from gather(EvaluationRows, features)  # 5
+    held_out = yield from gather(EvaluationRows, features)  # 7
     embedding = _joined(setup, {party: message.values for party, message in held_out.items()}, len(setup.test_rows))
     return side.outcome(side.top.scores(embedding, side.own(setup.test_rows)), {})
 

@@ -11,6 +11,8 @@ from vfl.spec.sections import Section, require
 
 class Split(Section, frozen=True, kw_only=True):
     test: float = 0.2
+    validation: float = 0.0
+    """Share of the rows on which the loss is measured between epochs; they are neither trained on nor tested."""
     stratify: bool = False
     """Each class is held out in its share; the label party then says which rows, and that tells a little of labels."""
     by: Literal["random", "hash", "time"] = "random"
@@ -30,6 +32,10 @@ class Split(Section, frozen=True, kw_only=True):
         """How many of so many rows are held out."""
         return self.test_rows or held_out_rows(rows, self.test)
 
+    def validated(self, rows: int) -> int:
+        """How many of so many rows the loss is measured on between epochs."""
+        return max(1, round(rows * self.validation)) if self.validation else 0
+
     def rows_of(self, keys: NDArray[np.float64]) -> NDArray[np.int64]:
         """The rows that `hash` or `time` holds out, ascending; `keys` are each row's hash or time."""
         return of_keys(keys, self.test, newest=self.by == "time")
@@ -37,6 +43,7 @@ class Split(Section, frozen=True, kw_only=True):
     def check(self) -> None:
         """Raises SpecError."""
         require(0.0 < self.test < 1.0, "split.test must lie between 0 and 1")
+        require(0.0 <= self.validation < 1.0 - self.test, "split.validation and split.test leave no row to train on")
         require(not self.stratify or self.by == "random", "split.stratify goes with split.by = random")
         require(bool(self.time) == (self.by == "time"), "split.time names the column of split.by = time, and no other")
         require(self.test_rows >= 0, "split.test_rows must not be negative")

@@ -91,6 +91,15 @@ class Protection(Section, frozen=True, kw_only=True):
     cut_noise: CutNoise
 
 
+class StopEarly(Section, frozen=True, kw_only=True):
+    """The training ends, and the best weights stay, once the loss on validation rows has ceased to fall."""
+
+    patience: int
+    """After so many measurements without a gain."""
+    gain: float = 0.0
+    """By how much the loss must fall below its least so far."""
+
+
 class Train(Section, frozen=True, kw_only=True):
     epochs: int
     batch_rows: int
@@ -98,6 +107,9 @@ class Train(Section, frozen=True, kw_only=True):
     weight_limit: float = 0.0
     """Largest sum of absolute weights of one output, or one hidden neuron, of the top model; the label party scales
     weights back to it. 0 takes that of the preset for this top model and loss error, which its noise is sized for."""
+    validate_every: int = 1
+    """Epochs between two measurements of the loss on validation rows."""
+    stop_early: StopEarly | None = None
     class_weights: Literal["none", "balanced"] | dict[str, float] = "none"
     """How much the error of a row counts by its class: as much for each class in all, or a number by the label's value;
     `none` counts all rows alike."""
@@ -170,6 +182,7 @@ class TrainingSpec(JobSpec, frozen=True, kw_only=True):
         check_optimiser(self.train.optimiser)
         require_amount(self.train.weight_limit, "train.weight_limit")
         self._check_class_weights()
+        self._check_validation()
         if isinstance(self.encryption, CkksEncryption):
             require(self.encryption.values_per_key >= 0, "encryption.values_per_key must not be negative")
         self._check_model()
@@ -181,6 +194,15 @@ class TrainingSpec(JobSpec, frozen=True, kw_only=True):
             require(
                 self.encryption.loss_error == "linear", "encryption.loss_error: a regression job uses squared error"
             )
+
+    def _check_validation(self) -> None:
+        every, stop = self.train.validate_every, self.train.stop_early
+        require(1 <= every <= self.train.epochs, "train.validate_every must lie between 1 and train.epochs")
+        require(every == 1 or self.split.validation > 0, "train.validate_every needs rows: set split.validation")
+        if stop is not None:
+            require(self.split.validation > 0, "train.stop_early needs rows to judge by: set split.validation")
+            require(stop.patience >= 1, "train.stop_early.patience must be at least 1")
+            require_amount(stop.gain, "train.stop_early.gain")
 
     def _check_class_weights(self) -> None:
         weights = self.train.class_weights
@@ -266,6 +288,15 @@ class TrainingSpec(JobSpec, frozen=True, kw_only=True):
     def checkpoints(self) -> int:
         """One for each epoch."""
         return self.train.epochs
+
+    @property
+    def validations(self) -> int:
+        """How many times the loss on validation rows is measured, if no training ends early."""
+        return self.train.epochs // self.train.validate_every if self.split.validation else 0
+
+    def is_validated(self, epoch: int) -> bool:
+        """Whether the loss on validation rows is measured after this epoch, from 1."""
+        return bool(self.split.validation) and epoch % self.train.validate_every == 0
 
     @property
     def disclosure(self) -> str:

@@ -26,8 +26,8 @@ def training(scheme: str, layout: str, top: str = '{kind = "linear"}') -> Traini
         f"""
 job = {{name = "test", task = "binary"}}
 roster = {{label = "bank", features = ["telco"]}}
-train = {{epochs = 2, batch_rows = 256}}
-split = {{stratify = true}}
+train = {{epochs = 2, batch_rows = 256, stop_early = {{patience = 1}}}}
+split = {{stratify = true, validation = 0.1}}
 encryption = {{scheme = "{scheme}"}}
 {'protection = {cut_noise = {method = "none"}}' if has_bottom else ""}
 [model]
