@@ -129,6 +129,8 @@ class Setup(Generic[S]):
             rest = np.setdiff1d(np.arange(self.rows), self.agreed_test_rows)
         else:
             rest = held_out(self.joint_seed, self.rows, self.spec.split.test)[0]
+        if not self.spec.split.validation:
+            return rest, rest[:0]
         drawn = permutation(self.joint_seed, "validation", len(rest))[: self.spec.split.validated(self.rows)]
         return np.delete(rest, drawn), np.sort(rest[drawn])
 

@@ -91,7 +91,8 @@ def _facts(job: JsonObject, kind: Kind[Any, Any]) -> Iterator[tuple[str, str]]:
     plan = job["plan"]
     if plan.get("rows"):
         held_out = f", {plan['test_rows']:,} held out" if plan["test_rows"] else ""
-        yield "rows here", f"{plan['rows']:,}{held_out}"
+        validation = f", {plan['validation_rows']:,} for validation" if plan.get("validation_rows") else ""
+        yield "rows here", f"{plan['rows']:,}{held_out}{validation}"
     if job["steps"]:
         yield kind.activity, f"{job['step']:,} of {job['steps']:,} {kind.step}s"
     for name, seconds in job["seconds"].items():
