@@ -105,7 +105,7 @@ class Openings:
         Raises ImpossibleJob, UnknownModel.
         """
         if spec.applied_model:
-            trained, _ = self._trained(spec.applied_model)
+            trained, _ = self._trained(spec)
             spec = kind_of(spec).applying(spec, trained)
         resolved: JobSpec = kind_of(spec).resolve(spec)
         return resolved
@@ -118,19 +118,20 @@ class Openings:
         """This party's half of the model that the job applies, or the one that its coordinator lets it start from."""
         models = self._shared.models
         if spec.applied_model:
-            _, manifest_digest = self._trained(spec.applied_model)
+            _, manifest_digest = self._trained(spec)
             return models.intact(spec.applied_model, manifest_digest)[1]
         digest = spec.first_model if self._me == spec.coordinator else ""
         return models.model(digest, self._store.manifests_of(digest)) if digest else b""
 
-    def _trained(self, job: str) -> tuple[JobSpec, str]:
-        """(The specification of a job that trained a model which is held here, the digest of its manifest).
+    def _trained(self, spec: JobSpec) -> tuple[JobSpec, str]:
+        """(The specification of the job that trained the model which `spec` applies, the digest of its manifest).
 
         Raises UnknownModel.
         """
+        job, key = spec.applied_model, "model.start_from" if spec.learns else "model.training"
         manifest_digest = self._store.manifest_of(job)
         if not manifest_digest or self._shared.models.manifest(job) is None:
-            raise UnknownModel(f"model.training: {self._me} holds no model of a training {job!r}")
+            raise UnknownModel(f"{key}: {self._me} holds no model of a training {job!r}")
         return decode_spec(self._store.agreed(job)[0]), manifest_digest
 
     def agreement(self, job: str, spec: JobSpec, share: bytes, commitment: bytes) -> Agreement:

@@ -32,4 +32,4 @@ def check_predictions(request: Request, approved: Iterable[Terms], per_day: int)
 
 def _is_of(terms: Terms, peer: str) -> bool:
     spec = decode_spec(terms.spec)
-    return bool(spec.applied_model) and spec.coordinator == peer
+    return not spec.learns and bool(spec.applied_model) and spec.coordinator == peer

@@ -3,12 +3,14 @@
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from vfl.errors import ImpossibleJob
 from vfl.kind import Kind, Roles
 from vfl.notices import Notice
 from vfl.planning import model_size, training, warnings
 from vfl.planning.plan import Forecast, TrainingPlan
 from vfl.routes import Route, routes_of_training
 from vfl.setup import Table
+from vfl.spec.job import JobSpec
 from vfl.spec.sections import PartyId
 from vfl.spec.training import CkksEncryption, TrainingSpec
 
@@ -37,6 +39,15 @@ class TrainingKind(Kind[TrainingSpec, TrainingPlan]):
         if not isinstance(encryption, dict):
             return document
         return document | {"encryption": {"scheme": CkksEncryption.scheme} | encryption}
+
+    def applying(self, spec: TrainingSpec, training: JobSpec) -> TrainingSpec:
+        if not isinstance(training, TrainingSpec):
+            raise ImpossibleJob(
+                f"model.start_from: the job {spec.model.start_from} is of the kind {training.job.protocol!r}",
+                fix="Name the id of a training.",
+            )
+        spec.check_start(training)
+        return spec
 
     def resolve(self, spec: TrainingSpec) -> TrainingSpec:
         return training.resolve(spec)

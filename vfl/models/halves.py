@@ -50,7 +50,7 @@ class LabelHalf:
                 raise _unfit(me, f"its weights {name!r} are {shape_here}, and {due} were trained")
         matrices = {name: tensors[OF_TOP + name] for name in shape.matrices}
         unit = Scaling(tensors["labels.mean"], tensors["labels.deviation"])
-        return cls(_preparation(spec, me, tensors), Scorer(shape, matrices), unit)
+        return cls(preparation_in(spec, me, tensors), Scorer(shape, matrices), unit)
 
     def own(self, columns: Floats, words: Words) -> Floats:
         """The party's own columns of these rows, prepared."""
@@ -72,7 +72,7 @@ class FeatureHalf:
     ) -> "FeatureHalf":
         """`factory` makes a bottom of kind `private`. Raises ModelUnfit, InvalidBottom."""
         tensors = load_tensors(state)
-        preparation = _preparation(spec, me, tensors)
+        preparation = preparation_in(spec, me, tensors)
         if spec.model.bottom is None:
             return cls(preparation, None)
         from vfl.models.bottoms import trained_bottom  # noqa: PLC0415 - torch, which a model without layers can do without
@@ -86,7 +86,8 @@ class FeatureHalf:
         return prepared if self._bottom is None else self._bottom(prepared)
 
 
-def _preparation(spec: TrainingSpec, me: PartyId, tensors: Mapping[str, Any]) -> Preparation:
+def preparation_in(spec: TrainingSpec, me: PartyId, tensors: Mapping[str, Any]) -> Preparation:
+    """How the half of this party prepares its columns. Raises ModelUnfit."""
     if PREPARATION not in tensors:
         raise _unfit(me, "it does not say how its columns are prepared")
     try:

@@ -105,7 +105,8 @@ class Weights:
         return {f"{OF_TOP}{name}": self[name].copy() for name in self._matrices}
 
     def restore(self, tensors: Mapping[str, Floats]) -> None:
-        self._matrices = {name: tensors[OF_TOP + name].copy() for name in self._matrices}
+        self._matrices = {name: tensors[OF_TOP + name].astype(np.float64) for name in self._matrices}
+        self._scale_back()
 
     def update(self, gradients: dict[str, Floats]) -> str:
         """One step of the optimiser. Returns why it was taken back, weights and momentum alike; "" where it stands."""
@@ -210,7 +211,7 @@ class Top(Scorer):
         return list(zip(errors, shrunk, strict=True))
 
     def restore(self, tensors: Mapping[str, Floats]) -> None:
-        """Go back to weights as `tensors` gave them."""
+        """Take weights as `tensors` gave them, scaled back to the limit where this one is lower."""
         self._weights.restore(tensors)
 
     def update(self, sums: Floats, rows: float) -> str:

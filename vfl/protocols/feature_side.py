@@ -1,16 +1,17 @@
 """What a feature party does alike in clear and in encrypted training: its columns and its bottom model."""
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vfl.errors import Diverged, InvalidBottom, RemoteProtocolError
+from vfl.errors import Diverged, InvalidBottom, ModelUnfit, RemoteProtocolError
 from vfl.flow import Flow, receive, report
 from vfl.messages import EpochJudged
-from vfl.models.halves import OF_BOTTOM, PREPARATION
+from vfl.models.halves import OF_BOTTOM, PREPARATION, preparation_in
 from vfl.models.polynomial import largest_cut_error
-from vfl.models.tensors import save_tensors
+from vfl.models.tensors import load_tensors, save_tensors
 from vfl.models.validation import ended_early
 from vfl.notices import Notice
 from vfl.planning.training import INPUT_BOUND, loss_of
@@ -46,7 +47,8 @@ class FeatureSide:
         spec = setup.spec
         self._setup, self._label = setup, spec.roster.label
         self._me, self._width = setup.me, spec.embedding_width(setup.me)
-        self._prepared = PreparedColumns(setup)
+        start = load_tensors(setup.model) if setup.model else {}
+        self._prepared = PreparedColumns(setup, preparation_in(spec, setup.me, start) if start else None)
         self._bottom: BottomModel | None = None
         self._returned: list[float] = []
         self._best, self._judged = dict[str, Floats](), (0, 0)
@@ -54,6 +56,7 @@ class FeatureSide:
         """By epoch."""
         if spec.model.bottom is not None:
             self._bottom = self._build(setup, spec.model.bottom)
+            self._start(self._bottom, start)
             self.embed(setup.training_rows[:8])
 
     def _build(self, setup: Setup[TrainingSpec], bottom: Bottom) -> "BottomModel":
@@ -73,6 +76,16 @@ class FeatureSide:
             raise InvalidBottom(
                 f"the bottom model of {setup.me} cannot be made: {type(error).__name__}: {error}"
             ) from error
+
+    def _start(self, bottom: "BottomModel", start: Mapping[str, Floats]) -> None:
+        """From the weights of a model that the job starts from. Raises ModelUnfit."""
+        weights = {name.removeprefix(OF_BOTTOM): at for name, at in start.items() if name.startswith(OF_BOTTOM)}
+        if not start:
+            return
+        try:
+            bottom.restore(weights)
+        except RuntimeError as error:
+            raise ModelUnfit(f"the weights of {self._me} do not fit its bottom model: {error}") from error
 
     def embed(self, rows: NDArray[np.int64]) -> Floats:
         """Embeddings of these rows, rows x width, not kept for learning."""

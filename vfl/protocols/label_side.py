@@ -10,7 +10,7 @@ from vfl.errors import LocalProtocolError
 from vfl.flow import Flow, report, send
 from vfl.messages import EpochJudged
 from vfl.models.class_weights import class_weights
-from vfl.models.halves import PREPARATION
+from vfl.models.halves import PREPARATION, LabelHalf
 from vfl.models.held_out import few_rows, of_classes
 from vfl.models.intervals import intervals
 from vfl.models.metrics import measure
@@ -18,7 +18,7 @@ from vfl.models.polynomial import SHRUNK, Passes, RowProducts, Top
 from vfl.models.scaling import Scaling
 from vfl.models.score_curves import score_curves
 from vfl.models.scorer import Arithmetic, Shape
-from vfl.models.tensors import save_tensors
+from vfl.models.tensors import load_tensors, save_tensors
 from vfl.models.validation import Validation, ended_early
 from vfl.notices import Notice
 from vfl.planning.training import loss_of
@@ -50,7 +50,8 @@ class LabelSide:
         self.dropped = 0
         """Updates left out so far."""
         self._steps, self._first_drop = 0, ""
-        self._prepared = PreparedColumns(setup)
+        start = LabelHalf.read(spec, setup.model) if setup.model else None
+        self._prepared = PreparedColumns(setup, start.preparation if start else None)
         self._label_scaling = Scaling(np.zeros(1), np.ones(1))
         self._names = setup.table.classes or tuple(map(str, range(max(spec.outputs, 2))))
         self._row_weights = self._weights_of_rows()
@@ -58,7 +59,7 @@ class LabelSide:
         if spec.job.task == "multiclass":
             self.targets = (labels[:, None] == np.arange(spec.job.classes)).astype(np.float64)
         elif spec.job.task == "regression":
-            self._label_scaling = Scaling.fit(labels[train][:, None])
+            self._label_scaling = start.unit if start else Scaling.fit(labels[train][:, None])
             self.targets = self._label_scaling.apply(labels[:, None])
         self.top = Top(
             Shape(
@@ -73,6 +74,8 @@ class LabelSide:
             weight_limit=spec.train.weight_limit,
             encrypt_labels=spec.encrypted and spec.ckks.labels == "ciphertext",
         )
+        if start:
+            self.top.restore(load_tensors(setup.model))
 
     def own(self, rows: NDArray[np.int64]) -> Floats:
         """This party's own columns in these rows, prepared."""

@@ -12,14 +12,17 @@ Floats = NDArray[np.float64]
 
 
 class PreparedColumns:
-    """Fitted on the training rows when it is made; rows are prepared when they are needed, so that no copy is kept."""
+    """Fitted on the training rows when it is made, unless a model that the job starts from brings how it was done; rows
+    are prepared when they are needed, so that no copy is kept."""
 
-    def __init__(self, setup: Setup[TrainingSpec]) -> None:
+    def __init__(self, setup: Setup[TrainingSpec], fitted: Preparation | None = None) -> None:
         own, table = setup.spec.data[setup.me], setup.table
         training = setup.training_rows
         self._table = table
-        self._preparation = Preparation.fit(own.columns, own.steps, table.columns, training, table.words, table.labels)
-        self.notices: tuple[Notice, ...] = tuple(self._preparation.notices())
+        self._preparation = fitted or Preparation.fit(
+            own.columns, own.steps, table.columns, training, table.words, table.labels
+        )
+        self.notices: tuple[Notice, ...] = () if fitted else tuple(self._preparation.notices())
 
     def rows(self, rows: NDArray[np.int64]) -> Floats:
         """rows x width of these rows, within +-INPUT_BOUND."""

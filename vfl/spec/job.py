@@ -90,7 +90,7 @@ class JobSpec(Section, metaclass=_AbstractStruct, frozen=True, kw_only=True):
 
     @property
     def applied_model(self) -> str:
-        """Id of the training whose model the job applies, each party its own half; empty where it applies none."""
+        """Id of the training whose model the job applies or starts from, each party its own half; empty for none."""
         return ""
 
     @property

@@ -77,6 +77,8 @@ class Model(Section, frozen=True, kw_only=True):
     layout: Literal["features", "embeddings"] = "features"
     bottom: Bottom | None = None
     top: Top = Top()
+    start_from: str = ""
+    """Id of a training of the same model: each party begins with its half of that; empty begins anew."""
 
 
 class CutNoise(Section, frozen=True, kw_only=True):
@@ -288,6 +290,30 @@ class TrainingSpec(JobSpec, frozen=True, kw_only=True):
     def checkpoints(self) -> int:
         """One for each epoch."""
         return self.train.epochs
+
+    @property
+    def applied_model(self) -> str:
+        return self.model.start_from
+
+    def check_start(self, trained: "TrainingSpec") -> None:
+        """Raises ImpossibleJob where the model of that training is another one than this job trains."""
+
+        def model_of(spec: TrainingSpec) -> dict[str, object]:
+            own = {
+                f"data.{party}.{key}": getattr(columns, key)
+                for party, columns in spec.data.items()
+                for key in ("columns", "prepare", "label", "positive")
+            }
+            whole = {"job.task": spec.job.task, "roster": spec.roster, "model.layout": spec.model.layout}
+            return own | whole | {"model.bottom": spec.model.bottom, "model.top": spec.model.top}
+
+        here, there = model_of(self), model_of(trained)
+        others = [key for key in sorted(here.keys() | there.keys()) if here.get(key) != there.get(key)]
+        if others:
+            raise ImpossibleJob(
+                f"model.start_from: the training {self.model.start_from} is of another model, by {', '.join(others)}",
+                fix="Take these from that training's specification (`vfl job show`), or leave model.start_from out.",
+            )
 
     @property
     def validations(self) -> int:
