@@ -1,10 +1,13 @@
 """Two servers hold out the newest rows, which leave the weights alone, and end a training by its validation rows."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import safetensors.numpy
+
+from api.cli.main import main
 
 Spec = Callable[..., str]
 Parties = tuple[Any, Any]
@@ -48,7 +51,7 @@ def test_a_wrong_column_is_refused_where_it_is_submitted(
 
 
 def test_a_training_ends_early_on_both_sides_with_the_weights_of_the_best_epoch(
-    parties: Parties, job_spec: Spec
+    parties: Parties, job_spec: Spec, tmp_path: Path
 ) -> None:
     text = job_spec(epochs="40", batch_rows="64\nstop_early = { patience = 1, gain = 0.005 }")
     (label, feature), weights = trained(parties, text + "[split]\nvalidation = 0.2\n")
@@ -69,3 +72,10 @@ def test_a_training_ends_early_on_both_sides_with_the_weights_of_the_best_epoch(
     assert (of_job["top.weights"] == of_best["top.weights"]).all()
     told = {line["message"]: line["values"] for line in feature["reveals"]}
     assert told["EpochJudged"] == 40
+    page = tmp_path / "report.html"
+    with pytest.raises(SystemExit) as end:
+        main(["job", "report", label["id"], "--party", str(parties[0].folder), "--output", str(page)])
+    assert end.value.code == 0
+    shown = page.read_text("utf-8")
+    assert "mean squared error on validation rows" in shown
+    assert "569, 114 held out, 114 for validation" in shown
