@@ -123,8 +123,7 @@ class Client:
         return self._send("GET", f"/v1/models/{training}")
 
     def export_model(self, training: str, folder: Path) -> None:
-        """Write this party's half into a folder that does not exist yet: weights as safetensors, its manifest, and the
-        specification of the training. Raises OSError as well."""
+        """Write this party's half, signed, into a folder that does not exist yet. Raises OSError as well."""
         self._extract(f"/v1/models/{training}/archive", folder)
 
     def predict(self, training: str, asked: JsonObject) -> JsonObject:

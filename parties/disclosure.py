@@ -9,6 +9,7 @@ import re
 from parties import errors as ours
 from parties.dataset_errors import LabelAmongInputs, NotATime, TooManyCategories
 from parties.errors import Failure, PolicyRefused
+from parties.model_errors import ModelChanged, UnknownModel
 from parties.trust.errors import (
     AlignmentUnfit,
     AuditLogContradicted,
@@ -61,8 +62,8 @@ NEUTRAL = {
     PeerRemoved.code: "{side} no longer works with a party of the job",
     AlignmentUnfit.code: "{side}'s table is not the one that was aligned: align again",
     UnknownAlignment.code: "{side} does not hold the alignment that the job names",
-    ours.UnknownModel.code: "{side} does not hold the model that the job names",
-    ours.ModelChanged.code: "{side} does not hold the model that the job names",
+    UnknownModel.code: "{side} does not hold the model that the job names",
+    ModelChanged.code: "{side} does not hold the model that the job names",
     roles.ModelUnfit.code: "{side}'s half of the model is not one of the training that the job names",
     AuditLogContradicted.code: "the audit log of {side} does not continue what a peer has signed of it",
 }

@@ -69,22 +69,6 @@ class TooFewParties(JobError):
     fix = "See why the others refused or did not answer, then submit the job again."
 
 
-class UnknownModel(JobError):
-    """The specification names a model that this party's registry does not hold."""
-
-    code = "unknown_model"
-    safe = "Nothing was sent."
-    fix = "`vfl model list` shows the models of this party."
-
-
-class ModelChanged(JobError):
-    """The specification names a model whose files are not those that were stored when its job ended."""
-
-    code = "model_changed"
-    safe = "Nothing was sent."
-    fix = "Put the folder of that job under models/ back from a backup, or name another model."
-
-
 class PolicyRefused(JobError):
     """A rule of this party's own [acceptance] refuses the job; the message names the rule, the number and the limit."""
 

@@ -3,68 +3,64 @@
 `vfl model export` writes a half. What the halves score here equals what they score jointly, to the noise of the latter.
 """
 
-import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from parties.errors import ModelChanged
-from parties.storage.models import MANIFEST_FILE, weights_digest
-from parties.storage.trained_models import SPECIFICATION_FILE, WEIGHTS_FILE
+from parties.model_errors import ForeignModel
+from parties.storage.exported_half import ExportedHalf
+from parties.storage.models import WEIGHTS_FILE
 from parties.tables.cells import categories_of, numbers_of
 from parties.tables.table_files import Rows
 from vfl.errors import ModelUnfit
-from vfl.kinds import kind_of, spec_of
+from vfl.kinds import kind_of
 from vfl.setup import Table
 from vfl.spec.job import JobSpec
 from vfl.spec.sections import PartyId, TableUse
 
 Floats = NDArray[np.float64]
+NOT_SCORED = "Nothing was scored."
 
 
-class _Half(NamedTuple):
-    party: PartyId
-    training: str
-    spec: JobSpec
-    state: bytes
-
-
-def score_offline(halves: Iterable[Path], tables: Mapping[PartyId, pl.DataFrame]) -> Floats:
+def score_offline(
+    halves: Iterable[Path],
+    tables: Mapping[PartyId, pl.DataFrame],
+    *,
+    fingerprints: Mapping[PartyId, str] | None = None,
+) -> Floats:
     """Rows x outputs, in the units of the label of a regression.
 
     `halves` are folders of exported halves, one of each party; `tables` hold each party's columns of the same rows, in
-    the same order. A bottom model of kind `private` cannot be applied here. Raises ModelChanged for a half that is not
-    as it was exported, ModelUnfit for halves that do not belong together, or InvalidData.
+    the same order. `fingerprints` are those of the parties' identity keys, as `vfl peer list` shows them: the half of a
+    party that is named there must be signed by that key. A bottom model of kind `private` cannot be applied here.
+
+    Raises ModelChanged for a half that is not as it was exported, ForeignModel for one that another key has signed,
+    ModelUnfit for halves that do not belong together, or InvalidData.
     """
-    read = {half.party: half for half in map(_read, halves)}
+    read = {half.party: half for half in (ExportedHalf.read(folder, safe=NOT_SCORED) for folder in halves)}
+    for party, fingerprint in (fingerprints or {}).items():
+        if party in read and read[party].signature.key.fingerprint != fingerprint:
+            signed = read[party].signature.key.fingerprint
+            raise ForeignModel(
+                f"the half of {party} is signed by the key {signed}, and not by {fingerprint}",
+                safe=NOT_SCORED,
+                fix=f"Ask {party} for its half on another way, and compare the fingerprint with its operator.",
+            )
     spec = _common(read)
     brought = {
         party: table_of(spec.tables_of(party)["rows"], tables[party], party)
         for party in spec.parties
         if "rows" in spec.tables_of(party)
     }
-    scores: Floats = kind_of(spec).score_together(spec, {party: half.state for party, half in read.items()}, brought)
+    states = {party: half.files[WEIGHTS_FILE] for party, half in read.items()}
+    scores: Floats = kind_of(spec).score_together(spec, states, brought)
     return scores
 
 
-def _read(folder: Path) -> _Half:
-    manifest: dict[str, Any] = json.loads((folder / MANIFEST_FILE).read_text("utf-8"))
-    state = (folder / WEIGHTS_FILE).read_bytes()
-    spec = spec_of(json.loads((folder / SPECIFICATION_FILE).read_text("utf-8")))
-    for name, digest, stated in (
-        (WEIGHTS_FILE, weights_digest(state), manifest["model_digest"]),
-        (SPECIFICATION_FILE, spec.digest().hex(), manifest["spec_digest"]),
-    ):
-        if digest != stated:
-            raise ModelChanged(f"{folder / name} is not what its manifest names", safe="Nothing was scored.")
-    return _Half(manifest["party"], manifest["job"], spec, state)
-
-
-def _common(halves: Mapping[PartyId, _Half]) -> JobSpec:
+def _common(halves: Mapping[PartyId, ExportedHalf]) -> JobSpec:
     """The specification of the one training of which these are all halves."""
     first = next(iter(halves.values()), None)
     if first is None or set(halves) != set(first.spec.parties):

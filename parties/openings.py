@@ -15,7 +15,7 @@ from sqlalchemy import Connection
 
 from parties.audit import Audit
 from parties.catalogue import Catalogue
-from parties.errors import EnvelopeRefused, Failure, ServerRestarted, TooManyJobs, UnknownModel
+from parties.errors import EnvelopeRefused, Failure, ServerRestarted, TooManyJobs
 from parties.job_keys import check_keys
 from parties.jobs.closing import STATES_KEPT
 from parties.jobs.endings import Endings
@@ -26,6 +26,7 @@ from parties.jobs.run import Loaded
 from parties.jobs.standing import Words
 from parties.jobs.supervisor import Supervisor
 from parties.judgement import Judgement, judge, new_job
+from parties.model_errors import UnknownModel
 from parties.peers import Peers
 from parties.proposal import read_proposal
 from parties.readiness import Readiness

@@ -96,7 +96,7 @@ class Party:
         self.audit = Audit(self.peers, others, self._store.database, self._models, self._ledger)
         self.enrolment = Enrolment(self.peers, peer_store, settings.server.told_address)
         self.catalogue = Catalogue(self.folder, database)
-        self.models = TrainedModels(self._store, self._models)
+        self.models = TrainedModels(self.own_keys, self._store, self._models)
         self.consent = Consent(self.own_keys, database, rules.maximum_rho, rules.run_limits, rules.predictions_per_day)
         self._shared = Resources(
             self.own_keys,

@@ -57,7 +57,7 @@ def export(
     party: PartyOption = None,
     output: FormatOption = Format.TEXT,
 ) -> None:
-    """Write this party's half of a model: weights as safetensors, its manifest, and the specification.
+    """Write this party's half of a model, signed: weights as safetensors, manifest, measures, and the specification.
 
     Both halves, brought together, score rows without a server. Whoever has both can read what the model has learned
     of either side.

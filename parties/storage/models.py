@@ -18,7 +18,8 @@ from typing import Any
 
 import safetensors
 
-from parties.errors import ModelChanged, StorageFailed, UnknownModel
+from parties.errors import StorageFailed
+from parties.model_errors import ModelChanged, UnknownModel
 from parties.private_files import write_private
 from parties.storage.manifest import MANIFEST, NO_INPUTS, Inputs
 from vfl.errors import JobError, LocalProtocolError
@@ -27,7 +28,8 @@ ROUNDS_KEPT = EPOCHS_KEPT = 3
 """States that are kept however large the model is."""
 EPOCH_BYTES = 32 << 20
 """States of more epochs are kept as long as all together have no more than this: of most models all of them."""
-RESULT_FILE, MANIFEST_FILE, SCORES_FILE = "result.json", "manifest.json", "scores.csv"
+WEIGHTS_FILE, RESULT_FILE, MANIFEST_FILE = "model.safetensors", "result.json", "manifest.json"
+SCORES_FILE = "scores.csv"
 CHECKPOINTS = ("epochs", "rounds")
 HEADER_LENGTH_BYTES = 8
 
@@ -37,7 +39,7 @@ class ModelStore:
         self._folder = folder / "models"
 
     def model_path(self, job: str) -> Path:
-        return self._folder / job / "model.safetensors"
+        return self._folder / job / WEIGHTS_FILE
 
     def scores_path(self, job: str) -> Path:
         return self._folder / job / SCORES_FILE
@@ -147,6 +149,11 @@ class ModelStore:
             if weights_digest(state) == manifest.get("model_digest"):
                 return json.loads(result), state
         raise self._changed(self.model_path(job))
+
+    def half(self, job: str, manifest_digest: str) -> dict[str, bytes]:
+        """The files of a finished job by name. Raises as `intact`."""
+        self.intact(job, manifest_digest)
+        return {name: (self._folder / job / name).read_bytes() for name in (WEIGHTS_FILE, RESULT_FILE, MANIFEST_FILE)}
 
     def _changed(self, path: Path) -> ModelChanged:
         return ModelChanged(f"{path} is not what this party stored when the job ended")

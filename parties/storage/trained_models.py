@@ -8,12 +8,14 @@ from typing import Any
 
 import msgspec
 
-from parties.errors import UnknownModel
+from parties.model_errors import ModelChanged, UnknownModel
 from parties.storage.database import Job, Store
-from parties.storage.models import MANIFEST_FILE, ModelStore
+from parties.storage.exported_half import SPECIFICATION_FILE, signed_files
+from parties.storage.models import ModelStore
+from parties.storage.passed import AUDIT_LOG
+from parties.trust.leaves import Event, decode
+from parties.trust.signer import Signer
 from vfl.kinds import decode_spec
-
-SPECIFICATION_FILE, WEIGHTS_FILE = "specification.json", "model.safetensors"
 
 
 class TrainedModel(msgspec.Struct, frozen=True, kw_only=True):
@@ -40,8 +42,8 @@ class TrainedModel(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TrainedModels:
-    def __init__(self, store: Store, models: ModelStore) -> None:
-        self._store, self._models = store, models
+    def __init__(self, me: Signer, store: Store, models: ModelStore) -> None:
+        self._signer, self._store, self._models = me, store, models
 
     def all(self) -> list[TrainedModel]:
         """The newest first."""
@@ -59,16 +61,26 @@ class TrainedModels:
         raise UnknownModel(f"this party holds no model of a training {training!r}")
 
     def archive(self, training: str) -> bytes:
-        """A ZIP of the half, its manifest, and the specification of the training. Raises UnknownModel, ModelChanged."""
+        """A ZIP of the half as this party exports and signs it. Raises UnknownModel, ModelChanged."""
         model = self.get(training)
-        _, weights = self._models.intact(training, model.manifest_digest)
         specification = json.dumps(msgspec.to_builtins(decode_spec(self._store.agreed(training)[0])), indent=2)
+        files = self._models.half(training, model.manifest_digest) | {SPECIFICATION_FILE: specification.encode()}
+        entry = self._log_entry(training, model.manifest_digest)
         packed = io.BytesIO()
         with zipfile.ZipFile(packed, "w", zipfile.ZIP_STORED) as archive:
-            archive.writestr(WEIGHTS_FILE, weights)
-            archive.writestr(MANIFEST_FILE, self._models.manifest(training) or b"")
-            archive.writestr(SPECIFICATION_FILE, specification)
+            for name, data in signed_files(files, training, entry, self._signer.current).items():
+                archive.writestr(name, data)
         return packed.getvalue()
+
+    def _log_entry(self, training: str, manifest_digest: str) -> int:
+        """The number of the leaf by which this party has logged the manifest. Raises ModelChanged."""
+        with self._store.database.reading() as connection:
+            for number, encoded in enumerate(AUDIT_LOG.leaves(connection)):
+                if manifest_digest.encode() in encoded:
+                    leaf = decode(encoded)
+                    if leaf.event is Event.JOB_ENDED and leaf.job == training:
+                        return number
+        raise ModelChanged(f"the audit log does not say that the training {training} ended with this model")
 
     def _held(self) -> Iterator[tuple[Job, dict[str, Any]]]:
         """Every job that has left something here, the newest first, with its manifest."""

@@ -20,3 +20,8 @@ def cosigning_key(party: str, public: bytes) -> VerifierKey:
 def export_key(party: str, identity: bytes) -> VerifierKey:
     """Signs the manifest of a bundle."""
     return VerifierKey(f"{party}/audit-bundle", SignatureType.ED25519, identity)
+
+
+def half_key(party: str, identity: bytes) -> VerifierKey:
+    """Signs a half of a model that is exported."""
+    return VerifierKey(f"{party}/model-half", SignatureType.ED25519, identity)

@@ -12,13 +12,14 @@ from parties.disclosure import ABOUT_TABLE, IN_FULL, NEUTRAL, redacted_for_peer
 from parties.errors import EnvelopeRefused, Failure, PolicyRefused
 from vfl.errors import JobError
 
-OUR_ERRORS = {"parties.dataset_errors", "parties.errors", "parties.trust.errors", "vfl.errors"}
+OUR_ERRORS = {"parties.dataset_errors", "parties.errors", "parties.model_errors", "parties.trust.errors", "vfl.errors"}
 NEVER_TOLD = {
     "no_scores",
     "rotation_refused",
     "dataset_known",
     "envelope_refused",  # answered where it came from, and ends no job
     "enrolment_failed",
+    "foreign_model",
     "idempotency_key_reused",
     "invalid_dataset",
     "invalid_grant",

@@ -11,7 +11,8 @@ import safetensors
 from numpy.typing import NDArray
 from safetensors.numpy import save
 
-from parties.errors import ModelChanged, StorageFailed, UnknownModel
+from parties.errors import StorageFailed
+from parties.model_errors import ModelChanged, UnknownModel
 from parties.storage.manifest import Inputs
 from parties.storage.models import EPOCH_BYTES, EPOCHS_KEPT, ModelStore, weights_digest
 from vfl.errors import LocalProtocolError

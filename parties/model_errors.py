@@ -1,0 +1,27 @@
+"""What can go wrong with a model that a party holds, or with an exported half of one (errors.md)."""
+
+from vfl.errors import JobError
+
+
+class UnknownModel(JobError):
+    """The specification names a model that this party's registry does not hold."""
+
+    code = "unknown_model"
+    safe = "Nothing was sent."
+    fix = "`vfl model list` shows the models of this party."
+
+
+class ModelChanged(JobError):
+    """The files of a model are not those that were stored when its job ended, or that its party has exported."""
+
+    code = "model_changed"
+    safe = "Nothing was sent."
+    fix = "Put the folder of that job under models/ back from a backup, or name another model."
+
+
+class ForeignModel(JobError):
+    """An exported half of a model is another party's, or is signed by a key that is not the one it should be."""
+
+    code = "foreign_model"
+    safe = "Nothing was imported."
+    fix = "Import it at the server of the party whose half it is, under the identity key that has exported it."

@@ -1,0 +1,100 @@
+"""A half of a model outside its party's server: a folder with its files, and the party's signature over all of them.
+
+model.safetensors     the weights, and how the party's own columns are prepared
+manifest.json         as it was logged when the training ended: columns, digests of specification, weights, result
+result.json           what the party measured, and the values of its label
+specification.json    of the training, as all parties agreed to it
+signature             parties.trust.half_signature
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from parties.model_errors import ModelChanged
+from parties.storage.models import MANIFEST_FILE, RESULT_FILE, WEIGHTS_FILE, weights_digest
+from parties.trust.errors import MalformedNote, NoteNotSigned
+from parties.trust.half_signature import HalfSignature
+from parties.trust.identity import Identity
+from vfl.errors import JobError
+from vfl.kinds import spec_of
+from vfl.spec.job import JobSpec
+
+SPECIFICATION_FILE, SIGNATURE_FILE = "specification.json", "signature"
+SIGNED_FILES = frozenset({WEIGHTS_FILE, MANIFEST_FILE, RESULT_FILE, SPECIFICATION_FILE})
+EXPORT_AGAIN = "Take an intact copy of it, or export it again at the server that holds the model."
+
+
+def signed_files(files: Mapping[str, bytes], training: str, log_entry: int, me: Identity) -> dict[str, bytes]:
+    """The files of an exported half by name, the signature among them."""
+    digests = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
+    signature = HalfSignature(me.name, training, log_entry, me.key, digests)
+    return {**files, SIGNATURE_FILE: signature.signed(me)}
+
+
+@dataclass(frozen=True)
+class ExportedHalf:
+    """Its files are as the holder of the key in `signature` has exported them, and belong together."""
+
+    signature: HalfSignature
+    spec: JobSpec
+    manifest: dict[str, Any]
+    result: dict[str, Any]
+    files: Mapping[str, bytes] = field(repr=False)
+    """By name, as they lie in the folder."""
+
+    @property
+    def party(self) -> str:
+        return self.signature.party
+
+    @property
+    def training(self) -> str:
+        return self.signature.training
+
+    @classmethod
+    def read(cls, folder: Path, *, safe: str) -> "ExportedHalf":
+        """Raises ModelChanged, which names the file; `safe` says what did not happen."""
+        files = {name: _read(folder / name, safe) for name in (SIGNATURE_FILE, *sorted(SIGNED_FILES))}
+        try:
+            signature = HalfSignature.parse(files[SIGNATURE_FILE])
+        except (MalformedNote, NoteNotSigned, ValueError) as error:
+            text = f"{folder / SIGNATURE_FILE} is not the signature of an exported half: {error}"
+            raise ModelChanged(text, safe=safe, fix=EXPORT_AGAIN) from error
+        for name in sorted(SIGNED_FILES | signature.digests.keys()):
+            if name not in files or hashlib.sha256(files[name]).hexdigest() != signature.digests.get(name):
+                raise _changed(folder / name, f"what {signature.party} has signed", safe)
+        manifest, result = json.loads(files[MANIFEST_FILE]), json.loads(files[RESULT_FILE])
+        try:
+            spec = spec_of(json.loads(files[SPECIFICATION_FILE]))
+        except (JobError, msgspec.DecodeError, ValueError) as error:
+            raise ModelChanged(
+                f"{folder / SPECIFICATION_FILE} cannot be read by this release: {error}",
+                safe=safe,
+                fix="Use the release that exported it, or one that follows it and reads its specifications.",
+            ) from error
+        for name, digest, stated in (
+            (SIGNATURE_FILE, (signature.party, signature.training), (manifest["party"], manifest["job"])),
+            (WEIGHTS_FILE, weights_digest(files[WEIGHTS_FILE]), manifest["model_digest"]),
+            (RESULT_FILE, hashlib.sha256(files[RESULT_FILE]).hexdigest(), manifest["measures_digest"]),
+            (SPECIFICATION_FILE, spec.digest().hex(), manifest["spec_digest"]),
+        ):
+            if digest != stated:
+                raise _changed(folder / name, "what its manifest names", safe)
+        return cls(signature, spec, manifest, result, files)
+
+
+def _read(path: Path, safe: str) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        text = f"{path} cannot be read: {error.strerror}. An exported half has it"
+        raise ModelChanged(text, safe=safe, fix=EXPORT_AGAIN) from error
+
+
+def _changed(path: Path, due: str, safe: str) -> ModelChanged:
+    return ModelChanged(f"{path} is not {due}", safe=safe, fix=EXPORT_AGAIN)

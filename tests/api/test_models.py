@@ -1,0 +1,167 @@
+"""What a party does with its half of a trained model beside a job: two real servers, and the command line."""
+
+import json
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+from command_line import VFL
+from command_line import run as cli
+
+from parties.model_errors import ForeignModel, ModelChanged
+from parties.offline_scores import score_offline
+
+BANK, TELCO = "bank", "telco"
+ROWS = 400
+PLANS = ("pro", "basic", "plus")
+TRAINING = f"""
+[job]
+name = "risk"
+task = "binary"
+[roster]
+label = "{BANK}"
+features = ["{TELCO}"]
+[data.{BANK}]
+dataset = "known"
+columns = ["a0", "job"]
+label = "y"
+prepare = [{{ columns = ["job"], kind = "one_hot", categories = 2 }}]
+[data.{TELCO}]
+dataset = "known"
+columns = ["b0", "b1", "plan"]
+prepare = [{{ columns = ["plan"], kind = "one_hot", categories = 2 }}, {{ kind = "quantile", missing = "median" }}]
+[train]
+epochs = 3
+batch_rows = 160
+optimiser = {{ name = "sgd", rate = 0.5 }}
+[encryption]
+scheme = "ckks"
+"""
+Parties = tuple[Any, Any]
+
+
+def prediction(model: str) -> str:
+    return f"""
+job = {{ name = "scores", protocol = "prediction", purpose = "test" }}
+roster = {{ label = "{BANK}", features = ["{TELCO}"] }}
+model = {{ training = "{model}" }}
+[data]
+{BANK} = {{ dataset = "new" }}
+{TELCO} = {{ dataset = "new" }}
+"""
+
+
+def write_tables(bank: Path, telco: Path) -> None:
+    draws = np.random.default_rng(8)
+    for name, rows in (("known", ROWS), ("new", 150)):
+        numbers = {column: draws.normal(size=rows) for column in ("a0", "b0", "b1")}
+        words = {column: draws.choice(PLANS, rows) for column in ("plan", "job")}
+        table = pl.DataFrame({"id": [f"{name}-{row}" for row in range(rows)]} | numbers | words)
+        positive = pl.when(table["a0"] + table["b0"] > 0).then(1).otherwise(0)
+        own = table.select("id", "a0", "job")
+        (own.with_columns(y=positive) if name == "known" else own).write_csv(bank / f"{name}.csv")
+        gaps = pl.when(pl.int_range(pl.len()) % 9 == 0).then(None).otherwise(pl.col("b1"))
+        table.select("id", "b0", gaps.alias("b1"), "plan").write_csv(telco / f"{name}.csv")
+
+
+@pytest.fixture(scope="module")
+def both(
+    tmp_path_factory: pytest.TempPathFactory, new_party: Callable[..., Any], some_ports: Callable[[int], list[int]]
+) -> Iterator[Parties]:
+    root, ports = tmp_path_factory.mktemp("models"), some_ports(4)
+    urls = {BANK: f"https://127.0.0.1:{ports[1]}", TELCO: f"https://127.0.0.1:{ports[3]}"}
+    files = {"known": "known.csv", "new": "new.csv"}
+    bank = new_party(root / BANK, BANK, {TELCO: urls[TELCO]}, files, ports[:2])
+    telco = new_party(root / TELCO, TELCO, {BANK: urls[BANK]}, files, ports[2:])
+    write_tables(bank.folder, telco.folder)
+    for server in (bank, telco):
+        settings = server.folder / "party.toml"
+        text = settings.read_text("utf-8").replace('["ckks", "none", "updates"]', '["ckks", "none", "scores"]')
+        settings.write_text(text.replace("\nfixed_seed = true", "\nfixed_seed = true\nminimum_batch_rows = 160"))
+    bank.granting = [telco]
+    try:
+        yield bank.start(), telco.start()
+    finally:
+        for server in (bank, telco):
+            server.close()
+
+
+def done(parties: Parties, spec: str) -> list[dict[str, Any]]:
+    job = parties[0].submit(spec)["id"]
+    ended = [party.over(job) for party in parties]
+    assert [job["state"] for job in ended] == ["done", "done"], [job["error"] for job in ended]
+    return ended
+
+
+def refused(folder: Path, *arguments: str) -> dict[str, Any]:
+    """What the command line answers to what does not succeed."""
+    command = [VFL, *arguments, "--format", "json"]
+    ended = subprocess.run(command, cwd=folder, capture_output=True, check=False, timeout=60)
+    assert ended.returncode, ended.stdout
+    answer: dict[str, Any] = json.loads(ended.stdout)
+    return answer
+
+
+@pytest.fixture(scope="module")
+def model(both: Parties) -> str:
+    training: str = done(both, TRAINING)[0]["id"]
+    return training
+
+
+@pytest.fixture(scope="module")
+def halves(both: Parties, model: str, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    folders = [tmp_path_factory.mktemp("halves") / party.name for party in both]
+    for party, folder in zip(both, folders, strict=True):
+        cli(party.folder, "model", "export", model, str(folder))
+    return folders
+
+
+def new_rows(parties: Parties) -> dict[str, pl.DataFrame]:
+    return {party.name: pl.read_csv(party.folder / "new.csv") for party in parties}
+
+
+def flipped(data: bytes, bit: int) -> bytes:
+    return data[: bit // 8] + bytes([data[bit // 8] ^ 1 << bit % 8]) + data[bit // 8 + 1 :]
+
+
+@pytest.mark.parametrize(
+    "name", ["signature", "manifest.json", "model.safetensors", "result.json", "specification.json"]
+)
+def test_one_bit_that_changed_in_a_file_of_an_exported_half_is_found_and_the_file_named(
+    both: Parties, halves: list[Path], name: str
+) -> None:
+    file, tables = halves[0] / name, new_rows(both)
+    data = file.read_bytes()
+    bits = np.random.default_rng(3).permutation(8 * len(data))
+    try:
+        for bit in bits[: 300 if name == "signature" else 40]:
+            file.write_bytes(flipped(data, int(bit)))
+            with pytest.raises(ModelChanged) as changed:
+                score_offline(halves, tables)
+            assert name in str(changed.value)
+            assert changed.value.safe == "Nothing was scored."
+        file.unlink()
+        with pytest.raises(ModelChanged, match=f"{name} cannot be read"):
+            score_offline(halves, tables)
+    finally:
+        file.write_bytes(data)
+
+
+def test_an_exported_half_names_the_entry_of_the_audit_log_and_the_key_that_signed_it(
+    both: Parties, halves: list[Path], model: str
+) -> None:
+    bank, lines = both[0], (halves[0] / "signature").read_text("utf-8").splitlines()
+    assert lines[:3] == ["vfl-model-half/v1", BANK, f"training {model}"]
+    number = int(lines[3].removeprefix("audit log entry "))
+    (entry,) = bank.call("GET", f"/v1/audit/entries?after={number}&limit=1").json()["entries"]
+    assert (entry["event"], entry["job"]) == ("job_ended", model)
+    shown = cli(bank.folder, "model", "show", model)
+    assert entry["detail"]["manifest"] == shown["manifest_digest"]
+    own = {party.name: cli(party.folder, "key", "show")["fingerprint"] for party in both}
+    assert len(score_offline(halves, new_rows(both), fingerprints=own)) == len(new_rows(both)[BANK])
+    with pytest.raises(ForeignModel, match=f"the half of {BANK} is signed by the key {own[BANK]}, and not by"):
+        score_offline(halves, new_rows(both), fingerprints={BANK: own[TELCO]})
