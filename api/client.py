@@ -133,6 +133,10 @@ class Client:
     def end_session(self, job_id: str) -> JsonObject:
         return self._send("POST", f"/v1/jobs/{job_id}/end")
 
+    def import_model(self, folder: str) -> JsonObject:
+        """Hold again this party's exported half of a model; the folder lies on the server's machine."""
+        return self._send("POST", "/v1/models", json={"folder": folder}, timeout=DOWNLOAD_SECONDS)
+
     def report(self, job_id: str) -> JsonObject:
         """The job and what was measured after each epoch or round."""
         return self._send("GET", f"/v1/jobs/{job_id}/report")

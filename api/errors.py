@@ -27,6 +27,8 @@ STATUS = {
     "unknown_model": 404,
     "no_scores": 404,
     "dataset_known": 409,
+    "model_known": 409,
+    "foreign_model": 409,
     "invalid_grant": 409,
     "not_waiting": 409,
     "request_changed": 409,

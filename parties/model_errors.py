@@ -25,3 +25,11 @@ class ForeignModel(JobError):
     code = "foreign_model"
     safe = "Nothing was imported."
     fix = "Import it at the server of the party whose half it is, under the identity key that has exported it."
+
+
+class ModelKnown(JobError):
+    """The party holds a half of this training already, or knows that the job has left none here."""
+
+    code = "model_known"
+    safe = "Nothing was imported, and what the party holds stays as it is."
+    fix = "`vfl model show` shows it."

@@ -13,7 +13,9 @@ from api.metrics import measured
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-app = typer.Typer(help="Look at the trained models of this party, and take its half of one out.", no_args_is_help=True)
+app = typer.Typer(
+    help="Look at the trained models of this party, take its half of one out, bring it back.", no_args_is_help=True
+)
 
 ModelArgument = Annotated[str, typer.Argument(metavar="MODEL", help="The id of the job that trained it.")]
 
@@ -103,6 +105,24 @@ def _scores(rows: list[dict[str, Any]]) -> "RenderableType":
         scores = [(row["scores"] or {}).get(name) for name in names]
         table.add_row(", ".join(row["id"]), row["state"], *("" if each is None else f"{each:g}" for each in scores))
     return table
+
+
+@app.command("import")
+def import_half(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="What `vfl model export` wrote.")],
+    server: ServerOption = None,
+    token_file: TokenFileOption = None,
+    ca: CaOption = None,
+    party: PartyOption = None,
+    output: FormatOption = Format.TEXT,
+) -> None:
+    """Hold again a half that this party has exported, where the server has lost it.
+
+    The folder lies on the machine of the server.
+    """
+    with connected(server, token_file, ca, party) as client:
+        answer = client.import_model(str(folder if server else folder.resolve()))
+    result(output, answer, lambda: Facts(_facts(answer)))
 
 
 def _table(models: list[dict[str, Any]]) -> "RenderableType":

@@ -1,5 +1,5 @@
-"""Routes about models and what they score: list, one of them, to take away, the scores of a prediction, and a session
-that scores what is asked for."""
+"""Routes about models and what they score: list, one of them, to take away and to bring back, the scores of a
+prediction, and a session that scores what is asked for."""
 
 from collections.abc import Callable
 from functools import partial
@@ -21,6 +21,7 @@ from vfl.requests import MOST_ROWS
 
 AT_ONCE, ASKED_AT_ONCE = 2, 16
 """Of the first each may read a large file; the others wait for a session."""
+LONGEST_PATH = 4096
 
 R = TypeVar("R")
 ModelBody = body_of(TrainedModel)
@@ -57,6 +58,11 @@ class PredictionRequest(Asked):
         return by_id or [Wanted(_parts(each.id), each.columns) for each in self.rows]
 
 
+class ImportAsked(Asked):
+    folder: str = Field(max_length=LONGEST_PATH)
+    """Of an exported half, on the machine of the server; relative to the party's folder, or absolute."""
+
+
 class ScoresBody(BaseModel):
     job: str
     rows: list[dict[str, str | float | None]]
@@ -73,6 +79,11 @@ def models_router(party: Party) -> APIRouter:
     @router.get("/models", response_model=ModelsBody, responses=refusals())
     async def models() -> Any:
         return {"models": msgspec.to_builtins(await off_loop(party.models.all))}
+
+    @router.post("/models", status_code=201, response_model=ModelBody, responses=refusals(409, 507))
+    async def bring_back(asked: ImportAsked) -> Any:
+        folder = party.folder / asked.folder
+        return msgspec.to_builtins(await off_loop(partial(party.models.import_half, folder)))
 
     @router.get("/models/{training}", response_model=ModelBody, responses=refusals(404))
     async def model(training: str) -> Any:

@@ -79,6 +79,11 @@ class ModelStore:
         self._write(self._folder / job / RESULT_FILE, json.dumps(whole_result).encode())
         return whole_result
 
+    def put_half(self, job: str, files: Mapping[str, bytes]) -> None:
+        """Store the files of a finished job by name, the manifest last: without it they do not count."""
+        for name in (WEIGHTS_FILE, RESULT_FILE, MANIFEST_FILE):
+            self._write(self._folder / job / name, files[name])
+
     def result(self, job: str) -> dict[str, Any] | None:
         """What came of a job whose role has returned; None where none is kept."""
         try:

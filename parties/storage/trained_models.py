@@ -1,21 +1,30 @@
 """The models of which this party holds its half, as its operator sees them, and one of them to take away."""
 
+import hashlib
 import io
 import json
+import threading
 import zipfile
 from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import msgspec
+import sqlalchemy as sql
 
-from parties.model_errors import ModelChanged, UnknownModel
+from parties.model_errors import ForeignModel, ModelChanged, ModelKnown, UnknownModel
 from parties.storage.database import Job, Store
-from parties.storage.exported_half import SPECIFICATION_FILE, signed_files
-from parties.storage.models import ModelStore
+from parties.storage.exported_half import SPECIFICATION_FILE, ExportedHalf, signed_files
+from parties.storage.models import MANIFEST_FILE, ModelStore
 from parties.storage.passed import AUDIT_LOG
 from parties.trust.leaves import Event, decode
 from parties.trust.signer import Signer
 from vfl.kinds import decode_spec
+from vfl.notices import Notice
+
+NOT_IMPORTED = "Nothing was imported."
+_LOGGED = (Event.JOB_ENDED, Event.MODEL_IMPORTED)
 
 
 class TrainedModel(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,6 +53,7 @@ class TrainedModel(msgspec.Struct, frozen=True, kw_only=True):
 class TrainedModels:
     def __init__(self, me: Signer, store: Store, models: ModelStore) -> None:
         self._signer, self._store, self._models = me, store, models
+        self._importing = threading.Lock()
 
     def all(self) -> list[TrainedModel]:
         """The newest first."""
@@ -72,15 +82,63 @@ class TrainedModels:
                 archive.writestr(name, data)
         return packed.getvalue()
 
+    def import_half(self, folder: Path) -> TrainedModel:
+        """Hold again a half that this party has exported.
+
+        Raises ModelChanged, ForeignModel, ModelKnown, StorageFailed.
+        """
+        half = ExportedHalf.read(folder, safe=NOT_IMPORTED)
+        self._check_own(half, folder)
+        manifest_digest = hashlib.sha256(half.files[MANIFEST_FILE]).hexdigest()
+        with self._importing:
+            job = self._store.job(half.training)
+            if job is not None:
+                self._check_lost(job, manifest_digest)
+            self._models.put_half(half.training, half.files)
+            if job is None:
+                imported = _imported(half, manifest_digest)
+                log_import = partial(_tell_imported, training=half.training, manifest_digest=manifest_digest)
+                self._store.add(imported, half.spec.encoded(), in_commit=log_import)
+                self._store.record(half.training, "done", "its model was imported from an exported half")
+            else:
+                with self._store.database.writing() as connection:
+                    _tell_imported(connection, half.training, manifest_digest)
+        return self.get(half.training)
+
+    def _check_own(self, half: ExportedHalf, folder: Path) -> None:
+        """Raises ForeignModel."""
+        me, key = self._signer.name, half.signature.key
+        if half.party != me:
+            raise ForeignModel(f"{folder} holds the half of {half.party}, and this party is {me}")
+        if key.raw != self._signer.current.key.raw and not self._signer.rotations_since(key.raw):
+            raise ForeignModel(
+                f"the half in {folder} is signed by the key {key.fingerprint}, which is not one that {me} has or had",
+                fix="Import it at a server that has this identity key, or one that has followed it.",
+            )
+
+    def _check_lost(self, job: Job, manifest_digest: str) -> None:
+        """A half may come in place of files that are gone or damaged, and of nothing else. Raises ModelKnown."""
+        if job.manifest_digest != manifest_digest:
+            raise ModelKnown(
+                f"the job {job.id} is {job.state} at {job.party}, and this half is not what it has left here"
+            )
+        try:
+            self._models.intact(job.id, manifest_digest)
+        except ModelChanged:
+            return
+        raise ModelKnown(f"{job.party} holds its half of the training {job.id} already")
+
     def _log_entry(self, training: str, manifest_digest: str) -> int:
         """The number of the leaf by which this party has logged the manifest. Raises ModelChanged."""
         with self._store.database.reading() as connection:
             for number, encoded in enumerate(AUDIT_LOG.leaves(connection)):
                 if manifest_digest.encode() in encoded:
                     leaf = decode(encoded)
-                    if leaf.event is Event.JOB_ENDED and leaf.job == training:
+                    if leaf.event in _LOGGED and leaf.job == training:
                         return number
-        raise ModelChanged(f"the audit log does not say that the training {training} ended with this model")
+        raise ModelChanged(
+            f"the audit log does not say that the training {training} ended with this model, or that it was imported"
+        )
 
     def _held(self) -> Iterator[tuple[Job, dict[str, Any]]]:
         """Every job that has left something here, the newest first, with its manifest."""
@@ -120,3 +178,32 @@ def _applied_by(job: Job) -> str:
     """The training whose model a prediction has applied; empty for other jobs."""
     model = job.specification.get("model")
     return str(model.get("training", "")) if isinstance(model, dict) else ""
+
+
+def _imported(half: ExportedHalf, manifest_digest: str) -> Job:
+    """The job that trained it, as far as the half tells of it."""
+    spec, result, finished_at = half.spec, half.result, half.manifest["finished_at"]
+    note = Notice(
+        "note",
+        "model_imported",
+        "The model was imported from an exported half. What the job sent and revealed is not known at this server.",
+    )
+    return Job(
+        id=half.training,
+        name=spec.job.name,
+        state="done",
+        role=spec.role_of(half.party).value,
+        party=half.party,
+        peers=list(spec.peers_of(half.party)),
+        spec_digest=spec.digest().hex(),
+        created_at=finished_at,
+        finished_at=finished_at,
+        manifest_digest=manifest_digest,
+        classes=result["classes"],
+        notices=[*msgspec.convert(result["notices"], list[Notice]), note],
+        **{name: result[name] for name in ("model_digest", "result_digest", "metrics", "operations", "series")},
+    )
+
+
+def _tell_imported(connection: sql.Connection, training: str, manifest_digest: str) -> None:
+    AUDIT_LOG.tell(connection, Event.MODEL_IMPORTED, training, manifest=manifest_digest)

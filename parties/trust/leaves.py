@@ -43,6 +43,8 @@ class Event(StrEnum):
     JOB_REJECTED = "job_rejected"
     JOB_ENDED = "job_ended"
     """The detail says how."""
+    MODEL_IMPORTED = "model_imported"
+    """A half of a model that this party had exported is held here again."""
     EXPORTED = "exported"
     """A bundle of this log was written."""
     RESTORED = "restored"

@@ -49,7 +49,7 @@ HEADER = {"sender": str, "receiver": str, "job": str, "kind": str, "attempt": in
 HEADER |= {"key": bytes, "job_digest": bytes, "part": int}
 ENVELOPE_EVENTS = {"sent", "received", "refused"}
 OTHER_EVENTS = {"peer_added", "peer_removed", "key_rotated", "grant_created", "grant_revoked", "job_agreed"}
-OTHER_EVENTS |= {"job_approved", "job_rejected", "job_ended", "exported", "restored"}
+OTHER_EVENTS |= {"job_approved", "job_rejected", "job_ended", "model_imported", "exported", "restored"}
 OUTSIDE_THE_COUNT = {"Finish", "Abort", "Refusal", "Ask"}
 WORDS = OUTSIDE_THE_COUNT | {"Proposal", "Waiting", "Acceptance", "Begin", "Detach", "Join"}
 """What parties say around a job: it needs no budget."""

@@ -28,6 +28,7 @@ NEVER_TOLD = {
     "invitation_unreadable",
     "malformed_leaf",
     "malformed_note",
+    "model_known",
     "not_the_coordinator",
     "not_waiting",
     "note_not_signed",
