@@ -137,6 +137,16 @@ class Client:
         """Hold again this party's exported half of a model; the folder lies on the server's machine."""
         return self._send("POST", "/v1/models", json={"folder": folder}, timeout=DOWNLOAD_SECONDS)
 
+    def own_columns_scores(self, training: str, dataset: str, decimals: int) -> bytes:
+        """CSV of what the label party's own columns alone say of a data set, without a peer."""
+        asked = {"dataset": dataset, "decimals": decimals}
+        with self._reached():
+            path = f"/v1/models/{training}/own-columns-scores"
+            response = self._http.post(path, json=asked, params={"form": "csv"}, timeout=DOWNLOAD_SECONDS)
+        if not response.is_success:
+            _answer(response, self.url)
+        return response.content
+
     def report(self, job_id: str) -> JsonObject:
         """The job and what was measured after each epoch or round."""
         return self._send("GET", f"/v1/jobs/{job_id}/report")

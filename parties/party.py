@@ -33,6 +33,7 @@ from parties.jobs.supervisor import Supervisor
 from parties.judgement import new_job
 from parties.key_rotation import KeyRotation
 from parties.openings import Openings, rejection
+from parties.own_columns_scores import OwnColumnsScores
 from parties.own_keys import OwnKeys
 from parties.peers import OutboxHearing, Peers
 from parties.readiness import Readiness
@@ -97,6 +98,7 @@ class Party:
         self.enrolment = Enrolment(self.peers, peer_store, settings.server.told_address)
         self.catalogue = Catalogue(self.folder, database)
         self.models = TrainedModels(self.own_keys, self._store, self._models)
+        self.own_columns_scores = OwnColumnsScores(self.folder, self.name, self.catalogue, self.models)
         self.consent = Consent(self.own_keys, database, rules.maximum_rho, rules.run_limits, rules.predictions_per_day)
         self._shared = Resources(
             self.own_keys,

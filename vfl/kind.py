@@ -118,13 +118,25 @@ class Kind(ABC, Generic[S, P]):
         """What this party has of the model afterwards, in a whole sentence."""
         return f"{party} keeps its own part of the model."
 
-    def score_together(self, spec: S, halves: Mapping[PartyId, bytes], tables: Mapping[PartyId, Table]) -> Any:
+    def score_together(
+        self,
+        spec: S,
+        halves: Mapping[PartyId, bytes],
+        tables: Mapping[PartyId, Table],
+        bottoms: Mapping[PartyId, Callable[[int, int], Any]],
+    ) -> Any:
         """What the halves of its model make of the same rows of all parties, in one process: rows x outputs.
+
+        `bottoms` make the private bottom models of parties that have one.
 
         Raises ModelUnfit where its model has no halves, or where these are not its halves.
         """
         held = ", ".join(halves.keys() & tables.keys())
         raise ModelUnfit(f"a job of {spec.job.protocol} leaves no halves of a model: those of {held} are none")
+
+    def score_own_columns(self, setup: Setup[S]) -> Outcome:
+        """What the label party's own columns alone say of its rows, without a peer. Raises ModelUnfit."""
+        raise ModelUnfit(f"a job of {setup.spec.job.protocol} applies no model that has own columns alone")
 
     # For whoever runs it
 

@@ -1,11 +1,13 @@
 """`vfl predict`: score new rows with a trained model, without writing a specification."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from api.cli.connection import CaOption, PartyOption, ServerOption, TokenFileOption, connected
-from api.cli.output import Format, FormatOption
+from api.cli.output import Format, FormatOption, result
+from api.cli.written_file import ForceOption, check_place, write_file
 from api.cli.written_specification import tell_of
 from api.written_specifications import prediction_specification
 
@@ -27,6 +29,14 @@ def predict(
     print_specification: Annotated[  # noqa: FBT002 - a flag of the command line
         bool, typer.Option("--print", help="Print the specification, and submit nothing.")
     ] = False,
+    own_columns_only: Annotated[  # noqa: FBT002 - a flag of the command line
+        bool,
+        typer.Option("--own-columns-only", help="Score without a peer, by this party's own columns: a weaker model."),
+    ] = False,
+    place: Annotated[
+        Path | None, typer.Option("--output", metavar="FILE", help="CSV to write; with --own-columns-only.")
+    ] = None,
+    force: ForceOption = False,  # noqa: FBT002 - a flag of the command line
     server: ServerOption = None,
     token_file: TokenFileOption = None,
     ca: CaOption = None,
@@ -35,9 +45,20 @@ def predict(
 ) -> None:
     """Score new rows jointly with the parties of a model; this party, the label party, alone reads the scores.
 
+    With --own-columns-only nobody is asked: this party's own columns alone are scored, by the model that the training
+    has fitted on them.
+
     It starts when each peer has a grant for it, or its operator approves it. `vfl job scores` writes the result. With
     --session no row is scored at once: `vfl model score` asks for some, until the minutes are over.
     """
+    if own_columns_only:
+        file = place or Path(f"own-columns-scores-{model}.csv")
+        check_place(file, force=force)
+        with connected(server, token_file, ca, party) as client:
+            write_file(file, client.own_columns_scores(model, data, decimals), force=force)
+        answer = {"model": model, "basis": "own_columns_only", "file": str(file)}
+        result(output, answer, lambda: f"{file}: scores of this party's own columns alone; no joint scores")
+        return
     with connected(server, token_file, ca, party) as client:
         roster = client.job(model)["specification"]["roster"]
         brought = dict.fromkeys(roster.get("features", ()), peer_data or data) | {roster.get("label", ""): data}

@@ -72,7 +72,7 @@ def score(spec: TrainingSpec, halves: Mapping[PartyId, bytes], rows: pl.DataFram
     """Rows x outputs, as the halves give them where their owners have brought them together. Raises ValueError."""
     with as_value_errors():
         tables = {party: table_of(spec.tables_of(party)["rows"], rows, party) for party in spec.parties}
-        scores: Floats = kind_of(spec).score_together(spec, halves, tables)
+        scores: Floats = kind_of(spec).score_together(spec, halves, tables, {})
         return scores
 
 

@@ -18,6 +18,7 @@ from parties.party import Party
 from parties.storage.scores import as_rows
 from parties.storage.trained_models import TrainedModel
 from vfl.requests import MOST_ROWS
+from vfl.spec.prediction import MOST_DECIMALS
 
 AT_ONCE, ASKED_AT_ONCE = 2, 16
 """Of the first each may read a large file; the others wait for a session."""
@@ -69,13 +70,34 @@ class ScoresBody(BaseModel):
     """Of each row its ids and its scores, under the names of their columns; null for a row without a score."""
 
 
+class OwnColumnsAsked(Asked):
+    dataset: str = Field(max_length=LONGEST_PATH)
+    """Of this party, with the new rows."""
+    decimals: int = Field(default=4, ge=0, le=MOST_DECIMALS)
+
+
+class OwnColumnsScoresBody(BaseModel):
+    model: str
+    basis: Literal["own_columns_only"]
+    """Not a joint score: no peer was asked."""
+    rows: list[dict[str, str | float | None]]
+    """Of each row its ids, and `own_columns_score`, or `own_columns_score_CLASS` for each class."""
+
+
 def models_router(party: Party) -> APIRouter:
     router = APIRouter()
-    reads, asks = anyio.CapacityLimiter(AT_ONCE), anyio.CapacityLimiter(ASKED_AT_ONCE)
+    limiter = anyio.CapacityLimiter(AT_ONCE)
 
-    async def off_loop(task: Callable[[], R], limiter: anyio.CapacityLimiter = reads) -> R:
+    async def off_loop(task: Callable[[], R]) -> R:
         return await anyio.to_thread.run_sync(task, limiter=limiter)
 
+    _add_models(router, party, off_loop)
+    _add_session(router, party)
+    _add_scores(router, party, off_loop)
+    return router
+
+
+def _add_models(router: APIRouter, party: Party, off_loop: Any) -> None:
     @router.get("/models", response_model=ModelsBody, responses=refusals())
     async def models() -> Any:
         return {"models": msgspec.to_builtins(await off_loop(party.models.all))}
@@ -98,16 +120,38 @@ def models_router(party: Party) -> APIRouter:
     async def archive(training: str) -> Response:
         return Response(await off_loop(partial(party.models.archive, training)), media_type="application/zip")
 
+
+def _add_session(router: APIRouter, party: Party) -> None:
+    limiter = anyio.CapacityLimiter(ASKED_AT_ONCE)
+
+    async def off_loop(task: Callable[[], R]) -> R:
+        return await anyio.to_thread.run_sync(task, limiter=limiter)
+
     @router.post(
         "/models/{training}/predictions", response_model=PredictionBody, responses=refusals(400, 404, 408, 409, 413)
     )
     async def predict(training: str, asked: PredictionRequest) -> Any:
         task = partial(party.predict, training, asked.wanted(), asked.job)
-        return msgspec.to_builtins(await off_loop(task, asks))
+        return msgspec.to_builtins(await off_loop(task))
 
     @router.post("/jobs/{job}/end", response_model=JobBody, responses=refusals(404, 409))
     async def end_session(job: str) -> Any:
         return msgspec.to_builtins(await off_loop(partial(party.end_session, job)))
+
+
+def _add_scores(router: APIRouter, party: Party, off_loop: Any) -> None:
+    @router.post(
+        "/models/{training}/own-columns-scores",
+        response_model=OwnColumnsScoresBody,
+        responses=refusals(404, 507) | {200: {"content": {"text/csv": {"schema": {"type": "string"}}}}},
+    )
+    async def own_columns_scores(
+        training: str, asked: OwnColumnsAsked, form: Annotated[Literal["csv", "json"], Query()] = "json"
+    ) -> Any:
+        table = await off_loop(partial(party.own_columns_scores.table, training, asked.dataset, asked.decimals))
+        if form == "csv":
+            return Response(table, media_type="text/csv")
+        return {"model": training, "basis": "own_columns_only", "rows": await off_loop(partial(as_rows, table))}
 
     @router.get(
         "/jobs/{job}/scores",
@@ -119,8 +163,6 @@ def models_router(party: Party) -> APIRouter:
         if form == "csv":
             return Response(table, media_type="text/csv")
         return {"job": job, "rows": await off_loop(partial(as_rows, table))}
-
-    return router
 
 
 def _parts(name: IdOfRow) -> tuple[str, ...]:

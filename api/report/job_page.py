@@ -19,6 +19,9 @@ NAMES = {
     "auc": "AUC",
     "accuracy": "accuracy",
     "r2": "R²",
+    "own_columns_auc": "AUC of own columns alone",
+    "own_columns_accuracy": "accuracy of own columns alone",
+    "own_columns_r2": "R² of own columns alone",
     "loss": "loss",
     "validation_loss": "mean squared error on validation rows",
     "gradient": "length of the mean gradient",
@@ -79,7 +82,8 @@ def _summary(job: JsonObject, kind: Kind[Any, Any], spec: JobSpec) -> str:
         ended = "It is not over: this page shows what there is." if job["error"] is None else "Nothing came of it."
         state = "failed" if job["state"] == "failed" else f"is {job['state']}"
         return f"The job {state} after {how_far}. {ended}"
-    scores = [f"{name} {value}" for name, value, _ in _metrics(job["metrics"])][:2]
+    of_joint = {name: value for name, value in job["metrics"].items() if not name.startswith("own_columns_")}
+    scores = [f"{name} {value}" for name, value, _ in _metrics(of_joint)][:2]
     verb_phrase = "On held-out rows the model reaches" if spec.learns else "It found"
     reached = f" {verb_phrase} {' and '.join(scores)}." if scores else ""
     halves = " Each party keeps its own half, and no row left its owner in clear." if spec.disclosure == "ckks" else ""

@@ -6,28 +6,29 @@ from typing import Any
 import polars as pl
 from safetensors.numpy import load
 
-SCORE = "score"
+SCORE, OWN_COLUMNS_SCORE = "score", "own_columns_score"
+"""What the columns of scores are called: joint ones, and those of the label party's own columns alone."""
 
 
-def scores_table(ids: pl.DataFrame, state: bytes, classes: Sequence[str]) -> bytes:
+def scores_table(ids: pl.DataFrame, state: bytes, classes: Sequence[str], name: str = SCORE) -> bytes:
     """CSV of what the role returned; the cell of a row without a score is empty."""
     scores = load(state)["scores"]
-    names = score_names(scores.shape[1], classes)
-    columns = [pl.Series(_free(name, ids.columns), scores[:, at]).fill_nan(None) for at, name in enumerate(names)]
+    names = score_names(scores.shape[1], classes, name)
+    columns = [pl.Series(_free(each, ids.columns), scores[:, at]).fill_nan(None) for at, each in enumerate(names)]
     return ids.hstack(columns).write_csv(line_terminator="\n").encode()
 
 
-def score_names(outputs: int, classes: Sequence[str]) -> list[str]:
+def score_names(outputs: int, classes: Sequence[str], name: str = SCORE) -> list[str]:
     """What the scores of a row are called, in order."""
     if outputs == 1:
-        return [SCORE]
-    return [f"{SCORE}_{classes[at] if at < len(classes) else at}" for at in range(outputs)]
+        return [name]
+    return [f"{name}_{classes[at] if at < len(classes) else at}" for at in range(outputs)]
 
 
 def as_rows(table: bytes) -> list[dict[str, Any]]:
     """Each line of such a table by the names of its columns."""
     names = pl.read_csv(table, n_rows=0).columns
-    ids = {name: pl.String for name in names if not name.startswith(SCORE)}
+    ids = {name: pl.String for name in names if not name.startswith((SCORE, OWN_COLUMNS_SCORE))}
     rows: list[dict[str, Any]] = pl.read_csv(table, schema_overrides=ids).to_dicts()
     return rows
 

@@ -22,6 +22,7 @@ from parties.trust.leaves import Event, decode
 from parties.trust.signer import Signer
 from vfl.kinds import decode_spec
 from vfl.notices import Notice
+from vfl.spec.job import JobSpec
 
 NOT_IMPORTED = "Nothing was imported."
 _LOGGED = (Event.JOB_ENDED, Event.MODEL_IMPORTED)
@@ -69,6 +70,12 @@ class TrainedModels:
             if model.training == training:
                 return model
         raise UnknownModel(f"this party holds no model of a training {training!r}")
+
+    def applied(self, training: str) -> tuple[JobSpec, bytes]:
+        """(The specification of a training, this party's weights). Raises UnknownModel, ModelChanged."""
+        model = self.get(training)
+        weights = self._models.intact(training, model.manifest_digest)[1]
+        return decode_spec(self._store.agreed(training)[0]), weights
 
     def archive(self, training: str) -> bytes:
         """A ZIP of the half as this party exports and signs it. Raises UnknownModel, ModelChanged."""

@@ -62,7 +62,7 @@ def _work(start: Start, reader: FrameReader[ToWorker], writer: FrameWriter) -> F
     pool = WorkPool()
     try:
         spec = decode_spec(start.spec)
-        tables = {use: _table(raw) for use, raw in start.tables.items()}
+        tables = {use: table_of(raw) for use, raw in start.tables.items()}
         bottom = load_bottom(start.bottom) if start.bottom and spec.private_bottom else None
         setup: Setup[Any] = Setup(
             spec,
@@ -96,7 +96,7 @@ def _release_all(tables: Mapping[str, Table]) -> None:
         table.release()
 
 
-def _table(raw: RawTable) -> Table:
+def table_of(raw: RawTable) -> Table:
     columns = raw.matrix
     return Table(
         ids_digest=raw.ids_digest,

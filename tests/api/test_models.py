@@ -1,6 +1,7 @@
 """What a party does with its half of a trained model beside a job: two real servers, and the command line."""
 
 import json
+import runpy
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
@@ -15,6 +16,7 @@ from command_line import run as cli
 
 from parties.model_errors import ForeignModel, ModelChanged
 from parties.offline_scores import score_offline
+from vfl.errors import InvalidBottom
 
 BANK, TELCO = "bank", "telco"
 ROWS = 400
@@ -41,6 +43,20 @@ batch_rows = 160
 optimiser = {{ name = "sgd", rate = 0.5 }}
 [encryption]
 scheme = "none"
+"""
+PRIVATE = """
+[model]
+layout = "embeddings"
+bottom = { kind = "private", out = 2 }
+top = { kind = "mlp", hidden = [3] }
+[protection]
+cut_noise = { method = "none" }
+[encryption]"""
+BOTTOM = """
+import torch
+
+def build(columns, width):
+    return torch.nn.Sequential(torch.nn.Linear(columns, 4), torch.nn.Sigmoid(), torch.nn.Linear(4, width))
 """
 Parties = tuple[Any, Any]
 
@@ -83,6 +99,9 @@ def both(
         settings = server.folder / "party.toml"
         text = settings.read_text("utf-8")
         settings.write_text(text.replace("\nfixed_seed = true", "\nfixed_seed = true\nminimum_batch_rows = 160"))
+    with (telco.folder / "party.toml").open("a") as settings:
+        settings.write('\n[bottom]\nmodule = "bottom.py:build"\n')
+    (telco.folder / "bottom.py").write_text(BOTTOM)
     bank.granting = [telco]
     try:
         yield bank.start(), telco.start()
@@ -201,6 +220,54 @@ def test_a_half_of_another_party_and_a_damaged_one_are_refused_and_nothing_is_im
     assert f"{weights} is not what bank has signed" in answer["message"]
     assert refused(bank.folder, "model", "import", str(tmp_path / "nothing"))["error_code"] == "model_changed"
     assert bank.call("GET", f"/v1/models/{model}").status_code == 200
+
+
+def test_halves_with_a_private_bottom_model_score_offline_as_they_did_jointly(both: Parties, tmp_path: Path) -> None:
+    trained: str = done(both, TRAINING.replace("[encryption]", PRIVATE))[0]["id"]
+    joint = pl.read_csv(done(both, prediction(trained))[0]["scores_path"])
+    folders = [tmp_path / party.name for party in both]
+    for party, folder in zip(both, folders, strict=True):
+        cli(party.folder, "model", "export", trained, str(folder))
+    with pytest.raises(InvalidBottom, match="the bottom model of telco is private") as refusal:
+        score_offline(folders, new_rows(both))
+    assert refusal.value.safe == "Nothing was scored."
+    build = runpy.run_path(str(both[1].folder / "bottom.py"))["build"]
+    offline = score_offline(folders, new_rows(both), bottoms={TELCO: build})
+    assert np.abs(offline[:, 0] - joint["score"].to_numpy()).max() <= 0.5e-4 + 1e-9
+    assert joint["score"].to_numpy().std() > 1e-3
+
+
+def test_while_its_peer_is_away_the_label_party_scores_by_its_own_columns_alone_and_says_so(
+    both: Parties, model: str, tmp_path: Path
+) -> None:
+    bank, telco = both
+    shown = cli(bank.folder, "model", "show", model)
+    assert 0.5 < shown["metrics"]["own_columns_auc"] < shown["metrics"]["auc"]
+    place, asked = tmp_path / "own.csv", ("predict", model, "--data", "new", "--own-columns-only")
+    telco.stop()
+    try:
+        before = bank.call("GET", "/v1/audit/head").json()["size"]
+        answer = cli(bank.folder, *asked, "--output", str(place))
+        assert answer == {"model": model, "basis": "own_columns_only", "file": str(place)}
+        assert bank.call("GET", "/v1/audit/head").json()["size"] == before
+        refusal = refused(bank.folder, *asked, "--output", str(place))
+        assert refusal["error_code"] == "file_exists"
+    finally:
+        telco.start()
+    scores, own = pl.read_csv(place), new_rows(both)[BANK]
+    assert scores.columns == ["id", "own_columns_score"]
+    assert scores["id"].to_list() == own["id"].to_list()
+    assert np.corrcoef(scores["own_columns_score"], own["a0"])[0, 1] > 0.9
+    joint = pl.read_csv(done(both, prediction(model))[0]["scores_path"])
+    assert np.abs(scores["own_columns_score"].to_numpy() - joint["score"].to_numpy()).max() > 0.05
+    path = f"/v1/models/{model}/own-columns-scores"
+    body = bank.call("POST", path, json={"dataset": "new", "decimals": 2}).json()
+    assert (body["model"], body["basis"]) == (model, "own_columns_only")
+    rounded = [row["own_columns_score"] for row in body["rows"]]
+    assert np.abs(np.array(rounded) - scores["own_columns_score"].to_numpy()).max() <= 0.0051
+    answer = telco.call("POST", path, json={"dataset": "new"}).json()
+    assert (answer["code"], "telco is not the label party" in answer["detail"]) == ("model_unfit", True)
+    assert bank.call("POST", path, json={"dataset": "nothing"}).json()["code"] == "unknown_dataset"
 
 
 def test_servers_that_were_set_up_anew_under_their_old_keys_import_their_halves_and_score_jointly(

@@ -8,7 +8,9 @@ from vfl.kind import Kind, Roles
 from vfl.notices import Notice
 from vfl.planning import model_size, prediction, warnings
 from vfl.planning.plan import Forecast, Plan
+from vfl.reports import Outcome
 from vfl.routes import Route, routes_of_prediction
+from vfl.setup import Setup
 from vfl.spec.job import JobSpec
 from vfl.spec.prediction import PredictionSpec
 from vfl.spec.sections import PartyId
@@ -105,6 +107,11 @@ class PredictionKind(Kind[PredictionSpec, Plan]):
             line if line["message"] == "RowsDigest" else line | {"values": line["values"] * opened // rows}
             for line in lines
         ]
+
+    def score_own_columns(self, setup: Setup[PredictionSpec]) -> Outcome:
+        from vfl.protocols import new_rows  # noqa: PLC0415 - in a process that computes, and never in a server
+
+        return new_rows.own_columns_outcome(setup)
 
     def keeps(self, spec: PredictionSpec, party: PartyId) -> str:
         if party == spec.roster.label:

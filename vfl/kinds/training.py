@@ -1,6 +1,6 @@
 """Training: one network over a label party's and feature parties' columns of the same rows, encrypted or in clear."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from vfl.errors import ImpossibleJob
@@ -102,11 +102,15 @@ class TrainingKind(Kind[TrainingSpec, TrainingPlan]):
             )
 
     def score_together(
-        self, spec: TrainingSpec, halves: Mapping[PartyId, bytes], tables: Mapping[PartyId, Table]
+        self,
+        spec: TrainingSpec,
+        halves: Mapping[PartyId, bytes],
+        tables: Mapping[PartyId, Table],
+        bottoms: Mapping[PartyId, Callable[[int, int], Any]],
     ) -> Any:
         from vfl.protocols import halves_together  # noqa: PLC0415 - in a notebook, and never in a server
 
-        return halves_together.score_together(spec, halves, tables)
+        return halves_together.score_together(spec, halves, tables, bottoms)
 
     def keeps(self, spec: TrainingSpec, party: PartyId) -> str:
         if party == spec.roster.label:

@@ -25,7 +25,7 @@ Embed = Callable[[Floats], Floats]
 
 PREPARATION = "preparation"
 """The tensor of a party's half that says how its columns are prepared: the bytes of a JSON text."""
-OF_BOTTOM, OF_TOP = "bottom.", "top."
+OF_BOTTOM, OF_TOP, OF_OWN_COLUMNS = "bottom.", "top.", "own_columns."
 """What names of weights begin with."""
 
 
@@ -35,6 +35,8 @@ class LabelHalf:
     scorer: Scorer
     unit: Scaling
     """Of the labels of a regression; scores of classes are taken as they are."""
+    own_scorer: Scorer | None
+    """Of the model on the party's own columns alone; None where it has none."""
 
     @classmethod
     def read(cls, spec: TrainingSpec, state: bytes) -> "LabelHalf":
@@ -44,17 +46,26 @@ class LabelHalf:
         shape = Shape(
             sum(map(spec.embedding_width, spec.roster.features)), own.prepared_width, spec.hidden, spec.outputs
         )
-        for name, due in shape.matrices.items():
-            shape_here = tensors[OF_TOP + name].shape if OF_TOP + name in tensors else "none"
-            if shape_here != due:
-                raise _unfit(me, f"its weights {name!r} are {shape_here}, and {due} were trained")
-        matrices = {name: tensors[OF_TOP + name] for name in shape.matrices}
+        scorer = _scorer(me, OF_TOP, shape, tensors)
+        own_scorer = None
+        if own.prepared_width and any(name.startswith(OF_OWN_COLUMNS) for name in tensors):
+            own_scorer = _scorer(me, OF_OWN_COLUMNS, shape.without_embedding, tensors)
         unit = Scaling(tensors["labels.mean"], tensors["labels.deviation"])
-        return cls(preparation_in(spec, me, tensors), Scorer(shape, matrices), unit)
+        return cls(preparation_in(spec, me, tensors), scorer, unit, own_scorer)
 
     def own(self, columns: Floats, words: Words) -> Floats:
         """The party's own columns of these rows, prepared."""
         return self.preparation.apply(columns, words)
+
+    def own_columns_scores(self, columns: Floats, words: Words) -> Floats:
+        """Of the model on the party's own columns alone, rows x outputs, in scaled units. Raises ModelUnfit."""
+        if self.own_scorer is None:
+            raise ModelUnfit(
+                "the half has no model on the label party's own columns alone",
+                fix="The label party brings no column in this training, or it ran under a release that fitted none.",
+            )
+        own = self.own(columns, words)
+        return self.own_scorer.scores(np.zeros((len(own), 0)), own)
 
     def in_units(self, scores: Floats) -> Floats:
         """Scores as they are told: of a regression in the units of its label."""
@@ -84,6 +95,14 @@ class FeatureHalf:
         """Of these rows, rows x embedding."""
         prepared = self.preparation.apply(columns, words)
         return prepared if self._bottom is None else self._bottom(prepared)
+
+
+def _scorer(me: PartyId, prefix: str, shape: Shape, tensors: Mapping[str, Any]) -> Scorer:
+    for name, due in shape.matrices.items():
+        shape_here = tensors[prefix + name].shape if prefix + name in tensors else "none"
+        if shape_here != due:
+            raise _unfit(me, f"its weights {name!r} are {shape_here}, and {due} were trained")
+    return Scorer(shape, {name: tensors[prefix + name] for name in shape.matrices})
 
 
 def preparation_in(spec: TrainingSpec, me: PartyId, tensors: Mapping[str, Any]) -> Preparation:

@@ -101,11 +101,11 @@ class Weights:
     def __getitem__(self, name: str) -> Floats:
         return self._matrices[name]
 
-    def tensors(self) -> dict[str, Floats]:
-        return {f"{OF_TOP}{name}": self[name].copy() for name in self._matrices}
+    def tensors(self, prefix: str = OF_TOP) -> dict[str, Floats]:
+        return {f"{prefix}{name}": self[name].copy() for name in self._matrices}
 
-    def restore(self, tensors: Mapping[str, Floats]) -> None:
-        self._matrices = {name: tensors[OF_TOP + name].astype(np.float64) for name in self._matrices}
+    def restore(self, tensors: Mapping[str, Floats], prefix: str) -> None:
+        self._matrices = {name: tensors[prefix + name].astype(np.float64) for name in self._matrices}
         self._scale_back()
 
     def update(self, gradients: dict[str, Floats]) -> str:
@@ -210,9 +210,9 @@ class Top(Scorer):
         shrunk = self._errors(values, inputs, weights, offset, targets, SHRUNK * row_weights)
         return list(zip(errors, shrunk, strict=True))
 
-    def restore(self, tensors: Mapping[str, Floats]) -> None:
+    def restore(self, tensors: Mapping[str, Floats], prefix: str = OF_TOP) -> None:
         """Take weights as `tensors` gave them, scaled back to the limit where this one is lower."""
-        self._weights.restore(tensors)
+        self._weights.restore(tensors, prefix)
 
     def update(self, sums: Floats, rows: float) -> str:
         """Step 10: one optimiser step on mean gradients; `sums` in the order of `Passes.products`, NaN where unknown.
@@ -235,8 +235,9 @@ class Top(Scorer):
         """Updates after which weights were scaled back to their limit."""
         return self._weights.scaled_back
 
-    def tensors(self) -> dict[str, Floats]:
-        return self._weights.tensors()
+    def tensors(self, prefix: str = OF_TOP) -> dict[str, Floats]:
+        """By name, behind the prefix."""
+        return self._weights.tensors(prefix)
 
     def _errors(
         self,

@@ -62,6 +62,11 @@ class Shape:
         return self.hidden or self.outputs
 
     @property
+    def without_embedding(self) -> "Shape":
+        """The same on the label party's own columns alone."""
+        return Shape(0, self.own, self.hidden, self.outputs)
+
+    @property
     def matrices(self) -> dict[str, tuple[int, int]]:
         """Rows and columns of each matrix of weights; the last column is the bias."""
         width = self.embedding + self.own + 1

@@ -1,5 +1,6 @@
 """What the label party does alike in clear and in encrypted training: its table, its top model, its result."""
 
+from collections.abc import Mapping
 from typing import TypeVar
 
 import numpy as np
@@ -14,7 +15,9 @@ from vfl.models.halves import PREPARATION, LabelHalf
 from vfl.models.held_out import few_rows, of_classes
 from vfl.models.intervals import intervals
 from vfl.models.metrics import measure
+from vfl.models.own_columns import OwnColumnsModel
 from vfl.models.polynomial import SHRUNK, Passes, RowProducts, Top
+from vfl.models.preparation import PART_ROWS
 from vfl.models.scaling import Scaling
 from vfl.models.score_curves import score_curves
 from vfl.models.scorer import Arithmetic, Shape
@@ -24,11 +27,15 @@ from vfl.notices import Notice
 from vfl.planning.training import loss_of
 from vfl.protocols.prepared_columns import PreparedColumns
 from vfl.reports import EpochDone, Outcome
+from vfl.schedule import blocks
 from vfl.setup import Setup
 from vfl.spec.training import TrainingSpec
 
 Floats = NDArray[np.float64]
 V = TypeVar("V")
+
+ALONE = "own_columns_"
+"""What the name of a metric begins with that the model on own columns alone has reached."""
 
 
 class LabelSide:
@@ -61,21 +68,26 @@ class LabelSide:
         elif spec.job.task == "regression":
             self._label_scaling = start.unit if start else Scaling.fit(labels[train][:, None])
             self.targets = self._label_scaling.apply(labels[:, None])
+        shape = Shape(
+            sum(map(spec.embedding_width, spec.roster.features)),
+            spec.data[setup.me].prepared_width,
+            spec.hidden,
+            spec.outputs,
+        )
+        optimiser, limit = spec.train.optimiser, spec.train.weight_limit
         self.top = Top(
-            Shape(
-                sum(map(spec.embedding_width, spec.roster.features)),
-                spec.data[setup.me].prepared_width,
-                spec.hidden,
-                spec.outputs,
-            ),
-            loss=loss_of(spec),
-            optimiser=spec.train.optimiser,
-            private_seed=setup.private_seed,
-            weight_limit=spec.train.weight_limit,
+            shape,
+            loss_of(spec),
+            optimiser,
+            setup.private_seed,
+            limit,
             encrypt_labels=spec.encrypted and spec.ckks.labels == "ciphertext",
         )
+        self._alone: OwnColumnsModel | None = None
+        if shape.own:
+            self._alone = OwnColumnsModel(shape, loss_of(spec), optimiser, setup.private_seed, limit)
         if start:
-            self.top.restore(load_tensors(setup.model))
+            self._restore(load_tensors(setup.model))
 
     def own(self, rows: NDArray[np.int64]) -> Floats:
         """This party's own columns in these rows, prepared."""
@@ -83,8 +95,11 @@ class LabelSide:
 
     def passes(self, values: Arithmetic[V], embedding: list[V], rows: NDArray[np.int64]) -> Passes[V]:
         """Steps 3 to 6 on these rows."""
+        own, targets = self.own(rows), self.targets[rows]
         weights = None if self._row_weights is None else self._row_weights[rows]
-        return self.top.passes(values, embedding, self.own(rows), self.targets[rows], weights)
+        if self._alone is not None:
+            self._alone.add(own, targets, weights)
+        return self.top.passes(values, embedding, own, targets, weights)
 
     def _weights_of_rows(self) -> Floats | None:
         """How much the error of each row counts, at most 1; None where all count alike."""
@@ -106,16 +121,19 @@ class LabelSide:
         weight = len(rows) if self._row_weights is None else self._row_weights[rows].sum()
         self.validation.add(epoch, float(sums.sum() / SHRUNK / weight))
         if self.validation.best == epoch:
-            self._best = self.top.tensors()
+            self._best = self._weights()
 
     def keep_best(self) -> None:
         """The weights of the best epoch, where early stopping asks for them."""
         if self.validation.best:
-            self.top.restore(self._best)
+            self._restore(self._best)
 
     def update(self, sums: Floats, rows: NDArray[np.int64], step: int) -> None:
         """Step 10: one step of the top model on sums over these rows, or none where it would leave the agreed range."""
-        reason = self.top.update(sums, len(rows) if self._row_weights is None else self._row_weights[rows].sum())
+        weight = len(rows) if self._row_weights is None else float(self._row_weights[rows].sum())
+        reason = self.top.update(sums, weight)
+        if self._alone is not None:
+            self._alone.update(weight)
         self._steps = step
         if reason:
             self.dropped += 1
@@ -147,7 +165,7 @@ class LabelSide:
         """The label party's half of the model: weights and what it needs to apply them."""
         return save_tensors(
             {
-                **self.top.tensors(),
+                **self._weights(),
                 PREPARATION: self._prepared.stored,
                 "labels.mean": self._label_scaling.mean,
                 "labels.deviation": self._label_scaling.deviation,
@@ -157,7 +175,7 @@ class LabelSide:
     def outcome(self, scores: Floats, operations: dict[str, int]) -> Outcome:
         """The result, judged on scores of the held-out rows: rows x outputs, in scaled units, NaN where unknown."""
         unknown = np.isnan(scores).any(axis=1)
-        unscaled = np.nan_to_num(scores) * self._label_scaling.deviation + self._label_scaling.mean
+        unscaled = self._unscaled(np.nan_to_num(scores))
         spec, held_out = self._setup.spec, self._setup.test_rows
         labels = self._labels[held_out]
         notices = [*self._prepared.notices, *few_rows(len(labels))]
@@ -193,11 +211,33 @@ class LabelSide:
         return Outcome(
             self.state(),
             measure(spec.job.task, labels, unscaled)
-            | intervals(spec.job.task, labels, unscaled, self._setup.joint_seed),
+            | intervals(spec.job.task, labels, unscaled, self._setup.joint_seed)
+            | self._measured_alone(labels),
             operations,
             score_curves(spec.job.task, labels, unscaled, loss_of(spec)),
             notices,
         )
+
+    def _weights(self) -> dict[str, Floats]:
+        """Of both models of this party."""
+        return self.top.tensors() | ({} if self._alone is None else self._alone.tensors())
+
+    def _restore(self, tensors: Mapping[str, Floats]) -> None:
+        self.top.restore(tensors)
+        if self._alone is not None:
+            self._alone.restore(tensors)
+
+    def _unscaled(self, scores: Floats) -> Floats:
+        return scores * self._label_scaling.deviation + self._label_scaling.mean
+
+    def _measured_alone(self, labels: Floats) -> dict[str, float]:
+        """The metric of the model on own columns alone, over the same held-out rows."""
+        if self._alone is None:
+            return {}
+        parts = blocks(self._setup.test_rows, PART_ROWS)
+        scores = self._unscaled(np.concatenate([self._alone.scores(self.own(rows)) for rows in parts]))
+        task = self._setup.spec.job.task
+        return {f"{ALONE}{name}": value for name, value in measure(task, labels, scores).items()}
 
 
 def judge_epoch(setup: Setup[TrainingSpec], side: LabelSide, epoch: int) -> Flow[bool]:

@@ -4,10 +4,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vfl.models.halves import LabelHalf
-from vfl.models.preparation import Words
+from vfl.models.preparation import PART_ROWS, Words
 from vfl.models.tensors import save_tensors
 from vfl.notices import Notice
 from vfl.reports import Outcome
+from vfl.schedule import blocks
 from vfl.setup import Setup
 from vfl.spec.prediction import PredictionSpec
 
@@ -45,3 +46,13 @@ def outcome_of(
         notices.append(Notice("warning", "rows_without_score", text))
     metrics = {} if opened is None else {OPENED: float(len(opened))}
     return Outcome(save_tensors({"scores": in_units}), metrics, operations, notices=notices)
+
+
+def own_columns_outcome(setup: Setup[PredictionSpec]) -> Outcome:
+    """The label party's rows scored by its own columns alone: no peer is asked, and nothing is sent.
+
+    Raises ModelUnfit.
+    """
+    half = LabelHalf.read(setup.spec.trained, setup.model)
+    scores = [half.own_columns_scores(*rows_of(setup, rows)) for rows in blocks(np.arange(setup.rows), PART_ROWS)]
+    return outcome_of(setup, half, np.concatenate(scores), {})

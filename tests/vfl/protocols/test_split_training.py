@@ -18,12 +18,12 @@ def standardised(columns: Floats, train: NDArray[np.int64]) -> torch.Tensor:
     return torch.from_numpy(scaled.clip(-3, 3))
 
 
-def one_process(setups, joined):
-    """The same network by torch's own autograd, from the label party's initial weights, over all columns at once."""
+def one_process(setups, joined, *, alone=False):
+    """The same network by torch's own autograd, from the label party's initial weights, over all columns at once, or
+    over its own."""
     label = setups["bank"]
-    order = [
-        int(name[1:]) for party in (*label.spec.roster.features, "bank") for name in label.spec.data[party].columns
-    ]
+    parties = ("bank",) if alone else (*label.spec.roster.features, "bank")
+    order = [int(name[1:]) for party in parties for name in label.spec.data[party].columns]
     columns = standardised(joined.columns[:, order], label.training_rows)
     targets = torch.from_numpy(joined.labels)
     network = torch.nn.Linear(len(order), 1, dtype=torch.float64)
@@ -50,6 +50,18 @@ def test_clear_split_training_equals_the_same_network_in_one_process(
     _, together = federation(breast_cancer, **options)
     weights = load_tensors(together.results["bank"].state)["top.weights"]
     np.testing.assert_allclose(weights, one_process(make_setups(breast_cancer, **options), breast_cancer), atol=1e-12)
+
+
+def test_beside_it_the_label_party_trains_the_same_network_on_its_own_columns_alone(
+    federation, make_setups, breast_cancer
+):
+    _, together = federation(breast_cancer, encryption_scheme="none")
+    label = together.results["bank"]
+    weights = load_tensors(label.state)["own_columns.weights"]
+    expected = one_process(make_setups(breast_cancer, encryption_scheme="none"), breast_cancer, alone=True)
+    np.testing.assert_allclose(weights, expected, atol=1e-12)
+    assert 0.5 < label.metrics["own_columns_auc"] < label.metrics["auc"]
+    assert not any(name.startswith("own_columns") for name in load_tensors(together.results["telco-0"].state))
 
 
 def test_two_runs_with_one_seed_end_in_equal_weights(federation, breast_cancer):
