@@ -33,3 +33,11 @@ class ModelKnown(JobError):
     code = "model_known"
     safe = "Nothing was imported, and what the party holds stays as it is."
     fix = "`vfl model show` shows it."
+
+
+class OnnxMissing(JobError):
+    """A half is asked for as ONNX graphs where the package that writes them is not installed."""
+
+    code = "onnx_missing"
+    safe = "Nothing was exported."
+    fix = "Install the extra `onnx` of this program, or `pip install onnx`; or export without --onnx."

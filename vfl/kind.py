@@ -134,6 +134,10 @@ class Kind(ABC, Generic[S, P]):
         held = ", ".join(halves.keys() & tables.keys())
         raise ModelUnfit(f"a job of {spec.job.protocol} leaves no halves of a model: those of {held} are none")
 
+    def onnx_graphs(self, spec: S, party: PartyId, half: bytes) -> dict[str, bytes]:
+        """The half of a party as ONNX graphs, by the names of their files. Raises ModelUnfit."""
+        raise ModelUnfit(f"the part that {party} has of a job of {spec.job.protocol} is not written as an ONNX graph")
+
     def score_own_columns(self, setup: Setup[S]) -> Outcome:
         """What the label party's own columns alone say of its rows, without a peer. Raises ModelUnfit."""
         raise ModelUnfit(f"a job of {setup.spec.job.protocol} applies no model that has own columns alone")

@@ -53,6 +53,9 @@ def show(
 def export(
     model: ModelArgument,
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder to make; it must not exist yet.")],
+    with_onnx: Annotated[  # noqa: FBT002 - a flag of the command line
+        bool, typer.Option("--onnx", help="Write the half as ONNX graphs too; needs the extra onnx.")
+    ] = False,
     server: ServerOption = None,
     token_file: TokenFileOption = None,
     ca: CaOption = None,
@@ -64,9 +67,14 @@ def export(
     Both halves, brought together, score rows without a server. Whoever has both can read what the model has learned
     of either side.
     """
+    from parties.onnx_half import check_onnx, write_graphs  # noqa: PLC0415 - polars and more, for this command alone
+
+    if with_onnx:
+        check_onnx()
     with connected(server, token_file, ca, party) as client:
         try:
             client.export_model(model, folder)
+            graphs = write_graphs(folder) if with_onnx else []
         except OSError as error:
             raise CommandFailed(
                 Exit.ARGUMENTS,
@@ -74,7 +82,7 @@ def export(
                 f"{folder} cannot be written: {error.strerror}",
                 fix="Name a folder that does not exist yet.",
             ) from error
-    result(output, {"model": model, "folder": str(folder)}, lambda: str(folder))
+    result(output, {"model": model, "folder": str(folder), "onnx": graphs}, lambda: str(folder))
 
 
 @app.command("score")

@@ -4,11 +4,13 @@ import json
 import runpy
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime
 import polars as pl
 import pytest
 from command_line import VFL
@@ -235,6 +237,41 @@ def test_halves_with_a_private_bottom_model_score_offline_as_they_did_jointly(bo
     offline = score_offline(folders, new_rows(both), bottoms={TELCO: build})
     assert np.abs(offline[:, 0] - joint["score"].to_numpy()).max() <= 0.5e-4 + 1e-9
     assert joint["score"].to_numpy().std() > 1e-3
+
+
+def test_a_half_that_is_exported_as_onnx_scores_in_another_program(both: Parties, model: str, tmp_path: Path) -> None:
+    scores, asked = tmp_path / "own.csv", ("predict", model, "--data", "new", "--own-columns-only")
+    cli(both[0].folder, *asked, "--decimals", "6", "--output", str(scores))
+    exported = cli(both[0].folder, "model", "export", model, str(tmp_path / "bank"), "--onnx")
+    assert exported["onnx"] == ["model.onnx", "own_columns.onnx"]
+    session = onnxruntime.InferenceSession(tmp_path / "bank" / "own_columns.onnx", providers=["CPUExecutionProvider"])
+    rows = new_rows(both)[BANK]
+    fed = {"a0": rows["a0"].to_numpy()[:, None], "job": rows["job"].to_numpy().astype(object)[:, None]}
+    (given,) = session.run(None, fed)
+    assert np.abs(given[:, 0] - pl.read_csv(scores)["own_columns_score"].to_numpy()).max() < 1e-5
+    assert cli(both[1].folder, "model", "export", model, str(tmp_path / "telco"), "--onnx")["onnx"] == ["model.onnx"]
+
+
+def test_where_onnx_is_not_installed_the_export_says_how_to_get_it_and_writes_nothing(
+    both: Parties, model: str, tmp_path: Path
+) -> None:
+    hidden = "import sys; sys.modules['onnx'] = None; from api.cli.main import main; main()"
+    command = [
+        sys.executable,
+        "-c",
+        hidden,
+        "model",
+        "export",
+        model,
+        str(tmp_path / "half"),
+        "--onnx",
+        "--format",
+        "json",
+    ]
+    ended = subprocess.run(command, cwd=both[0].folder, capture_output=True, check=False, timeout=60)
+    answer = json.loads(ended.stdout)
+    assert (answer["error_code"], "pip install onnx" in answer["hint"]) == ("onnx_missing", True)
+    assert not (tmp_path / "half").exists()
 
 
 def test_while_its_peer_is_away_the_label_party_scores_by_its_own_columns_alone_and_says_so(

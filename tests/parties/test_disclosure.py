@@ -32,6 +32,7 @@ NEVER_TOLD = {
     "not_the_coordinator",
     "not_waiting",
     "note_not_signed",
+    "onnx_missing",
     "party_in_use",
     "peer_already_known",
     "peer_misnamed",

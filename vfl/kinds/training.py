@@ -112,6 +112,11 @@ class TrainingKind(Kind[TrainingSpec, TrainingPlan]):
 
         return halves_together.score_together(spec, halves, tables, bottoms)
 
+    def onnx_graphs(self, spec: TrainingSpec, party: PartyId, half: bytes) -> dict[str, bytes]:
+        from vfl.models import onnx_graph  # noqa: PLC0415 - of an extra, and never in a server
+
+        return onnx_graph.graphs(spec, party, half)
+
     def keeps(self, spec: TrainingSpec, party: PartyId) -> str:
         if party == spec.roster.label:
             inputs = "columns" if spec.model.bottom is None else "embeddings"

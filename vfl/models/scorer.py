@@ -90,6 +90,11 @@ class Scorer:
     def embedding_weights(self) -> Floats:
         return self.joined_weights[:, : self.shape.embedding]
 
+    @property
+    def output_weights(self) -> Floats:
+        """Of the outputs above hidden neurons: outputs x (neurons + 1), the bias last."""
+        return self._matrices["weights"]
+
     def own_part(self, own: Floats) -> Floats:
         """What own columns (rows x columns) and bias add to those neurons: rows x neurons."""
         rest = self.joined_weights[:, self.shape.embedding :]
