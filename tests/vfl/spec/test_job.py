@@ -112,7 +112,7 @@ def test_a_typing_slip_is_answered_with_the_nearest_key():
     ("old", "new", "fix"),
     [
         ("epochs = 2", "epochs = 2\nwarmth = 3", "The keys here are epochs, batch_rows, "),
-        ("[train]", "[split]\nbatch_rows = 3\n[train]", "Leave `batch_rows` out: it belongs to another table"),
+        ("[train]", "[split]\nweight_limit = 3\n[train]", "Leave `weight_limit` out: it belongs to another table"),
         ('label = "default"', 'label = "default"\nowner = 1', "The keys here are dataset, "),
         ('task = "binary"', 'task = "ranking"', "Use one of binary, multiclass, regression, none."),
         ("[train]", '[model]\ntop = { kind = "forest" }\n[train]', "Use one of linear, mlp."),
