@@ -91,7 +91,7 @@ def test_a_regressor_predicts_in_the_units_of_y() -> None:
     model = VerticalRegressor(scheme="none", random_state=0).fit(X, y)
     assert model.score(X, y) > 0.4
     assert abs(model.predict(X).mean() - y.mean()) < y.std() / 4
-    assert {"r2", "r2_low", "r2_high"} == set(model.metrics_)
+    assert {"r2", "r2_low", "r2_high", "own_columns_r2"} == set(model.metrics_)
 
 
 def test_words_and_gaps_are_prepared_as_a_server_prepares_them(customers: tuple[pl.DataFrame, pl.Series]) -> None:

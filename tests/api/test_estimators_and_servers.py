@@ -128,4 +128,6 @@ def test_the_notebook_in_the_documents_runs_as_it_stands(folders: Path) -> None:
         "model.safetensors",
         "manifest.json",
         "specification.json",
+        "result.json",
+        "signature",
     }

@@ -115,7 +115,7 @@ def test_what_comes_while_its_worker_is_prepared_for_a_large_table_is_asked_to_c
         assert aggregator.send(task) == "mailbox_full"
     assert aggregator.send(aggregator.lane(job, 2).seal("RoundTask", b"")) == "stale_attempt"
     prepared.set()
-    happened(ada, job, "started")
+    until(ada, job, works)
     assert aggregator.send(task) == ""
 
 
