@@ -21,7 +21,7 @@ from parties.storage.models import MANIFEST_FILE, RESULT_FILE, WEIGHTS_FILE, wei
 from parties.trust.errors import MalformedNote, NoteNotSigned
 from parties.trust.half_signature import HalfSignature
 from parties.trust.identity import Identity
-from vfl.errors import JobError
+from vfl.errors import JobError, LocalProtocolError
 from vfl.kinds import spec_of
 from vfl.spec.job import JobSpec
 
@@ -68,7 +68,7 @@ class ExportedHalf:
         for name in sorted(SIGNED_FILES | signature.digests.keys()):
             if name not in files or hashlib.sha256(files[name]).hexdigest() != signature.digests.get(name):
                 raise _changed(folder / name, f"what {signature.party} has signed", safe)
-        manifest, result = json.loads(files[MANIFEST_FILE]), json.loads(files[RESULT_FILE])
+        manifest, result = _document(files, MANIFEST_FILE, folder, safe), _document(files, RESULT_FILE, folder, safe)
         try:
             spec = spec_of(json.loads(files[SPECIFICATION_FILE]))
         except (JobError, msgspec.DecodeError, ValueError) as error:
@@ -78,10 +78,10 @@ class ExportedHalf:
                 fix="Use the release that exported it, or one that follows it and reads its specifications.",
             ) from error
         for name, digest, stated in (
-            (SIGNATURE_FILE, (signature.party, signature.training), (manifest["party"], manifest["job"])),
-            (WEIGHTS_FILE, weights_digest(files[WEIGHTS_FILE]), manifest["model_digest"]),
-            (RESULT_FILE, hashlib.sha256(files[RESULT_FILE]).hexdigest(), manifest["measures_digest"]),
-            (SPECIFICATION_FILE, spec.digest().hex(), manifest["spec_digest"]),
+            (SIGNATURE_FILE, (signature.party, signature.training), (manifest.get("party"), manifest.get("job"))),
+            (WEIGHTS_FILE, _digest_of_weights(files[WEIGHTS_FILE]), manifest.get("model_digest")),
+            (RESULT_FILE, hashlib.sha256(files[RESULT_FILE]).hexdigest(), manifest.get("measures_digest")),
+            (SPECIFICATION_FILE, spec.digest().hex(), manifest.get("spec_digest")),
         ):
             if digest != stated:
                 raise _changed(folder / name, "what its manifest names", safe)
@@ -94,6 +94,25 @@ def _read(path: Path, safe: str) -> bytes:
     except OSError as error:
         text = f"{path} cannot be read: {error.strerror}. An exported half has it"
         raise ModelChanged(text, safe=safe, fix=EXPORT_AGAIN) from error
+
+
+def _document(files: Mapping[str, bytes], name: str, folder: Path, safe: str) -> dict[str, Any]:
+    """Whoever signs a folder of their own may have put anything there."""
+    try:
+        document = json.loads(files[name])
+    except (ValueError, RecursionError):
+        document = None
+    if not isinstance(document, dict):
+        raise _changed(folder / name, "a JSON object", safe)
+    return document
+
+
+def _digest_of_weights(weights: bytes) -> str:
+    """Empty for what is no safetensors file."""
+    try:
+        return weights_digest(weights)
+    except LocalProtocolError:
+        return ""
 
 
 def _changed(path: Path, due: str, safe: str) -> ModelChanged:
