@@ -67,8 +67,8 @@ def test_a_label_party_that_opens_single_rows_reads_as_many_values_as_were_appro
     assert len(values) == STEPS
     table = cells(tmp_path)
     truth = ((table - table.mean(axis=0)) / table.std(axis=0))[list(rows)]
-    # The attack works: these are single cells of the other side's table.
-    assert abs(np.corrcoef(truth.ravel(), np.ravel(values))[0, 1]) > 0.99
+    # The attack works: these are single cells of the other side's table, whose deviation is 1 here, up to the noise.
+    assert np.abs(truth - np.array(values)).max() < 0.15
     assert opened(two, job["id"]) == STEPS == int(approved(two, job["id"])[OPENED])
     (line,) = (line for line in job["reveals"] if line["message"] == OPENED)
     assert line["values"] == STEPS * VALUES >= np.size(values)
