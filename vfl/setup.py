@@ -19,7 +19,8 @@ Work: TypeAlias = Callable[[bytes, bytes], bytes]
 """A function of `crypto` that depends on nothing but what all pieces share, and one piece."""
 Pool: TypeAlias = Callable[[Work, bytes, Iterable[bytes]], Iterator[bytes]]
 """Does such work on many pieces, and gives the results in their order."""
-PART_ROWS = 1 << 14
+READ_ROWS = 1 << 14
+"""Of a mapped file at once."""
 
 
 def one_by_one(work: Work, shared: bytes, pieces: Iterable[bytes]) -> Iterator[bytes]:
@@ -53,8 +54,8 @@ class Table:
     def numbers(self, rows: NDArray[np.int64]) -> NDArray[np.float64]:
         """Of these rows, as they stand here; a mapped file is read in parts, of which none stays in memory."""
         read = np.empty((len(rows), self.columns.shape[1]))
-        for start in range(0, len(rows), PART_ROWS):
-            read[start : start + PART_ROWS] = self.columns[rows[start : start + PART_ROWS]]
+        for start in range(0, len(rows), READ_ROWS):
+            read[start : start + READ_ROWS] = self.columns[rows[start : start + READ_ROWS]]
             self.release()
         return read
 
