@@ -13,14 +13,16 @@ import numpy as np
 import onnxruntime
 import polars as pl
 import pytest
+from bank_and_telco import BANK, TELCO, Parties, bank_and_telco, both_done
 from command_line import VFL
 from command_line import run as cli
 
 from parties.model_errors import ForeignModel, ModelChanged
 from parties.offline_scores import score_offline
+from parties.storage.exported_half import SIGNED_FILES, signed_files
+from parties.trust.identity import Identity
 from vfl.errors import InvalidBottom
 
-BANK, TELCO = "bank", "telco"
 ROWS = 400
 PLANS = ("pro", "basic", "plus")
 TRAINING = f"""
@@ -60,7 +62,6 @@ import torch
 def build(columns, width):
     return torch.nn.Sequential(torch.nn.Linear(columns, 4), torch.nn.Sigmoid(), torch.nn.Linear(4, width))
 """
-Parties = tuple[Any, Any]
 
 
 def prediction(model: str) -> str:
@@ -85,38 +86,20 @@ def write_tables(bank: Path, telco: Path) -> None:
         (own.with_columns(y=positive) if name == "known" else own).write_csv(bank / f"{name}.csv")
         gaps = pl.when(pl.int_range(pl.len()) % 9 == 0).then(None).otherwise(pl.col("b1"))
         table.select("id", "b0", gaps.alias("b1"), "plan").write_csv(telco / f"{name}.csv")
+    (telco / "bottom.py").write_text(BOTTOM)
 
 
 @pytest.fixture(scope="module")
 def both(
     tmp_path_factory: pytest.TempPathFactory, new_party: Callable[..., Any], some_ports: Callable[[int], list[int]]
 ) -> Iterator[Parties]:
-    root, ports = tmp_path_factory.mktemp("models"), some_ports(4)
-    urls = {BANK: f"https://127.0.0.1:{ports[1]}", TELCO: f"https://127.0.0.1:{ports[3]}"}
-    files = {"known": "known.csv", "new": "new.csv"}
-    bank = new_party(root / BANK, BANK, {TELCO: urls[TELCO]}, files, ports[:2])
-    telco = new_party(root / TELCO, TELCO, {BANK: urls[BANK]}, files, ports[2:])
-    write_tables(bank.folder, telco.folder)
-    for server in (bank, telco):
-        settings = server.folder / "party.toml"
-        text = settings.read_text("utf-8")
-        settings.write_text(text.replace("\nfixed_seed = true", "\nfixed_seed = true\nminimum_batch_rows = 160"))
-    with (telco.folder / "party.toml").open("a") as settings:
-        settings.write('\n[bottom]\nmodule = "bottom.py:build"\n')
-    (telco.folder / "bottom.py").write_text(BOTTOM)
-    bank.granting = [telco]
-    try:
-        yield bank.start(), telco.start()
-    finally:
-        for server in (bank, telco):
-            server.close()
+    def settings(text: str) -> str:
+        changed = text.replace("\nfixed_seed = true", "\nfixed_seed = true\nminimum_batch_rows = 160")
+        return f'{changed}\n[bottom]\nmodule = "bottom.py:build"\n' if f'name = "{TELCO}"' in text else changed
 
-
-def done(parties: Parties, spec: str) -> list[dict[str, Any]]:
-    job = parties[0].submit(spec)["id"]
-    ended = [party.over(job) for party in parties]
-    assert [job["state"] for job in ended] == ["done", "done"], [job["error"] for job in ended]
-    return ended
+    root = tmp_path_factory.mktemp("models")
+    with bank_and_telco(root, new_party, some_ports(4), write_tables, settings) as parties:
+        yield parties
 
 
 def refused(folder: Path, *arguments: str) -> dict[str, Any]:
@@ -130,7 +113,7 @@ def refused(folder: Path, *arguments: str) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def model(both: Parties) -> str:
-    training: str = done(both, TRAINING)[0]["id"]
+    training: str = both_done(both, TRAINING)[0]["id"]
     return training
 
 
@@ -194,7 +177,7 @@ def test_a_half_that_a_server_has_lost_is_imported_again_and_scores_jointly(
 ) -> None:
     bank = both[0]
     before = cli(bank.folder, "model", "show", model)
-    expected = pl.read_csv(done(both, prediction(model))[0]["scores_path"])
+    expected = pl.read_csv(both_done(both, prediction(model))[0]["scores_path"])
     assert refused(bank.folder, "model", "import", str(halves[0]))["error_code"] == "model_known"
     shutil.rmtree(bank.folder / "models" / model)
     assert bank.call("GET", f"/v1/models/{model}").json()["code"] == "unknown_model"
@@ -202,7 +185,7 @@ def test_a_half_that_a_server_has_lost_is_imported_again_and_scores_jointly(
     assert {name: imported[name] for name in ("training", "metrics", "model_digest", "manifest_digest")} == {
         name: before[name] for name in ("training", "metrics", "model_digest", "manifest_digest")
     }
-    scores = pl.read_csv(done(both, prediction(model))[0]["scores_path"])
+    scores = pl.read_csv(both_done(both, prediction(model))[0]["scores_path"])
     assert np.abs(scores["score"].to_numpy() - expected["score"].to_numpy()).max() < 1e-3
 
 
@@ -224,9 +207,31 @@ def test_a_half_of_another_party_and_a_damaged_one_are_refused_and_nothing_is_im
     assert bank.call("GET", f"/v1/models/{model}").status_code == 200
 
 
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("manifest.json", b"{"),
+        ("manifest.json", b"[" * 50_000),
+        ("manifest.json", b"{}"),
+        ("result.json", b"3"),
+        ("model.safetensors", b"no weights"),
+    ],
+)
+def test_what_somebody_else_has_put_together_and_signed_is_refused_by_the_name_of_the_file(
+    both: Parties, halves: list[Path], model: str, tmp_path: Path, name: str, data: bytes
+) -> None:
+    """Under the name of this party, by a key of their own."""
+    made = {file: (halves[0] / file).read_bytes() for file in SIGNED_FILES} | {name: data}
+    for file, content in signed_files(made, model, 0, Identity.generate(BANK)).items():
+        (tmp_path / file).write_bytes(content)
+    answer = refused(both[0].folder, "model", "import", str(tmp_path))
+    assert answer["error_code"] == "model_changed"
+    assert str(tmp_path / ("signature" if data == b"{}" else name)) in answer["message"]
+
+
 def test_halves_with_a_private_bottom_model_score_offline_as_they_did_jointly(both: Parties, tmp_path: Path) -> None:
-    trained: str = done(both, TRAINING.replace("[encryption]", PRIVATE))[0]["id"]
-    joint = pl.read_csv(done(both, prediction(trained))[0]["scores_path"])
+    trained: str = both_done(both, TRAINING.replace("[encryption]", PRIVATE))[0]["id"]
+    joint = pl.read_csv(both_done(both, prediction(trained))[0]["scores_path"])
     folders = [tmp_path / party.name for party in both]
     for party, folder in zip(both, folders, strict=True):
         cli(party.folder, "model", "export", trained, str(folder))
@@ -295,7 +300,7 @@ def test_while_its_peer_is_away_the_label_party_scores_by_its_own_columns_alone_
     assert scores.columns == ["id", "own_columns_score"]
     assert scores["id"].to_list() == own["id"].to_list()
     assert np.corrcoef(scores["own_columns_score"], own["a0"])[0, 1] > 0.9
-    joint = pl.read_csv(done(both, prediction(model))[0]["scores_path"])
+    joint = pl.read_csv(both_done(both, prediction(model))[0]["scores_path"])
     assert np.abs(scores["own_columns_score"].to_numpy() - joint["score"].to_numpy()).max() > 0.05
     path = f"/v1/models/{model}/own-columns-scores"
     body = bank.call("POST", path, json={"dataset": "new", "decimals": 2}).json()
@@ -310,7 +315,7 @@ def test_while_its_peer_is_away_the_label_party_scores_by_its_own_columns_alone_
 def test_servers_that_were_set_up_anew_under_their_old_keys_import_their_halves_and_score_jointly(
     both: Parties, halves: list[Path], model: str, new_party: Callable[..., Any], tmp_path: Path
 ) -> None:
-    expected = pl.read_csv(done(both, prediction(model))[0]["scores_path"])
+    expected = pl.read_csv(both_done(both, prediction(model))[0]["scores_path"])
     anew = tuple(
         new_party(
             tmp_path / party.name,
@@ -337,7 +342,7 @@ def test_servers_that_were_set_up_anew_under_their_old_keys_import_their_halves_
             assert (again / "manifest.json").read_bytes() == (half / "manifest.json").read_bytes()
             page = party.folder / "page.html"
             cli(party.folder, "job", "report", model, "--output", str(page))
-        scores = pl.read_csv(done(anew, prediction(model))[0]["scores_path"])
+        scores = pl.read_csv(both_done(anew, prediction(model))[0]["scores_path"])
         assert np.abs(scores["score"].to_numpy() - expected["score"].to_numpy()).max() < 1e-3
         bundle = tmp_path / "bundle"
         cli(anew[0].folder, "audit", "export", str(bundle))

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+from bank_and_telco import BANK, TELCO, Parties, bank_and_telco, both_done
 from command_line import VFL
 from command_line import run as cli
 
@@ -20,12 +21,10 @@ from vfl.protocols.halves_together import score_together
 from vfl.setup import Table
 from vfl.spec.training import TrainingSpec
 
-BANK, TELCO = "bank", "telco"
 TRAINED, COMMON, LONE = 400, 150, 40
 PLANS = ("pro", "basic", "plus")
 SCHEMES = '["ckks", "none", "common_ids", "scores"]'
 TERMS = "\nfixed_seed = true\nminimum_batch_rows = 160\nalignments_per_day = 2\npredictions_per_day = 7"
-Parties = tuple[Any, Any]
 
 
 def training(scheme: str, *, top: str = "linear") -> str:
@@ -115,22 +114,13 @@ def of_telco(rows: pl.DataFrame) -> pl.DataFrame:
 def scoring(
     tmp_path_factory: pytest.TempPathFactory, new_party: Callable[..., Any], some_ports: Callable[[int], list[int]]
 ) -> Iterator[Parties]:
+    def settings(text: str) -> str:
+        allowed = text.replace('["ckks", "none", "updates"]', SCHEMES)
+        return allowed.replace("\nfixed_seed = true", TERMS)
+
     root, ports = tmp_path_factory.mktemp("scoring"), some_ports(4)
-    urls = {BANK: f"https://127.0.0.1:{ports[1]}", TELCO: f"https://127.0.0.1:{ports[3]}"}
-    files = {"known": "known.csv", "new": "new.csv"}
-    bank = new_party(root / BANK, BANK, {TELCO: urls[TELCO]}, files, ports[:2])
-    telco = new_party(root / TELCO, TELCO, {BANK: urls[BANK]}, files | {"narrow": "narrow.csv"}, ports[2:])
-    write_tables(bank.folder, telco.folder)
-    for server in (bank, telco):
-        settings = server.folder / "party.toml"
-        text = settings.read_text("utf-8").replace('["ckks", "none", "updates"]', SCHEMES)
-        settings.write_text(text.replace("\nfixed_seed = true", TERMS), "utf-8")
-    bank.granting = [telco]
-    try:
-        yield bank.start(), telco.start()
-    finally:
-        for server in (bank, telco):
-            server.close()
+    with bank_and_telco(root, new_party, ports, write_tables, settings, {"narrow": "narrow.csv"}) as parties:
+        yield parties
 
 
 def run(parties: Parties, spec: str) -> list[dict[str, Any]]:
@@ -138,21 +128,15 @@ def run(parties: Parties, spec: str) -> list[dict[str, Any]]:
     return [party.over(job) for party in parties]
 
 
-def done(parties: Parties, spec: str) -> list[dict[str, Any]]:
-    ended = run(parties, spec)
-    assert [job["state"] for job in ended] == ["done", "done"], [job["error"] for job in ended]
-    return ended
-
-
 @pytest.fixture(scope="module")
 def aligned(scoring: Parties) -> str:
-    digest: str = done(scoring, ALIGNMENT)[0]["result_digest"]
+    digest: str = both_done(scoring, ALIGNMENT)[0]["result_digest"]
     return digest
 
 
 @pytest.fixture(scope="module")
 def model(scoring: Parties) -> list[dict[str, Any]]:
-    return done(scoring, training("ckks"))
+    return both_done(scoring, training("ckks"))
 
 
 def clear_scores(parties: Parties, trained: list[dict[str, Any]], ids: list[str]) -> np.ndarray:
@@ -178,8 +162,8 @@ def scores_in(job: Mapping[str, Any]) -> pl.DataFrame:
 def test_aligned_new_rows_are_scored_as_the_model_scores_them_in_clear(
     scoring: Parties, aligned: str, model: list[dict[str, Any]], scheme: str, top: str
 ) -> None:
-    trained = model if (scheme, top) == ("ckks", "linear") else done(scoring, training(scheme, top=top))
-    bank, telco = done(scoring, prediction(trained[0]["id"], rows=aligned))
+    trained = model if (scheme, top) == ("ckks", "linear") else both_done(scoring, training(scheme, top=top))
+    bank, telco = both_done(scoring, prediction(trained[0]["id"], rows=aligned))
     scores = scores_in(bank)
     assert scores.columns == ["id", "score"]
     assert set(scores["id"]) == {f"n-{row}" for row in range(COMMON)}
@@ -208,7 +192,7 @@ def test_what_was_read_of_each_column_is_counted_in_the_ledger_of_its_owner(
         return sum(line["values"] for line in lines if (line["dataset"], line["column"]) == ("new", "b0"))
 
     before = counted()
-    job = done(scoring, prediction(model[0]["id"], rows=aligned))[1]
+    job = both_done(scoring, prediction(model[0]["id"], rows=aligned))[1]
     assert counted() - before == COMMON
     summary = scoring[1].call("GET", f"/v1/jobs/{job['id']}/summary").json()["text"]
     assert "It tells something of each of 150 rows." in " ".join(summary.split())

@@ -10,9 +10,9 @@ import httpx
 import numpy as np
 import polars as pl
 import pytest
+from bank_and_telco import BANK, TELCO, Parties, bank_and_telco, both_done
 from command_line import run as cli
 
-BANK, TELCO = "bank", "telco"
 TRAINED, NEW = 300, 40
 WORK = ("clerk", "nurse", "smith")
 TERMS = "\nfixed_seed = true\nminimum_batch_rows = 100\npredictions_per_day = 20"
@@ -31,7 +31,6 @@ dataset = "known"
 columns = ["b0", "b1", "b2"]
 """
 OPEN_SECONDS, ANSWER_SECONDS = 60.0, 40.0
-Parties = tuple[Any, Any]
 Json = dict[str, Any]
 
 
@@ -63,22 +62,14 @@ def write_tables(bank: Path, telco: Path) -> None:
 def scoring(
     tmp_path_factory: pytest.TempPathFactory, new_party: Callable[..., Any], some_ports: Callable[[int], list[int]]
 ) -> Iterator[Parties]:
-    root, ports = tmp_path_factory.mktemp("sessions"), some_ports(4)
-    urls = {BANK: f"https://127.0.0.1:{ports[1]}", TELCO: f"https://127.0.0.1:{ports[3]}"}
-    files = {"known": "known.csv", "new": "new.csv"}
-    bank = new_party(root / BANK, BANK, {TELCO: urls[TELCO]}, files, ports[:2])
-    telco = new_party(root / TELCO, TELCO, {BANK: urls[BANK]}, files, ports[2:])
-    write_tables(bank.folder, telco.folder)
-    for server in (bank, telco):
-        settings = server.folder / "party.toml"
-        text = settings.read_text("utf-8").replace('["ckks", "none", "updates"]', '["ckks", "scores"]')
-        settings.write_text(text.replace("\nfixed_seed = true", TERMS), "utf-8")
-    bank.granting = [telco]
-    try:
-        yield bank.start(), telco.start()
-    finally:
-        for server in (bank, telco):
-            server.close()
+    def settings(text: str) -> str:
+        allowed = text.replace('["ckks", "none", "updates"]', '["ckks", "scores"]')
+        return allowed.replace("\nfixed_seed = true", TERMS)
+
+    with bank_and_telco(
+        tmp_path_factory.mktemp("sessions"), new_party, some_ports(4), write_tables, settings
+    ) as parties:
+        yield parties
 
 
 def done(parties: Parties, job: str) -> list[Json]:
@@ -89,14 +80,14 @@ def done(parties: Parties, job: str) -> list[Json]:
 
 @pytest.fixture(scope="module")
 def model(scoring: Parties) -> str:
-    job: str = done(scoring, scoring[0].submit(TRAINING)["id"])[0]["id"]
+    job: str = both_done(scoring, TRAINING)[0]["id"]
     return job
 
 
 @pytest.fixture(scope="module")
 def batch(scoring: Parties, model: str) -> dict[str, float]:
     """The score of each row, as a prediction of all of them tells it."""
-    job = done(scoring, scoring[0].submit(prediction(model))["id"])[0]
+    job = both_done(scoring, prediction(model))[0]
     scores = pl.read_csv(job["scores_path"])
     return dict(zip(scores["id"], scores["score"], strict=True))
 
