@@ -1,7 +1,8 @@
 """Jobs that are over, as the database knows them: what a peer is told that asks, and whose ending holds.
 
 The coordinator's ending is the job's. A party that ended a job by itself, before its role returned, takes over how the
-coordinator had ended it if the two crossed (docs/protocols/job.md).
+coordinator had ended it if the two crossed. What a full disk kept a party from storing, its peers tell it when its
+server is back (docs/protocols/job.md).
 """
 
 import logging
@@ -10,7 +11,16 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from parties.errors import Failure, JobOver, NoSuchJob, StorageFailed, UnreadableBody
+from parties.errors import (
+    DatabaseBusy,
+    Failure,
+    JobOver,
+    NoSuchJob,
+    PeerStorageFailed,
+    ServerRestarted,
+    StorageFailed,
+    UnreadableBody,
+)
 from parties.jobs.reception import check_kind
 from parties.storage.database import Job, Store, now
 from parties.storage.ledger import Ledger
@@ -30,6 +40,12 @@ _LOG = logging.getLogger("parties")
 
 ENDINGS = frozenset({"done", "failed", "cancelled"})
 """States of a job that is over, which are also the kinds of the events that tell of them."""
+TOLD_FIRST: dict[str, type[StorageFailed]] = {
+    StorageFailed.code: StorageFailed,
+    DatabaseBusy.code: DatabaseBusy,
+    PeerStorageFailed.code: StorageFailed,
+}
+"""Causes that a party tells its peers before it stores them, because it cannot: by what a peer calls them."""
 
 
 class Endings:
@@ -40,6 +56,8 @@ class Endings:
         self._taking_over = threading.Lock()
         self._contradicted: set[str] = set()
         """Jobs of which it is logged that the coordinator says more than one ending."""
+        self._told_back: set[str] = set()
+        """Jobs whose coordinator was told, since this server runs, the cause that it has not stored."""
 
     def recall(self, outboxes: Mapping[PartyId, Outbox], asking: frozenset[str]) -> None:
         """The server was away: go on telling what peers had not received then, and asking how some jobs end."""
@@ -96,13 +114,16 @@ class Endings:
         check_kind(spec, header, self._me)
         door = Door(header.job, header.job_digest, self._signer, header.sender, self._ledger)
         decides = header.sender == spec.coordinator and header.kind in {"Abort", "Finish"}
-        abort = _read_abort(envelope) if decides and header.kind == "Abort" else None
+        abort = _read_abort(envelope) if header.kind == "Abort" else None
         door.take_uncounted(envelope)
+        tells = header.kind != "Refusal" and not decides
         if abort is not None:
-            self._take_over(header.job, header.sender, abort)
-        elif header.kind != "Refusal" and not decides:
-            word = Finish() if stored.error is None else Abort.of(Failure(**stored.error))
-            outbox.remind(header.job, partial(door.last_word, word, stored.attempt + 1))
+            is_learned = self._learn_cause(header.job, header.sender, abort)
+            if decides and not is_learned:
+                tells = self._knows_cause(header, stored.error, abort)
+                self._take_over(header.job, header.sender, abort)
+        if tells:
+            outbox.remind(header.job, partial(self._ending_again, door, header.job))
         return Receipt(header.job, header.attempt, header.sequence + 1, envelope.digest)
 
     def _is_of_job(self, header: Header, spec: JobSpec) -> bool:
@@ -110,6 +131,35 @@ class Endings:
         return (
             spec.digest() == header.job_digest and self._me in spec.parties and header.sender in spec.peers_of(self._me)
         )
+
+    def _ending_again(self, door: Door, job: str) -> Envelope:
+        stored = self._store.state_for_peers(job)
+        assert stored is not None  # noqa: S101 - jobs that are over stay
+        word = Finish() if stored.error is None else Abort.of(Failure(**stored.error))
+        return door.last_word(word, stored.attempt + 1)
+
+    def _learn_cause(self, job: str, peer: PartyId, abort: Abort) -> bool:
+        """This server restarted before it had stored that it could store nothing: whoever had heard it tells it."""
+        if abort.code not in TOLD_FIRST:
+            return False
+        with self._taking_over:
+            stored = self._store.state_for_peers(job)
+            own = Failure(**stored.error) if stored is not None and stored.error is not None else None
+            if own is None or (own.code, own.side) != (ServerRestarted.code, self._me):
+                return False
+            cause = TOLD_FIRST[abort.code]
+            text = f"{failure_at(peer, 'ended', abort.code, abort.message).message}; then {own.message}"
+            error = Failure(cause.code, text, own.safe, cause.fix, self._me).as_stored()
+            self._store.record(job, "failed", text, error, error=error)
+            return True
+
+    def _knows_cause(self, header: Header, error: Mapping[str, str] | None, abort: Abort) -> bool:
+        """Whether the coordinator, whose server restarted, had told this party before that it could store nothing."""
+        is_lost = abort.code == ServerRestarted.code and error is not None and error["code"] in TOLD_FIRST
+        if not is_lost or error is None or error["side"] != header.sender or header.job in self._told_back:
+            return False
+        self._told_back.add(header.job)
+        return True
 
     def _take_over(self, job: str, coordinator: PartyId, abort: Abort) -> None:
         """The first ending that is not ours replaces it; a second one would contradict the coordinator's own word."""

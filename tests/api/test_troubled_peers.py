@@ -183,6 +183,25 @@ def test_a_party_that_can_store_nothing_in_mid_training_fails_the_job_at_both_si
     assert [ended["state"] for ended in endings(pair, job)] == ["failed", "failed"]
 
 
+@pytest.mark.parametrize("side", [0, 1], ids=[LABEL, FEATURE])
+def test_a_server_that_is_killed_while_its_disk_is_full_learns_from_its_peer_why_the_job_had_failed(
+    pair: Pair, job_spec: Spec, side: int
+) -> None:
+    job = training(pair, job_spec)
+    troubled, other = pair[side], pair[1 - side]
+    resource.prlimit(troubled.process.pid, resource.RLIMIT_FSIZE, (0, -1))
+    told = other.over(job)["error"]
+    troubled.stop(signal.SIGKILL)
+    assert told["code"] in {"storage_failed", "peer_storage_failed"}
+    troubled.start()
+    own = troubled.wait(job, lambda found: (found["error"] or {}).get("code") == "storage_failed")["error"]
+    assert own["side"] == troubled.name
+    assert f"; then the server of {troubled.name} restarted" in own["message"]
+    assert "Free space" in own["fix"]
+    assert [ended["state"] for ended in endings(pair, job)] == ["failed", "failed"]
+    assert other.job(job)["error"] == told
+
+
 # A server that stands still
 
 
