@@ -151,8 +151,12 @@ class PromptConnection(H11Protocol):
 
     def handle_events(self) -> None:
         super().handle_events()
-        if self.cycle is not None:
-            self.cycle.scope["state"]["connection"] = self  # before the request's task has run
+        if self.cycle is None:
+            return
+        self.cycle.scope["state"]["connection"] = self  # before the request's task has run
+        if self.conn.their_state is h11.DONE and self.conn.trailing_data[0]:
+            self._log.unreadable(self.address, "a connection was cut: it asked again before it was answered")
+            self.give_way()
 
     def on_response_complete(self) -> None:
         self.waiting_since = time.monotonic()

@@ -31,6 +31,7 @@ from parties.trust.invitation import (
     read_packed,
     six_words,
 )
+from parties.wire.envelopes import UNREADABLE
 from parties.wire.transport import HttpTransport, Transport, TransportFailedError
 from vfl.spec.sections import PARTY_ID, PartyId
 
@@ -122,7 +123,7 @@ class Enrolment:
         invitation = read_packed(opened.packed)
         try:
             message = msgspec.msgpack.decode(body, type=Signed | Revealed)
-        except msgspec.DecodeError as error:
+        except UNREADABLE as error:
             raise EnrolmentFailed("what the other server says cannot be read") from error
         with self._lock:
             if isinstance(message, Signed):
@@ -185,7 +186,7 @@ class Enrolment:
         own = self._hello(invitation, address, hashlib.sha256(nonce).digest())
         try:
             answer = msgspec.msgpack.decode(exchange(self._signed(own)), type=Signed)
-        except msgspec.DecodeError as error:
+        except UNREADABLE as error:
             raise EnrolmentFailed(f"what answers at {invitation.address} is not a party") from error
         inviter = _verified(answer, invitation)
         if (inviter.key, inviter.name) != (invitation.key, invitation.name):
@@ -234,7 +235,7 @@ def _exchange(transport: Transport, invitation: Invitation, body: bytes) -> byte
     if answer.status != 200:
         try:
             problem = msgspec.json.decode(answer.body, type=dict[str, str | int])
-        except msgspec.DecodeError:
+        except UNREADABLE:
             problem = {}
         text = str(problem.get("detail", f"it answered {answer.status}"))[:400]
         raise EnrolmentFailed(f"{invitation.name} did not take this party in: {text}")
@@ -247,7 +248,7 @@ def _verified(message: Signed, invitation: Invitation) -> Hello:
         hello = msgspec.msgpack.decode(message.hello, type=Hello)
         is_own = hello.identity_key.verifies(Domain.ENROLMENT, message.hello, message.signature)
         IdentityKey(hello.cosigning_key)
-    except (msgspec.DecodeError, ValueError) as error:
+    except (*UNREADABLE, ValueError) as error:
         raise EnrolmentFailed("what the other server says of itself cannot be read") from error
     fits = PARTY_ID.fullmatch(hello.name) and is_address(hello.address) and len(hello.nonce) == NONCE_BYTES
     if not (is_own and fits and hello.invitation == invitation.id):

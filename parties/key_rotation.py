@@ -21,6 +21,7 @@ from parties.storage.peer_store import REMOVED
 from parties.trust.errors import RotationRefused
 from parties.trust.identity import Identity
 from parties.trust.rotation import MOST_ROTATIONS, SignedRotation
+from parties.wire.envelopes import UNREADABLE
 from parties.wire.outbox import Outbox
 from parties.wire.transport import ROTATION_ROUTE, HttpTransport, TransportFailedError
 from vfl.errors import JobError
@@ -106,7 +107,7 @@ class KeyRotation:
             raise UnknownSender("the other end is not known here")
         try:
             statements = msgspec.msgpack.decode(body, type=Statements)
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except UNREADABLE:
             raise UnreadableBody("this is no statement about a key") from None
         self._peers.follow(peer.name, statements.rotations[: MOST_ROTATIONS + 1])
 

@@ -17,7 +17,7 @@ from parties.doctor.obstacles import STEP, Obstacle, Step
 from parties.storage.peer_store import StoredPeer
 from parties.tls import Tls
 from parties.trust.certificates import issuer_of
-from parties.wire.envelopes import WIRE_VERSION
+from parties.wire.envelopes import UNREADABLE, WIRE_VERSION
 from parties.wire.receipts import Reply
 from parties.wire.transport import ANSWER_LIMIT, ENVELOPES, Answer
 from vfl.spec.sections import PartyId
@@ -87,7 +87,7 @@ class Call:
             raise Blocked(Obstacle.NOT_TRUSTED)
         try:
             reply = msgspec.json.decode(answer.body, type=Reply)
-        except msgspec.DecodeError:
+        except UNREADABLE:
             raise Blocked(Obstacle.NOT_A_PARTY) from None
         if reply.party != name:
             raise Blocked(Obstacle.OTHER_NAME)

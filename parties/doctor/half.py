@@ -25,7 +25,7 @@ from parties.peers import Peers
 from parties.readiness import Readiness
 from parties.storage.peer_store import StoredPeer
 from parties.trust.identity import Domain, IdentityKey
-from parties.wire.envelopes import WIRE_VERSION
+from parties.wire.envelopes import UNREADABLE, WIRE_VERSION
 from parties.wire.rate_limit import Quota
 from vfl.errors import JobError
 from vfl.kinds import decode_spec
@@ -108,7 +108,7 @@ def ask(
         raise NoView(answer.status)
     try:
         view = msgspec.msgpack.decode(answer.body, type=SignedView).read(peer.keys(time.time()))
-    except msgspec.DecodeError:
+    except UNREADABLE:
         view = None
     if view is None or (view.nonce, view.asked_by, view.received_bytes) != (nonce, me, len(body)):
         raise NoView(answer.status)
@@ -128,7 +128,7 @@ class PeersHalf:
         """Raises UnreadableBody, TooManyChecks."""
         try:
             question = msgspec.msgpack.decode(body, type=Question)
-        except msgspec.DecodeError:
+        except UNREADABLE:
             raise UnreadableBody("this is no question of a check") from None
         way_back = self._call_back(asking) if question.calls_back else ""
         identity = self._peers.own_keys.for_peer(asking.name)

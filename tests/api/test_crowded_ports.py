@@ -1,34 +1,19 @@
 """Crowds of connections that say nothing or half of something, and junk: operator and running jobs keep places."""
 
 import contextlib
-import itertools
 import re
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import httpx
+from crowds import held
 
 STRANGER, BOUND_SECONDS = "127.0.0.9", 20.0
-HALF = b"POST /peer/v1/envelopes HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 9\r\n\r\nhalf"
 Spec = Callable[..., str]
-
-
-@contextlib.contextmanager
-def held(port: int, count: int, source: str) -> Iterator[None]:
-    """So many connections from one address, which have said nothing, half a head or half a body, and then no more."""
-    with contextlib.ExitStack() as stack:
-        for said in itertools.islice(itertools.cycle([b"", b"GET /v1/jobs HT", HALF]), count):
-            connection = stack.enter_context(socket.socket())
-            connection.settimeout(BOUND_SECONDS)
-            connection.bind((source, 0))
-            connection.connect(("127.0.0.1", port))
-            with contextlib.suppress(ConnectionError):  # it may have given way already
-                connection.sendall(said)
-        yield
 
 
 def test_while_500_connections_are_held_from_another_address_jobs_are_listed_cancelled_and_done(
@@ -57,6 +42,28 @@ def test_a_crowd_from_the_operators_own_address_does_not_keep_the_operator_out(p
             with httpx.Client(trust_env=False, headers={"authorization": f"Bearer {label.token}"}) as fresh:
                 assert fresh.get(f"{label.operator}/v1/jobs").status_code == 200
         assert label.call("GET", "/v1/jobs").status_code == 200
+
+
+def test_a_crowd_that_asks_a_thousand_times_at_once_and_reads_no_answer_does_not_keep_the_operator_out(
+    parties: Any, job_spec: Spec
+) -> None:
+    label, _ = parties
+    job = label.submit(job_spec(epochs="3"))["id"]
+    asked = b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n" * 5000
+    with contextlib.ExitStack() as crowd:
+        for at in range(240):
+            connection = crowd.enter_context(socket.socket())
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            connection.settimeout(BOUND_SECONDS)
+            connection.bind((f"127.0.0.{20 + at // 60}", 0))
+            connection.connect(("127.0.0.1", label.operator_port))
+            with contextlib.suppress(ConnectionError):  # it is cut
+                connection.sendall(asked)
+        for _ in range(3):
+            with httpx.Client(trust_env=False, headers={"authorization": f"Bearer {label.token}"}) as fresh:
+                answer = fresh.get(f"{label.operator}/v1/jobs", timeout=BOUND_SECONDS)
+                assert answer.status_code == 200
+        assert [party.over(job)["state"] for party in parties] == ["done", "done"]
 
 
 def log_of(party: Any, pattern: str) -> list[str]:

@@ -264,7 +264,8 @@ def test_whoever_has_read_an_invitation_reaches_the_meeting_alone(pair: Pair) ->
         for method, path in (("GET", "/peer/v1/hello"), ("POST", "/peer/v1/envelopes")):
             answer = client.request(method, bank.peer + path)
             assert (answer.status_code, answer.json()["code"]) == (401, "unknown_sender"), path
-        answers = [client.post(f"{bank.peer}/peer/v1/enrolment", content=b"\xc1") for _ in range(2)]
+        noise = (b"\xc1", b"\xc1", b"\x81\xa3\xff\xfe\xfd\xc0")  # the last is a map with a key that is no text
+        answers = [client.post(f"{bank.peer}/peer/v1/enrolment", content=each) for each in noise]
         assert {answer.json()["code"] for answer in answers} == {"enrolment_failed"}
 
 

@@ -1,5 +1,6 @@
 """A prediction that stays open between two real servers: rows are scored when they are asked for, each jointly once."""
 
+import contextlib
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -12,6 +13,7 @@ import polars as pl
 import pytest
 from bank_and_telco import BANK, TELCO, Parties, bank_and_telco, both_done
 from command_line import run as cli
+from crowds import held, trickling
 
 TRAINED, NEW = 300, 40
 WORK = ("clerk", "nurse", "smith")
@@ -219,6 +221,21 @@ def test_the_command_line_opens_a_session_asks_it_and_ends_it_well_on_both_sides
 def test_a_session_ends_well_on_both_sides_when_its_minutes_are_over(scoring: Parties, model: str) -> None:
     job = scoring[0].submit(prediction(model, 0.02))["id"]
     assert [each["metrics"] for each in done(scoring, job)] == [{"opened_rows": 0.0}] * 2
+
+
+def test_a_session_answers_and_is_cancelled_while_crowds_hold_and_trickle_on_all_ports(
+    scoring: Parties, model: str
+) -> None:
+    job = opened(scoring, model)
+    with contextlib.ExitStack() as crowds:
+        for at, port in enumerate(port for party in scoring for port in (party.operator_port, party.peer_port)):
+            crowds.enter_context(held(port, 125, f"127.0.0.{30 + at}"))
+            crowds.enter_context(trickling(port, 10, f"127.0.0.{40 + at}"))
+        assert len(scores(ask(scoring, model, ids=["n-001", "n-002"]))) == 2
+        for party in scoring:
+            assert job in {listed["id"] for listed in party.call("GET", "/v1/jobs").json()["jobs"]}
+        assert scoring[1].call("POST", f"/v1/jobs/{job}/cancel").json()["state"] == "cancelled"
+        assert [party.over(job)["state"] for party in scoring] == ["cancelled", "cancelled"]
 
 
 def test_without_an_open_session_and_at_the_other_party_the_answer_says_how_one_begins(

@@ -1,5 +1,6 @@
 """Connections that say nothing, bodies that do not come, and pages in a browser: none of them keeps a port busy."""
 
+import contextlib
 import socket
 import threading
 import time
@@ -11,6 +12,7 @@ from typing import Any
 
 import anyio
 import httpx
+import msgspec
 import pytest
 import uvicorn
 from fastapi import FastAPI, Request
@@ -23,7 +25,9 @@ from api.connections import ConnectionSlots, PromptConnection
 from api.errors import answer_http_error
 from api.limits import BODIES_AT_ONCE, BodyLimit
 from api.peer.app import peer_app
+from api.peer.check import CHECKS_AT_ONCE
 from api.request_log import RefusalLog
+from parties.doctor.half import NONCE_BYTES, ROUTE, Question
 from parties.trust.certificates import issuer_name
 
 BOUND_SECONDS = 20.0
@@ -82,10 +86,22 @@ def test_a_connection_without_a_whole_head_is_closed(port: int, said: bytes) -> 
 
 
 def test_a_second_request_must_come_whole_too(port: int) -> None:
-    first = HEAD + b"\r\nbody"
-    heard = answer_to(port, first, HEAD)
-    assert heard.startswith(b"HTTP/1.1 200 OK")
-    assert heard.count(b"HTTP/1.1") == 1
+    with socket.create_connection(("127.0.0.1", port), timeout=BOUND_SECONDS) as connection:
+        connection.sendall(HEAD + b"\r\nbody")
+        heard = b""
+        while not heard.endswith(b"\r\n\r\n4"):
+            heard += connection.recv(65536)
+        assert heard.startswith(b"HTTP/1.1 200 OK")
+        connection.sendall(HEAD)
+        assert connection.recv(65536) == b""
+
+
+def test_who_asks_again_before_it_is_answered_loses_its_connection(port: int) -> None:
+    """Otherwise one packet would order a thousand answers, and nobody else would be served meanwhile."""
+    heard = b""
+    with contextlib.suppress(ConnectionResetError):
+        heard = answer_to(port, (HEAD + b"\r\nbody") * 1000)
+    assert heard.count(b"HTTP/1.1") <= 1
 
 
 def test_a_body_that_does_not_come_is_answered_and_the_connection_closed(port: int) -> None:
@@ -94,14 +110,17 @@ def test_a_body_that_does_not_come_is_answered_and_the_connection_closed(port: i
     assert b"too slowly" in heard
 
 
+def request_of(peer: str, path: str) -> dict[str, Any]:
+    """What comes to the peer port after the handshake of this peer."""
+    scope: dict[str, Any] = {"type": "http", "http_version": "1.1", "method": "POST", "scheme": "http", "path": path}
+    scope |= {"raw_path": path.encode(), "query_string": b"", "headers": [(b"host", b"127.0.0.1")]}
+    connection = SimpleNamespace(issuer=issuer_name(identity_of(peer).key))
+    return scope | {"state": {"connection": connection}}
+
+
 def test_a_peer_that_hangs_up_within_a_body_is_no_error(tmp_path: Path) -> None:
     ada = party(tmp_path, "ada", [PlayedPeer("hub")], 1.0)
     heard = iter([{"type": "http.request", "body": b"half", "more_body": True}, {"type": "http.disconnect"}])
-    path = "/peer/v1/envelopes"
-    scope: dict[str, Any] = {"type": "http", "http_version": "1.1", "method": "POST", "scheme": "http", "path": path}
-    scope |= {"raw_path": path.encode(), "query_string": b"", "headers": [(b"host", b"127.0.0.1")]}
-    hub = SimpleNamespace(issuer=issuer_name(identity_of("hub").key))
-    scope["state"] = {"connection": hub}
 
     async def receive() -> Any:
         return next(heard)
@@ -109,7 +128,60 @@ def test_a_peer_that_hangs_up_within_a_body_is_no_error(tmp_path: Path) -> None:
     async def send(_message: Any) -> None:
         """Nobody is there to read it."""
 
-    anyio.run(peer_app(ada), scope, receive, send)
+    anyio.run(peer_app(ada), request_of("hub", "/peer/v1/envelopes"), receive, send)
+    ada.close()
+
+
+def test_a_peer_whose_checks_come_a_byte_at_a_time_holds_up_no_check_of_another(tmp_path: Path) -> None:
+    ada = party(tmp_path, "ada", [PlayedPeer("hub"), PlayedPeer("eve")], 1.0)
+    app, question = peer_app(ada), msgspec.msgpack.encode(Question(bytes(NONCE_BYTES)))
+    answers: list[int] = []
+
+    async def byte() -> Any:
+        await anyio.sleep(1)
+        return {"type": "http.request", "body": b"0", "more_body": True}
+
+    async def whole() -> Any:
+        return {"type": "http.request", "body": question, "more_body": False}
+
+    async def send(message: Any) -> None:
+        answers.append(message.get("status", 0))
+
+    async def ask() -> None:
+        async with anyio.create_task_group() as tasks:
+            for _ in range(CHECKS_AT_ONCE + 1):
+                tasks.start_soon(app, request_of("eve", ROUTE), byte, send)
+            await anyio.sleep(0.1)  # they have begun
+            with anyio.fail_after(BOUND_SECONDS):
+                await app(request_of("hub", ROUTE), whole, send)
+            tasks.cancel_scope.cancel()
+
+    anyio.run(ask)
+    assert answers[0] == 200
+    ada.close()
+
+
+DEEP = b"\x81\xa4more" + b"\x91" * 5000 + b"\xc0"
+"""A map whose only value is a list in a list in a list."""
+
+
+@pytest.mark.parametrize(
+    "said",
+    [b"\xc1", b"\x81\xa3\xff\xfe\xfd\xc0", DEEP, msgspec.msgpack.encode(Question(bytes(NONCE_BYTES), spec=DEEP))],
+    ids=["noise", "a key that is no text", "a deep list", "a specification that nests"],
+)
+def test_what_a_peer_sends_in_place_of_a_check_is_refused_as_unreadable_and_no_bug(tmp_path: Path, said: bytes) -> None:
+    ada = party(tmp_path, "ada", [PlayedPeer("hub")], 1.0)
+    answers: list[Any] = []
+
+    async def receive() -> Any:
+        return {"type": "http.request", "body": said, "more_body": False}
+
+    async def send(message: Any) -> None:
+        answers.append(message)
+
+    anyio.run(peer_app(ada), request_of("hub", ROUTE), receive, send)
+    assert (answers[0]["status"], msgspec.json.decode(answers[1]["body"])["code"]) == (422, "unreadable_body")
     ada.close()
 
 

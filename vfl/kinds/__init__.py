@@ -89,6 +89,8 @@ def decode_spec(data: bytes) -> JobSpec:
         spec: JobSpec = msgspec.msgpack.decode(data, type=specification)
     except UnicodeDecodeError as error:
         raise SpecError("the proposed specification holds text that is not UTF-8") from error
+    except RecursionError as error:
+        raise SpecError("the proposed specification nests too deeply") from error
     except msgspec.DecodeError as error:
         raise unreadable(error, specification, (kind.specification for kind in all_kinds())) from error
     if spec.encoded() != data:

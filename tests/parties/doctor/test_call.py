@@ -49,8 +49,11 @@ def test_a_server_that_answers_a_byte_at_a_time_holds_no_call_beyond_its_deadlin
     assert obstacle(dripping(lambda number: b"HTTP/1.1 200 OK\r\nx: " if number == 0 else b"y")) is Obstacle.TOO_SLOW
 
 
-def test_a_web_server_with_the_peers_key_is_no_party() -> None:
-    page = b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello"
+@pytest.mark.parametrize(
+    "said", [b"hello", b'{"party":"\xff"}', b'{"more":' + b"[" * 5000], ids=["page", "noise", "deep"]
+)
+def test_a_web_server_with_the_peers_key_is_no_party(said: bytes) -> None:
+    page = b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%s" % (len(said), said)
     assert obstacle(dripping(lambda number: page if number == 0 else b"")) is Obstacle.NOT_A_PARTY
 
 
