@@ -9,6 +9,8 @@ signature             parties.trust.half_signature
 
 import hashlib
 import json
+import os
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +29,8 @@ from vfl.spec.job import JobSpec
 
 SPECIFICATION_FILE, SIGNATURE_FILE = "specification.json", "signature"
 SIGNED_FILES = frozenset({WEIGHTS_FILE, MANIFEST_FILE, RESULT_FILE, SPECIFICATION_FILE})
+FILE_BYTES = 1 << 30
+"""More than any half has: a file beyond is not read."""
 EXPORT_AGAIN = "Take an intact copy of it, or export it again at the server that holds the model."
 
 
@@ -71,7 +75,7 @@ class ExportedHalf:
         manifest, result = _document(files, MANIFEST_FILE, folder, safe), _document(files, RESULT_FILE, folder, safe)
         try:
             spec = spec_of(json.loads(files[SPECIFICATION_FILE]))
-        except (JobError, msgspec.DecodeError, ValueError) as error:
+        except (JobError, msgspec.DecodeError, ValueError, RecursionError) as error:
             raise ModelChanged(
                 f"{folder / SPECIFICATION_FILE} cannot be read by this release: {error}",
                 safe=safe,
@@ -89,8 +93,14 @@ class ExportedHalf:
 
 
 def _read(path: Path, safe: str) -> bytes:
+    """A folder of somebody else may hold a pipe that nobody writes, or a device without an end, under any name."""
     try:
-        return path.read_bytes()
+        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode) or status.st_size > FILE_BYTES:
+                text = f"{path} is no file of a half: it is no regular file, or has more than {FILE_BYTES} bytes"
+                raise ModelChanged(text, safe=safe, fix=EXPORT_AGAIN)
+            return file.read(FILE_BYTES)
     except OSError as error:
         text = f"{path} cannot be read: {error.strerror}. An exported half has it"
         raise ModelChanged(text, safe=safe, fix=EXPORT_AGAIN) from error

@@ -1,6 +1,7 @@
 """What a party does with its half of a trained model beside a job: two real servers, and the command line."""
 
 import json
+import os
 import runpy
 import shutil
 import subprocess
@@ -215,6 +216,8 @@ def test_a_half_of_another_party_and_a_damaged_one_are_refused_and_nothing_is_im
         ("manifest.json", b"{}"),
         ("result.json", b"3"),
         ("model.safetensors", b"no weights"),
+        ("model.safetensors", b"\xff" * 7 + b"\x7f{}"),
+        ("specification.json", b"[" * 50_000),
     ],
 )
 def test_what_somebody_else_has_put_together_and_signed_is_refused_by_the_name_of_the_file(
@@ -227,6 +230,27 @@ def test_what_somebody_else_has_put_together_and_signed_is_refused_by_the_name_o
     answer = refused(both[0].folder, "model", "import", str(tmp_path))
     assert answer["error_code"] == "model_changed"
     assert str(tmp_path / ("signature" if data == b"{}" else name)) in answer["message"]
+
+
+@pytest.mark.parametrize("trap", ["pipe", "device", "hole"])
+def test_a_folder_that_holds_what_would_never_end_is_refused_by_the_name_of_the_file(
+    both: Parties, halves: list[Path], tmp_path: Path, trap: str
+) -> None:
+    folder, weights = tmp_path / "trap", tmp_path / "trap" / "model.safetensors"
+    shutil.copytree(halves[0], folder)
+    weights.unlink()
+    if trap == "pipe":
+        os.mkfifo(weights)
+    elif trap == "device":
+        weights.symlink_to("/dev/zero")
+    else:
+        weights.touch()
+        os.truncate(weights, 1 << 40)  # takes no space on the disk
+    for _ in range(3):  # more than are read at once
+        answer = refused(both[0].folder, "model", "import", str(folder))
+        assert answer["error_code"] == "model_changed"
+        assert f"{weights} is no file of a half" in answer["message"]
+    assert both[0].call("GET", "/v1/models").status_code == 200
 
 
 def test_halves_with_a_private_bottom_model_score_offline_as_they_did_jointly(both: Parties, tmp_path: Path) -> None:
