@@ -67,10 +67,12 @@ def profile_of(file: TableFile, id_columns: Sequence[str]) -> Profile:
         ).collect(engine="streaming")
     counted = counts.row(0, named=True)
     rows = int(counted["rows"])
-    columns = []
-    for at, (name, dtype) in enumerate(schema.items()):
-        of = {key.partition(" ")[2]: value for key, value in counted.items() if key.startswith(f"{at} ")}
-        columns.append(_column(name, dtype, rows, of))
+    of_column: list[dict[str, object]] = [{} for _ in schema]
+    for key, value in counted.items():
+        at, _, word = key.partition(" ")
+        if word:
+            of_column[int(at)][word] = value
+    columns = [_column(name, dtype, rows, of) for (name, dtype), of in zip(schema.items(), of_column, strict=True)]
     with file.reading():
         few = [each.name for each in columns if each.distinct <= FEW_VALUES and each.type != "empty"]
         common = {name: _common(frame, name) for name in few}

@@ -9,8 +9,6 @@ import os
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import reduce
-from operator import and_
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +23,8 @@ from parties.tables.text_format import BYTE_ORDER_MARK, UTF_8, TextFormat, unpac
 # What polars reads of a CSV file ahead of whoever takes the rows grows with this size.
 os.environ.setdefault("POLARS_CSV_CHUNK_SIZE", str(1 << 21))
 
+MOST_COLUMNS = 10_000
+"""A specification names fewer, and a profile looks at each."""
 NAMES_SHOWN = 20
 BATCH_ROWS = 1 << 16
 _NUMBER = "\0number"
@@ -137,7 +137,7 @@ class TableFile:
         return self._frame.filter(~(self._is_blank(id_columns[0]) & self._is_wholly_blank()))
 
     def _is_wholly_blank(self) -> pl.Expr:
-        return reduce(and_, map(self._is_blank, self.names))
+        return _all([self._is_blank(name) for name in self.names])
 
     def _is_blank(self, name: str) -> pl.Expr:
         column, texts = pl.col(name), self.schema[name] == pl.String
@@ -164,6 +164,11 @@ def open_table(path: Path, shown: str, kind: Kind, text: TextFormat, missing_wor
     with reading(shown, (path, text) if kind is Kind.CSV else None):
         frame = _scan(path, kind, text)
         schema = frame.collect_schema()
+        if len(schema) > MOST_COLUMNS:
+            raise UnreadableFile(
+                f"{shown} has {len(schema):,} columns; {MOST_COLUMNS:,} are the most",
+                fix="Write the columns that jobs take, and the ids, into a file of their own.",
+            )
         if missing_words:
             texts = [name for name, dtype in schema.items() if dtype == pl.String]
             is_missing = pl.col(texts).str.strip_chars().is_in(list(missing_words))
@@ -209,6 +214,12 @@ def reading(shown: str, text: tuple[Path, TextFormat] | None = None) -> Iterator
             raise damage from error
         reason = (str(error).splitlines() or [type(error).__name__])[0][:REASON_LIMIT]
         raise UnreadableFile(f"{shown} cannot be read: {printable(reason)}", fix=READABLE) from error
+
+
+def _all(conditions: Sequence[pl.Expr]) -> pl.Expr:
+    """Joined in halves: an expression that nests as deep as a table is wide would end the process."""
+    half = len(conditions) // 2
+    return _all(conditions[:half]) & _all(conditions[half:]) if half else conditions[0]
 
 
 def _version(path: Path) -> tuple[int, int, int]:

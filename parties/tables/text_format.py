@@ -9,7 +9,7 @@ import gzip
 import re
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Literal, NamedTuple, cast
 
@@ -27,6 +27,12 @@ UTF_8, WESTERN = "utf-8", "windows-1252"
 BYTE_ORDER_MARK = "\ufeff"
 _MARKS = ((b"\xff\xfe\x00\x00", "utf-32-le"), (b"\xff\xfe", "utf-16-le"), (b"\xfe\xff", "utf-16-be"))
 _PIECE_BYTES = 1 << 20
+_DAMAGED = (EOFError, zlib.error, gzip.BadGzipFile)
+"""Of a packed file; whoever reads the table says so."""
+LINE_BYTES = 16 << 20
+"""More than a row has: whoever reads a table holds whole rows."""
+UNPACKED_BYTES, UNPACKED_TIMES = 1 << 26, 200
+"""What a packed file may hold: so much, or so many times its own size."""
 
 
 class TextFormat(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -64,6 +70,7 @@ class FoundFormat(NamedTuple):
 def find_format(path: Path, shown: str, stated: StatedFormat) -> FoundFormat:
     """Of a CSV file, also one packed with gzip. Raises UnreadableFile, naming what the file is instead."""
     head = _head(path)
+    _check_bytes(path, shown)
     encoding = stated.encoding or _encoding(path, head, shown)
     text = _decoded(head, encoding, shown)
     check_text(text, shown)
@@ -131,6 +138,29 @@ def _head(path: Path) -> bytes:
     return unpacked(head) if head.startswith(GZIP) else head
 
 
+def _check_bytes(path: Path, shown: str) -> None:
+    """A file that somebody else has made may unpack without end, or hold a row without end. Raises UnreadableFile."""
+    most = max(UNPACKED_BYTES, UNPACKED_TIMES * path.stat().st_size)
+    unpacked_bytes = line_bytes = 0
+    with suppress(*_DAMAGED), unpacked_file(path) as file:
+        while piece := file.read(_PIECE_BYTES):
+            unpacked_bytes += len(piece)
+            line_bytes = len(piece) - 1 - end if (end := _last_line_end(piece)) >= 0 else line_bytes + len(piece)
+            if line_bytes > LINE_BYTES:
+                raise UnreadableFile(
+                    f"{shown} is no table: it has a line of more than {LINE_BYTES >> 20} MiB", fix=READABLE
+                )
+            if unpacked_bytes > most:
+                raise UnreadableFile(
+                    f"{shown} unpacks to more than {UNPACKED_TIMES} times its size: it may be a trap",
+                    fix="If you trust who made it, unpack it and add the unpacked file.",
+                )
+
+
+def _last_line_end(piece: bytes) -> int:
+    return max(piece.rfind(b"\n"), piece.rfind(b"\r"))
+
+
 def _encoding(path: Path, head: bytes, shown: str) -> str:
     """By its byte order mark, its zero bytes, or because the whole file is UTF-8. Raises UnreadableFile."""
     for mark, name in _MARKS:
@@ -156,7 +186,7 @@ def _is_encoded(path: Path, encoding: str) -> bool:
         decoder.decode(b"", final=True)
     except UnicodeDecodeError:
         return False
-    except (EOFError, zlib.error):
+    except _DAMAGED:
         pass
     return True
 
