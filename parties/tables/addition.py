@@ -1,19 +1,19 @@
 """A table on its way to become a data set: opened, profiled, checked as a whole; what was guessed is said and kept."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
 
 from parties.dataset_errors import InvalidDataset
-from parties.errors import DuplicateIds
+from parties.errors import DuplicateIds, TooFewRows
 from parties.tables.file_kinds import Kind
 from parties.tables.id_columns import check_each_once, ids_as_written
 from parties.tables.profile import Profile, column_warnings, missing_words, profile_of
 from parties.tables.registered import Registered, open_registered
 from parties.tables.row_ids import oddities
 from parties.tables.table_files import TableFile
+from parties.tables.table_warnings import table_warnings
 from parties.tables.text_format import StatedFormat
 from vfl.notices import Notice
 
@@ -58,6 +58,8 @@ def examine(folder: Path, addition: Addition, shown: str = "") -> Examined:
     if len(set(named)) < len(named):
         raise InvalidDataset("a column is named twice among ids and label", fix="Name each column once.")
     profile = profile_of(file, addition.id)
+    if not profile.rows:
+        raise TooFewRows(f"{file.shown} has a header and no row", fix="Bring a table with rows below its header.")
     notices = list(guesses)
     if addition.missing is None and (words := missing_words(file, profile, addition.id)):
         registered = msgspec.structs.replace(registered, missing=words)
@@ -83,7 +85,7 @@ def examine(folder: Path, addition: Addition, shown: str = "") -> Examined:
     except DuplicateIds as error:
         notices.append(Notice("warning", "duplicate_ids", f"{error}: a job refuses such rows"))
     notices += column_warnings(file, profile, addition.id, addition.label)
-    notices += _of_profile(file, profile, addition)
+    notices += table_warnings(file, profile, addition.id, addition.label)
     return Examined(registered, digest, profile, tuple(notices))
 
 
@@ -93,20 +95,3 @@ def _opened(
     return open_registered(
         registered, folder, shown, absent="Name the file that holds the table.", stated=addition.stated
     )
-
-
-def _of_profile(file: TableFile, profile: Profile, addition: Addition) -> Iterator[Notice]:
-    """What only the whole table shows of a column that could enter a job."""
-    inputs = [each for each in profile.columns if each.name not in {*addition.id, addition.label}]
-    like_ids = [each.name for each in inputs if {"all different", "e-mail"} & set(each.suspicious)]
-    like_ids = [name for name in like_ids if file.schema[name].is_numeric() is False]
-    if like_ids:
-        text = (
-            f"columns of {file.shown} look like ids or addresses: {', '.join(map(repr, like_ids))}; they say who a row "
-            "is and nothing that can be learned"
-        )
-        yield Notice("warning", "identifying_column", text)
-    label = next((each for each in profile.columns if each.name == addition.label), None)
-    if label is not None and label.missing:
-        text = f"the label {label.name!r} of {file.shown} is empty in {label.missing:,} rows: a job refuses such rows"
-        yield Notice("warning", "label_missing", text)

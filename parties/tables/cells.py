@@ -1,6 +1,7 @@
 """The cells of a column as numbers: each of them fits, or one error names all that is wrong and how to mend it."""
 
 import contextlib
+import re
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -27,6 +28,7 @@ FILL = (
     '`prepare` of the specification, missing = "median".'
 )
 MOST_CATEGORIES = 10_000
+UNITS, BETWEEN_DIGITS = "%€$£ ", "[, \u00a0']"
 SMALLER_UNIT = "Bring the column to a smaller unit."
 
 
@@ -104,6 +106,11 @@ def as_points(cells: Cells) -> Cells:
     return cells.str.replace_all(".", "no", literal=True).str.replace(",", ".", literal=True)
 
 
+def without_marks(cells: Cells) -> Cells:
+    """Numbers without a unit, a percent sign or a sign between thousands."""
+    return cells.str.strip_chars(UNITS).str.replace_all(BETWEEN_DIGITS, "")
+
+
 def _fix_of(cell: object, rows: Rows, *, everywhere: bool) -> str:
     """For cells that many a program writes for a number or in place of one."""
     text = cell.strip() if isinstance(cell, str) else ""
@@ -113,7 +120,7 @@ def _fix_of(cell: object, rows: Rows, *, everywhere: bool) -> str:
         return "Write numbers with a decimal point, or say --decimal ',' when the data set is added."
     if text.lower() in MISSING:
         return f"{text!r} seems to stand for a missing value: say --missing {text!r} when the data set is added. {FILL}"
-    if _is_number(text.strip("%€$£ ").replace(",", "").replace("\u00a0", "").replace(" ", "")):
+    if _is_number(re.sub(BETWEEN_DIGITS, "", text.strip(UNITS))):
         return "Write the number alone: no unit, no percent sign, no sign between thousands."
     return ""
 

@@ -268,7 +268,7 @@ def _check_size(use: TableUse, shown: str, rows: int, columns: int) -> None:
     """Raises TooFewRows, InvalidData."""
     least = MINIMUM_ROWS if use.is_learned_from else 1
     if rows < least:
-        raise TooFewRows(f"{shown} has {rows} rows; a job needs at least {least}")
+        raise TooFewRows(f"{shown} has {rows} rows; a job needs at least {least}", fix="Bring more rows.")
     size = rows * (columns + 1) * HANDED_OUT_VALUE_BYTES
     if use.leaves and size > HANDED_OUT_BYTES:
         raise InvalidData(

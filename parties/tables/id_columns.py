@@ -120,7 +120,11 @@ def _check_filled(column: pl.Series, rows: Rows, at: str) -> None:
     """Raises MissingValue."""
     missing = (column.is_null() | (column == "") if column.dtype == pl.String else column.is_null()).arg_true()
     if len(missing):
-        raise MissingValue(f"{at} is empty in data row {rows.numbers[missing[0]]}")
+        others = f" (and in {len(missing) - 1} more)" if len(missing) > 1 else ""
+        raise MissingValue(
+            f"{at} is empty in data row {rows.numbers[missing[0]]}{others}",
+            fix="Give each row its id, or leave such rows out of the file.",
+        )
 
 
 def _named(columns: Sequence[str]) -> str:

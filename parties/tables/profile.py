@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 import polars as pl
 
-from parties.tables.cells import LARGEST, as_points
+from parties.tables.cells import LARGEST, as_points, without_marks
 from parties.tables.column_profile import column_notices
 from parties.tables.spellings import MISSING
 from parties.tables.table_files import TableFile
@@ -23,6 +23,7 @@ SAMPLE_ROWS = 100_000
 COMMON_VALUES, FEW_VALUES = 5, 100
 """How many of the most common values are shown, of a column that has few."""
 NEARLY_ALL = 0.95
+NEARLY_NUMBERS, MARKED_NUMBERS = "nearly numbers", "marked numbers"
 
 _INTEGER, _LEADING_ZERO = r"^[+-]?\d+$", r"^0\d+$"
 _EMAIL, _DATE = r"^[^@\s]+@[^@\s]+\.[^@\s]+$", r"^\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}.*)?$"
@@ -48,7 +49,8 @@ class ColumnProfile(msgspec.Struct, frozen=True, kw_only=True):
     common: tuple[CommonValue, ...] = ()
     """The most common values of a column that has few."""
     suspicious: tuple[str, ...] = ()
-    """all different (as many values as rows), sequence (numbers without a gap), e-mail, constant."""
+    """all different (as many values as rows), sequence (numbers without a gap), e-mail, constant, nearly numbers (words
+    in a few rows), marked numbers (with a unit or a sign between thousands)."""
 
 
 class Profile(msgspec.Struct, frozen=True, kw_only=True):
@@ -74,7 +76,7 @@ def profile_of(file: TableFile, id_columns: Sequence[str]) -> Profile:
             of_column[int(at)][word] = value
     columns = [_column(name, dtype, rows, of) for (name, dtype), of in zip(schema.items(), of_column, strict=True)]
     with file.reading():
-        few = [each.name for each in columns if each.distinct <= FEW_VALUES and each.type != "empty"]
+        few = [each.name for each in columns if each.distinct <= FEW_VALUES and each.type not in {"empty", "other"}]
         common = {name: _common(frame, name) for name in few}
     return Profile(
         rows=rows,
@@ -90,7 +92,7 @@ def missing_words(file: TableFile, profile: Profile, id_columns: Sequence[str]) 
             continue
         cells = pl.col(each.name).str.strip_chars()
         is_word = cells.str.to_lowercase().is_in(sorted(MISSING))
-        is_number = _number(each.name, file.schema[each.name], file).is_not_null()
+        is_number = number_of(each.name, file.schema[each.name], file).is_not_null()
         empty = cells.is_null() | (cells == "")
         with file.reading():
             others = frame.filter(~is_word & ~is_number & ~empty).select(pl.len())
@@ -109,7 +111,7 @@ def column_warnings(file: TableFile, profile: Profile, id_columns: Sequence[str]
     if not names:
         return ()
     with file.reading():
-        sample = file.filled(id_columns).select(_number(name, file.schema[name], file) for name in names)
+        sample = file.filled(id_columns).select(number_of(name, file.schema[name], file) for name in names)
         columns = sample.head(SAMPLE_ROWS).collect(engine="streaming").to_numpy().astype(np.float64)
     columns[~(np.abs(columns) <= LARGEST)] = np.nan
     inputs = [at for at, name in enumerate(names) if name != label]
@@ -118,23 +120,27 @@ def column_warnings(file: TableFile, profile: Profile, id_columns: Sequence[str]
     return column_notices(shown, [names[at] for at in inputs], columns[:, inputs], of_label)
 
 
-def _number(name: str, dtype: pl.DataType, file: TableFile) -> pl.Expr:
-    """NaN and infinity are no numbers of a profile."""
-    cells = pl.col(name).str.strip_chars() if dtype == pl.String else pl.col(name)
+def cells_of(name: str, dtype: pl.DataType) -> pl.Expr:
+    """A text without the spaces around it."""
+    return pl.col(name).str.strip_chars() if dtype == pl.String else pl.col(name)
+
+
+def number_of(name: str, dtype: pl.DataType, file: TableFile) -> pl.Expr:
+    """Null where a cell is none: NaN and infinity are no numbers of a profile."""
+    cells = cells_of(name, dtype)
     number = (as_points(cells) if dtype == pl.String and file.decimal_comma else cells).cast(pl.Float64, strict=False)
     return pl.when(number.is_finite()).then(number)
 
 
 def _counts(at: int, dtype: pl.DataType, name: str, file: TableFile) -> list[pl.Expr]:
     """Of one column, each under its number and a word."""
-    column = pl.col(name)
     is_text = dtype == pl.String
-    cells = column.str.strip_chars() if is_text else column
+    cells = cells_of(name, dtype)
     filled = cells.is_not_null() & (cells != "") if is_text else cells.is_not_null()
     if dtype.is_float():
         filled &= cells.is_not_nan()
     values = cells.filter(filled)
-    number, counted = _number(name, dtype, file), {"filled": filled.sum()}
+    number, counted = number_of(name, dtype, file), {"filled": filled.sum()}
     if not dtype.is_nested() and dtype not in {pl.Binary, pl.Object}:
         counted["distinct"] = (
             pl.when(pl.len() > COUNTED_ROWS).then(values.approx_n_unique()).otherwise(values.n_unique())
@@ -142,6 +148,7 @@ def _counts(at: int, dtype: pl.DataType, name: str, file: TableFile) -> list[pl.
     if is_text:
         counted |= {
             "numbers": number.is_not_null().sum(),
+            "marked": without_marks(cells).cast(pl.Float64, strict=False).is_finite().sum(),
             "integers": cells.str.contains(_INTEGER).sum(),
             "zeros": cells.str.contains(_LEADING_ZERO).sum(),
             "mails": cells.str.contains(_EMAIL).sum(),
@@ -175,6 +182,11 @@ def _column(name: str, dtype: pl.DataType, rows: int, counts: dict[str, object])
             suspicious.append("sequence")
     if filled and count("mails") >= NEARLY_ALL * filled:
         suspicious.append("e-mail")
+    if kind == "text" and not count("zeros"):
+        if NEARLY_ALL * filled <= count("numbers"):
+            suspicious.append(NEARLY_NUMBERS)
+        elif count("marked") == filled:
+            suspicious.append(MARKED_NUMBERS)
     return ColumnProfile(
         name=name,
         type=kind,

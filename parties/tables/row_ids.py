@@ -30,7 +30,7 @@ def _peculiarities(ids: pl.Series) -> Iterator[Peculiarity]:
         (r"[\x{a0}\x{202f}\x{3000}\t]", "with a space of another kind (a non-breaking one, or a tab)", True),
         (rf"^(?:{SCIENTIFIC.pattern})$", "in scientific notation (1.2E+17), whose last digits may be lost", True),
         (r"^[+-]?\d+\.\d*$", "that look like floating-point numbers (1.0 for 1)", True),
-        (r"""^["'].*["']$""", "in quotation marks", True),
+        (r"""^=?["'].*["']$""", "in quotation marks", True),
         (r"^0\d+$", "with leading zeros (007 for 7)", False),
         (r"\p{Lu}", "with capital letters", False),
         (r"\p{Ll}", "with small letters", False),

@@ -48,6 +48,11 @@ def _written_out(text: str) -> str:
     return str(int(number)) if number == int(number) else text
 
 
+def _unquoted(text: str) -> str:
+    """Also as spreadsheets write a number that is to stay text: ="007"."""
+    return re.sub(r"""^=(?=["'])""", "", text).strip("\"'")
+
+
 def _unpadded(text: str) -> str:
     return _WHOLE.sub(r"\1\2", text) if _WHOLE.fullmatch(text) else text
 
@@ -56,7 +61,7 @@ OF_NAMES = (
     Difference("an invisible character (a byte order mark or a zero-width space)", _visible),
     Difference("a space of another kind (a non-breaking one, or a tab)", _spaced),
     Difference("a space at the start or the end", str.strip),
-    Difference("quotation marks", lambda text: text.strip("\"'")),
+    Difference("quotation marks", _unquoted),
     Difference("the Unicode form of a letter (composed or decomposed)", _composed),
     Difference("capital and small letters", str.casefold),
 )

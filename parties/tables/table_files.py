@@ -6,6 +6,7 @@ import difflib
 import hashlib
 import io
 import os
+import re
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -71,15 +72,22 @@ class TableFile:
     def decimal_comma(self) -> bool:
         return self.kind is Kind.CSV and self.text.decimal == ","
 
+    @property
+    def repeated_names(self) -> tuple[str, ...]:
+        """Names that stand over more than one column."""
+        if self.kind is not Kind.CSV:
+            return ()
+        return tuple(name for name in self.names if f"{name}_duplicated_0" in self.names)  # polars' name for the second
+
     def check_columns(self, wanted: Sequence[str], hint: str = "") -> None:
         """Raises UnknownColumn, naming the nearest column and what keeps it apart, or DuplicateColumns."""
         for column in wanted:
             if column not in self.names:
                 raise UnknownColumn(
                     f"{self.shown} has no column {column!r}",
-                    fix=f"{_nearest(column, self.names)} It has: {_listed(self.names)}. {hint}".strip(),
+                    fix=f"{self._what_is_near(column)} It has: {_listed(self.names)}. {hint}".strip(),
                 )
-            if f"{column}_duplicated_0" in self.names and self.kind is Kind.CSV:  # polars' name for the second
+            if column in self.repeated_names:
                 raise DuplicateColumns(
                     f"{self.shown} has two columns {column!r}", fix="Rename or remove one of them in the header line."
                 )
@@ -136,8 +144,19 @@ class TableFile:
         """All columns, without rows that are wholly empty; what collects it stands in a block of `reading`."""
         return self._frame.filter(~(self._is_blank(id_columns[0]) & self._is_wholly_blank()))
 
+    def holds_nothing(self, names: Sequence[str]) -> pl.Expr:
+        """Of a row: whether it is empty in all these columns."""
+        return _all([self._is_blank(name) for name in names])
+
     def _is_wholly_blank(self) -> pl.Expr:
-        return _all([self._is_blank(name) for name in self.names])
+        return self.holds_nothing(self.names)
+
+    def _what_is_near(self, column: str) -> str:
+        if near := _nearest(column, self.names):
+            return near
+        if self.kind is Kind.CSV and any(map(_is_number, self.names)):
+            return "Its first line looks like a row: a table begins with a line that names its columns."
+        return ""
 
     def _is_blank(self, name: str) -> pl.Expr:
         column, texts = pl.col(name), self.schema[name] == pl.String
@@ -154,7 +173,8 @@ def kind_of_file(path: Path, shown: str, *, absent: str) -> Kind:
     """Raises UnknownFile with the fix `absent`, or UnreadableFile, naming what the file is."""
     with reading(shown):
         if not path.is_file():
-            raise UnknownFile(f"there is no file {path}", fix=absent)
+            what = f"{path} is a folder, not a file" if path.is_dir() else f"there is no file {path}"
+            raise UnknownFile(what, fix=absent)
         with path.open("rb") as file:
             return kind_of(file.read(HEAD_BYTES), shown)
 
@@ -234,6 +254,10 @@ def _nearest(column: str, names: Sequence[str]) -> str:
             return f"Did you mean {name!r}? It differs by {between(column, name)}."
     near = difflib.get_close_matches(column, names, n=1)
     return f"Did you mean {near[0]!r}?" if near else ""
+
+
+def _is_number(text: str) -> bool:
+    return re.fullmatch(r"\s*[+-]?\d+([.,]\d+)?\s*", text) is not None
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 from registered_tables import in_file
 
-from parties.errors import MissingValue, NonNumericCell
+from parties.errors import MissingValue, NonNumericCell, TooFewRows
 from parties.tables import table_files
 from parties.tables.aligned_rows import AlignedRows
 from parties.tables.datasets import LoadedTable, load
@@ -115,3 +115,10 @@ def test_what_is_wrong_is_told_of_the_whole_column_and_not_of_some_rows(table: p
     with pytest.raises(MissingValue) as refused:
         loaded(tmp_path)
     assert "column 'a' is empty in data row 71 (and in 2 more)" in str(refused.value)
+
+
+def test_an_alignment_without_a_row_is_too_few_rows_for_any_job(table: pl.DataFrame, tmp_path: Path) -> None:
+    digest = hashlib.sha256((tmp_path / "table.csv").read_bytes()).hexdigest()
+    nothing = AlignedRows("d" * 64, frozenset({"bank", "telco"}), "table", digest, np.zeros(0, np.int64))
+    with pytest.raises(TooFewRows, match="has 0 rows"):
+        loaded(tmp_path, aligned=nothing)
