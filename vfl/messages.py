@@ -28,11 +28,12 @@ class RowsDigest(Message, frozen=True, tag=True):
 
 class HeldOut(Message, frozen=True, tag=True):
     """Only where the label party says which rows are held out (`split.stratify`, or `split.by` hash or time): one bit
-    for each row, set where it is held out, the first row in the lowest bit."""
+    for each row, set where it is held out, the first row in the lowest bit. By hash or time the same follows of the
+    validation rows, where the job has some."""
 
     reveals = Reveals(
-        "which rows are held out. By class: hardly anything of one label, but who knows all labels but one can learn "
-        "that one. By time: which rows are the newest. By hash: nothing of any column",
+        "which rows are held out, or for validation. By class: hardly anything of one label, but who knows all labels "
+        "but one can learn that one. By time: which rows are the newest. By hash: nothing of any column",
         Grain.ROW,
         "by class drawn from the label party's private seed",
         Source.LABEL,

@@ -104,6 +104,8 @@ class Setup(Generic[S]):
 
     agreed_test_rows: NDArray[np.int64] | None = field(default=None, repr=False)
     """Rows that the label party says are held out; None where the joint seed alone says which."""
+    agreed_validation_rows: NDArray[np.int64] | None = field(default=None, repr=False)
+    """The same of validation rows."""
 
     @property
     def table(self) -> Table:
@@ -120,7 +122,7 @@ class Setup(Generic[S]):
 
     @property
     def validation_rows(self: "Setup[TrainingSpec]") -> NDArray[np.int64]:
-        """Rows on which the loss is measured between epochs: ascending, drawn from the joint seed."""
+        """Rows on which the loss is measured between epochs, ascending."""
         return self._without_test_rows[1]
 
     @property
@@ -132,6 +134,8 @@ class Setup(Generic[S]):
             rest = held_out(self.joint_seed, self.rows, self.spec.split.test)[0]
         if not self.spec.split.validation:
             return rest, rest[:0]
+        if self.agreed_validation_rows is not None:
+            return np.setdiff1d(rest, self.agreed_validation_rows), self.agreed_validation_rows
         drawn = permutation(self.joint_seed, "validation", len(rest))[: self.spec.split.validated(self.rows)]
         return np.delete(rest, drawn), np.sort(rest[drawn])
 

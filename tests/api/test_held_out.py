@@ -1,5 +1,6 @@
 """Two servers hold out the newest rows, which leave the weights alone, and end a training by its validation rows."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,32 @@ def test_a_wrong_column_is_refused_where_it_is_submitted(
     assert refused.status_code >= 400
     assert refused.json()["code"] == code
     assert told in refused.json()["detail"]
+
+
+def test_on_ciphertexts_classes_are_weighted_and_the_next_newest_rows_measure_each_epoch(
+    parties: Parties, job_spec: Spec
+) -> None:
+    text = job_spec(epochs="2", scheme='"ckks"', batch_rows='170\nclass_weights = "balanced"')
+    text = re.sub(r'("[ex]4"), .*\]', r"\1]", text).replace('"patients"', '"dated"')
+    (label, feature), _ = trained(parties, text + BY_TIME + "validation = 0.2\n")
+    for side in (label, feature):
+        assert (side["plan"]["test_rows"], side["plan"]["validation_rows"], side["plan"]["training_rows"]) == (
+            114,
+            114,
+            341,
+        )
+    assert label["specification"]["split"]["validation_rows"] == 114
+    told = {line["message"]: line["values"] for line in feature["reveals"]}
+    assert (told["HeldOut"], told["OpenedLoss"]) == (2 * 569, 2)
+    losses = [
+        [event["data"]["measures"].get("validation_loss") for event in events if event["kind"] == "epoch"]
+        for events in (party.call("GET", f"/v1/jobs/{label['id']}/events").json()["events"] for party in parties)
+    ]
+    assert [len(side) for side in losses] == [2, 2]
+    assert None not in losses[0]
+    assert set(losses[1]) == {None}
+    assert "class_weights" in {notice["code"] for notice in label["notices"]}
+    assert "class_weights" not in {notice["code"] for notice in feature["notices"]}
 
 
 def test_a_training_ends_early_on_both_sides_with_the_weights_of_the_best_epoch(

@@ -24,7 +24,7 @@ def expected_bytes(spec: TrainingSpec, rows: int, opened: int, cut_width: int) -
     test = spec.split.held_out(rows)
     validation = spec.split.validated(rows)
     sizes = batch_sizes(rows - test - validation, spec.train.batch_rows) * spec.train.epochs
-    hold_out = {"HeldOut": len(spec.roster.features) * math.ceil(rows / 8)} if spec.split.is_told else {}
+    hold_out = {"HeldOut": len(spec.roster.features) * _held_out(spec, rows)} if spec.split.is_told else {}
     if not spec.encrypted:
         return _clear(spec, sizes, validation * spec.validations, test) | hold_out
     preset, width = PRESETS[spec.ckks.preset], spec.embedding_width(spec.roster.features[0])
@@ -58,7 +58,7 @@ def largest_messages(spec: TrainingSpec, rows: int, opened: int, cut_width: int)
     if not spec.encrypted:
         width = max(map(spec.embedding_width, spec.roster.features))
         return {
-            "HeldOut": math.ceil(rows / 8),
+            "HeldOut": _held_out(spec, rows),
             "Embedding": max(batch, validation) * width * WORD,
             "EvaluationRows": test * width * WORD,
             "CutGradient": batch * width * WORD,
@@ -67,7 +67,7 @@ def largest_messages(spec: TrainingSpec, rows: int, opened: int, cut_width: int)
     ciphertext = seeded_bytes(preset.data_moduli, RING_DEGREE)
     blocks, scoring = math.ceil(batch / SLOTS), largest_of_scoring(spec, test)
     return scoring | {
-        "HeldOut": math.ceil(rows / 8),
+        "HeldOut": _held_out(spec, rows),
         "PublicKeys": max(_keys(spec, max(opened, spec.outputs)), scoring.get("PublicKeys", 0)),
         "EncryptedEmbedding": blocks * width * ciphertext,
         "MaskedGradient": _masked(groups_for(opened)),
@@ -75,6 +75,10 @@ def largest_messages(spec: TrainingSpec, rows: int, opened: int, cut_width: int)
         "OpenedLoss": spec.outputs * WORD,
         "EncryptedError": blocks * cut_width * (2 * POLYNOMIAL + WORD * width),
     }
+
+
+def _held_out(spec: TrainingSpec, rows: int) -> int:
+    return spec.split.told_bits * math.ceil(rows / 8)
 
 
 def scoring_bytes(spec: TrainingSpec, rows: int) -> dict[str, int]:

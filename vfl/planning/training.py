@@ -163,7 +163,7 @@ def _reveals(spec: TrainingSpec, rows: int, batches: list[int], opened: int) -> 
             columns = spec.embedding_width(feature)
             counted = {
                 "RowsDigest": 2,
-                "HeldOut": rows,
+                "HeldOut": rows * spec.split.told_bits,
                 "Embedding": (row_visits + validations * spec.split.validated(rows)) * columns,
                 "OpenedLoss": validations * spec.outputs,
                 "EpochJudged": validations,

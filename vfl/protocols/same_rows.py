@@ -3,7 +3,8 @@
 Each side sends its number of rows and a digest of its ordered ids, keyed with the joint seed, and compares. Where the
 job names an alignment, the digest of its result stands for the ids. Ids never travel, but whoever can guess the whole
 list can test the guess. The joint seed says which rows are held out, unless the job asks for each class in its share,
-for the same rows in every training or for the newest: then the label party says which (`HeldOut`).
+for the same rows in every training or for the newest: then the label party says which (`HeldOut`), and of the last two
+which are for validation as well.
 """
 
 from dataclasses import replace
@@ -18,6 +19,8 @@ from vfl.messages import HeldOut, RowsDigest
 from vfl.schedule import stratified
 from vfl.setup import Setup
 from vfl.spec.training import TrainingRole, TrainingSpec
+
+Rows = NDArray[np.int64]
 
 
 def compare_rows(setup: Setup[Any]) -> Flow[None]:
@@ -40,34 +43,49 @@ def agree_on_rows(setup: Setup[TrainingSpec]) -> Flow[Setup[TrainingSpec]]:
         return setup
     if setup.spec.role_of(setup.me) is TrainingRole.LABEL:
         return (yield from _hold_out(setup))
-    return (yield from _receive_test_rows(setup))
+    return (yield from _receive_held_out(setup))
 
 
 def _hold_out(setup: Setup[TrainingSpec]) -> Flow[Setup[TrainingSpec]]:
-    rows = _held_out_here(setup)
-    bits = np.packbits(np.isin(np.arange(setup.rows), rows), bitorder="little").tobytes()
+    test, validation = _held_out_here(setup)
+    parts = [test] if validation is None else [test, validation]
+    bits = [np.packbits(np.isin(np.arange(setup.rows), part), bitorder="little").tobytes() for part in parts]
     for feature in setup.spec.roster.features:
-        yield from send(feature, HeldOut(bits))
-    return replace(setup, agreed_test_rows=rows)
+        yield from send(feature, HeldOut(b"".join(bits)))
+    return replace(setup, agreed_test_rows=test, agreed_validation_rows=validation)
 
 
-def _held_out_here(setup: Setup[TrainingSpec]) -> NDArray[np.int64]:
+def _held_out_here(setup: Setup[TrainingSpec]) -> tuple[Rows, Rows | None]:
+    """(test rows, validation rows where they are told as well)"""
     split, table = setup.spec.split, setup.table
     if split.stratify:
         if table.labels is None:
             raise LocalProtocolError(f"{setup.me} is the label party and brought no labels")
-        return stratified(setup.private_seed, table.labels, split.test)
+        return stratified(setup.private_seed, table.labels, split.test), None
     if table.split_keys is None:
         raise LocalProtocolError(f"{setup.me} is the label party and brought nothing to hold rows out by {split.by}")
-    return split.rows_of(table.split_keys)
+    keys = table.split_keys
+    return split.rows_of(keys), split.validation_of(keys) if split.tells_validation else None
 
 
-def _receive_test_rows(setup: Setup[TrainingSpec]) -> Flow[Setup[TrainingSpec]]:
-    label = setup.only(TrainingRole.LABEL)
+def _receive_held_out(setup: Setup[TrainingSpec]) -> Flow[Setup[TrainingSpec]]:
+    label, split = setup.only(TrainingRole.LABEL), setup.spec.split
     held_out = yield from receive(HeldOut, label)
-    bits = np.unpackbits(np.frombuffer(held_out.rows, np.uint8), bitorder="little")
-    rows = np.flatnonzero(bits).astype(np.int64)
-    due = setup.spec.split.held_out(setup.rows)
-    if len(held_out.rows) != -(-setup.rows // 8) or len(rows) != due or rows.max(initial=0) >= setup.rows:
-        raise RemoteProtocolError(f"{label} does not hold out {due} of {setup.rows} rows, as the specification asks")
-    return replace(setup, agreed_test_rows=rows)
+    part = -(-setup.rows // 8)
+    is_whole = len(held_out.rows) == split.told_bits * part
+    test = _rows_in(held_out.rows[: is_whole * part], split.held_out(setup.rows), setup, "hold out")
+    if not split.tells_validation:
+        return replace(setup, agreed_test_rows=test)
+    validation = _rows_in(held_out.rows[part:], split.validated(setup.rows), setup, "set aside for validation")
+    if len(np.intersect1d(test, validation)):
+        raise RemoteProtocolError(f"{label} sets rows aside for validation that it holds out")
+    return replace(setup, agreed_test_rows=test, agreed_validation_rows=validation)
+
+
+def _rows_in(bits: bytes, due: int, setup: Setup[TrainingSpec], verb: str) -> Rows:
+    """As many as the specification says. Raises RemoteProtocolError."""
+    rows = np.flatnonzero(np.unpackbits(np.frombuffer(bits, np.uint8), bitorder="little")).astype(np.int64)
+    if len(rows) != due or rows.max(initial=0) >= setup.rows:
+        label = setup.only(TrainingRole.LABEL)
+        raise RemoteProtocolError(f"{label} does not {verb} {due} of {setup.rows} rows, as the specification asks")
+    return rows

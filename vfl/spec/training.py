@@ -349,19 +349,7 @@ class TrainingSpec(JobSpec, frozen=True, kw_only=True):
         }
 
     def with_held_out(self, keys: NDArray[np.float64]) -> Self:
-        rows = self.split.rows_of(keys)
-        if not 0 < len(rows) < len(keys):
-            raise ImpossibleJob(
-                f"split.by = {self.split.by} holds out {len(rows)} of {len(keys)} rows",
-                fix="Bring more rows with other ids or times, or choose another split.test or split.by.",
-            )
-        if self.split.test_rows not in {0, len(rows)}:
-            raise ImpossibleJob(
-                f"split.by = {self.split.by} holds out {len(rows)} of {len(keys)} rows, and split.test_rows says "
-                f"{self.split.test_rows}",
-                fix="Leave split.test_rows out: the label party fills it in.",
-            )
-        return msgspec.structs.replace(self, split=msgspec.structs.replace(self.split, test_rows=len(rows)))
+        return msgspec.structs.replace(self, split=self.split.filled_in(keys))
 
     def steps_on(self, rows: int) -> int:
         return max(1, rows // self.train.batch_rows) * self.train.epochs
