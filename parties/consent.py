@@ -6,11 +6,11 @@ is stored in one commit, with the leaf of the audit log that tells of it.
 
 import time
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime
 from hashlib import sha256
 from typing import Any
 
 import msgspec
+import numpy as np
 import sqlalchemy as sql
 
 from parties.storage import approvals, grants, lifetime
@@ -20,13 +20,14 @@ from parties.storage.engine import Database
 from parties.storage.grants import StoredGrant
 from parties.storage.lifetime import LedgerLine
 from parties.storage.passed import AUDIT_LOG
-from parties.trust import predictions
 from parties.trust.budget import BudgetLine, check_lifetime, reveals
 from parties.trust.contract import Contract, Signed
 from parties.trust.errors import GrantInvalid, NotWaiting, RequestChanged
 from parties.trust.grants import DEFAULT_DAYS, Uses, coverage, grant_for
 from parties.trust.id_runs import USUAL, RunLimits, check_runs
 from parties.trust.leaves import Event
+from parties.trust.predictions import DAY_SECONDS, Marks, check_predictions, marks_of
+from parties.trust.predictions import USUAL as USUAL_PREDICTIONS
 from parties.trust.request import Request
 from parties.trust.signer import Signer
 from parties.trust.summary import Summary, Terms, summarise
@@ -43,7 +44,7 @@ class Consent:
         database: Database,
         maximum_rho: float,
         run_limits: RunLimits = USUAL,
-        predictions_per_day: int = predictions.USUAL,
+        predictions_per_day: int = USUAL_PREDICTIONS,
     ) -> None:
         """`maximum_rho` is the cap over the life of a file with a peer, `run_limits` are of comparing ids."""
         self._owner, self._database = owner, database
@@ -94,38 +95,42 @@ class Consent:
 
         Raises PolicyRefused where it would pass the cap of a column, StorageFailed.
         """
+        marks = self._marks(request)
         with self._database.writing() as connection:
             check_lifetime(request.me, request.budget, lifetime.used(connection), self._maximum_rho)
-            self._check_runs(connection, request)
+            self._check_runs(connection, request, marks)
             self._ask(connection, job, request, warnings)
             covering, missing = coverage(grants.usable(connection, self._owner.current.key), request)
             if not missing:
                 grants.count_uses(connection, covering, request.now)
                 ids = tuple(grant.id for grant in covering)
                 by_grant = Approval(decision="approved", by="grant", time=now(), grants=ids)
-                self._approve(connection, job, request, by_grant)
+                self._approve(connection, job, request, by_grant, marks)
         return missing
 
     def missing(self, request: Request) -> str:
         """As `ask` would answer, and nothing is stored. Raises PolicyRefused."""
+        marks = self._marks(request)
         with self._database.reading() as connection:
             check_lifetime(request.me, request.budget, lifetime.used(connection), self._maximum_rho)
-            self._check_runs(connection, request)
+            self._check_runs(connection, request, marks)
             return coverage(grants.usable(connection, self._owner.current.key), request).missing
 
     def submit(self, connection: sql.Connection, job: str, request: Request, warnings: Iterable[str]) -> None:
         """A job that this party's own operator proposes, in the commit that stores it. Raises PolicyRefused."""
         self._ask(connection, job, request, warnings)
-        self._approve(connection, job, request, Approval(decision="approved", by="submit", time=now()))
+        by_submit = Approval(decision="approved", by="submit", time=now())
+        self._approve(connection, job, request, by_submit, self._marks(request))
 
     def approve(self, job: str, request: Request, warnings: Iterable[str], reason: str) -> None:
         """The operator approves what was shown. Raises NotWaiting, RequestChanged, PolicyRefused, StorageFailed."""
+        marks = self._marks(request)
         with self._database.writing() as connection:
             shown = self._waiting(connection, job).terms
             self._ask(connection, job, request, warnings)
             if is_same := shown == Terms.of(request):
                 by_hand = Approval(decision="approved", by="operator", time=now(), reason=reason)
-                self._approve(connection, job, request, by_hand)
+                self._approve(connection, job, request, by_hand, marks)
         if not is_same:
             raise RequestChanged(f"what job {job} takes of {request.me} has changed since its operator was shown it")
 
@@ -182,24 +187,31 @@ class Consent:
         asked = Asked(terms=Terms.of(request), budget=request.budget, summary=summary)
         approvals.ask(connection, job, parties, asked)
 
-    def _check_runs(self, connection: sql.Connection, request: Request) -> None:
+    def _marks(self, request: Request) -> Marks:
+        """Of the rows that are scored; made before anything is locked, as it takes a second for a million."""
+        return marks_of(request.row_digests, self._owner.current.counting_key)
+
+    def _check_runs(self, connection: sql.Connection, request: Request, marks: Marks) -> None:
         """Raises PolicyRefused."""
         if request.id_runs:
             check_runs(request.me, request.id_runs, lifetime.id_runs(connection), self._run_limits)
-        if request.plan.tells_of_each_row:
-            since = datetime.fromtimestamp(request.now - predictions.DAY_SECONDS, UTC).isoformat(
-                timespec="milliseconds"
-            )
-            approved = approvals.approved_since(connection, since)
-            predictions.check_predictions(request, approved, self._predictions_per_day)
+        if len(marks):
+            earlier = lifetime.scored_rows(connection, request.spec.coordinator, request.now - DAY_SECONDS)
+            scored_before = (np.frombuffer(each, "<u8") for each in earlier)
+            check_predictions(request, marks, scored_before, self._predictions_per_day)
 
-    def _approve(self, connection: sql.Connection, job: str, request: Request, approval: Approval) -> None:
+    def _approve(
+        self, connection: sql.Connection, job: str, request: Request, approval: Approval, marks: Marks
+    ) -> None:
         """From here on the job may reveal what it asked to."""
         asked = approvals.asked_by(connection, job)
         assert asked is not None  # noqa: S101 - nobody decides about a job that has not asked
         lifetime.open_budget(connection, job, self._owner.name, asked.budget, self._maximum_rho)
-        self._check_runs(connection, request)
+        self._check_runs(connection, request, marks)
         lifetime.open_id_runs(connection, job, request.id_runs)
+        if len(marks):
+            before = request.now - DAY_SECONDS
+            lifetime.open_scored_rows(connection, job, request.spec.coordinator, request.now, marks.tobytes(), before)
         approvals.decide(connection, job, approval)
         budget = told_budget(sendable(decode_spec(asked.terms.spec), self._owner.name), asked.budget)
         AUDIT_LOG.tell(connection, Event.JOB_APPROVED, job, **_decided(asked, approval), budget=budget)

@@ -19,6 +19,7 @@ from parties.storage.database import Job, now
 from parties.tables import datasets
 from parties.tables.registered import Registered
 from parties.trust.id_runs import sketch
+from parties.trust.predictions import row_digests
 from parties.trust.request import Request, data_used
 from vfl.kinds import kind_of
 from vfl.notices import Notice
@@ -69,7 +70,9 @@ class Judgement:
             if table.hashed_ids is not None
         }
         used = data_used(self.spec, me, columns, digests)
-        return Request(self.spec, me, self.plan, used, int(time.time()), sketches, self.strangers)
+        counted = [table for use, table in self.tables.items() if uses[use].ids_are_counted]
+        digests_of_rows = b"".join(row_digests(table.id_columns, table.ids) for table in counted)
+        return Request(self.spec, me, self.plan, used, int(time.time()), sketches, digests_of_rows, self.strangers)
 
     def log_relaxed_limits(self, job: str) -> None:
         for limit in self.relaxed_limits:

@@ -99,13 +99,6 @@ def last_terms(connection: sql.Connection, parties: tuple[PartyId, ...], kind: t
     return next((each for each in terms if isinstance(decode_spec(each.spec), kind)), None)
 
 
-def approved_since(connection: sql.Connection, time: str) -> list[Terms]:
-    """Of every job that was approved then or later."""
-    same = _APPROVALS.c.job == _ASKED.c.job
-    query = sql.select(_ASKED.c.asked).where(same, _APPROVALS.c.decision == "approved", _APPROVALS.c.time >= time)
-    return [msgspec.msgpack.decode(encoded, type=Asked).terms for encoded in connection.execute(query).scalars()]
-
-
 def keep_contract(connection: sql.Connection, job: str, signed: Mapping[PartyId, Signed]) -> None:
     """Of all parties that agreed; one that agrees later is added, and what is stored does not change."""
     rows = [{"job": job, "party": party} | msgspec.structs.asdict(each) for party, each in signed.items()]

@@ -37,6 +37,14 @@ _ID_RUNS = sql.Table(
     sql.Column("time", sql.Integer, nullable=False),
     sql.Column("sketch", sql.LargeBinary, nullable=False),
 )
+_SCORED_ROWS = sql.Table(
+    "scored_rows",
+    METADATA,
+    sql.Column("job", sql.String, primary_key=True),
+    sql.Column("peer", sql.String, nullable=False),
+    sql.Column("time", sql.Integer, nullable=False),
+    sql.Column("marks", sql.LargeBinary, nullable=False),
+)
 _JOBS = sql.table("jobs", sql.column("id"), sql.column("state"))
 
 
@@ -109,11 +117,22 @@ def open_id_runs(connection: sql.Connection, job: str, runs: Sequence[IdRun]) ->
 
 def id_runs(connection: sql.Connection) -> list[IdRun]:
     """Of every job that has revealed something, or may still do."""
-    spent = sql.select(_BUDGETS.c.job).where(_BUDGETS.c.spent > 0)
-    still_open = sql.select(_JOBS.c.id).where(_JOBS.c.state.in_(RUNNING))
     query = sql.select(_ID_RUNS.c.peer, _ID_RUNS.c.dataset, _ID_RUNS.c.time, _ID_RUNS.c.sketch)
-    counted = _ID_RUNS.c.job.in_(spent) | _ID_RUNS.c.job.in_(still_open)
-    return [IdRun(*row) for row in connection.execute(query.where(counted))]
+    return [IdRun(*row) for row in connection.execute(query.where(_counts(_ID_RUNS.c.job)))]
+
+
+def open_scored_rows(
+    connection: sql.Connection, job: str, peer: PartyId, time: int, marks: bytes, forgotten: int
+) -> None:
+    """Of a prediction that is approved in this transaction; those of the time `forgotten` and before are deleted."""
+    connection.execute(_SCORED_ROWS.delete().where(_SCORED_ROWS.c.time <= forgotten))
+    connection.execute(_SCORED_ROWS.insert().values(job=job, peer=peer, time=time, marks=marks))
+
+
+def scored_rows(connection: sql.Connection, peer: PartyId, since: int) -> Iterator[bytes]:
+    """Of every prediction for this peer after that time which has revealed something, or may still do."""
+    later = (_SCORED_ROWS.c.peer == peer) & (_SCORED_ROWS.c.time > since) & _counts(_SCORED_ROWS.c.job)
+    yield from connection.execute(sql.select(_SCORED_ROWS.c.marks).where(later)).scalars()
 
 
 def balance(connection: sql.Connection, key: BudgetKey) -> Balance:
@@ -135,7 +154,7 @@ def forget(connection: sql.Connection, jobs: Sequence[str]) -> list[str]:
     spent = sql.select(_BUDGETS.c.job).where(_BUDGETS.c.job.in_(jobs), _BUDGETS.c.spent > 0)
     counted = set(connection.execute(spent).scalars())
     forgotten = [job for job in jobs if job not in counted]
-    for table in (_BUDGETS, _ID_RUNS):
+    for table in (_BUDGETS, _ID_RUNS, _SCORED_ROWS):
         connection.execute(table.delete().where(table.c.job.in_(forgotten)))
     return forgotten
 
@@ -187,6 +206,12 @@ def _budgets(connection: sql.Connection) -> Iterator[tuple[BudgetLine, int, bool
     )
     for row in connection.execute(query):
         yield msgspec.msgpack.decode(row.line, type=BudgetLine), row.spent, bool(row.is_open)
+
+
+def _counts(job: sql.ColumnElement[str]) -> sql.ColumnElement[bool]:
+    """Whether the job has revealed something, or may still do."""
+    spent = sql.select(_BUDGETS.c.job).where(_BUDGETS.c.spent > 0)
+    return job.in_(spent) | job.in_(sql.select(_JOBS.c.id).where(_JOBS.c.state.in_(RUNNING)))
 
 
 def _is(key: BudgetKey) -> sql.ColumnElement[bool]:

@@ -20,7 +20,7 @@ from vfl.spec.sections import TableUse
 
 class JobRows(NamedTuple):
     ids: pl.Series
-    """As they are written, one a row; empty where an alignment names the rows and nothing is made of their ids."""
+    """As they are written, one a row; empty where an alignment names the rows and their ids are not used."""
     numbers: NDArray[np.int64]
     """Of each row its place in the file, from 1."""
     matrix: Matrix
@@ -63,7 +63,7 @@ class JobRowsReader:
                 is_taken = np.isin(batch.numbers, self.aligned.rows)
                 rows = batch.kept(is_taken)
                 batch_codes = {name: of_batch[is_taken] for name, of_batch in batch_codes.items()}
-            if self.aligned is None or self.use.ids_name_results or self.use.split_by_id:
+            if self.aligned is None or self.use.ids_name_results or self.use.ids_are_counted or self.use.split_by_id:
                 ids.append(ids_as_written(rows, self.ids, self.name))
             writer.add(self._block(rows, batch_codes))
             numbers.append(rows.numbers)

@@ -109,6 +109,12 @@ class Identity:
         seed = HKDF(SHA256(), KEY_BYTES, salt=None, info=b"vfl cosigning key").derive(self.private.private_bytes_raw())
         return Ed25519PrivateKey.from_private_bytes(seed)
 
+    @cached_property
+    def counting_key(self) -> bytes:
+        """Under which rows are marked that were scored, so that what is counted shows no id; derived as well."""
+        info = b"vfl counts of scored rows"
+        return HKDF(SHA256(), KEY_BYTES, salt=None, info=info).derive(self.private.private_bytes_raw())
+
     def sign(self, domain: Domain, message: bytes) -> bytes:
         """64 bytes (RFC 8032)."""
         return self.private.sign(domain.value + message)

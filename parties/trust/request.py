@@ -24,6 +24,8 @@ class Request:
     """Unix seconds."""
     id_sketches: Mapping[str, bytes] = field(default_factory=dict)
     """Of the ids that are compared, by data set."""
+    row_digests: bytes = field(default=b"", repr=False)
+    """Of the id of each row that is scored, 16 bytes each (predictions.py)."""
     strangers: tuple[PartyId, ...] = ()
     """Parties whose identity key the specification names, and this party has not pinned."""
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+import sqlalchemy as sql
 from identities import identity_of
 from proposed_jobs import BANK, TELCO, request, specification
 
@@ -18,6 +19,7 @@ from parties.storage.passed import AUDIT_LOG
 from parties.storage.pruning import MOST_PROPOSALS
 from parties.trust.errors import BudgetSpent, GrantInvalid, NotWaiting, RequestChanged, UnknownGrant
 from parties.trust.leaves import Leaf, decode
+from parties.trust.predictions import DAY_SECONDS, marks_of, row_digests
 from parties.trust.request import Request
 from parties.trust.summary import FIRST_JOB
 from parties.wire.envelopes import Outgoing
@@ -231,3 +233,51 @@ def test_of_deleted_jobs_only_those_stay_that_have_revealed_something(telco: Ask
         telco.consent.summary("waiting")
     telco.send("revealing", "OpenedGradient")  # its budget is still there, and counts
     assert {line.column for line in telco.consent.accounts()} == {"a", "b"}
+
+
+def scored(*ids: str, at: int = 0, **changes: object) -> Request:
+    """A job in which the bank has these rows scored, so many seconds from now."""
+    asked = present(**changes)
+    return replace(asked, row_digests=row_digests(("customer",), ids), now=asked.now + at)
+
+
+def test_a_row_is_scored_for_a_peer_so_often_a_day_in_whichever_data_set_it_stands(telco: Asking) -> None:
+    consent = Consent(identity_of(TELCO), telco.store.database, CAP * 100, predictions_per_day=2)
+
+    def score(job: str, asked: Request) -> None:
+        consent.ask(telco.job(job), asked, [])
+        consent.approve(job, asked, [], "")
+        telco.send(job, "OpenedGradient")
+
+    score("first", scored("c-1", "c-2"))
+    score("second", scored("c-2", "c-3"))
+    score("third", scored("c-1", "c-3"))
+    with pytest.raises(PolicyRefused, match="has had 1 of these 2 rows scored 2 times within a day") as refused:
+        consent.ask(telco.job("fourth"), scored("c-2", "c-4"), [])
+    assert "acceptance.predictions_per_day" in refused.value.fix
+    with pytest.raises(PolicyRefused):
+        consent.missing(scored("c-3"))
+    consent.missing(scored("c-4"))
+    consent.missing(scored("c-2", at=DAY_SECONDS + 60))
+
+
+def test_what_is_kept_of_scored_rows_shows_no_id_and_goes_after_a_day(telco: Asking) -> None:
+    for job, asked in (("first", scored("c-1")), ("second", scored("c-2", at=DAY_SECONDS + 60))):
+        telco.ask(job, asked)
+        telco.consent.approve(job, asked, [], "")
+    with telco.store.database.reading() as connection:
+        kept = connection.execute(sql.text("select job, marks from scored_rows")).all()
+    ((job, marks),) = kept
+    assert (job, len(marks)) == ("second", 8)
+    unkeyed = marks_of(row_digests(("customer",), ["c-2"]), b"")
+    assert marks != unkeyed.tobytes()
+
+
+def test_a_prediction_that_ended_before_anything_left_does_not_count(telco: Asking) -> None:
+    consent = Consent(identity_of(TELCO), telco.store.database, CAP * 100, predictions_per_day=1)
+    consent.ask(telco.job("first"), scored("c-1"), [])
+    consent.approve("first", scored("c-1"), [], "")
+    with pytest.raises(PolicyRefused):
+        consent.missing(scored("c-1"))
+    telco.store.update("first", state="failed")
+    consent.missing(scored("c-1"))

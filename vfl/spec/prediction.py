@@ -143,6 +143,7 @@ class PredictionSpec(JobSpec, frozen=True, kw_only=True):
                 alignment=self.rows.alignment,
                 is_learned_from=False,
                 ids_name_results=party == self.roster.label,
+                ids_are_counted=party != self.roster.label,
             )
         }
 

@@ -93,6 +93,8 @@ class TableUse(Section, frozen=True, kw_only=True):
     is_learned_from: bool = True
     ids_name_results: bool = False
     """What comes out for a row is stored with the id of the row."""
+    ids_are_counted: bool = False
+    """How often each row is scored is counted by its id."""
     split_by_id: bool = False
     """Which rows are held out follows from a hash of the id of each."""
     split_by_time: str = ""
