@@ -271,25 +271,6 @@ class CkksPublicKey:
             else:
                 evaluator.add_inplace(sums.ciphertexts[position], term)
 
-    def select_slots(self, vectors: Sequence[CkksVector]) -> EncryptedSums:
-        """Every row's value of each vector, to be released one by one, vector after vector."""
-        rows, times = vectors[0].rows, vectors[0].times
-        sums, context = EncryptedSums(len(vectors) * rows), self._contexts.release
-        for number, vector in enumerate(vectors):
-            lowered, pick = self._at(vector.ciphertext, 1), np.zeros(rows)
-            for row in range(rows):
-                position = number * rows + row
-                scaled, picked = sealapi.Ciphertext(), sealapi.Ciphertext()
-                context.evaluator.multiply_plain(lowered, self._contexts.inverse_width(sums.widths[position]), scaled)
-                pick[:] = 0.0
-                pick[row] = SLOTS / times  # the mean over all slots is then the row's own value
-                plain = context.encode(to_slots(pick, times), 1, 2.0**self._preset.sum_scale / lowered.scale)
-                context.evaluator.multiply_plain(scaled, plain, picked)
-                sums.ciphertexts[position] = picked
-        sums.times = SLOTS
-        self.operations["multiply plain"] += len(sums.ciphertexts)
-        return sums
-
     def _factor(self, factor: CkksVector | Floats, error: CkksVector) -> Any:
         """At the last level; clear numbers at the scale that gives a sum its own. None for zeros: SEAL refuses them."""
         if isinstance(factor, CkksVector):

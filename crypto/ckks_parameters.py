@@ -11,7 +11,6 @@ moduli are exposed, uploads shrink and the released sums carry less noise.
 
 import math
 from dataclasses import dataclass, replace
-from typing import NamedTuple
 
 RING_DEGREE = 8192
 SLOTS = RING_DEGREE // 2
@@ -35,16 +34,6 @@ _RESCALE = (16760833, 16580609, 16515073)
 _NETWORK_SPECIAL = 562949952847873
 """49 bits: what key switching adds is far below the rest, and the bits it saves go where scales need them."""
 _NETWORK_RESCALE = (4294475777, 1032193, 4293918721, 786433)
-
-
-class Scales(NamedTuple):
-    """What scores are computed at. A score carries the whole ciphertext noise of its row, which no sum over rows
-    averages away; a larger embedding and smaller weights keep it low, so that less noise of the key owner covers it."""
-
-    embedding: int
-    levels: tuple[int, ...]
-    sum: int
-    noise: float
 
 
 @dataclass(frozen=True)
@@ -72,15 +61,7 @@ class CkksPreset:
     """Opened values under one key that leave it secret from a label party that deviates (heuristic)."""
     output_noise: float = 0.0
     """The same for sums of an output layer above hidden neurons, whose ciphertexts carry more noise of their own."""
-    evaluation: Scales | None = None
     special_modulus: int = _SPECIAL
-
-    def for_evaluation(self) -> "CkksPreset":
-        """The same keys, with the scales that scores are computed at."""
-        if self.evaluation is None:
-            return self
-        embedding, levels, total, noise = self.evaluation
-        return replace(self, embedding_scale=embedding, level_scales=levels, sum_scale=total, noise=noise)
 
     def for_weights(self, limit: float) -> "CkksPreset":
         """The same keys, with the noise that weights up to this limit need."""
@@ -188,7 +169,6 @@ PRESETS: dict[str, CkksPreset] = {
             error_primes=2,
             noise=45.5,
             output_noise=48.5,
-            evaluation=Scales(embedding=34, levels=(0, 38, 0, 34), sum=52, noise=41.5),
             weight_limit=6.0,
             largest_weight_limit=12.0,
             values_per_key=4096,

@@ -154,16 +154,26 @@ class EncryptedError(Message, frozen=True, tag=True):
 
 
 class EncryptedWeights(Message, frozen=True, tag=True):
-    """A linear top model's weights, one ciphertext each, and the public key, both under a key of the label party."""
+    """A top model's weights and the public key, both under a key of the label party. Of a model with hidden neurons:
+    what products of two embedding coordinates are multiplied with."""
 
     reveals = Reveals("nothing", Grain.NOTHING, "CKKS, ring-LWE at 128 bits")
     public: bytes
     weights: bytes
 
 
+class EncryptedSlopes(Message, frozen=True, tag=True):
+    """A top model with hidden neurons: what each embedding coordinate of one block of rows is multiplied with, under
+    the key of the weights. The label party's own columns of these rows are in it."""
+
+    reveals = Reveals("nothing", Grain.NOTHING, "CKKS, ring-LWE at 128 bits")
+    step: int
+    slopes: bytes
+
+
 class EncryptedScores(Message, frozen=True, tag=True):
     """Scores of one block of rows under the label party's key: whole second polynomials, and of the first ones a
-    coefficient for each row."""
+    number for each row."""
 
     reveals = Reveals("noisy scores of held-out or new rows", Grain.ROW, "Gaussian noise, fresh Enc(0)")
     step: int
@@ -188,32 +198,6 @@ class SessionOver(Message, frozen=True, tag=True):
     """A scoring session: the label party asks for no more rows."""
 
     reveals = Reveals("that the session is over", Grain.NOTHING)
-
-
-class EncryptedEvaluation(Message, frozen=True, tag=True):
-    """Rows to be scored by a top model with hidden neurons, one ciphertext per coordinate, rows in slots, under a key
-    of their own."""
-
-    reveals = Reveals("nothing", Grain.NOTHING, "CKKS, ring-LWE at 128 bits")
-    step: int
-    columns: bytes
-
-
-class MaskedScores(Message, frozen=True, tag=True):
-    """Scores of one block: c1, and the wanted words of c0 under a uniform mask."""
-
-    reveals = Reveals("nothing: pseudo-random words and uniform numbers", Grain.NOTHING, "one-time mask, fresh Enc(0)")
-    step: int
-    packed: bytes
-    masked: bytes
-
-
-class OpenedScores(Message, frozen=True, tag=True):
-    """One number per row and output, under the label party's mask, with noise."""
-
-    reveals = Reveals("noisy scores of held-out or new rows", Grain.ROW, "Gaussian noise, cap of values per key")
-    step: int
-    values: bytes
 
 
 class ClientReady(Message, frozen=True, tag=True):

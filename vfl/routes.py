@@ -29,8 +29,8 @@ from vfl.messages import (
     Embedding,
     EncryptedEmbedding,
     EncryptedError,
-    EncryptedEvaluation,
     EncryptedScores,
+    EncryptedSlopes,
     EncryptedWeights,
     EpochJudged,
     EvaluationRows,
@@ -38,10 +38,8 @@ from vfl.messages import (
     HeldOut,
     MaskedGradient,
     MaskedReply,
-    MaskedScores,
     OpenedGradient,
     OpenedLoss,
-    OpenedScores,
     PairKey,
     PairKeys,
     PublicKeys,
@@ -101,10 +99,8 @@ ROUTES: dict[str, tuple[Route, ...]] = {
         Route(F, L, OpenedLoss),
         Route(L, F, EpochJudged),
         Route(L, F, EncryptedWeights),
+        Route(L, F, EncryptedSlopes),
         Route(F, L, EncryptedScores),
-        Route(F, L, EncryptedEvaluation),
-        Route(L, F, MaskedScores),
-        Route(F, L, OpenedScores),
     ),
     "split_prediction": (
         Route(F, L, RowsDigest),
@@ -118,11 +114,8 @@ ROUTES: dict[str, tuple[Route, ...]] = {
         Route(L, F, RowsDigest),
         Route(L, F, RowsToScore),
         Route(L, F, EncryptedWeights),
+        Route(L, F, EncryptedSlopes),
         Route(F, L, EncryptedScores),
-        Route(F, L, PublicKeys),
-        Route(F, L, EncryptedEvaluation),
-        Route(L, F, MaskedScores),
-        Route(F, L, OpenedScores),
         Route(L, F, SessionOver),
     ),
     "rounds": (
@@ -167,8 +160,8 @@ ONLY_EMBEDDINGS: frozenset[type[Message]] = frozenset({CutGradient, EncryptedErr
 """Messages of layout `embeddings`: where no bottom model learns, no error goes back."""
 ONLY_SESSIONS: frozenset[type[Message]] = frozenset({RowsToScore, SessionOver})
 """Of a prediction that stays open; one that scores all its rows asks for none of them."""
-SCORING_OF_LINEAR: frozenset[type[Message]] = frozenset({EncryptedWeights, EncryptedScores})
-SCORING_OF_NETWORKS: frozenset[type[Message]] = frozenset({EncryptedEvaluation, MaskedScores, OpenedScores})
+ONLY_NETWORKS: frozenset[type[Message]] = frozenset({EncryptedSlopes})
+"""Of top models with hidden neurons, whose scores are no weighted sums of columns."""
 
 
 def routes_of_training(spec: TrainingSpec) -> tuple[Route, ...]:
@@ -180,22 +173,16 @@ def routes_of_training(spec: TrainingSpec) -> tuple[Route, ...]:
         unused |= {OpenedLoss}
     if spec.train.stop_early is None:
         unused |= {EpochJudged}
-    unused |= _scoring_unused(spec)
+    if not spec.hidden:
+        unused |= ONLY_NETWORKS
     return tuple(route for route in ROUTES[spec.entry] if route.message not in unused)
 
 
 def routes_of_prediction(spec: PredictionSpec) -> tuple[Route, ...]:
-    unused = _scoring_unused(spec.trained)
-    if not spec.trained.hidden:
-        unused |= {PublicKeys}
+    unused = frozenset[type[Message]]() if spec.trained.hidden else ONLY_NETWORKS
     if spec.session is None:
         unused |= ONLY_SESSIONS
     return tuple(route for route in ROUTES[spec.entry] if route.message not in unused)
-
-
-def _scoring_unused(trained: TrainingSpec) -> frozenset[type[Message]]:
-    """What models of the other kind are scored with."""
-    return SCORING_OF_LINEAR if trained.hidden else SCORING_OF_NETWORKS
 
 
 def routes_of_rounds(spec: RoundsSpec) -> tuple[Route, ...]:

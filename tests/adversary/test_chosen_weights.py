@@ -11,6 +11,7 @@ import msgspec
 import numpy as np
 import pytest
 
+from crypto.encrypted_quadratics import EncryptedQuadratics, QuadraticKey
 from vfl.errors import ImpossibleJob, RemoteProtocolError
 from vfl.flow import run_together, send
 from vfl.kinds import flow_of, kind_of, read_spec_as
@@ -87,6 +88,22 @@ def columns():
 def test_weights_that_are_not_the_models_read_one_column_of_each_row(columns):
     read = scores(prediction(), columns, np.eye(WIDTH)[1:2])
     assert np.abs(read[:, 0] - columns[:, 1]).max() < 1e-3
+
+
+def test_columns_of_zeros_and_ones_are_all_read_of_one_score_of_each_row():
+    bits = np.random.default_rng(7).integers(0, 2, (ROWS, WIDTH)).astype(float)
+    read = scores(prediction(), bits, np.array([[1.0, 2.0, 4.0]]) / 100)
+    found = np.rint(100 * read[:, 0]).astype(int)[:, None] >> np.arange(WIDTH) & 1
+    assert (found == bits).all()
+
+
+def test_slopes_that_are_not_the_models_read_another_column_of_each_row(columns):
+    """Of a model with hidden neurons: what each coordinate is multiplied with is sent for each row."""
+    key, turns = QuadraticKey(WIDTH), np.arange(ROWS) % WIDTH
+    quadratics = EncryptedQuadratics(key.encrypt(np.zeros((1, 6))), WIDTH, 1)
+    chosen = key.encrypt_slopes(np.eye(WIDTH)[turns][:, None])
+    read = key.read(quadratics.scores(columns, chosen), ROWS, 1)[:, 0]
+    assert np.abs(read - columns[np.arange(ROWS), turns]).max() < 1e-3
 
 
 def asked_again(setup, times):

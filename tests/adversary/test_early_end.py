@@ -12,8 +12,8 @@ import pytest
 from crypto.ciphertexts import read_words, write_words
 from crypto.ckks import CkksPrivateKey, Masked, repeats
 from crypto.encrypted_weights import EncryptedWeights as Weights
-from crypto.encrypted_weights import WeightMaterial
 from crypto.packing import groups_for
+from crypto.scoring_keys import WeightMaterial
 from crypto.scoring_parameters import FIRST
 from vfl.errors import Diverged
 from vfl.flow import Report, receive, run_together, send

@@ -236,22 +236,6 @@ def test_a_networks_opened_values_carry_the_noise_of_their_layer():
     assert np.std(errors[:, -5:-1]) == pytest.approx(2 * 2.0**preset.output_noise, rel=0.5)
 
 
-def test_a_score_picked_from_its_slot_carries_no_more_ciphertext_noise_than_its_own_noise_covers():
-    """The same weights and rows, encrypted afresh: what differs is the ciphertexts' noise alone."""
-    scoring, rows = PRESETS["ckks-mlp"].for_evaluation(), 1024
-    preset = replace(scoring, noise=0.0)
-    columns, own, _, _ = batch(rows)
-    top = Top(Shape(COLUMNS, OWN, 4, 1), "linear", Optimiser(), bytes(32), 1e9)
-    runs = []
-    for _ in range(3):
-        private, public, _ = both_ends(preset, rows, rows)
-        picked = public.select_slots(top.output(public, received(private, public, columns), own))
-        masked, mask = public.mask_sums(picked)
-        runs.append(mask.remove(private.open(masked, groups_for(rows))))
-    np.testing.assert_allclose(runs[0], top.scores(columns, own)[:, 0], atol=1e-3)
-    assert np.std(runs, axis=0).mean() * 2.0**preset.sum_scale < 2.0**scoring.noise / 2**10
-
-
 def test_the_file_that_secret_keys_pass_through_is_empty_whenever_it_is_not_in_use() -> None:
     key = CkksPrivateKey(PRESETS["ckks-linear"], 64)
     assert key.public_material(1).public

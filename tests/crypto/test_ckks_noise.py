@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from crypto.ciphertexts import read_integers
-from crypto.ckks import CkksPrivateKey, repeats
+from crypto.ckks import CkksPrivateKey
 from crypto.ckks_evaluator import CkksPublicKey, EncryptedSums
 from crypto.ckks_parameters import PRESETS, SLOTS
 from crypto.packing import groups_for
@@ -119,29 +119,6 @@ def test_the_same_noise_covers_the_sum_of_squared_errors(name, limit, loss, colu
 def test_both_ends_of_what_a_preset_allows_are_measured(preset):
     measured = {limit for name, limit, *_ in AT_THE_LIMIT if name == preset.name}
     assert measured == {preset.weight_limit, preset.largest_weight_limit}
-
-
-def opened_scores(preset, rows=64):
-    """(integers of the scores of rows at the clip, at the limit of weights, modulus)."""
-    top, scoring = at_its_limit(preset, "linear"), replace(preset.for_evaluation(), noise=0.0)
-    private = CkksPrivateKey(scoring, rows)
-    public = CkksPublicKey(scoring, private.public_material(rows), rows)
-    column, times = CLIPPED[:rows, None], repeats(rows)
-    embedding = public.load(private.encrypt_rows(column, times), 1, rows, times)
-    masked, mask = public.mask_sums(public.select_slots(top.output(public, embedding, column)))
-    words = read_integers(private.open(masked, groups_for(rows)), rows, mask.modulus)
-    return [word - number for word, number in zip(words, mask.numbers, strict=True)], mask.modulus
-
-
-@pytest.mark.parametrize(("limit", "bits"), [(6, 30), (12, 32.5)])
-def test_a_score_of_a_network_carries_no_more_ciphertext_noise_than_the_page_says(limit, bits):
-    preset = PRESETS["ckks-mlp"].for_weights(limit)
-    differences = []
-    for _ in range(3):
-        (first, modulus), (second, _) = opened_scores(preset), opened_scores(preset)
-        differences += [centred((x - y) % modulus, modulus) for x, y in zip(first, second, strict=True)]
-    assert np.log2(np.sqrt(np.mean(np.square(np.array(differences, float))) / 2)) < bits
-    assert preset.for_evaluation().noise >= bits + 9
 
 
 def test_noise_sized_from_first_weights_would_be_drowned_once_weights_have_grown():

@@ -7,15 +7,14 @@ import pytest
 
 from crypto import encrypted_weights
 from crypto.ciphertexts import write_words
-from crypto.encrypted_weights import EncryptedWeights, ScoreBlock, WeightMaterial, WeightsKey
+from crypto.encrypted_weights import EncryptedWeights, WeightsKey
 from crypto.errors import InvalidCiphertext
+from crypto.scoring_keys import ScoreBlock, WeightMaterial
 from crypto.scoring_parameters import (
     DEGREE,
     FIRST,
-    LARGEST_SCORE,
-    NOISE,
+    LINEAR,
     RESCALE,
-    SCORE_UNIT,
     SPECIAL,
     scores_bytes,
     weights_bytes,
@@ -40,9 +39,9 @@ def test_scores_are_those_of_the_clear_weights_with_the_noise_that_is_named(rows
     columns, weights = case(rows)
     key, encrypted = both_ends(weights)
     errors = key.read(encrypted.scores(columns), rows, OUTPUTS) - columns @ weights.T
-    assert np.abs(errors).max() < 7 * NOISE / SCORE_UNIT
+    assert np.abs(errors).max() < 7 * LINEAR.score_noise
     if rows > 1000:
-        assert errors.std() == pytest.approx(NOISE / SCORE_UNIT, rel=0.05)
+        assert errors.std() == pytest.approx(LINEAR.score_noise, rel=0.05)
 
 
 def test_columns_and_weights_that_are_zero_are_no_error():
@@ -65,13 +64,13 @@ def test_how_much_is_computed_says_nothing_of_the_values_of_a_row():
 
 def test_the_noise_covers_the_ciphertexts_own_at_the_limit_of_weights_and_columns(monkeypatch):
     """Of 64 columns at the clip: what is left without the feature party's noise is 2^18 times smaller."""
-    monkeypatch.setattr(encrypted_weights, "NOISE", 0.0)
+    monkeypatch.setattr(encrypted_weights, "LINEAR", LINEAR._replace(score_noise=0.0))
     columns, weights = np.full((DEGREE, 64), 3.0), np.full((1, 64), 12.0 / 64)
     key, encrypted = both_ends(weights)
-    bare = (key.read(encrypted.scores(columns), DEGREE, 1) - 36.0) * SCORE_UNIT
-    assert bare.std() < NOISE / 2**18
-    assert abs(bare.mean()) < NOISE / 2**12  # weights are rounded
-    assert LARGEST_SCORE > 36.0
+    bare = (key.read(encrypted.scores(columns), DEGREE, 1) - 36.0) * LINEAR.unit
+    assert bare.std() < LINEAR.noise / 2**18
+    assert abs(bare.mean()) < LINEAR.noise / 2**12  # weights are rounded
+    assert LINEAR.largest_score > 36.0
 
 
 def test_a_score_out_of_range_is_unknown_and_no_error():
@@ -151,7 +150,7 @@ def test_the_feature_partys_end_refuses_what_no_honest_label_party_sends():
 def test_the_label_partys_end_refuses_what_no_honest_feature_party_sends():
     key, encrypted = both_ends(np.ones((1, COLUMNS)))
     block = encrypted.scores(case(20)[0])
-    outside = write_words(np.full((1, 20), 2**50, np.uint64), (FIRST,))
+    outside = write_words(np.full((1, 20), 2**54, np.uint64), (FIRST,))
     for polynomials, coefficients, text in (
         (block.polynomials[:-1], block.coefficients, "were due"),
         (block.polynomials, block.coefficients[:-7], "were due"),

@@ -41,13 +41,7 @@ GOLDEN = {
     messages.EncryptedScores(1, b"p", b"c"): (
         "84a474797065af456e6372797074656453636f726573a47374657001ab706f6c796e6f6d69616c73c40170ac636f656666696369656e7473c40163"
     ),
-    messages.EncryptedEvaluation(1, b"c"): (
-        "83a474797065b3456e637279707465644576616c756174696f6ea47374657001a7636f6c756d6e73c40163"
-    ),
-    messages.MaskedScores(1, b"p", b"m"): (
-        "84a474797065ac4d61736b656453636f726573a47374657001a67061636b6564c40170a66d61736b6564c4016d"
-    ),
-    messages.OpenedScores(1, b"v"): "83a474797065ac4f70656e656453636f726573a47374657001a676616c756573c40176",
+    messages.EncryptedSlopes(1, b"s"): ("83a474797065af456e63727970746564536c6f706573a47374657001a6736c6f706573c40173"),
     messages.SharedRows(
         1, b"i", b"l"
     ): "84a474797065aa536861726564526f7773a4726f777301a6696e70757473c40169a66c6162656c73c4016c",
@@ -139,7 +133,7 @@ def test_layout_features_sends_the_feature_party_nothing_that_bears_labels():
         "RowsDigest",
         "MaskedGradient",
         "EncryptedWeights",
-        "MaskedScores",
+        "EncryptedSlopes",
     }
 
 

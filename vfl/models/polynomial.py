@@ -7,14 +7,14 @@ encrypted run can be compared with a clear one number by number. How a top model
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeAlias, TypeVar
+from typing import Generic, Protocol, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vfl.models.halves import OF_TOP
 from vfl.models.optimisers import Descent
-from vfl.models.scorer import SQUARE_ACTIVATION, Arithmetic, Scorer, Shape
+from vfl.models.scorer import SQUARE_ACTIVATION, Scorer, Shape
 from vfl.planning.training import INPUT_BOUND
 from vfl.schedule import philox
 from vfl.spec.sections import Optimiser
@@ -56,6 +56,29 @@ class Passes(Generic[V]):
     """In the order of the model's weights."""
     joined_errors: list[V]
     """One per neuron that reads the joined layer; times its weights they are the cut error."""
+
+
+class Arithmetic(Protocol[V]):
+    """What a polynomial model needs of the values it runs on: one V holds one value per row of a block."""
+
+    def weighted_sum(self, columns: Sequence[V], weights: Floats, offset: Floats, factors: Floats | None = None) -> V:
+        """factor x sum_j weights[j] columns[j] + offset, with an offset per row, and a factor above 0 where there are
+        any."""
+
+    def product(self, left: V, right: V) -> V:
+        """Row by row."""
+
+    def weighted_products(self, errors: Sequence[V], value: V, weights: Floats) -> V:
+        """value x sum_o weights[o] errors[o], row by row."""
+
+    def subtract_from(self, constant: float, value: V) -> V:
+        """constant - value."""
+
+    def plus(self, value: V, rows: Floats) -> V:
+        """value + rows, a number per row."""
+
+    def subtract_encrypted(self, value: V, rows: Floats) -> V:
+        """value - rows, the rows taken through a ciphertext of their own where values are ciphertexts."""
 
 
 class Numbers:
@@ -238,6 +261,20 @@ class Top(Scorer):
     def tensors(self, prefix: str = OF_TOP) -> dict[str, Floats]:
         """By name, behind the prefix."""
         return self._weights.tensors(prefix)
+
+    def _hidden(self, values: Arithmetic[V], embedding: Sequence[V], own: Floats) -> tuple[list[V], list[V]]:
+        """Each hidden neuron's input shifted by beta / 2 alpha, and its output over alpha; both empty without neurons.
+
+        alpha a^2 + beta a = alpha ((a + shift)^2 - shift^2): one product, and an output that is small for small inputs,
+        so that little of the errors' ciphertext noise is carried into the sums over it.
+        """
+        if not self.shape.hidden:
+            return [], []
+        alpha, beta = SQUARE_ACTIVATION
+        shift = beta / (2 * alpha)
+        offset, square = self.own_part(own) + shift, np.full(len(own), -(shift**2))
+        hidden = [values.weighted_sum(embedding, w, offset[:, k]) for k, w in enumerate(self.embedding_weights)]
+        return hidden, [values.plus(values.product(a, a), square) for a in hidden]
 
     def _errors(
         self,

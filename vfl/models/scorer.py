@@ -1,44 +1,19 @@
-"""What the weights of a top model make of rows: written once for numbers and for ciphertexts, and without torch.
+"""What the weights of a top model make of rows; loads no torch.
 
 A top model scores rows of the joined layer: the feature parties' embedding, the label party's own columns and a bias
 (ckks_training.md). It is trained in `vfl.models.polynomial`, and applied to new rows as it is here.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
-V = TypeVar("V")
 
 SQUARE_ACTIVATION = (0.12, 0.5)
 """Hidden neurons compute 0.12 a^2 + 0.5 a (ckks_training.md)."""
-
-
-class Arithmetic(Protocol[V]):
-    """What a polynomial model needs of the values it runs on: one V holds one value per row of a block."""
-
-    def weighted_sum(self, columns: Sequence[V], weights: Floats, offset: Floats, factors: Floats | None = None) -> V:
-        """factor x sum_j weights[j] columns[j] + offset, with an offset per row, and a factor above 0 where there are
-        any."""
-
-    def product(self, left: V, right: V) -> V:
-        """Row by row."""
-
-    def weighted_products(self, errors: Sequence[V], value: V, weights: Floats) -> V:
-        """value x sum_o weights[o] errors[o], row by row."""
-
-    def subtract_from(self, constant: float, value: V) -> V:
-        """constant - value."""
-
-    def plus(self, value: V, rows: Floats) -> V:
-        """value + rows, a number per row."""
-
-    def subtract_encrypted(self, value: V, rows: Floats) -> V:
-        """value - rows, the rows taken through a ciphertext of their own where values are ciphertexts."""
 
 
 class Matrices(Protocol):
@@ -101,13 +76,23 @@ class Scorer:
         part: Floats = own @ rest[:, :-1].T + rest[:, -1]
         return part
 
-    def output(self, values: Arithmetic[V], embedding: Sequence[V], own: Floats) -> list[V]:
-        """Scores of a model with hidden neurons, one vector per output."""
-        _, active = self._hidden(values, embedding, own)
-        output = self._matrices["weights"]
-        return [
-            values.weighted_sum(active, SQUARE_ACTIVATION[0] * row[:-1], np.full(len(own), row[-1])) for row in output
-        ]
+    @property
+    def square_weights(self) -> Floats:
+        """Of a model with hidden neurons, whose score is quadratic in the embedding: what each product of two of its
+        coordinates adds to each output; outputs x products, each pair once (`crypto.encrypted_quadratics`)."""
+        alpha, _ = SQUARE_ACTIVATION
+        first, second = np.triu_indices(self.shape.embedding)
+        weights = self.embedding_weights
+        pairs = np.where(first == second, 1, 2) * weights[:, first] * weights[:, second]
+        return np.asarray(alpha * self.output_weights[:, :-1] @ pairs)
+
+    def slopes(self, own: Floats) -> Floats:
+        """What each coordinate adds beside: rows x outputs x coordinates. Own columns are in it."""
+        alpha, beta = SQUARE_ACTIVATION
+        neurons = 2 * alpha * self.own_part(own) + beta
+        weights = self.output_weights[:, None, :-1] * self.embedding_weights.T
+        slopes: Floats = np.moveaxis(weights @ neurons.T, 2, 0)
+        return slopes
 
     def scores(self, embedding: Floats, own: Floats) -> Floats:
         """Clear scores, rows x outputs, from a clear embedding, rows x columns."""
@@ -118,17 +103,3 @@ class Scorer:
         output = self._matrices["weights"]
         scores: Floats = (alpha * joined**2 + beta * joined) @ output[:, :-1].T + output[:, -1]
         return scores
-
-    def _hidden(self, values: Arithmetic[V], embedding: Sequence[V], own: Floats) -> tuple[list[V], list[V]]:
-        """Each hidden neuron's input shifted by beta / 2 alpha, and its output over alpha; both empty without neurons.
-
-        alpha a^2 + beta a = alpha ((a + shift)^2 - shift^2): one product, and an output that is small for small inputs,
-        so that little of the errors' ciphertext noise is carried into the sums over it.
-        """
-        if not self.shape.hidden:
-            return [], []
-        alpha, beta = SQUARE_ACTIVATION
-        shift = beta / (2 * alpha)
-        offset, square = self.own_part(own) + shift, np.full(len(own), -(shift**2))
-        hidden = [values.weighted_sum(embedding, w, offset[:, k]) for k, w in enumerate(self.embedding_weights)]
-        return hidden, [values.plus(values.product(a, a), square) for a in hidden]

@@ -30,7 +30,6 @@ def plan(spec: PredictionSpec, rows: int) -> Plan:
                 "RowsDigest": (2, 1),
                 "RowsToScore": (rows, blocks),
                 "EvaluationRows": (rows * width, blocks),
-                "OpenedScores": (rows * trained.outputs, blocks),
                 "EncryptedScores": (rows * trained.outputs, blocks),
             }
             players = {spec.role_of(feature): feature, spec.role_of(spec.roster.label): spec.roster.label}

@@ -9,14 +9,21 @@ import math
 from crypto.ciphertexts import seeded_bytes
 from crypto.ckks_parameters import PRESETS, RING_DEGREE, SLOTS
 from crypto.packing import Group, groups_for
-from crypto.scoring_parameters import BLOCK_ROWS, scores_bytes, weights_bytes
+from crypto.scoring_parameters import (
+    BLOCK_ROWS,
+    QUADRATIC_BLOCK_ROWS,
+    RowLayout,
+    layout_for,
+    quadratic_scores_bytes,
+    scores_bytes,
+    slopes_bytes,
+    weights_bytes,
+)
 from vfl.schedule import batch_sizes
 from vfl.spec.training import TrainingSpec
 
 WORD = 8
 POLYNOMIAL = WORD * RING_DEGREE
-PICKED_ROWS = 1024
-"""Rows scored at once by a model with hidden neurons; each is a ciphertext until it is packed."""
 
 
 def expected_bytes(spec: TrainingSpec, rows: int, opened: int, cut_width: int) -> dict[str, int]:
@@ -32,9 +39,8 @@ def expected_bytes(spec: TrainingSpec, rows: int, opened: int, cut_width: int) -
     blocks = sum(math.ceil(size / SLOTS) for size in sizes)
     masked, steps = _masked(groups_for(opened)), len(sizes)
     steps_per_key = spec.ckks.values_per_key // opened
-    scoring = scoring_bytes(spec, test)
-    forecast = scoring | {
-        "PublicKeys": scoring.get("PublicKeys", 0) + math.ceil(steps / steps_per_key) * _keys(spec, opened),
+    forecast = scoring_bytes(spec, test) | {
+        "PublicKeys": math.ceil(steps / steps_per_key) * _keys(spec, opened),
         "EncryptedEmbedding": blocks * width * ciphertext,
         "MaskedGradient": steps * masked,
         "OpenedGradient": steps * opened * WORD,
@@ -65,10 +71,10 @@ def largest_messages(spec: TrainingSpec, rows: int, opened: int, cut_width: int)
         }
     preset, width = PRESETS[spec.ckks.preset], spec.embedding_width(spec.roster.features[0])
     ciphertext = seeded_bytes(preset.data_moduli, RING_DEGREE)
-    blocks, scoring = math.ceil(batch / SLOTS), largest_of_scoring(spec, test)
-    return scoring | {
+    blocks = math.ceil(batch / SLOTS)
+    return largest_of_scoring(spec, test) | {
         "HeldOut": _held_out(spec, rows),
-        "PublicKeys": max(_keys(spec, max(opened, spec.outputs)), scoring.get("PublicKeys", 0)),
+        "PublicKeys": _keys(spec, max(opened, spec.outputs)),
         "EncryptedEmbedding": blocks * width * ciphertext,
         "MaskedGradient": _masked(groups_for(opened)),
         "OpenedGradient": opened * WORD,
@@ -83,49 +89,48 @@ def _held_out(spec: TrainingSpec, rows: int) -> int:
 
 def scoring_bytes(spec: TrainingSpec, rows: int) -> dict[str, int]:
     """Payload bytes by message kind of scoring so many rows on ciphertexts, as a model of this training does."""
-    room = evaluation_rows(spec)
-    parts = [min(room, rows - start) for start in range(0, rows, room)]
-    if not spec.hidden:
-        return {
-            "EncryptedWeights": _encrypted_weights(spec),
-            "EncryptedScores": sum(scores_bytes(part, spec.outputs) for part in parts),
-        }
-    return {
-        "PublicKeys": sum(_keys(spec, part * spec.outputs) for part in parts),
-        "EncryptedEvaluation": len(parts) * _encrypted_row_block(spec),
-        "MaskedScores": sum(_masked(groups_for(part * spec.outputs)) for part in parts),
-        "OpenedScores": rows * spec.outputs * WORD,
-    }
+    whole = _scores(spec, 0)
+    for part in _blocks(spec, rows):
+        whole = {kind: whole[kind] + size for kind, size in _scores(spec, part).items()}
+    return {"EncryptedWeights": _encrypted_weights(spec)} | whole
 
 
 def largest_of_scoring(spec: TrainingSpec, rows: int) -> dict[str, int]:
-    """The same of one message at most."""
-    room = min(evaluation_rows(spec), rows)
-    if not spec.hidden:
-        return {"EncryptedWeights": _encrypted_weights(spec), "EncryptedScores": scores_bytes(room, spec.outputs)}
-    # The last part is the smaller one, and may be packed into more groups all the same.
-    parts = [part for part in (room, rows % room if room else 0) if part]
-    return {
-        "PublicKeys": max((_keys(spec, part * spec.outputs) for part in parts), default=0),
-        "EncryptedEvaluation": _encrypted_row_block(spec),
-        "MaskedScores": max((_masked(groups_for(part * spec.outputs)) for part in parts), default=0),
-        "OpenedScores": room * spec.outputs * WORD,
+    """The same of one message at most. The last block is the smallest, and may take more polynomials all the same."""
+    sizes = [_scores(spec, part) for part in (0, *_blocks(spec, rows))]
+    return {"EncryptedWeights": _encrypted_weights(spec)} | {
+        kind: max(size[kind] for size in sizes) for kind in sizes[0]
     }
 
 
 def evaluation_rows(spec: TrainingSpec) -> int:
-    """Rows whose scores travel in one message; of a model with hidden neurons, what one key opens."""
-    return min(PICKED_ROWS, spec.ckks.values_per_key // spec.outputs) if spec.hidden else BLOCK_ROWS
+    """Rows whose scores travel in one message."""
+    return QUADRATIC_BLOCK_ROWS if spec.hidden else BLOCK_ROWS
+
+
+def _blocks(spec: TrainingSpec, rows: int) -> list[int]:
+    room = evaluation_rows(spec)
+    return [min(room, rows - start) for start in range(0, rows, room)]
+
+
+def _scores(spec: TrainingSpec, rows: int) -> dict[str, int]:
+    """Of one block."""
+    if not spec.hidden:
+        return {"EncryptedScores": scores_bytes(rows, spec.outputs)}
+    layout = _layout(spec)
+    return {
+        "EncryptedSlopes": slopes_bytes(layout, rows, spec.outputs),
+        "EncryptedScores": quadratic_scores_bytes(layout, rows, spec.outputs),
+    }
 
 
 def _encrypted_weights(spec: TrainingSpec) -> int:
-    return weights_bytes(spec.embedding_width(spec.roster.features[0]) * spec.outputs)
+    each = _layout(spec).squares if spec.hidden else spec.embedding_width(spec.roster.features[0])
+    return weights_bytes(each * spec.outputs)
 
 
-def _encrypted_row_block(spec: TrainingSpec) -> int:
-    """One ciphertext for each coordinate of the embedding, whatever the number of rows."""
-    ciphertext = seeded_bytes(PRESETS[spec.ckks.preset].data_moduli, RING_DEGREE)
-    return spec.embedding_width(spec.roster.features[0]) * ciphertext
+def _layout(spec: TrainingSpec) -> RowLayout:
+    return layout_for(spec.embedding_width(spec.roster.features[0]))
 
 
 def _clear(spec: TrainingSpec, sizes: list[int], validated: int, test: int) -> dict[str, int]:

@@ -156,7 +156,7 @@ def _reveals(spec: TrainingSpec, rows: int, batches: list[int], opened: int) -> 
     messages |= dict.fromkeys(("OpenedLoss", "EpochJudged"), validations) | {"Embedding": steps + validations}
     messages["EncryptedError"] = sum(math.ceil(size / SLOTS) for size in batches)
     scored = math.ceil(test_rows / evaluation_rows(spec)) if spec.encrypted else 0
-    messages |= {"OpenedScores": scored, "EncryptedScores": scored}
+    messages["EncryptedScores"] = scored
     for route in routes_of_training(spec):
         reveals = route.message.reveals
         for feature in spec.roster.features:
@@ -171,7 +171,6 @@ def _reveals(spec: TrainingSpec, rows: int, batches: list[int], opened: int) -> 
                 "OpenedGradient": steps * opened,
                 "CutGradient": row_visits * columns,
                 "EncryptedError": row_visits * cut_width(spec, feature) + steps * cut_width(spec, feature) * columns,
-                "OpenedScores": test_rows * spec.outputs,
                 "EncryptedScores": test_rows * spec.outputs,
             }
             players = {spec.role_of(feature): feature, spec.role_of(spec.roster.label): spec.roster.label}

@@ -4,7 +4,7 @@ Feature party F has its columns and its bottom model, label party L its own colu
 them when they had trained. Every column is prepared as it was then.
 
     0      both  compare the keyed digest of their rows
-    1 - 3        the steps 12 to 14 of `ckks_scoring`: weights first, or a key for each block
+    1 - 3        the steps 12 to 14 of `ckks_scoring`: weights first, then each block of rows
 
 In a session the blocks are those that the label party asks for (`scoring_session`), after the weights.
 
@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from vfl.flow import Flow, report
 from vfl.models.halves import FeatureHalf, LabelHalf
 from vfl.models.tensors import save_tensors
-from vfl.protocols.ckks_scoring import KeyOwner, Score, opens_scores, scores_rows, scoring_blocks, summed
+from vfl.protocols.ckks_scoring import Score, opens_scores, scores_rows, scoring_blocks, summed
 from vfl.protocols.new_rows import outcome_of, rows_of
 from vfl.protocols.same_rows import compare_rows
 from vfl.protocols.scoring_session import answers_requests, nothing_more, opens_what_is_asked
@@ -34,19 +34,19 @@ from vfl.spec.training import TrainingRole
 
 def feature_party(setup: Setup[PredictionSpec]) -> Flow[Outcome]:
     trained, label = setup.spec.trained, setup.only(TrainingRole.LABEL)
-    half, owner = FeatureHalf.read(trained, setup.me, setup.model, setup.bottom), KeyOwner(trained)
+    half, used = FeatureHalf.read(trained, setup.me, setup.model, setup.bottom), list[Counter[str]]()
     yield from compare_rows(setup)  # 0
     blocks = scoring_blocks(trained, np.arange(setup.rows))
-    open_scores = yield from opens_scores(trained, owner, label)  # 1
+    open_scores = yield from opens_scores(trained, label, used.append)  # 1
     if setup.spec.session is not None:
         opened = yield from opens_what_is_asked(
             setup, lambda number, rows: open_scores(number, half.embed(*rows_of(setup, rows)))
         )
-        return nothing_more(opened, owner.operations())
+        return nothing_more(opened, summed(used))
     for number, rows in enumerate(blocks, 1):
         yield from open_scores(number, half.embed(*rows_of(setup, rows)))  # 1 to 3
         yield from report(StepDone(int(rows[-1]) + 1, setup.rows, 0))
-    return Outcome(save_tensors({}), operations=owner.operations())
+    return Outcome(save_tensors({}), operations=summed(used))
 
 
 def label_party(setup: Setup[PredictionSpec]) -> Flow[Outcome]:

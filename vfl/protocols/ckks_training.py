@@ -24,10 +24,11 @@ between two epochs, with split.validation only, the loss on the validation rows:
     9    F -> L  OpenedLoss
          L -> F  EpochJudged, with train.stop_early only: whether training goes on
 
-then, once, the held-out rows in blocks (`ckks_scoring`), here of a linear top model:
+then, once, the held-out rows in blocks (`ckks_scoring`):
 
     12  L -> F  EncryptedWeights, under a key of the label party
-    13  F -> L  EncryptedScores
+    13  L -> F  EncryptedSlopes (hidden neurons)
+    14  F -> L  EncryptedScores
 
 Who learns what. Layout features: F sees pseudo-random words and uniform numbers, and how many steps happen. Layout
 embeddings: F also reads an error for every row and step, from which labels can be inferred unless noise hides them, and
@@ -42,31 +43,47 @@ from typing import NamedTuple
 
 import numpy as np
 
-from crypto.ckks import CkksPrivateKey, Masked, repeats
+from crypto.ckks import CkksPrivateKey, Masked, PublicMaterial, repeats
 from crypto.ckks_evaluator import CkksPublicKey, CkksVector, EncryptedSums
-from crypto.ckks_parameters import SLOTS
+from crypto.ckks_parameters import SLOTS, CkksPreset
 from crypto.packing import groups_for
 from vfl.errors import RemoteProtocolError
 from vfl.flow import Flow, receive, report, send
 from vfl.messages import EncryptedEmbedding, EncryptedError, MaskedGradient, OpenedGradient, OpenedLoss, PublicKeys
 from vfl.models.tensors import floats
 from vfl.planning.training import cut_width, opened_per_step, output_sums, preset_of
-from vfl.protocols.ckks_scoring import (
-    KeyOwner,
-    attributed_to,
-    opens_scores,
-    public_key,
-    scores_rows,
-    scoring_blocks,
-    summed,
-)
+from vfl.protocols.ckks_scoring import attributed_to, opens_scores, scores_rows, scoring_blocks, summed
 from vfl.protocols.feature_side import FeatureSide, end_epoch
 from vfl.protocols.label_side import Floats, LabelSide, judge_epoch
 from vfl.protocols.same_rows import agree_on_rows
 from vfl.reports import Outcome, Remark, StepDone
 from vfl.schedule import Batch, blocks
 from vfl.setup import Setup
+from vfl.spec.sections import PartyId
 from vfl.spec.training import TrainingRole, TrainingSpec
+
+
+class KeyOwner:
+    """Makes the feature party's keys, each for the values it may open."""
+
+    def __init__(self, spec: TrainingSpec) -> None:
+        self._values_per_key = spec.ckks.values_per_key
+        self._operations: list[Counter[str]] = []
+        """Of each key; a key itself is kept no longer than it opens anything."""
+        self._keys = 0
+
+    def fresh(self, values: int, preset: CkksPreset) -> tuple[CkksPrivateKey, PublicKeys]:
+        key = CkksPrivateKey(preset, self._values_per_key)
+        self._operations.append(key.operations)
+        self._keys += 1
+        return key, PublicKeys(*key.public_material(values))
+
+    def counts(self, operations: Counter[str]) -> None:
+        """From now on, operations of scoring too."""
+        self._operations.append(operations)
+
+    def operations(self) -> dict[str, int]:
+        return summed(self._operations) | {"make key": self._keys}
 
 
 class EncryptedBlock(NamedTuple):
@@ -112,7 +129,7 @@ def feature_party(setup: Setup[TrainingSpec]) -> Flow[Outcome]:
     side.keep_best()
 
     yield from report(Remark("opening scores of the held-out rows for the label party"))
-    open_scores = yield from opens_scores(setup.spec, owner, label)  # 12
+    open_scores = yield from opens_scores(setup.spec, label, owner.counts)  # 12
     for number, rows in enumerate(scoring_blocks(setup.spec, setup.test_rows), 1):
         yield from open_scores(number, side.embed(rows))  # 12 to 14
     return side.outcome(owner.operations())
@@ -147,7 +164,7 @@ def label_party(setup: Setup[TrainingSpec]) -> Flow[Outcome]:
 
     for step, steps, epoch, last_of_epoch, rows in setup.batches():
         if (step - 1) % _steps_per_key(setup) == 0:
-            ckks = yield from public_key(feature, preset, values)  # 0
+            ckks = yield from _public_key(feature, preset, values)  # 0
             used.append(ckks.operations)
         parts, sums, cut_errors = blocks(rows, SLOTS), EncryptedSums(values), []
         for part in parts:
@@ -211,7 +228,7 @@ def _sum_squares(setup: Setup[TrainingSpec], side: LabelSide, epoch: int) -> Flo
     """The other side of it, which measures the loss. Returns the operations."""
     feature, outputs = setup.only(TrainingRole.FEATURE), setup.spec.outputs
     width, parts = setup.spec.embedding_width(feature), blocks(setup.validation_rows, SLOTS)
-    ckks, squares = (yield from public_key(feature, preset_of(setup.spec), outputs)), EncryptedSums(outputs)
+    ckks, squares = (yield from _public_key(feature, preset_of(setup.spec), outputs)), EncryptedSums(outputs)
     for rows in parts:
         encrypted = yield from receive(EncryptedEmbedding, feature, epoch)
         with attributed_to(feature):
@@ -246,6 +263,14 @@ def _cut_error(setup: Setup[TrainingSpec], key: CkksPrivateKey, cut: EncryptedEr
         raise RemoteProtocolError(f"{label} sent a basis that is not {rank} orthonormal rows of {width}")
     with attributed_to(label):
         return key.decrypt_cut(cut.columns, rank, rows) @ basis
+
+
+def _public_key(feature: PartyId, preset: CkksPreset, values: int) -> Flow[CkksPublicKey]:
+    keys = yield from receive(PublicKeys, feature)
+    with attributed_to(feature):
+        ckks = CkksPublicKey(preset, PublicMaterial(keys.public, keys.relinearise, keys.packing), values)
+    ckks.prepare_zeros(len(groups_for(values)))  # while the feature party encrypts
+    return ckks
 
 
 def _steps_per_key(setup: Setup[TrainingSpec]) -> int:

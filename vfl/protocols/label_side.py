@@ -16,11 +16,11 @@ from vfl.models.held_out import few_rows, of_classes
 from vfl.models.intervals import intervals
 from vfl.models.metrics import measure
 from vfl.models.own_columns import OwnColumnsModel
-from vfl.models.polynomial import SHRUNK, Passes, RowProducts, Top
+from vfl.models.polynomial import SHRUNK, Arithmetic, Passes, RowProducts, Top
 from vfl.models.preparation import PART_ROWS
 from vfl.models.scaling import Scaling
 from vfl.models.score_curves import score_curves
-from vfl.models.scorer import Arithmetic, Shape
+from vfl.models.scorer import Shape
 from vfl.models.tensors import load_tensors, save_tensors
 from vfl.models.validation import Validation, ended_early
 from vfl.notices import Notice

@@ -118,7 +118,7 @@ def test_a_message_beyond_the_budget_of_its_job_is_named(tmp_path: Path) -> None
     assert "message 3 of kind OpenedGradient to bank in job job-1, and 2 are the most that was approved" in problem.text
 
 
-@pytest.mark.parametrize("approved", [None, {}, {"OpenedScores": 9}], ids=str)
+@pytest.mark.parametrize("approved", [None, {}, {"EncryptedScores": 9}], ids=str)
 def test_what_no_budget_names_may_not_leave(tmp_path: Path, approved: dict[str, int] | None) -> None:
     bank, clinic = after_sending(["OpenedGradient"], approved)
     assert "message 1 of kind OpenedGradient to bank in job job-1, and 0 are" in texts(tmp_path, clinic.export())

@@ -14,8 +14,7 @@ from vfl.flow import Delivery, Send
 from vfl.messages import PublicKeys, RowsDigest
 from vfl.models.tensors import load_tensors
 from vfl.planning.training import plan
-from vfl.protocols.ckks_scoring import KeyOwner
-from vfl.protocols.ckks_training import encrypted_blocks, label_party
+from vfl.protocols.ckks_training import KeyOwner, encrypted_blocks, label_party
 from vfl.protocols.feature_side import FeatureSide
 from vfl.reports import StepDone
 

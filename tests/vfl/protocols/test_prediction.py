@@ -72,12 +72,12 @@ BOTTOM = {"model": 'layout = "embeddings", bottom = {hidden = [4], out = 4}', "c
 ONE_STEP = {"train_epochs": 1, "train_batch_rows": 455}
 MODELS = [
     ("breast_cancer", {}, 1e-3),
-    ("breast_cancer", {"model": 'top = {kind = "mlp", hidden = [4]}', **ONE_STEP}, 5e-3),
+    ("breast_cancer", {"model": 'top = {kind = "mlp", hidden = [4]}', **ONE_STEP}, 1e-3),
     ("breast_cancer", {**BOTTOM, **ONE_STEP}, 1e-3),
     ("diabetes", {}, 1e-3),
     ("digits", {"encryption_values_per_key": 4096, "train_batch_rows": 1024, "train_epochs": 1}, 1e-3),
 ]
-"""The last is seven or eight deviations of the noise that the key owner adds to a score."""
+"""The last number is eight deviations of the noise that the feature party adds to a score."""
 
 
 @pytest.mark.parametrize(
@@ -200,7 +200,7 @@ def answered(given, requests):
     [
         ({"train_epochs": 1}, 1e-3),
         ({"encryption_scheme": "none"}, 1e-4),
-        ({"model": 'top = {kind = "mlp", hidden = [4]}', **ONE_STEP}, 5e-3),
+        ({"model": 'top = {kind = "mlp", hidden = [4]}', **ONE_STEP}, 1e-3),
     ],
     ids=["linear", "in clear", "hidden neurons"],
 )
@@ -240,7 +240,7 @@ def test_a_session_asks_no_more_than_its_plan_and_messages_stay_within_their_lim
     given = session(federation(breast_cancer, **ONE_STEP, model='top = {kind = "mlp", hidden = [4]}'), breast_cancer)
     spec = given["bank"].spec
     lines = {line.message: (line.values, line.messages) for line in plan(spec, NEW).reveals if line.values}
-    assert lines == {"RowsDigest": (2, 1), "RowsToScore": (NEW, NEW), "OpenedScores": (NEW, NEW)}
+    assert lines == {"RowsDigest": (2, 1), "RowsToScore": (NEW, NEW), "EncryptedScores": (NEW, NEW)}
     _, result = answered(given, asking([1], list(range(300))))
     limits = kind_of(spec).message_limits(spec, NEW)
     assert all(line.payload_bytes <= limits[line.kind] for line in result.transcript)
@@ -250,7 +250,7 @@ def test_a_session_asks_no_more_than_its_plan_and_messages_stay_within_their_lim
     assert {line["message"]: line["values"] for line in shown if line["values"]} == {
         "RowsDigest": 2,
         "RowsToScore": 300,
-        "OpenedScores": 300,
+        "EncryptedScores": 300,
     }
 
 
