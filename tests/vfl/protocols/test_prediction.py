@@ -76,6 +76,8 @@ MODELS = [
     ("breast_cancer", {**BOTTOM, **ONE_STEP}, 1e-3),
     ("diabetes", {}, 1e-3),
     ("digits", {"encryption_values_per_key": 4096, "train_batch_rows": 1024, "train_epochs": 1}, 1e-3),
+    ("digits", {"model": 'top = {kind = "mlp", hidden = [4]}', "train_batch_rows": 1437, "train_epochs": 1}, 1e-3),
+    ("diabetes", {"model": 'top = {kind = "mlp", hidden = [4]}', "train_batch_rows": 353, "train_epochs": 1}, 1e-3),
 ]
 """The last number is eight deviations of the noise that the feature party adds to a score."""
 
@@ -83,7 +85,15 @@ MODELS = [
 @pytest.mark.parametrize(
     ("table", "options", "largest_error"),
     MODELS,
-    ids=["linear", "hidden neurons", "bottom model", "regression", "ten classes"],
+    ids=[
+        "linear",
+        "hidden neurons",
+        "bottom model",
+        "regression",
+        "ten classes",
+        "ten classes and hidden neurons",
+        "regression and hidden neurons",
+    ],
 )
 def test_joint_scores_on_ciphertexts_equal_those_of_the_halves_in_clear(
     federation, request, table, options, largest_error
