@@ -82,6 +82,8 @@ class EncryptedQuadratics(EncryptedFactors):
         super().__init__(material.public, QUADRATIC)
         self._layout, self._outputs = layout_for(width), outputs
         weights, each = self._load(material.weights, outputs * self._layout.squares), self._layout.squares
+        self._smallest = self._contexts.encode(2.0**-COLUMN_SCALE, COLUMN_SCALE)
+        """In place of zero: SEAL refuses a product with zero, and leaving it out would tell of a single row."""
         self._squares = [weights[at : at + each] for at in range(0, len(weights), each)]
 
     def scores(self, embedding: Floats, slopes: bytes) -> ScoreBlock:
@@ -111,9 +113,7 @@ class EncryptedQuadratics(EncryptedFactors):
             placed = np.zeros((layout.rows, part.shape[1]))
             placed[start : start + len(piece)] = share * part
             plain = self._contexts.encode(_to_slots(placed, layout).tolist(), COLUMN_SCALE)
-            if plain.is_zero():  # SEAL refuses a product with zero, and leaving it out would tell of a single row
-                plain = self._contexts.encode(2.0**-COLUMN_SCALE, COLUMN_SCALE)
-            plains.append(plain)
+            plains.append(self._smallest if plain.is_zero() else plain)
         return plains
 
 
