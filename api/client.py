@@ -96,6 +96,12 @@ class Client:
         headers = {"Idempotency-Key": idempotency_key} if idempotency_key else {}
         return self._send("POST", "/v1/jobs", json={"spec": spec, "notices": list(notices)}, headers=headers)
 
+    def estimate(self, spec: str, *, rows: int | None = None, together: bool = False) -> JsonObject:
+        """What a job of this TOML text would take; `rows` are those of tables that this party cannot see, `together`
+        says that all parties run on one machine."""
+        asked = {"spec": spec, "rows": rows, "together": together}
+        return self._send("POST", "/v1/estimates", json=asked, timeout=EXAMINATION_SECONDS)
+
     def jobs(self) -> Iterator[JsonObject]:
         """One line for each job, newest first; pages are asked for as they are read."""
         after: str | None = ""

@@ -28,6 +28,8 @@ from vfl.spec.job import JobSpec
 from vfl.spec.sections import PartyId
 
 _LOG = logging.getLogger("parties")
+ESTIMATE = "estimate"
+"""Under this name stands in the stored plan of a job what was foreseen of it before it was proposed here."""
 
 
 @dataclass(frozen=True)

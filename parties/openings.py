@@ -25,7 +25,7 @@ from parties.jobs.resources import Resources
 from parties.jobs.run import Loaded
 from parties.jobs.standing import Words
 from parties.jobs.supervisor import Supervisor
-from parties.judgement import Judgement, judge, new_job
+from parties.judgement import ESTIMATE, Judgement, judge, new_job
 from parties.model_errors import UnknownModel
 from parties.peers import Peers
 from parties.proposal import read_proposal
@@ -80,7 +80,11 @@ class Openings:
             raise ImpossibleJob("the proposal leaves open what its coordinator fills in")
         judgement = self.judge(spec, check_keys(spec, self._peers, unix_seconds(supervisor.created_at)))
         judgement.log_relaxed_limits(job)
-        self._store.update(job, **judgement.shown())
+        shown = judgement.shown()
+        stored = self._store.job(job)
+        if stored is not None and ESTIMATE in stored.plan:  # what the job was proposed by
+            shown["plan"][ESTIMATE] = stored.plan[ESTIMATE]
+        self._store.update(job, **shown)
         self._store.tell(job, judgement.notices)
         return judgement
 

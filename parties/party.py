@@ -7,6 +7,8 @@ from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from pathlib import Path
 
+import msgspec
+
 from parties import limits
 from parties.audit import Audit
 from parties.awake import AwakeClock
@@ -23,6 +25,7 @@ from parties.errors import (
     UnknownJob,
     UnknownPeer,
 )
+from parties.estimates.estimator import Estimator
 from parties.folder_lock import hold
 from parties.job_keys import filled_in
 from parties.jobs.endings import Endings
@@ -30,7 +33,7 @@ from parties.jobs.open_jobs import OpenJobs
 from parties.jobs.resources import Resources
 from parties.jobs.scoring_session import Prediction, Wanted
 from parties.jobs.supervisor import Supervisor
-from parties.judgement import new_job
+from parties.judgement import ESTIMATE, new_job
 from parties.key_rotation import KeyRotation
 from parties.openings import Openings, rejection
 from parties.own_columns_scores import OwnColumnsScores
@@ -118,6 +121,7 @@ class Party:
         self._openings = Openings(
             settings, self._shared, self.peers, self.audit, self.catalogue, self._endings, self._open
         )
+        self.estimator = Estimator(self.folder, self.name, self._openings.resolved, self._openings.judge)
         self._openings.recover()
         self.key_rotation = KeyRotation(self.peers, self.enrolment, self._endings.sign_anew)
 
@@ -143,6 +147,8 @@ class Party:
         self.audit.check(spec.peers_of(self.name))
         share = secrets.token_bytes(SHARE_BYTES)
         job = new_job(job_id(spec.digest(), commitment_to(share)), spec, self.name, judgement)
+        if (foreseen := self.estimator.made_of(text)) is not None:
+            job = msgspec.structs.replace(job, plan=job.plan | {ESTIMATE: msgspec.to_builtins(foreseen)})
         agreement = self._openings.agreement(job.id, spec, share, commitment_to(share))
         request, warnings = judgement.request(self.name), judgement.warnings
         with self._submitting:

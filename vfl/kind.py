@@ -13,6 +13,7 @@ from vfl.errors import ImpossibleJob, ModelUnfit
 from vfl.flow import Flow
 from vfl.notices import Notice
 from vfl.planning.plan import Forecast, Plan
+from vfl.planning.work import Clock, TableRows, Turn
 from vfl.reports import Outcome
 from vfl.routes import Route
 from vfl.setup import Setup, Table
@@ -86,6 +87,22 @@ class Kind(ABC, Generic[S, P]):
     @abstractmethod
     def plan(self, spec: S, me: PartyId, rows: int) -> P:
         """What the job does where `me` brings so many rows. Raises ImpossibleJob, naming the cause."""
+
+    @abstractmethod
+    def work(self, spec: S, rows: TableRows, clock: Clock) -> Iterable[Turn]:
+        """What each party computes and sends, counted: what an estimate of time and bytes is made of.
+
+        Called in a process that computes, so that libraries may be loaded here. `clock` times what is not counted but
+        rehearsed. Raises ImpossibleJob.
+        """
+
+    @abstractmethod
+    def memory_bytes(self, spec: S, party: PartyId, rows: int) -> int:
+        """What the process that computes for this party holds at most beside its program, roughly."""
+
+    def security_bits(self, spec: S) -> int:
+        """What it takes to break the encryption that the job computes under; 0 where values are read in clear."""
+        return 0
 
     @abstractmethod
     def model_bytes(self, spec: S, party: PartyId) -> int:

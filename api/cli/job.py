@@ -13,6 +13,7 @@ from api.agreement import data_by_party, kind_in, listed, reveals
 from api.cli.approval import approve, diff, reject
 from api.cli.check import check
 from api.cli.connection import CaOption, PartyOption, ServerOption, TokenFileOption, connected, job_command
+from api.cli.estimate import agreed_to
 from api.cli.output import (
     CommandFailed,
     Exit,
@@ -28,6 +29,7 @@ from api.cli.output import (
 from api.cli.run import specification
 from api.cli.text import Facts
 from api.cli.written_file import ForceOption, check_place, write_file
+from api.foreseen import Foreseen, beside_measured
 from api.metrics import measured
 
 if TYPE_CHECKING:
@@ -54,14 +56,22 @@ def submit(
     idempotency_key: Annotated[
         str, typer.Option(metavar="KEY", help="Repeating a submit with the same key returns the same job.")
     ] = "",
+    yes: Annotated[bool, typer.Option("--yes", help="Make no estimate, and do not ask.")] = False,  # noqa: FBT002
     server: ServerOption = None,
     token_file: TokenFileOption = None,
     ca: CaOption = None,
     party: PartyOption = None,
     output: FormatOption = Format.TEXT,
 ) -> None:
-    """Propose a job to the peers; it starts when each has a grant for it, or its operator approves it."""
+    """Propose a job to the peers; it starts when each has a grant for it, or its operator approves it.
+
+    At a terminal the command first tells what the job would take, and asks.
+    """
     with specification(spec) as text, connected(server, token_file, ca, party) as client:
+        if not (yes or agreed_to(client, text)):
+            raise CommandFailed(
+                Exit.ARGUMENTS, "not_confirmed", "the job was not proposed", safe="No peer has heard of it."
+            )
         job = client.submit(text, idempotency_key=idempotency_key)
     result(output, job, lambda: str(job["id"]))
     if output is Format.TEXT:
@@ -329,6 +339,10 @@ def _agreed(specification: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield "data", f"{of.party}, {of.data}{columns}{label}" if of.data else f"{of.party}, none"
 
 
+def _beside(foreseen: Foreseen) -> str:
+    return f"{foreseen.forecast}, measured {foreseen.measured}" if foreseen.measured else foreseen.forecast
+
+
 def _decided(approval: dict[str, Any]) -> str:
     who = {"operator": "by this party's operator", "submit": "by submitting it"}
     how = who.get(approval["by"], f"by grant {', '.join(approval['grants'])}")
@@ -360,6 +374,7 @@ def _facts(job: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield "classes", ", ".join(job["classes"]) + (" (positive)" if len(job["classes"]) == 2 else "")
     yield from ((notice["kind"], notice["text"]) for notice in job["notices"])
     yield from ((f"{name} time", f"{value:.1f} s") for name, value in job["seconds"].items() if value is not None)
+    yield from ((f"foreseen {each.what}", _beside(each)) for each in beside_measured(job))
     yield from (("relaxed limit", str(limit)) for limit in job["relaxed_limits"])
     if job["result_digest"]:
         yield "result", f"{job['result_digest']}, by which a later job names it"

@@ -9,7 +9,23 @@ from typing import Annotated, Any
 
 import typer
 
-from api.cli import align, audit, data, demo, doctor, grant, job, key, ledger, model, party, peer, predict, witness
+from api.cli import (
+    align,
+    audit,
+    data,
+    demo,
+    doctor,
+    estimate,
+    grant,
+    job,
+    key,
+    ledger,
+    model,
+    party,
+    peer,
+    predict,
+    witness,
+)
 from api.cli import run as run_command
 from api.cli.errors import named
 from api.cli.output import CommandFailed, Exit, Format, FormatOption, fail, flush, note, result, wanted_format
@@ -34,6 +50,7 @@ app.add_typer(peer.app, name="peer")
 app.add_typer(key.app, name="key")
 app.add_typer(job.app, name="job")
 app.command("align")(align.align)
+app.command("estimate")(estimate.estimate)
 app.command("doctor")(doctor.doctor)
 app.add_typer(data.app, name="data")
 app.add_typer(model.app, name="model")

@@ -17,6 +17,7 @@ from api.operator.audit import audit_router
 from api.operator.datasets import datasets_router
 from api.operator.description import LOGIN, describe, known_parameters_only, refusals
 from api.operator.doctor import doctor_router
+from api.operator.estimates import estimates_router
 from api.operator.grants import grants_router
 from api.operator.keys import keys_router
 from api.operator.models import models_router
@@ -63,7 +64,15 @@ def operator_app(party: Party, token_hash: bytes) -> FastAPI:
     app.include_router(_health(party), dependencies=[Depends(known_parameters_only)])
     app.include_router(_jobs(party), prefix="/v1", dependencies=[Depends(known_parameters_only), Security(LOGIN)])
 
-    routers = (peers_router, keys_router, datasets_router, models_router, grants_router, doctor_router)
+    routers = (
+        peers_router,
+        keys_router,
+        datasets_router,
+        models_router,
+        grants_router,
+        doctor_router,
+        estimates_router,
+    )
     for router in (make(party) for make in routers):
         app.include_router(router, prefix="/v1", dependencies=[Depends(known_parameters_only), Security(LOGIN)])
 

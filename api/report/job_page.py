@@ -6,6 +6,7 @@ from typing import Any
 
 from api.agreement import data_by_party, kind_in, reveals
 from api.client import JsonObject
+from api.foreseen import beside_measured
 from api.metrics import measured
 from api.report.charts import bytes_by_kind, bytes_by_round, calibration, curve, roc
 from api.report.page import page
@@ -62,6 +63,7 @@ def render(view: JsonObject) -> str:
         "bytes_chart": bytes_by_kind(sizes, first="received") if sizes else "",
         "first_bytes": f"received by {job['party']}",
         "second_bytes": f"sent by {job['party']}",
+        "foreseen": list(beside_measured(job)),
         "operations": job["operations"],
         "notices": [*(f"{notice['kind']}: {notice['text']}" for notice in job["notices"]), *job["attendance"]],
         "purpose": specification["job"]["purpose"],

@@ -15,11 +15,14 @@ from vfl.flow import Flow, receive, report, send
 from vfl.kind import Kind, Roles
 from vfl.message import Grain, Message, Reveals
 from vfl.planning.plan import Plan, RevealLine
+from vfl.planning.work import START, Clock, TableRows, Turn, sends
 from vfl.reports import Outcome, StepDone
 from vfl.routes import Route
 from vfl.setup import Setup
 from vfl.spec.job import JobSpec
 from vfl.spec.sections import PartyId, Role, Section, TableUse, require
+
+SUM_BYTES = 20
 
 
 class ExchangeRole(Role):
@@ -112,6 +115,14 @@ class ExchangeKind(Kind[ExchangeSpec, Plan]):
             steps=1,
             reveals=tuple(RevealLine.of(route, players, values=1) for route in ROUTES),
         )
+
+    def work(self, spec: ExchangeSpec, rows: TableRows, clock: Clock) -> Iterator[Turn]:
+        yield Turn("start", 1, {party: {START: 1} for party in spec.parties})
+        for party in spec.parties:
+            yield Turn("steps", 1, sends(party, 1, SUM_BYTES))
+
+    def memory_bytes(self, spec: ExchangeSpec, party: PartyId, rows: int) -> int:
+        return 8 * rows
 
     def model_bytes(self, spec: ExchangeSpec, party: PartyId) -> int:
         return 2 * 8

@@ -1,12 +1,13 @@
 """Alignment: two or more parties find the rows that they have in common by their ids, and show each other no other."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from vfl.kind import Kind, Roles
 from vfl.message import Grain
 from vfl.planning import alignment as planning
 from vfl.planning.plan import Plan
+from vfl.planning.work import Clock, TableRows, Turn
 from vfl.routes import Route, routes_of_alignment
 from vfl.spec.alignment import AlignmentSpec
 from vfl.spec.sections import PartyId
@@ -38,6 +39,17 @@ class AlignmentKind(Kind[AlignmentSpec, Plan]):
 
     def plan(self, spec: AlignmentSpec, me: PartyId, rows: int) -> Plan:
         return planning.plan(spec, me, rows)
+
+    def work(self, spec: AlignmentSpec, rows: TableRows, clock: Clock) -> Iterable[Turn]:
+        from vfl.counting import alignment as counting  # noqa: PLC0415 - as in the other kinds
+
+        return counting.work(spec, rows)
+
+    def memory_bytes(self, spec: AlignmentSpec, party: PartyId, rows: int) -> int:
+        return planning.memory_bytes(spec, rows)
+
+    def security_bits(self, spec: AlignmentSpec) -> int:
+        return planning.SECURITY_BITS
 
     def model_bytes(self, spec: AlignmentSpec, party: PartyId) -> int:
         return ROW_NUMBER_BYTES * spec.align.maximum_ids

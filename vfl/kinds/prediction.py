@@ -3,11 +3,13 @@
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from crypto.ckks_parameters import SECURITY_BITS
 from vfl.errors import ImpossibleJob
 from vfl.kind import Kind, Roles
 from vfl.notices import Notice
 from vfl.planning import model_size, prediction, warnings
 from vfl.planning.plan import Forecast, Plan
+from vfl.planning.work import Clock, TableRows, Turn, least_rows
 from vfl.reports import Outcome
 from vfl.routes import Route, routes_of_prediction
 from vfl.setup import Setup
@@ -58,6 +60,17 @@ class PredictionKind(Kind[PredictionSpec, Plan]):
 
     def plan(self, spec: PredictionSpec, me: PartyId, rows: int) -> Plan:  # all parties plan alike
         return prediction.plan(spec, rows)
+
+    def work(self, spec: PredictionSpec, rows: TableRows, clock: Clock) -> Iterable[Turn]:
+        from vfl.counting import scoring  # noqa: PLC0415 - models, only when a job is estimated
+
+        return scoring.of_prediction(spec, least_rows(spec, rows))
+
+    def memory_bytes(self, spec: PredictionSpec, party: PartyId, rows: int) -> int:
+        return prediction.memory_bytes(spec, party, rows)
+
+    def security_bits(self, spec: PredictionSpec) -> int:
+        return SECURITY_BITS if spec.trained.encrypted else 0
 
     def model_bytes(self, spec: PredictionSpec, party: PartyId) -> int:
         trained = spec.model.specification

@@ -7,6 +7,7 @@ from vfl.kind import Kind, Roles
 from vfl.notices import Notice
 from vfl.planning import model_size, rounds, warnings
 from vfl.planning.plan import Forecast, Plan
+from vfl.planning.work import Clock, TableRows, Turn
 from vfl.routes import Route, routes_of_rounds
 from vfl.spec.rounds import RoundsSpec
 from vfl.spec.sections import PartyId
@@ -32,6 +33,14 @@ class RoundsKind(Kind[RoundsSpec, Plan]):
 
     def plan(self, spec: RoundsSpec, me: PartyId, rows: int) -> Plan:
         return rounds.plan(spec, me, rows)
+
+    def work(self, spec: RoundsSpec, rows: TableRows, clock: Clock) -> Iterable[Turn]:
+        from vfl.counting import rounds as counting  # noqa: PLC0415 - torch, only when a job is estimated
+
+        return counting.work(spec, rows, clock)
+
+    def memory_bytes(self, spec: RoundsSpec, party: PartyId, rows: int) -> int:
+        return rounds.memory_bytes(spec, rows)
 
     def model_bytes(self, spec: RoundsSpec, party: PartyId) -> int:  # every party holds the same one
         return model_size.bytes_of_rounds(spec)

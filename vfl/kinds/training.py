@@ -3,11 +3,13 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
+from crypto.ckks_parameters import SECURITY_BITS
 from vfl.errors import ImpossibleJob
 from vfl.kind import Kind, Roles
 from vfl.notices import Notice
 from vfl.planning import model_size, training, warnings
 from vfl.planning.plan import Forecast, TrainingPlan
+from vfl.planning.work import Clock, TableRows, Turn, least_rows
 from vfl.routes import Route, routes_of_training
 from vfl.setup import Table
 from vfl.spec.job import JobSpec
@@ -54,6 +56,17 @@ class TrainingKind(Kind[TrainingSpec, TrainingPlan]):
 
     def plan(self, spec: TrainingSpec, me: PartyId, rows: int) -> TrainingPlan:  # all parties plan alike
         return training.plan(spec, rows)
+
+    def work(self, spec: TrainingSpec, rows: TableRows, clock: Clock) -> Iterable[Turn]:
+        from vfl.counting import training as counting  # noqa: PLC0415 - models, only when a job is estimated
+
+        return counting.work(spec, self.plan(spec, spec.roster.label, least_rows(spec, rows)))
+
+    def memory_bytes(self, spec: TrainingSpec, party: PartyId, rows: int) -> int:
+        return training.memory_bytes(spec, party, rows)
+
+    def security_bits(self, spec: TrainingSpec) -> int:
+        return SECURITY_BITS if spec.encrypted else 0
 
     def model_bytes(self, spec: TrainingSpec, party: PartyId) -> int:
         return model_size.bytes_of_training(spec, party)

@@ -19,7 +19,9 @@ from vfl.routes import routes_of_alignment
 from vfl.spec.alignment import BATCH_IDS, AlignmentSpec
 from vfl.spec.sections import PartyId
 
-POINT_BYTES, PLACE_BYTES = 32, 4
+POINT_BYTES, PLACE_BYTES, HASH_BYTES = 32, 4, 64
+SECURITY_BITS: Final = 125
+"""Of ristretto255: half the bits of its order, which is what a discrete logarithm in it takes."""
 STEPS: Final = 100
 """Progress is told in hundredths: how many batches there are depends on the peer's ids too."""
 
@@ -65,6 +67,11 @@ def largest_messages(spec: AlignmentSpec) -> dict[str, int]:
     of_places = (CommonPlaces, WhichPlaces, PlacesBefore)
     points = dict.fromkeys((message.kind() for message in of_points), POINT_BYTES * (BATCH_IDS + 1))
     return points | dict.fromkeys((message.kind() for message in of_places), PLACE_BYTES * spec.align.maximum_ids)
+
+
+def memory_bytes(spec: AlignmentSpec, ids: int) -> int:
+    """Hashes, and the points of every list: once as they came and once as they were multiplied."""
+    return ids * (HASH_BYTES + 2 * POINT_BYTES * (len(spec.parties) + 1))
 
 
 def batches(ids: int) -> int:

@@ -6,6 +6,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from crypto.ckks_parameters import PRESETS, RING_DEGREE
 from vfl.errors import ImpossibleJob
 from vfl.message import Grain
 from vfl.planning.plan import Plan, RevealLine
@@ -13,6 +14,7 @@ from vfl.planning.traffic import WORD, evaluation_rows, largest_of_scoring, scor
 from vfl.requests import MOST_ROWS
 from vfl.routes import routes_of_prediction
 from vfl.spec.prediction import PredictionSpec
+from vfl.spec.sections import PartyId
 
 CLEAR_BLOCK_ROWS: Final = 1 << 14
 """Of one message in clear."""
@@ -45,6 +47,17 @@ def plan(spec: PredictionSpec, rows: int) -> Plan:
         payload_bytes=_payload_bytes(spec, rows) if spec.session is None else {},
         reveals=tuple(lines),
     )
+
+
+def memory_bytes(spec: PredictionSpec, party: PartyId, rows: int) -> int:
+    """Its table and what a block holds: numbers, and with hidden neurons a ciphertext for each row of it."""
+    trained, block = spec.trained, rows_of_block(spec)
+    numbers = WORD * (rows + block) * (trained.data[party].prepared_width + trained.outputs)
+    if not trained.encrypted:
+        return numbers
+    preset = PRESETS[trained.ckks.preset]
+    per_block = block * trained.outputs if trained.hidden else trained.embedding_width(trained.roster.features[0])
+    return numbers + 2 * WORD * RING_DEGREE * (per_block + len(preset.data_moduli))
 
 
 def rows_of_block(spec: PredictionSpec) -> int:

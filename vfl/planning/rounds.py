@@ -1,6 +1,6 @@
 """What a job of rounds will do, as far as it follows from its specification without building the network."""
 
-from vfl.planning.model_size import bytes_of_rounds
+from vfl.planning.model_size import DOUBLE, bytes_of_rounds
 from vfl.planning.plan import Plan, RevealLine
 from vfl.routes import ROUTES, routes_of_rounds
 from vfl.schedule import batch_sizes
@@ -43,6 +43,13 @@ def largest_messages(spec: RoundsSpec) -> dict[str, int]:
         "SharedRows": HANDED_OUT_BYTES,
         **dict.fromkeys(("PairKeys", "SealedShares", "UnmaskTask", "UnmaskShares"), member),
     }
+
+
+def memory_bytes(spec: RoundsSpec, rows: int) -> int:
+    """Rows, and the model: as it came, as it is trained, its gradient and what it becomes."""
+    return DOUBLE * 2 * rows * (spec.inputs + 1) + 4 * bytes_of_rounds(spec) * (
+        1 if spec.backbone_decoder is None else 3
+    )
 
 
 def _reveals(spec: RoundsSpec) -> tuple[RevealLine, ...]:

@@ -7,7 +7,7 @@ import math
 
 import msgspec
 
-from crypto.ckks_parameters import PRESETS, ROOMY_VALUES_PER_KEY, SLOTS, CkksPreset, preset_for, weaknesses
+from crypto.ckks_parameters import PRESETS, RING_DEGREE, ROOMY_VALUES_PER_KEY, SLOTS, CkksPreset, preset_for, weaknesses
 from vfl.errors import ImpossibleJob
 from vfl.message import Grain
 from vfl.planning.plan import RevealLine, TrainingPlan
@@ -21,6 +21,8 @@ from vfl.spec.training import TrainingSpec
 INPUT_BOUND = 3.0
 """Inputs are standardised and clipped by their owner to this many standard deviations (ckks_training.md)."""
 
+NUMBER_BYTES, COPIES = 8, 4
+"""Of a number, and how often a worker of an encrypted training holds each of its table."""
 MINIMUM_BATCH = 64
 ROWS_PER_OPENED_VALUE = 4
 """A batch holds at least 64 rows and four per value opened in its step (ckks_training.md)."""
@@ -111,6 +113,18 @@ def plan(spec: TrainingSpec, rows: int) -> TrainingPlan:
 def largest_messages(spec: TrainingSpec, rows: int) -> dict[str, int]:
     """Payload bytes of one message at most, by kind."""
     return largest_of(spec, rows, opened_per_step(spec), cut_width(spec, spec.roster.features[0]))
+
+
+def memory_bytes(spec: TrainingSpec, party: PartyId, rows: int) -> int:
+    """Its table, prepared columns of the parts it works on, and what a step holds: ciphertexts, errors and sums."""
+    width, label = spec.data[party].prepared_width, spec.roster.label
+    if not spec.encrypted:
+        return NUMBER_BYTES * (2 * rows + spec.train.batch_rows) * (width + 1)
+    preset, blocks = preset_of(spec), math.ceil(spec.train.batch_rows / SLOTS)
+    ciphertext = 2 * NUMBER_BYTES * RING_DEGREE * len(preset.data_moduli)
+    embedding = spec.embedding_width(spec.roster.features[0])
+    held = opened_per_step(spec) + embedding if party == label else blocks * embedding
+    return NUMBER_BYTES * COPIES * rows * (width + 1) + held * ciphertext
 
 
 def opened_per_step(spec: TrainingSpec) -> int:
