@@ -309,7 +309,7 @@ peer_port = {peer_port}       # other parties
 # peers = []
 # datasets = []
 # columns = []               # inputs a job may ask for; empty = every column, labels included
-# schemes = ["ckks"]         # "none", "updates" and "sums" must be allowed by name
+# schemes = ["ckks"]         # "paillier", "none", "updates" and "sums" must be allowed by name
 # handed_out = []            # data sets whose rows may go to every peer of a job
 # fixed_seed = false
 # minimum_rows = 1000

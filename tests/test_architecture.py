@@ -78,7 +78,22 @@ def test_neither_users_nor_developers_install_anything_under_the_gpl_unasked() -
     assert "phe" in under_gpl
     unasked = {re.split(r"[^\w-]", line)[0] for line in (*project["dependencies"], *extras["dev"])}
     assert not unasked & under_gpl
-    assert re.findall(r"--editable '(.*)'", (ROOT / "Makefile").read_text()) == [".[dev]"]
+    rules = (ROOT / "Makefile").read_text().split("\n\n")
+    of_setup = [rule for rule in rules if rule.startswith(".venv/.ready:")]
+    assert [re.findall(r"--editable '(.*)'", rule) for rule in of_setup] == [[".[dev]"]]
+
+
+def test_what_needs_the_extra_paillier_is_tested_in_an_environment_of_its_own_by_ci() -> None:
+    assert (ROOT / ".ci" / "run").read_text().split("set -euo pipefail")[1].split("\n")[-3:-1] == [
+        "make check",
+        "make test-paillier",
+    ]
+    command = re.search(
+        r"^test-paillier:.*\n\t.venv-paillier/bin/pytest -q (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE
+    )
+    assert command is not None
+    rooms = {path.relative_to(ROOT).as_posix() for path in (ROOT / "tests").rglob("paillier") if path.is_dir()}
+    assert set(command[1].split()) == rooms
 
 
 def test_the_command_line_loads_neither_tensors_nor_ciphertexts() -> None:
@@ -173,7 +188,7 @@ def test_neither_make_setup_nor_the_image_installs_the_extra_under_the_gpl() -> 
         line
         for name in ("Makefile", "docker/Dockerfile")
         for line in (ROOT / name).read_text("utf-8").splitlines()
-        if "pip install" in line
+        if "pip install" in line and not line.startswith("\t.venv-paillier/")
     ]
     assert len(installs) == 2
     assert not [line for line in installs if "paillier" in line]
@@ -182,7 +197,7 @@ def test_neither_make_setup_nor_the_image_installs_the_extra_under_the_gpl() -> 
 def test_make_setup_installs_nothing_under_the_gpl() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     under_gpl, extras = {"phe", "gmpy2"}, project["optional-dependencies"]
-    (extra,) = re.findall(r"pip install .*'\.\[(.*)\]'", (ROOT / "Makefile").read_text())
+    (extra,) = re.findall(r"\.venv/bin/pip install .*'\.\[(.*)\]'", (ROOT / "Makefile").read_text())
     names = {re.split(r"[<>=!~\[; ]", line)[0] for line in (*project["dependencies"], *extras[extra])}
     assert {"torch", "pytest"} <= names
     assert not names & under_gpl

@@ -248,7 +248,8 @@ def choices(section: Any) -> Iterator[tuple[str, ...]]:
         if len(inner) > 1:
             yield tuple(section.__struct_config__.tag for section in inner)
         if inner:
-            yield from choices(inner[0])
+            of_keys = [pair for table in inner for pair in zip(fields(table), choices(table), strict=True)]
+            yield from {key: dict(reversed(of_keys))[key] for key, _ in of_keys}.values()  # of the first that has it
         else:
             words = [
                 w for t in (field.type, *arguments) for w in (t, *getattr(t, "__args__", ())) if isinstance(w, str)

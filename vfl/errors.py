@@ -126,5 +126,13 @@ class ImpossibleJob(JobError):
     code = "impossible_job"
 
 
+class PaillierMissing(ImpossibleJob):
+    """A training on Paillier ciphertexts is asked for where the packages of the extra `paillier` are not installed."""
+
+    code = "paillier_missing"
+    safe = "Nothing was sent."
+    fix = "Install the extra `paillier` of this program, or `pip install phe gmpy2`, or take encryption.scheme = ckks."
+
+
 class DeadlockError(Exception):
     """In memory every role waits for another; the message says who waits for whom."""

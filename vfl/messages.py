@@ -1,8 +1,9 @@
 """Every message that may leave a party while it learns, and what its receiver can read out of it.
 
 This file and `routes.py` are the privacy surface: whoever reads both knows all that can ever cross, to whom, and what
-it tells. Those of alignments stand in `alignment_messages.py`, and a job kind in one file may hold messages and routes
-of its own. What a message is stands in `message.py`.
+it tells. Those of alignments stand in `alignment_messages.py`, those of trainings on Paillier ciphertexts in
+`paillier_messages.py`, and a job kind in one file may hold messages and routes of its own. What a message is stands in
+`message.py`.
 """
 
 from collections.abc import Iterator

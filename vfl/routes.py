@@ -1,7 +1,7 @@
 """Who may send which message to whom, as plain data: the supervisor refuses the rest without importing a role.
 
-With `messages.py` and `alignment_messages.py` this is the privacy surface of every protocol. The table "what each side
-could see" is made from it.
+With `messages.py`, `paillier_messages.py` and `alignment_messages.py` this is the privacy surface of every protocol.
+The table "what each side could see" is made from it.
 """
 
 from dataclasses import dataclass
@@ -56,6 +56,15 @@ from vfl.messages import (
     UnmaskShares,
     UnmaskTask,
 )
+from vfl.paillier_messages import (
+    BlurredScores,
+    EncryptedColumns,
+    EncryptedMoments,
+    EncryptedRows,
+    MaskedNumbers,
+    OpenedSums,
+    PaillierKey,
+)
 from vfl.spec.alignment import AlignmentRole, AlignmentSpec
 from vfl.spec.prediction import PredictionSpec
 from vfl.spec.rounds import RoundsRole, RoundsSpec
@@ -101,6 +110,18 @@ ROUTES: dict[str, tuple[Route, ...]] = {
         Route(L, F, EncryptedWeights),
         Route(L, F, EncryptedSlopes),
         Route(F, L, EncryptedScores),
+    ),
+    "paillier_training": (
+        Route(F, L, RowsDigest),
+        Route(L, F, RowsDigest),
+        Route(L, F, HeldOut),
+        Route(F, L, PaillierKey),
+        Route(F, L, EncryptedRows),
+        Route(F, L, EncryptedMoments),
+        Route(L, F, MaskedNumbers),
+        Route(F, L, OpenedSums),
+        Route(F, L, EncryptedColumns),
+        Route(F, L, BlurredScores),
     ),
     "split_prediction": (
         Route(F, L, RowsDigest),

@@ -31,6 +31,7 @@ class Scheme(enum.StrEnum):
     """What protects the features."""
 
     CKKS = "ckks"
+    PAILLIER = "paillier"
     NONE = "none"
 
 
@@ -86,7 +87,10 @@ def demo(
         typer.Option(metavar="NAME", help="breast-cancer (default), digits or diabetes, divided between two parties."),
     ] = None,
     scheme: Annotated[
-        Scheme | None, typer.Option(help="Encrypted (ckks, default), or in clear for comparison.")
+        Scheme | None,
+        typer.Option(
+            help="Encrypted: ckks (default), or paillier with the extra of that name; or none, in clear for comparison."
+        ),
     ] = None,
     layout: Annotated[
         Layout | None,

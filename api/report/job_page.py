@@ -88,7 +88,11 @@ def _summary(job: JsonObject, kind: Kind[Any, Any], spec: JobSpec) -> str:
     scores = [f"{name} {value}" for name, value, _ in _metrics(of_joint)][:2]
     verb_phrase = "On held-out rows the model reaches" if spec.learns else "It found"
     reached = f" {verb_phrase} {' and '.join(scores)}." if scores else ""
-    halves = " Each party keeps its own half, and no row left its owner in clear." if spec.disclosure == "ckks" else ""
+    halves = (
+        " Each party keeps its own half, and no row left its owner in clear."
+        if spec.disclosure in {"ckks", "paillier"}
+        else ""
+    )
     return f"The job is done after {how_far}.{reached}{halves}"
 
 

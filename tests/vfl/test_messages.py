@@ -3,7 +3,7 @@
 import msgspec
 import pytest
 
-from vfl import alignment_messages, messages
+from vfl import alignment_messages, messages, paillier_messages
 from vfl.errors import RemoteProtocolError
 from vfl.message import MESSAGES, decode, encode
 from vfl.routes import ONLY_EMBEDDINGS, ROUTES
@@ -71,6 +71,23 @@ GOLDEN = {
     alignment_messages.WhichPlaces(b"p"): "82a474797065ab5768696368506c61636573a6706c61636573c40170",
     alignment_messages.PlacesBefore(b"p"): "82a474797065ac506c616365734265666f7265a6706c61636573c40170",
     alignment_messages.CommonCount(3): "82a474797065ab436f6d6d6f6e436f756e74a369647303",
+    paillier_messages.PaillierKey(b"m", b"p"): (
+        "83a474797065ab5061696c6c6965724b6579a76d6f64756c7573c4016da570726f6f66c40170"
+    ),
+    paillier_messages.EncryptedRows(1, b"r"): "83a474797065ad456e63727970746564526f7773a47374657001a4726f7773c40172",
+    paillier_messages.EncryptedMoments(1, b"m"): (
+        "83a474797065b0456e637279707465644d6f6d656e7473a47374657001a76d6f6d656e7473c4016d"
+    ),
+    paillier_messages.MaskedNumbers(
+        1, b"m"
+    ): "83a474797065ad4d61736b65644e756d62657273a47374657001a66d61736b6564c4016d",
+    paillier_messages.OpenedSums(1, b"v"): "83a474797065aa4f70656e656453756d73a47374657001a676616c756573c40176",
+    paillier_messages.EncryptedColumns(1, b"c"): (
+        "83a474797065b0456e63727970746564436f6c756d6e73a47374657001a7636f6c756d6e73c40163"
+    ),
+    paillier_messages.BlurredScores(
+        1, b"v"
+    ): "83a474797065ad426c757272656453636f726573a47374657001a676616c756573c40176",
     messages.ClientReady(b"d"): "82a474797065ab436c69656e745265616479af6261636b626f6e655f646967657374c40164",
     messages.ColumnScaling(b"m", b"d"): (
         "83a474797065ad436f6c756d6e5363616c696e67a56d65616e73c4016daa646576696174696f6e73c40164"
@@ -135,6 +152,11 @@ def test_layout_features_sends_the_feature_party_nothing_that_bears_labels():
         "EncryptedWeights",
         "EncryptedSlopes",
     }
+
+
+def test_a_training_on_paillier_ciphertexts_sends_the_feature_party_nothing_that_bears_labels():
+    to_feature = {r.message for r in ROUTES["paillier_training"] if r.receiver is TrainingRole.FEATURE}
+    assert {message.kind() for message in to_feature} == {"RowsDigest", "HeldOut", "MaskedNumbers"}
 
 
 @pytest.mark.parametrize(

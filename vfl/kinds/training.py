@@ -12,9 +12,10 @@ from vfl.planning.plan import Forecast, TrainingPlan
 from vfl.planning.work import Clock, TableRows, Turn, least_rows
 from vfl.routes import Route, routes_of_training
 from vfl.setup import Table
+from vfl.spec.encryption import CkksEncryption, PaillierEncryption
 from vfl.spec.job import JobSpec
 from vfl.spec.sections import PartyId
-from vfl.spec.training import CkksEncryption, TrainingSpec
+from vfl.spec.training import TrainingSpec
 
 
 class TrainingKind(Kind[TrainingSpec, TrainingPlan]):
@@ -24,6 +25,10 @@ class TrainingKind(Kind[TrainingSpec, TrainingPlan]):
         return routes_of_training(spec)
 
     def roles(self, spec: TrainingSpec) -> Roles:
+        if isinstance(spec.encryption, PaillierEncryption):
+            from vfl.protocols import paillier_training  # noqa: PLC0415 - of an extra, only when a job is run
+
+            return paillier_training.ROLES
         if spec.encrypted:
             from vfl.protocols import ckks_training  # noqa: PLC0415 - torch and tenseal, only when a job is run
 
@@ -88,6 +93,13 @@ class TrainingKind(Kind[TrainingSpec, TrainingPlan]):
                 "Scheme none hides nothing from the label party: it read every "
                 f"{'embedding' if embeddings else 'prepared value'} of the feature party."
             )
+        elif plan and isinstance(spec.encryption, PaillierEncryption):
+            yield (
+                f"The label party read {plan['opened_per_step']} gradient sums per step, exact: no noise is on them. "
+                f"If it knew every row's error, it could reconstruct {min(plan['rho'], 1):.1%} of the variance of "
+                f"{brought} (rho {plan['rho']:.3g}), and of a column of few values more than that."
+            )
+            yield "The label party read a score of every held-out row."
         elif plan:
             yield (
                 f"The label party read {plan['opened_per_step']} noisy gradient sums per step. If it knew every row's "

@@ -220,6 +220,12 @@ class Top(Scorer):
         above: list[V | Floats] = [*active, ones]
         return Passes([(e, f) for e in joined for f in inputs] + [(e, f) for e in errors for f in above], joined)
 
+    def linear_errors(self, own: Floats, targets: Floats) -> tuple[Floats, Floats]:
+        """(weights, constants) of a linear model with a linear error, the one of `passes`: for the embedding z of row i
+        the error of output k is weights[k] . z + constants[i, k]."""
+        slope, constant = LINEAR_ERROR[self._loss]
+        return slope * self.embedding_weights, slope * self.own_part(own) + constant - targets
+
     def squared_errors(
         self, values: Arithmetic[V], embedding: Sequence[V], own: Floats, targets: Floats, row_weights: Floats
     ) -> RowProducts[V]:

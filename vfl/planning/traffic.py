@@ -19,7 +19,9 @@ from crypto.scoring_parameters import (
     slopes_bytes,
     weights_bytes,
 )
+from vfl.planning import paillier_traffic
 from vfl.schedule import batch_sizes
+from vfl.spec.encryption import PaillierEncryption
 from vfl.spec.training import TrainingSpec
 
 WORD = 8
@@ -34,6 +36,8 @@ def expected_bytes(spec: TrainingSpec, rows: int, opened: int, cut_width: int) -
     hold_out = {"HeldOut": len(spec.roster.features) * _held_out(spec, rows)} if spec.split.is_told else {}
     if not spec.encrypted:
         return _clear(spec, sizes, validation * spec.validations, test) | hold_out
+    if isinstance(spec.encryption, PaillierEncryption):
+        return paillier_traffic.expected_bytes(spec, rows) | hold_out
     preset, width = PRESETS[spec.ckks.preset], spec.embedding_width(spec.roster.features[0])
     ciphertext = seeded_bytes(preset.data_moduli, RING_DEGREE)
     blocks = sum(math.ceil(size / SLOTS) for size in sizes)
@@ -69,6 +73,8 @@ def largest_messages(spec: TrainingSpec, rows: int, opened: int, cut_width: int)
             "EvaluationRows": test * width * WORD,
             "CutGradient": batch * width * WORD,
         }
+    if isinstance(spec.encryption, PaillierEncryption):
+        return paillier_traffic.largest_messages(spec, rows)
     preset, width = PRESETS[spec.ckks.preset], spec.embedding_width(spec.roster.features[0])
     ciphertext = seeded_bytes(preset.data_moduli, RING_DEGREE)
     blocks = math.ceil(batch / SLOTS)

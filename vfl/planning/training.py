@@ -8,13 +8,16 @@ import math
 import msgspec
 
 from crypto.ckks_parameters import PRESETS, RING_DEGREE, ROOMY_VALUES_PER_KEY, SLOTS, CkksPreset, preset_for, weaknesses
-from vfl.errors import ImpossibleJob
+from crypto.paillier_parameters import missing_packages
+from vfl.errors import ImpossibleJob, PaillierMissing
 from vfl.message import Grain
+from vfl.planning.paillier_traffic import SCORED_ROWS
 from vfl.planning.plan import RevealLine, TrainingPlan
 from vfl.planning.traffic import evaluation_rows, expected_bytes
 from vfl.planning.traffic import largest_messages as largest_of
 from vfl.routes import routes_of_training
 from vfl.schedule import batch_sizes
+from vfl.spec.encryption import CkksEncryption, PaillierEncryption
 from vfl.spec.sections import PartyId
 from vfl.spec.training import TrainingSpec
 
@@ -32,7 +35,9 @@ def resolve(spec: TrainingSpec) -> TrainingSpec:
     """The specification with its weight limit, preset and cap per key filled in, as it is proposed and digested."""
     limit = spec.train.weight_limit or preset_for(spec.model.top.kind, loss_of(spec)).weight_limit
     spec = msgspec.structs.replace(spec, train=msgspec.structs.replace(spec.train, weight_limit=limit))
-    if not spec.encrypted:
+    if isinstance(spec.encryption, PaillierEncryption):
+        _check_paillier(spec)
+    if not isinstance(spec.encryption, CkksEncryption):
         return spec
     name = spec.ckks.preset
     if name == "auto":
@@ -71,27 +76,11 @@ def plan(spec: TrainingSpec, rows: int) -> TrainingPlan:
     steps = len(sizes) * spec.train.epochs
     opened = opened_per_step(spec) if spec.encrypted else 0
     cap, guarded = 0, False
-    if spec.encrypted:
-        preset, cap = _preset(spec.ckks.preset), spec.ckks.values_per_key
-        _refuse(
-            weaknesses(preset, len(spec.model.top.hidden), loss_of(spec), INPUT_BOUND),
-            f"Use preset `auto`, which takes {preset_for(spec.model.top.kind, loss_of(spec)).name}, "
-            "with at most one hidden layer and no cubic error above it.",
-        )
-        if spec.train.weight_limit > preset.largest_weight_limit:
-            _refuse(
-                [f"train.weight_limit = {spec.train.weight_limit:g} is too large for preset {preset.name}"],
-                f"Use at most {preset.largest_weight_limit:g}: range and noise are sized for it.",
-            )
-        if cap > ROOMY_VALUES_PER_KEY:
-            _refuse([f"encryption.values_per_key = {cap} is too many"], f"Use at most {ROOMY_VALUES_PER_KEY}.")
-        if opened > cap:
-            _refuse(
-                [f"one step opens {opened} values, more than the {cap} one key may open"],
-                f"Use fewer columns or classes, or encryption.values_per_key up to {ROOMY_VALUES_PER_KEY}, "
-                "which claims nothing against a label party that deviates.",
-            )
-        guarded = cap < preset.key_owner_margin
+    if isinstance(spec.encryption, CkksEncryption):
+        cap, guarded = spec.encryption.values_per_key, _check_ckks(spec, opened)
+    elif isinstance(spec.encryption, PaillierEncryption):
+        _check_paillier(spec)
+        guarded = True
     return TrainingPlan(
         rows=rows,
         training_rows=training_rows,
@@ -103,11 +92,46 @@ def plan(spec: TrainingSpec, rows: int) -> TrainingPlan:
         minimum_batch=max(MINIMUM_BATCH, ROWS_PER_OPENED_VALUE * opened) if spec.encrypted else 0,
         rho=max(steps * (spec.hidden or spec.outputs) / training_rows, validated) if spec.encrypted else 0.0,
         values_per_key=cap,
-        weight_noise=_weight_noise(spec, sizes) if spec.encrypted else 0.0,
+        weight_noise=_weight_noise(spec, sizes) if isinstance(spec.encryption, CkksEncryption) else 0.0,
         guards_deviating_label_party=guarded,
         payload_bytes=expected_bytes(spec, rows, opened, cut_width(spec, spec.roster.features[0])),
         reveals=_reveals(spec, rows, sizes * spec.train.epochs, opened),
     )
+
+
+def _check_ckks(spec: TrainingSpec, opened: int) -> bool:
+    """Whether the cap keeps a key secret even from a label party that deviates. Raises ImpossibleJob."""
+    preset, cap = _preset(spec.ckks.preset), spec.ckks.values_per_key
+    _refuse(
+        weaknesses(preset, len(spec.model.top.hidden), loss_of(spec), INPUT_BOUND),
+        f"Use preset `auto`, which takes {preset_for(spec.model.top.kind, loss_of(spec)).name}, "
+        "with at most one hidden layer and no cubic error above it.",
+    )
+    if spec.train.weight_limit > preset.largest_weight_limit:
+        _refuse(
+            [f"train.weight_limit = {spec.train.weight_limit:g} is too large for preset {preset.name}"],
+            f"Use at most {preset.largest_weight_limit:g}: range and noise are sized for it.",
+        )
+    if cap > ROOMY_VALUES_PER_KEY:
+        _refuse([f"encryption.values_per_key = {cap} is too many"], f"Use at most {ROOMY_VALUES_PER_KEY}.")
+    if opened > cap:
+        _refuse(
+            [f"one step opens {opened} values, more than the {cap} one key may open"],
+            f"Use fewer columns or classes, or encryption.values_per_key up to {ROOMY_VALUES_PER_KEY}, "
+            "which claims nothing against a label party that deviates.",
+        )
+    return cap < preset.key_owner_margin
+
+
+def _check_paillier(spec: TrainingSpec) -> None:
+    """Raises PaillierMissing, ImpossibleJob."""
+    if missing := missing_packages():
+        raise PaillierMissing(f"scheme paillier needs {' and '.join(missing)}, and this installation is without")
+    if not spec.paillier.limbs:
+        _refuse(
+            [f"a sum of {spec.paillier.value_bits} bits does not fit a key of {spec.paillier.key_bits}"],
+            "Use a lower train.weight_limit or encryption.fraction_bits.",
+        )
 
 
 def largest_messages(spec: TrainingSpec, rows: int) -> dict[str, int]:
@@ -171,6 +195,7 @@ def _reveals(spec: TrainingSpec, rows: int, batches: list[int], opened: int) -> 
     messages["EncryptedError"] = sum(math.ceil(size / SLOTS) for size in batches)
     scored = math.ceil(test_rows / evaluation_rows(spec)) if spec.encrypted else 0
     messages["EncryptedScores"] = scored
+    messages |= {"OpenedSums": steps, "BlurredScores": math.ceil(test_rows / SCORED_ROWS)}
     for route in routes_of_training(spec):
         reveals = route.message.reveals
         for feature in spec.roster.features:
@@ -186,6 +211,8 @@ def _reveals(spec: TrainingSpec, rows: int, batches: list[int], opened: int) -> 
                 "CutGradient": row_visits * columns,
                 "EncryptedError": row_visits * cut_width(spec, feature) + steps * cut_width(spec, feature) * columns,
                 "EncryptedScores": test_rows * spec.outputs,
+                "OpenedSums": steps * opened,
+                "BlurredScores": test_rows * spec.outputs,
             }
             players = {spec.role_of(feature): feature, spec.role_of(spec.roster.label): spec.roster.label}
             kind = route.message.kind()

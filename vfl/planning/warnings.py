@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from vfl.notices import Notice
 from vfl.planning.plan import Forecast, TrainingPlan
 from vfl.planning.training import INPUT_BOUND
+from vfl.spec.encryption import PaillierEncryption
 from vfl.spec.prediction import PredictionSpec
 from vfl.spec.preparation import DEFAULT, OneHot
 from vfl.spec.rounds import RoundsSpec
@@ -29,6 +30,12 @@ def of_training(spec: TrainingSpec, plan: TrainingPlan | None) -> Iterator[Notic
     if not spec.encrypted:
         text = "nothing is encrypted: every embedding is read by the label party"
         yield Notice("warning", "nothing_encrypted", text)
+    if isinstance(spec.encryption, PaillierEncryption):
+        text = (
+            "the label party reads exact sums: of a column of few values, such as 0 and 1, a few of them over a small "
+            "batch can tell the value of each row"
+        )
+        yield Notice("warning", "exact_sums", text)
     if spec.protection is not None and spec.protection.cut_noise.method == "none":
         text = "errors go back without noise: the feature party can infer labels from them"
         yield Notice("warning", "errors_without_noise", text)

@@ -8,8 +8,7 @@ The label party encrypts the weights of its top model once, under a key of its o
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import NamedTuple
 
@@ -19,13 +18,12 @@ from numpy.typing import NDArray
 from crypto.encrypted_quadratics import EncryptedQuadratics, QuadraticKey
 from crypto.encrypted_weights import EncryptedWeights as Weights
 from crypto.encrypted_weights import WeightsKey
-from crypto.errors import CryptoError
 from crypto.scoring_keys import ScoreBlock, WeightMaterial
-from vfl.errors import RemoteProtocolError
 from vfl.flow import Flow, receive, send
 from vfl.messages import EncryptedScores, EncryptedSlopes, EncryptedWeights
 from vfl.models.scorer import Scorer
 from vfl.planning.traffic import evaluation_rows
+from vfl.protocols.peer_bytes import attributed_to
 from vfl.spec.sections import PartyId
 from vfl.spec.training import TrainingSpec
 
@@ -109,12 +107,3 @@ def _read_network_scores(key: QuadraticKey, scorer: Scorer, feature: PartyId, nu
 
 def summed(counters: Iterable[Counter[str]]) -> dict[str, int]:
     return dict(sorted(sum(counters, Counter[str]()).items()))
-
-
-@contextmanager
-def attributed_to(peer: PartyId) -> Iterator[None]:
-    """What the gate refuses was sent by this peer."""
-    try:
-        yield
-    except CryptoError as error:
-        raise RemoteProtocolError(f"{peer} sent what no honest party sends: {error}") from error

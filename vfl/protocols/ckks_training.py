@@ -52,9 +52,10 @@ from vfl.flow import Flow, receive, report, send
 from vfl.messages import EncryptedEmbedding, EncryptedError, MaskedGradient, OpenedGradient, OpenedLoss, PublicKeys
 from vfl.models.tensors import floats
 from vfl.planning.training import cut_width, opened_per_step, output_sums, preset_of
-from vfl.protocols.ckks_scoring import attributed_to, opens_scores, scores_rows, scoring_blocks, summed
+from vfl.protocols.ckks_scoring import opens_scores, scores_rows, scoring_blocks, summed
 from vfl.protocols.feature_side import FeatureSide, end_epoch
 from vfl.protocols.label_side import Floats, LabelSide, judge_epoch
+from vfl.protocols.peer_bytes import attributed_to
 from vfl.protocols.same_rows import agree_on_rows
 from vfl.reports import Outcome, Remark, StepDone
 from vfl.schedule import Batch, blocks

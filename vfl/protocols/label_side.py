@@ -29,6 +29,7 @@ from vfl.protocols.prepared_columns import PreparedColumns
 from vfl.reports import EpochDone, Outcome
 from vfl.schedule import blocks
 from vfl.setup import Setup
+from vfl.spec.encryption import CkksEncryption
 from vfl.spec.training import TrainingSpec
 
 Floats = NDArray[np.float64]
@@ -81,7 +82,7 @@ class LabelSide:
             optimiser,
             setup.private_seed,
             limit,
-            encrypt_labels=spec.encrypted and spec.ckks.labels == "ciphertext",
+            encrypt_labels=isinstance(spec.encryption, CkksEncryption) and spec.encryption.labels == "ciphertext",
         )
         self._alone: OwnColumnsModel | None = None
         if shape.own:
@@ -100,6 +101,13 @@ class LabelSide:
         if self._alone is not None:
             self._alone.add(own, targets, weights)
         return self.top.passes(values, embedding, own, targets, weights)
+
+    def linear_errors(self, rows: NDArray[np.int64]) -> tuple[Floats, Floats, Floats]:
+        """`Top.linear_errors` on these rows, and own columns: the steps 3 of a top model whose errors are linear."""
+        own, targets = self.own(rows), self.targets[rows]
+        if self._alone is not None:
+            self._alone.add(own, targets, None)
+        return *self.top.linear_errors(own, targets), own
 
     def _weights_of_rows(self) -> Floats | None:
         """How much the error of each row counts, at most 1; None where all count alike."""

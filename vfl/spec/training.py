@@ -3,13 +3,15 @@
 Operators write it as TOML (job_specification.md). What can be judged without a table is judged when it is built.
 """
 
-from typing import ClassVar, Literal, Self
+from typing import Literal, Self
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from vfl.errors import ImpossibleJob, LocalProtocolError, SpecError
+from crypto.paillier_parameters import PaillierParameters
+from vfl.errors import ImpossibleJob, LocalProtocolError, NotAvailable, SpecError
+from vfl.spec.encryption import CkksEncryption, NoEncryption, PaillierEncryption
 from vfl.spec.job import JobSpec
 from vfl.spec.preparation import PreparationStep, check_preparation, steps_of
 from vfl.spec.sections import Optimiser, PartyId, Role, Section, TableUse, check_optimiser, require, require_amount
@@ -117,28 +119,6 @@ class Train(Section, frozen=True, kw_only=True):
     `none` counts all rows alike."""
 
 
-class NoEncryption(Section, frozen=True, kw_only=True, tag_field="scheme", tag="none"):
-    """Training in clear, with the polynomials of an encrypted one: what that is compared with."""
-
-    scheme: ClassVar[str] = "none"
-    loss_error: Literal["linear", "cubic"] = "linear"
-    """Error of the logistic loss: u/4 + 1/2 - y, or its cubic approximation on |u| <= 8. Regression uses u - y."""
-
-
-class CkksEncryption(Section, frozen=True, kw_only=True, tag_field="scheme", tag="ckks"):
-    """Training on CKKS ciphertexts under the feature party's keys; the scheme of a job that names none."""
-
-    scheme: ClassVar[str] = "ckks"
-    preset: str = "auto"
-    """Resolved from (top model, loss error) before the proposal is sent."""
-    loss_error: Literal["linear", "cubic"] = "linear"
-    """As of a training in clear."""
-    labels: Literal["clear", "ciphertext"] = "clear"
-    """Subtracted at the label party in clear, or encrypted there first under the feature party's key; same result."""
-    values_per_key: int = 0
-    """Values opened under one key; 0 takes the preset's cap, which holds against a label party that deviates."""
-
-
 class TrainingSpec(JobSpec, frozen=True, kw_only=True):
     """The label party coordinates. Raises SpecError when built from something that contradicts itself."""
 
@@ -148,7 +128,7 @@ class TrainingSpec(JobSpec, frozen=True, kw_only=True):
     split: Split = Split()
     model: Model = Model()
     train: Train
-    encryption: CkksEncryption | NoEncryption = CkksEncryption()
+    encryption: CkksEncryption | PaillierEncryption | NoEncryption = CkksEncryption()
     protection: Protection | None = None
 
     def __post_init__(self) -> None:
@@ -185,13 +165,14 @@ class TrainingSpec(JobSpec, frozen=True, kw_only=True):
         require_amount(self.train.weight_limit, "train.weight_limit")
         self._check_class_weights()
         self._check_validation()
-        if isinstance(self.encryption, CkksEncryption):
-            require(self.encryption.values_per_key >= 0, "encryption.values_per_key must not be negative")
+        self.encryption.check()
         self._check_model()
-        if isinstance(self.encryption, CkksEncryption):
+        if self.encrypted:
             require(
-                len(self.roster.features) == 1, "scheme ckks takes one feature party: sums under two keys do not add"
+                len(self.roster.features) == 1,
+                f"scheme {self.encryption.scheme} takes one feature party: sums under two keys do not add",
             )
+        self._check_paillier()
         if self.job.task == "regression":
             require(
                 self.encryption.loss_error == "linear", "encryption.loss_error: a regression job uses squared error"
@@ -205,6 +186,22 @@ class TrainingSpec(JobSpec, frozen=True, kw_only=True):
             require(self.split.validation > 0, "train.stop_early needs rows to judge by: set split.validation")
             require(stop.patience >= 1, "train.stop_early.patience must be at least 1")
             require_amount(stop.gain, "train.stop_early.gain")
+
+    def _check_paillier(self) -> None:
+        """What this release trains on CKKS ciphertexts, or in clear, alone. Raises NotAvailable."""
+        if not isinstance(self.encryption, PaillierEncryption):
+            return
+        asked = {
+            "model.top.kind = mlp": bool(self.model.top.hidden),
+            "model.layout = embeddings": self.model.layout == "embeddings",
+            "train.class_weights": self.train.class_weights != "none",
+            "split.validation": self.split.validation > 0,
+        }
+        if others := [setting for setting, is_asked in asked.items() if is_asked]:
+            raise NotAvailable(
+                f"job specification: scheme paillier does not go with {' and '.join(others)}",
+                fix="Leave it out, or take encryption.scheme = ckks.",
+            )
 
     def _check_class_weights(self) -> None:
         weights = self.train.class_weights
@@ -252,18 +249,28 @@ class TrainingSpec(JobSpec, frozen=True, kw_only=True):
     @property
     def entry(self) -> str:
         """The protocol that runs this job: a key of `vfl.routes.ROUTES`."""
-        return {"none": "split_training", "ckks": "ckks_training"}[self.encryption.scheme]
+        return {"none": "split_training", "ckks": "ckks_training", "paillier": "paillier_training"}[
+            self.encryption.scheme
+        ]
 
     @property
     def encrypted(self) -> bool:
-        return isinstance(self.encryption, CkksEncryption)
+        return not isinstance(self.encryption, NoEncryption)
 
     @property
     def ckks(self) -> CkksEncryption:
-        """Of an encrypted training. Raises LocalProtocolError for one in clear."""
+        """Of a training on CKKS ciphertexts. Raises LocalProtocolError for another."""
         if not isinstance(self.encryption, CkksEncryption):
-            raise LocalProtocolError("this job trains in clear: it has neither keys nor ciphertexts")
+            raise LocalProtocolError(f"this job is of scheme {self.encryption.scheme}: it has no CKKS keys")
         return self.encryption
+
+    @property
+    def paillier(self) -> PaillierParameters:
+        """Of a resolved training on Paillier ciphertexts. Raises LocalProtocolError for another."""
+        if not isinstance(self.encryption, PaillierEncryption):
+            raise LocalProtocolError(f"this job is of scheme {self.encryption.scheme}: it has no Paillier keys")
+        bits, fraction_bits = self.encryption.key_bits, self.encryption.fraction_bits
+        return PaillierParameters(bits, fraction_bits, self.train.weight_limit, self.train.batch_rows)
 
     @property
     def parties(self) -> tuple[PartyId, ...]:

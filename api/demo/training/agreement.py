@@ -8,11 +8,13 @@ from typing import Any, Self
 from api.demo.training.tables import DATASET, FEATURE_PARTY, LABEL_PARTY, DividedTable, Training
 from api.written_specifications import alignment_specification, prediction_specification, toml, written
 from crypto.ckks_parameters import ROOMY_VALUES_PER_KEY, preset_for
+from crypto.paillier_parameters import SMALLEST_KEY_BITS
 from vfl.errors import ImpossibleJob
 from vfl.kinds import read_spec_as
 from vfl.planning.plan import Plan, TrainingPlan
 from vfl.planning.training import loss_of, opened_per_step, plan, resolve
 from vfl.schedule import held_out_rows
+from vfl.spec.encryption import PaillierEncryption
 from vfl.spec.training import Bottom, TrainingSpec
 
 MINIMUM_ROWS = 1000
@@ -156,6 +158,8 @@ def _relaxed_limits(table: DividedTable, expected: Plan) -> tuple[RelaxedLimit, 
 def training_specification(table: DividedTable, training: Training, scheme: str, seed: int) -> str:
     optimiser = {"name": training.optimiser, "rate": training.rate}
     encryption: dict[str, Any] = {"scheme": scheme}
+    if scheme == PaillierEncryption.scheme:
+        encryption["key_bits"] = SMALLEST_KEY_BITS  # quicker than the default, and the tables are everybody's
     document = {
         "job": {
             "name": f"demo-{table.name}",

@@ -24,7 +24,8 @@ from vfl.models.metrics import measure
 from vfl.models.scaling import Scaling
 from vfl.schedule import held_out, stratified
 from vfl.setup import Setup, Table
-from vfl.spec.training import Columns, Model, NoEncryption, TrainingSpec
+from vfl.spec.encryption import NoEncryption
+from vfl.spec.training import Columns, Model, TrainingSpec
 
 Floats = NDArray[np.float64]
 

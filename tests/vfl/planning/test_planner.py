@@ -8,7 +8,8 @@ from vfl.errors import ImpossibleJob
 from vfl.kinds import read_spec_as
 from vfl.planning.training import plan, resolve
 from vfl.schedule import batch_sizes, batches, blocks, held_out
-from vfl.spec.training import Model, NoEncryption, Top, TrainingSpec
+from vfl.spec.encryption import NoEncryption
+from vfl.spec.training import Model, Top, TrainingSpec
 
 COLUMNS = [f"c{i}" for i in range(20)]
 

@@ -128,9 +128,9 @@ def test_a_key_or_value_that_does_not_exist_is_answered_with_those_there_are(old
 
 
 def test_an_unknown_encryption_scheme_is_answered_with_those_there_are():
-    with pytest.raises(SpecError, match="paillier") as refused:
-        read_spec_as(TrainingSpec, SPEC + '[encryption]\nscheme = "paillier"\n')
-    assert refused.value.fix == "Use one of ckks, none."
+    with pytest.raises(SpecError, match="bfv") as refused:
+        read_spec_as(TrainingSpec, SPEC + '[encryption]\nscheme = "bfv"\n')
+    assert refused.value.fix == "Use one of ckks, paillier, none."
 
 
 def test_sums_under_two_keys_do_not_add_so_ckks_takes_one_feature_party():
