@@ -16,14 +16,19 @@ from crypto.ckks import CkksPrivateKey, Masked, repeats
 from crypto.ckks_context import contexts_of
 from crypto.ckks_evaluator import CkksPublicKey, CkksVector, EncryptedSums, RowProduct
 from crypto.ckks_parameters import PRESETS, CkksPreset
+from crypto.encrypted_quadratics import EncryptedQuadratics, QuadraticKey
 from crypto.encrypted_weights import EncryptedWeights, WeightsKey
 from crypto.packing import groups_for
+from crypto.scoring_keys import ScoreBlock
+from crypto.scoring_parameters import layout_for
 
 Floats = NDArray[np.float64]
 Cost = tuple[str, float]
 """An operation, with the number of primes where these count (`plain product@5`), and its seconds."""
 
 ROWS, VALUES, TIMES, MANY = 512, 16, 3, 4
+WIDTHS = 8, 64
+"""Of rows that a model with hidden neurons scores."""
 OPENED = 1 << 20
 """Values that a key made here may open: it protects nothing."""
 
@@ -34,6 +39,7 @@ def costs(clock: Callable[[], float]) -> Iterator[Cost]:
     for name in ("ckks-linear", "ckks-mlp"):
         yield from _of_preset(PRESETS[name], measure)
     yield from _of_encrypted_weights(measure)
+    yield from _of_encrypted_quadratics(measure)
 
 
 class _Measure:
@@ -137,7 +143,6 @@ def _of_release(
         yield f"packed value, {what}", each
         if what == "clear":
             yield "release", once
-    yield "picked score", measure(lambda: ckks.select_slots([replace(values[0], rows=VALUES)]), 1) / VALUES
     masked = {}
     for count in (1, VALUES):
         masked[count], _ = ckks.mask_sums(_summed(ckks, [(values[0], clear[at % MANY]) for at in range(count)]))
@@ -170,6 +175,45 @@ def _of_encrypted_weights(measure: _Measure) -> Iterator[Cost]:
     yield "column of scores", each
     block = loaded[1].scores(rows)
     yield "read block of scores", measure(lambda: owner.read(block, ROWS, 1))
+
+
+def _of_encrypted_quadratics(measure: _Measure) -> Iterator[Cost]:
+    """Of scores of a model with hidden neurons: of narrow and of wide rows, by one output and by two."""
+    draws = np.random.default_rng(0)
+    pieces = dict[int, tuple[float, float]]()
+    for width in WIDTHS:
+        layout, owner = layout_for(width), QuadraticKey(width)
+        rows, slopes = draws.uniform(-1, 1, (layout.rows, width)), np.full((layout.rows, 2, width), 0.1)
+        squares = np.full((2, width * (width + 1) // 2), 0.1)
+        material = [owner.encrypt(squares[:outputs]) for outputs in (1, 2)]
+        loaded = [EncryptedQuadratics(each, width, outputs) for outputs, each in enumerate(material, 1)]
+        one, two = (
+            measure(partial(_scored, each, rows, [owner.encrypt_slopes(slopes[:, :outputs]) for _ in range(TIMES)]))
+            for outputs, each in enumerate(loaded, 1)
+        )
+        columns = layout.slopes + layout.squares
+        pieces[columns] = one, max(0.0, two - one)
+        if width == max(WIDTHS):
+            once, each = measure.each(
+                partial(owner.encrypt, squares[:1]), partial(owner.encrypt, squares), layout.squares
+            )
+            yield "network weights key", max(0.0, once - (layout.squares - 1) * each)
+            yield "encrypted factor", each
+            yield "loaded factor", measure(partial(EncryptedQuadratics, material[1], width, 2)) / (2 * layout.squares)
+            block = loaded[1].scores(rows, owner.encrypt_slopes(slopes))
+            yield "read piece of scores", measure(partial(owner.read, block, layout.rows, 2)) / 2
+    (few, (narrow, second_narrow)), (many, (wide, second_wide)) = sorted(pieces.items())
+    product, column = (
+        max(0.0, more - less) / (many - few) for less, more in ((second_narrow, second_wide), (narrow, wide))
+    )
+    yield "piece of scores", max(0.0, second_wide - many * product)
+    yield "piece product", product
+    yield "piece column", max(0.0, column - product)
+
+
+def _scored(quadratics: EncryptedQuadratics, rows: Floats, slopes: list[bytes]) -> ScoreBlock:
+    """Each once: no factor is taken twice."""
+    return quadratics.scores(rows, slopes.pop())
 
 
 def _summed(ckks: CkksPublicKey, products: list[RowProduct]) -> EncryptedSums:

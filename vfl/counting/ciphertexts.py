@@ -126,16 +126,6 @@ def label_validation(spec: TrainingSpec, parts: int) -> Counts:
     return added(blocks, arithmetic.counts)
 
 
-def network_scores(spec: TrainingSpec, rows: int) -> Counts:
-    """Of a block of rows, by a top model with hidden neurons."""
-    top, shape = _top(spec)
-    arithmetic, embedding = _loaded(spec, shape)
-    scores = top.output(arithmetic, embedding, np.zeros((ROWS, shape.own)))
-    values = rows * len(scores)
-    picked: Counts = {"ckks/picked score": values, "ckks/packed value, clear": values}
-    return added(arithmetic.counts, picked, {"ckks/release": len(groups_for(values))})
-
-
 def _top(spec: TrainingSpec) -> tuple[Top, Shape]:
     label = spec.roster.label
     width = sum(map(spec.embedding_width, spec.roster.features))

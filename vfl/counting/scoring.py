@@ -3,8 +3,7 @@
 import math
 from collections.abc import Iterator
 
-from crypto.scoring_parameters import DEGREE
-from vfl.counting import ciphertexts
+from crypto.scoring_parameters import DEGREE, layout_for
 from vfl.planning.prediction import rows_of_block
 from vfl.planning.traffic import evaluation_rows, scoring_bytes
 from vfl.planning.training import preset_of
@@ -51,38 +50,44 @@ def encrypted_scores(spec: TrainingSpec, rows: int) -> Iterator[Turn]:
 
 
 def _opening(spec: TrainingSpec, phase: str) -> Iterator[Turn]:
-    """The weights of a linear model; one with hidden neurons has a key for each block."""
+    """The weights, which are sent once."""
     label, (feature,) = spec.roster.label, spec.roster.features
-    weights = spec.embedding_width(feature) * spec.outputs
-    if not spec.hidden:
-        yield Turn(phase, 1, {label: {"ckks/weights key": 1, "ckks/encrypted weight": weights}})
-        yield Turn(phase, 1, sends(label, 1, scoring_bytes(spec, 1)["EncryptedWeights"]))
-        yield Turn(phase, 1, {feature: {"ckks/loaded weight": weights}})
+    width = spec.embedding_width(feature)
+    number = spec.outputs * (layout_for(width).squares if spec.hidden else width)
+    key, each, loaded = (
+        ("network weights key", "encrypted factor", "loaded factor")
+        if spec.hidden
+        else ("weights key", "encrypted weight", "loaded weight")
+    )
+    yield Turn(phase, 1, {label: {f"ckks/{key}": 1, f"ckks/{each}": number}})
+    yield Turn(phase, 1, sends(label, 1, scoring_bytes(spec, 1)["EncryptedWeights"]))
+    yield Turn(phase, 1, {feature: {f"ckks/{loaded}": number}})
 
 
 def _blocks(spec: TrainingSpec, rows: int, phase: str) -> Iterator[Turn]:
     label, (feature,) = spec.roster.label, spec.roster.features
     width, outputs, sizes = spec.embedding_width(feature), spec.outputs, scoring_bytes(spec, rows)
     blocks = math.ceil(rows / evaluation_rows(spec))
-    if not spec.hidden:
+    if spec.hidden:
+        layout = layout_for(width)
+        factors = outputs * layout.groups(rows) * layout.slopes
+        pieces, columns = len(layout.pieces(rows)), layout.slopes + layout.squares
+        yield Turn(phase, 1, {label: {"ckks/encrypted factor": factors}})
+        yield Turn(phase, 1, sends(label, blocks, sizes["EncryptedSlopes"]))
+        scored: Counts = {
+            "ckks/loaded factor": factors,
+            "ckks/piece of scores": pieces * outputs,
+            "ckks/piece product": pieces * outputs * columns,
+            "ckks/piece column": pieces * columns,
+        }
+        read: Counts = {"ckks/read piece of scores": pieces * outputs}
+    else:
         in_ring = math.ceil(rows / DEGREE)
-        scored: Counts = {"ckks/block of scores": in_ring * outputs, "ckks/column of scores": in_ring * outputs * width}
-        yield Turn(phase, 1, {feature: scored})
-        yield Turn(phase, 1, sends(feature, blocks, sizes["EncryptedScores"]))
-        yield Turn(phase, 1, {label: {"ckks/read block of scores": in_ring * outputs}})
-        return
-    preset, room = preset_of(spec), evaluation_rows(spec)
-    for size, number in {min(room, rows): rows // room or 1, rows % room if rows > room else 0: 1}.items():
-        if not size:
-            continue
-        values = size * outputs
-        made = added(ciphertexts.key(preset, values), ciphertexts.encrypted(preset, width), ciphertexts.opened(values))
-        computed = added(ciphertexts.loaded_key(preset, values), ciphertexts.network_scores(spec, size))
-        yield Turn(phase, number, {feature: made})
-        yield Turn(phase, number, {label: computed})
-    down = sizes["MaskedScores"]
-    yield Turn(phase, 1, sends(feature, 3 * blocks, sum(sizes.values()) - down))
-    yield Turn(phase, 1, sends(label, blocks, down))
+        scored = {"ckks/block of scores": in_ring * outputs, "ckks/column of scores": in_ring * outputs * width}
+        read = {"ckks/read block of scores": in_ring * outputs}
+    yield Turn(phase, 1, {feature: scored})
+    yield Turn(phase, 1, sends(feature, blocks, sizes["EncryptedScores"]))
+    yield Turn(phase, 1, {label: read})
 
 
 def _clear_scores(spec: PredictionSpec, rows: int) -> Iterator[Turn]:

@@ -10,7 +10,6 @@ from vfl.counting import ciphertexts
 from vfl.counting.costs import PASSES
 from vfl.counting.scoring import encrypted_scores, starts
 from vfl.planning.plan import TrainingPlan
-from vfl.planning.traffic import scoring_bytes
 from vfl.planning.training import cut_width, opened_per_step, preset_of
 from vfl.planning.work import REPORT, Counts, Turn, added, sends, times
 from vfl.schedule import batch_sizes
@@ -58,11 +57,10 @@ def _encrypted(spec: TrainingSpec, plan: TrainingPlan) -> Iterator[Turn]:
     label, (feature,) = spec.roster.label, spec.roster.features
     preset, opened, width = preset_of(spec), opened_per_step(spec), spec.embedding_width(feature)
     learns, sent = spec.model.layout == "embeddings", plan.payload_bytes
-    scored = scoring_bytes(spec, plan.test_rows)
     validated = math.ceil(spec.split.validated(plan.rows) / SLOTS)
     keys = math.ceil(plan.steps / (spec.ckks.values_per_key // opened))
     up = sum(sent.get(kind, 0) for kind in ("EncryptedEmbedding", "OpenedGradient", "OpenedLoss"))
-    up += sent["PublicKeys"] - scored.get("PublicKeys", 0)
+    up += sent["PublicKeys"]
     down = sum(sent.get(kind, 0) for kind in ("MaskedGradient", "EncryptedError"))
     yield Turn("steps", keys, {feature: ciphertexts.key(preset, opened)})
     yield Turn("steps", keys, sends(feature, 1, 0))
