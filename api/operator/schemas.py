@@ -26,6 +26,8 @@ class Asked(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _is_text(cls, body: Any) -> Any:
+        if isinstance(body, bytes):  # its type was not named, or named as another
+            raise ValueError("it was not sent as JSON; add the header `content-type: application/json`")  # noqa: TRY004
         try:
             json.dumps(body, ensure_ascii=False).encode()
         except UnicodeEncodeError:  # JSON can name half of a letter, as "\ud800"

@@ -101,8 +101,9 @@ def _read(path: Path, safe: str) -> bytes:
                 text = f"{path} is no file of a half: it is no regular file, or has more than {FILE_BYTES} bytes"
                 raise ModelChanged(text, safe=safe, fix=EXPORT_AGAIN)
             return file.read(FILE_BYTES)
-    except OSError as error:
-        text = f"{path} cannot be read: {error.strerror}. An exported half has it"
+    except (OSError, ValueError) as error:  # the second: a zero byte in its name
+        reason = error.strerror if isinstance(error, OSError) else error
+        text = f"{path} cannot be read: {reason}. An exported half has it"
         raise ModelChanged(text, safe=safe, fix=EXPORT_AGAIN) from error
 
 
