@@ -377,3 +377,14 @@ def test_servers_that_were_set_up_anew_under_their_old_keys_import_their_halves_
             new.close()
         for party in both:
             party.start()
+
+
+def test_a_half_that_the_key_before_has_signed_is_imported_after_a_rotation_and_scores_jointly(
+    both: Parties, halves: list[Path], model: str
+) -> None:
+    telco = both[1]
+    answer = telco.call("POST", "/v1/key/rotate")
+    assert answer.status_code == 200, answer.text
+    shutil.rmtree(telco.folder / "models" / model)
+    assert cli(telco.folder, "model", "import", str(halves[1]))["training"] == model
+    assert both_done(both, prediction(model))[0]["scores_path"]
