@@ -117,8 +117,13 @@ def report(
     job_id: JobArgument,
     file: Annotated[
         Path | None,
-        typer.Option("--output", metavar="FILE", help="HTML file to write or replace (default: report-JOB.html here)."),
+        typer.Option(
+            "--output",
+            metavar="FILE",
+            help="HTML file to write (default: report-JOB.html here, replaced if it exists).",
+        ),
     ] = None,
+    force: ForceOption = False,  # noqa: FBT002 - a flag of the command line
     server: ServerOption = None,
     token_file: TokenFileOption = None,
     ca: CaOption = None,
@@ -129,12 +134,14 @@ def report(
 
     It opens offline and holds what this party knows, also of a job that runs or has failed.
     """
+    if file is not None:
+        check_place(file, force=force)
     with connected(server, token_file, ca, party) as client:
         view = client.report(job_id)
     from api.report.job_page import render  # noqa: PLC0415 - plots, once there is something to draw
 
     place = file or Path(f"report-{view['job']['id']}.html")
-    write_file(place, render(view).encode(), force=True)
+    write_file(place, render(view).encode(), force=force or file is None)
     result(output, {"job": view["job"]["id"], "state": view["job"]["state"], "file": str(place)}, lambda: str(place))
 
 

@@ -134,12 +134,19 @@ def report(run: Run, party: Path, job: str) -> str:
     return page
 
 
-def test_a_report_that_cannot_be_written_is_named(run: Run, folder: Path, specification: Callable[..., Path]) -> None:
+def test_a_report_that_cannot_be_written_or_would_replace_a_file_is_named(
+    run: Run, folder: Path, specification: Callable[..., Path]
+) -> None:
     job = submit(run, folder, specification())
-    code, out, _ = run(
-        "job", "report", job, "--party", folder / LABEL_PARTY, "--output", "none/page.html", "--format", "json"
-    )
+    report = ("job", "report", job, "--party", folder / LABEL_PARTY, "--format", "json", "--output")
+    code, out, _ = run(*report, "none/page.html")
     assert (code, json.loads(out)["error_code"]) == (4, "file_unwritable")
+    mine = Path("mine.html")
+    mine.write_text("mine")
+    code, out, _ = run(*report, mine)
+    assert (code, json.loads(out)["error_code"], mine.read_text()) == (4, "file_exists", "mine")
+    assert run(*report, mine, "--force")[0] == 0
+    assert mine.read_text("utf-8").startswith("<!doctype html>")
 
 
 def test_a_proxy_in_the_environment_is_never_asked(
