@@ -9,7 +9,7 @@ from parties.estimates.costs import MEMORY, Costs, cost_of, group_of
 from vfl.kinds import kind_of
 from vfl.message import Grain
 from vfl.planning.plan import Plan
-from vfl.planning.work import WAIT, TableRows, Turn, bytes_sent, operations
+from vfl.planning.work import BYTE, WAIT, TableRows, Turn, bytes_sent, operations
 from vfl.spec.job import JobSpec
 from vfl.spec.sections import PartyId
 
@@ -27,6 +27,7 @@ class Estimate(msgspec.Struct, frozen=True, kw_only=True):
     rows_per_second: float
     """Rows that are learned from, in all passes over them, or that are scored or compared, in these seconds."""
     processor_seconds: dict[PartyId, float]
+    """Of the worker and the server of each party; what it takes to receive bytes is counted at their sender."""
     bytes_sent: dict[PartyId, int]
     """Payload of messages; what TLS and HTTP add is not counted."""
     memory_bytes: dict[PartyId, int]
@@ -57,7 +58,8 @@ def estimated(
         each = {party: turn.times * _seconds(counts, costs) for party, counts in turn.work.items()}
         phases[turn.phase] = phases.get(turn.phase, 0.0) + _lasts(turn, each, together=together)
         for party, counts in turn.work.items():
-            spent[party] += each[party] - turn.times * counts.get(WAIT, 0.0) * costs.get(WAIT, 0.0)
+            of_receivers = counts.get(BYTE, 0.0) * costs.get(BYTE, 0.0)  # while the sender still sends
+            spent[party] += each[party] + turn.times * (of_receivers - counts.get(WAIT, 0.0) * costs.get(WAIT, 0.0))
     seconds = sum(lasting for phase, lasting in phases.items() if phase in PHASES)
     all_rows = max((size for own in rows.values() for size in own.values()), default=0)
     learned = (plan.training_rows or all_rows) * max(1, spec.checkpoints)

@@ -17,9 +17,9 @@ REQUEST = "one request"
 
 def starts(spec: TrainingSpec) -> Turn:
     """The processes that compute, with the libraries that they load."""
-    libraries = {START: 1.0}
+    libraries = {START: 1.0, "ckks/start" if spec.encrypted else "clear/start": 1.0}
     if spec.encrypted:
-        libraries |= {"ckks/start": 1, f"ckks/contexts@{len(preset_of(spec).data_moduli)}": 1}
+        libraries |= {f"ckks/contexts@{len(preset_of(spec).data_moduli)}": 1}
     network = {"torch/start": 1.0} if spec.model.bottom is not None else {}
     label = spec.roster.label
     return Turn(
