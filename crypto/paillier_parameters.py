@@ -50,6 +50,11 @@ class PaillierParameters:
     """No batch has twice as many rows."""
 
     @property
+    def security_bits(self) -> int:
+        """Of the modulus, as NIST SP 800-57 rates it."""
+        return 128 if self.key_bits >= KEY_BITS else 112
+
+    @property
     def one(self) -> int:
         """What 1 is as an integer."""
         return 1 << self.fraction_bits

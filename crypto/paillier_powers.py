@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import gmpy2
 
-WIDEST_WINDOW = 12
+from crypto.paillier_work import window_of
 
 
 def product_of_powers(bases: Sequence[int], exponents: Sequence[int], modulus: int) -> int:
@@ -24,11 +24,8 @@ def product_of_powers(bases: Sequence[int], exponents: Sequence[int], modulus: i
 
 def _of_positive(powers: list[tuple[int, int]], modulus: int) -> int:
     longest = max((exponent.bit_length() for _, exponent in powers), default=0)
-    costs = {
-        width: -(-longest // width) * (len(powers) + (2 << width) + width) for width in range(1, WIDEST_WINDOW + 1)
-    }
-    width = min(costs, key=costs.__getitem__)
-    if len(powers) * longest < costs[width]:
+    width, cost = window_of(len(powers), longest)
+    if len(powers) * longest < cost:
         product = gmpy2.mpz(1)
         for base, exponent in powers:
             product = product * gmpy2.powmod(base, exponent, modulus) % modulus

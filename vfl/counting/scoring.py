@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from crypto.scoring_parameters import DEGREE, layout_for
 from vfl.planning.prediction import rows_of_block
 from vfl.planning.traffic import evaluation_rows, scoring_bytes
-from vfl.planning.training import preset_of
 from vfl.planning.work import REPORT, START, Counts, Turn, added, sends
 from vfl.spec.prediction import PredictionSpec
 from vfl.spec.training import TrainingSpec
@@ -15,21 +14,16 @@ REQUEST = "one request"
 """The phase of a session in which one row is asked for."""
 
 
-def starts(spec: TrainingSpec) -> Turn:
+def starts(spec: TrainingSpec, libraries: Counts) -> Turn:
     """The processes that compute, with the libraries that they load."""
-    libraries = {START: 1.0, "ckks/start" if spec.encrypted else "clear/start": 1.0}
-    if spec.encrypted:
-        libraries |= {f"ckks/contexts@{len(preset_of(spec).data_moduli)}": 1}
     network = {"torch/start": 1.0} if spec.model.bottom is not None else {}
-    label = spec.roster.label
-    return Turn(
-        "start", 1, {party: libraries if party == label else added(libraries, network) for party in spec.parties}
-    )
+    label, process = spec.roster.label, added({START: 1.0}, libraries)
+    return Turn("start", 1, {party: process if party == label else added(process, network) for party in spec.parties})
 
 
 def of_prediction(spec: PredictionSpec, rows: int) -> Iterator[Turn]:
     trained, session = spec.trained, spec.session is not None
-    yield starts(trained)
+    yield starts(trained, {"ckks/start" if trained.encrypted else "clear/start": 1})
     yield Turn("start", 1, {party: {"clear/step": 1, REPORT: 1} for party in spec.parties})
     yield Turn("start", 1, sends(spec.roster.label, 1, 0))
     if not trained.encrypted:

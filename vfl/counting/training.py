@@ -6,21 +6,28 @@ from collections.abc import Iterator
 from itertools import pairwise
 
 from crypto.ckks_parameters import SLOTS
-from vfl.counting import ciphertexts
+from vfl.counting import ciphertexts, paillier
 from vfl.counting.costs import PASSES
 from vfl.counting.scoring import encrypted_scores, starts
 from vfl.planning.plan import TrainingPlan
 from vfl.planning.training import cut_width, opened_per_step, preset_of
 from vfl.planning.work import REPORT, Counts, Turn, added, sends, times
 from vfl.schedule import batch_sizes
+from vfl.spec.encryption import PaillierEncryption
 from vfl.spec.sections import PartyId
 from vfl.spec.training import TrainingSpec
 
 
 def work(spec: TrainingSpec, plan: TrainingPlan) -> Iterator[Turn]:
-    yield starts(spec)
+    libraries, steps = {"clear/start": 1.0}, _clear
+    if isinstance(spec.encryption, PaillierEncryption):
+        libraries, steps = {"paillier/start": 1.0}, paillier.work
+    elif spec.encrypted:
+        libraries = {"ckks/start": 1.0, f"ckks/contexts@{len(preset_of(spec).data_moduli)}": 1.0}
+        steps = _encrypted
+    yield starts(spec, libraries)
     yield from _all_equal(spec, plan)
-    yield from _encrypted(spec, plan) if spec.encrypted else _clear(spec, plan)
+    yield from steps(spec, plan)
 
 
 def _all_equal(spec: TrainingSpec, plan: TrainingPlan) -> Iterator[Turn]:

@@ -71,6 +71,8 @@ class TrainingKind(Kind[TrainingSpec, TrainingPlan]):
         return training.memory_bytes(spec, party, rows)
 
     def security_bits(self, spec: TrainingSpec) -> int:
+        if isinstance(spec.encryption, PaillierEncryption):
+            return spec.paillier.security_bits
         return SECURITY_BITS if spec.encrypted else 0
 
     def model_bytes(self, spec: TrainingSpec, party: PartyId) -> int:
