@@ -25,5 +25,5 @@ def test_the_result_and_the_report_say_that_sums_are_exact(ended: Any) -> None:
     revealed = {line["message"]: line["receiver"] for line in ended.data["reveals"] if line["values"]}
     assert revealed["OpenedSums"] == revealed["BlurredScores"] == "label-party"
     page = Path(ended.folder, "report.html").read_text("utf-8")
-    for text in ("OpenedSums", "scheme paillier", "no row left its owner in clear"):
+    for text in ("OpenedSums", "exact: no noise is on them", "exact sums over the batch"):
         assert text in page
