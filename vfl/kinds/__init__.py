@@ -104,7 +104,7 @@ def read_spec(text: str) -> JobSpec:
         document = tomllib.loads(text.removeprefix(BYTE_ORDER_MARK))
     except tomllib.TOMLDecodeError as error:
         raise SpecError(f"job specification: {error}") from error
-    return spec_of(document)
+    return spec_of(document, text)
 
 
 def read_spec_as(kind: type[S], text: str) -> S:
@@ -115,8 +115,8 @@ def read_spec_as(kind: type[S], text: str) -> S:
     return spec
 
 
-def spec_of(document: dict[str, Any]) -> JobSpec:
-    """A document already read from TOML. Raises SpecError."""
+def spec_of(document: dict[str, Any], text: str = "") -> JobSpec:
+    """A document already read from TOML, from this text if an error is to name the line. Raises SpecError."""
     specification: Any = _Head
     try:
         kind = _kind(msgspec.convert(document, type=_Head))
@@ -124,7 +124,7 @@ def spec_of(document: dict[str, Any]) -> JobSpec:
         specification = kind.specification
         spec: JobSpec = msgspec.convert(kind.completed(document), type=specification)
     except msgspec.ValidationError as error:
-        raise unreadable(error, specification, (kind.specification for kind in all_kinds())) from error
+        raise unreadable(error, specification, (kind.specification for kind in all_kinds()), text) from error
     return spec
 
 

@@ -9,14 +9,56 @@ import msgspec
 
 from vfl.errors import SpecError
 
+WORDS = {
+    "int": "a whole number",
+    "float": "a decimal number",
+    "str": "text",
+    "bool": "true or false",
+    "array": "a list",
+}
+"""For what msgspec calls types; an object is a table."""
 
-def unreadable(error: msgspec.DecodeError, specification: Any, others: Iterable[Any] = ()) -> SpecError:
-    """`specification` is the type it should have had, `others` are those of other kinds of job."""
+
+def unreadable(
+    error: msgspec.DecodeError, specification: Any, others: Iterable[Any] = (), document: str = ""
+) -> SpecError:
+    """`specification` is the type it should have had, `others` are those of other kinds of job; `document` is the TOML
+    text, if there is one."""
     text = str(error)
     position = re.search(r" - at `(?:key in )?\$\.?(.*)`$", text)
     path = position[1] if position else ""
     message = text.replace("Object ", "table ").replace(" - at `$.", " - at `").replace(" - at `$`", "")
-    return SpecError(f"job specification: {message}", fix=_fix(text, path, specification, tuple(others)))
+    message = re.sub(r"^Expected `([^`]+)`, got `([^`]+)`", _expected, message)
+    unknown = re.search(r"unknown field `(.+?)`", text)
+    line = _line_of(".".join(filter(None, [path, unknown[1] if unknown else ""])), document)
+    where = f" (line {line})" if line else ""
+    return SpecError(f"job specification: {message}{where}", fix=_fix(text, path, specification, tuple(others)))
+
+
+def _expected(types: re.Match[str]) -> str:
+    wanted, there = (
+        " or ".join(WORDS.get(name, "a table" if name == "object" else name) for name in group.split(" | "))
+        for group in types.groups()
+    )
+    return f"Expected {wanted} and found {there}"
+
+
+def _line_of(path: str, document: str) -> int:
+    """Where a key stands, or the table that it stands in on one line; 0 where more than one may be meant, or none."""
+    pattern = re.escape(path).replace(re.escape("[...]"), r"\.[\w-]+")
+    table, keys = "", list[tuple[str, int]]()
+    for number, line in enumerate(document.splitlines(), 1):
+        if header := re.match(r"\s*\[{1,2}([^\[\]]+)\]", line):
+            table = re.sub(r"[\s\"']", "", header[1])
+            keys.append((table, number))
+        elif key := re.match(r"\s*([\w.\"'-]+)\s*=", line):
+            name = re.sub(r"[\"']", "", key[1])
+            keys.append((f"{table}.{name}" if table else name, number))
+    while pattern:
+        if lines := {number for name, number in keys if re.fullmatch(pattern, name)}:
+            return lines.pop() if len(lines) == 1 else 0
+        pattern = pattern.rpartition(r"\.")[0]
+    return 0
 
 
 def _fix(text: str, path: str, specification: Any, others: tuple[Any, ...]) -> str:

@@ -102,6 +102,35 @@ def test_a_specification_that_contradicts_itself_is_refused_by_name(old, new, me
         read_spec_as(TrainingSpec, SPEC.replace(old, new, 1))
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ("epochs = 2", "epochs = 'two'", "Expected a whole number and found text - at `train.epochs` (line 16)"),
+        (
+            "epochs = 2",
+            "epochs = 2.5",
+            "Expected a whole number and found a decimal number - at `train.epochs` (line 16)",
+        ),
+        ("epochs = 2", "epocs = 2", "unknown field `epocs` - at `train` (line 16)"),
+        ("[train]", "[training]", "unknown field `training` (line 15)"),
+        ('task = "binary"', 'task = "ranking"', "Invalid enum value 'ranking' - at `job.task` (line 4)"),
+        (
+            "epochs = 2",
+            "epochs = 2\noptimiser = { rate = true }",
+            "found true or false - at `train.optimiser.rate` (line 17)",
+        ),
+        ("batch_rows = 64", "", "missing required field `batch_rows` - at `train` (line 15)"),
+        # Which party's it is msgspec does not say.
+        ('columns = ["calls"]', 'columns = "calls"', "Expected a list and found text - at `data[...].columns`"),
+        ('columns = ["calls"]', "colums = []", "unknown field `colums` - at `data[...]` (line 14)"),
+    ],
+)
+def test_what_does_not_fit_is_told_in_plain_words_with_its_line_where_that_is_certain(old, new, told):
+    with pytest.raises(SpecError) as refused:
+        read_spec_as(TrainingSpec, SPEC.replace(old, new, 1))
+    assert str(refused.value).endswith(told)
+
+
 def test_a_typing_slip_is_answered_with_the_nearest_key():
     with pytest.raises(SpecError) as raised:
         read_spec_as(TrainingSpec, SPEC.replace("batch_rows", "batch_row"))
