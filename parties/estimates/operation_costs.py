@@ -1,7 +1,7 @@
 """What one operation costs on this machine, by groups; each is measured when a job first needs it.
 
-Measured are processor seconds, so that other work on the machine matters little, but for what waits for the disk. It
-takes some seconds for all groups together, in a process of its own (`main.py`).
+Measured are processor seconds, on which other work on the machine has less influence than on the clock, and for what
+waits for the disk the clock. It takes some seconds for all groups together, in a process of its own (`main.py`).
 """
 
 import resource
