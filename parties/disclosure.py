@@ -52,6 +52,7 @@ ABOUT_TABLE = frozenset(
 
 NEUTRAL = {
     roles.ImpossibleJob.code: "the job cannot run on {side}'s table; its operator sees why",
+    roles.PaillierMissing.code: "{side} cannot train on Paillier ciphertexts: it lacks the extra `paillier`",
     roles.InvalidBottom.code: "{side}'s bottom model does not fit the job; its operator sees why",
     roles.Diverged.code: "training diverged at {side}; its operator sees by how much",
     roles.LocalProtocolError.code: "the role of {side} could not go on; its operator sees why",

@@ -76,6 +76,7 @@ def render(result: JsonObject, specification: str) -> str:
         "kicker": f"network {result['network']} · {result['rounds']} rounds · seed {result['seed']}",
         "job": result["job"],
         "facts": _facts(result),
+        "foreseen": [],  # a demonstration asks for no estimate
         "holdings": result["holdings"],
         "rows": accuracy_rows(result),
         "story": MODES[result["mode"]].story,

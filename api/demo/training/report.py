@@ -116,6 +116,7 @@ def render(result: JsonObject, specification: str) -> str:
         ],
         "rows": metric_rows(result),
         "files": _files(result),
+        "foreseen": [],  # a demonstration asks for no estimate
         "new": result["new_rows"],
         "new_scores": new_score_rows(result) if result["new_rows"] else [],
         "score_heading": score_heading(result) if result["new_rows"] else "",
