@@ -10,8 +10,13 @@ class Measured(NamedTuple):
     interval: str
     """0.9870 to 0.9991, of 95 %; empty where there is none."""
 
+    @property
+    def counts(self) -> bool:
+        """Whether it is a number of ids or rows."""
+        return self.name.endswith(("_ids", "_rows")) or self.name.startswith("ids_")
+
     def __str__(self) -> str:
-        if self.name.endswith(("_ids", "_rows")):
+        if self.counts:
             return f"{self.value:,.0f}"
         return f"{self.value:.4f}" + (f" ({self.interval}, 95 % interval)" if self.interval else "")
 

@@ -26,7 +26,11 @@ def estimate(
     spec: Annotated[Path, typer.Argument(metavar="SPEC", help="Job specification, a TOML file.")],
     rows: Annotated[
         int | None,
-        typer.Option(metavar="N", min=1, help="Rows of each table that this party cannot see (default: as its own)."),
+        typer.Option(
+            metavar="N",
+            min=1,
+            help="Rows of every table, its own too (default: its own are read, others taken as many).",
+        ),
     ] = None,
     together: Annotated[  # noqa: FBT002 - a flag of the command line
         bool, typer.Option("--together", help="All parties run on this machine, as in a demonstration.")
@@ -50,7 +54,7 @@ def agreed_to(client: "Client", text: str) -> bool:
     """Whether the person at the terminal wants the job, once its estimate is read. Nobody is asked in a pipe."""
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         return True
-    note("estimating; the first time this takes some seconds")
+    note("estimating; where costs were not measured yet, this takes some seconds")
     notes_console().print(shown(client.estimate(text)))
     return said_yes("Propose this job? Type yes")
 

@@ -70,7 +70,11 @@ def submit(
     with specification(spec) as text, connected(server, token_file, ca, party) as client:
         if not (yes or agreed_to(client, text)):
             raise CommandFailed(
-                Exit.ARGUMENTS, "not_confirmed", "the job was not proposed", safe="No peer has heard of it."
+                Exit.ARGUMENTS,
+                "not_confirmed",
+                "the job was not proposed",
+                safe="No peer has heard of it.",
+                fix="Answer `yes`, the whole word, or give `--yes`, and nobody is asked.",
             )
         job = client.submit(text, idempotency_key=idempotency_key)
     result(output, job, lambda: str(job["id"]))

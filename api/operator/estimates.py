@@ -18,7 +18,7 @@ class EstimateAsked(Asked):
     spec: str
     """A job specification as TOML text."""
     rows: int | None = Field(default=None, ge=1)
-    """Of each table that this party cannot see; by default, as many as its own table has."""
+    """Of every table, its own too; by default its own are read, and a peer's are taken to be as many."""
     together: bool = False
     """Whether all parties run on this machine, as in a demonstration."""
 

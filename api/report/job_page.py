@@ -116,7 +116,7 @@ def _facts(job: JsonObject, kind: Kind[Any, Any]) -> Iterator[tuple[str, str]]:
 def _metrics(metrics: dict[str, float]) -> Iterator[tuple[str, str, str]]:
     """(name, value, interval)."""
     for metric in measured(metrics):
-        value = str(metric) if metric.name.endswith("_ids") else f"{metric.value:.4f}"
+        value = str(metric) if metric.counts else f"{metric.value:.4f}"
         yield name_of(metric.name), value, metric.interval
 
 

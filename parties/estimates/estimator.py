@@ -83,9 +83,11 @@ class Estimator:
         """Of every table, as far as this party knows; what it does not know is guessed, and said."""
         of_peers = [party for party in spec.parties if party != self._me and spec.tables_of(party)]
         own, named = rows or own_rows.get(ROWS, 0), ", ".join(of_peers)
-        if rows is None and of_peers and not own:
+        if rows is not None:
+            guesses.append(f"Every table has {rows:,} rows, as was said.")
+        elif of_peers and not own:
             guesses.append(f"{named}: {GUESSED_ROWS:,} rows each, a guess; `--rows N` says how many.")
-        elif rows is None and of_peers and not spec.tables_of(self._me)[ROWS].alignment:
+        elif of_peers and not spec.tables_of(self._me)[ROWS].alignment:
             guesses.append(f"{named}: as many rows as {self._me}, {own:,}; `--rows N` says another number.")
         sizes = {party: own_rows if party == self._me else {} for party in spec.parties}
         return {

@@ -81,7 +81,7 @@ class Closing:
     def returned(self, result: dict[str, Any], words: LastWords) -> None:
         """The result of this party's role counts from now on."""
         sealed = self._seal(words)
-        text = "trained; waiting for the other parties"
+        text = "its own part is done; waiting for the other parties"
         self._journal.record("trained", text, None, _stored(sealed), trained_at=now(), worker_pid=None)
         self.result = result
         self._say(sealed, until_answered=True)

@@ -234,7 +234,7 @@ class Supervisor:
             if self._started:
                 self._journal.record("joined", f"{self.me} is back", {"peer": self.me}, **values)
             else:
-                self._journal.record("started", "training started", started_at=now(), **values)
+                self._journal.record("started", "started", started_at=now(), **values)
             self._inputs = inputs_of(self.spec, self.me, tables)
             self._started, self._tables, self._model = True, None, b""
             self._remembered = replace(self._remembered, begun=shares)

@@ -63,6 +63,12 @@ class ExportedHalf:
     @classmethod
     def read(cls, folder: Path, *, safe: str) -> "ExportedHalf":
         """Raises ModelChanged, which names the file; `safe` says what did not happen."""
+        if not folder.is_dir():
+            raise ModelChanged(
+                f"{folder} is no folder",
+                safe=safe,
+                fix="Name the folder of an exported half, absolute or as seen from the folder of the party.",
+            )
         files = {name: _read(folder / name, safe) for name in (SIGNATURE_FILE, *sorted(SIGNED_FILES))}
         try:
             signature = HalfSignature.parse(files[SIGNATURE_FILE])

@@ -28,7 +28,8 @@ FILL = (
     '`prepare` of the specification, missing = "median".'
 )
 MOST_CATEGORIES = 10_000
-UNITS, BETWEEN_DIGITS = "%€$£ ", "[, \u00a0']"
+UNIT, BETWEEN_DIGITS = r"^\s*[%€$£]\s*|^\s*[A-Z]{3}\s+|\s*[%€$£]\s*$|\s+[A-Z]{3}\s*$", r"[,'\s]"
+"""A sign or a currency's three letters (ISO 4217) before a number or after it; what stands between thousands."""
 SMALLER_UNIT = "Bring the column to a smaller unit."
 
 
@@ -108,7 +109,7 @@ def as_points(cells: Cells) -> Cells:
 
 def without_marks(cells: Cells) -> Cells:
     """Numbers without a unit, a percent sign or a sign between thousands."""
-    return cells.str.strip_chars(UNITS).str.replace_all(BETWEEN_DIGITS, "")
+    return cells.str.replace(UNIT, "").str.replace_all(BETWEEN_DIGITS, "")
 
 
 def _fix_of(cell: object, rows: Rows, *, everywhere: bool) -> str:
@@ -120,7 +121,7 @@ def _fix_of(cell: object, rows: Rows, *, everywhere: bool) -> str:
         return "Write numbers with a decimal point, or say --decimal ',' when the data set is added."
     if text.lower() in MISSING:
         return f"{text!r} seems to stand for a missing value: say --missing {text!r} when the data set is added. {FILL}"
-    if _is_number(re.sub(BETWEEN_DIGITS, "", text.strip(UNITS))):
+    if _is_number(re.sub(BETWEEN_DIGITS, "", re.sub(UNIT, "", text, count=1))):
         return "Write the number alone: no unit, no percent sign, no sign between thousands."
     return ""
 

@@ -62,6 +62,7 @@ TOLD: dict[str, tuple[str | bytes, str, str]] = {
     "NaN among numbers": (one_cell("NaN"), "nearly_numbers", "the first 'NaN'"),
     "infinity among numbers": (one_cell("inf"), "nearly_numbers", "the first 'inf'"),
     "amounts with a currency": (cells(lambda row: f"€ {row}"), "marked_numbers", "'b0'"),
+    "amounts with a currency behind": (cells(lambda row: f"{row}.50 EUR"), "marked_numbers", "'b0'"),
     "percent signs": (cells(lambda row: f"{row} %"), "marked_numbers", "'b0'"),
     "signs between thousands": (cells(lambda row: f"1,{row:03}.5"), "marked_numbers", "'b0'"),
     "a remark in the middle": (USUAL.replace("c-030", "# checked\nc-030"), "bare_ids", "1 rows"),

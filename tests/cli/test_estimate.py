@@ -51,6 +51,7 @@ def test_a_job_is_estimated_then_proposed_and_its_report_sets_the_forecast_besid
     assert (label / "calibration.json").exists()
 
     larger = answer(run, "estimate", spec, "--party", label, "--rows", 10 * TABLE.rows)
+    assert f"Every table has {10 * TABLE.rows:,} rows, as was said." in larger["assumed"]
     assert larger["bytes_sent"][FEATURE_PARTY] > 9 * foreseen["bytes_sent"][FEATURE_PARTY]
     assert not any("as many rows" in sentence for sentence in larger["assumed"])
 

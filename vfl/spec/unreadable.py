@@ -74,6 +74,8 @@ def _fix(text: str, path: str, specification: Any, others: tuple[Any, ...]) -> s
 
 
 def _fix_of_key(unknown: str, keys: list[str], elsewhere: set[str]) -> str:
+    if unknown in keys:  # of another form of this table
+        return f"Leave `{unknown}` out: it belongs to another encryption scheme, or to another kind of this table."
     if near := difflib.get_close_matches(unknown, keys, n=1):
         return f"Did you mean `{near[0]}`?"
     here = f"The keys here are {', '.join(dict.fromkeys(keys))}." if keys else ""

@@ -141,6 +141,11 @@ def test_a_typing_slip_is_answered_with_the_nearest_key():
     ("old", "new", "fix"),
     [
         ("epochs = 2", "epochs = 2\nwarmth = 3", "The keys here are epochs, batch_rows, "),
+        (
+            "[train]",
+            '[encryption]\nscheme = "ckks"\nfraction_bits = 12\n[train]',
+            "Leave `fraction_bits` out: it belongs to another encryption",
+        ),
         ("[train]", "[split]\nweight_limit = 3\n[train]", "Leave `weight_limit` out: it belongs to another table"),
         ('label = "default"', 'label = "default"\nowner = 1', "The keys here are dataset, "),
         ('task = "binary"', 'task = "ranking"', "Use one of binary, multiclass, regression, none."),
