@@ -70,6 +70,7 @@ class Quantiles(Filled, frozen=True, kw_only=True, tag="quantile"):
         # Where a value repeats, it stands in the middle of its shares.
         lower = np.interp(block[:, 0], knots, shares)
         upper = 1 - np.interp(-block[:, 0], -knots[::-1], shares)
+        lower, upper = np.clip(lower, 0, 1), np.clip(upper, 0, 1)  # infinite between knots closer than 1e-308
         with np.errstate(divide="ignore"):
             block[:, 0] = np.clip(ndtri((lower + upper) / 2), -NORMAL_BOUND, NORMAL_BOUND)
         return block

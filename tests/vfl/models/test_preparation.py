@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -112,6 +112,7 @@ STEPS: list[PreparationStep] = [
 ]
 
 
+@example([0.0, 2.225073858507e-311], [NAN])
 @settings(deadline=None, max_examples=40)
 @given(
     st.lists(st.floats(-1e100, 1e100) | st.just(NAN), min_size=2, max_size=30),
