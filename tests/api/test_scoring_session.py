@@ -104,7 +104,7 @@ def opened(parties: Parties, model: str, minutes: float = 10.0) -> str:
     job: str = parties[0].submit(prediction(model, minutes))["id"]
     parties[0].wait(job, lambda found: found["worker_pid"] is not None or found["error"] is not None)
     deadline = time.monotonic() + OPEN_SECONDS
-    while ask(parties, model, ids=["nobody"]).status_code != 200:
+    while ask(parties, model, ids=["nobody"], job=job).status_code != 200:
         assert time.monotonic() < deadline, parties[0].job(job)
         time.sleep(0.05)
     return job
@@ -231,7 +231,7 @@ def test_a_session_answers_and_is_cancelled_while_crowds_hold_and_trickle_on_all
         for at, port in enumerate(port for party in scoring for port in (party.operator_port, party.peer_port)):
             crowds.enter_context(held(port, 125, f"127.0.0.{30 + at}"))
             crowds.enter_context(trickling(port, 10, f"127.0.0.{40 + at}"))
-        assert len(scores(ask(scoring, model, ids=["n-001", "n-002"]))) == 2
+        assert len(scores(ask(scoring, model, ids=["n-001", "n-002"], job=job))) == 2
         for party in scoring:
             assert job in {listed["id"] for listed in party.call("GET", "/v1/jobs").json()["jobs"]}
         assert scoring[1].call("POST", f"/v1/jobs/{job}/cancel").json()["state"] == "cancelled"

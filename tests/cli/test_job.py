@@ -31,9 +31,10 @@ TABLE = breast_cancer()
 @pytest.fixture(scope="module")
 def proxy() -> Iterator[socket.socket]:
     """Servers and commands of this page all run with a proxy in the environment; it takes calls and answers none."""
-    with pytest.MonkeyPatch.context() as environment, socket.create_server(("127.0.0.1", 0)) as listener:
+    # At an address of its own: a server of another test may still call a port that a peer of its own had.
+    with pytest.MonkeyPatch.context() as environment, socket.create_server(("127.0.0.77", 0)) as listener:
         listener.setblocking(False)
-        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        url = f"http://127.0.0.77:{listener.getsockname()[1]}"
         for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"):
             for spelled in (name, name.lower()):
                 environment.setenv(spelled, "" if name == "NO_PROXY" else url)
