@@ -27,6 +27,9 @@ from typing import Any, NamedTuple, Self
 import httpx
 import msgspec
 import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "federations"))
+
 from identities import acquaint, give_identity, identity_of, tls_at, tls_of
 from registered_tables import register
 
@@ -96,8 +99,12 @@ class Played(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["content-length"]))
+        if not self.path.endswith("/envelopes"):  # it cosigns no log
+            self.send_error(404)
+            return
         reader = EnvelopeReader(LABEL)
-        reader.add(self.rfile.read(int(self.headers["content-length"])))
+        reader.add(body)
         while (envelope := reader.take()) is not None:
             if envelope.header.attempt == 0:
                 header = envelope.header
@@ -137,6 +144,10 @@ class Server:
         content = b"".join(bytes(piece) for envelope in envelopes for piece in envelope.pieces())
         return self.peer.post(f"https://127.0.0.1:{self.peer_port}/peer/v1/envelopes", content=content).status_code
 
+    def grant(self, spec: str) -> None:
+        """This party's data for jobs of this specification."""
+        self.http.post(f"{self.operator}/v1/grants", json={"spec": spec}).raise_for_status()
+
     def run(self, spec: str) -> None:
         """A job of this label party, to its end."""
         submitted = self.http.post(f"{self.operator}/v1/jobs", json={"spec": spec})
@@ -164,6 +175,7 @@ class Offer:
     """A job this program proposes."""
 
     def __init__(self, text: str) -> None:
+        self._text = text
         self.spec = resolve(read_spec_as(TrainingSpec, text))
         self.share = secrets.token_bytes(32)
         commitment = commitment_to(self.share)
@@ -179,6 +191,7 @@ class Offer:
 
     def begin(self, server: Server) -> Outgoing:
         """The lane of its first attempt, once the server has accepted."""
+        server.grant(self._text)
         server.post(self.proposal)
         deadline = time.monotonic() + BOUND_SECONDS
         while self.job not in Played.answers and time.monotonic() < deadline:
@@ -235,7 +248,9 @@ def eight_results(attack: Attack) -> None:
     """Jobs that are done, whose results have 18 MB each at the server that is measured."""
     model = BOTTOM.format(hidden=[RESULT_NEURONS] * 2, out=4)
     for _ in range(RESULTS):
-        attack.honest.run(specification(HONEST, dataset="few", model=model))
+        spec = specification(HONEST, dataset="few", model=model)
+        attack.server.grant(spec)
+        attack.honest.run(spec)
 
 
 def large_proposals(attack: Attack) -> None:
