@@ -35,7 +35,7 @@ from registered_tables import register
 
 from api.demo.servers import free_ports
 from parties.settings import TOKEN_FILE, init_party
-from parties.trust.contract import Signed, sign
+from parties.trust.contract import sign
 from parties.wire.control import (
     Abort,
     Acceptance,
@@ -180,11 +180,9 @@ class Offer:
         self.share = secrets.token_bytes(32)
         commitment = commitment_to(self.share)
         self.job = job_id(self.spec.digest(), commitment)
-        proposal = Proposal(self.spec.encoded(), commitment, self._signed())
+        self.signed = sign(identity_of(LABEL), self.job, self.spec.digest())
+        proposal = Proposal(self.spec.encoded(), commitment, self.signed)
         self.proposal = self.lane(0).seal("Proposal", encode_control(proposal))[0]
-
-    def _signed(self) -> Signed:
-        return sign(identity_of(LABEL), self.job, self.spec.digest())
 
     def lane(self, attempt: int) -> Outgoing:
         return Outgoing(self.job, self.spec.digest(), attempt, identity_of(LABEL), FEATURE)
@@ -199,7 +197,7 @@ class Offer:
         answer, lane = Played.answers[self.job], self.lane(1)
         if not isinstance(answer, Acceptance):
             raise TypeError(f"the server did not accept the job: {answer}")
-        begin = Begin({LABEL: self.share, FEATURE: answer.share}, {LABEL: self._signed(), FEATURE: answer.signed})
+        begin = Begin({LABEL: self.share, FEATURE: answer.share}, {LABEL: self.signed, FEATURE: answer.signed})
         server.post(*lane.seal("Begin", encode_control(begin)))
         return lane
 
@@ -306,31 +304,19 @@ def _held(ports: Sequence[int], count: int, said: bytes) -> Iterator[list[socket
         yield crowd
 
 
-def _feature_party(folder: Path, ports: tuple[int, int], urls: dict[str, str]) -> Server:
-    path = init_party(folder, FEATURE, operator_port=ports[0], peer_port=ports[1])
-    _write(path, FEATURE, urls, ["table", "few"])
-    values = np.random.default_rng(0).normal(size=ROWS)
-    for name, rows in (("table", ROWS), ("few", FEW_ROWS)):
-        (folder / f"{name}.csv").write_text("\n".join(["id,x0", *(f"{i},{x}" for i, x in enumerate(values[:rows]))]))
+def _party(name: str, folder: Path, ports: tuple[int, int], urls: dict[str, str], tables: dict[str, int]) -> Server:
+    """With so many rows in each table; a label party's column is called y."""
+    acceptance = {"peers": list(urls), "datasets": list(tables), "schemes": ["none"], "minimum_rows": 100}
+    path, values = init_party(folder, name, operator_port=ports[0], peer_port=ports[1]), np.random.default_rng(0)
+    lines = "".join(f"{key} = {json.dumps(value)}\n" for key, value in acceptance.items())
+    path.write_text(f"{path.read_text()}\n[acceptance]\n{lines}")
+    give_identity(folder, name)
+    for table, rows in tables.items():
+        cells = [f"{row},{value}" for row, value in enumerate(values.normal(size=rows))]
+        (folder / f"{table}.csv").write_text("\n".join([f"id,{'x0' if name == FEATURE else 'y'}", *cells]))
+    register(folder, {table: f"{table}.csv" for table in tables})
+    acquaint(folder, urls)
     return Server(folder, ports)
-
-
-def _honest_party(folder: Path, ports: tuple[int, int], urls: dict[str, str]) -> Server:
-    path = init_party(folder, HONEST, operator_port=ports[0], peer_port=ports[1])
-    _write(path, HONEST, urls, ["few"])
-    values = np.random.default_rng(1).normal(size=FEW_ROWS)
-    (folder / "few.csv").write_text("\n".join(["id,y", *(f"{i},{y}" for i, y in enumerate(values))]))
-    return Server(folder, ports)
-
-
-def _write(settings: Path, name: str, peers: dict[str, str], datasets: list[str]) -> None:
-    acceptance = {"peers": list(peers), "datasets": datasets, "schemes": ["none"], "minimum_rows": 100}
-    text = settings.read_text() + "\n[acceptance]\n"
-    text += "".join(f"{key} = {json.dumps(value)}\n" for key, value in acceptance.items())
-    settings.write_text(text)
-    give_identity(settings.parent, name)
-    register(settings.parent, {table: f"{table}.csv" for table in datasets})
-    acquaint(settings.parent, peers)
 
 
 def main() -> None:
@@ -343,9 +329,10 @@ def main() -> None:
         ports = free_ports((FEATURE, HONEST))
         urls = {LABEL: label.server_port, HONEST: ports[HONEST][1], FEATURE: ports[FEATURE][1]}
         at = {party: f"127.0.0.1:{port}" for party, port in urls.items()}
-        server = _feature_party(root / FEATURE, ports[FEATURE], {LABEL: at[LABEL], HONEST: at[HONEST]})
+        both = {"table": ROWS, "few": FEW_ROWS}
+        server = _party(FEATURE, root / FEATURE, ports[FEATURE], {LABEL: at[LABEL], HONEST: at[HONEST]}, both)
         stack.callback(server.close)
-        honest = _honest_party(root / HONEST, ports[HONEST], {FEATURE: at[FEATURE]})
+        honest = _party(HONEST, root / HONEST, ports[HONEST], {FEATURE: at[FEATURE]}, {"few": FEW_ROWS})
         stack.callback(honest.close)
         with Watch(server) as quiet:
             time.sleep(QUIET_SECONDS)
@@ -389,12 +376,10 @@ class Watch:
         """By path; some 44 ms where TCP_NODELAY is not set."""
         return {path: round(statistics.median(times) * 1000, 2) for path, times in self._times.items()}
 
-    def longest_ms(self) -> dict[str, float]:
-        return {path: round(max(times) * 1000, 2) for path, times in self._times.items()}
-
     def ratios(self, usual_ms: dict[str, float]) -> dict[str, dict[str, float]]:
         """Of the median and of the longest time to the median of the quiet server."""
-        sizes = {"median_ratio": self.medians_ms(), "longest_ratio": self.longest_ms()}
+        longest = {path: round(max(times) * 1000, 2) for path, times in self._times.items()}
+        sizes = {"median_ratio": self.medians_ms(), "longest_ratio": longest}
         return {
             name: {path: round(times[path] / usual_ms[path], 1) for path in usual_ms} for name, times in sizes.items()
         }
