@@ -1,11 +1,12 @@
 """The command line `vfl`. A file per noun; this one joins them and turns every ending into an exit code."""
 
+import errno
 import inspect
 import os
 import sys
 import traceback
 from collections.abc import Iterator
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -33,6 +34,8 @@ from api.cli.text import write_plainly
 from vfl.errors import JobError
 
 HELP_OPTIONS = ["-h", "--help"]
+REFUSED_PATHS = {errno.ENAMETOOLONG, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.ELOOP, errno.EROFS, errno.ENOSPC}
+"""What the system says of a path that is as its user wrote it: no fault of vfl."""
 
 app = typer.Typer(
     name="vfl",
@@ -107,14 +110,28 @@ def main(arguments: Annotated[list[str] | None, "without the program's name"] = 
         code = Exit.INTERRUPTED
     except BrokenPipeError:
         pass
+    except OSError as error:
+        if error.errno in REFUSED_PATHS and error.filename is not None:
+            fail(_path_refused(error), output)
+        _fail_unknown(error, output)
     except Exception as error:  # noqa: BLE001 - the last line of defence
-        if os.environ.get("VFL_DEBUG") == "1":
-            traceback.print_exc()
-        text = f"vfl met a state it does not know ({type(error).__name__}: {error})"
-        hint = "Run it again with VFL_DEBUG=1 for the traceback, and report it as SECURITY.md or CONTRIBUTING.md say."
-        fail(CommandFailed(Exit.INTERNAL, "internal_error", text, fix=hint), output)
+        _fail_unknown(error, output)
     flush()
     sys.exit(code if isinstance(code, int) else Exit.OK)
+
+
+def _path_refused(error: OSError) -> CommandFailed:
+    text = f"the system refused the file or folder {error.filename}: {error.strerror}"
+    hint = "Check the path, who may use it, and the space on its disk; or name another one."
+    return CommandFailed(Exit.ARGUMENTS, "path_refused", text, fix=hint)
+
+
+def _fail_unknown(error: Exception, output: Format) -> NoReturn:
+    if os.environ.get("VFL_DEBUG") == "1":
+        traceback.print_exc()
+    text = f"vfl met a state it does not know ({type(error).__name__}: {error})"
+    hint = "Run it again with VFL_DEBUG=1 for the traceback, and report it as SECURITY.md or CONTRIBUTING.md say."
+    fail(CommandFailed(Exit.INTERNAL, "internal_error", text, fix=hint), output)
 
 
 def _command_line() -> Any:

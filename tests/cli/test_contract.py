@@ -191,6 +191,14 @@ def test_peers_in_party_toml_are_refused_and_told_how_to_enrol(run: Run, tmp_pat
     assert err.endswith("[invalid_settings]\n")
 
 
+@pytest.mark.parametrize("command", ["party serve", "party init --name ada", "demo --output", "audit verify"])
+def test_a_path_that_the_system_refuses_is_no_internal_error(run: Run, command: str) -> None:
+    code, out, err = run(*command.split(), "a" * 300)
+    assert (code, out) == (4, "")
+    assert "File name too long" in " ".join(err.split())
+    assert err.endswith("[path_refused]\n")
+
+
 def test_an_unexpected_exception_is_one_sentence_and_exit_5(run: Run, broken_command: str) -> None:
     code, out, err = run(broken_command, "--format", "json")
     answer = json.loads(out)
