@@ -121,16 +121,19 @@ class PromptConnection(H11Protocol):
         plain = self.transport
         try:
             trusted = await asyncio.to_thread(context)
+            if plain.is_closing():  # asyncio would wait for its handshake until the end of the time
+                raise ConnectionError
             secured = await self.loop.start_tls(
                 plain, self, trusted, server_side=True, ssl_handshake_timeout=self.head_seconds
             )
         except (OSError, ssl.SSLError) as error:
             reason = getattr(error, "verify_message", "") or getattr(error, "reason", "") or "the other end went away"
             self._log.unreadable(self.address, f"a TLS handshake failed: {reason}")
+            error.__traceback__ = None  # it names its own frame, and so would hold 256 KB of asyncio's for long
             plain.abort()
             self.connection_lost(None)  # asyncio tells it of no connection that ended in its handshake
             return
-        if secured is None or secured.is_closing():
+        if secured is None or secured.is_closing():  # it has given way
             return
         certificate = secured.get_extra_info("ssl_object").getpeercert(binary_form=True)
         self.issuer = issuer_of(certificate) if certificate else ""
@@ -174,6 +177,9 @@ class PromptConnection(H11Protocol):
         self._stop_waiting()
         self._slots.leave(self)
         super().connection_lost(exc)
+        # All three name this connection, and TLS has 256 KB for one: it goes now, not when Python looks for cycles.
+        self._unset_keepalive_if_required()
+        self.cycle = self.scope = None  # type: ignore[assignment]
 
     def shutdown(self) -> None:
         """The server ends. A TLS connection at rest is cut: its other end would answer a farewell only when it speaks

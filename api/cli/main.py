@@ -126,7 +126,7 @@ def _path_refused(error: OSError) -> CommandFailed:
     return CommandFailed(Exit.ARGUMENTS, "path_refused", text, fix=hint)
 
 
-def _fail_unknown(error: Exception, output: Format) -> NoReturn:
+def _fail_unknown(error: Exception, output: str) -> NoReturn:
     if os.environ.get("VFL_DEBUG") == "1":
         traceback.print_exc()
     text = f"vfl met a state it does not know ({type(error).__name__}: {error})"

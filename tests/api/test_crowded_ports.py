@@ -171,6 +171,28 @@ def test_bodies_held_one_byte_short_hold_no_memory(parties: Any) -> None:
     assert held_bytes < 60 << 20
 
 
+def test_connections_that_came_and_went_leave_no_memory_behind(parties: Any) -> None:
+    """Of strangers whose handshake fails and of a peer that has its answer: asyncio has 256 KB for each."""
+    label, _ = parties
+
+    def call(times: int) -> None:
+        asked = b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+        known = label.tls("feature-party")
+        for _ in range(times):
+            with socket.create_connection(("127.0.0.1", label.peer_port), BOUND_SECONDS) as stranger:
+                stranger.sendall(b"no handshake\r\n\r\n")
+                stranger.recv(4096)
+            plain = socket.create_connection(("127.0.0.1", label.peer_port), BOUND_SECONDS)
+            with known.wrap_socket(plain) as peer:
+                peer.sendall(asked)
+                peer.recv(4096)
+
+    call(20)
+    before = resident_bytes(label)
+    call(80)
+    assert resident_bytes(label) - before < 10 << 20
+
+
 def resident_bytes(party: Any) -> int:
     status = Path(f"/proc/{party.process.pid}/status").read_text()
     found = re.search(r"VmRSS:\s+(\d+) kB", status)
