@@ -309,12 +309,16 @@ peer_port = {peer_port}       # other parties
 # peers = []
 # datasets = []
 # columns = []               # inputs a job may ask for; empty = every column, labels included
-# schemes = ["ckks"]         # "paillier", "none", "updates" and "sums" must be allowed by name
+# schemes = ["ckks"]         # "paillier", "none", "updates", "sums", "common_ids", "common_size" and "scores"
+#                            # must be allowed by name
 # handed_out = []            # data sets whose rows may go to every peer of a job
 # fixed_seed = false
 # minimum_rows = 1000
 # minimum_batch_rows = 0     # 0 = what the number of opened values asks for
 # maximum_rho = 0.05
+# alignments_per_day = 3
+# minimum_changed_ids = 50
+# predictions_per_day = 10
 # maximum_model_bytes = 67108864  # of this party's part of a model; states of it are kept on disk
 # private_seed = ""          # empty = drawn for each job
 """

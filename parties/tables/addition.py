@@ -84,8 +84,9 @@ def examine(folder: Path, addition: Addition, shown: str = "") -> Examined:
         check_each_once(ids, rows.numbers, addition.id, file.shown)
     except DuplicateIds as error:
         notices.append(Notice("warning", "duplicate_ids", f"{error}: a job refuses such rows"))
-    notices += column_warnings(file, profile, addition.id, addition.label)
-    notices += table_warnings(file, profile, addition.id, addition.label)
+    label = addition.label or None  # a column without a name is no label
+    notices += column_warnings(file, profile, addition.id, label)
+    notices += table_warnings(file, profile, addition.id, label)
     return Examined(registered, digest, profile, tuple(notices))
 
 

@@ -104,7 +104,9 @@ def missing_words(file: TableFile, profile: Profile, id_columns: Sequence[str]) 
     return tuple(sorted(missing))
 
 
-def column_warnings(file: TableFile, profile: Profile, id_columns: Sequence[str], label: str) -> tuple[Notice, ...]:
+def column_warnings(
+    file: TableFile, profile: Profile, id_columns: Sequence[str], label: str | None
+) -> tuple[Notice, ...]:
     """What is worth a look in columns of numbers, on the first rows."""
     names = [each.name for each in profile.columns if each.type in {"integer", "number"}]
     names = [name for name in names if name not in id_columns]
@@ -116,7 +118,7 @@ def column_warnings(file: TableFile, profile: Profile, id_columns: Sequence[str]
     columns[~(np.abs(columns) <= LARGEST)] = np.nan
     inputs = [at for at, name in enumerate(names) if name != label]
     shown = file.shown if profile.rows <= SAMPLE_ROWS else f"the first {SAMPLE_ROWS:,} rows of {file.shown}"
-    of_label = (label, columns[:, names.index(label)]) if label in names else None
+    of_label = (label, columns[:, names.index(label)]) if label is not None and label in names else None
     return column_notices(shown, [names[at] for at in inputs], columns[:, inputs], of_label)
 
 

@@ -21,7 +21,7 @@ from vfl.notices import Notice
 COLUMNS_SHOWN, CELL_SHOWN = 5, 40
 
 
-def table_warnings(file: TableFile, profile: Profile, ids: Sequence[str], label: str) -> Iterator[Notice]:
+def table_warnings(file: TableFile, profile: Profile, ids: Sequence[str], label: str | None) -> Iterator[Notice]:
     """Of a table whose rows are named by the columns `ids`. Raises UnreadableFile."""
     others = [each for each in profile.columns if each.name not in ids]
     inputs = [each for each in others if each.name != label]

@@ -107,6 +107,11 @@ def test_a_table_with_a_fault_that_a_job_would_meet_is_added_and_its_owner_warne
     assert code == "marked_numbers" or "marked_numbers" not in texts
 
 
+def test_a_column_without_a_name_is_no_label_where_none_is_named(add: Callable[..., Any]) -> None:
+    _, body = add(USUAL.replace("\n", ",\n"), label="")
+    assert [notice["code"] for notice in body["notices"]] == ["empty_column"]
+
+
 READ: dict[str, str | bytes] = {
     "as it should be": USUAL,
     "CR LF": USUAL.replace("\n", "\r\n"),

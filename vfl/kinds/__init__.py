@@ -19,7 +19,7 @@ from vfl.reports import Outcome
 from vfl.setup import Setup
 from vfl.spec.job import JobSpec
 from vfl.spec.sections import PartyId
-from vfl.spec.unreadable import unreadable
+from vfl.spec.unreadable import placed, unreadable
 
 S = TypeVar("S", bound=JobSpec)
 
@@ -125,6 +125,8 @@ def spec_of(document: dict[str, Any], text: str = "") -> JobSpec:
         spec: JobSpec = msgspec.convert(kind.completed(document), type=specification)
     except msgspec.ValidationError as error:
         raise unreadable(error, specification, (kind.specification for kind in all_kinds()), text) from error
+    except SpecError as error:
+        raise placed(error, text) from error
     return spec
 
 

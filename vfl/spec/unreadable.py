@@ -30,9 +30,20 @@ def unreadable(
     message = text.replace("Object ", "table ").replace(" - at `$.", " - at `").replace(" - at `$`", "")
     message = re.sub(r"^Expected `([^`]+)`, got `([^`]+)`", _expected, message)
     unknown = re.search(r"unknown field `(.+?)`", text)
-    line = _line_of(".".join(filter(None, [path, unknown[1] if unknown else ""])), document)
-    where = f" (line {line})" if line else ""
+    where = _where(".".join(filter(None, [path, unknown[1] if unknown else ""])), document)
     return SpecError(f"job specification: {message}{where}", fix=_fix(text, path, specification, tuple(others)))
+
+
+def placed(error: SpecError, document: str) -> SpecError:
+    """An error about a value that cannot be, with the line of the key that its message begins with."""
+    key = re.match(r"job specification: (\w+(?:\.\w+)+) ", str(error))
+    where = _where(key[1], document) if key else ""
+    return type(error)(f"{error}{where}", fix=error.fix, safe=error.safe)
+
+
+def _where(path: str, document: str) -> str:
+    line = _line_of(path, document)
+    return f" (line {line})" if line else ""
 
 
 def _expected(types: re.Match[str]) -> str:

@@ -112,6 +112,7 @@ def test_a_specification_that_contradicts_itself_is_refused_by_name(old, new, me
             "Expected a whole number and found a decimal number - at `train.epochs` (line 16)",
         ),
         ("epochs = 2", "epocs = 2", "unknown field `epocs` - at `train` (line 16)"),
+        ("epochs = 2", "epochs = -5", "train.epochs must be at least 1 (line 16)"),
         ("[train]", "[training]", "unknown field `training` (line 15)"),
         ('task = "binary"', 'task = "ranking"', "Invalid enum value 'ranking' - at `job.task` (line 4)"),
         (
