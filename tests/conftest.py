@@ -3,6 +3,9 @@
 import os
 import sys
 
+# As in a worker: processes share the cores, and threads that wait for each other's pieces compute nothing.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 from crypto.paillier_parameters import missing_packages
 
 # The tests start hundreds of processes. With this variable set each would compile every file anew.

@@ -1,7 +1,7 @@
 """What a table looks like to its owner: for each column its type, gaps, values and range, and what is suspicious of it.
 
-Reads the file in one streaming pass that keeps numbers and no rows; of distinct values all are counted, or about how
-many of a large file.
+Reads the file in two streaming passes that keep numbers and no rows, the second for the most common values; of
+distinct values all are counted, or about how many of a large file.
 """
 
 from collections.abc import Sequence
@@ -77,7 +77,7 @@ def profile_of(file: TableFile, id_columns: Sequence[str]) -> Profile:
     columns = [_column(name, dtype, rows, of) for (name, dtype), of in zip(schema.items(), of_column, strict=True)]
     with file.reading():
         few = [each.name for each in columns if each.distinct <= FEW_VALUES and each.type not in {"empty", "other"}]
-        common = {name: _common(frame, name) for name in few}
+        common = _common(frame, few)
     return Profile(
         rows=rows,
         columns=tuple(msgspec.structs.replace(each, common=common.get(each.name, ())) for each in columns),
@@ -222,14 +222,22 @@ def _end(value: object) -> float | str | None:
     return value if value is None or isinstance(value, str) else float(str(value))
 
 
-def _common(frame: pl.LazyFrame, name: str) -> tuple[CommonValue, ...]:
+def _common(frame: pl.LazyFrame, names: Sequence[str]) -> dict[str, tuple[CommonValue, ...]]:
+    """Of these columns, in one pass over the file."""
+    if not names:
+        return {}
     counted = (
-        frame.select(pl.col(name).cast(pl.String).str.strip_chars().alias("value"))
+        frame.select(pl.col(name).cast(pl.String).str.strip_chars() for name in names)
+        .unpivot(variable_name="column", value_name="value")
         .filter(pl.col("value").is_not_null() & (pl.col("value") != ""))
-        .group_by("value")
+        .group_by("column", "value")
         .len("rows")
-        .sort(["rows", "value"], descending=[True, False])
-        .head(COMMON_VALUES)
         .collect(engine="streaming")
+        .sort(["rows", "value"], descending=[True, False])
+        .group_by("column", maintain_order=True)
+        .head(COMMON_VALUES)
     )
-    return tuple(CommonValue(value, rows) for value, rows in counted.iter_rows())
+    common: dict[str, tuple[CommonValue, ...]] = {}
+    for column, value, rows in counted.select("column", "value", "rows").iter_rows():
+        common[column] = (*common.get(column, ()), CommonValue(value, rows))
+    return common

@@ -81,7 +81,11 @@ class HttpTransport:
         self._network = _DeadlineNetwork(context)
         # A pool of its own, without what the environment says of proxies: none must ever see what parties say.
         self._pool = httpcore.ConnectionPool(
-            max_connections=None, keepalive_expiry=KEEP_ALIVE_SECONDS, network_backend=self._network
+            # Never used: the network has its own. Without it each connection would read the public authorities.
+            ssl_context=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
+            max_connections=None,
+            keepalive_expiry=KEEP_ALIVE_SECONDS,
+            network_backend=self._network,
         )
 
     def post(self, pieces: Sequence[Bytes]) -> Answer:

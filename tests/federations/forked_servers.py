@@ -11,14 +11,14 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 
+from forked_workers import ForkedWorker, nursery
+
 FORKING = multiprocessing.get_context("forkserver")
-FORKING.set_forkserver_preload(
-    # Polars and whatever imports it stay out: it starts threads, which a fork would not have.
-    ["cryptography.x509", "fastapi", "httpx", "pydantic_settings", "sqlalchemy.dialects.sqlite", "uvicorn", "vfl.kinds"]
-)
+FORKING.set_forkserver_preload(["api.server"])
 _PR_CAPBSET_DROP = 24
 _CAPABILITIES_VERSION = 0x20080522
 
@@ -29,7 +29,7 @@ class ServerProcess:
     def __init__(self, folder: Path) -> None:
         reader, writer = FORKING.Pipe(duplex=False)
         with reader, writer:
-            self._process = FORKING.Process(target=_serve, args=(folder, writer), daemon=True)
+            self._process = FORKING.Process(target=_serve, args=(folder, writer, nursery()), daemon=True)
             self._process.start()
             self._output = os.fdopen(os.dup(reader.fileno()), encoding="utf-8")
         self.first_line = self._output.readline()
@@ -53,7 +53,7 @@ class ServerProcess:
         return self._process.exitcode
 
 
-def _serve(folder: Path, writer: Connection) -> None:
+def _serve(folder: Path, writer: Connection, workers: str) -> None:
     with writer, (folder / "server.log").open("a") as log:
         os.dup2(writer.fileno(), sys.stdout.fileno())
         os.dup2(log.fileno(), sys.stderr.fileno())
@@ -69,7 +69,9 @@ def _serve(folder: Path, writer: Connection) -> None:
 
     signal.signal(signal.SIGUSR1, tell_what_is_loaded)
     from api.server import serve
+    from parties.worker import process
 
+    setattr(process, "_spawn", partial(ForkedWorker, workers))  # noqa: B010 - it is no subprocess.Popen
     serve(folder)
 
 

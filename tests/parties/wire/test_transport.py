@@ -54,6 +54,20 @@ def test_an_answer_without_end_is_given_up_and_the_next_one_is_heard(transport: 
     assert transport.post([b"again"]).status == 202
 
 
+def test_no_connection_reads_the_public_authorities_of_which_a_peer_needs_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To read them takes longer than the connection itself."""
+    read: list[object] = []
+    monkeypatch.setattr("ssl.SSLContext.load_default_certs", lambda *_: read.append("of the system"))
+    server = served(Flood)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    transport = transport_to(f"127.0.0.1:{server.server_port}")
+    assert transport.post([b"hello"]).status == 202
+    assert not read
+    transport.close()
+    server.shutdown()
+    server.server_close()
+
+
 class Drip(BaseHTTPRequestHandler):
     """Answers for ever, one letter of a header at a time."""
 
