@@ -1,5 +1,6 @@
 """One organisation's node: the one object the edge talks to. It plays another role in every job."""
 
+import contextlib
 import hashlib
 import secrets
 import threading
@@ -47,6 +48,7 @@ from parties.storage.database import Event, Job, Store, unix_seconds
 from parties.storage.job_list import JobLine
 from parties.storage.ledger import Ledger
 from parties.storage.models import ModelStore
+from parties.storage.owner import claim
 from parties.storage.peer_store import PeerStore, StoredPeer
 from parties.storage.trained_models import TrainedModels
 from parties.trust.errors import GrantInvalid, NoScores, NotWaiting, PeerRemoved
@@ -87,7 +89,10 @@ class Party:
         own_certificate = OwnCertificate(self.folder / tls.certificate, self.folder / tls.key) if tls else None
         self._lock_file = hold(self.folder)
         timeout_seconds = settings.server.peer_timeout_seconds
-        self._store = Store(self.folder, timeout_seconds)
+        self._store = Store(self.folder, timeout_seconds, settings.storage.url)
+        self._held = contextlib.ExitStack()
+        self._held.enter_context(self._store.database.hold())
+        claim(self._store.database, self.name)
         self._clock = AwakeClock()
         self._ledger = Ledger(self._store)
         self.own_keys = OwnKeys(identity, key_folder(self.folder, settings), self._store.database)
@@ -296,7 +301,7 @@ class Party:
         stopped = Failure.of(ServerRestarted(f"the server of {self.name} was stopped"), self.name)
         for supervisor in self._open.all():
             supervisor.close(stopped, WORKER_FAREWELL_SECONDS)
-        parts = (self.key_rotation, self.audit, self.peers, self._clock, self._ledger, self._store)
+        parts = (self.key_rotation, self.audit, self.peers, self._clock, self._ledger, self._held, self._store)
         for each in (*parts, self._lock_file):
             each.close()
 

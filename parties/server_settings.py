@@ -1,4 +1,4 @@
-"""The tables of party.toml about the server: its ports, who reaches them, and who cosigns its audit log."""
+"""The tables of party.toml about the server: its ports, who reaches them, its database, and who cosigns its log."""
 
 import ipaddress
 from typing import Self
@@ -107,6 +107,19 @@ class OperatorSettings(SettingsTable):
         """Where this machine itself calls it."""
         host = {"0.0.0.0": LOOPBACK, "::": "::1"}.get(self.host, self.host)  # noqa: S104 - every address, told from one
         return f"{'http' if self.is_local else 'https'}://{in_url(host)}:{port}"
+
+
+class StorageSettings(SettingsTable):
+    url: str = Field(default="", repr=False)
+    """postgresql://USER@HOST/DATABASE in place of party.db, the file in the folder."""
+
+    @field_validator("url")
+    @classmethod
+    def _is_known(cls, url: str) -> str:
+        parts = urlsplit(url)
+        if url and (parts.scheme not in {"postgresql", "postgres"} or not (parts.path.strip("/") or parts.query)):
+            raise ValueError("must look like postgresql://user@host/database; without it the database is party.db")
+        return url
 
 
 class WitnessSettings(SettingsTable):

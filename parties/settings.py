@@ -25,6 +25,7 @@ from parties.server_settings import (
     ServerSettings,
     ServerTlsSettings,
     SettingsTable,
+    StorageSettings,
     WitnessSettings,
 )
 from parties.trust.id_runs import RunLimits
@@ -94,6 +95,7 @@ TABLES = (
     ServerSettings,
     ServerTlsSettings,
     OperatorSettings,
+    StorageSettings,
     AuditSettings,
     WitnessSettings,
     IdentitySettings,
@@ -108,6 +110,7 @@ class PartySettings(BaseSettings):
     name: PartyId
     server: ServerSettings = ServerSettings()
     operator: OperatorSettings = OperatorSettings()
+    storage: StorageSettings = StorageSettings()
     audit: AuditSettings = AuditSettings()
     identity: IdentitySettings = IdentitySettings()
     bottom: BottomSettings | None = None

@@ -14,6 +14,7 @@ from api.cli import (
     align,
     audit,
     data,
+    db,
     demo,
     doctor,
     estimate,
@@ -61,6 +62,7 @@ app.command("predict")(predict.predict)
 app.add_typer(grant.app, name="grant")
 app.command("ledger")(ledger.ledger)
 app.add_typer(audit.app, name="audit")
+app.add_typer(db.app, name="db")
 app.add_typer(witness.app, name="witness")
 
 

@@ -1,7 +1,6 @@
 """The own server's half: what only the running server knows of itself."""
 
 import contextlib
-import sqlite3
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,9 +9,11 @@ from parties.doctor.disk import disk
 from parties.doctor.findings import BETWEEN, FAILED, FEW_DAYS, HERE, OK, SERVER, WARNING, Finding
 from parties.peers import Peers
 from parties.settings import PartySettings
-from parties.storage.engine import DATABASE_FILE
+from parties.storage import schema
+from parties.storage.engine import Database
 from parties.trust.witness import WitnessStanding
 from parties.wire.envelopes import WIRE_VERSION
+from vfl.errors import JobError
 
 DATABASE_SECONDS = 2.0
 
@@ -31,7 +32,7 @@ def server(
         Finding(SERVER, "versions", OK, HERE, versions),
         Finding(SERVER, "ports", OK, HERE, ports),
         _certificate(peers.tls.ends_at),
-        _database(folder),
+        _database(folder, settings.storage.url),
         disk(SERVER, folder),
         _witnesses(witnesses),
     ]
@@ -62,16 +63,16 @@ def _witnesses(witnesses: Sequence[WitnessStanding]) -> Finding:
     return Finding(SERVER, "witnesses", OK, HERE, text)
 
 
-def _database(folder: Path) -> Finding:
-    """Writes a number over itself, as any other change would be written."""
-    path = folder / DATABASE_FILE
+def _database(folder: Path, url: str) -> Finding:
+    """Opens it once more, and writes what it holds over itself, as any other change would be written."""
     try:
-        with contextlib.closing(sqlite3.connect(path, DATABASE_SECONDS, isolation_level=None)) as connection:
-            connection.execute("BEGIN IMMEDIATE")
-            (number,) = connection.execute("PRAGMA user_version").fetchone()
-            connection.execute(f"PRAGMA user_version = {number:d}")
-            connection.execute("COMMIT")
-    except sqlite3.Error as error:
-        fix = "Free space, correct the owner of the folder, or close the program that has the database open."
-        return Finding(SERVER, "database", FAILED, HERE, f"{DATABASE_FILE} cannot be written: {error}.", fix)
-    return Finding(SERVER, "database", OK, HERE, f"{DATABASE_FILE} can be written.")
+        with contextlib.closing(Database(folder, DATABASE_SECONDS, url=url)) as database:
+            with database.writing() as connection:
+                schema.touch(connection)
+            return Finding(SERVER, "database", OK, HERE, f"{_upper(database.name)} can be written.")
+    except JobError as error:
+        return Finding(SERVER, "database", FAILED, HERE, f"{_upper(str(error))}.", error.fix)
+
+
+def _upper(text: str) -> str:
+    return text if text.startswith("party.") else text[:1].upper() + text[1:]

@@ -8,9 +8,8 @@ from typing import Literal
 
 import msgspec
 import sqlalchemy as sql
-from sqlalchemy.dialects.sqlite import insert
 
-from parties.storage.engine import METADATA
+from parties.storage.engine import METADATA, insert, replace
 from parties.trust.budget import BudgetLine
 from parties.trust.contract import Contract, Signed
 from parties.trust.summary import Summary, Terms
@@ -69,8 +68,7 @@ class Approval(msgspec.Struct, frozen=True, kw_only=True):
 def ask(connection: sql.Connection, job: str, parties: tuple[PartyId, ...], asked: Asked) -> None:
     """In place of what the same job asked before a file changed."""
     row = {"job": job, "parties": _key(parties), "asked": msgspec.msgpack.encode(asked)}
-    new = insert(_ASKED).values(**row)
-    connection.execute(new.on_conflict_do_update(set_={"asked": new.excluded.asked}))
+    replace(connection, _ASKED, row)
 
 
 def asked_by(connection: sql.Connection, job: str) -> Asked | None:
@@ -102,7 +100,7 @@ def last_terms(connection: sql.Connection, parties: tuple[PartyId, ...], kind: t
 def keep_contract(connection: sql.Connection, job: str, signed: Mapping[PartyId, Signed]) -> None:
     """Of all parties that agreed; one that agrees later is added, and what is stored does not change."""
     rows = [{"job": job, "party": party} | msgspec.structs.asdict(each) for party, each in signed.items()]
-    connection.execute(insert(_CONTRACTS).on_conflict_do_nothing(), rows)
+    connection.execute(insert(connection, _CONTRACTS).on_conflict_do_nothing(), rows)
 
 
 def contract(connection: sql.Connection, job: str) -> Contract | None:

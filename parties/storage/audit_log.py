@@ -8,8 +8,8 @@ import time
 from collections.abc import Iterator, Sequence
 
 import sqlalchemy as sql
-from sqlalchemy.dialects.sqlite import insert
 
+from parties.storage.engine import NUMBER, replace
 from parties.trust import merkle
 from parties.trust.leaves import Event, Leaf, encode
 from parties.trust.merkle import Place, leaf_hash
@@ -23,20 +23,20 @@ class AuditLog:
         self._leaves = sql.Table(
             "audit_leaves",
             metadata,
-            sql.Column("number", sql.Integer, primary_key=True, autoincrement=False),
+            sql.Column("number", NUMBER, primary_key=True, autoincrement=False),
             sql.Column("leaf", sql.LargeBinary, nullable=False),
         )
         self._subtrees = sql.Table(
             "audit_subtrees",
             metadata,
-            sql.Column("level", sql.Integer, primary_key=True),
-            sql.Column("number", sql.Integer, primary_key=True),
+            sql.Column("level", NUMBER, primary_key=True, autoincrement=False),
+            sql.Column("number", NUMBER, primary_key=True, autoincrement=False),
             sql.Column("hash", sql.LargeBinary, nullable=False),
         )
         self._heads = sql.Table(
             "audit_heads",
             metadata,
-            sql.Column("size", sql.Integer, primary_key=True, autoincrement=False),
+            sql.Column("size", NUMBER, primary_key=True, autoincrement=False),
             sql.Column("note", sql.String, nullable=False),
         )
 
@@ -82,9 +82,7 @@ class AuditLog:
 
     def keep_head(self, connection: sql.Connection, note: Note) -> None:
         """A head of this log with its cosignatures; one of the same size gives way."""
-        size = Checkpoint.parse(note.text).size
-        new = insert(self._heads).values(size=size, note=str(note))
-        connection.execute(new.on_conflict_do_update(set_={"note": new.excluded.note}))
+        replace(connection, self._heads, {"size": Checkpoint.parse(note.text).size, "note": str(note)})
 
     def heads(self, connection: sql.Connection) -> list[Note]:
         """Those that were kept, in the order of their sizes."""

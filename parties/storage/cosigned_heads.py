@@ -4,9 +4,8 @@ Each function works in the connection that it is given: what was read and what i
 """
 
 import sqlalchemy as sql
-from sqlalchemy.dialects.sqlite import insert
 
-from parties.storage.engine import METADATA
+from parties.storage.engine import METADATA, replace
 from parties.trust.notes import Checkpoint, Note
 
 _HEADS = sql.Table(
@@ -19,8 +18,7 @@ _HEADS = sql.Table(
 
 def keep_cosigned(connection: sql.Connection, note: Note) -> None:
     """The older one of the same log goes."""
-    new = insert(_HEADS).values(origin=Checkpoint.parse(note.text).origin, note=str(note))
-    connection.execute(new.on_conflict_do_update(set_={"note": new.excluded.note}))
+    replace(connection, _HEADS, {"origin": Checkpoint.parse(note.text).origin, "note": str(note)})
 
 
 def cosigned(connection: sql.Connection) -> dict[str, Note]:

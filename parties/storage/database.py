@@ -1,4 +1,4 @@
-"""Jobs, their events and their traffic in this party's own SQLite database, through SQLAlchemy.
+"""Jobs, their events and their traffic in this party's own database.
 
 One commit per change of state, a few per second while a job runs, and one before anything leaves or is acknowledged.
 """
@@ -14,7 +14,7 @@ import sqlalchemy as sql
 from parties.errors import printable
 from parties.storage import approvals, lifetime, negotiated, traffic
 from parties.storage.approvals import Approval
-from parties.storage.engine import METADATA, Database
+from parties.storage.engine import METADATA, NUMBER, Database
 from parties.storage.job_list import RUNNING, JobLine, page_of
 from parties.storage.kept_words import KeptWord, Words, keep, kept, words_table
 from parties.storage.lifetime import Balance, BudgetKey
@@ -40,16 +40,16 @@ _JOBS = sql.Table(
     sql.Column("spec", sql.LargeBinary, nullable=False),
     sql.Column("spec_digest", sql.String, nullable=False),
     sql.Column("agreement", sql.LargeBinary),
-    sql.Column("attempt", sql.Integer, nullable=False),
+    sql.Column("attempt", NUMBER, nullable=False),
     sql.Column("created_at", sql.String, nullable=False),
     sql.Column("started_at", sql.String),
     sql.Column("trained_at", sql.String),
     sql.Column("finished_at", sql.String),
-    sql.Column("step", sql.Integer, nullable=False),
-    sql.Column("steps", sql.Integer, nullable=False),
-    sql.Column("epoch", sql.Integer, nullable=False),
-    sql.Column("epochs", sql.Integer, nullable=False),
-    sql.Column("worker_pid", sql.Integer),
+    sql.Column("step", NUMBER, nullable=False),
+    sql.Column("steps", NUMBER, nullable=False),
+    sql.Column("epoch", NUMBER, nullable=False),
+    sql.Column("epochs", NUMBER, nullable=False),
+    sql.Column("worker_pid", NUMBER),
     sql.Column("error", sql.JSON(none_as_null=True)),
     sql.Column("metrics", sql.JSON, nullable=False),
     sql.Column("operations", sql.JSON, nullable=False),
@@ -70,7 +70,7 @@ _EVENTS = sql.Table(
     "events",
     METADATA,
     sql.Column("job", sql.ForeignKey("jobs.id"), primary_key=True),
-    sql.Column("number", sql.Integer, primary_key=True),
+    sql.Column("number", NUMBER, primary_key=True, autoincrement=False),
     sql.Column("time", sql.String, nullable=False),
     sql.Column("kind", sql.String, nullable=False),
     sql.Column("text", sql.String, nullable=False),
@@ -165,9 +165,9 @@ class Event(msgspec.Struct, frozen=True):
 class Store:
     """Safe for several threads; a waiting reader is woken by the next write. A write raises StorageFailed."""
 
-    def __init__(self, folder: Path, busy_seconds: float = 5.0) -> None:
-        """A write waits so long for another program that has the database locked."""
-        self.database, self._models = Database(folder, busy_seconds), ModelStore(folder)
+    def __init__(self, folder: Path, busy_seconds: float = 5.0, url: str = "") -> None:
+        """As Database."""
+        self.database, self._models = Database(folder, busy_seconds, url=url), ModelStore(folder)
         self._closed = False
 
     def add(

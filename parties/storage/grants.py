@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import msgspec
 import sqlalchemy as sql
 
-from parties.storage.engine import METADATA
+from parties.storage.engine import METADATA, NUMBER
 from parties.trust.errors import GrantInvalid, UnknownGrant
 from parties.trust.grants import Grant, SignedGrant
 from parties.trust.identity import Domain, Identity, IdentityKey
@@ -19,9 +19,9 @@ _GRANTS = sql.Table(
     sql.Column("id", sql.String, primary_key=True),
     sql.Column("encoded", sql.LargeBinary, nullable=False),
     sql.Column("signature", sql.LargeBinary, nullable=False),
-    sql.Column("created", sql.Integer, nullable=False),
-    sql.Column("used", sql.Integer, nullable=False),
-    sql.Column("revoked", sql.Integer),
+    sql.Column("created", NUMBER, nullable=False),
+    sql.Column("used", NUMBER, nullable=False),
+    sql.Column("revoked", NUMBER),
 )
 
 

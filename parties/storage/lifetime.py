@@ -12,7 +12,7 @@ from typing import NamedTuple
 import msgspec
 import sqlalchemy as sql
 
-from parties.storage.engine import METADATA
+from parties.storage.engine import METADATA, NUMBER
 from parties.storage.job_list import RUNNING
 from parties.trust.budget import Account, BudgetLine, Charge, check_lifetime
 from parties.trust.errors import BudgetSpent
@@ -26,7 +26,8 @@ _BUDGETS = sql.Table(
     sql.Column("peer", sql.String, primary_key=True),
     sql.Column("message", sql.String, primary_key=True),
     sql.Column("line", sql.LargeBinary, nullable=False),
-    sql.Column("spent", sql.Integer, nullable=False),  # messages
+    sql.Column("spent", NUMBER, nullable=False),  # messages
+    sql.Column("opened", NUMBER, nullable=False),  # the same for all of a job, and greater than of any before
 )
 _ID_RUNS = sql.Table(
     "id_runs",
@@ -34,7 +35,7 @@ _ID_RUNS = sql.Table(
     sql.Column("job", sql.String, primary_key=True),
     sql.Column("peer", sql.String, primary_key=True),
     sql.Column("dataset", sql.String, primary_key=True),
-    sql.Column("time", sql.Integer, nullable=False),
+    sql.Column("time", NUMBER, nullable=False),
     sql.Column("sketch", sql.LargeBinary, nullable=False),
 )
 _SCORED_ROWS = sql.Table(
@@ -42,7 +43,7 @@ _SCORED_ROWS = sql.Table(
     METADATA,
     sql.Column("job", sql.String, primary_key=True),
     sql.Column("peer", sql.String, nullable=False),
-    sql.Column("time", sql.Integer, nullable=False),
+    sql.Column("time", NUMBER, nullable=False),
     sql.Column("marks", sql.LargeBinary, nullable=False),
 )
 _JOBS = sql.table("jobs", sql.column("id"), sql.column("state"))
@@ -101,10 +102,9 @@ def open_budget(
 ) -> None:
     """Of a job that is approved in this transaction. Raises PolicyRefused where it would pass the cap of a column."""
     check_lifetime(me, lines, used(connection), maximum_rho)
-    rows = [
-        {"job": job, "peer": line.peer, "message": line.message, "line": msgspec.msgpack.encode(line), "spent": 0}
-        for line in lines
-    ]
+    last = connection.execute(sql.select(sql.func.max(_BUDGETS.c.opened))).scalar() or 0
+    new = {"job": job, "spent": 0, "opened": last + 1}
+    rows = [new | {"peer": line.peer, "message": line.message, "line": msgspec.msgpack.encode(line)} for line in lines]
     if rows:
         connection.execute(_BUDGETS.insert(), rows)
 
@@ -201,9 +201,8 @@ def _budgets(connection: sql.Connection) -> Iterator[tuple[BudgetLine, int, bool
     """Every budget, how many of its messages have left, and whether its job is open; the oldest first."""
     is_open = _JOBS.c.state.in_(RUNNING)
     query = sql.select(_BUDGETS.c.line, _BUDGETS.c.spent, is_open.label("is_open"))
-    query = query.select_from(_BUDGETS.outerjoin(_JOBS, _JOBS.c.id == _BUDGETS.c.job)).order_by(
-        sql.text("budgets.rowid")
-    )
+    query = query.select_from(_BUDGETS.outerjoin(_JOBS, _JOBS.c.id == _BUDGETS.c.job))
+    query = query.order_by(_BUDGETS.c.opened, _BUDGETS.c.peer, _BUDGETS.c.message)
     for row in connection.execute(query):
         yield msgspec.msgpack.decode(row.line, type=BudgetLine), row.spent, bool(row.is_open)
 

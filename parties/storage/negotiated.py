@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 import sqlalchemy as sql
 
+from parties.storage.engine import NUMBER
+
 PROPOSED = "proposed"
 """The state of a job that has not begun."""
 
@@ -24,7 +26,7 @@ def negotiated_table(metadata: sql.MetaData) -> sql.Table:
     return sql.Table(
         "negotiated",
         metadata,
-        sql.Column("number", sql.Integer, primary_key=True),
+        sql.Column("number", NUMBER, primary_key=True),
         sql.Column("job", sql.ForeignKey("jobs.id"), nullable=False, index=True),
         sql.Column("direction", sql.String, nullable=False),
         sql.Column("peer", sql.String, nullable=False),

@@ -6,10 +6,9 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import sqlalchemy as sql
-from sqlalchemy.dialects.sqlite import insert
 
 from parties.storage.audit_log import AuditLog
-from parties.storage.engine import METADATA
+from parties.storage.engine import METADATA, NUMBER, insert
 from parties.storage.lifetime import BudgetKey
 from parties.storage.negotiated import Negotiated
 from parties.storage.traffic import Count, TrafficKey
@@ -21,8 +20,8 @@ _RECEIPTS = sql.Table(
     METADATA,
     sql.Column("job", sql.String, primary_key=True),
     sql.Column("receiver", sql.String, primary_key=True),
-    sql.Column("attempt", sql.Integer, primary_key=True),
-    sql.Column("next", sql.Integer, nullable=False),
+    sql.Column("attempt", NUMBER, primary_key=True, autoincrement=False),
+    sql.Column("next", NUMBER, nullable=False),
     sql.Column("last", sql.LargeBinary, nullable=False),
     sql.Column("signature", sql.LargeBinary, nullable=False),
 )
@@ -75,9 +74,10 @@ def keep_receipts(connection: sql.Connection, receipts: Mapping[ReceiptKey, Sign
         {**key._asdict(), "next": receipt.next, "last": receipt.last, "signature": receipt.signature}
         for key, receipt in receipts.items()
     ]
-    new = insert(_RECEIPTS)
+    new = insert(connection, _RECEIPTS)
     newer = {name: new.excluded[name] for name in ("next", "last", "signature")}
-    connection.execute(new.on_conflict_do_update(set_=newer, where=new.excluded.next > _RECEIPTS.c.next), rows)
+    same, later = _RECEIPTS.primary_key.columns, new.excluded.next > _RECEIPTS.c.next
+    connection.execute(new.on_conflict_do_update(index_elements=same, set_=newer, where=later), rows)
 
 
 def receipts(connection: sql.Connection) -> Iterable[SignedReceipt]:

@@ -4,7 +4,7 @@ import msgspec
 import sqlalchemy as sql
 
 from parties.storage import rotations
-from parties.storage.engine import METADATA, Database
+from parties.storage.engine import METADATA, NUMBER, Database
 from parties.storage.passed import AUDIT_LOG
 from parties.storage.rotations import FormerKey
 from parties.trust.identity import IdentityKey
@@ -86,7 +86,7 @@ _INVITATIONS = sql.Table(
     sql.Column("id", sql.String, primary_key=True),
     sql.Column("peer", sql.String, nullable=False),
     sql.Column("packed", sql.LargeBinary, nullable=False),
-    sql.Column("expires_at", sql.Integer, nullable=False),
+    sql.Column("expires_at", NUMBER, nullable=False),
 )
 
 

@@ -1,5 +1,6 @@
 """What a peer's proposals leave in the database is bounded: the oldest that came to nothing go as new ones come."""
 
+import json
 from collections.abc import Sequence
 
 import sqlalchemy as sql
@@ -17,12 +18,13 @@ def drop_old_proposals(
     size = sql.func.length(jobs.c.spec) + sum(
         sql.func.length(sql.cast(column, sql.String)) for column in (jobs.c.plan, jobs.c.reveals, jobs.c.notices)
     )
+    of_peers = sql.cast(jobs.c.peers, sql.String) == json.dumps(peers)  # as the column is written
     newest = (jobs.c.created_at.desc(), jobs.c.id)
     ended = sql.select(
         jobs.c.id,
         sql.func.row_number().over(order_by=newest).label("place"),
         sql.func.sum(size).over(order_by=newest).label("bytes"),
-    ).where(jobs.c.role == role, jobs.c.peers == peers, jobs.c.state.in_(CAME_TO_NOTHING))
+    ).where(jobs.c.role == role, of_peers, jobs.c.state.in_(CAME_TO_NOTHING))
     ranked = ended.subquery()
     beyond = sql.select(ranked.c.id).where(sql.or_(ranked.c.place > MOST_PROPOSALS, ranked.c.bytes > MOST_BYTES))
     old = list(connection.execute(beyond).scalars())

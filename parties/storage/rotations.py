@@ -5,9 +5,8 @@ Every function works in the transaction of its caller: a key is followed in the 
 
 import msgspec
 import sqlalchemy as sql
-from sqlalchemy.dialects.sqlite import insert
 
-from parties.storage.engine import METADATA
+from parties.storage.engine import METADATA, replace
 from parties.trust.identity import IdentityKey
 from parties.trust.rotation import SignedRotation
 from vfl.spec.sections import PartyId
@@ -84,8 +83,7 @@ def end_overlap(connection: sql.Connection, party: PartyId) -> None:
 
 def note_pinned(connection: sql.Connection, peer: PartyId, key: bytes) -> None:
     """The peer pins this key of ours."""
-    new = insert(_PINNED).values(peer=peer, key=key)
-    connection.execute(new.on_conflict_do_update(set_={"key": new.excluded.key}))
+    replace(connection, _PINNED, {"peer": peer, "key": key})
 
 
 def pinned_keys(connection: sql.Connection) -> dict[PartyId, bytes]:

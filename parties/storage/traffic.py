@@ -6,7 +6,8 @@ from typing import NamedTuple
 
 import msgspec
 import sqlalchemy as sql
-from sqlalchemy.dialects.sqlite import insert
+
+from parties.storage.engine import NUMBER, insert
 
 
 class Traffic(msgspec.Struct, frozen=True):
@@ -51,8 +52,8 @@ def traffic_table(metadata: sql.MetaData) -> sql.Table:
         sql.Column("direction", sql.String, primary_key=True),
         sql.Column("peer", sql.String, primary_key=True),
         sql.Column("kind", sql.String, primary_key=True),
-        sql.Column("messages", sql.Integer, nullable=False),
-        sql.Column("payload_bytes", sql.Integer, nullable=False),
+        sql.Column("messages", NUMBER, nullable=False),
+        sql.Column("payload_bytes", NUMBER, nullable=False),
         sql.Column("last", sql.LargeBinary, nullable=False),
     )
 
@@ -65,9 +66,10 @@ def add(connection: sql.Connection, table: sql.Table, jobs: sql.Table, counts: C
     stored = set(connection.execute(jobs_stored).scalars())
     rows = [line._asdict() | vars(count) for line, count in counts.items() if line.job in stored]
     if rows:
-        new = insert(table)
+        new = insert(connection, table)
         sums = {name: table.c[name] + new.excluded[name] for name in ("messages", "payload_bytes")}
-        connection.execute(new.on_conflict_do_update(set_=sums | {"last": new.excluded.last}), rows)
+        same, changed = table.primary_key.columns, sums | {"last": new.excluded.last}
+        connection.execute(new.on_conflict_do_update(index_elements=same, set_=changed), rows)
 
 
 def of_job(connection: sql.Connection, table: sql.Table, job: str) -> list[Traffic]:

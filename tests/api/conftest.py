@@ -138,7 +138,9 @@ class Server:
         return self.wait(job, lambda found: found["state"] not in {"proposed", "running"})
 
 
-def make_party(folder: Path, name: str, ports: list[int], peers: dict[str, str], datasets: dict[str, str]) -> Server:
+def make_party(
+    folder: Path, name: str, ports: list[int], peers: dict[str, str], datasets: dict[str, str], database_url: str = ""
+) -> Server:
     """A folder as `vfl party init` leaves it, then filled in as its operator would; it trusts its peers already."""
     path = init_party(folder, name, operator_port=ports[0], peer_port=ports[1])
     acceptance = {
@@ -150,12 +152,14 @@ def make_party(folder: Path, name: str, ports: list[int], peers: dict[str, str],
         "private_seed": f"{name} 0",
     }
     text = path.read_text()
+    if database_url:
+        text += f"\n[storage]\nurl = {json.dumps(database_url)}\n"
     text += "\n[acceptance]\n" + "".join(f"{key} = {json.dumps(value)}\n" for key, value in acceptance.items())
     text = text.replace("[server]", "[server]\npeer_timeout_seconds = 8")
     path.write_text(text)
     give_identity(folder, name)
-    register(folder, datasets)
-    acquaint(folder, {peer: url.removeprefix("https://") for peer, url in peers.items()})
+    register(folder, datasets, database_url)
+    acquaint(folder, {peer: url.removeprefix("https://") for peer, url in peers.items()}, database_url)
     return Server(name, folder, ports[0], ports[1])
 
 
@@ -274,12 +278,18 @@ def job_spec() -> Callable[..., str]:
 
 @pytest.fixture(scope="session")
 def new_party() -> Callable[..., Server]:
-    """Make a party's folder: (folder, name, peers' urls, data sets' files, its two ports or free ones)."""
+    """Make a party's folder: (folder, name, peers' urls, data sets' files, its two ports or free ones, its database's
+    url if that is no file)."""
 
     def make(
-        folder: Path, name: str, peers: dict[str, str], datasets: dict[str, str], ports: list[int] | None = None
+        folder: Path,
+        name: str,
+        peers: dict[str, str],
+        datasets: dict[str, str],
+        ports: list[int] | None = None,
+        database_url: str = "",
     ) -> Server:
-        return make_party(folder, name, ports or free_ports(2), peers, datasets)
+        return make_party(folder, name, ports or free_ports(2), peers, datasets, database_url)
 
     return make
 

@@ -28,9 +28,9 @@ def peer_named(name: str, address: str = "127.0.0.1:9") -> StoredPeer:
     return StoredPeer(name=name, address=address, key=identity.key.raw, cosigning_key=cosigning, state=TRUSTED)
 
 
-def acquaint(folder: Path, addresses: Mapping[str, str]) -> None:
+def acquaint(folder: Path, addresses: Mapping[str, str], database_url: str = "") -> None:
     """The party of this folder trusts these peers, at these addresses."""
-    database = Database(folder)
+    database = Database(folder, url=database_url)
     store = PeerStore(database)
     for name, address in addresses.items():
         store.put(peer_named(name, address))

@@ -14,9 +14,9 @@ def in_file(source: str = "table.csv") -> Registered:
     return Registered(source=source, id=("id",))
 
 
-def register(folder: Path, files: Mapping[str, str]) -> None:
+def register(folder: Path, files: Mapping[str, str], database_url: str = "") -> None:
     """The party of this folder has these data sets, each in its file."""
-    database = Database(folder)
+    database = Database(folder, url=database_url)
     store = DatasetStore(database)
     for name, file in files.items():
         nothing = Profile(rows=0, columns=())

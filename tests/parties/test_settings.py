@@ -209,3 +209,17 @@ def test_the_private_seed_is_not_printed(folder: Path) -> None:
     path = folder / "party.toml"
     path.write_text(path.read_text().replace('private_seed = ""', 'private_seed = "canary"'))
     assert "canary" not in repr(load(folder))
+
+
+@pytest.mark.parametrize("url", ["mysql://host/bank", "sqlite:////tmp/bank.db", "postgresql://host", "bank"])
+def test_a_database_that_is_not_of_postgresql_is_refused(folder: Path, url: str) -> None:
+    path = folder / "party.toml"
+    path.write_text(path.read_text() + f"\n[storage]\nurl = '{url}'\n")
+    with pytest.raises(SettingsError, match=r"storage\.url: must look like postgresql://user@host/database"):
+        load(folder)
+
+
+def test_the_address_of_a_database_is_not_printed_with_the_settings(folder: Path) -> None:
+    path = folder / "party.toml"
+    path.write_text(path.read_text() + "\n[storage]\nurl = 'postgresql://vfl:secret@host/bank'\n")
+    assert "secret" not in repr(load(folder))

@@ -22,8 +22,8 @@ PARTIES = (BANK, TELCO)
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    opened = Store(tmp_path)
+def store(tmp_path: Path, database_url: str) -> Iterator[Store]:
+    opened = Store(tmp_path, url=database_url)
     yield opened
     opened.close()
 

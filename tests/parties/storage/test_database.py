@@ -23,8 +23,8 @@ SPEC = msgspec.msgpack.encode(SPECIFICATION)
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    opened = Store(tmp_path)
+def store(tmp_path: Path, database_url: str) -> Iterator[Store]:
+    opened = Store(tmp_path, url=database_url)
     opened.add(a_job(), SPEC, None, "key", "digest")
     yield opened
     opened.close()
@@ -43,13 +43,13 @@ def a_job(job: str = "job", created_at: str = "") -> Job:
     )
 
 
-def test_a_job_is_read_as_it_was_written(store: Store, tmp_path: Path) -> None:
+def test_a_job_is_read_as_it_was_written(store: Store, tmp_path: Path, database_url: str) -> None:
     store.record("job", "step", "step 1", {"step": 1}, step=1, error={"code": "x"})
     sent, received = TrafficKey("job", "sent", "b", "Kind"), TrafficKey("job", "received", "b", "Kind")
     store.add_passed(Passed({sent: Count(1, 10, b"one")}))
     store.add_passed(Passed({sent: Count(1, 10, b"two"), received: Count(1, 5, b"three")}))
     store.add_passed(Passed({TrafficKey("dropped meanwhile", "sent", "b", "Kind"): Count(1, 10)}))
-    again = Store(tmp_path)
+    again = Store(tmp_path, url=database_url)
     job = again.job("job")
     assert (again.last_received(received), again.last_received(received._replace(peer="c"))) == (b"three", b"")
     again.close()
@@ -77,12 +77,15 @@ def test_lists_are_pages_newest_first_and_each_begins_after_the_last_job_of_the_
     assert {line.id: line.error_code for line in listed}["job-4"] == "cancelled"
 
 
-def test_the_model_of_a_folder_that_was_copied_lies_in_the_copy(store: Store, tmp_path: Path) -> None:
+def test_the_model_of_a_folder_that_was_copied_lies_in_the_copy(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.add(a_job(), SPEC)
     store.update("job", model_digest="00")
     shutil.copytree(tmp_path, tmp_path.parent / f"{tmp_path.name}-copy")
     copied = Store(tmp_path.parent / f"{tmp_path.name}-copy")
     paths = [found.model_path for found in (store.job("job"), copied.job("job")) if found is not None]
     copied.close()
+    store.close()
     assert paths == [
         str(folder / "models" / "job" / "model.safetensors")
         for folder in (tmp_path, tmp_path.parent / f"{tmp_path.name}-copy")
@@ -121,8 +124,11 @@ def test_a_reader_of_a_job_that_is_over_does_not_wait(store: Store) -> None:
     assert not reader.is_alive()
 
 
-def test_the_database_is_private(store: Store, tmp_path: Path) -> None:
+def test_the_database_is_private(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} >= {DATABASE_FILE}
     assert {path.stat().st_mode & 0o077 for path in tmp_path.iterdir()} == {0}
+    store.close()
 
 
 def test_a_write_waits_for_another_program_and_then_names_it(tmp_path: Path) -> None:

@@ -17,8 +17,8 @@ OWNER = identity_of(TELCO)
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    opened = Store(tmp_path)
+def store(tmp_path: Path, database_url: str) -> Iterator[Store]:
+    opened = Store(tmp_path, url=database_url)
     yield opened
     opened.close()
 
@@ -35,9 +35,11 @@ def use(store: Store, *used: Grant, now: int = NOW) -> None:
         grants.count_uses(connection, used, now)
 
 
-def test_a_grant_is_read_as_it_was_signed_also_by_the_next_server(store: Store, tmp_path: Path) -> None:
+def test_a_grant_is_read_as_it_was_signed_also_by_the_next_server(
+    store: Store, tmp_path: Path, database_url: str
+) -> None:
     grant = granted(store)
-    again = Store(tmp_path)
+    again = Store(tmp_path, url=database_url)
     with again.database.reading() as connection:
         (stored,) = grants.all_grants(connection)
     again.close()

@@ -17,8 +17,8 @@ from parties.wire.envelopes import PART_LIMIT, Envelope, Outgoing
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    opened = Store(tmp_path)
+def store(tmp_path: Path, database_url: str) -> Iterator[Store]:
+    opened = Store(tmp_path, url=database_url)
     job = Job(
         id="job", name="n", state="running", role="label", party="a", peers=["b"], spec_digest="", created_at=now()
     )

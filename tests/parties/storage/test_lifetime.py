@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sql
 from identities import identity_of
 from proposed_jobs import BANK, DIGEST, TELCO, request, specification
 
@@ -25,8 +26,8 @@ SUMS = "OpenedGradient"
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    opened = Store(tmp_path)
+def store(tmp_path: Path, database_url: str) -> Iterator[Store]:
+    opened = Store(tmp_path, url=database_url)
     yield opened
     opened.close()
 
@@ -164,12 +165,12 @@ def test_another_column_and_another_version_of_the_file_have_accounts_of_their_o
     }
 
 
-def test_accounts_never_go_back_also_in_the_next_server(store: Store, tmp_path: Path) -> None:
+def test_accounts_never_go_back_also_in_the_next_server(store: Store, tmp_path: Path, database_url: str) -> None:
     approve(store, "job")
     seen = []
     for _ in range(4):
         spend(store, "job", 10)
-        again = Store(tmp_path)
+        again = Store(tmp_path, url=database_url)
         seen.append(accounts(again)["a"].values)
         again.close()
     assert seen == [40, 80, 120, 160]
@@ -204,6 +205,20 @@ def test_what_is_not_stored_yet_counts_against_the_budget_too(store: Store) -> N
     assert accounts(store)["a"].values == 160
 
 
+def on_table(connection: sql.Connection, table: str) -> str:
+    return f" ON {table}" if connection.dialect.name == "postgresql" else ""
+
+
+def refuse_changes(connection: sql.Connection, table: str) -> None:
+    what = "BEGIN SELECT refused(); END"
+    if connection.dialect.name == "postgresql":
+        body = "BEGIN RAISE EXCEPTION ''refused''; END"
+        connection.exec_driver_sql(f"CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS '{body}'")
+        what = "EXECUTE FUNCTION refuse()"
+    for event in ("INSERT", "UPDATE"):
+        connection.exec_driver_sql(f"CREATE TRIGGER no_{event} BEFORE {event} ON {table} {what}")
+
+
 @pytest.mark.parametrize("table", ["audit_leaves", "budgets", "traffic"])
 def test_leaf_count_and_spending_are_stored_together_or_not_at_all(store: Store, table: str) -> None:
     """The database refuses one of them, and later takes all."""
@@ -211,18 +226,15 @@ def test_leaf_count_and_spending_are_stored_together_or_not_at_all(store: Store,
     spend(store, "job")
     with ledger_of(store) as ledger:
         with store.database.writing() as connection:
-            for event in ("INSERT", "UPDATE"):
-                connection.exec_driver_sql(
-                    f"CREATE TRIGGER no_{event} BEFORE {event} ON {table} BEGIN SELECT refused(); END"
-                )
+            refuse_changes(connection, table)
         ledger.sent(message())
         for _ in range(2):
-            with pytest.raises(StorageFailed, match="no such function"):
+            with pytest.raises(StorageFailed, match="refused"):
                 ledger.flush()
             assert (accounts(store)["a"].values, sent_leaves(store)) == (4, 1)
         with store.database.writing() as connection:
             for event in ("INSERT", "UPDATE"):
-                connection.exec_driver_sql(f"DROP TRIGGER no_{event}")
+                connection.exec_driver_sql(f"DROP TRIGGER no_{event}{on_table(connection, table)}")
         ledger.flush()
         ledger.flush()
     assert (accounts(store)["a"].values, sent_leaves(store)) == (8, 2)

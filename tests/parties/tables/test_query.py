@@ -1,18 +1,12 @@
-"""The answer to a query is a data set like any other: of SQLite, and of a PostgreSQL server that the test starts."""
+"""The answer to a query is a data set like any other: of SQLite, and of a PostgreSQL server that the tests start."""
 
 import contextlib
-import os
-import pwd
-import shutil
-import socket
 import sqlite3
-import subprocess
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import sqlalchemy as sql
+from debian_postgresql import DebianPostgresql
 
 from parties.catalogue import ANSWERS, Catalogue
 from parties.dataset_errors import QueryFailed
@@ -22,8 +16,6 @@ from parties.tables.addition import Addition
 from parties.tables.registered import open_registered
 
 ROWS = 120
-SECONDS = 60
-USER = "postgres"
 LOANS = """
 create table loans as select
     'c-' || at as customer, (at / 4.0)::numeric(10, 2) as income, case when at % 10 = 0 then null else at end as calls,
@@ -50,51 +42,9 @@ def sqlite(tmp_path: Path) -> str:
 
 
 @pytest.fixture(scope="module")
-def postgres() -> Iterator[str]:
-    """The URL of a server of Debian's package, run as the user it makes; it listens on loopback alone."""
-    programs = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
-    if not programs:
-        pytest.skip("PostgreSQL is not installed: apt-get install postgresql")
-    pytest.importorskip("psycopg")
-    become: list[str] = []
-    if os.getuid() == 0:
-        try:
-            pwd.getpwnam(USER)
-        except KeyError:
-            pytest.skip(f"there is no user {USER} to run PostgreSQL, which refuses to be run by root")
-        become = ["runuser", "-u", USER, "--"]
-    folder = Path(tempfile.mkdtemp(prefix="vfl-postgres-"))  # the user may not enter a folder of pytest
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    data, programs_folder = folder / "data", programs[-1].parent
-    if become:
-        shutil.chown(folder, USER)
-
-    def run(program: str, *arguments: str) -> None:
-        command = [*become, str(programs_folder / program), "-D", str(data), *arguments]
-        done = subprocess.run(
-            command, cwd="/", stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=SECONDS, check=False
-        )
-        assert done.returncode == 0, done.stdout.decode()
-
-    try:
-        run("initdb", "--auth=trust", "--username=reader", "--encoding=UTF8", "--no-sync")
-        options = f"-c listen_addresses=127.0.0.1 -c port={port} -c unix_socket_directories={folder} -c fsync=off"
-        run("pg_ctl", "-w", "-l", str(folder / "log"), "-o", options, "start")
-        try:
-            url = f"postgresql://reader:secret@127.0.0.1:{port}/postgres"
-            engine = sql.create_engine(url.replace("postgresql", "postgresql+psycopg", 1))
-            with contextlib.closing(engine.connect()) as connection:
-                connection.execute(sql.text(LOANS))
-                connection.execute(sql.text("create sequence counter"))
-                connection.commit()
-            engine.dispose()
-            yield url
-        finally:
-            run("pg_ctl", "-w", "-m", "immediate", "stop")
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+def postgres(postgresql: DebianPostgresql) -> str:
+    postgresql.execute(LOANS, "create sequence counter")
+    return postgresql.url
 
 
 def added(catalogue: Catalogue, url: str, text: str, name: str = "loans", *, replace: bool = False) -> dict[str, str]:

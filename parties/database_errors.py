@@ -1,0 +1,25 @@
+"""What can be wrong with the database of a party, each with its stable code (errors.md)."""
+
+from parties.errors import SettingsError, StorageFailed
+
+
+class DatabaseUnreachable(StorageFailed):
+    """The party's PostgreSQL server was away for as long as a peer may be out of reach."""
+
+    code = "database_unreachable"
+    fix = "Start the PostgreSQL server that storage.url names, or correct the address or the password, and try again."
+
+
+class SchemaDiffers(SettingsError):
+    """The tables of the party's database have another form than this release uses."""
+
+    code = "schema_differs"
+    safe = "Nothing was started, and the database was not changed."
+
+
+class DatabaseOfAnother(SettingsError):
+    """The database that a party is told to use belongs to another party."""
+
+    code = "database_of_another"
+    safe = "Nothing was started, and the database was not changed."
+    fix = "Give each party a database, or a schema, of its own: storage.url in party.toml, or VFL_STORAGE__URL."

@@ -1,0 +1,1 @@
+"""How the tables of a party's database came to be, step by step; Alembic reads this folder."""
