@@ -26,7 +26,7 @@ from api.demo.servers import Servers, free_ports
 
 FIRST, OTHER = "bank", "telco"
 LOOK_SECONDS = 0.5
-KINDS = {"api.cli.demo_server": "server", "parties.worker": "worker", "parties.worker.pool": "child"}
+KINDS = {"api.cli.demo_server": "server", "parties.worker": "worker", "parties.worker.child": "child"}
 SPECIFICATION = """
 [job]
 name = "align-{ids}"

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from rbcl._sodium import lib_path
 
 from crypto.errors import InvalidPoint
+from crypto.pieces import SecretBytes
 
 POINT_BYTES: Final = 32
 HASH_BYTES: Final = 64
@@ -39,9 +40,14 @@ class BlindingKey:
     def __init__(self) -> None:
         self._scalar: bytes = rbcl.crypto_core_ristretto255_scalar_random()
 
-    def scalar(self) -> bytes:
+    def scalar(self) -> SecretBytes:
         """For the functions below, also in child processes of the one that drew it."""
-        return self._scalar
+        return SecretBytes(self._scalar)
+
+    def multiple_of(self, point: bytes) -> bytes:
+        """Raises RuntimeError or TypeError where libsodium knows none."""
+        multiple: bytes = rbcl.crypto_scalarmult_ristretto255(self._scalar, point)
+        return multiple
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a blinding key stays in its process")
@@ -137,7 +143,6 @@ class ControlPoint:
         for at in self._summed[1:]:
             total = rbcl.crypto_core_ristretto255_add(total, whole[at])
         try:
-            product: bytes = rbcl.crypto_scalarmult_ristretto255(self._key.scalar(), total)
+            return self._key.multiple_of(total)
         except (RuntimeError, TypeError) as error:
             raise InvalidPoint("its points add up to the identity") from error
-        return product

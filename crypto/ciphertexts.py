@@ -60,26 +60,36 @@ def write_seeded(batch: Iterable[Seeded], moduli: Sequence[int]) -> bytes:
     return b"".join(part for words, seed in batch for part in (write_words(words, moduli), seed))
 
 
-def read_seeded(data: bytes, count: int, moduli: Sequence[int], degree: int, seeds: set[bytes]) -> list[Seeded]:
+def read_seeded(
+    data: bytes | memoryview, count: int, moduli: Sequence[int], degree: int, seeds: set[bytes]
+) -> list[Seeded]:
     """`count` seeded ciphertexts, checked: exact length, words below their primes, no seed used before.
 
     `seeds` holds every seed seen under this key and grows by the new ones: two ciphertexts with one key and one seed
     would give away the difference of their plaintexts.
     """
+    size, view, batch = seeded_bytes(moduli, degree), memoryview(data), []
+    for number, seed in enumerate(new_seeds(data, count, moduli, degree, seeds)):
+        start = number * size
+        words = read_words(view[start : start + size - SEED_BYTES], moduli, degree)
+        if not words.any(axis=1).all():
+            raise InvalidCiphertext("a polynomial is zero under one of its primes")
+        batch.append(Seeded(words, seed))
+    return batch
+
+
+def new_seeds(
+    data: bytes | memoryview, count: int, moduli: Sequence[int], degree: int, seeds: set[bytes]
+) -> list[bytes]:
+    """The seeds alone, which `seeds` then holds. Raises InvalidCiphertext for another length, and for a known seed."""
     size = seeded_bytes(moduli, degree)
     if len(data) != count * size:
         raise InvalidCiphertext(f"{count} ciphertexts of {size} bytes were due, and {len(data)} bytes came")
-    view, batch = memoryview(data), []
-    for start in range(0, len(data), size):
-        words = read_words(view[start : start + size - SEED_BYTES], moduli, degree)
-        seed = bytes(view[start + size - SEED_BYTES : start + size])
-        if seed in seeds:
-            raise InvalidCiphertext("a seed is used twice under one key")
-        if not words.any(axis=1).all():
-            raise InvalidCiphertext("a polynomial is zero under one of its primes")
-        seeds.add(seed)
-        batch.append(Seeded(words, seed))
-    return batch
+    new = [bytes(data[end - SEED_BYTES : end]) for end in range(size, len(data) + 1, size)]
+    if len(set(new)) < count or seeds.intersection(new):
+        raise InvalidCiphertext("a seed is used twice under one key")
+    seeds.update(new)
+    return new
 
 
 def write_integers(values: Iterable[int]) -> bytes:

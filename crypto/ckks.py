@@ -26,20 +26,14 @@ from numpy.typing import NDArray
 from tenseal import sealapi
 
 from crypto.ciphertexts import Seeded, read_integers, read_words, write_integers, write_seeded
+from crypto.ckks_columns import encrypted_column, encryption_key
 from crypto.ckks_context import contexts_of, fresh_secret, secret_under, seeded_public_key
 from crypto.ckks_parameters import CUT_SCALE, RING_DEGREE, SLOTS, CkksPreset
 from crypto.errors import InvalidCiphertext, KeyUsedUp, OutOfRange
 from crypto.packing import Group, groups_for
+from crypto.pieces import HERE, Pool
 from crypto.ring import block_coefficients, block_inner_products
-from crypto.seal_stream import (
-    ciphertext_payload,
-    identifier,
-    load,
-    payload,
-    read_key_switching,
-    stream,
-)
-from crypto.seal_stream import read_seeded as parse_seeded
+from crypto.seal_stream import ciphertext_payload, identifier, load, read_key_switching, stream
 
 Floats = NDArray[np.float64]
 Words = NDArray[np.uint64]
@@ -67,14 +61,6 @@ def repeats(rows: int) -> int:
     return SLOTS // rows
 
 
-def to_slots(values: Floats, times: int) -> list[float]:
-    """A value per row (B) as slots: repeated whole so many times, rest zero."""
-    slots = np.zeros(SLOTS)
-    slots[: times * len(values)] = np.tile(values, times)
-    filled: list[float] = slots.tolist()
-    return filled
-
-
 class CkksPrivateKey:
     """The key owner's end: encrypts, opens masked values with noise, counts them. Cannot be printed or pickled.
 
@@ -86,9 +72,7 @@ class CkksPrivateKey:
         self._preset = preset
         self.values_left = values_per_key
         self.operations: Counter[str] = Counter()
-        data = self._contexts.data
-        self._secret = fresh_secret(data)
-        self._encryptor = sealapi.Encryptor(data.seal, secret_under(self._secret, data))
+        self._secret = fresh_secret(self._contexts.data)
 
     def __repr__(self) -> str:
         return "CkksPrivateKey(...)"
@@ -113,16 +97,11 @@ class CkksPrivateKey:
             ),
         )
 
-    def encrypt_rows(self, columns: Floats, times: int) -> bytes:
+    def encrypt_rows(self, columns: Floats, times: int, pool: Pool = HERE) -> bytes:
         """Rows x columns as one seeded ciphertext per column, rows in slots, repeated so many times."""
-        data, preset = self._contexts.data, self._preset
-        batch = []
-        for column in columns.T:
-            plain = data.encode(to_slots(column, times), len(preset.data_moduli), 2.0**preset.embedding_scale)
-            words, seed, _ = parse_seeded(payload(self._encryptor.encrypt_symmetric(plain)))
-            batch.append(Seeded(words, seed))
-        self.operations["encrypt"] += len(batch)
-        return write_seeded(batch, preset.data_moduli)
+        shared = encryption_key(self._secret, self._preset, times)
+        self.operations["encrypt"] += columns.shape[1]
+        return b"".join(pool.map(encrypted_column, shared, (column.tobytes() for column in columns.T)))
 
     def open(self, masked: Masked, groups: Sequence[Group], output_sums: int = 0, blocks: int = 1) -> bytes:
         """The values of these groups, still masked, each with fresh noise. Nothing else of the ciphertext is returned.

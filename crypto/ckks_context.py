@@ -64,7 +64,7 @@ class Contexts:
     """The contexts one preset needs; made once per process."""
 
     def __init__(self, preset: CkksPreset) -> None:
-        self.data = Context((*preset.data_moduli, preset.special_modulus))
+        self.data = data_context((*preset.data_moduli, preset.special_modulus))
         self.release = Context(preset.release_moduli)
         self.relinearise = self._alike(preset.key_moduli) or Context(preset.key_moduli)
         self.public = self._alike(preset.public_moduli) or Context(preset.public_moduli)
@@ -125,6 +125,12 @@ def slot_exponents(degree: int) -> NDArray[np.int64]:
 def _twist(degree: int) -> NDArray[np.complex128]:
     twist: NDArray[np.complex128] = np.exp(1j * np.pi * np.arange(degree) / degree)
     return twist
+
+
+@functools.cache
+def data_context(moduli: tuple[int, ...]) -> Context:
+    """The one under which rows are encrypted."""
+    return Context(moduli)
 
 
 @functools.cache

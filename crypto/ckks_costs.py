@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 
 from crypto.ckks import CkksPrivateKey, Masked, repeats
 from crypto.ckks_context import contexts_of
-from crypto.ckks_evaluator import CkksPublicKey, CkksVector, EncryptedSums, RowProduct
+from crypto.ckks_evaluator import CkksPublicKey, CkksVector, RowProduct
 from crypto.ckks_parameters import PRESETS, CkksPreset
+from crypto.ckks_sums import EncryptedSums
 from crypto.encrypted_quadratics import EncryptedQuadratics, QuadraticKey
 from crypto.encrypted_weights import EncryptedWeights, WeightsKey
 from crypto.packing import groups_for

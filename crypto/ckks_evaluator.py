@@ -12,12 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 from tenseal import sealapi
 
-from crypto.ciphertexts import Seeded, read_integers, read_seeded, write_integers, write_words
-from crypto.ckks import Masked, PublicMaterial, galois_elements, to_slots
+from crypto.ciphertexts import Seeded, new_seeds, read_seeded, write_integers, write_words
+from crypto.ckks import Masked, PublicMaterial, galois_elements
+from crypto.ckks_columns import to_slots
 from crypto.ckks_context import contexts_of, load_public_key
+from crypto.ckks_packing import Packing, words_of
 from crypto.ckks_parameters import CUT_SCALE, RING_DEGREE, SLOTS, CkksPreset
-from crypto.packing import Group, groups_for
-from crypto.ring import block_coefficients, block_sums, centred, uniform_words
+from crypto.ckks_sums import EncryptedSums, Mask, PackedSums, UnpackedSums
+from crypto.ring import block_coefficients, block_sums, uniform_words
 from crypto.seal_stream import identifier, key_switching_payload, load, read_ciphertext, seeded_payload, stream
 
 Floats = NDArray[np.float64]
@@ -45,41 +47,6 @@ RowProduct: TypeAlias = tuple[CkksVector, CkksVector | Floats]
 """An error and what it is multiplied with, row by row: another vector, or clear numbers."""
 
 
-@dataclass(frozen=True)
-class Mask:
-    """What only the evaluator can take off opened values again."""
-
-    numbers: list[int] = field(repr=False)
-    units: list[float]
-    modulus: int
-
-    def remove(self, opened: bytes) -> Floats:
-        """The released values; NaN for one too near the modulus. Raises InvalidCiphertext for another number of them.
-
-        Whether a value fits depends on what only the evaluator knows, so it is not an error: an error ends the job, and
-        the key owner, who can shift what it opens, would read a bit of the value out of that.
-        """
-        values = read_integers(opened, len(self.numbers), self.modulus)
-        bare = [
-            centred((value - number) % self.modulus, self.modulus)
-            for value, number in zip(values, self.numbers, strict=True)
-        ]
-        limit = self.modulus // 4
-        return np.array(
-            [value / unit if abs(value) <= limit else np.nan for value, unit in zip(bare, self.units, strict=True)]
-        )
-
-
-class EncryptedSums:
-    """Sums of row products over the blocks of a step, not yet summed over slots; its size does not grow with rows."""
-
-    def __init__(self, count: int) -> None:
-        self.groups = groups_for(count)
-        self.widths = [group.width for group in self.groups for _ in range(group.values)]
-        self.ciphertexts: list[Any] = [None] * count
-        self.times = 1
-
-
 class CkksPublicKey:
     """The evaluator's end: loads what passed the gate, computes, masks. Implements `Arithmetic` over CkksVector."""
 
@@ -95,11 +62,17 @@ class CkksPublicKey:
         self._encryptor = load_public_key(public, zero)
         digits = self._gate(material.relinearise, len(relinearise.moduli) - 1, relinearise.moduli)
         self._relin_keys = self._key_switching(relinearise, sealapi.RelinKeys(), {0: digits})
-        self._packing_keys, elements = None, galois_elements(values)
+        packing_keys, elements = None, galois_elements(values)
         keys = self._gate(material.packing, len(elements), release.moduli)
         by_slot = {(element - 1) // 2: [key] for element, key in zip(elements, keys, strict=True)}
         if by_slot:
-            self._packing_keys = self._key_switching(release, sealapi.GaloisKeys(), by_slot)
+            packing_keys = self._key_switching(release, sealapi.GaloisKeys(), by_slot)
+        self.packing = Packing(self._contexts, self._relin_keys, packing_keys, self.operations)
+
+    @property
+    def modulus(self) -> int:
+        """Of the last level."""
+        return self._preset.data_moduli[0]
 
     def _gate(self, data: bytes, count: int, moduli: Sequence[int]) -> list[Seeded]:
         return read_seeded(data, count, moduli, RING_DEGREE, self._seeds)
@@ -115,10 +88,19 @@ class CkksPublicKey:
 
     def load(self, data: bytes, columns: int, rows: int, times: int) -> list[CkksVector]:
         """One vector per column, each holding `rows` values `times` times. Raises InvalidCiphertext."""
+        self.check_seeds(data, columns)
+        return self.load_checked(data, columns, rows, times)
+
+    def check_seeds(self, data: bytes, columns: int) -> None:
+        """That none has been used under this key, which one process alone can know. Raises InvalidCiphertext."""
+        new_seeds(data, columns, self._preset.data_moduli, RING_DEGREE, self._seeds)
+
+    def load_checked(self, data: bytes | memoryview, columns: int, rows: int, times: int) -> list[CkksVector]:
+        """`load` of ciphertexts whose seeds have been checked: everything else is checked here."""
         context, preset = self._contexts.data, self._preset
         level = identifier(context.levels[-1])
         vectors = []
-        for words, seed in self._gate(data, columns, preset.data_moduli):
+        for words, seed in read_seeded(data, columns, preset.data_moduli, RING_DEGREE, set()):
             body = stream(seeded_payload(level, 2.0**preset.embedding_scale, words, seed))
             vectors.append(CkksVector(load(sealapi.Ciphertext(), context.seal, body), rows, times))
         self.operations["load"] += columns
@@ -293,15 +275,28 @@ class CkksPublicKey:
 
     def mask_sums(self, sums: EncryptedSums) -> tuple[Masked, Mask]:
         """Ask for each sum over distinct rows. `Mask.remove` gives them in the order of `add_products`."""
-        packed, start, nominal = [], 0, 2.0**self._preset.sum_scale
-        # constant coefficient = scale x mean over slots; the rows stand in them `times` times
-        share = sums.times / SLOTS
-        units = [share * (nominal if c is None else c.scale) for c in sums.ciphertexts]
+        return self.mask_packed(self.pack(sums))
+
+    def pack(self, sums: EncryptedSums) -> PackedSums:
+        """The same in few ciphertexts; the sums are used up."""
+        usual_unit, units = self._units(sums)
+        words, start = [], 0
         for group in sums.groups:
             leaves = sums.ciphertexts[start : start + group.values]
-            packed.append(self._pack([*leaves, *[None] * (group.width - group.values)]))
+            packed = self.packing.packed([*leaves, *[None] * (group.width - group.values)])
+            words.append(np.zeros((2, RING_DEGREE), np.uint64) if packed is None else words_of(packed))
             start += group.values
-        return self._release(packed, sums.groups, units)
+        return PackedSums(sums.groups, usual_unit, units, words)
+
+    def words_of_sums(self, sums: EncryptedSums) -> UnpackedSums:
+        """The same for another process, which adds them to those of other blocks."""
+        return UnpackedSums(*self._units(sums), [words_of(ciphertext) for ciphertext in sums.ciphertexts])
+
+    def _units(self, sums: EncryptedSums) -> tuple[float, list[float]]:
+        # constant coefficient = scale x mean over slots; the rows stand in them `times` times
+        share = sums.times / SLOTS
+        units = [0.0 if ciphertext is None else share * ciphertext.scale for ciphertext in sums.ciphertexts]
+        return share * 2.0**self._preset.sum_scale, units
 
     def cut_errors(self, errors: Sequence[CkksVector], mixing: Floats, noise: Complex) -> bytes:
         """For each column of `mixing` (errors x columns) the combination of errors, plus noise (rows x columns).
@@ -325,53 +320,19 @@ class CkksPublicKey:
             encoded.append(write_words(words[:, 0], (modulus, modulus)))
         return b"".join(encoded)
 
-    def _release(self, packed: list[Any], groups: Sequence[Group], units: list[float]) -> tuple[Masked, Mask]:
-        modulus, evaluator = self._preset.data_moduli[0], self._contexts.release.evaluator
-        self.prepare_zeros(len(packed))
+    def mask_packed(self, sums: PackedSums) -> tuple[Masked, Mask]:
+        """Each under a mask of its own, behind a fresh encryption of zero."""
+        modulus = self._preset.data_moduli[0]
+        self.prepare_zeros(len(sums.groups))
         polynomials, numbers, masks = [], [], []
-        for ciphertext, group in zip(packed, groups, strict=True):
-            total = self._zeros.pop()
-            if ciphertext is not None:
-                total.scale = ciphertext.scale
-                evaluator.add_inplace(total, ciphertext)
-            words = read_ciphertext(total)
+        for packed, group in zip(sums.words, sums.groups, strict=True):
+            words = (read_ciphertext(self._zeros.pop())[:, 0] + packed) % modulus  # both are below 2^60
             mask = uniform_words(group.width, modulus)
-            sums = block_sums(words[0, 0], group.width, modulus)
-            polynomials.append(write_words(words[1], (modulus,)))
-            numbers += [(total + number) % modulus for total, number in zip(sums, mask, strict=True)]
+            totals = block_sums(words[0], group.width, modulus)
+            polynomials.append(write_words(words[1:], (modulus,)))
+            numbers += [(total + number) % modulus for total, number in zip(totals, mask, strict=True)]
             masks += block_coefficients(mask, RING_DEGREE, modulus)[: group.values]
         self.operations["release value"] += len(masks)
-        return Masked(b"".join(polynomials), write_integers(numbers)), Mask(masks, units, modulus)
-
-    def _pack(self, leaves: list[Any]) -> Any:
-        """One ciphertext whose coefficients at multiples of N/m are m times the leaves' constant coefficients."""
-        if len(leaves) == 1:
-            return self._leaf(leaves[0])
-        level = len(leaves).bit_length() - 1
-        even, odd = self._pack(leaves[0::2]), self._pack(leaves[1::2])
-        if even is None and odd is None:
-            return None
-        evaluator, total, difference = self._contexts.release.evaluator, sealapi.Ciphertext(), sealapi.Ciphertext()
-        if odd is None:
-            total = difference = even
-        else:
-            shifted = sealapi.Ciphertext()
-            evaluator.multiply_plain(odd, self._contexts.monomials[level], shifted)
-            if even is None:
-                total = shifted
-                evaluator.negate(shifted, difference)
-            else:
-                shifted.scale = even.scale
-                evaluator.add(even, shifted, total)
-                evaluator.sub(even, shifted, difference)
-        rotated = sealapi.Ciphertext()
-        evaluator.apply_galois(difference, (1 << level) + 1, self._packing_keys, rotated)
-        evaluator.add_inplace(rotated, total)
-        self.operations["pack"] += 1
-        return rotated
-
-    def _leaf(self, ciphertext: Any) -> Any:
-        if ciphertext is not None and ciphertext.size() > 2:
-            self._contexts.relinearise.evaluator.relinearize_inplace(ciphertext, self._relin_keys)
-            self.operations["relinearise"] += 1
-        return ciphertext
+        return Masked(b"".join(polynomials), write_integers(numbers)), Mask(
+            masks, [unit or sums.usual_unit for unit in sums.units], modulus
+        )

@@ -17,3 +17,8 @@ def gaussian(shape: tuple[int, ...], deviation: float) -> NDArray[np.float64]:
     radius, angle = (words + 0.5) / 2.0**_FRACTION_BITS
     values: NDArray[np.float64] = np.sqrt(-2 * np.log(radius)) * np.cos(2 * np.pi * angle)
     return deviation * values.reshape(shape)
+
+
+def complex_gaussian(shape: tuple[int, ...], deviation: float) -> NDArray[np.complex128]:
+    """The same in real and in imaginary parts."""
+    return gaussian(shape, deviation) + 1j * gaussian(shape, deviation)

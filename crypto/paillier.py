@@ -17,16 +17,26 @@ import hashlib
 import secrets
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple, NoReturn
+from functools import lru_cache
+from typing import Any, NamedTuple, NoReturn
 
 import gmpy2
 import phe
 
 from crypto.errors import InvalidCiphertext, InvalidKey
 from crypto.paillier_parameters import FINGERPRINT_BYTES, PROOF_ROOTS
-from crypto.paillier_powers import FixedBase
+from crypto.paillier_powers import (
+    counts,
+    numbers,
+    owners_secret,
+    powers_of_anybody,
+    powers_of_owner,
+    primes_of,
+    written,
+)
 from crypto.paillier_primes import prime
 from crypto.paillier_proof import check, prove
+from crypto.pieces import HERE, Pool
 
 
 class KeyMaterial(NamedTuple):
@@ -46,14 +56,7 @@ class PaillierPrivateKey:
         self._p, self._q = first.p, second.p
         self.n = first.p * second.p
         self._bits = bits
-        self._phe = phe.PaillierPrivateKey(phe.PaillierPublicKey(self.n), first.p, second.p)
-        self._squares = [gmpy2.mpz(prime.p) ** 2 for prime in (first, second)]
-        # x -> x^p maps the numbers modulo p one to one on the n-th powers modulo p^2, so a generator on a generator.
-        self._powers = [
-            FixedBase(int(gmpy2.powmod(each.generator, each.p, square)), int(square), bits // 2)
-            for each, square in zip((first, second), self._squares, strict=True)
-        ]
-        self._lift = gmpy2.invert(self._squares[1], self._squares[0])
+        self._secret = owners_secret([first, second])
         self._randomness: list[int] = []
         self.operations: Counter[str] = Counter()
 
@@ -69,37 +72,29 @@ class PaillierPrivateKey:
         proof = b"".join(root.to_bytes(size, "big") for root in prove(self._p, self._q))
         return KeyMaterial(self.n.to_bytes(size, "big"), proof)
 
-    def prepare(self, count: int) -> None:
+    def prepare(self, count: int, pool: Pool = HERE) -> None:
         """Makes the random part of so many encryptions ahead."""
-        self._randomness += [self._random_power() for _ in range(count - len(self._randomness))]
+        for powers in pool.map(powers_of_owner, self._secret, counts(count - len(self._randomness))):
+            self._randomness += numbers(powers, 2 * self._bits // 8)
 
-    def encrypt(self, plaintexts: Iterable[int]) -> bytes:
+    def encrypt(self, plaintexts: Sequence[int], pool: Pool = HERE) -> bytes:
         """Integers modulo n, in wire form."""
-        n, square, ciphertexts = gmpy2.mpz(self.n), gmpy2.mpz(self.n) ** 2, []
-        for plaintext in plaintexts:
-            random = self._randomness.pop() if self._randomness else self._random_power()
-            ciphertexts.append((1 + plaintext % n * n) * random % square)
+        self.prepare(len(plaintexts), pool)
+        n, square = gmpy2.mpz(self.n), gmpy2.mpz(self.n) ** 2
+        ciphertexts = [(1 + plaintext % n * n) * self._randomness.pop() % square for plaintext in plaintexts]
         self.operations["encrypt"] += len(ciphertexts)
         return _written(self.n, ciphertexts, 2 * self._bits // 8)
 
-    def open(self, masked: bytes, count: int) -> list[int]:
+    def open(self, masked: bytes, count: int, pool: Pool = HERE) -> list[int]:
         """Decrypts so many ciphertexts that the other side has masked: numbers below n. Raises InvalidCiphertext."""
-        ciphertexts = _checked(masked, count, self.n, self._bits)
+        size = 2 * self._bits // 8
+        pieces = (written([ciphertext], size) for ciphertext in _checked(masked, count, self.n, self._bits))
         self.operations["open"] += count
-        return [int(self._phe.raw_decrypt(int(ciphertext))) for ciphertext in ciphertexts]
+        return [int.from_bytes(opened, "big") for opened in pool.map(decrypted, self._secret, pieces)]
 
-    def written(self, numbers: Sequence[int]) -> bytes:
+    def written(self, opened: Sequence[int]) -> bytes:
         """Opened numbers, reduced modulo n, in wire form."""
-        return _written(self.n, [number % self.n for number in numbers], self._bits // 8)
-
-    def _random_power(self) -> int:
-        """Uniform among all n-th powers modulo n^2, as r^n of a random r is: a uniform one for each prime, joined."""
-        of_p, of_q = (
-            powers.power(secrets.randbelow(prime - 1))
-            for powers, prime in zip(self._powers, (self._p, self._q), strict=True)
-        )
-        square_of_p, square_of_q = self._squares
-        return int(of_q + square_of_q * ((of_p - of_q) * self._lift % square_of_p))
+        return _written(self.n, [number % self.n for number in opened], self._bits // 8)
 
 
 class PaillierPublicKey:
@@ -110,7 +105,7 @@ class PaillierPublicKey:
         if len(material.modulus) != size or len(material.proof) != PROOF_ROOTS * size:
             raise InvalidKey(f"the key does not have the length of one of {bits} bits")
         n = int.from_bytes(material.modulus, "big")
-        check(n, bits, _numbers(material.proof, size))
+        check(n, bits, numbers(material.proof, size))
         self.n, self.square = gmpy2.mpz(n), gmpy2.mpz(n) ** 2
         self._bits = bits
         self._randomness: list[int] = []
@@ -120,23 +115,22 @@ class PaillierPublicKey:
         """Raises InvalidCiphertext."""
         return _checked(ciphertexts, count, int(self.n), self._bits)
 
-    def prepare(self, count: int) -> None:
+    def prepare(self, count: int, pool: Pool = HERE) -> None:
         """Makes the random part of so many maskings ahead, while nothing else is to be done."""
-        self._randomness += [self._random_power() for _ in range(count - len(self._randomness))]
+        size = self._bits // 8
+        pieces = counts(count - len(self._randomness))
+        for powers in pool.map(powers_of_anybody, int(self.n).to_bytes(size, "big"), pieces):
+            self._randomness += numbers(powers, 2 * size)
 
-    def mask(self, ciphertexts: Sequence[int]) -> tuple[bytes, "Masks"]:
+    def mask(self, ciphertexts: Sequence[int], pool: Pool = HERE) -> tuple[bytes, "Masks"]:
         """Each plus a number uniform modulo n, re-randomised, in wire form; and what takes the numbers off again."""
+        self.prepare(len(ciphertexts), pool)
         masks = [secrets.randbelow(int(self.n)) for _ in ciphertexts]
         masked = []
         for ciphertext, mask in zip(ciphertexts, masks, strict=True):
-            random = self._randomness.pop() if self._randomness else self._random_power()
-            masked.append(ciphertext * (1 + mask * self.n) % self.square * random % self.square)
+            masked.append(ciphertext * (1 + mask * self.n) % self.square * self._randomness.pop() % self.square)
         self.operations["mask"] += len(masks)
         return _written(int(self.n), masked, 2 * self._bits // 8), Masks(int(self.n), masks)
-
-    def _random_power(self) -> int:
-        r = 1 + secrets.randbelow(int(self.n) - 1)
-        return int(gmpy2.powmod(r, self.n, self.square))
 
 
 class Masks:
@@ -151,11 +145,23 @@ class Masks:
         body = _body(opened, self._n, len(self._masks), size)
         half, masks, self._masks = self._n // 2, self._masks, []
         values = []
-        for number, mask in zip(_numbers(body, size), masks, strict=True):
+        for number, mask in zip(numbers(body, size), masks, strict=True):
             if number >= self._n:
                 raise InvalidCiphertext("an opened number is not below the modulus")
             values.append((number - mask + half) % self._n - half)
         return values
+
+
+def decrypted(shared: bytes, ciphertext: bytes) -> bytes:
+    """Work: one ciphertext that has been checked, with the secret of its owner."""
+    opened = int(_phe_key(shared).raw_decrypt(int.from_bytes(ciphertext, "big")))
+    return opened.to_bytes(len(ciphertext) // 2, "big")
+
+
+@lru_cache(maxsize=1)
+def _phe_key(shared: bytes) -> Any:
+    (p, _), (q, _) = primes_of(shared)
+    return phe.PaillierPrivateKey(phe.PaillierPublicKey(p * q), p, q)
 
 
 def fingerprint(n: int) -> bytes:
@@ -163,8 +169,8 @@ def fingerprint(n: int) -> bytes:
     return hashlib.sha256(n.to_bytes(-(-n.bit_length() // 8), "big")).digest()
 
 
-def _written(n: int, numbers: Iterable[int], size: int) -> bytes:
-    return fingerprint(n) + b"".join(int(number).to_bytes(size, "big") for number in numbers)
+def _written(n: int, values: Iterable[int], size: int) -> bytes:
+    return fingerprint(n) + written(values, size)
 
 
 def _body(data: bytes, n: int, count: int, size: int) -> bytes:
@@ -175,14 +181,10 @@ def _body(data: bytes, n: int, count: int, size: int) -> bytes:
     return data[FINGERPRINT_BYTES:]
 
 
-def _numbers(body: bytes, size: int) -> list[int]:
-    return [int.from_bytes(body[start : start + size], "big") for start in range(0, len(body), size)]
-
-
 def _checked(data: bytes, count: int, n: int, bits: int) -> list[int]:
     """Rule 2 and 3; one gcd with the product of all, which shares a factor with n exactly if one of them does."""
     size = 2 * bits // 8
-    ciphertexts = [gmpy2.mpz(number) for number in _numbers(_body(data, n, count, size), size)]
+    ciphertexts = [gmpy2.mpz(number) for number in numbers(_body(data, n, count, size), size)]
     square, product = gmpy2.mpz(n) ** 2, gmpy2.mpz(1)
     for ciphertext in ciphertexts:
         if not 0 < ciphertext < square:

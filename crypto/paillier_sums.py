@@ -9,8 +9,11 @@ limbs, and the product with w in reversed limbs has the wanted number in its mid
 forms of the key owner's columns: it hides them before it gives the number back (`agreed_bits`).
 """
 
+import itertools
 import secrets
+import struct
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 import gmpy2
@@ -19,7 +22,8 @@ from numpy.typing import NDArray
 
 from crypto.paillier import PaillierPublicKey
 from crypto.paillier_parameters import HIDING_BITS, SPARE_BITS, PaillierParameters, packed, unpacked
-from crypto.paillier_powers import product_of_powers
+from crypto.paillier_powers import numbers, product_of_powers, written
+from crypto.pieces import HERE, Pool
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -59,29 +63,95 @@ def unflattened(ciphertexts: list[int], width: int, parameters: PaillierParamete
     return [ciphertexts[start : start + chunks] for start in range(0, len(ciphertexts), chunks)]
 
 
+class _Step(NamedTuple):
+    """What the products of a step share."""
+
+    n: int
+    parameters: PaillierParameters
+    moments: Packed
+    rows: Packed
+    errors: LinearErrors
+    own: Integers
+
+    def encoded(self) -> bytes:
+        p, (outputs, width) = self.parameters, self.errors.weights.shape
+        sizes = (p.key_bits, p.fraction_bits, p.batch_rows, p.weight_limit)
+        head = _HEAD.pack(*sizes, outputs, width, len(self.rows), self.own.shape[1])
+        integers_of = b"".join(part.astype("<i8").tobytes() for part in (*self.errors, self.own))
+        ciphertexts = (each for row in (*self.moments, *self.rows) for each in row)
+        return head + integers_of + written([self.n], p.number_bytes) + written(ciphertexts, 2 * p.number_bytes)
+
+    @classmethod
+    def decoded(cls, data: bytes) -> "_Step":
+        key_bits, fraction_bits, batch_rows, limit, outputs, width, rows, own = _HEAD.unpack_from(data)
+        p, at, parts = PaillierParameters(key_bits, fraction_bits, limit, batch_rows), _HEAD.size, []
+        for shape in ((outputs, width), (rows, outputs), (rows, own)):
+            parts.append(np.frombuffer(data, "<i8", shape[0] * shape[1], at).reshape(shape))
+            at += parts[-1].nbytes
+        n = int.from_bytes(data[at : at + p.number_bytes], "big")
+        table = unflattened(numbers(data[at + p.number_bytes :], 2 * p.number_bytes), width, p)
+        return cls(n, p, table[:width], table[width:], LinearErrors(*parts[:2]), parts[2])
+
+
+_HEAD = struct.Struct("<IIIdIIII")
+_PIECE = struct.Struct("<?II")
+"""Whether it is a product with a column of the label party; which output or column; which chunk."""
+
+
 def encrypted_sums(
-    key: PaillierPublicKey, moments: Packed, rows: Packed, errors: LinearErrors, own: Integers, p: PaillierParameters
+    key: PaillierPublicKey,
+    moments: Packed,
+    rows: Packed,
+    errors: LinearErrors,
+    own: Integers,
+    p: PaillierParameters,
+    pool: Pool = HERE,
 ) -> list[int]:
     """For each output the chunks of sum_i error_i z_i, then one ciphertext for each column of `own` (rows x columns),
     which has sum_i x_i w.z_i in its middle limb."""
-    square, n_chunks = key.square, len(moments[0])
-    sums = []
-    for weights, constants in zip(errors.weights.tolist(), errors.constants.T.tolist(), strict=True):
-        for chunk in range(n_chunks):
-            of_moments = product_of_powers([row[chunk] for row in moments], weights, square)
-            of_rows = product_of_powers([row[chunk] for row in rows], constants, square)
-            sums.append(of_moments * gmpy2.powmod(of_rows, p.one, square) % square)
-    columns = [
-        [product_of_powers([row[chunk] for row in rows], column, square) for chunk in range(n_chunks)]
-        for column in own.T.tolist()
-    ]
-    for weights in errors.weights.tolist():
-        reversed_limbs = [
-            packed([*reversed(weights[chunk.start : chunk.stop])], p.limb_bits) << (p.limbs - len(chunk)) * p.limb_bits
-            for chunk in p.chunks(len(weights))
-        ]
-        sums += [product_of_powers(column, reversed_limbs, square) for column in columns]
-    return sums
+    (outputs, _), columns, n_chunks = errors.weights.shape, own.shape[1], len(moments[0])
+    pieces = [(True, column, chunk) for column in range(columns) for chunk in range(n_chunks)]
+    pieces += [(False, output, chunk) for output in range(outputs) for chunk in range(n_chunks)]
+    shared = _Step(int(key.n), p, moments, rows, errors, own).encoded()
+    products = (
+        numbers(product, 2 * p.number_bytes)
+        for product in pool.map(product_of_step, shared, (_PIECE.pack(*piece) for piece in pieces))
+    )
+    of_column = [list(itertools.islice(products, n_chunks)) for _ in range(columns)]
+    of_output = [product for (product,) in products]
+    middles = [[gmpy2.mpz(1)] * columns for _ in range(outputs)]
+    for column, chunks in enumerate(of_column):
+        for output, product in itertools.product(range(outputs), chunks):
+            middles[output][column] = middles[output][column] * product[output] % key.square
+    return of_output + [int(product) for of_one in middles for product in of_one]
+
+
+def product_of_step(shared: bytes, piece: bytes) -> bytes:
+    """Work: of an output its sum of error x z, of a column its part of the middle limb of each output; in a chunk."""
+    step = _step(shared)
+    p, n, (is_column, index, chunk) = step.parameters, gmpy2.mpz(step.n), _PIECE.unpack(piece)
+    square, of_rows = n * n, [row[chunk] for row in step.rows]
+    if not is_column:
+        weights, constants = step.errors.weights[index].tolist(), step.errors.constants[:, index].tolist()
+        of_constants = gmpy2.powmod(product_of_powers(of_rows, constants, square), p.one, square)
+        product = product_of_powers([row[chunk] for row in step.moments], weights, square) * of_constants % square
+        return written([product], 2 * p.number_bytes)
+    base = product_of_powers(of_rows, step.own[:, index].tolist(), square)
+    limbs = p.chunks(step.errors.weights.shape[1])[chunk]
+    powers = (
+        product_of_powers([base], [_reversed_limbs(weights[limbs.start : limbs.stop], p)], square)
+        for weights in step.errors.weights.tolist()
+    )
+    return written(powers, 2 * p.number_bytes)
+
+
+def _reversed_limbs(weights: list[int], p: PaillierParameters) -> int:
+    return packed([*reversed(weights)], p.limb_bits) << (p.limbs - len(weights)) * p.limb_bits
+
+
+@lru_cache(maxsize=1)
+def _step(shared: bytes) -> _Step:
+    return _Step.decoded(shared)
 
 
 def agreed_bits(opened: Sequence[int], width: int, outputs: int, p: PaillierParameters) -> list[int]:

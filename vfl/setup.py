@@ -1,12 +1,13 @@
 """What a role is given, as one frozen argument: everything it may know, and no way to reach the world."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeAlias, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from crypto.pieces import HERE, Pool
 from vfl.ids import HashedIds
 from vfl.schedule import Batch, batches, held_out, permutation
 from vfl.spec.job import JobSpec
@@ -15,18 +16,8 @@ from vfl.spec.training import TrainingSpec
 
 S = TypeVar("S", bound=JobSpec)
 
-Work: TypeAlias = Callable[[bytes, bytes], bytes]
-"""A function of `crypto` that depends on nothing but what all pieces share, and one piece."""
-Pool: TypeAlias = Callable[[Work, bytes, Iterable[bytes]], Iterator[bytes]]
-"""Does such work on many pieces, and gives the results in their order."""
 READ_ROWS = 1 << 14
 """Of a mapped file at once."""
-
-
-def one_by_one(work: Work, shared: bytes, pieces: Iterable[bytes]) -> Iterator[bytes]:
-    """In this process."""
-    for piece in pieces:
-        yield work(shared, piece)
 
 
 @dataclass(frozen=True)
@@ -97,8 +88,8 @@ class Setup(Generic[S]):
     """A registered model, safetensors: the one that rounds start from, or this party's half of one that is applied."""
     saved: bytes = field(default=b"", repr=False)
     """State of an earlier run of this role to continue from, as it was reported; empty starts anew."""
-    pool: Pool = one_by_one
-    """Where work that needs no other state is done: in this process, or in several."""
+    pool: Pool = HERE
+    """Where heavy work is done: in this process, or in several."""
     scaling: InputScaling | None = None
     """Of rounds whose columns are pooled, once it is known."""
 

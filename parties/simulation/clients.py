@@ -1,22 +1,17 @@
-"""The clients of a simulation that live in one process: the parent's own, or `python -m parties.simulation.clients`.
+"""The clients of a simulation that live in one process: the parent's own, or a child (parties.worker.child).
 
-They are the roles that run between servers. What one does with a message, up to its next wait, is one answer. Over the
-pipe both ends speak closed unions, as a worker and its server do; nothing is ever unpickled.
+They are the roles that run between servers. What one does with a message, up to its next wait, is one answer. A child
+is told by closed unions, as a worker by its server; nothing is ever unpickled.
 """
 
-import os
-import sys
-import threading
-from collections.abc import Iterable
-from queue import SimpleQueue
-from typing import Any, TypeAlias, TypeVar
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeAlias
 
 import msgspec
 import numpy as np
 
 from parties.errors import Failure
-from parties.processes import exit_at_hang_up
-from parties.worker.frames import Frame, FrameReader, FrameWriter, OutgoingMessage, RawTable
+from parties.worker.frames import Frame, OutgoingMessage, RawTable
 from vfl.errors import JobError
 from vfl.flow import Delivery, Flow, Receive, Report, Send
 from vfl.kinds import decode_spec, flow_of
@@ -24,8 +19,6 @@ from vfl.message import decode, encode
 from vfl.reports import Fact, Outcome
 from vfl.setup import Setup, Table
 from vfl.spec.sections import PartyId
-
-F = TypeVar("F")
 
 
 class Client(msgspec.Struct, frozen=True):
@@ -37,12 +30,18 @@ class Client(msgspec.Struct, frozen=True):
     saved: bytes
 
 
-class StartClients(Frame, frozen=True):
-    """To the process, first and once."""
+class HostedClients(Frame, frozen=True):
+    """What the process is given once."""
 
     spec: bytes
     joint_seed: bytes
     clients: list[Client]
+
+
+class StartClient(Frame, frozen=True):
+    """To the process, once for each client."""
+
+    client: PartyId
 
 
 class DeliverTo(Frame, frozen=True):
@@ -65,7 +64,7 @@ class ClientTurn(Frame, frozen=True):
     """Once a named error has left it."""
 
 
-ToClients: TypeAlias = StartClients | DeliverTo
+ToClients: TypeAlias = StartClient | DeliverTo
 
 
 class Clients:
@@ -106,59 +105,46 @@ class Clients:
             return ClientTurn(client, tuple(outgoing), tuple(facts), failure=Failure.of(error, client))
 
 
-def begin_with(setups: list[Setup[Any]]) -> StartClients:
-    """The frame that gives a process these clients."""
+def written(setups: Sequence[Setup[Any]]) -> bytes:
+    """What gives a process these clients."""
     spec, seed = setups[0].spec, setups[0].joint_seed
-    return StartClients(
-        spec.encoded(),
-        seed,
-        [Client(s.me, {use: _raw(t) for use, t in s.tables.items()}, s.private_seed, s.saved) for s in setups],
-    )
+    clients = [Client(s.me, {use: _raw(t) for use, t in s.tables.items()}, s.private_seed, s.saved) for s in setups]
+    return msgspec.msgpack.encode(HostedClients(spec.encoded(), seed, clients))
 
 
-def pump(reader: FrameReader[F], into: "SimpleQueue[F | None]") -> None:
-    """Empty a pipe into a queue, so that neither end ever waits for the other to read; None comes last."""
-    try:
-        while (frame := reader.read()) is not None:
-            into.put(frame)
-    except (msgspec.DecodeError, OSError):
-        pass  # an end that cannot be understood has ended
-    into.put(None)
+def started(client: PartyId) -> bytes:
+    return msgspec.msgpack.encode(StartClient(client))
 
 
-def main() -> None:
-    import torch  # noqa: PLC0415 - only the process of simulated clients sets its threads
-
-    torch.set_num_threads(1)
-    # A stray print must not get into a frame.
-    incoming, outgoing = os.dup(0), os.dup(1)
-    os.dup2(2, 1)
-    exit_at_hang_up(incoming)
-    frames: SimpleQueue[ToClients | None] = SimpleQueue()
-    reader: FrameReader[ToClients] = FrameReader(incoming, ToClients)
-    threading.Thread(target=pump, args=(reader, frames), daemon=True).start()
-    writer = FrameWriter(outgoing)
-    begin = frames.get()
-    if not isinstance(begin, StartClients):
-        sys.exit(0)
-    clients = Clients(_setups(begin))
-    names = [client.name for client in begin.clients]
-    del begin
-    try:
-        for name in names:
-            writer.write(clients.start(name))
-        while isinstance(message := frames.get(), DeliverTo):
-            writer.write(clients.deliver(message.to, message.kind, message.body))
-    except BrokenPipeError:
-        pass  # whoever wanted the answers is gone
-    os._exit(0)
+def delivered(client: PartyId, kind: str, body: bytes) -> bytes:
+    return msgspec.msgpack.encode(DeliverTo(client, kind, memoryview(body)))
 
 
-def _setups(begin: StartClients) -> Iterable[Setup[Any]]:
-    spec = decode_spec(begin.spec)
-    for client in begin.clients:
+def turn_of(answer: bytes) -> ClientTurn:
+    return msgspec.msgpack.decode(answer, type=ClientTurn)
+
+
+def hosted(shared: bytes) -> Callable[[bytes], bytes]:
+    """KeepingWork: what each client does when it is started, or given a message."""
+    clients, decoder = Clients(_setups(shared)), msgspec.msgpack.Decoder[ToClients](ToClients)
+
+    def answer(piece: bytes) -> bytes:
+        match decoder.decode(piece):
+            case StartClient(client):
+                turn = clients.start(client)
+            case DeliverTo(client, kind, body):
+                turn = clients.deliver(client, kind, body)
+        return msgspec.msgpack.encode(turn)
+
+    return answer
+
+
+def _setups(shared: bytes) -> Iterable[Setup[Any]]:
+    host = msgspec.msgpack.decode(shared, type=HostedClients)
+    spec = decode_spec(host.spec)
+    for client in host.clients:
         tables = {use: _table(raw) for use, raw in client.tables.items()}
-        yield Setup(spec, client.name, tables, begin.joint_seed, client.private_seed, saved=client.saved)
+        yield Setup(spec, client.name, tables, host.joint_seed, client.private_seed, saved=client.saved)
 
 
 def _raw(table: Table) -> RawTable:
@@ -173,7 +159,3 @@ def _table(raw: RawTable) -> Table:
         columns=raw.matrix,
         labels=None if raw.labels is None else np.frombuffer(raw.labels, np.float64),
     )
-
-
-if __name__ == "__main__":
-    main()

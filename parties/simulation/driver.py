@@ -7,23 +7,19 @@ processes, and all compute on one thread with the same numeric variables: result
 R0.5).
 """
 
-import subprocess
-import sys
-import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from queue import SimpleQueue
 from typing import Any, NamedTuple, Protocol, Self
 
 import msgspec
 from threadpoolctl import threadpool_limits
 
 from parties.errors import Failure, WorkerVanished
-from parties.processes import computing_environment
-from parties.simulation.clients import Clients, ClientTurn, DeliverTo, begin_with, pump
-from parties.worker.frames import FrameReader, FrameWriter, OutgoingMessage
+from parties.simulation.clients import Clients, ClientTurn, delivered, hosted, started, turn_of, written
+from parties.worker.child import Child
+from parties.worker.frames import OutgoingMessage
 from vfl import errors
 from vfl.errors import DeadlockError, JobError
 from vfl.flow import Delivery, Receive, Report, Send
@@ -32,8 +28,6 @@ from vfl.message import decode, encode
 from vfl.reports import Fact, Outcome, without_state
 from vfl.setup import Setup
 from vfl.spec.sections import PartyId
-
-END_SECONDS = 10.0
 
 
 class Travelled(NamedTuple):
@@ -188,9 +182,8 @@ def _hosts(others: Sequence[Setup[Any]], processes: int, open_hosts: ExitStack) 
     if processes <= 1:
         here = _Here(others)
         return {setup.me: here for setup in others}
-    spawned = [open_hosts.enter_context(ClientProcess()) for _ in range(processes)]
-    for number, process in enumerate(spawned):
-        process.begin(others[number::processes])
+    dealt = [others[number::processes] for number in range(processes)]
+    spawned = [open_hosts.enter_context(ClientProcess(clients)) for clients in dealt]
     return {setup.me: spawned[number % processes] for number, setup in enumerate(others)}
 
 
@@ -209,72 +202,37 @@ class _Here:
 
 
 class ClientProcess:
-    """A spawned process and the clients in it. Never a fork: an encryption library of the parent hangs after one.
+    """A child process and the clients in it. Raises WorkerVanished, naming them, where it dies."""
 
-    Raises WorkerVanished where the system starts no further process, and where this one dies.
-    """
-
-    def __init__(self) -> None:
-        try:
-            self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "parties.simulation.clients"],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                env=computing_environment(),
-                start_new_session=True,  # Ctrl-C reaches the parent, which ends its processes
-                bufsize=0,
-            )
-        except OSError as error:
-            raise WorkerVanished(f"no process for simulated clients can be started: {error.strerror}") from error
-        assert self._process.stdin is not None  # noqa: S101 - Popen was given PIPE
-        assert self._process.stdout is not None  # noqa: S101
-        self.pid = self._process.pid
-        self._writer = FrameWriter(self._process.stdin.fileno())
-        self._frames: SimpleQueue[ClientTurn | None] = SimpleQueue()
-        self._answers: dict[PartyId, deque[ClientTurn]] = {}
-        reader: FrameReader[ClientTurn] = FrameReader(self._process.stdout.fileno(), ClientTurn)
-        self._pump = threading.Thread(target=pump, args=(reader, self._frames), name=f"from {self.pid}", daemon=True)
-        self._pump.start()
-
-    def begin(self, setups: Sequence[Setup[Any]]) -> None:
-        self._answers = {setup.me: deque() for setup in setups}
-        self._write(begin_with(list(setups)))
+    def __init__(self, setups: Sequence[Setup[Any]]) -> None:
+        names = [setup.me for setup in setups]
+        which = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+        self._child = Child(f"the process of simulated clients {which}")
+        self.pid = self._child.pid
+        self._answers: dict[PartyId, deque[ClientTurn]] = {name: deque() for name in names}
+        self._child.begin(hosted, written(setups), keeps=True)
+        for setup in setups:
+            self._child.give(started(setup.me))
 
     def deliver(self, client: PartyId, kind: str, body: bytes) -> None:
-        self._write(DeliverTo(client, kind, memoryview(body)))
+        self._child.give(delivered(client, kind, body))
 
     def answer(self, client: PartyId) -> ClientTurn:
         while not self._answers[client]:
-            answer = self._frames.get()
-            if answer is None:
-                raise self._vanished()
-            self._answers[answer.client].append(answer)
+            turn = self._next()
+            self._answers[turn.client].append(turn)
         return self._answers[client].popleft()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._process.kill()
-        self._process.wait()
-        self._pump.join(END_SECONDS)
-        for pipe in (self._process.stdin, self._process.stdout):
-            if pipe is not None:
-                pipe.close()
+        self._child.close()
 
-    def _write(self, frame: Any) -> None:
+    def _next(self) -> ClientTurn:
         try:
-            self._writer.write(frame)
-        except OSError as error:
-            raise self._vanished() from error
-
-    def _vanished(self) -> WorkerVanished:
-        code = self._process.wait(END_SECONDS)
-        how = f"was ended by signal {-code}" if code < 0 else f"exited with status {code}"
-        names = list(self._answers)
-        which = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-        return WorkerVanished(
-            f"the process of simulated clients {which} {how}",
-            safe="States written before it are kept.",
-            fix="Run fewer processes if memory ran out; --resume goes on from the last state.",
-        )
+            return turn_of(self._child.result())
+        except WorkerVanished as error:
+            error.safe = "States written before it are kept."
+            error.fix = "Run fewer processes if memory ran out; --resume goes on from the last state."
+            raise

@@ -72,7 +72,7 @@ def _work(start: Start, reader: FrameReader[ToWorker], writer: FrameWriter) -> F
             start.private_seed,
             bottom=bottom,
             model=start.model,
-            pool=pool.map,
+            pool=pool,
         )
         inboxes = Inboxes(spec.peers_of(start.me), spec.required_parties)
         requests: queue.SimpleQueue[ScoreRequest | None] = queue.SimpleQueue()

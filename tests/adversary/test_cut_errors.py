@@ -31,10 +31,12 @@ class TakesWhateverComes(FeatureSide):
 
 
 class Spoils(LabelSide):
-    """A label party that adds a constant to every coordinate of a cut error, in the place of noise."""
+    """A label party that adds far more to every coordinate of a cut error than agreed: a constant, or noise."""
+
+    cut_deviation = 1e3
 
     def cut_noise(self, rows, width):
-        return np.full((rows, width), 1e3 if self._setup.spec.encryption.scheme == "ckks" else 1e6) + 0j
+        return np.full((rows, width), 1e6) + 0j
 
 
 class SendsNothing(LabelSide):

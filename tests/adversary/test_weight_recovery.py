@@ -13,8 +13,9 @@ from tenseal import sealapi
 from crypto.ciphertexts import read_words
 from crypto.ckks import CkksPrivateKey, repeats
 from crypto.ckks_context import contexts_of, secret_under
-from crypto.ckks_evaluator import CkksPublicKey, EncryptedSums
+from crypto.ckks_evaluator import CkksPublicKey
 from crypto.ckks_parameters import CUT_SCALE, PRESETS, RING_DEGREE, SLOTS
+from crypto.ckks_sums import EncryptedSums
 from crypto.noise import gaussian
 from crypto.ring import block_coefficients, centred
 from crypto.seal_stream import ciphertext_payload, identifier, load, read_ciphertext, stream

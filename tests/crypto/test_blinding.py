@@ -59,7 +59,7 @@ def test_a_hash_becomes_the_point_of_the_standards_vectors(text):
 @given(st.lists(st.binary(), max_size=8))
 def test_points_blinded_by_two_keys_are_the_same_whoever_came_first(texts):
     pieces = [hashlib.sha512(text).digest() for text in texts]
-    first, second = BlindingKey().scalar(), BlindingKey().scalar()
+    first, second = BlindingKey().scalar().reveal(), BlindingKey().scalar().reveal()
     there, back = (
         blind_points(other, points_of_hashes(one, b"".join(pieces)))
         for one, other in ((first, second), (second, first))
@@ -69,8 +69,8 @@ def test_points_blinded_by_two_keys_are_the_same_whoever_came_first(texts):
 
 def test_every_key_is_fresh_and_neither_prints_nor_pickles():
     one, other = BlindingKey(), BlindingKey()
-    assert one.scalar() != other.scalar()
-    assert one.scalar().hex() not in repr(one)
+    assert one.scalar().reveal() != other.scalar().reveal()
+    assert one.scalar().reveal().hex() not in repr(one)
     with pytest.raises(TypeError, match="stays in its process"):
         copy.copy(one)  # it asks for what a pickle would hold
 
@@ -105,23 +105,23 @@ def test_part_of_a_point_is_refused():
 
 @pytest.mark.parametrize("count", [1, 2, 63, 300])
 def test_a_control_point_passes_where_every_point_was_multiplied_in_its_place(count):
-    points = points_of_hashes(BlindingKey().scalar(), hashes(count))
-    control, peer = ControlPoint(points), BlindingKey().scalar()
+    points = points_of_hashes(BlindingKey().scalar().reveal(), hashes(count))
+    control, peer = ControlPoint(points), BlindingKey().scalar().reveal()
     assert len(split(control.batch)) == count + 1
     assert control.checked(blind_points(peer, control.batch)) == blind_points(peer, points)
 
 
 def test_a_control_point_finds_a_batch_in_another_order():
-    control = ControlPoint(points_of_hashes(BlindingKey().scalar(), hashes(300)))
-    answers = split(blind_points(BlindingKey().scalar(), control.batch))
+    control = ControlPoint(points_of_hashes(BlindingKey().scalar().reveal(), hashes(300)))
+    answers = split(blind_points(BlindingKey().scalar().reveal(), control.batch))
     with pytest.raises(InvalidPoint, match="each in its place"):
         control.checked(b"".join(answers[at] for at in np.roll(np.arange(len(answers)), 1)))
 
 
 def test_a_control_point_finds_answers_under_two_keys():
-    control = ControlPoint(points_of_hashes(BlindingKey().scalar(), hashes(300)))
+    control = ControlPoint(points_of_hashes(BlindingKey().scalar().reveal(), hashes(300)))
     half = len(control.batch) // 2 // POINT_BYTES * POINT_BYTES
-    keys = BlindingKey().scalar(), BlindingKey().scalar()
+    keys = BlindingKey().scalar().reveal(), BlindingKey().scalar().reveal()
     answers = blind_points(keys[0], control.batch[:half]) + blind_points(keys[1], control.batch[half:])
     with pytest.raises(InvalidPoint, match="each in its place"):
         control.checked(answers)

@@ -12,9 +12,11 @@ from tenseal import sealapi
 
 from crypto import seal_stream
 from crypto.ciphertexts import seeded_bytes
-from crypto.ckks import CkksPrivateKey, Masked, PublicMaterial, repeats, to_slots
-from crypto.ckks_evaluator import CkksPublicKey, EncryptedSums
+from crypto.ckks import CkksPrivateKey, Masked, PublicMaterial, repeats
+from crypto.ckks_columns import to_slots
+from crypto.ckks_evaluator import CkksPublicKey
 from crypto.ckks_parameters import PRESETS, RING_DEGREE, SLOTS
+from crypto.ckks_sums import EncryptedSums
 from crypto.errors import InvalidCiphertext, KeyUsedUp, OutOfRange
 from crypto.packing import groups_for
 from vfl.models.polynomial import Numbers, Top

@@ -11,8 +11,9 @@ import pytest
 
 from crypto.ciphertexts import read_integers
 from crypto.ckks import CkksPrivateKey
-from crypto.ckks_evaluator import CkksPublicKey, EncryptedSums
+from crypto.ckks_evaluator import CkksPublicKey
 from crypto.ckks_parameters import PRESETS, SLOTS
+from crypto.ckks_sums import EncryptedSums
 from crypto.packing import groups_for
 from crypto.ring import centred
 from vfl.models.polynomial import OUTPUT_SHARE, Top

@@ -13,10 +13,11 @@ from tenseal import sealapi
 from crypto.ciphertexts import Seeded, write_seeded
 from crypto.ckks import CkksPrivateKey, Masked
 from crypto.ckks_context import contexts_of, secret_under, slots_of_coefficients
-from crypto.ckks_evaluator import CkksPublicKey, CkksVector, Mask
+from crypto.ckks_evaluator import CkksPublicKey, CkksVector
 from crypto.ckks_parameters import RING_DEGREE
+from crypto.ckks_sums import Mask, PackedSums
 from crypto.packing import Group
-from crypto.seal_stream import payload, read_seeded
+from crypto.seal_stream import payload, read_ciphertext, read_seeded
 
 
 def encrypt_coefficients(private: CkksPrivateKey, columns: NDArray[np.float64]) -> bytes:
@@ -46,4 +47,5 @@ def score_groups(rows: int, outputs: int) -> tuple[Group, ...]:
 def mask_scores(public: CkksPublicKey, asked: list[CkksVector]) -> tuple[Masked, Mask]:
     units = [score.ciphertext.scale for score in asked for _ in range(score.rows)]
     groups = score_groups(asked[0].rows, len(asked))
-    return public._release([score.ciphertext for score in asked], groups, units)
+    words = [read_ciphertext(score.ciphertext)[:, 0] for score in asked]
+    return public.mask_packed(PackedSums(groups, 1.0, units, words))

@@ -79,12 +79,12 @@ def single_rows(module: ModuleType, read: Path) -> None:
             self.top._weights["weights"].fill(NO_WEIGHT)
             self._cells: list[tuple[int, list[float]]] = []
 
-        def passes(self, values: Any, embedding: Any, rows: Any) -> Any:
+        def trained_on(self, rows: Any) -> Any:
             self._row = int(rows[0])
             targets = np.full(self.targets.shape, 0.5)
             targets[self._row] = 0.5 - LARGE_ERROR
             self.targets = targets
-            return super().passes(values, embedding, rows)
+            return super().trained_on(rows)
 
         def update(self, sums: Any, _rows: int, _step: int) -> None:
             self._cells.append((self._row, [float(value) / LARGE_ERROR for value in sums[: self.top.shape.embedding]]))
@@ -96,21 +96,23 @@ def single_rows(module: ModuleType, read: Path) -> None:
 def the_same_batch(module: ModuleType, read: Path) -> None:
     """The ciphertexts of the first batch, opened again in every step."""
 
-    class FirstBatch(module.LabelSide):  # type: ignore[misc, name-defined]
+    first: list[Any] = []
+
+    class FirstBatch(module.StepBlocks):  # type: ignore[misc, name-defined]
+        def give(self, *block: Any) -> None:
+            first.append(block)
+            super().give(*first[0])
+
+    class Reads(module.LabelSide):  # type: ignore[misc, name-defined]
         def __init__(self, setup: Any) -> None:
             super().__init__(setup)
-            self._first: Any = None
             self._sums: list[list[float]] = []
-
-        def passes(self, values: Any, embedding: Any, rows: Any) -> Any:
-            self._first = self._first or (embedding, rows)
-            return super().passes(values, *self._first)
 
         def update(self, sums: Any, _rows: int, _step: int) -> None:
             self._sums.append([float(value) for value in np.ravel(sums)[: self.top.shape.embedding]])
             read.write_text(json.dumps(self._sums))
 
-    module.LabelSide = FirstBatch  # type: ignore[attr-defined]
+    module.StepBlocks, module.LabelSide = FirstBatch, Reads  # type: ignore[attr-defined]
 
 
 def second_opening(module: ModuleType, _read: Path) -> None:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from vfl.models.halves import OF_TOP
 from vfl.models.optimisers import Descent
-from vfl.models.scorer import SQUARE_ACTIVATION, Scorer, Shape
+from vfl.models.scorer import SQUARE_ACTIVATION, Matrices, Scorer, Shape
 from vfl.planning.training import INPUT_BOUND
 from vfl.schedule import philox
 from vfl.spec.sections import Optimiser
@@ -157,8 +157,109 @@ class Weights:
         return float(largest)
 
 
-class Top(Scorer):
-    """K outputs over [embedding, own columns, 1], with or without one hidden layer of square-type neurons."""
+class PolynomialTop(Scorer):
+    """K outputs over [embedding, own columns, 1], with or without one hidden layer of square-type neurons: what its
+    weights as they are make of the rows of a block, forward and backward."""
+
+    def __init__(self, shape: Shape, matrices: Matrices, loss: str, *, encrypt_labels: bool = False) -> None:
+        super().__init__(shape, matrices)
+        self.loss, self.encrypt_labels = loss, encrypt_labels
+
+    def passes(
+        self,
+        values: Arithmetic[V],
+        embedding: Sequence[V],
+        own: Floats,
+        targets: Floats,
+        row_weights: Floats | None = None,
+    ) -> Passes[V]:
+        """Steps 3 to 6 on one block: forward, loss error, errors of the neurons, gradients not yet summed.
+
+        `own` is rows x own columns, `targets` rows x outputs. The error of a row is multiplied by its weight, which is
+        above 0 and at most 1, so that no error exceeds what range and noise are sized for.
+        """
+        hidden, active = self._hidden(values, embedding, own)
+        ones = np.ones(len(own))
+        inputs: list[V | Floats] = [*embedding, *(np.ascontiguousarray(column) for column in own.T), ones]
+        if not self.shape.hidden:
+            errors = self._errors(values, embedding, self.embedding_weights, self.own_part(own), targets, row_weights)
+            return Passes([(e, f) for e in errors for f in inputs], errors)
+        alpha, _ = SQUARE_ACTIVATION
+        output = self._matrices["weights"]
+        bias = np.tile(output[:, -1], (len(own), 1))
+        errors = self._errors(values, active, alpha * output[:, :-1], bias, targets, row_weights)
+        # h' = 2 alpha (a + beta / 2 alpha): the slope of a hidden neuron is its own shifted value.
+        slopes = 2 * alpha * output[:, :-1]
+        joined = [values.weighted_products(errors, a, slopes[:, k]) for k, a in enumerate(hidden)]
+        above: list[V | Floats] = [*active, ones]
+        return Passes([(e, f) for e in joined for f in inputs] + [(e, f) for e in errors for f in above], joined)
+
+    def linear_errors(self, own: Floats, targets: Floats) -> tuple[Floats, Floats]:
+        """(weights, constants) of a linear model with a linear error, the one of `passes`: for the embedding z of row i
+        the error of output k is weights[k] . z + constants[i, k]."""
+        slope, constant = LINEAR_ERROR[self.loss]
+        return slope * self.embedding_weights, slope * self.own_part(own) + constant - targets
+
+    def squared_errors(
+        self, values: Arithmetic[V], embedding: Sequence[V], own: Floats, targets: Floats, row_weights: Floats
+    ) -> RowProducts[V]:
+        """For each output, the row products whose sum is SHRUNK times that of the weighted squared errors."""
+        inputs, weights, offset = embedding, self.joined_weights[:, : self.shape.embedding], self.own_part(own)
+        if self.shape.hidden:
+            output = self._matrices["weights"]
+            _, inputs = self._hidden(values, embedding, own)
+            weights, offset = SQUARE_ACTIVATION[0] * output[:, :-1], np.tile(output[:, -1], (len(own), 1))
+        errors = self._errors(values, inputs, weights, offset, targets, None)
+        shrunk = self._errors(values, inputs, weights, offset, targets, SHRUNK * row_weights)
+        return list(zip(errors, shrunk, strict=True))
+
+    def _hidden(self, values: Arithmetic[V], embedding: Sequence[V], own: Floats) -> tuple[list[V], list[V]]:
+        """Each hidden neuron's input shifted by beta / 2 alpha, and its output over alpha; both empty without neurons.
+
+        alpha a^2 + beta a = alpha ((a + shift)^2 - shift^2): one product, and an output that is small for small inputs,
+        so that little of the errors' ciphertext noise is carried into the sums over it.
+        """
+        if not self.shape.hidden:
+            return [], []
+        alpha, beta = SQUARE_ACTIVATION
+        shift = beta / (2 * alpha)
+        offset, square = self.own_part(own) + shift, np.full(len(own), -(shift**2))
+        hidden = [values.weighted_sum(embedding, w, offset[:, k]) for k, w in enumerate(self.embedding_weights)]
+        return hidden, [values.plus(values.product(a, a), square) for a in hidden]
+
+    def _errors(
+        self,
+        values: Arithmetic[V],
+        inputs: Sequence[V],
+        weights: Floats,
+        offset: Floats,
+        targets: Floats,
+        factors: Floats | None,
+    ) -> list[V]:
+        """Output minus target for each output, times the row's factor. Constants join the target, so that both cost one
+        addition; a factor joins the weights, so that it costs no level."""
+        errors, each = [], 1.0 if factors is None else factors
+        for k, row in enumerate(weights):
+            target = np.zeros(len(targets)) if self.encrypt_labels else targets[:, k]
+            if self.loss == "cubic":
+                constant, slope, cubic = CUBIC_ERROR
+                # v = root u: v (slope / root - v^2) spends two products instead of three.
+                root = float(np.cbrt(-cubic))
+                scaled = values.weighted_sum(inputs, root * row, root * offset[:, k])
+                factor = values.subtract_from(slope / root, values.product(scaled, scaled))
+                if factors is not None:
+                    scaled = values.weighted_sum(inputs, root * row, each * root * offset[:, k], factors)
+                error = values.plus(values.product(scaled, factor), each * (constant - target))
+            else:
+                slope, constant = LINEAR_ERROR[self.loss]
+                constants = each * (slope * offset[:, k] + constant - target)
+                error = values.weighted_sum(inputs, slope * row, constants, factors)
+            errors.append(values.subtract_encrypted(error, each * targets[:, k]) if self.encrypt_labels else error)
+        return errors
+
+
+class Top(PolynomialTop):
+    """A top model with an optimiser and a limit of its weights."""
 
     def __init__(
         self,
@@ -182,62 +283,13 @@ class Top(Scorer):
         if shape.hidden:
             limits["weights"] *= OUTPUT_SHARE
         self._weights = Weights(matrices, optimiser, limits)
-        super().__init__(shape, self._weights)
-        self._loss, self._encrypt_labels = loss, encrypt_labels
+        super().__init__(shape, self._weights, loss, encrypt_labels=encrypt_labels)
         self._gradients: list[float] = []
 
     def measures(self) -> dict[str, float]:
         """Length of the mean gradient as it was opened: its mean over the steps since the last time this was asked."""
         lengths, self._gradients = self._gradients, []
         return {"gradient": float(np.mean(lengths))} if lengths else {}
-
-    def passes(
-        self,
-        values: Arithmetic[V],
-        embedding: Sequence[V],
-        own: Floats,
-        targets: Floats,
-        row_weights: Floats | None = None,
-    ) -> Passes[V]:
-        """Steps 3 to 6 on one block: forward, loss error, errors of the neurons, gradients not yet summed.
-
-        `own` is rows x own columns, `targets` rows x outputs. The error of a row is multiplied by its weight, which is
-        above 0 and at most 1, so that no error exceeds what range and noise are sized for.
-        """
-        hidden, active = self._hidden(values, embedding, own)
-        ones = np.ones(len(own))
-        inputs: list[V | Floats] = [*embedding, *(np.ascontiguousarray(column) for column in own.T), ones]
-        if not self.shape.hidden:
-            errors = self._errors(values, embedding, self.embedding_weights, self.own_part(own), targets, row_weights)
-            return Passes([(e, f) for e in errors for f in inputs], errors)
-        alpha, _ = SQUARE_ACTIVATION
-        output = self._weights["weights"]
-        bias = np.tile(output[:, -1], (len(own), 1))
-        errors = self._errors(values, active, alpha * output[:, :-1], bias, targets, row_weights)
-        # h' = 2 alpha (a + beta / 2 alpha): the slope of a hidden neuron is its own shifted value.
-        slopes = 2 * alpha * output[:, :-1]
-        joined = [values.weighted_products(errors, a, slopes[:, k]) for k, a in enumerate(hidden)]
-        above: list[V | Floats] = [*active, ones]
-        return Passes([(e, f) for e in joined for f in inputs] + [(e, f) for e in errors for f in above], joined)
-
-    def linear_errors(self, own: Floats, targets: Floats) -> tuple[Floats, Floats]:
-        """(weights, constants) of a linear model with a linear error, the one of `passes`: for the embedding z of row i
-        the error of output k is weights[k] . z + constants[i, k]."""
-        slope, constant = LINEAR_ERROR[self._loss]
-        return slope * self.embedding_weights, slope * self.own_part(own) + constant - targets
-
-    def squared_errors(
-        self, values: Arithmetic[V], embedding: Sequence[V], own: Floats, targets: Floats, row_weights: Floats
-    ) -> RowProducts[V]:
-        """For each output, the row products whose sum is SHRUNK times that of the weighted squared errors."""
-        inputs, weights, offset = embedding, self.joined_weights[:, : self.shape.embedding], self.own_part(own)
-        if self.shape.hidden:
-            output = self._weights["weights"]
-            _, inputs = self._hidden(values, embedding, own)
-            weights, offset = SQUARE_ACTIVATION[0] * output[:, :-1], np.tile(output[:, -1], (len(own), 1))
-        errors = self._errors(values, inputs, weights, offset, targets, None)
-        shrunk = self._errors(values, inputs, weights, offset, targets, SHRUNK * row_weights)
-        return list(zip(errors, shrunk, strict=True))
 
     def restore(self, tensors: Mapping[str, Floats], prefix: str = OF_TOP) -> None:
         """Take weights as `tensors` gave them, scaled back to the limit where this one is lower."""
@@ -267,50 +319,6 @@ class Top(Scorer):
     def tensors(self, prefix: str = OF_TOP) -> dict[str, Floats]:
         """By name, behind the prefix."""
         return self._weights.tensors(prefix)
-
-    def _hidden(self, values: Arithmetic[V], embedding: Sequence[V], own: Floats) -> tuple[list[V], list[V]]:
-        """Each hidden neuron's input shifted by beta / 2 alpha, and its output over alpha; both empty without neurons.
-
-        alpha a^2 + beta a = alpha ((a + shift)^2 - shift^2): one product, and an output that is small for small inputs,
-        so that little of the errors' ciphertext noise is carried into the sums over it.
-        """
-        if not self.shape.hidden:
-            return [], []
-        alpha, beta = SQUARE_ACTIVATION
-        shift = beta / (2 * alpha)
-        offset, square = self.own_part(own) + shift, np.full(len(own), -(shift**2))
-        hidden = [values.weighted_sum(embedding, w, offset[:, k]) for k, w in enumerate(self.embedding_weights)]
-        return hidden, [values.plus(values.product(a, a), square) for a in hidden]
-
-    def _errors(
-        self,
-        values: Arithmetic[V],
-        inputs: Sequence[V],
-        weights: Floats,
-        offset: Floats,
-        targets: Floats,
-        factors: Floats | None,
-    ) -> list[V]:
-        """Output minus target for each output, times the row's factor. Constants join the target, so that both cost one
-        addition; a factor joins the weights, so that it costs no level."""
-        errors, each = [], 1.0 if factors is None else factors
-        for k, row in enumerate(weights):
-            target = np.zeros(len(targets)) if self._encrypt_labels else targets[:, k]
-            if self._loss == "cubic":
-                constant, slope, cubic = CUBIC_ERROR
-                # v = root u: v (slope / root - v^2) spends two products instead of three.
-                root = float(np.cbrt(-cubic))
-                scaled = values.weighted_sum(inputs, root * row, root * offset[:, k])
-                factor = values.subtract_from(slope / root, values.product(scaled, scaled))
-                if factors is not None:
-                    scaled = values.weighted_sum(inputs, root * row, each * root * offset[:, k], factors)
-                error = values.plus(values.product(scaled, factor), each * (constant - target))
-            else:
-                slope, constant = LINEAR_ERROR[self._loss]
-                constants = each * (slope * offset[:, k] + constant - target)
-                error = values.weighted_sum(inputs, slope * row, constants, factors)
-            errors.append(values.subtract_encrypted(error, each * targets[:, k]) if self._encrypt_labels else error)
-        return errors
 
 
 def largest_cut_error(loss: str, weight_limit: float, *, hidden: bool, outputs: int, largest_input: float) -> float:

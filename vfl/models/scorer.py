@@ -56,6 +56,9 @@ class Scorer:
     def __init__(self, shape: Shape, matrices: Matrices) -> None:
         self.shape, self._matrices = shape, matrices
 
+    def matrices(self) -> dict[str, Floats]:
+        return {name: self._matrices[name] for name in self.shape.matrices}
+
     @property
     def joined_weights(self) -> Floats:
         """Of the neurons that read the joined layer: neurons x (embedding + own + 1), the bias last."""

@@ -125,7 +125,7 @@ class _Side:
     def blinded(self) -> Iterator[bytes]:
         """Step 1, as it is sealed and shown."""
         hashes = (self._ids.hashes[rows].tobytes() for rows in np.array_split(self.order, self.batches))
-        for points in self._setup.pool(points_of_hashes, self._key.scalar(), hashes):
+        for points in self._setup.pool.map(points_of_hashes, self._key.scalar(), hashes):
             control = ControlPoint(points) if self._keeps_places and points else None
             self._controls.append(control)
             self._own.append(control.batch if control else points)
@@ -155,7 +155,7 @@ class _Side:
         """Step 3. Raises RemoteProtocolError for what is no point."""
         asked = (self._theirs.popleft() for _ in range(len(self._theirs)))
         try:
-            for points in self._setup.pool(blind_points, self._key.scalar(), asked):
+            for points in self._setup.pool.map(blind_points, self._key.scalar(), asked):
                 self.answered.append(points)
                 yield points
         except InvalidPoint as error:

@@ -87,7 +87,7 @@ class _Lists:
         """Raises RemoteProtocolError, naming who handed it on, for what is no point or comes twice."""
         if lap == 0:
             hashes = (self._ids.hashes[rows].tobytes() for rows in np.array_split(self.order, self.batches))
-            yield from self._setup.pool(points_of_hashes, self._key.scalar(), hashes)
+            yield from self._setup.pool.map(points_of_hashes, self._key.scalar(), hashes)
             return
         points = as_array(b"".join(self._held))
         if len(np.unique(points)) < len(points):
@@ -98,7 +98,7 @@ class _Lists:
         self._held.clear()
         try:
             pieces = (part.tobytes() for part in np.array_split(points, self.batches))
-            yield from self._setup.pool(blind_points, self._key.scalar(), pieces)
+            yield from self._setup.pool.map(blind_points, self._key.scalar(), pieces)
         except InvalidPoint as error:
             raise RemoteProtocolError(f"{sender} sent what is no id: {error}") from error
 
@@ -197,7 +197,7 @@ def _checked(setup: Setup[AlignmentSpec], party: PartyId, message: BlindedList, 
         raise RemoteProtocolError(f"{party} sent a list of lap {message.lap} in lap {lap}")
     check_points_due(party, message.points, count)
     try:
-        return b"".join(setup.pool(check_points, b"", [message.points]))
+        return b"".join(setup.pool.map(check_points, b"", [message.points]))
     except InvalidPoint as error:
         raise RemoteProtocolError(f"{party} sent what is no id: {error}") from error
 

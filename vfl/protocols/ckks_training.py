@@ -44,14 +44,16 @@ from typing import NamedTuple
 import numpy as np
 
 from crypto.ckks import CkksPrivateKey, Masked, PublicMaterial, repeats
-from crypto.ckks_evaluator import CkksPublicKey, CkksVector, EncryptedSums
+from crypto.ckks_evaluator import CkksPublicKey
 from crypto.ckks_parameters import SLOTS, CkksPreset
+from crypto.ckks_sums import EncryptedSums
 from crypto.packing import groups_for
 from vfl.errors import RemoteProtocolError
 from vfl.flow import Flow, receive, report, send
 from vfl.messages import EncryptedEmbedding, EncryptedError, MaskedGradient, OpenedGradient, OpenedLoss, PublicKeys
 from vfl.models.tensors import floats
 from vfl.planning.training import cut_width, opened_per_step, output_sums, preset_of
+from vfl.protocols.ckks_blocks import StepBlocks, step_of
 from vfl.protocols.ckks_scoring import opens_scores, scores_rows, scoring_blocks, summed
 from vfl.protocols.feature_side import FeatureSide, end_epoch
 from vfl.protocols.label_side import Floats, LabelSide, judge_epoch
@@ -152,7 +154,7 @@ def encrypted_blocks(setup: Setup[TrainingSpec], side: FeatureSide, owner: KeyOw
         parts = blocks(batch.rows, SLOTS)
         times = repeats(max(map(len, parts)))
         for number, rows in enumerate(parts, 1):
-            embedding = EncryptedEmbedding(batch.step, key.encrypt_rows(side.forward(rows), times))
+            embedding = EncryptedEmbedding(batch.step, key.encrypt_rows(side.forward(rows), times, setup.pool))
             yield EncryptedBlock(batch, key, keys, embedding, last=number == len(parts))
             keys = None
 
@@ -161,25 +163,29 @@ def label_party(setup: Setup[TrainingSpec]) -> Flow[Outcome]:
     setup = yield from agree_on_rows(setup)  # 0
     feature, side, preset = setup.only(TrainingRole.FEATURE), LabelSide(setup), preset_of(setup.spec)
     width, values = setup.spec.embedding_width(feature), opened_per_step(setup.spec)
+    learns = setup.spec.model.layout == "embeddings"
     used: list[Counter[str]] = []
 
     for step, steps, epoch, last_of_epoch, rows in setup.batches():
         if (step - 1) % _steps_per_key(setup) == 0:
-            ckks = yield from _public_key(feature, preset, values)  # 0
+            ckks, material = yield from _public_key(feature, preset, values)  # 0
             used.append(ckks.operations)
-        parts, sums, cut_errors = blocks(rows, SLOTS), EncryptedSums(values), []
+        parts, basis = blocks(rows, SLOTS), side.cut_basis() if learns else np.zeros((0, width))
+        mixing = side.top.embedding_weights @ basis.T
+        of_step = step_of(preset, values, material, side.top, mixing, side.cut_deviation)
+        work, times = StepBlocks(setup.pool, of_step, ckks, len(parts)), repeats(max(map(len, parts)))
         for part in parts:
             encrypted = yield from receive(EncryptedEmbedding, feature, step)  # 2
             with attributed_to(feature):
-                embedding = ckks.load(encrypted.columns, width, len(part), repeats(max(map(len, parts))))
-            passes = side.passes(ckks, embedding, part)  # 3 to 6
-            ckks.add_products(sums, passes.products)
-            if setup.spec.model.layout == "embeddings":
-                cut_errors.append(_protected_error(ckks, side, passes.joined_errors, step))
-        masked, mask = ckks.mask_sums(sums)
+                ckks.check_seeds(encrypted.columns, width)
+                work.give(encrypted.columns, times, *side.trained_on(part))
+        with attributed_to(feature):
+            summed_step = work.summed()  # 3 to 6
+        used.append(summed_step.operations)
+        masked, mask = ckks.mask_packed(summed_step.packed)
         yield from send(feature, MaskedGradient(step, *masked))  # 7
-        for cut_error in cut_errors:
-            yield from send(feature, cut_error)  # 8
+        for cut_error in summed_step.cut_errors if learns else ():
+            yield from send(feature, EncryptedError(step, basis.astype("<f8").tobytes(), cut_error))  # 8
         ckks.prepare_zeros(len(groups_for(values)))  # for the next step, while the feature party opens this one
         opened = yield from receive(OpenedGradient, feature, step)  # 9
         with attributed_to(feature):
@@ -218,7 +224,7 @@ def _open_loss(setup: Setup[TrainingSpec], side: FeatureSide, owner: KeyOwner, e
     parts = blocks(setup.validation_rows, SLOTS)
     times = repeats(max(map(len, parts)))
     for rows in parts:
-        yield from send(label, EncryptedEmbedding(epoch, key.encrypt_rows(side.embed(rows), times)))
+        yield from send(label, EncryptedEmbedding(epoch, key.encrypt_rows(side.embed(rows), times, setup.pool)))
     masked = yield from receive(MaskedGradient, label, epoch)
     with attributed_to(label):
         opened = key.open(Masked(masked.packed, masked.masked), groups, blocks=len(parts))
@@ -229,7 +235,8 @@ def _sum_squares(setup: Setup[TrainingSpec], side: LabelSide, epoch: int) -> Flo
     """The other side of it, which measures the loss. Returns the operations."""
     feature, outputs = setup.only(TrainingRole.FEATURE), setup.spec.outputs
     width, parts = setup.spec.embedding_width(feature), blocks(setup.validation_rows, SLOTS)
-    ckks, squares = (yield from _public_key(feature, preset_of(setup.spec), outputs)), EncryptedSums(outputs)
+    ckks, _ = yield from _public_key(feature, preset_of(setup.spec), outputs)
+    squares = EncryptedSums(outputs)
     for rows in parts:
         encrypted = yield from receive(EncryptedEmbedding, feature, epoch)
         with attributed_to(feature):
@@ -242,14 +249,6 @@ def _sum_squares(setup: Setup[TrainingSpec], side: LabelSide, epoch: int) -> Flo
         sums = mask.remove(opened.values)
     side.measure(epoch, sums)
     return ckks.operations
-
-
-def _protected_error(ckks: CkksPublicKey, side: LabelSide, errors: list[CkksVector], step: int) -> EncryptedError:
-    """Step 8: the cut error as coordinates in a basis of what it can be, with the noise the job agreed on."""
-    basis = side.cut_basis()
-    mixing = side.top.embedding_weights @ basis.T
-    columns = ckks.cut_errors(errors, mixing, side.cut_noise(errors[0].rows, len(basis)))
-    return EncryptedError(step, basis.astype("<f8").tobytes(), columns)
 
 
 def _cut_error(setup: Setup[TrainingSpec], key: CkksPrivateKey, cut: EncryptedError, rows: int) -> Floats:
@@ -266,12 +265,13 @@ def _cut_error(setup: Setup[TrainingSpec], key: CkksPrivateKey, cut: EncryptedEr
         return key.decrypt_cut(cut.columns, rank, rows) @ basis
 
 
-def _public_key(feature: PartyId, preset: CkksPreset, values: int) -> Flow[CkksPublicKey]:
+def _public_key(feature: PartyId, preset: CkksPreset, values: int) -> Flow[tuple[CkksPublicKey, PublicMaterial]]:
     keys = yield from receive(PublicKeys, feature)
+    material = PublicMaterial(keys.public, keys.relinearise, keys.packing)
     with attributed_to(feature):
-        ckks = CkksPublicKey(preset, PublicMaterial(keys.public, keys.relinearise, keys.packing), values)
+        ckks = CkksPublicKey(preset, material, values)
     ckks.prepare_zeros(len(groups_for(values)))  # while the feature party encrypts
-    return ckks
+    return ckks, material
 
 
 def _steps_per_key(setup: Setup[TrainingSpec]) -> int:

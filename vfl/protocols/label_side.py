@@ -6,7 +6,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from crypto.noise import gaussian
+from crypto.noise import complex_gaussian
 from vfl.errors import LocalProtocolError
 from vfl.flow import Flow, report, send
 from vfl.messages import EpochJudged
@@ -96,11 +96,16 @@ class LabelSide:
 
     def passes(self, values: Arithmetic[V], embedding: list[V], rows: NDArray[np.int64]) -> Passes[V]:
         """Steps 3 to 6 on these rows."""
+        return self.top.passes(values, embedding, *self.trained_on(rows))
+
+    def trained_on(self, rows: NDArray[np.int64]) -> tuple[Floats, Floats, Floats | None]:
+        """What steps 3 to 6 take of this party: own columns, targets and weights of these rows. Once for each step, as
+        the model on own columns alone is trained on them too."""
         own, targets = self.own(rows), self.targets[rows]
         weights = None if self._row_weights is None else self._row_weights[rows]
         if self._alone is not None:
             self._alone.add(own, targets, weights)
-        return self.top.passes(values, embedding, own, targets, weights)
+        return own, targets, weights
 
     def linear_errors(self, rows: NDArray[np.int64]) -> tuple[Floats, Floats, Floats]:
         """`Top.linear_errors` on these rows, and own columns: the steps 3 of a top model whose errors are linear."""
@@ -163,11 +168,15 @@ class LabelSide:
         basis: Floats = directions[:, :rank].T
         return basis
 
-    def cut_noise(self, rows: int, width: int) -> NDArray[np.complex128]:
-        """What is added to the coordinates of a cut error before they leave: rows x width, real and imaginary."""
+    @property
+    def cut_deviation(self) -> float:
+        """Of the noise that is added to the coordinates of a cut error before they leave."""
         protection = self._setup.spec.protection
-        deviation = protection.cut_noise.scale if protection else 0.0
-        return gaussian((rows, width), deviation) + 1j * gaussian((rows, width), deviation)
+        return protection.cut_noise.scale if protection else 0.0
+
+    def cut_noise(self, rows: int, width: int) -> NDArray[np.complex128]:
+        """Rows x width, real and imaginary alike."""
+        return complex_gaussian((rows, width), self.cut_deviation)
 
     def state(self) -> bytes:
         """The label party's half of the model: weights and what it needs to apply them."""

@@ -70,6 +70,7 @@ from vfl.spec.training import TrainingRole, TrainingSpec
 def feature_party(setup: Setup[TrainingSpec]) -> Flow[Outcome]:
     setup = yield from agree_on_rows(setup)  # 0
     label, side, parameters = setup.only(TrainingRole.LABEL), FeatureSide(setup), setup.spec.paillier
+    pool = setup.pool
     width, own = setup.spec.embedding_width(setup.me), setup.spec.data[label].prepared_width
     opened = parameters.opened_numbers(width, own, setup.spec.outputs)
 
@@ -79,11 +80,11 @@ def feature_party(setup: Setup[TrainingSpec]) -> Flow[Outcome]:
     for step, steps, epoch, last_of_epoch, rows in setup.batches():
         z = integers(side.embed(rows), parameters)
         if epoch == 1:
-            yield from send(label, EncryptedRows(step, key.encrypt(packed_rows(z, parameters))))  # 1
-        yield from send(label, EncryptedMoments(step, key.encrypt(packed_moments(z, parameters))))  # 2
+            yield from send(label, EncryptedRows(step, key.encrypt(packed_rows(z, parameters), pool)))  # 1
+        yield from send(label, EncryptedMoments(step, key.encrypt(packed_moments(z, parameters), pool)))  # 2
         masked = yield from receive(MaskedNumbers, label, step)  # 4
         with attributed_to(label):
-            numbers = key.open(masked.masked, opened)
+            numbers = key.open(masked.masked, opened, pool)
         values = agreed_bits(numbers, width, setup.spec.outputs, parameters)
         yield from send(label, OpenedSums(step, key.written(values)))  # 5
         yield from report(StepDone(step, steps, epoch))
@@ -93,11 +94,11 @@ def feature_party(setup: Setup[TrainingSpec]) -> Flow[Outcome]:
     yield from report(Remark("opening scores of the held-out rows for the label party"))
     for number, rows in enumerate(scored_blocks(setup.test_rows), 1):
         columns = packed_columns(integers(side.embed(rows), parameters), parameters)
-        yield from send(label, EncryptedColumns(number, key.encrypt(columns)))  # 7
+        yield from send(label, EncryptedColumns(number, key.encrypt(columns, pool)))  # 7
         masked = yield from receive(MaskedNumbers, label, number)  # 8
         groups = setup.spec.outputs * len(parameters.score_groups(len(rows)))
         with attributed_to(label):
-            numbers = key.open(masked.masked, groups)
+            numbers = key.open(masked.masked, groups, pool)
         values = blurred(numbers, len(rows), setup.spec.outputs, parameters)
         yield from send(label, BlurredScores(number, key.written(values)))  # 9
     return side.outcome(_counted(key.operations) | {"make key": 1})
@@ -106,13 +107,14 @@ def feature_party(setup: Setup[TrainingSpec]) -> Flow[Outcome]:
 def label_party(setup: Setup[TrainingSpec]) -> Flow[Outcome]:
     setup = yield from agree_on_rows(setup)  # 0
     feature, side, parameters = setup.only(TrainingRole.FEATURE), LabelSide(setup), setup.spec.paillier
+    pool = setup.pool
     width, own = setup.spec.embedding_width(feature), setup.spec.data[setup.me].prepared_width
     opened = parameters.opened_numbers(width, own, setup.spec.outputs)
 
     material = yield from receive(PaillierKey, feature)  # 0
     with attributed_to(feature):
         key = PaillierPublicKey(KeyMaterial(material.modulus, material.proof), parameters.key_bits)
-    key.prepare(opened)  # while the feature party encrypts
+    key.prepare(opened, pool)  # while the feature party encrypts
     table = dict[int, list[int]]()
     for step, steps, epoch, last_of_epoch, rows in setup.batches():
         if epoch == 1:
@@ -121,10 +123,11 @@ def label_party(setup: Setup[TrainingSpec]) -> Flow[Outcome]:
         of_batch = yield from receive(EncryptedMoments, feature, step)  # 2
         moments = _loaded(key, feature, of_batch.moments, width, width, parameters)
         errors, inputs = _linear_errors(side, rows, parameters)
-        sums = encrypted_sums(key, moments, [table[row] for row in rows.tolist()], errors, inputs, parameters)  # 3
-        masked, masks = key.mask(sums)
+        of_rows = [table[row] for row in rows.tolist()]
+        sums = encrypted_sums(key, moments, of_rows, errors, inputs, parameters, pool)  # 3
+        masked, masks = key.mask(sums, pool)
         yield from send(feature, MaskedNumbers(step, masked))  # 4
-        key.prepare(opened)  # for the next step, while the feature party opens this one
+        key.prepare(opened, pool)  # for the next step, while the feature party opens this one
         answer = yield from receive(OpenedSums, feature, step)  # 5
         with attributed_to(feature):
             numbers = masks.remove(answer.values)
@@ -141,7 +144,7 @@ def label_party(setup: Setup[TrainingSpec]) -> Flow[Outcome]:
         groups = len(parameters.score_groups(len(rows)))
         with attributed_to(feature):
             ciphertexts = key.load(columns.columns, groups * width)
-        masked, masks = key.mask(encrypted_scores(key, ciphertexts, weights))
+        masked, masks = key.mask(encrypted_scores(key, ciphertexts, weights), pool)
         yield from send(feature, MaskedNumbers(number, masked))  # 8
         blurry = yield from receive(BlurredScores, feature, number)  # 9
         with attributed_to(feature):

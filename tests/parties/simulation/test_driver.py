@@ -124,8 +124,7 @@ def test_an_error_of_a_client_keeps_its_kind_and_names_the_client(processes):
 
 def test_a_process_that_dies_is_named_with_its_clients():
     clients = [setup for party, setup in given().items() if party != "aggregator"]
-    with ClientProcess() as process:
-        process.begin(clients)
+    with ClientProcess(clients) as process:
         assert process.answer("client-01").outgoing
         os.kill(process.pid, signal.SIGKILL)
         with pytest.raises(
@@ -138,8 +137,7 @@ def test_of_the_environment_simulated_clients_have_the_numeric_variables_alone(m
     monkeypatch.setenv("OPENBLAS_CORETYPE", "Haswell")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "canary")
     clients = [setup for party, setup in given().items() if party != "aggregator"]
-    with ClientProcess() as process:
-        process.begin(clients[:1])
+    with ClientProcess(clients[:1]) as process:
         assert process.answer("client-01").outgoing
         seen = Path(f"/proc/{process.pid}/environ").read_bytes().split(b"\0")
     assert b"OPENBLAS_CORETYPE=Haswell" in seen

@@ -292,7 +292,7 @@ def test_a_peer_cannot_make_every_id_common_by_sending_our_own_points_back():
 
 
 def reflect(role: Any, count: int) -> None:
-    key, effect = BlindingKey().scalar(), next(role)
+    key, effect = BlindingKey().scalar().reveal(), next(role)
     received: list[Message] = []
     while True:
         answer = None
