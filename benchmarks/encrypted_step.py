@@ -55,7 +55,8 @@ from vfl.protocols.label_side import LabelSide
 from vfl.reports import Outcome, StepDone
 from vfl.schedule import held_out
 from vfl.setup import Setup, Table
-from vfl.spec.training import TrainingRole, TrainingSpec
+from vfl.spec.joined_rows import TrainingRole
+from vfl.spec.training import TrainingSpec
 
 ROUNDS = 3
 HTTP_STEPS = 66

@@ -51,10 +51,10 @@ class _MemoryFile:
         finally:
             os.ftruncate(self._descriptor, 0)
 
-    def load(self, thing: T, context: Any, data: bytes) -> T:
+    def load(self, thing: T, context: Any, *parts: "bytes | memoryview") -> T:
         path = self._open()
         try:
-            os.pwrite(self._descriptor, data, 0)
+            os.pwritev(self._descriptor, parts, 0)
             thing.load(context, path)  # type: ignore[attr-defined]
         finally:
             os.ftruncate(self._descriptor, 0)
@@ -121,7 +121,11 @@ def read_plain_words(thing: Any) -> Words:
 
 def stream(body: bytes) -> bytes:
     """A payload as an uncompressed SEAL stream."""
-    return struct.pack("<HBBBBHQ", _MAGIC, _HEADER, *_VERSION, _UNCOMPRESSED, 0, _HEADER + len(body)) + body
+    return _stream_head(len(body)) + body
+
+
+def _stream_head(body_bytes: int) -> bytes:
+    return struct.pack("<HBBBBHQ", _MAGIC, _HEADER, *_VERSION, _UNCOMPRESSED, 0, _HEADER + body_bytes)
 
 
 def _array(words: Words) -> bytes:
@@ -157,3 +161,12 @@ def key_switching_payload(parms_id: bytes, keys: dict[int, list[bytes]]) -> byte
         parts.append(struct.pack("<Q", len(digits)))
         parts.extend(stream(digit) for digit in digits)
     return b"".join(parts)
+
+
+def load_polynomials(thing: T, context: Any, parms_id: bytes, words: Words, *, in_ntt_form: bool) -> T:
+    """Fill an empty ciphertext with polynomials x ring degree under one prime; words go to SEAL without a copy."""
+    polynomials, degree = words.shape
+    head = _CIPHERTEXT_HEAD.pack(parms_id, in_ntt_form, polynomials, degree, 1, 1.0, 1)
+    array = _stream_head(8 + words.nbytes) + struct.pack("<Q", words.size)
+    whole = _stream_head(len(head) + len(array) + words.nbytes)
+    return _MEMORY.load(thing, context, whole + head + array, np.ascontiguousarray(words, "<u8").data.cast("B"))

@@ -21,6 +21,7 @@ from vfl.models.metrics import METRIC
 from vfl.routes import ROUTES
 from vfl.spec.alignment import AlignmentSpec
 from vfl.spec.job import JobSpec
+from vfl.spec.one_pass import OnePassSpec
 from vfl.spec.prediction import PredictionSpec
 from vfl.spec.rounds import RoundsRole, RoundsSpec
 from vfl.spec.training import TrainingSpec
@@ -226,6 +227,7 @@ def settings(section: Any, path: str = "") -> Iterator[str]:
 
 KEYS_OF = {
     "training job": TrainingSpec,
+    "job in one pass": OnePassSpec,
     "job of alignment": AlignmentSpec,
     "job of prediction": PredictionSpec,
     "job of rounds": RoundsSpec,

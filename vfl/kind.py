@@ -84,6 +84,10 @@ class Kind(ABC, Generic[S, P]):
         """
         raise ImpossibleJob(f"a job of {spec.job.protocol} applies no model, not even that of {training.job.name!r}")
 
+    def scored_as(self, spec: S) -> JobSpec:
+        """The job as whose model that of this one is scored: itself, or a training that leaves such halves."""
+        return spec
+
     @abstractmethod
     def plan(self, spec: S, me: PartyId, rows: int) -> P:
         """What the job does where `me` brings so many rows. Raises ImpossibleJob, naming the cause."""

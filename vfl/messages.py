@@ -2,8 +2,8 @@
 
 This file and `routes.py` are the privacy surface: whoever reads both knows all that can ever cross, to whom, and what
 it tells. Those of alignments stand in `alignment_messages.py`, those of trainings on Paillier ciphertexts in
-`paillier_messages.py`, and a job kind in one file may hold messages and routes of its own. What a message is stands in
-`message.py`.
+`paillier_messages.py`, those of sums over all rows in `one_pass_messages.py`, and a job kind in one file may hold
+messages and routes of its own. What a message is stands in `message.py`.
 """
 
 from collections.abc import Iterator

@@ -1,6 +1,6 @@
 """Who may send which message to whom, as plain data: the supervisor refuses the rest without importing a role.
 
-With `messages.py`, `paillier_messages.py` and `alignment_messages.py` this is the privacy surface of every protocol.
+With the files of messages beside it this is the privacy surface of every protocol.
 The table "what each side could see" is made from it.
 """
 
@@ -56,6 +56,7 @@ from vfl.messages import (
     UnmaskShares,
     UnmaskTask,
 )
+from vfl.one_pass_messages import EncryptedBlocks, SumsKey, SumsOverRows
 from vfl.paillier_messages import (
     BlurredScores,
     EncryptedColumns,
@@ -66,10 +67,12 @@ from vfl.paillier_messages import (
     PaillierKey,
 )
 from vfl.spec.alignment import AlignmentRole, AlignmentSpec
+from vfl.spec.joined_rows import TrainingRole
+from vfl.spec.one_pass import OnePassSpec
 from vfl.spec.prediction import PredictionSpec
 from vfl.spec.rounds import RoundsRole, RoundsSpec
 from vfl.spec.sections import Role
-from vfl.spec.training import TrainingRole, TrainingSpec
+from vfl.spec.training import TrainingSpec
 
 
 @dataclass(frozen=True)
@@ -122,6 +125,16 @@ ROUTES: dict[str, tuple[Route, ...]] = {
         Route(F, L, OpenedSums),
         Route(F, L, EncryptedColumns),
         Route(F, L, BlurredScores),
+    ),
+    "one_pass": (
+        Route(F, L, RowsDigest),
+        Route(L, F, RowsDigest),
+        Route(L, F, HeldOut),
+        Route(L, F, SumsKey),
+        Route(L, F, EncryptedBlocks),
+        Route(F, L, SumsOverRows),
+        Route(L, F, EncryptedWeights),
+        Route(F, L, EncryptedScores),
     ),
     "split_prediction": (
         Route(F, L, RowsDigest),
@@ -197,6 +210,10 @@ def routes_of_training(spec: TrainingSpec) -> tuple[Route, ...]:
     if not spec.hidden:
         unused |= ONLY_NETWORKS
     return tuple(route for route in ROUTES[spec.entry] if route.message not in unused)
+
+
+def routes_of_one_pass(spec: OnePassSpec) -> tuple[Route, ...]:
+    return tuple(route for route in ROUTES[spec.entry] if spec.split.is_told or route.message is not HeldOut)
 
 
 def routes_of_prediction(spec: PredictionSpec) -> tuple[Route, ...]:

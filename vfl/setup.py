@@ -11,10 +11,12 @@ from crypto.pieces import HERE, Pool
 from vfl.ids import HashedIds
 from vfl.schedule import Batch, batches, held_out, permutation
 from vfl.spec.job import JobSpec
+from vfl.spec.joined_rows import JoinedRowsSpec
 from vfl.spec.sections import PartyId, Role
 from vfl.spec.training import TrainingSpec
 
 S = TypeVar("S", bound=JobSpec)
+J = TypeVar("J", bound=JoinedRowsSpec)
 
 READ_ROWS = 1 << 14
 """Of a mapped file at once."""
@@ -108,16 +110,16 @@ class Setup(Generic[S]):
         return len(self.table.columns)
 
     @property
-    def training_rows(self: "Setup[TrainingSpec]") -> NDArray[np.int64]:
+    def training_rows(self: "Setup[J]") -> NDArray[np.int64]:
         return self._without_test_rows[0]
 
     @property
-    def validation_rows(self: "Setup[TrainingSpec]") -> NDArray[np.int64]:
+    def validation_rows(self: "Setup[J]") -> NDArray[np.int64]:
         """Rows on which the loss is measured between epochs, ascending."""
         return self._without_test_rows[1]
 
     @property
-    def _without_test_rows(self: "Setup[TrainingSpec]") -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    def _without_test_rows(self: "Setup[J]") -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """(training rows, validation rows)"""
         if self.agreed_test_rows is not None:
             rest = np.setdiff1d(np.arange(self.rows), self.agreed_test_rows)
@@ -131,7 +133,7 @@ class Setup(Generic[S]):
         return np.delete(rest, drawn), np.sort(rest[drawn])
 
     @property
-    def test_rows(self: "Setup[TrainingSpec]") -> NDArray[np.int64]:
+    def test_rows(self: "Setup[J]") -> NDArray[np.int64]:
         if self.agreed_test_rows is not None:
             return self.agreed_test_rows
         return held_out(self.joint_seed, self.rows, self.spec.split.test)[1]

@@ -144,6 +144,13 @@ def _paillier(_folder: Path, _started: float) -> Iterator[tuple[str, float]]:
     yield from costs(time.process_time)
 
 
+def _moments(_folder: Path, _started: float) -> Iterator[tuple[str, float]]:
+    from crypto.moments_costs import costs  # noqa: PLC0415 - by groups
+
+    yield "start", _loading("vfl.protocols.one_pass")
+    yield from costs(time.process_time)
+
+
 def _torch(_folder: Path, _started: float) -> Iterator[tuple[str, float]]:
     from vfl.counting.costs import of_networks  # noqa: PLC0415 - by groups
 
@@ -157,6 +164,7 @@ GROUPS: dict[str, Callable[[Path, float], Iterator[tuple[str, float]]]] = {
     "clear": _clear,
     "ristretto": _ristretto,
     "ckks": _ckks,
+    "moments": _moments,
     "paillier": _paillier,
     "torch": _torch,
 }

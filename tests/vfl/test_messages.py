@@ -3,11 +3,11 @@
 import msgspec
 import pytest
 
-from vfl import alignment_messages, messages, paillier_messages
+from vfl import alignment_messages, messages, one_pass_messages, paillier_messages
 from vfl.errors import RemoteProtocolError
 from vfl.message import MESSAGES, decode, encode
 from vfl.routes import ONLY_EMBEDDINGS, ROUTES
-from vfl.spec.training import TrainingRole
+from vfl.spec.joined_rows import TrainingRole
 
 GOLDEN = {
     messages.RowsDigest(2, b"d"): "83a474797065aa526f7773446967657374a4726f777302a6646967657374c40164",
@@ -88,6 +88,13 @@ GOLDEN = {
     paillier_messages.BlurredScores(
         1, b"v"
     ): "83a474797065ad426c757272656453636f726573a47374657001a676616c756573c40176",
+    one_pass_messages.SumsKey(b"p"): "82a474797065a753756d734b6579a67075626c6963c40170",
+    one_pass_messages.EncryptedBlocks(1, (b"b",)): (
+        "83a474797065af456e63727970746564426c6f636b73a47374657001a6626c6f636b7391c40162"
+    ),
+    one_pass_messages.SumsOverRows(1, b"p", b"w", b"o"): (
+        "85a474797065ac53756d734f766572526f7773a47374657001ab706f6c796e6f6d69616c73c40170a5776f726473c40177a36f776ec4016f"
+    ),
     messages.ClientReady(b"d"): "82a474797065ab436c69656e745265616479af6261636b626f6e655f646967657374c40164",
     messages.ColumnScaling(b"m", b"d"): (
         "83a474797065ad436f6c756d6e5363616c696e67a56d65616e73c4016daa646576696174696f6e73c40164"

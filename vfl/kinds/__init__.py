@@ -26,6 +26,7 @@ S = TypeVar("S", bound=JobSpec)
 KINDS = (
     "alignment",
     "training",
+    "one_pass",
     "prediction",
     "rounds",
 )

@@ -6,6 +6,7 @@ from typing import Any
 from crypto.ckks_parameters import SECURITY_BITS
 from vfl.errors import ImpossibleJob
 from vfl.kind import Kind, Roles
+from vfl.kinds import kind_of
 from vfl.notices import Notice
 from vfl.planning import model_size, prediction, warnings
 from vfl.planning.plan import Forecast, Plan
@@ -46,13 +47,14 @@ class PredictionKind(Kind[PredictionSpec, Plan]):
         return document | {"job": {"task": "none"} | job} if isinstance(job, dict) else document
 
     def applying(self, spec: PredictionSpec, training: JobSpec) -> PredictionSpec:
-        if not isinstance(training, TrainingSpec):
+        trained = kind_of(training).scored_as(training)
+        if not isinstance(trained, TrainingSpec):
             raise ImpossibleJob(
                 f"the job {spec.model.training} is of the kind {training.job.protocol!r}: it has trained no model of "
                 "two halves",
                 fix="Name the id of a training in model.training.",
             )
-        return spec.with_training(training)
+        return spec.with_training(trained)
 
     def resolve(self, spec: PredictionSpec) -> PredictionSpec:
         _ = spec.trained

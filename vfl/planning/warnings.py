@@ -10,6 +10,8 @@ from vfl.notices import Notice
 from vfl.planning.plan import Forecast, TrainingPlan
 from vfl.planning.training import INPUT_BOUND
 from vfl.spec.encryption import PaillierEncryption
+from vfl.spec.joined_rows import JoinedRowsSpec
+from vfl.spec.one_pass import OnePassSpec
 from vfl.spec.prediction import PredictionSpec
 from vfl.spec.preparation import DEFAULT, OneHot
 from vfl.spec.rounds import RoundsSpec
@@ -48,6 +50,19 @@ def of_training(spec: TrainingSpec, plan: TrainingPlan | None) -> Iterator[Notic
     if plan is not None and spec.encrypted and not plan.guards_deviating_label_party:
         text = "nothing is claimed against a label party that breaks the protocol, as a key opens so many values"
         yield Notice("warning", "deviation_not_guarded", text)
+    yield from _of_preparation(spec)
+
+
+def of_one_pass(spec: OnePassSpec) -> Iterator[Notice]:
+    yield from _of_preparation(spec)
+    text = (
+        "the label party reads exact sums: one that breaks the protocol can read values of single rows with them, a "
+        "few with each sum"
+    )
+    yield Notice("warning", "deviation_not_guarded", text)
+
+
+def _of_preparation(spec: JoinedRowsSpec) -> Iterator[Notice]:
     for party, own in spec.data.items():
         unsaid = [column for column, step in zip(own.columns, own.steps, strict=True) if step is DEFAULT]
         if unsaid:

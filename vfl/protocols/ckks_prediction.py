@@ -28,8 +28,8 @@ from vfl.protocols.same_rows import compare_rows
 from vfl.protocols.scoring_session import answers_requests, nothing_more, opens_what_is_asked
 from vfl.reports import Outcome, StepDone
 from vfl.setup import Setup
+from vfl.spec.joined_rows import TrainingRole
 from vfl.spec.prediction import PredictionSpec
-from vfl.spec.training import TrainingRole
 
 
 def feature_party(setup: Setup[PredictionSpec]) -> Flow[Outcome]:

@@ -12,19 +12,17 @@ from vfl.flow import Flow, report, send
 from vfl.messages import EpochJudged
 from vfl.models.class_weights import class_weights
 from vfl.models.halves import PREPARATION, LabelHalf
-from vfl.models.held_out import few_rows, of_classes
-from vfl.models.intervals import intervals
 from vfl.models.metrics import measure
 from vfl.models.own_columns import OwnColumnsModel
 from vfl.models.polynomial import SHRUNK, Arithmetic, Passes, RowProducts, Top
 from vfl.models.preparation import PART_ROWS
 from vfl.models.scaling import Scaling
-from vfl.models.score_curves import score_curves
 from vfl.models.scorer import Shape
 from vfl.models.tensors import load_tensors, save_tensors
 from vfl.models.validation import Validation, ended_early
 from vfl.notices import Notice
 from vfl.planning.training import loss_of
+from vfl.protocols.held_out_scores import in_units, judged
 from vfl.protocols.prepared_columns import PreparedColumns
 from vfl.reports import EpochDone, Outcome
 from vfl.schedule import blocks
@@ -191,14 +189,9 @@ class LabelSide:
 
     def outcome(self, scores: Floats, operations: dict[str, int]) -> Outcome:
         """The result, judged on scores of the held-out rows: rows x outputs, in scaled units, NaN where unknown."""
-        unknown = np.isnan(scores).any(axis=1)
-        unscaled = self._unscaled(np.nan_to_num(scores))
-        spec, held_out = self._setup.spec, self._setup.test_rows
-        labels = self._labels[held_out]
-        notices = [*self._prepared.notices, *few_rows(len(labels))]
-        if spec.job.task != "regression":
-            drawn = spec.split.test if spec.split.by == "random" else None
-            notices += of_classes(self._labels, held_out, self._names, drawn)
+        spec = self._setup.spec
+        result = judged(self._setup, self._labels, self._names, self._label_scaling, scores, loss_of(spec))
+        notices = [*self._prepared.notices, *result.notices]
         if self._row_weights is not None:
             shown = ", ".join(f"{w:.3g} of {name}" for name, w in zip(self._names, self._class_weights, strict=True))
             notices.append(Notice("note", "class_weights", f"how much the error of a row counts by its class: {shown}"))
@@ -219,21 +212,8 @@ class LabelSide:
                 f"{self.top.scaled_back} of {self._steps} updates and were scaled back to it"
             )
             notices.append(Notice("note", "weights_at_limit", text))
-        if unknown.any():
-            text = (
-                f"diverged: the scores of {unknown.sum()} of {len(scores)} held-out rows left the range of the agreed "
-                "parameters and count as zero in the metrics."
-            )
-            notices.append(Notice("warning", "diverged", text))
-        return Outcome(
-            self.state(),
-            measure(spec.job.task, labels, unscaled)
-            | intervals(spec.job.task, labels, unscaled, self._setup.joint_seed)
-            | self._measured_alone(labels),
-            operations,
-            score_curves(spec.job.task, labels, unscaled, loss_of(spec)),
-            notices,
-        )
+        metrics = result.metrics | self._measured_alone(self._labels[self._setup.test_rows])
+        return Outcome(self.state(), metrics, operations, result.series, notices)
 
     def _weights(self) -> dict[str, Floats]:
         """Of both models of this party."""
@@ -244,16 +224,14 @@ class LabelSide:
         if self._alone is not None:
             self._alone.restore(tensors)
 
-    def _unscaled(self, scores: Floats) -> Floats:
-        return scores * self._label_scaling.deviation + self._label_scaling.mean
-
     def _measured_alone(self, labels: Floats) -> dict[str, float]:
         """The metric of the model on own columns alone, over the same held-out rows."""
         if self._alone is None:
             return {}
         parts = blocks(self._setup.test_rows, PART_ROWS)
-        scores = self._unscaled(np.concatenate([self._alone.scores(self.own(rows)) for rows in parts]))
+        scaled = np.concatenate([self._alone.scores(self.own(rows)) for rows in parts])
         task = self._setup.spec.job.task
+        scores = in_units(self._label_scaling, scaled)
         return {f"{ALONE}{name}": value for name, value in measure(task, labels, scores).items()}
 
 

@@ -3,10 +3,11 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from vfl.models.preparation import Preparation
+from vfl.models.preparation import PART_ROWS, Preparation
+from vfl.models.rare_values import RareValues
 from vfl.notices import Notice
-from vfl.setup import Setup
-from vfl.spec.training import TrainingSpec
+from vfl.schedule import blocks
+from vfl.setup import J, Setup
 
 Floats = NDArray[np.float64]
 
@@ -15,7 +16,7 @@ class PreparedColumns:
     """Fitted on the training rows when it is made, unless a model that the job starts from brings how it was done; rows
     are prepared when they are needed, so that no copy is kept."""
 
-    def __init__(self, setup: Setup[TrainingSpec], fitted: Preparation | None = None) -> None:
+    def __init__(self, setup: Setup[J], fitted: Preparation | None = None) -> None:
         own, table = setup.spec.data[setup.me], setup.table
         training = setup.training_rows
         self._table = table
@@ -27,6 +28,15 @@ class PreparedColumns:
     def rows(self, rows: NDArray[np.int64]) -> Floats:
         """rows x width of these rows, within +-INPUT_BOUND."""
         return self._preparation.apply(self._table.numbers(rows), self._table.words)
+
+    def without_rare_values(
+        self, rows: NDArray[np.int64], least_rows: int
+    ) -> tuple[NDArray[np.bool_], tuple[Notice, ...]]:
+        """Which of the prepared columns tell no fewer of these rows from all others, and what the owner hears of it."""
+        rare = RareValues(self._preparation, least_rows)
+        for part in blocks(rows, PART_ROWS):
+            rare.count(self._table.numbers(part), self._table.words)
+        return rare.usable(), tuple(rare.notices())
 
     @property
     def stored(self) -> NDArray[np.uint8]:

@@ -17,8 +17,8 @@ from vfl.errors import LocalProtocolError, RemoteProtocolError, RowsDiffer
 from vfl.flow import Flow, gather, receive, send
 from vfl.messages import HeldOut, RowsDigest
 from vfl.schedule import stratified
-from vfl.setup import Setup
-from vfl.spec.training import TrainingRole, TrainingSpec
+from vfl.setup import J, Setup
+from vfl.spec.joined_rows import TrainingRole
 
 Rows = NDArray[np.int64]
 
@@ -36,7 +36,7 @@ def compare_rows(setup: Setup[Any]) -> Flow[None]:
             raise RowsDiffer(f"the ids of {setup.me} and {peer} differ, or are in another order")
 
 
-def agree_on_rows(setup: Setup[TrainingSpec]) -> Flow[Setup[TrainingSpec]]:
+def agree_on_rows(setup: Setup[J]) -> Flow[Setup[J]]:
     """The setup to go on with. Raises RowsDiffer."""
     yield from compare_rows(setup)
     if not setup.spec.split.is_told:
@@ -46,7 +46,7 @@ def agree_on_rows(setup: Setup[TrainingSpec]) -> Flow[Setup[TrainingSpec]]:
     return (yield from _receive_held_out(setup))
 
 
-def _hold_out(setup: Setup[TrainingSpec]) -> Flow[Setup[TrainingSpec]]:
+def _hold_out(setup: Setup[J]) -> Flow[Setup[J]]:
     test, validation = _held_out_here(setup)
     parts = [test] if validation is None else [test, validation]
     bits = [np.packbits(np.isin(np.arange(setup.rows), part), bitorder="little").tobytes() for part in parts]
@@ -55,7 +55,7 @@ def _hold_out(setup: Setup[TrainingSpec]) -> Flow[Setup[TrainingSpec]]:
     return replace(setup, agreed_test_rows=test, agreed_validation_rows=validation)
 
 
-def _held_out_here(setup: Setup[TrainingSpec]) -> tuple[Rows, Rows | None]:
+def _held_out_here(setup: Setup[J]) -> tuple[Rows, Rows | None]:
     """(test rows, validation rows where they are told as well)"""
     split, table = setup.spec.split, setup.table
     if split.stratify:
@@ -68,7 +68,7 @@ def _held_out_here(setup: Setup[TrainingSpec]) -> tuple[Rows, Rows | None]:
     return split.rows_of(keys), split.validation_of(keys) if split.tells_validation else None
 
 
-def _receive_held_out(setup: Setup[TrainingSpec]) -> Flow[Setup[TrainingSpec]]:
+def _receive_held_out(setup: Setup[J]) -> Flow[Setup[J]]:
     label, split = setup.only(TrainingRole.LABEL), setup.spec.split
     held_out = yield from receive(HeldOut, label)
     part = -(-setup.rows // 8)
@@ -82,7 +82,7 @@ def _receive_held_out(setup: Setup[TrainingSpec]) -> Flow[Setup[TrainingSpec]]:
     return replace(setup, agreed_test_rows=test, agreed_validation_rows=validation)
 
 
-def _rows_in(bits: bytes, due: int, setup: Setup[TrainingSpec], verb: str) -> Rows:
+def _rows_in(bits: bytes, due: int, setup: Setup[J], verb: str) -> Rows:
     """As many as the specification says. Raises RemoteProtocolError."""
     rows = np.flatnonzero(np.unpackbits(np.frombuffer(bits, np.uint8), bitorder="little")).astype(np.int64)
     if len(rows) != due or rows.max(initial=0) >= setup.rows:

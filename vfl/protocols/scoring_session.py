@@ -25,8 +25,8 @@ from vfl.protocols.new_rows import OPENED, outcome_of, rounded, rows_of
 from vfl.reports import Answered, Outcome, StepDone
 from vfl.requests import ScoreRequest
 from vfl.setup import Setup
+from vfl.spec.joined_rows import TrainingRole
 from vfl.spec.prediction import PredictionSpec
-from vfl.spec.training import TrainingRole
 
 Floats = NDArray[np.float64]
 Rows = NDArray[np.int64]

@@ -29,8 +29,9 @@ from vfl.protocols.label_side import Floats, LabelSide, judge_epoch
 from vfl.protocols.same_rows import agree_on_rows
 from vfl.reports import Outcome, Remark, StepDone
 from vfl.setup import Setup
+from vfl.spec.joined_rows import TrainingRole
 from vfl.spec.sections import PartyId
-from vfl.spec.training import TrainingRole, TrainingSpec
+from vfl.spec.training import TrainingSpec
 
 
 def feature_party(setup: Setup[TrainingSpec]) -> Flow[Outcome]:

@@ -8,8 +8,9 @@ import msgspec
 
 from vfl.errors import ImpossibleJob
 from vfl.spec.job import JobSpec
+from vfl.spec.joined_rows import AlignedRows, Roster, TrainingRole
 from vfl.spec.sections import PartyId, Section, TableUse, require, require_amount
-from vfl.spec.training import AlignedRows, Roster, TrainingRole, TrainingSpec
+from vfl.spec.training import TrainingSpec
 
 MOST_DECIMALS = 6
 

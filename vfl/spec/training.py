@@ -3,60 +3,16 @@
 Operators write it as TOML (job_specification.md). What can be judged without a table is judged when it is built.
 """
 
-from typing import Literal, Self
-
-import msgspec
-import numpy as np
-from numpy.typing import NDArray
+from typing import Literal
 
 from crypto.paillier_parameters import PaillierParameters
 from vfl.errors import ImpossibleJob, LocalProtocolError, NotAvailable, SpecError
 from vfl.spec.encryption import CkksEncryption, NoEncryption, PaillierEncryption
-from vfl.spec.job import JobSpec
-from vfl.spec.preparation import PreparationStep, check_preparation, steps_of
-from vfl.spec.sections import Optimiser, PartyId, Role, Section, TableUse, check_optimiser, require, require_amount
-from vfl.spec.split import Split
+from vfl.spec.joined_rows import JoinedRowsSpec
+from vfl.spec.sections import Optimiser, PartyId, Section, check_optimiser, require, require_amount
 
 LARGEST_RATIO = 100.0
 """Of class weights: a class that counted for less would leave little but noise of what a batch opens."""
-
-
-class TrainingRole(Role):
-    LABEL = "label"
-    FEATURE = "feature"
-
-
-class Roster(Section, frozen=True, kw_only=True):
-    label: PartyId
-    features: tuple[PartyId, ...]
-
-
-class Columns(Section, frozen=True, kw_only=True):
-    """What one party brings: a registered data set and the columns of it that enter the job."""
-
-    dataset: str
-    columns: tuple[str, ...] = ()
-    label: str = ""
-    positive: str | int = ""
-    """Of a binary label, the value that counts as 1; empty: the greater of two numbers."""
-    prepare: tuple[PreparationStep, ...] = ()
-    """What the owner does with its columns, fitted on its own training rows; a column that no entry is for is
-    standardised and clipped to three standard deviations."""
-
-    @property
-    def steps(self) -> tuple[PreparationStep, ...]:
-        """What is done with each column, in order."""
-        return steps_of(self.columns, self.prepare)
-
-    @property
-    def prepared_width(self) -> int:
-        """How many numbers a row of all columns becomes."""
-        return sum(step.width for step in self.steps)
-
-
-class AlignedRows(Section, frozen=True, kw_only=True):
-    alignment: str = ""
-    """The digest of its result, or the id of its job; empty where the files hold the same rows in the same order."""
 
 
 class Bottom(Section, frozen=True, kw_only=True):
@@ -119,46 +75,17 @@ class Train(Section, frozen=True, kw_only=True):
     `none` counts all rows alike."""
 
 
-class TrainingSpec(JobSpec, frozen=True, kw_only=True):
+class TrainingSpec(JoinedRowsSpec, frozen=True, kw_only=True):
     """The label party coordinates. Raises SpecError when built from something that contradicts itself."""
 
-    roster: Roster
-    data: dict[PartyId, Columns]
-    rows: AlignedRows = AlignedRows()
-    split: Split = Split()
     model: Model = Model()
     train: Train
     encryption: CkksEncryption | PaillierEncryption | NoEncryption = CkksEncryption()
     protection: Protection | None = None
 
     def __post_init__(self) -> None:
-        parties = (self.roster.label, *self.roster.features)
         require(self.job.protocol == "training", "job.protocol is training for a roster of label and feature parties")
-        require(bool(self.roster.features), "roster.features names nobody")
-        self._check_job()
-        require(
-            set(self.data) == set(parties),
-            f"[data.*] must name exactly the parties of the roster: {', '.join(parties)}",
-        )
-        for party, own in self.data.items():
-            at = f"data.{party}"
-            require(own.positive == "" or self.job.task == "binary", f"{at}.positive is for a binary task")
-            require(len(set(own.columns)) == len(own.columns), f"{at}.columns names a column twice")
-            if party == self.roster.label:
-                require(bool(own.label), f"{at}.label is missing: {party} is the label party")
-                require(own.label not in own.columns, f"{at}: the label is among the columns")
-                require(
-                    not self.split.time or self.split.time not in {*own.columns, own.label},
-                    f"{at}: split.time names {self.split.time!r}, which is among the inputs or is the label",
-                )
-            else:
-                require(not own.label, f"{at}.label is set, but {party} is a feature party")
-                require(own.positive == "", f"{at}.positive is set, but {party} is a feature party")
-                require(bool(own.columns), f"{at}.columns is empty: a feature party brings at least one")
-            binary_labels = party == self.roster.label and self.job.task == "binary"
-            check_preparation(own.columns, own.prepare, at, binary_labels=binary_labels)
-        self.split.check()
-        require(not self.split.stratify or self.job.task != "regression", "split.stratify is for classes")
+        self._check_joined_rows()
         require(self.train.epochs >= 1, "train.epochs must be at least 1")
         require(self.train.batch_rows >= 1, "train.batch_rows must be at least 1")
         check_optimiser(self.train.optimiser)
@@ -273,21 +200,9 @@ class TrainingSpec(JobSpec, frozen=True, kw_only=True):
         return PaillierParameters(bits, fraction_bits, self.train.weight_limit, self.train.batch_rows)
 
     @property
-    def parties(self) -> tuple[PartyId, ...]:
-        return (self.roster.label, *self.roster.features)
-
-    @property
-    def outputs(self) -> int:
-        """Width of the top model's output: K one-vs-rest scores, else one."""
-        return self.job.classes if self.job.task == "multiclass" else 1
-
-    @property
     def hidden(self) -> int:
         """Width of the top model's first hidden layer; 0 for a linear one."""
         return self.model.top.hidden[0] if self.model.top.hidden else 0
-
-    def role_of(self, party: PartyId) -> TrainingRole:
-        return TrainingRole.LABEL if party == self.roster.label else TrainingRole.FEATURE
 
     @property
     def private_bottom(self) -> bool:
@@ -336,27 +251,9 @@ class TrainingSpec(JobSpec, frozen=True, kw_only=True):
         """The encryption scheme."""
         return self.encryption.scheme
 
-    def tables_of(self, party: PartyId) -> dict[str, TableUse]:
-        of, label, is_label_party = self.data[party], self.data[self.roster.label].label, party == self.roster.label
+    def _class_values(self) -> tuple[str, ...]:
         weights = self.train.class_weights
-        return {
-            "rows": TableUse(
-                dataset=of.dataset,
-                columns=of.columns,
-                label=of.label,
-                positive=of.positive,
-                class_values=tuple(weights) if is_label_party and isinstance(weights, dict) else (),
-                words=tuple(column for column, step in zip(of.columns, of.steps, strict=True) if step.reads_words),
-                gaps=tuple(column for column, step in zip(of.columns, of.steps, strict=True) if step.takes_gaps),
-                label_at_peer="" if is_label_party else label,
-                alignment=self.rows.alignment,
-                split_by_id=is_label_party and self.split.by == "hash",
-                split_by_time=self.split.time if is_label_party else "",
-            )
-        }
-
-    def with_held_out(self, keys: NDArray[np.float64]) -> Self:
-        return msgspec.structs.replace(self, split=self.split.filled_in(keys))
+        return tuple(weights) if isinstance(weights, dict) else ()
 
     def steps_on(self, rows: int) -> int:
         return max(1, rows // self.train.batch_rows) * self.train.epochs

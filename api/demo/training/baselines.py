@@ -25,7 +25,8 @@ from vfl.models.scaling import Scaling
 from vfl.schedule import held_out, stratified
 from vfl.setup import Setup, Table
 from vfl.spec.encryption import NoEncryption
-from vfl.spec.training import Columns, Model, TrainingSpec
+from vfl.spec.joined_rows import Columns
+from vfl.spec.training import Model, TrainingSpec
 
 Floats = NDArray[np.float64]
 

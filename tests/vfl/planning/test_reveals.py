@@ -8,6 +8,7 @@ from alignment_parties import specification as alignment_of
 from vfl.kinds import kind_of, read_spec_as
 from vfl.message import MESSAGES, Grain
 from vfl.spec.job import JobSpec
+from vfl.spec.one_pass import OnePassSpec
 from vfl.spec.prediction import PredictionSpec
 from vfl.spec.rounds import RoundsSpec
 from vfl.spec.rounds_settings import RoundsData
@@ -39,6 +40,18 @@ bank = {{dataset = "table", label = "y", columns = ["a"]}}
 telco = {{dataset = "other", columns = ["b", "c"]}}
 """,
     )
+
+
+def one_pass() -> OnePassSpec:
+    text = """
+job = {name = "test", protocol = "one_pass", task = "binary"}
+roster = {label = "bank", features = ["telco"]}
+split = {stratify = true}
+[data]
+bank = {dataset = "table", label = "y", columns = ["a"]}
+telco = {dataset = "other", columns = ["b", "c"]}
+"""
+    return read_spec_as(OnePassSpec, text)
 
 
 def rounds(extra: str = "", tables: tuple[str, ...] = (), parts: tuple[str, ...] = ()) -> RoundsSpec:
@@ -74,6 +87,7 @@ JOBS: dict[str, JobSpec] = {
     "encrypted, embeddings": training("ckks", "embeddings"),
     "encrypted, hidden neurons": training("ckks", "features", '{kind = "mlp", hidden = [4]}'),
     "encrypted with Paillier": training("paillier", "features"),
+    "one pass": one_pass(),
     "a scoring session": session(training("ckks", "features")),
     "a scoring session of hidden neurons": session(training("ckks", "features", '{kind = "mlp", hidden = [4]}')),
     "a scoring session in clear": session(training("none", "features")),
