@@ -179,6 +179,20 @@ class NeverBegun(JobError):
     fix = "The coordinator's operator sees what it waited for; submit the job again."
 
 
+class PeerAway(JobError):
+    """A party was away while the job ran, and the job goes on from a checkpoint."""
+
+    code = "peer_away"
+
+
+class NoProgress(JobError):
+    """A job was taken up again and again, and never came to its next checkpoint."""
+
+    code = "no_progress"
+    safe = "No model was stored."
+    fix = "The events of the job say how each attempt ended: `vfl job show`, at both sides."
+
+
 class UnknownJob(JobError):
     """No job of this id at this party."""
 

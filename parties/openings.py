@@ -2,7 +2,8 @@
 
 Each is judged by the same rules, and has a supervisor from then on. A job that has not begun outlives the server: both
 sides go on where they were, and what its run takes is loaded again when it begins. Of a job that runs, those go on that
-can do without this party, and those whose end its coordinator knows; the others have failed.
+can do without this party, those that can be taken up from a checkpoint, and those whose end its coordinator knows; the
+others have failed.
 """
 
 import secrets
@@ -160,10 +161,9 @@ class Openings:
     ) -> Supervisor:
         """The job is stored before anybody may speak of it. Raises StorageFailed."""
         supervisor = self._supervisor(job, spec, agreement)
-        # The draws of a run that needs this party are not written down: it does not outlive its server.
-        stored = (
-            msgspec.structs.replace(agreement, private_seed=b"") if self._me in spec.required_parties else agreement
-        )
+        # The draws of a run that needs this party are not written down unless it can go on from a checkpoint.
+        outlives = spec.resumes or self._me not in spec.required_parties
+        stored = agreement if outlives else msgspec.structs.replace(agreement, private_seed=b"")
         self._store.add(
             job,
             spec.encoded(),
@@ -223,14 +223,19 @@ class Openings:
             self._shared.consent.check_unchanged(job.id, judgement.request(self._me))
             return self.loaded(judgement)
 
-        supervisor = Supervisor(job, spec, agreement, self._shared, bottom, load, self._open.drop)
+        supervisor = Supervisor(job, spec, agreement, self._shared, bottom, load, self._end)
         return supervisor
+
+    def _end(self, job: str) -> None:
+        """Its end is stored."""
+        self._shared.checkpoints.drop(job)
+        self._open.drop(job)
 
     # Open when the server went away
 
     def recover(self) -> None:
         """Take up the jobs that go on. Raises StorageFailed."""
-        failure = Failure.of(ServerRestarted(f"the server of {self._me} restarted"), self._me)
+        failure = self._restarted()
         voted = {(word.job, word.peer) for word in self._store.words()}
         asking = set()
         for job in self._store.open_jobs():
@@ -239,11 +244,15 @@ class Openings:
             result = self._shared.models.result(job.id) if (job.id, spec.coordinator) in voted else None
             if trusted and result is not None:
                 asking.add(job.id)
-                self._opened(job, spec, self.agreement(job.id, spec, b"", b"")).await_word(result)
+                _, stored = self._store.agreed(job.id)
+                without = self.agreement(job.id, spec, b"", b"")
+                agreement = msgspec.msgpack.decode(stored, type=Agreement) if stored else without
+                self._opened(job, spec, agreement).await_word(result)
             elif not trusted or not self._take_up(job, spec):
                 states = self._shared.models.discard(job.id)
                 closed = msgspec.structs.replace(failure, safe=STATES_KEPT) if states else failure
                 self._endings.close_unfinished(job, closed)
+                self._shared.checkpoints.drop(job.id)
         self._endings.recall(self._peers.outboxes, frozenset(asking))
 
     def _take_up(self, job: Job, spec: JobSpec) -> bool:
@@ -259,10 +268,15 @@ class Openings:
             if spec.coordinator in negotiation.words and not _is_answered(negotiation.words[spec.coordinator], decided):
                 supervisor.tasks.off_lock(lambda: self._answer(supervisor))
             return True
-        if self._me in spec.required_parties or decided is None:
+        goes_on = bool(agreement.begun) if spec.resumes else self._me not in spec.required_parties
+        if not goes_on or decided is None:
             return False
-        self._opened(job, spec, agreement).resume()
+        supervisor = self._opened(job, spec, agreement)
+        supervisor.tasks.guard(lambda: supervisor.resume(self._restarted()))
         return True
+
+    def _restarted(self) -> Failure:
+        return Failure.of(ServerRestarted(f"the server of {self._me} restarted"), self._me)
 
     def _negotiation(self, job: Job) -> Negotiation | None:
         """None where the job has begun at some party, or another release has stored what was said."""

@@ -44,6 +44,7 @@ from parties.readiness import Readiness
 from parties.server_certificate import OwnCertificate
 from parties.session_errors import NoSession
 from parties.settings import PartySettings, key_folder
+from parties.storage.checkpoints import CheckpointStore
 from parties.storage.database import Event, Job, Store, unix_seconds
 from parties.storage.job_list import JobLine
 from parties.storage.ledger import Ledger
@@ -115,6 +116,7 @@ class Party:
             self._store,
             self._ledger,
             self._models,
+            CheckpointStore(self.folder),
             self.consent,
             self.folder,
             Room(UNREAD_BYTES),

@@ -5,6 +5,7 @@ does nothing. A kind's module is loaded by the server, so it loads neither torch
 `rehearse` import on demand.
 """
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar, Generic, TypeAlias, TypeVar
@@ -12,7 +13,7 @@ from typing import Any, ClassVar, Generic, TypeAlias, TypeVar
 from vfl.errors import ImpossibleJob, ModelUnfit
 from vfl.flow import Flow
 from vfl.notices import Notice
-from vfl.planning.plan import Forecast, Plan
+from vfl.planning.plan import Forecast, Plan, RevealLine
 from vfl.planning.work import Clock, TableRows, Turn
 from vfl.reports import Outcome
 from vfl.routes import Route
@@ -26,6 +27,8 @@ P = TypeVar("P", bound=Plan)
 Roles: TypeAlias = Mapping[Any, Callable[[Setup[Any]], Flow[Outcome]]]
 """The flow of each role of a protocol."""
 
+CHECKPOINTS_AGAIN = 5
+"""Epochs, rounds or intervals between checkpoints that a job may take again."""
 FRAMING, MARGIN = 64 << 10, 1.25
 """What a message may be larger than its contents: names and lengths, and what a forecast leaves out."""
 
@@ -111,6 +114,12 @@ class Kind(ABC, Generic[S, P]):
     @abstractmethod
     def model_bytes(self, spec: S, party: PartyId) -> int:
         """Of this party's part of the model, as it is stored; counted without building it, whatever a peer asks for."""
+
+    def messages_again(self, spec: S, plan: P, line: RevealLine) -> int:
+        """How many more messages of this line may leave, where steps are taken again after a party was away."""
+        if spec.required_parties == frozenset(spec.parties):
+            return 0
+        return math.ceil(line.messages * CHECKPOINTS_AGAIN / max(1, spec.checkpoints))
 
     def warnings(
         self, spec: S, plan: P | None = None, forecast: Forecast | None = None, classes_held: int | None = None

@@ -37,6 +37,15 @@ class RoundDone(msgspec.Struct, frozen=True, tag=True):
     """Of this round: accuracy, AUC, loss, rows, replies, bytes sent and received."""
 
 
+class CheckpointReached(msgspec.Struct, frozen=True, tag=True):
+    """Between two steps; `state` is all that this party needs to go on after this step, and no key or mask."""
+
+    step: int
+    epoch: int
+    """How many epochs are over."""
+    state: bytes
+
+
 class Refused(msgspec.Struct, frozen=True, tag=True):
     """A peer sent something that was left out; the job goes on with the rest."""
 
@@ -68,12 +77,13 @@ class Answered(msgspec.Struct, frozen=True, tag=True):
     opened_before: int
 
 
-Fact: TypeAlias = StepDone | EpochDone | RoundDone | Refused | Warned | Remark | Answered
+Fact: TypeAlias = StepDone | EpochDone | RoundDone | CheckpointReached | Refused | Warned | Remark | Answered
 
 
 def without_state(fact: Fact) -> Fact:
     """The same without the model in it, for whoever keeps many."""
-    return msgspec.structs.replace(fact, state=b"") if isinstance(fact, EpochDone | RoundDone) else fact
+    has_state = isinstance(fact, EpochDone | RoundDone | CheckpointReached)
+    return msgspec.structs.replace(fact, state=b"") if has_state else fact
 
 
 class Outcome(msgspec.Struct, frozen=True):

@@ -1,5 +1,7 @@
 """What a role is given, as one frozen argument: everything it may know, and no way to reach the world."""
 
+import hashlib
+import hmac
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
@@ -108,6 +110,19 @@ class Setup(Generic[S]):
     @property
     def rows(self) -> int:
         return len(self.table.columns)
+
+    def own_stream(self, name: str, answered: bytes) -> Callable[[int], bytes]:
+        """Random bytes that nobody else can foresee, and that are the same when the same is answered again."""
+        digest = hashlib.sha256(answered).digest()
+        key = hmac.digest(self.private_seed, self.joint_seed + digest + name.encode(), "sha256")
+        drawn = 0
+
+        def draw(count: int) -> bytes:
+            nonlocal drawn
+            drawn += 1
+            return hashlib.shake_256(key + drawn.to_bytes(8, "big")).digest(count)
+
+        return draw
 
     @property
     def training_rows(self: "Setup[J]") -> NDArray[np.int64]:

@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 from parties.errors import DeadlinePassed, Failure
 from parties.jobs.standing import Standing
 from parties.trust.contract import Signed
-from parties.wire.control import Abort, Begin, Control
+from parties.wire.control import Abort, Begin, CheckpointName, Control
 from parties.wire.peer_state import PeerState
 from parties.worker.frames import Left, NoMoreRequests, Returned
 from vfl.spec.job import JobSpec
@@ -79,6 +79,8 @@ class Agree:
     peer: PartyId
     share: bytes = b""
     signed: Signed | None = None
+    checkpoints: tuple[CheckpointName, ...] = ()
+    """Of a party that joins again: from these its role can go on."""
 
 
 @dataclass(frozen=True)
@@ -154,6 +156,8 @@ class BeginRun:
 
     shares: Mapping[PartyId, bytes]
     signed: Mapping[PartyId, Signed]
+    step: int = 0
+    """After which the role goes on, from a checkpoint that this party holds; 0 begins anew."""
 
 
 @dataclass(frozen=True)

@@ -86,6 +86,16 @@ class Closing:
         self.result = result
         self._say(sealed, until_answered=True)
 
+    def reopen(self) -> None:
+        """The role may have returned, and is needed once more: what it has said of that does not count any more."""
+        if self.result is None:
+            return
+        self.result = None
+        self.discard()
+        self._journal.keep_words(dict.fromkeys(self._links))
+        for link in self._links.values():
+            link.outbox.settle(self._job)
+
     def done(self, words: LastWords) -> None:
         """Raises StorageFailed."""
         assert self.result is not None  # noqa: S101 - no job is done before

@@ -6,7 +6,7 @@ Each method looks at how the job stands and answers what is to be done; it chang
 from collections.abc import Mapping
 from dataclasses import replace
 
-from parties.errors import Failure, JobOver, PeerStorageFailed, StaleAttempt, TooFewParties
+from parties.errors import Failure, JobOver, NoProgress, PeerAway, PeerStorageFailed, StaleAttempt, TooFewParties
 from parties.jobs.actions import (
     Actions,
     Agree,
@@ -18,6 +18,7 @@ from parties.jobs.actions import (
     EndGathering,
     Exclude,
     LastWords,
+    LeaveRun,
     MarkFinished,
     Record,
     Retransmit,
@@ -31,7 +32,7 @@ from parties.jobs.actions import (
     overdue,
 )
 from parties.jobs.standing import Standing, Words
-from parties.jobs.state_table import AWAY, RETURNED, Speaker, legal, state_of
+from parties.jobs.state_table import AWAY, GONE, RETURNED, Speaker, bond_of, legal, state_of
 from parties.trust.contract import Signatures, Signed
 from parties.wire.control import (
     NEGOTIATION,
@@ -39,6 +40,7 @@ from parties.wire.control import (
     Acceptance,
     Agreement,
     Begin,
+    CheckpointName,
     Control,
     Detach,
     Finish,
@@ -54,11 +56,15 @@ from vfl.errors import JobError, PeerTimeout
 from vfl.spec.job import JobSpec
 from vfl.spec.sections import PartyId
 
+FRUITLESS_ATTEMPTS = 5
+"""So many attempts in turn may end before their first new checkpoint; then the job fails."""
+
 
 class Coordinator:
     def __init__(self, spec: JobSpec, me: PartyId, agreement: Agreement, signatures: Signatures) -> None:
         self._spec, self._me, self._agreement, self._signatures = spec, me, agreement, signatures
         self._needs_all = spec.required_parties == set(spec.parties)
+        self._awaits_all = spec.resumes
 
     def take_part(self, standing: Standing) -> Actions:
         """Propose the job to everybody."""
@@ -87,31 +93,32 @@ class Coordinator:
     # What others say
 
     def hear(  # noqa: PLR0911 - a line for each word
-        self, standing: Standing, sender: PartyId, word: Control, _attempt: int
+        self, standing: Standing, sender: PartyId, word: Control, attempt: int
     ) -> Actions:
         """Raises RemoteProtocolError for a word that fits no row of the table."""
         peer = standing.peers[sender]
         state = state_of(peer, returned=peer.finished)
-        row = legal(Speaker.OTHER, sender, word, state, replaceable=self._can_do_without(sender))
+        row = legal(Speaker.OTHER, sender, word, state, bond_of(self._spec, sender))
         match word:
             case Waiting():
                 return self._await_operator(standing, sender)
             case Acceptance(share, signed):
                 return self._agree(standing, peer, share, signed)
-            case Join(share, signed):
-                anew: Actions = [EndAttempt(sender, PeerState.ASKED), Watch(sender)]
-                return [*anew, *self._agree(standing, peer, share, signed)]
+            case Join(share, signed, checkpoints):
+                return self._take_back(standing, peer, share, signed, checkpoints)
             case Detach(code, message) if row.then is AWAY:
                 return self._detach(standing, peer, failure_at(sender, "left", code, message), knows=True)
             case Refusal(code, message, fix):
                 return self.exclude(standing, sender, failure_at(sender, "refused", code, message, fix), knows=True)
             case Abort(code, message):
                 return self.exclude(standing, sender, failure_at(sender, "ended", code, message), knows=True)
+            case Finish() if self._awaits_all and attempt <= peer.begun:
+                return []  # it was on its way when a newer run began
             case Finish() if row.then is RETURNED:
                 # After what the peer sent before, there is nothing to wait for.
                 finished: Actions = [MarkFinished(sender), TellWorker(Left(sender))]
                 return finished + self.conclude(standing.having(sender, finished=True))
-            case Finish() if state is AWAY:
+            case Finish() if row.then is GONE:
                 over = Failure(JobOver.code, f"{self._me} had let go of {sender}", side=self._me)
                 return self.exclude(standing, sender, over)
             case _:
@@ -125,7 +132,8 @@ class Coordinator:
         failure = Failure.of(error, lost)
         if silent and not standing.begun and standing.in_state(PeerState.WAITING):
             return [Retransmit(lost)]  # an operator decides meanwhile, so there is time until the deadline
-        if not self._can_do_without(lost) or not (silent or ahead):
+        may_return = self._can_do_without(lost) or (self._awaits_all and bool(standing.begun))
+        if not may_return or not (silent or ahead):
             return self.exclude(standing, lost, failure)
         if peer.state is PeerState.LIVE and not peer.finished:
             return self._detach(standing, peer, failure)
@@ -152,18 +160,29 @@ class Coordinator:
         for peer in standing.peers.values():
             if peer.state is PeerState.AGREED:
                 actions += self._begin(standing, peer.name)
-            else:
+            elif not self._awaits_all:
                 actions.append(TellWorker(Left(peer.name)))
         if self._spec.session_seconds:
             actions.append(StartTimer(Timer.SESSION, self._spec.session_seconds))
         return actions
 
     def lose_worker(self, standing: Standing, failure: Failure) -> Actions:
-        return self.fail(standing, failure)
+        return self._interrupt(standing, failure)[0] if self._awaits_all else self.fail(standing, failure)
 
-    def detach(self, standing: Standing, _failure: Failure) -> Actions | None:
-        """The server stops. A job that has begun does not outlive it."""
-        return None if standing.begun or standing.newest > NEGOTIATION else []
+    def detach(self, standing: Standing, failure: Failure) -> Actions | None:
+        """The server stops. A job that has begun does not outlive it, unless it can go on from a checkpoint."""
+        if standing.begun or standing.newest > NEGOTIATION:
+            return self._interrupt(standing, failure)[0] if self._awaits_all else None
+        return []
+
+    def resume(self, standing: Standing, failure: Failure) -> Actions:
+        """This party's server was away during the run."""
+        attempt = standing.newest + 1
+        actions: Actions = [Record("left", failure.message, {"peer": self._me, "code": failure.code}, attempt)]
+        for peer in standing.peers:
+            actions += [EndAttempt(peer, PeerState.AWAY), Watch(peer)]
+            actions.append(SendUntilAcknowledged(peer, Detach.of(failure), attempt))
+        return [*actions, self._parked(list(standing.peers), failure)]
 
     def time_is_up(self, standing: Standing, timer: Timer) -> Actions:
         match timer:
@@ -227,6 +246,23 @@ class Coordinator:
         agreed = standing.in_state(PeerState.AGREED)
         return [AwaitOperator(waiting), record, *(Send(peer.name, Waiting()) for peer in agreed)]
 
+    def _take_back(
+        self,
+        standing: Standing,
+        peer: Peer,
+        share: bytes,
+        signed: Signed,
+        checkpoints: tuple[CheckpointName, ...],
+    ) -> Actions:
+        """A peer asks to be taken back."""
+        actions: Actions = []
+        if self._awaits_all and standing.runs:
+            back = Failure(PeerAway.code, f"{peer.name} was away, and is back", side=peer.name)
+            actions, standing = self._interrupt(standing, back, peer.name)
+        actions += [EndAttempt(peer.name, PeerState.ASKED), Watch(peer.name)]
+        standing = replace(standing, offered={**standing.offered, peer.name: checkpoints})
+        return [*actions, *self._agree(standing, peer, share, signed)]
+
     def _agree(self, standing: Standing, peer: Peer, share: bytes, signed: Signed) -> Actions:
         """A peer agrees to the job: in time, too late for its share to matter, or once more.
 
@@ -236,23 +272,65 @@ class Coordinator:
         kind, text = ("joined", "is back") if peer.name in standing.shares else ("accepted", "accepted the job")
         waiting = [other.name for other in standing.in_state(PeerState.WAITING) if other is not peer]
         waits_for = f"the approval of {waiting[0]}'s operator" if waiting else ""
+        away = [other.name for other in standing.in_state(PeerState.AWAY) if other.name != peer.name]
+        if self._awaits_all and away:
+            waits_for = _to_be_back(away)
         data = {"peer": peer.name}
         record = Record(kind, f"{peer.name} {text}", data, attempt=standing.newest, waits_for=waits_for)
-        actions: Actions = [Agree(peer.name, share, signed), record]
+        actions: Actions = [Agree(peer.name, share, signed, standing.offered.get(peer.name, ())), record]
         shares, signatures = {peer.name: share, **standing.shares}, {peer.name: signed, **standing.signed}
         agreed = replace(standing, shares=shares, signed=signatures).having(peer.name, state=PeerState.AGREED)
+        if standing.begun and self._awaits_all:
+            return actions + self._begin_again(agreed)
         if standing.begun:
             return actions + self._begin(agreed, peer.name)
         return [*actions, *([Send(peer.name, Waiting())] if waiting else []), *self._gather(agreed)]
 
     def _begin(self, standing: Standing, peer: PartyId) -> Actions:
         signed = {self._me: self._agreement.signed, **standing.signed}
-        return [BeginPeer(peer, Begin(dict(standing.begun), signed)), TellWorker(Returned(peer))]
+        checkpoint = standing.checkpoints[standing.step][peer] if standing.step else None
+        return [BeginPeer(peer, Begin(dict(standing.begun), signed, checkpoint)), TellWorker(Returned(peer))]
+
+    def _begin_again(self, standing: Standing) -> Actions:
+        """Once all have joined again: from the newest checkpoint that all of them hold."""
+        if len(standing.in_state(PeerState.AGREED)) < len(standing.peers):
+            return []
+        step = standing.common_checkpoint()
+        if step <= standing.step and standing.fruitless >= FRUITLESS_ATTEMPTS:
+            text = f"{standing.fruitless} attempts in turn ended after step {standing.step}, before another checkpoint"
+            return self.fail(standing, Failure.of(NoProgress(text), self._me))
+        return [BeginRun(standing.begun, {self._me: self._agreement.signed, **standing.signed}, step)]
+
+    def _interrupt(
+        self, standing: Standing, failure: Failure, knowing: PartyId | None = None
+    ) -> tuple[Actions, Standing]:
+        """Where all are needed the runs of all end, so that all go on from the same step. Each peer joins again."""
+        actions: Actions = []
+        attempt = standing.newest + 1
+        for peer in standing.in_state(PeerState.LIVE):
+            actions.append(EndAttempt(peer.name, PeerState.AWAY))
+            if peer.name != knowing:
+                actions.append(SendUntilAcknowledged(peer.name, Detach.of(failure), attempt))
+                actions.append(Watch(peer.name))
+            standing = standing.having(peer.name, state=PeerState.AWAY)
+        if knowing is not None and standing.peers[knowing].state is not PeerState.AWAY:
+            actions.append(EndAttempt(knowing, PeerState.AWAY))
+            standing = standing.having(knowing, state=PeerState.AWAY)
+        if standing.runs:
+            actions.append(LeaveRun(failure, attempt))
+        away = [peer.name for peer in standing.in_state(PeerState.AWAY)]
+        return [*actions, self._parked(away, failure)], replace(standing, runs=False)
+
+    def _parked(self, away: list[PartyId], failure: Failure) -> Record:
+        text, data = f"waiting for {_to_be_back(away)}: {failure.message}", {"code": failure.code}
+        return Record("parked", text, data, waits_for=_to_be_back(away))
 
     def _detach(self, standing: Standing, peer: Peer, failure: Failure, *, knows: bool = False) -> Actions:
         """The run of a peer ends early; it may join again."""
         if peer.state not in {PeerState.LIVE, PeerState.AGREED}:
             return []
+        if self._awaits_all:
+            return self._interrupt(standing, failure, peer.name if knows else None)[0]
         attempt = peer.newest + 1
         actions = _leave(peer.name, PeerState.AWAY, failure, max(standing.newest, attempt))
         if not knows:
@@ -282,6 +360,10 @@ class Coordinator:
             signed = {self._me: self._agreement.signed, **standing.signed}
             return [BeginRun({party: share for party, share in shares.items() if party in agreed}, signed)]
         return []
+
+
+def _to_be_back(parties: list[PartyId]) -> str:
+    return f"{' and '.join(parties)} to be back"
 
 
 def _leave(peer: PartyId, state: PeerState, failure: Failure, attempt: int | None = None) -> Actions:

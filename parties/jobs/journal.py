@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from parties.errors import StorageFailed, printable
+from parties.storage.checkpoints import Checkpoint
 from parties.storage.database import Job, Store, now
 from parties.storage.kept_words import Words
 from parties.storage.ledger import Ledger
@@ -19,6 +20,7 @@ from parties.trust.leaves import Event
 from vfl.errors import LocalProtocolError
 from vfl.notices import Notice
 from vfl.reports import EpochDone, Fact, Outcome, Refused, Remark, RoundDone, StepDone, Warned
+from vfl.spec.sections import PartyId
 
 STEP_EVENT_SECONDS = 0.1
 TEXT_LIMIT = 500
@@ -46,6 +48,19 @@ class Journal:
         self._spec_digest, self._end_told = job.spec_digest, False
         self._step, self._epoch = job.step, job.epoch
         self._step_stored_at = 0.0
+
+    def go_back_to(self, checkpoint: Checkpoint | None) -> None:
+        """The role takes the steps after it again, or all."""
+        self._step, self._epoch = (checkpoint.step, checkpoint.epoch) if checkpoint else (0, 0)
+
+    def begin(self, back: PartyId, step: int, values: dict[str, Any]) -> None:
+        """A run begins; where another run was before, `back` is this party, which goes on after this step."""
+        values |= {"state": "running", "waits_for": ""}
+        if back:
+            text = f"{back} is back" + (f" and goes on after step {step}" if step else "")
+            self.record("joined", text, {"peer": back}, **values)
+        else:
+            self.record("started", "started", started_at=now(), **values)
 
     def note(self, fact: Fact) -> None:
         """A fact of the role. Raises LocalProtocolError for an epoch out of turn, StorageFailed for a full disk."""

@@ -32,14 +32,16 @@ from parties.jobs.actions import (
     overdue,
 )
 from parties.jobs.standing import Standing, Words
-from parties.jobs.state_table import AWAY, GONE, Speaker, legal, state_of
+from parties.jobs.state_table import AWAY, GONE, Bond, Speaker, bond_of, legal, state_of
 from parties.trust.contract import Signatures, Signed
 from parties.wire.control import (
     NEGOTIATION,
+    OFFERED_CHECKPOINTS,
     Abort,
     Acceptance,
     Agreement,
     Begin,
+    CheckpointName,
     Control,
     Detach,
     Finish,
@@ -67,7 +69,8 @@ class Participant:
 
     def __init__(self, spec: JobSpec, me: PartyId, agreement: Agreement, signatures: Signatures) -> None:
         self._spec, self._me, self._agreement, self._signatures = spec, me, agreement, signatures
-        self._is_needed = me in spec.required_parties
+        self._bond = bond_of(spec, me)
+        self._may_return = self._bond is not Bond.NEEDED
 
     def wait(self, standing: Standing, missing: str) -> Actions:
         """No grant covers the job, and why: this party's operator decides, and may have done so already."""
@@ -104,7 +107,7 @@ class Participant:
         coordinator = self._spec.coordinator
         return [EndAttempt(coordinator, PeerState.GONE), End(failure, {coordinator: Refusal.of(failure)})]
 
-    def resume(self, _standing: Standing) -> Actions:
+    def resume(self, _standing: Standing, _failure: Failure) -> Actions:
         """The server was away."""
         return [EndAttempt(self._spec.coordinator, PeerState.AWAY), LoadTables()]
 
@@ -116,18 +119,20 @@ class Participant:
         """Raises RemoteProtocolError for a word that fits no row of the table, or Begin on other terms than agreed."""
         coordinator = standing.peers[sender]
         state = state_of(coordinator, returned=standing.returned)
-        row = legal(Speaker.COORDINATOR, sender, word, state, replaceable=not self._is_needed)
+        row = legal(Speaker.COORDINATOR, sender, word, state, self._bond)
         match word:
             case Waiting():
                 return [AwaitOthers()]
-            case Begin(shares, signed):
+            case Begin(shares, signed, checkpoint):
                 if attempt != coordinator.next_run:
                     raise RemoteProtocolError(
                         f"{sender} sent Begin in attempt {attempt}, {coordinator.next_run} was agreed"
                     )
                 check_shares(shares, self._spec, self._agreement.commitment, self._me, self._agreement.share)
+                if standing.begun and self._bond is Bond.AWAITED and dict(standing.begun) != shares:
+                    raise RemoteProtocolError(f"{sender} goes on with other shares of the seed than it began with")
                 self._check_signed(sender, shares, signed)
-                return [BeginRun(shares, signed)]
+                return [BeginRun(shares, signed, self._agreed_step(standing, sender, checkpoint))]
             case Detach(code, message) if row.then in {AWAY, GONE} and attempt > coordinator.attempt:
                 return self._come_back(standing, coordinator, failure_at(sender, "let go of", code, message))
             case Abort(code, message):
@@ -148,7 +153,7 @@ class Participant:
             return [Retransmit(lost)]  # nothing runs yet
         if standing.returned:
             return [] if silent else self.exclude(standing, lost, failure, knows=True)
-        if self._is_needed or not (silent or ahead):
+        if not self._may_return or not (silent or ahead):
             return self.exclude(standing, lost, failure)
         if coordinator.state is PeerState.AGREED and silent:
             return [Retransmit(lost)]
@@ -170,7 +175,7 @@ class Participant:
         return begin
 
     def lose_worker(self, standing: Standing, failure: Failure) -> Actions:
-        if self._is_needed:
+        if not self._may_return:
             return self.fail(standing, failure)
         return self._come_back(standing, standing.peers[self._spec.coordinator], failure)
 
@@ -179,7 +184,7 @@ class Participant:
         coordinator = standing.peers[self._spec.coordinator]
         if standing.returned or coordinator.newest == NEGOTIATION:
             return []
-        return None if self._is_needed else self._leave(coordinator, failure)
+        return self._leave(coordinator, failure) if self._may_return else None
 
     def join(self, standing: Standing) -> Actions:
         """Its tables are here again: ask to be taken back, until that is answered or the job's time is up."""
@@ -191,7 +196,7 @@ class Participant:
             Record("joining", f"{self._me} asks {coordinator.name} to be taken back", attempt=attempt),
             EndAttempt(coordinator.name, PeerState.AGREED),
             Watch(coordinator.name),
-            SendUntilAcknowledged(coordinator.name, Join(self._agreement.share, self._agreement.signed), attempt),
+            SendUntilAcknowledged(coordinator.name, self._asking(standing), attempt),
         ]
 
     def time_is_up(self, standing: Standing, timer: Timer) -> Actions:
@@ -246,6 +251,21 @@ class Participant:
             elif each != self._agreement.signed:
                 raise RemoteProtocolError(f"{coordinator} holds another signature of {self._me} than it has given")
 
+    def _agreed_step(self, standing: Standing, coordinator: PartyId, checkpoint: CheckpointName | None) -> int:
+        """After which the run goes on. Raises RemoteProtocolError for a checkpoint that this party does not hold."""
+        if checkpoint is None:
+            return 0
+        if standing.checkpoints.get(checkpoint.step, {}).get(coordinator) != checkpoint:
+            raise RemoteProtocolError(
+                f"{coordinator} goes on from a checkpoint after step {checkpoint.step} that {self._me} does not hold"
+            )
+        return checkpoint.step
+
+    def _asking(self, standing: Standing) -> Join:
+        coordinator = self._spec.coordinator
+        names = [standing.checkpoints[step][coordinator] for step in sorted(standing.checkpoints)]
+        return Join(self._agreement.share, self._agreement.signed, tuple(names[-OFFERED_CHECKPOINTS:]))
+
     def _await_beginning(self) -> StartTimer:
         needs_all = self._spec.required_parties == set(self._spec.parties)
         return StartTimer(Timer.BEGINNING, BEGIN_SECONDS + (0.0 if needs_all else self._spec.join_timeout_seconds))
@@ -254,7 +274,7 @@ class Participant:
         return standing.peers[self._spec.coordinator].finished
 
     def _come_back(self, standing: Standing, coordinator: Peer, failure: Failure) -> Actions:
-        if standing.returned:
+        if standing.returned and self._bond is not Bond.AWAITED:
             return self.fail(standing, failure, coordinator.name)
         if coordinator.state is PeerState.AWAY:
             return []

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from parties.consent import Consent
+from parties.storage.checkpoints import CheckpointStore
 from parties.storage.database import Job, Store
 from parties.storage.ledger import Ledger
 from parties.storage.models import ModelStore
@@ -24,6 +25,7 @@ class Resources(NamedTuple):
     store: Store
     ledger: Ledger
     models: ModelStore
+    checkpoints: CheckpointStore
     consent: Consent
     folder: Path
     room: Room

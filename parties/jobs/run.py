@@ -9,11 +9,13 @@ import msgspec
 from parties.errors import EnvelopeTooLarge, Failure, InternalError, MailboxFull, WorkerVanished, printable
 from parties.jobs.relay import Relay
 from parties.jobs.resources import Resources
+from parties.storage.checkpoints import Checkpoint
 from parties.tables.datasets import LoadedTable, ids_digest
 from parties.tables.row_ids import own_ids
 from parties.wire.control import joint_seed
 from parties.wire.envelopes import PART_LIMIT, Bytes, Header
 from parties.worker.frames import (
+    Checkpointed,
     Delivered,
     Failed,
     Finished,
@@ -51,10 +53,10 @@ class WorkerHearing(NamedTuple):
 
     send: Callable[[PartyId, str, Bytes, Callable[[], bool]], None]
     """A message of the role. Here and below the last argument says whether this run still counts."""
-    note: Callable[[Fact], None]
+    note: Callable[[Fact | Checkpointed, Callable[[], bool]], None]
     answered: Callable[[Answered], None]
     """A request of this party's operator."""
-    returned: Callable[[Outcome], None]
+    returned: Callable[[Outcome, Callable[[], bool]], None]
     failed: Callable[[Failure], None]
     vanished: Callable[[JobError, Callable[[], bool]], None]
 
@@ -86,7 +88,12 @@ class Run:
         """Bytes of a message by its kind, once the rows are known."""
 
     def start_frame(
-        self, tables: dict[str, LoadedTable], model: bytes, shares: Mapping[PartyId, bytes], bottom: str
+        self,
+        tables: dict[str, LoadedTable],
+        model: bytes,
+        shares: Mapping[PartyId, bytes],
+        bottom: str,
+        checkpoint: Checkpoint | None,
     ) -> Start:
         """Everything the role may know."""
         if "rows" in tables:
@@ -101,6 +108,8 @@ class Run:
             joint_seed=seed,
             private_seed=self._private_seed,
             bottom=bottom,
+            saved=checkpoint.state if checkpoint else b"",
+            transcripts=checkpoint.transcripts if checkpoint else {},
         )
 
     def start(self, start: Start) -> int:
@@ -165,9 +174,11 @@ class Run:
             case Reported(Answered() as answer):
                 self._hearing.answered(answer)
             case Reported(fact):
-                self._hearing.note(fact)
+                self._hearing.note(fact, lambda: self._counts)
+            case Checkpointed():
+                self._hearing.note(frame, lambda: self._counts)
             case Finished(outcome):
-                self._hearing.returned(outcome)
+                self._hearing.returned(outcome, lambda: self._counts)
             case Failed(""):
                 bug = InternalError(f"a bug ended the worker of {self._me}")
                 self._hearing.failed(Failure.of(bug, self._me))

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, TypeVar
 
+from parties.storage.checkpoints import Names
 from parties.trust.contract import Signed
-from parties.wire.control import Control
+from parties.wire.control import CheckpointName, Control
 from parties.wire.peer_state import Peer, PeerState
 from vfl.spec.sections import PartyId
 
@@ -43,13 +44,40 @@ class Standing:
     """Whether the time in which the others could agree has passed."""
     others_wait: bool = False
     """Whether the coordinator has said that another party's operator must approve the job first."""
+    checkpoints: Mapping[int, Names] = field(default_factory=dict)
+    """By step, those that this party holds."""
+    offered: Mapping[PartyId, tuple[CheckpointName, ...]] = field(default_factory=dict)
+    """By the parties that have joined again, those that they hold; at the coordinator only."""
+    runs: bool = False
+    """Whether this party's role is at work, or its worker is being prepared."""
+    step: int = 0
+    """After which this party's run began, or the one before it."""
+    fruitless: int = 0
+    """How many runs in turn have begun after that step."""
     departures: int = 0
     """How often this party has left the job and meant to come back."""
 
-    def agreed(self, peer: PartyId, share: bytes, signed: Signed | None) -> "Standing":
+    def agreed(
+        self, peer: PartyId, share: bytes, signed: Signed | None, checkpoints: tuple[CheckpointName, ...] = ()
+    ) -> "Standing":
         """The same once a party has agreed, for the first time or again."""
         signatures = self.signed if signed is None else {peer: signed, **self.signed}
-        return replace(self, shares={peer: share, **self.shares}, signed=signatures)
+        shares, offered = {peer: share, **self.shares}, {**self.offered, peer: checkpoints}
+        return replace(self, shares=shares, signed=signatures, offered=offered)
+
+    def beginning_after(self, step: int) -> "Standing":
+        """The same with another run on its way."""
+        fruitless = 1 if step > self.step else self.fruitless + 1
+        return replace(self, runs=True, step=step, fruitless=fruitless)
+
+    def common_checkpoint(self) -> int:
+        """The newest that this party and all its peers hold; 0 where there is none."""
+        common = (
+            step
+            for step, names in self.checkpoints.items()
+            if all(names.get(peer) in self.offered.get(peer, ()) for peer in self.peers)
+        )
+        return max(common, default=0)
 
     @property
     def newest(self) -> int:

@@ -55,6 +55,17 @@ class State(enum.Enum):
     DONE = "done"
 
 
+class Bond(enum.Enum):
+    """What becomes of the job when the other party leaves before its end."""
+
+    NEEDED = "needed"
+    """It fails."""
+    AWAITED = "awaited"
+    """It waits, and goes on from a checkpoint when that party is back."""
+    REPLACEABLE = "replaceable"
+    """It goes on without that party, which may come back."""
+
+
 class Row(NamedTuple):
     speaker: Speaker
     word: type[Control]
@@ -63,12 +74,13 @@ class Row(NamedTuple):
     states: tuple[State, ...]
     then: State | None = None
     """The state after it; None where the word changes nothing."""
-    replaceable: bool | None = None
-    """Whether the job must be able to do without the other party; None where that is the same."""
+    bonds: tuple[Bond, ...] = tuple(Bond)
+    """Of the other party to the job."""
 
 
 ASKED, WAITING, AGREED, LIVE, RETURNED, AWAY, GONE, DONE = State
 EVERY = (ASKED, WAITING, AGREED, LIVE, RETURNED, AWAY)
+REPLACEABLE, AWAITED, RETURNING = (Bond.REPLACEABLE,), (Bond.AWAITED,), (Bond.AWAITED, Bond.REPLACEABLE)
 COORDINATOR, OTHER = Speaker
 
 LEGAL = (
@@ -80,20 +92,22 @@ LEGAL = (
     Row(COORDINATOR, Begin, RUN, (AGREED,), LIVE),
     Row(OTHER, Finish, RUN, (LIVE,), RETURNED),
     Row(OTHER, Finish, RUN, (RETURNED,)),
-    Row(OTHER, Finish, RUN, (AWAY,), GONE),
+    Row(OTHER, Finish, RUN, (AWAY,), GONE, (Bond.NEEDED, Bond.REPLACEABLE)),
+    Row(OTHER, Finish, RUN, (AGREED, AWAY), bonds=AWAITED),  # of a run that is over
     Row(COORDINATOR, Finish, RUN, (RETURNED,), DONE),
-    Row(COORDINATOR, Finish, RUN, (LIVE,), LIVE, replaceable=True),  # done once its own role has returned
-    Row(COORDINATOR, Finish, RUN, (ASKED, WAITING, AGREED, AWAY), GONE, replaceable=True),
+    Row(COORDINATOR, Finish, RUN, (LIVE,), LIVE, REPLACEABLE),  # done once its own role has returned
+    Row(COORDINATOR, Finish, RUN, (ASKED, WAITING, AGREED, AWAY), GONE, REPLACEABLE),
     Row(OTHER, Abort, None, EVERY, GONE),
     Row(COORDINATOR, Abort, None, EVERY, GONE),
     Row(OTHER, Ask, None, EVERY),
     Row(COORDINATOR, Ask, None, EVERY),
-    Row(OTHER, Detach, RUN, (AGREED, LIVE, RETURNED), AWAY, replaceable=True),
-    Row(OTHER, Detach, RUN, (ASKED, WAITING, AWAY), replaceable=True),
-    Row(COORDINATOR, Detach, RUN, (AGREED, LIVE), AWAY, replaceable=True),
-    Row(COORDINATOR, Detach, RUN, (RETURNED,), GONE, replaceable=True),
-    Row(COORDINATOR, Detach, RUN, (ASKED, WAITING, AWAY), replaceable=True),
-    Row(OTHER, Join, RUN, EVERY, AGREED, replaceable=True),
+    Row(OTHER, Detach, RUN, (AGREED, LIVE, RETURNED), AWAY, RETURNING),
+    Row(OTHER, Detach, RUN, (ASKED, WAITING, AWAY), bonds=RETURNING),
+    Row(COORDINATOR, Detach, RUN, (AGREED, LIVE), AWAY, RETURNING),
+    Row(COORDINATOR, Detach, RUN, (RETURNED,), GONE, REPLACEABLE),
+    Row(COORDINATOR, Detach, RUN, (RETURNED,), AWAY, AWAITED),
+    Row(COORDINATOR, Detach, RUN, (ASKED, WAITING, AWAY), bonds=RETURNING),
+    Row(OTHER, Join, RUN, EVERY, AGREED, RETURNING),
 )
 
 
@@ -102,11 +116,18 @@ def state_of(peer: Peer, *, returned: bool) -> State:
     return RETURNED if returned and peer.state is PeerState.LIVE else State(peer.state.value)
 
 
-def legal(speaker: Speaker, sender: PartyId, word: Control, state: State, *, replaceable: bool) -> Row:
+def bond_of(spec: JobSpec, party: PartyId) -> Bond:
+    """Of a party that is not the coordinator."""
+    if party not in spec.required_parties:
+        return Bond.REPLACEABLE
+    return Bond.AWAITED if spec.resumes else Bond.NEEDED
+
+
+def legal(speaker: Speaker, sender: PartyId, word: Control, state: State, bond: Bond) -> Row:
     """The row that allows this word now. Raises RemoteProtocolError."""
     for row in LEGAL:
         fits = row.speaker is speaker and isinstance(word, row.word) and state in row.states
-        if fits and row.replaceable in {None, replaceable}:
+        if fits and bond in row.bonds:
             return row
     whose = "this party" if speaker is COORDINATOR else "it"
     raise RemoteProtocolError(f"{sender} sent {word.kind} out of turn: not while {whose} is {state.value}")
@@ -115,11 +136,11 @@ def legal(speaker: Speaker, sender: PartyId, word: Control, state: State, *, rep
 def may_send(spec: JobSpec, header: Header, receiver: PartyId) -> bool:
     """Whether a control word of this kind may come from its sender in this attempt, in whatever state."""
     speaker = COORDINATOR if header.sender == spec.coordinator else OTHER
-    replaceable = not {header.sender, receiver} <= spec.required_parties
+    bond = bond_of(spec, receiver if speaker is COORDINATOR else header.sender)
     return header.parts == 1 and any(
         row.speaker is speaker
         and row.word.__name__ == header.kind
         and row.attempt in {None, min(header.attempt, RUN)}
-        and row.replaceable in {None, replaceable}
+        and bond in row.bonds
         for row in LEGAL
     )

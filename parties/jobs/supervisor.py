@@ -2,7 +2,8 @@
 
 A job ends in exactly one of three ways (CONTRIBUTING.md). Finished: every role that is there returned, and the
 coordinator said so. Refused: an exception left the role, an operator cancelled, a peer the job needs aborted. Vanished:
-the worker died or such a peer stopped answering; until attempts can resume from a checkpoint, that fails the job too.
+the worker died or such a peer stopped answering; a job that cannot go on from a checkpoint has failed then, any other
+is taken up in another attempt once all are there again (docs/reliability.md).
 A party that has told the coordinator that its role returned ends as the coordinator says (docs/protocols/job.md).
 
 A peer the job can do without ends its own link only, and may join again; a party the job can do without comes back
@@ -19,9 +20,11 @@ from typing import Any, Concatenate, ParamSpec
 from parties.errors import Failure, StorageFailed
 from parties.jobs import actions
 from parties.jobs.actions import Actions, LastWords, Timer
+from parties.jobs.attempts import Attempts
 from parties.jobs.closing import Closing
 from parties.jobs.coordinator import Coordinator
 from parties.jobs.journal import Journal
+from parties.jobs.link_actions import done_by_link
 from parties.jobs.negotiation import Negotiation
 from parties.jobs.participant import Participant
 from parties.jobs.reception import JobHearing, Reception
@@ -30,7 +33,7 @@ from parties.jobs.run import Loaded, Run, WorkerHearing
 from parties.jobs.scoring_session import ScoringSession
 from parties.jobs.standing import Standing
 from parties.jobs.tasks import TaskHearing, Tasks
-from parties.storage.database import Job, now, seconds_since
+from parties.storage.database import Job, seconds_since
 from parties.storage.manifest import NO_INPUTS, inputs_of
 from parties.tables.datasets import LoadedTable
 from parties.trust.contract import Signatures, Signed
@@ -38,8 +41,9 @@ from parties.wire.control import CONTROLS, RUN, Agreement, Finish, decode_contro
 from parties.wire.envelopes import Bytes, Envelope, Header
 from parties.wire.link import Link
 from parties.wire.peer_state import PeerState
+from parties.worker.frames import Checkpointed
 from vfl.errors import JobError, PeerTimeout
-from vfl.reports import Outcome
+from vfl.reports import Fact, Outcome
 from vfl.spec.job import JobSpec
 from vfl.spec.sections import PartyId
 
@@ -69,7 +73,6 @@ class Supervisor:
         self.tasks = Tasks(job.id, self.me, self._lock, TaskHearing(lambda: self.over, self.fail, self._exclude))
         self._journal = Journal(job, shared.store, shared.models, shared.ledger)
         self._tables: dict[str, LoadedTable] | None = None
-        self._log_path = shared.folder / "logs" / f"{job.id}.log"
         digest = spec.digest()
         self._links = {
             peer: Link(job.id, digest, shared.signer, peer, shared.outbox_to(peer), shared.ledger, job.attempt)
@@ -78,13 +81,14 @@ class Supervisor:
         self._side: Coordinator | Participant
         side = Coordinator if self.me == spec.coordinator else Participant
         self._side = side(spec, self.me, agreement, Signatures(job.id, spec, shared.keys_of(job)))
-        self._remembered = Standing({})
+        self._remembered = Standing({}, begun=agreement.begun, signed=agreement.contract)
+        self._attempts = Attempts(job.id, shared.checkpoints, self._links)
         self._closing = Closing(job.id, spec, self.me, self._links, self._journal, shared.models, self._stop, on_end)
         self._run = self._new_run()
         self.session = ScoringSession(self.job, spec, self.me, self._run.tell, self._journal.note_request)
         hearing = JobHearing(
             is_over=lambda: self.over,
-            has_returned=lambda: self._closing.result is not None,
+            has_returned=lambda: self._closing.result is not None and not spec.resumes,
             check_size=lambda header: self._run.check_size(header),  # noqa: PLW0108 - another run may come
             take=self._take,
             take_last_word=self._take_last_word,
@@ -127,11 +131,12 @@ class Supervisor:
         """Another party does not agree."""
         self._follow(self._participant.refuse, Failure.of(error, self.me))
 
-    def resume(self) -> None:
-        """Take a job up again that ran without this party while its server was away."""
+    def resume(self, failure: Failure) -> None:
+        """Take a job up again that ran when this party's server went away."""
         with self._lock:
+            self._is_taken_up = self.me == self.spec.coordinator
             self._watch()
-            self._follow(self._participant.resume)
+            self._follow(self._side.resume, failure)
 
     def await_word(self, result: dict[str, Any]) -> None:
         """Take a job up again whose role had returned when the server went away: the coordinator says how it ends."""
@@ -199,42 +204,41 @@ class Supervisor:
     def _new_run(self) -> Run:
         hearing = WorkerHearing(
             send=lambda *message: self.tasks.guard(partial(self._send, *message)),
-            note=lambda fact: self.tasks.guard(partial(self._journal.note, fact)),
+            note=lambda fact, counts: self.tasks.guard(partial(self._note, fact, counts)),
             answered=lambda answer: self.tasks.guard(partial(self.session.hear, answer)),
-            returned=lambda outcome: self.tasks.guard(partial(self._return, outcome)),
+            returned=lambda outcome, counts: self.tasks.guard(partial(self._return, outcome, counts)),
             failed=self.fail,
             vanished=self._lose_worker,
         )
-        seed = self._agreement.private_seed
-        return Run(self.job, self.spec, self.me, seed, self._log_path, self._shared, self._begun_bytes, hearing)
+        seed, links = self._agreement.private_seed, self._links.values()
+        log, begun_bytes = self._shared.folder / "logs" / f"{self.job}.log", lambda: sum(e.begun_bytes for e in links)
+        return Run(self.job, self.spec, self.me, seed, log, self._shared, begun_bytes, hearing)
 
-    def _begun_bytes(self) -> int:
-        return sum(link.begun_bytes for link in self._links.values())
-
-    def _begin(self, shares: Mapping[PartyId, bytes], signed: Mapping[PartyId, Signed]) -> None:
+    def _begin(self, run: Run, shares: Mapping[PartyId, bytes], signed: Mapping[PartyId, Signed], step: int) -> None:
         """Enough have agreed and signed: say so, start the worker."""
-        if self._is_taken_up:
-            loaded = self._load()
-            with self._lock:
-                if self._is_taken_up and not self.over:
-                    self._take_in(loaded)
-        run, tables = self._run, self._tables
-        if tables is None:
-            return
-        start = run.start_frame(tables, self._model, shares, self._bottom)
+        loaded = self._load() if self._is_taken_up else None
+        with self._lock:
+            if self.over or self._run is not run:
+                return
+            if loaded is not None and self._is_taken_up:
+                self._take_in(loaded)
+            if (tables := self._tables) is None:
+                return
+            checkpoint = self._attempts.go_on_after(step)
+        start = run.start_frame(tables, self._model, shares, self._bottom, checkpoint)
         self.session.prepare(tables, self._closing.classes)
         with self._lock:
             if self.over or self._run is not run or self._tables is not tables:  # a second Begin may have been faster
                 return
             self._shared.consent.keep_contract(self.job, signed)
             # The attempt is stored before anything is sent in it.
-            values: dict[str, Any] = {"state": "running", "attempt": max(RUN, self._standing.newest)}
-            if self.me in self.spec.required_parties:
+            values: dict[str, Any] = {"attempt": max(RUN, self._standing.newest)}
+            if self.spec.resumes:
+                self._journal.go_back_to(checkpoint)
+                values["agreement"] = self._agreement.once_begun(shares, signed)
+            elif self.me in self.spec.required_parties:
                 values["agreement"] = None  # the job does not outlive this server from now on
-            if self._started:
-                self._journal.record("joined", f"{self.me} is back", {"peer": self.me}, **values)
-            else:
-                self._journal.record("started", "started", started_at=now(), **values)
+            self._journal.begin(self.me if self._started else "", step, values)
             self._inputs = inputs_of(self.spec, self.me, tables)
             self._started, self._tables, self._model = True, None, b""
             self._remembered = replace(self._remembered, begun=shares)
@@ -266,11 +270,20 @@ class Supervisor:
             self.on_peer_lost(to, None, PeerTimeout(f"{to} has not received yet what was sent to it before"))
         link.send(kind, body, counts)
 
-    def _return(self, outcome: Outcome) -> None:
+    def _note(self, fact: Fact | Checkpointed, counts: Callable[[], bool]) -> None:
+        with self._lock:
+            if not counts():
+                return
+            if isinstance(fact, Checkpointed):
+                self._attempts.keep(fact)
+            else:
+                self._journal.note(fact)
+
+    def _return(self, outcome: Outcome, counts: Callable[[], bool]) -> None:
         """The role of this party has returned."""
         result = self._closing.keep(outcome, self._inputs)
         with self._lock:
-            if self.over:
+            if self.over or not counts():
                 self._closing.discard()
                 return
             self._closing.returned(result, self._side.words_of_return(self._standing))
@@ -288,7 +301,8 @@ class Supervisor:
     def _standing(self) -> Standing:
         """How the job stands now, for the rules to look at."""
         views = {peer: link.view() for peer, link in self._links.items()}
-        return replace(self._remembered, peers=views, returned=self._closing.result is not None)
+        returned = self._closing.result is not None
+        return replace(self._remembered, peers=views, returned=returned, checkpoints=self._attempts.held)
 
     def _follow(self, rule: Callable[Concatenate[Standing, P], Actions], *event: P.args, **more: P.kwargs) -> None:
         """Do what a rule makes of an event as the job stands now; a job that is over does not change."""
@@ -299,28 +313,14 @@ class Supervisor:
     def _perform(self, wanted: Actions) -> None:  # noqa: C901, PLR0912 - a line for each action
         """In this order, under the lock."""
         for action in wanted:
+            if done_by_link(self._links, action):
+                continue
             match action:
-                case actions.Send(peer, word, attempt):
-                    self._links[peer].say(word, attempt)
-                case actions.SendUntilAcknowledged(peer, word, attempt):
-                    self._links[peer].send_until_acknowledged(word, attempt)
-                case actions.Retransmit(peer):
-                    self._links[peer].retransmit()
-                case actions.Watch(peer):
-                    self._links[peer].watch()
-                case actions.AwaitOperator(peer):
-                    self._links[peer].state = PeerState.WAITING
-                case actions.Agree(peer, share, signed):
+                case actions.Agree(peer, share, signed, checkpoints):
                     self._links[peer].state = PeerState.AGREED
-                    self._remembered = self._remembered.agreed(peer, share, signed)
+                    self._remembered = self._remembered.agreed(peer, share, signed, checkpoints)
                     if self._remembered.begun and signed is not None:
                         self._shared.consent.keep_contract(self.job, {peer: signed})
-                case actions.BeginPeer(peer, begin):
-                    self._links[peer].begin(begin)
-                case actions.MarkFinished(peer):
-                    self._links[peer].finished = True
-                case actions.EndAttempt(peer, state):
-                    self._links[peer].leave(state)
                 case actions.Record(kind, text, data):
                     self._journal.record(kind, text, dict(data), **action.changes)
                 case actions.StartTimer(timer, seconds):
@@ -329,8 +329,9 @@ class Supervisor:
                     self._remembered = replace(self._remembered, gathering_is_over=True)
                 case actions.AwaitOthers():
                     self._remembered = replace(self._remembered, others_wait=True)
-                case actions.BeginRun(shares, signatures):
-                    self.tasks.off_lock(partial(self._begin, shares, signatures))
+                case actions.BeginRun(shares, signatures, step):
+                    self._remembered = self._remembered.beginning_after(step)
+                    self.tasks.off_lock(partial(self._begin, self._run, shares, signatures, step))
                 case actions.TellWorker(news):
                     self._run.tell(news)
                 case actions.LeaveRun(failure, attempt):
@@ -349,8 +350,10 @@ class Supervisor:
     def _leave_run(self, failure: Failure, attempt: int) -> None:
         """Another run may begin later."""
         self._run.stop()
+        self._closing.reopen()
         self._run, self._tables = self._new_run(), None
-        self._remembered = replace(self._remembered, departures=self._remembered.departures + 1)
+        self._is_taken_up = self.me == self.spec.coordinator  # another party loads its tables before it joins
+        self._remembered = replace(self._remembered, departures=self._remembered.departures + 1, runs=False)
         text, data = f"{self.me} is away: {failure.message}", {"peer": self.me, "code": failure.code}
         self._journal.record("left", text, data, attempt=attempt, worker_pid=None)
 

@@ -14,7 +14,7 @@ import sqlalchemy as sql
 
 from parties.storage.engine import METADATA, NUMBER
 from parties.storage.job_list import RUNNING
-from parties.trust.budget import Account, BudgetLine, Charge, check_lifetime
+from parties.trust.budget import Account, BudgetLine, Charge, check_lifetime, with_steps_again
 from parties.trust.errors import BudgetSpent
 from parties.trust.id_runs import IdRun
 from vfl.spec.sections import PartyId
@@ -101,10 +101,14 @@ def open_budget(
     connection: sql.Connection, job: str, me: PartyId, lines: Sequence[BudgetLine], maximum_rho: float
 ) -> None:
     """Of a job that is approved in this transaction. Raises PolicyRefused where it would pass the cap of a column."""
-    check_lifetime(me, lines, used(connection), maximum_rho)
+    before = used(connection)
+    check_lifetime(me, lines, before, maximum_rho)
     last = connection.execute(sql.select(sql.func.max(_BUDGETS.c.opened))).scalar() or 0
     new = {"job": job, "spent": 0, "opened": last + 1}
-    rows = [new | {"peer": line.peer, "message": line.message, "line": msgspec.msgpack.encode(line)} for line in lines]
+    rows = [
+        new | {"peer": line.peer, "message": line.message, "line": msgspec.msgpack.encode(line)}
+        for line in with_steps_again(lines, before, maximum_rho)
+    ]
     if rows:
         connection.execute(_BUDGETS.insert(), rows)
 

@@ -8,7 +8,7 @@ message has to be read for that.
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -21,8 +21,6 @@ from vfl.planning.plan import Plan, RevealLine
 from vfl.spec.job import JobSpec
 from vfl.spec.sections import PartyId
 
-CHECKPOINTS_AGAIN = 5
-"""Epochs or rounds that a job may take again, where it can go on without a party that comes back later."""
 NAMES_BYTES = 1 << 10
 """Of a message, beside the values that it holds."""
 ROUNDING = 1e-9
@@ -88,6 +86,8 @@ class BudgetLine(msgspec.Struct, frozen=True):
     """What the planned values add to the rho of each column."""
     columns: tuple[Column, ...]
     """Every column that enters these values."""
+    again: int = 0
+    """So many more may leave after crashes, as far as the cap of rho leaves room for them when the job is approved."""
     counts_whole: bool = False
     """Whoever asks decides how many values a message holds: with the first one all of them are counted."""
 
@@ -120,7 +120,6 @@ def reveals(kind: str) -> bool:
 def budget_of(spec: JobSpec, plan: Plan, sender: PartyId, data: Sequence[DataUse]) -> tuple[BudgetLine, ...]:
     """Every kind of message by which `sender` reveals something, with the numbers of its plan."""
     revealing = [line for line in plan.reveals if line.sender == sender and line.grain != Grain.NOTHING.value]
-    again = CHECKPOINTS_AGAIN if spec.required_parties != frozenset(spec.parties) else 0
     largest = kind_of(spec).largest_messages(spec, plan.rows)
     sums = {line.receiver: 0 for line in revealing}
     for line in revealing:
@@ -132,7 +131,8 @@ def budget_of(spec: JobSpec, plan: Plan, sender: PartyId, data: Sequence[DataUse
             counted=kind_of(spec).counted,
             planned=line.values,
             planned_messages=line.messages,
-            messages=line.messages + math.ceil(line.messages * again / max(1, spec.checkpoints)),
+            messages=line.messages + (0 if spec.resumes else kind_of(spec).messages_again(spec, plan, line)),
+            again=kind_of(spec).messages_again(spec, plan, line) if spec.resumes else 0,
             largest_bytes=NAMES_BYTES + largest.get(line.message, FRAMING),
             rho=plan.rho * _opened_sums(line) / max(1, sums[line.receiver]),
             columns=_columns(MESSAGES[line.message].reveals.source, data),
@@ -149,6 +149,20 @@ def charges(lines: Iterable[BudgetLine]) -> dict[Account, Charge]:
         for account in line.accounts:
             total[account] = total.get(account, Charge()).plus(line.charge(line.messages))
     return total
+
+
+def with_steps_again(
+    lines: Sequence[BudgetLine], used: Mapping[Account, Charge], maximum_rho: float
+) -> Iterator[BudgetLine]:
+    """The same with steps that may be taken again after crashes: no more than the cap of rho leaves."""
+    rho = {account: used.get(account, Charge()).rho + charge.rho for account, charge in charges(lines).items()}
+    for line in lines:
+        again, each = line.again, line.rho / max(1, line.planned_messages)
+        if each and line.accounts:
+            left = maximum_rho + ROUNDING - max(rho[account] for account in line.accounts)
+            again = min(again, max(0, math.floor(left / each)))
+            rho |= {account: rho[account] + again * each for account in line.accounts}
+        yield msgspec.structs.replace(line, messages=line.messages + again)
 
 
 def check_lifetime(

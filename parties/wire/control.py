@@ -17,6 +17,11 @@
                                             <--  Join(share), envelope 0 of the attempt after
     Begin(shares)                           -->  its role starts afresh in that attempt
 
+    where the job goes on from a checkpoint, the same between the coordinator and every party it needs:
+    Detach(reason)                           <->  somebody's run is over, so all are
+                                            <--  Join(share, checkpoints)
+    Begin(shares, checkpoint)               -->  once all have joined: the roles go on from the newest common checkpoint
+
 Refusal, Finish and Abort are last words: they stand outside the count of envelopes, so that they need nothing of what
 was said before, mean the same however often they come, and are said again until they are received. The coordinator
 alone decides how a job ends once a party has said Finish (docs/protocols/job.md).
@@ -98,16 +103,32 @@ class Refusal(Control, frozen=True):
         return cls(reason.code, reason.message, reason.fix)
 
 
+class CheckpointName(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Of a checkpoint, on the link between two parties: both mean the same one where all of it is equal."""
+
+    step: int
+    attempt: int
+    """In which the step was taken."""
+    transcript: Share
+    """SHA-256 over all that the two roles have said to each other up to it."""
+
+
+OFFERED_CHECKPOINTS = 8
+
+
 class Begin(Control, frozen=True):
     reveals = Reveals("which parties had agreed when the run began, and their shares of the joint seed", Grain.NOTHING)
     shares: dict[PartyId, Share]
     """Of the parties that had agreed when the run began: the same for all, whenever they come."""
     signed: dict[PartyId, Signed]
     """Of all parties that have agreed by now."""
+    checkpoint: CheckpointName | None = None
+    """From which the role goes on; None begins with the first step."""
 
 
 class Detach(Control, frozen=True):
-    """The receiver was out of reach too long, or the sender had to leave; nobody is at fault."""
+    """The receiver was out of reach too long, or the sender had to leave, or somebody that the job cannot go on without
+    has; nobody is at fault."""
 
     reveals = Reveals("that the sender has left or the receiver was out of reach, and why", Grain.NOTHING, REDACTED)
 
@@ -125,6 +146,8 @@ class Join(Control, frozen=True):
     share: Share
     """As in Acceptance, which may never have arrived; so is the signature."""
     signed: Signed
+    checkpoints: Annotated[tuple[CheckpointName, ...], msgspec.Meta(max_length=OFFERED_CHECKPOINTS)] = ()
+    """From which its role can go on."""
 
 
 class Finish(Control, frozen=True):
@@ -180,7 +203,8 @@ def decode_control(sender: PartyId, kind: str, body: Body) -> Control:
 
 
 class Agreement(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a party drew for a job and was promised; with it a party that was away takes the job up again."""
+    """What a party drew for a job and was promised; with it a party that was away takes the job up again. Its operator
+    is not shown it, and it goes when the job is over."""
 
     share: bytes
     commitment: bytes
@@ -188,6 +212,15 @@ class Agreement(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     private_seed: bytes
     signed: Signed
     """This party's signature under the contract."""
+    begun: dict[PartyId, bytes] = {}
+    """The shares with which the run began, once it has."""
+    contract: dict[PartyId, Signed] = {}
+    """Then the signatures of all parties."""
+
+    def once_begun(self, shares: Mapping[PartyId, bytes], signed: Mapping[PartyId, Signed]) -> bytes:
+        """As it is stored from then on."""
+        begun = msgspec.structs.replace(self, begun=dict(shares), contract=dict(signed))
+        return msgspec.msgpack.encode(begun)
 
 
 def job_id(spec_digest: bytes, commitment: bytes) -> str:

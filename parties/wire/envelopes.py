@@ -33,7 +33,7 @@ from parties.trust.identity import SIGNATURE_BYTES, Domain
 from parties.trust.signer import Signer
 from vfl.spec.sections import PartyId
 
-WIRE_VERSION = 6
+WIRE_VERSION = 7
 HEADER_LIMIT = 4 << 10
 PART_LIMIT = 4 << 20
 PARTS_LIMIT = 256

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from parties.worker.mapped_rows import mapped
-from vfl.reports import Fact, Outcome
+from vfl.reports import CheckpointReached, Fact, Outcome
 from vfl.requests import ScoreRequest
 from vfl.spec.sections import PartyId
 
@@ -68,6 +68,10 @@ class Start(Frame, frozen=True):
     private_seed: bytes
     bottom: str
     """`FILE.py:FUNCTION` of this party's own bottom module; empty when party.toml names none."""
+    saved: bytes = b""
+    """The checkpoint that the role goes on from; empty begins anew."""
+    transcripts: dict[PartyId, bytes] = {}
+    """What had been said with each peer by then."""
 
 
 class Delivered(Frame, frozen=True):
@@ -114,6 +118,14 @@ class Reported(Frame, frozen=True):
     fact: Fact
 
 
+class Checkpointed(Frame, frozen=True):
+    """From the worker: it can go on from here. Read before any later message of the role."""
+
+    reached: CheckpointReached
+    transcripts: dict[PartyId, bytes]
+    """What has been said with each peer by now."""
+
+
 class Finished(Frame, frozen=True):
     """From the worker: the role returned."""
 
@@ -134,7 +146,7 @@ class Failed(Frame, frozen=True):
 WorkerInput: TypeAlias = Delivered | Left | Returned | Requested | NoMoreRequests
 """What reaches a running worker."""
 ToWorker: TypeAlias = Start | WorkerInput
-FromWorker: TypeAlias = OutgoingMessage | Reported | Finished | Failed
+FromWorker: TypeAlias = OutgoingMessage | Reported | Checkpointed | Finished | Failed
 
 F = TypeVar("F")
 

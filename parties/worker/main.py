@@ -35,6 +35,7 @@ from parties.worker.frames import (
 from parties.worker.mapped_rows import release
 from parties.worker.pool import WorkPool
 from parties.worker.runner import Inboxes, run
+from parties.worker.transcripts import Transcripts
 from vfl.errors import InvalidBottom, JobError, RemoteProtocolError
 from vfl.ids import HASH_BYTES, HashedIds
 from vfl.kinds import decode_spec, flow_of
@@ -73,11 +74,13 @@ def _work(start: Start, reader: FrameReader[ToWorker], writer: FrameWriter) -> F
             bottom=bottom,
             model=start.model,
             pool=pool,
+            saved=start.saved,
         )
-        inboxes = Inboxes(spec.peers_of(start.me), spec.required_parties)
+        transcripts = Transcripts(start.me, spec.peers_of(start.me), start.transcripts) if spec.resumes else None
+        inboxes = Inboxes(spec.peers_of(start.me), spec.required_parties, transcripts)
         requests: queue.SimpleQueue[ScoreRequest | None] = queue.SimpleQueue()
         threading.Thread(target=_receive, args=(reader, inboxes, requests), daemon=True).start()
-        return Finished(run(flow_of(setup), inboxes, writer, partial(_release_all, tables), requests))
+        return Finished(run(flow_of(setup), inboxes, writer, partial(_release_all, tables), requests, transcripts))
     except RemoteProtocolError as error:
         return Failed(error.code, str(error), error.safe, error.fix, error.peer)
     except JobError as error:

@@ -7,11 +7,13 @@ from collections import deque
 from collections.abc import Callable, Collection
 from typing import TypeVar
 
-from parties.worker.frames import Delivered, FrameWriter, OutgoingMessage, Reported
+from parties.worker.frames import Checkpointed, Delivered, FrameWriter, OutgoingMessage, Reported
 from parties.worker.mailbox import LIMIT_BYTES
+from parties.worker.transcripts import Transcripts
 from vfl.errors import RemoteProtocolError
 from vfl.flow import Delivery, Flow, NextRequest, Receive, Report, Send
 from vfl.message import Message, decode, encode
+from vfl.reports import CheckpointReached
 from vfl.requests import ScoreRequest
 from vfl.spec.sections import PartyId
 
@@ -39,9 +41,12 @@ class _Inbox:
 class Inboxes:
     """One queue per peer; filled by the thread that reads the pipe, taken from by the role's."""
 
-    def __init__(self, peers: Collection[PartyId], required_parties: Collection[PartyId]) -> None:
+    def __init__(
+        self, peers: Collection[PartyId], required_parties: Collection[PartyId], transcripts: Transcripts | None = None
+    ) -> None:
         self._boxes = {peer: _Inbox() for peer in peers}
         self._required = frozenset(required_parties)
+        self._on_taken = transcripts.taken if transcripts else lambda *_: None
         self._changed = threading.Condition()
 
     def put(self, delivered: Delivered) -> None:
@@ -110,6 +115,7 @@ class Inboxes:
         message: Message | None = None
         unreadable = f"{peer} sent more than was asked of it" if flooded else ""
         if delivered is not None:
+            self._on_taken(peer, delivered.kind, delivered.body)
             try:
                 message = decode(peer, delivered.kind, bytes(delivered.body))
             except RemoteProtocolError as error:
@@ -126,9 +132,10 @@ def run(
     pipe: FrameWriter,
     on_sent: Callable[[], None] = lambda: None,
     requests: "queue.SimpleQueue[ScoreRequest | None] | None" = None,
+    transcripts: Transcripts | None = None,
 ) -> R:
     """Run a role to its end; `on_sent` is called whenever it has sent something. `requests` are what the operator asks,
-    None after the last one.
+    None after the last one. `transcripts` are of a role that can go on from a checkpoint.
 
     An exception of the role passes through; OSError means that the server is gone.
     """
@@ -140,8 +147,11 @@ def run(
             answer = None
             match effect:
                 case Send(to, message):
-                    answer = Delivery(None, 0 if inboxes.is_away(to) else _send(to, message, pipe))
+                    answer = Delivery(None, 0 if inboxes.is_away(to) else _send(to, message, pipe, transcripts))
                     on_sent()
+                case Report(CheckpointReached() as reached):
+                    if transcripts is not None:
+                        pipe.write(Checkpointed(reached, transcripts.cut()))
                 case Report(fact):
                     pipe.write(Reported(fact))
                 case NextRequest():
@@ -159,7 +169,9 @@ def run(
         role.close()
 
 
-def _send(to: PartyId, message: Message, pipe: FrameWriter) -> int:
+def _send(to: PartyId, message: Message, pipe: FrameWriter, transcripts: Transcripts | None) -> int:
     body = encode(message)
+    if transcripts is not None:
+        transcripts.sent(to, message.kind(), body)
     pipe.write(OutgoingMessage(to, message.kind(), memoryview(body)))
     return len(body)

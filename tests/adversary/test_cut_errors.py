@@ -35,7 +35,7 @@ class Spoils(LabelSide):
 
     cut_deviation = 1e3
 
-    def cut_noise(self, rows, width):
+    def cut_noise(self, rows, width, draw=None):
         return np.full((rows, width), 1e6) + 0j
 
 

@@ -1,5 +1,6 @@
 """One side of a job without a server: a test makes the standing, lets the side hear a word, and reads the actions."""
 
+import msgspec
 from identities import identity_of, signed_by
 from played_peers import spec as rounds_spec
 
@@ -8,7 +9,7 @@ from parties.jobs.actions import Actions, Agree, AwaitOperator, BeginPeer, Begin
 from parties.jobs.coordinator import Coordinator
 from parties.jobs.participant import Participant
 from parties.jobs.standing import Standing
-from parties.jobs.state_table import COORDINATOR, OTHER, Speaker, State, state_of
+from parties.jobs.state_table import COORDINATOR, OTHER, Bond, Speaker, State, state_of
 from parties.trust.contract import Signatures, Signed
 from parties.wire.control import (
     CONTROLS,
@@ -29,6 +30,7 @@ from parties.wire.control import (
 )
 from parties.wire.peer_state import Peer, PeerState
 from vfl.kinds import read_spec_as
+from vfl.spec.encryption import PaillierEncryption
 from vfl.spec.job import JobSpec
 from vfl.spec.training import TrainingSpec
 
@@ -43,15 +45,13 @@ bank = {dataset = "table", label = "y"}
 telco = {dataset = "other", columns = ["a"]}
 """,
 )
+NEEDING = msgspec.structs.replace(TRAINING, encryption=PaillierEncryption())
+SPECS = {Bond.REPLACEABLE: rounds_spec(), Bond.AWAITED: TRAINING, Bond.NEEDED: NEEDING}
 COORDINATOR_SHARE, OWN_SHARE = b"h" * 32, b"o" * 32
 JOB = "job"
 STATES = [state for state in State if state not in {State.GONE, State.DONE}]
 ATTEMPT = 5
 FAILURE = Failure("worker_vanished", "its worker died", side="ada")
-
-
-def the_spec(*, replaceable: bool) -> JobSpec:
-    return rounds_spec() if replaceable else TRAINING
 
 
 def other_of(spec: JobSpec) -> str:
@@ -106,8 +106,8 @@ def word(kind: str, spec: JobSpec) -> Control:
 class Heard:
     """One side of a job in which the other party is in some state, and hears a word."""
 
-    def __init__(self, speaker: Speaker, state: State, *, replaceable: bool) -> None:
-        spec = the_spec(replaceable=replaceable)
+    def __init__(self, speaker: Speaker, state: State, bond: Bond) -> None:
+        spec: JobSpec = SPECS[bond]
         self.spec, self.speaker, self.other = spec, speaker, other_of(spec)
         self.side: Coordinator | Participant
         if speaker is OTHER:

@@ -5,10 +5,10 @@ from typing import Any
 
 from crypto.ckks_parameters import SECURITY_BITS
 from vfl.errors import ImpossibleJob
-from vfl.kind import Kind, Roles
+from vfl.kind import CHECKPOINTS_AGAIN, Kind, Roles
 from vfl.notices import Notice
 from vfl.planning import model_size, training, warnings
-from vfl.planning.plan import Forecast, TrainingPlan
+from vfl.planning.plan import Forecast, RevealLine, TrainingPlan
 from vfl.planning.work import Clock, TableRows, Turn, least_rows
 from vfl.routes import Route, routes_of_training
 from vfl.setup import Table
@@ -66,6 +66,11 @@ class TrainingKind(Kind[TrainingSpec, TrainingPlan]):
         from vfl.counting import training as counting  # noqa: PLC0415 - models, only when a job is estimated
 
         return counting.work(spec, self.plan(spec, spec.roster.label, least_rows(spec, rows)))
+
+    def messages_again(self, spec: TrainingSpec, plan: TrainingPlan, line: RevealLine) -> int:
+        if not spec.resumes:
+            return 0
+        return training.messages_again(spec, plan.steps, line, CHECKPOINTS_AGAIN)
 
     def memory_bytes(self, spec: TrainingSpec, party: PartyId, rows: int) -> int:
         return training.memory_bytes(spec, party, rows)

@@ -53,6 +53,14 @@ class Descent:
 
         return take_back
 
+    def checkpoint(self) -> dict[str, Any]:
+        """All that its next step hangs on; `restore` takes it."""
+        return copy.deepcopy({"momenta": self.momenta, "means": self._means, "counts": self._counts})
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        self.momenta, self._counts = dict(state["momenta"]), dict(state["counts"])
+        self._means = {name: (first, second) for name, (first, second) in state["means"].items()}
+
     def _gradient_descent(self, name: str, values: Weights) -> Callable[[slice, Weights, Weights], None]:
         if not self._settings.momentum:
             return self._plain_step

@@ -5,6 +5,7 @@ the joint model. So the two differ in nothing but the feature parties' columns. 
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +34,13 @@ class OwnColumnsModel:
         """One step on all rows that were added since the last one; `rows` is their number, or the sum of weights."""
         sums, self._sums = self._sums, np.zeros(1)
         self._top.update(sums, rows)
+
+    def checkpoint(self) -> dict[str, Any]:
+        """Between two steps; `go_on_from` takes it."""
+        return self._top.checkpoint()
+
+    def go_on_from(self, state: Mapping[str, Any]) -> None:
+        self._top.go_on_from(state)
 
     def scores(self, own: Floats) -> Floats:
         """Rows x outputs, in scaled units."""

@@ -7,7 +7,7 @@ encrypted run can be compared with a clear one number by number. How a top model
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeAlias, TypeVar
+from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -130,6 +130,15 @@ class Weights:
     def restore(self, tensors: Mapping[str, Floats], prefix: str) -> None:
         self._matrices = {name: tensors[prefix + name].astype(np.float64) for name in self._matrices}
         self._scale_back()
+
+    def checkpoint(self) -> dict[str, Any]:
+        matrices = {name: matrix.copy() for name, matrix in self._matrices.items()}
+        return {"matrices": matrices, "descent": self._descent.checkpoint(), "scaled_back": self.scaled_back}
+
+    def go_on_from(self, state: Mapping[str, Any]) -> None:
+        """Bit by bit as they were: a row at its limit is not scaled back once more."""
+        self._matrices, self.scaled_back = dict(state["matrices"]), state["scaled_back"]
+        self._descent.restore(state["descent"])
 
     def update(self, gradients: dict[str, Floats]) -> str:
         """One step of the optimiser. Returns why it was taken back, weights and momentum alike; "" where it stands."""
@@ -294,6 +303,14 @@ class Top(PolynomialTop):
     def restore(self, tensors: Mapping[str, Floats], prefix: str = OF_TOP) -> None:
         """Take weights as `tensors` gave them, scaled back to the limit where this one is lower."""
         self._weights.restore(tensors, prefix)
+
+    def checkpoint(self) -> dict[str, Any]:
+        """All that the next steps hang on; `go_on_from` takes it."""
+        return {"weights": self._weights.checkpoint(), "gradients": list(self._gradients)}
+
+    def go_on_from(self, state: Mapping[str, Any]) -> None:
+        self._weights.go_on_from(state["weights"])
+        self._gradients = list(state["gradients"])
 
     def update(self, sums: Floats, rows: float) -> str:
         """Step 10: one optimiser step on mean gradients; `sums` in the order of `Passes.products`, NaN where unknown.

@@ -1,6 +1,7 @@
 """Bottom models for tables: private to the feature party, in clear, of any kind torch can differentiate."""
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -68,6 +69,15 @@ class BottomModel:
             if output.requires_grad:
                 torch.autograd.backward(output, torch.from_numpy(error))
         self._steps.step()
+
+    def checkpoint(self) -> dict[str, Any]:
+        """Between two steps; `go_on_from` takes it."""
+        tensors = {name: tensor.copy() for name, tensor in self.tensors().items()}
+        return {"module": tensors, "descent": self._steps.descent.checkpoint()}
+
+    def go_on_from(self, state: Mapping[str, Any]) -> None:
+        self.restore(state["module"])
+        self._steps.descent.restore(state["descent"])
 
     def restore(self, tensors: Mapping[str, Floats]) -> None:
         """Go back to weights as `tensors` gave them."""

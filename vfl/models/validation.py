@@ -1,6 +1,8 @@
 """The loss on validation rows, measured between epochs: which epoch was best, and whether training should go on."""
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -25,6 +27,15 @@ class Validation:
         self._without_gain = 0 if gain > self._stop.gain else self._without_gain + 1
         if gain > 0 or not self.best:  # of NaN there is no gain
             self._least, self.best = float(np.nan_to_num(loss, nan=math.inf)), epoch
+
+    def checkpoint(self) -> dict[str, Any]:
+        """`go_on_from` takes it."""
+        losses, gain = dict(self.losses), self._without_gain
+        return {"losses": losses, "best": self.best, "least": self._least, "without_gain": gain}
+
+    def go_on_from(self, state: Mapping[str, Any]) -> None:
+        self.losses, self.best = dict(state["losses"]), state["best"]
+        self._least, self._without_gain = state["least"], state["without_gain"]
 
     @property
     def goes_on(self) -> bool:

@@ -26,6 +26,12 @@ INPUT_BOUND = 3.0
 
 NUMBER_BYTES, COPIES = 8, 4
 """Of a number, and how often a worker of an encrypted training holds each of its table."""
+ATTEMPTS_AGAIN = 20
+"""After so many crashes of either side a training ends."""
+OF_EACH_ATTEMPT = frozenset({"RowsDigest", "HeldOut"})
+"""The same each time."""
+OF_EACH_STEP = frozenset({"Embedding", "CutGradient", "EncryptedError", "OpenedGradient"})
+OF_EACH_EPOCH = frozenset({"OpenedLoss", "EpochJudged"})
 MINIMUM_BATCH = 64
 ROWS_PER_OPENED_VALUE = 4
 """A batch holds at least 64 rows and four per value opened in its step (ckks_training.md)."""
@@ -137,6 +143,17 @@ def _check_paillier(spec: TrainingSpec) -> None:
 def largest_messages(spec: TrainingSpec, rows: int) -> dict[str, int]:
     """Payload bytes of one message at most, by kind."""
     return largest_of(spec, rows, opened_per_step(spec), cut_width(spec, spec.roster.features[0]))
+
+
+def messages_again(spec: TrainingSpec, steps: int, line: RevealLine, intervals: int) -> int:
+    """How many more messages of this line leave where so many intervals between checkpoints are taken again."""
+    if line.message in OF_EACH_ATTEMPT:
+        return line.messages * ATTEMPTS_AGAIN
+    if line.message in OF_EACH_STEP:
+        return math.ceil(line.messages * min(steps, intervals * spec.train.checkpoint_interval(steps)) / steps)
+    if line.message in OF_EACH_EPOCH:
+        return min(line.messages, intervals)
+    return line.messages * intervals
 
 
 def memory_bytes(spec: TrainingSpec, party: PartyId, rows: int) -> int:

@@ -38,7 +38,7 @@ bounds. F opens no value twice, none outside a counted step.
 """
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -53,6 +53,7 @@ from vfl.flow import Flow, receive, report, send
 from vfl.messages import EncryptedEmbedding, EncryptedError, MaskedGradient, OpenedGradient, OpenedLoss, PublicKeys
 from vfl.models.tensors import floats
 from vfl.planning.training import cut_width, opened_per_step, output_sums, preset_of
+from vfl.protocols.checkpoints import Progress
 from vfl.protocols.ckks_blocks import StepBlocks, step_of
 from vfl.protocols.ckks_scoring import opens_scores, scores_rows, scoring_blocks, summed
 from vfl.protocols.feature_side import FeatureSide, end_epoch
@@ -105,10 +106,12 @@ def feature_party(setup: Setup[TrainingSpec]) -> Flow[Outcome]:
     setup = yield from agree_on_rows(setup)  # 0
     label, side, learns = setup.only(TrainingRole.LABEL), FeatureSide(setup), setup.spec.model.layout == "embeddings"
     groups, owner = groups_for(opened_per_step(setup.spec)), KeyOwner(setup.spec)
+    progress = Progress(setup, side)
 
-    encrypted, prepared = encrypted_blocks(setup, side, owner), None
+    encrypted, prepared = encrypted_blocks(setup, side, owner, progress.batches()), None
     while (block := prepared or next(encrypted, None)) is not None:
         (step, steps, epoch, last_of_epoch, rows), prepared = block.batch, None
+        goes_on = True
         if block.keys is not None:
             yield from send(label, block.keys)  # 0
         yield from send(label, block.embedding)  # 2
@@ -128,7 +131,10 @@ def feature_party(setup: Setup[TrainingSpec]) -> Flow[Outcome]:
                 cut_errors.append(_cut_error(setup, block.key, cut, len(part)))
             side.backward(cut_errors, epoch)  # 11
         yield from report(StepDone(step, steps, epoch))
-        if last_of_epoch and not (yield from _end_epoch(setup, side, owner, epoch)):
+        if last_of_epoch:
+            goes_on = yield from _end_epoch(setup, side, owner, epoch)
+        yield from progress.reached(block.batch, owner.operations(), goes_on=goes_on)
+        if not goes_on:
             break
     side.keep_best()
 
@@ -136,17 +142,19 @@ def feature_party(setup: Setup[TrainingSpec]) -> Flow[Outcome]:
     open_scores = yield from opens_scores(setup.spec, label, owner.counts)  # 12
     for number, rows in enumerate(scoring_blocks(setup.spec, setup.test_rows), 1):
         yield from open_scores(number, side.embed(rows))  # 12 to 14
-    return side.outcome(owner.operations())
+    return side.outcome(progress.operations(owner.operations()))
 
 
-def encrypted_blocks(setup: Setup[TrainingSpec], side: FeatureSide, owner: KeyOwner) -> Iterator[EncryptedBlock]:
-    """Every batch in turn, block by block, encrypted when asked for, so that one block is held at a time.
+def encrypted_blocks(
+    setup: Setup[TrainingSpec], side: FeatureSide, owner: KeyOwner, batches: Iterable[Batch]
+) -> Iterator[EncryptedBlock]:
+    """These batches in turn, block by block, encrypted when asked for, so that one block is held at a time.
 
     A fresh key comes whenever the last could not open another step.
     """
     key: CkksPrivateKey | None = None
     steps_left = 0
-    for batch in setup.batches():
+    for batch in batches:
         keys = None
         if key is None or steps_left == 0:
             key, keys = owner.fresh(opened_per_step(setup.spec), preset_of(setup.spec))
@@ -166,9 +174,11 @@ def label_party(setup: Setup[TrainingSpec]) -> Flow[Outcome]:
     width, values = setup.spec.embedding_width(feature), opened_per_step(setup.spec)
     learns = setup.spec.model.layout == "embeddings"
     used: list[Counter[str]] = []
+    progress = Progress(setup, side)
 
-    for step, steps, epoch, last_of_epoch, rows in setup.batches():
-        if (step - 1) % _steps_per_key(setup) == 0:
+    for taken, batch in enumerate(progress.batches()):
+        step, steps, epoch, last_of_epoch, rows = batch
+        if taken % _steps_per_key(setup) == 0:
             ckks, material = yield from _public_key(feature, preset, values)  # 0
             used.append(ckks.operations)
         parts, basis = blocks(rows, SLOTS), side.cut_basis() if learns else np.zeros((0, width))
@@ -193,11 +203,13 @@ def label_party(setup: Setup[TrainingSpec]) -> Flow[Outcome]:
             gradients = mask.remove(opened.values)
         side.update(gradients, rows, step)  # 10
         yield from report(StepDone(step, steps, epoch, side.dropped))
-        if not last_of_epoch:
-            continue
-        if setup.spec.is_validated(epoch):
-            used.append((yield from _sum_squares(setup, side, epoch)))
-        if not (yield from judge_epoch(setup, side, epoch)):
+        goes_on = True
+        if last_of_epoch:
+            if setup.spec.is_validated(epoch):
+                used.append((yield from _sum_squares(setup, side, epoch)))
+            goes_on = yield from judge_epoch(setup, side, epoch)
+        yield from progress.reached(batch, summed(used), goes_on=goes_on)
+        if not goes_on:
             break
     side.keep_best()
 
@@ -207,7 +219,7 @@ def label_party(setup: Setup[TrainingSpec]) -> Flow[Outcome]:
         scored = yield from score(number, side.own(rows))  # 12 to 14
         scores.append(scored.scores)
         used.append(scored.operations)
-    return side.outcome(np.concatenate(scores), summed(used))
+    return side.outcome(np.concatenate(scores), progress.operations(summed(used)))
 
 
 def _end_epoch(setup: Setup[TrainingSpec], side: FeatureSide, owner: KeyOwner, epoch: int) -> Flow[bool]:

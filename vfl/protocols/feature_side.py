@@ -1,7 +1,7 @@
 """What a feature party does alike in clear and in encrypted training: its columns and its bottom model."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -132,6 +132,23 @@ class FeatureSide:
         """The weights of the best epoch, where early stopping asks for them."""
         if self._best and self._bottom is not None:
             self._bottom.restore(self._best)
+
+    def checkpoint(self) -> dict[str, Any]:
+        """All that the next steps and the result hang on; `go_on_from` takes it."""
+        return {
+            "bottom": None if self._bottom is None else self._bottom.checkpoint(),
+            "returned": list(self._returned),
+            "best": self._best,
+            "judged": list(self._judged),
+            "largest_error": dict(self._largest_error),
+        }
+
+    def go_on_from(self, state: Mapping[str, Any]) -> None:
+        if self._bottom is not None:
+            self._bottom.go_on_from(state["bottom"])
+        self._returned, self._best = list(state["returned"]), dict(state["best"])
+        epoch, best = state["judged"]
+        self._judged, self._largest_error = (epoch, best), dict(state["largest_error"])
 
     def measures(self) -> dict[str, float]:
         """Root mean square of the cut errors since the last time this was asked; nothing in layout features."""

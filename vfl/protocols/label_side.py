@@ -1,12 +1,12 @@
 """What the label party does alike in clear and in encrypted training: its table, its top model, its result."""
 
-from collections.abc import Mapping
-from typing import TypeVar
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from crypto.noise import complex_gaussian
+from crypto.noise import FRESH, complex_gaussian
 from vfl.errors import LocalProtocolError
 from vfl.flow import Flow, report, send
 from vfl.messages import EpochJudged
@@ -150,6 +150,26 @@ class LabelSide:
             self.dropped += 1
             self._first_drop = self._first_drop or f"step {step}: {reason}"
 
+    def checkpoint(self) -> dict[str, Any]:
+        """All that the next steps and the result hang on; `go_on_from` takes it."""
+        return {
+            "top": self.top.checkpoint(),
+            "alone": None if self._alone is None else self._alone.checkpoint(),
+            "validation": self.validation.checkpoint(),
+            "best": self._best,
+            "dropped": self.dropped,
+            "steps": self._steps,
+            "first_drop": self._first_drop,
+        }
+
+    def go_on_from(self, state: Mapping[str, Any]) -> None:
+        self.top.go_on_from(state["top"])
+        if self._alone is not None:
+            self._alone.go_on_from(state["alone"])
+        self.validation.go_on_from(state["validation"])
+        self._best, self.dropped = dict(state["best"]), state["dropped"]
+        self._steps, self._first_drop = state["steps"], state["first_drop"]
+
     def cut_basis(self) -> Floats:
         """Orthonormal rows that span what a cut error can be: rank x embedding (ckks_training.md).
 
@@ -172,9 +192,9 @@ class LabelSide:
         protection = self._setup.spec.protection
         return protection.cut_noise.scale if protection else 0.0
 
-    def cut_noise(self, rows: int, width: int) -> NDArray[np.complex128]:
+    def cut_noise(self, rows: int, width: int, draw: Callable[[int], bytes] = FRESH) -> NDArray[np.complex128]:
         """Rows x width, real and imaginary alike."""
-        return complex_gaussian((rows, width), self.cut_deviation)
+        return complex_gaussian((rows, width), self.cut_deviation, draw)
 
     def state(self) -> bytes:
         """The label party's half of the model: weights and what it needs to apply them."""

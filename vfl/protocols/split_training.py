@@ -23,6 +23,7 @@ from vfl.flow import Flow, gather, receive, report, send
 from vfl.message import Message
 from vfl.messages import CutGradient, Embedding, EvaluationRows, StepApplied
 from vfl.models.polynomial import Numbers
+from vfl.protocols.checkpoints import Progress
 from vfl.protocols.clear_values import as_bytes, checked
 from vfl.protocols.feature_side import FeatureSide, end_epoch
 from vfl.protocols.label_side import Floats, LabelSide, judge_epoch
@@ -37,8 +38,10 @@ from vfl.spec.training import TrainingSpec
 def feature_party(setup: Setup[TrainingSpec]) -> Flow[Outcome]:
     setup = yield from agree_on_rows(setup)  # 0
     label, side, learns = setup.only(TrainingRole.LABEL), FeatureSide(setup), setup.spec.model.layout == "embeddings"
+    progress = Progress(setup, side)
 
-    for step, steps, epoch, last_of_epoch, rows in setup.batches():
+    for batch in progress.batches():
+        step, steps, epoch, last_of_epoch, rows = batch
         yield from send(label, Embedding(step, as_bytes(side.forward(rows))))  # 1
         if learns:
             cut = yield from receive(CutGradient, label, step)  # 3
@@ -46,11 +49,13 @@ def feature_party(setup: Setup[TrainingSpec]) -> Flow[Outcome]:
         else:
             yield from receive(StepApplied, label, step)  # 3
         yield from report(StepDone(step, steps, epoch))
-        if not last_of_epoch:
-            continue
-        if setup.spec.is_validated(epoch):
-            yield from send(label, Embedding(epoch, as_bytes(side.embed(setup.validation_rows))))  # 5
-        if not (yield from end_epoch(setup, side, epoch)):  # 6
+        goes_on = True
+        if last_of_epoch:
+            if setup.spec.is_validated(epoch):
+                yield from send(label, Embedding(epoch, as_bytes(side.embed(setup.validation_rows))))  # 5
+            goes_on = yield from end_epoch(setup, side, epoch)  # 6
+        yield from progress.reached(batch, goes_on=goes_on)
+        if not goes_on:
             break
     side.keep_best()
     yield from send(label, EvaluationRows(as_bytes(side.embed(setup.test_rows))))  # 7
@@ -60,24 +65,25 @@ def feature_party(setup: Setup[TrainingSpec]) -> Flow[Outcome]:
 def label_party(setup: Setup[TrainingSpec]) -> Flow[Outcome]:
     setup = yield from agree_on_rows(setup)  # 0
     features, side, numbers = setup.spec.roster.features, LabelSide(setup), Numbers()
+    progress = Progress(setup, side)
 
-    for step, steps, epoch, last_of_epoch, rows in setup.batches():
+    for batch in progress.batches():
+        step, steps, epoch, last_of_epoch, rows = batch
         embeddings = yield from gather(Embedding, features, step)  # 1
         embedding = _joined(setup, {party: message.values for party, message in embeddings.items()}, len(rows))
         passes = side.passes(numbers, list(embedding.T), rows)  # 2
-        answers = _answers(setup, side, passes.joined_errors, step)
+        answers = _answers(setup, side, passes.joined_errors, step, embedding)
         side.update(numbers.sums(passes.products), rows, step)
         for feature in features:
             yield from send(feature, answers[feature])  # 3
         yield from report(StepDone(step, steps, epoch, side.dropped))
-        if not last_of_epoch:
-            continue
-        if setup.spec.is_validated(epoch):
-            validation = yield from gather(Embedding, features, epoch)  # 5
-            values, validated = {party: message.values for party, message in validation.items()}, setup.validation_rows
-            embedding = _joined(setup, values, len(validated))
-            side.measure(epoch, numbers.sums(side.squared_errors(numbers, list(embedding.T), validated)))
-        if not (yield from judge_epoch(setup, side, epoch)):  # 6
+        goes_on = True
+        if last_of_epoch:
+            if setup.spec.is_validated(epoch):
+                yield from _measure(setup, side, epoch)  # 5
+            goes_on = yield from judge_epoch(setup, side, epoch)  # 6
+        yield from progress.reached(batch, goes_on=goes_on)
+        if not goes_on:
             break
     side.keep_best()
 
@@ -87,13 +93,29 @@ def label_party(setup: Setup[TrainingSpec]) -> Flow[Outcome]:
     return side.outcome(side.top.scores(embedding, side.own(setup.test_rows)), {})
 
 
-def _answers(setup: Setup[TrainingSpec], side: LabelSide, errors: list[Floats], step: int) -> dict[PartyId, Message]:
-    """What each feature party is told: its own part of the protected cut error, or only that the step is done."""
+def _measure(setup: Setup[TrainingSpec], side: LabelSide, epoch: int) -> Flow[None]:
+    """The loss on the validation rows."""
+    validation = yield from gather(Embedding, setup.spec.roster.features, epoch)
+    rows, numbers = setup.validation_rows, Numbers()
+    embedding = _joined(setup, {party: message.values for party, message in validation.items()}, len(rows))
+    side.measure(epoch, numbers.sums(side.squared_errors(numbers, list(embedding.T), rows)))
+
+
+def _answers(
+    setup: Setup[TrainingSpec], side: LabelSide, errors: list[Floats], step: int, embedding: Floats
+) -> dict[PartyId, Message]:
+    """What each feature party is told: its own part of the protected cut error, or only that the step is done.
+
+    The noise is the same whenever the step is taken again on the same embedding, so that a feature party that comes
+    back cannot average it out; on another embedding it is other noise, so that nothing can be subtracted.
+    """
     if setup.spec.model.layout == "features":
         return dict.fromkeys(setup.spec.roster.features, StepApplied(step))
     basis = side.cut_basis()
     coordinates = np.stack(errors, axis=1) @ side.top.embedding_weights @ basis.T
-    cut = (coordinates + side.cut_noise(*coordinates.shape).real) @ basis
+    draw = setup.own_stream(f"cut noise {step}", embedding.tobytes())
+    noise = side.cut_noise(len(coordinates), len(basis), draw)
+    cut = (coordinates + noise.real) @ basis
     widths = [setup.spec.embedding_width(feature) for feature in setup.spec.roster.features]
     parts = np.split(cut, np.cumsum(widths)[:-1], axis=1)
     return {f: CutGradient(step, as_bytes(part)) for f, part in zip(setup.spec.roster.features, parts, strict=True)}

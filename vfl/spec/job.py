@@ -74,6 +74,11 @@ class JobSpec(Section, metaclass=_AbstractStruct, frozen=True, kw_only=True):
         return frozenset(self.parties)
 
     @property
+    def resumes(self) -> bool:
+        """Whether the job goes on from a checkpoint after a party that it needs was away."""
+        return False
+
+    @property
     def minimum_parties(self) -> int:
         """With how many parties, the coordinator among them, the job may begin."""
         return len(self.parties)

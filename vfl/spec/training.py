@@ -11,6 +11,8 @@ from vfl.spec.encryption import CkksEncryption, NoEncryption, PaillierEncryption
 from vfl.spec.joined_rows import JoinedRowsSpec
 from vfl.spec.sections import Optimiser, PartyId, Section, check_optimiser, require, require_amount
 
+CHECKPOINTS = 50
+"""Of a training that names no interval: a crash costs a fiftieth of its steps at most."""
 LARGEST_RATIO = 100.0
 """Of class weights: a class that counted for less would leave little but noise of what a batch opens."""
 
@@ -73,6 +75,16 @@ class Train(Section, frozen=True, kw_only=True):
     class_weights: Literal["none", "balanced"] | dict[str, float] = "none"
     """How much the error of a row counts by its class: as much for each class in all, or a number by the label's value;
     `none` counts all rows alike."""
+    checkpoint_steps: int = 0
+    """After so many steps each party stores a checkpoint, from which the training goes on after a crash; 0 stores about
+    `CHECKPOINTS` of them."""
+
+    def checkpoint_interval(self, steps: int) -> int:
+        """Steps between two checkpoints of a training of so many steps."""
+        return self.checkpoint_steps or -(-steps // CHECKPOINTS)
+
+    def has_checkpoint(self, step: int, steps: int) -> bool:
+        return step == steps or step % self.checkpoint_interval(steps) == 0
 
 
 class TrainingSpec(JoinedRowsSpec, frozen=True, kw_only=True):
@@ -88,6 +100,7 @@ class TrainingSpec(JoinedRowsSpec, frozen=True, kw_only=True):
         self._check_joined_rows()
         require(self.train.epochs >= 1, "train.epochs must be at least 1")
         require(self.train.batch_rows >= 1, "train.batch_rows must be at least 1")
+        require(self.train.checkpoint_steps >= 0, "train.checkpoint_steps must not be negative")
         check_optimiser(self.train.optimiser)
         require_amount(self.train.weight_limit, "train.weight_limit")
         self._check_class_weights()
@@ -207,6 +220,11 @@ class TrainingSpec(JoinedRowsSpec, frozen=True, kw_only=True):
     @property
     def private_bottom(self) -> bool:
         return self.model.bottom is not None and self.model.bottom.kind == "private"
+
+    @property
+    def resumes(self) -> bool:
+        """Of Paillier, the label party holds ciphertexts of every row, under a key that no checkpoint may hold."""
+        return not isinstance(self.encryption, PaillierEncryption)
 
     @property
     def checkpoints(self) -> int:

@@ -19,7 +19,7 @@ from parties.jobs.actions import (
     Timer,
 )
 from parties.jobs.standing import Standing
-from parties.jobs.state_table import COORDINATOR, OTHER, State
+from parties.jobs.state_table import COORDINATOR, OTHER, Bond, State
 from parties.trust.contract import Signed
 from parties.wire.control import NEGOTIATION, Acceptance, Begin, Refusal, Waiting
 from parties.wire.peer_state import PeerState
@@ -81,7 +81,7 @@ def test_where_enough_have_agreed_in_time_the_run_begins_without_who_still_waits
 
 
 def test_a_party_that_has_agreed_waits_for_the_operator_of_another() -> None:
-    heard = Heard(COORDINATOR, State.AGREED, replaceable=True)
+    heard = Heard(COORDINATOR, State.AGREED, Bond.REPLACEABLE)
     assert heard.hear("Waiting") == [AwaitOthers()]
     held_up = replace(heard.standing, others_wait=True)
     assert heard.side.time_is_up(held_up, Timer.BEGINNING) == []
@@ -91,7 +91,7 @@ def test_a_party_that_has_agreed_waits_for_the_operator_of_another() -> None:
 
 @pytest.mark.parametrize("speaker", [COORDINATOR, OTHER])
 def test_while_an_operator_decides_a_silent_peer_is_told_again(speaker: object) -> None:
-    heard = Heard(COORDINATOR if speaker is COORDINATOR else OTHER, State.WAITING, replaceable=True)
+    heard = Heard(COORDINATOR if speaker is COORDINATOR else OTHER, State.WAITING, Bond.REPLACEABLE)
     silent = PeerTimeout("it stopped answering")
     assert heard.side.on_peer_lost(heard.standing, heard.sender, silent) == [Retransmit(heard.sender)]
 
@@ -122,7 +122,7 @@ def test_who_has_not_signed_the_specification_has_not_agreed(forged: Signed) -> 
     ],
 )
 def test_nothing_begins_without_the_right_signatures_of_all(change: dict[str, Signed | None], text: str) -> None:
-    heard = Heard(COORDINATOR, State.AGREED, replaceable=False)
+    heard = Heard(COORDINATOR, State.AGREED, Bond.NEEDED)
     begin = word("Begin", heard.spec)
     assert isinstance(begin, Begin)
     changed = {name: each for name, each in {**begin.signed, **change}.items() if each is not None}
@@ -133,6 +133,6 @@ def test_nothing_begins_without_the_right_signatures_of_all(change: dict[str, Si
 
 
 def test_a_party_that_waits_is_in_a_state_of_its_own() -> None:
-    heard = Heard(OTHER, State.ASKED, replaceable=False)
+    heard = Heard(OTHER, State.ASKED, Bond.NEEDED)
     assert heard.state_after(heard.hear("Waiting")) is State.WAITING
     assert PeerState.WAITING.value == State.WAITING.value

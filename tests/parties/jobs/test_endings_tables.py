@@ -15,7 +15,7 @@ from played_peers import BOUND_SECONDS, PlayedPeer
 from parties.errors import Failure, JobCancelled
 from parties.jobs.actions import Actions, End, RequestEnd, Retransmit
 from parties.jobs.endings import state_of
-from parties.jobs.state_table import COORDINATOR, OTHER, Speaker, State
+from parties.jobs.state_table import COORDINATOR, OTHER, Bond, Speaker, State
 from parties.party import Party
 from parties.settings import PartySettings
 from parties.storage.database import Job, Store, now
@@ -82,7 +82,7 @@ def restarted(side: Heard) -> str:
 
 @pytest.mark.parametrize(("speaker", "row", "state"), UNDER_WAY)
 def test_a_job_under_way_ends_as_the_page_says(speaker: Speaker, row: str, state: State) -> None:
-    side = Heard(speaker, state, replaceable=False)
+    side = Heard(speaker, state, Bond.NEEDED)
     lost = side.side.on_peer_lost(side.standing, side.sender, PeerTimeout(f"{side.sender} stopped answering"))
     happens = [ended(side, lost), ended(side, side.side.fail(side.standing, CANCELLED)), restarted(side)]
     shown = (OF_OTHER if speaker is COORDINATOR else OF_COORDINATOR)[row]

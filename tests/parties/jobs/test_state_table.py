@@ -34,7 +34,7 @@ from parties.jobs.actions import (
 from parties.jobs.coordinator import Coordinator
 from parties.jobs.participant import FIRST_PAUSE_SECONDS
 from parties.jobs.standing import Standing
-from parties.jobs.state_table import COORDINATOR, LEGAL, OTHER, Row, Speaker, State
+from parties.jobs.state_table import COORDINATOR, LEGAL, OTHER, Bond, Row, Speaker, State
 from parties.wire.control import (
     CONTROLS,
     NEGOTIATION,
@@ -53,31 +53,27 @@ from vfl.errors import PeerAborted, PeerTimeout, RemoteProtocolError
 PAGE = Path(__file__).parents[3] / "docs" / "protocols" / "job.md"
 
 
-def rows_of(speaker: Speaker, kind: str, state: State, *, replaceable: bool) -> list[Row]:
+def rows_of(speaker: Speaker, kind: str, state: State, bond: Bond) -> list[Row]:
     return [
         row
         for row in LEGAL
-        if (row.speaker, row.word.__name__) == (speaker, kind)
-        and state in row.states
-        and row.replaceable in {None, replaceable}
+        if (row.speaker, row.word.__name__) == (speaker, kind) and state in row.states and bond in row.bonds
     ]
 
 
 CASES = [
-    pytest.param(speaker, kind, state, replaceable, id=f"{speaker.value} {kind} {state.value} {where}")
-    for (speaker, kind, state), (replaceable, where) in itertools.product(
-        itertools.product(Speaker, CONTROLS, STATES), ((True, "rounds"), (False, "training"))
-    )
+    pytest.param(speaker, kind, state, bond, id=f"{speaker.value} {kind} {state.value} {bond.value}")
+    for speaker, kind, state, bond in itertools.product(Speaker, CONTROLS, STATES, Bond)
 ]
 
 
-@pytest.mark.parametrize(("speaker", "kind", "state", "replaceable"), CASES)
+@pytest.mark.parametrize(("speaker", "kind", "state", "bond"), CASES)
 def test_a_word_leads_where_its_row_says_and_one_without_a_row_changes_nothing(
-    speaker: Speaker, kind: str, state: State, *, replaceable: bool
+    speaker: Speaker, kind: str, state: State, bond: Bond
 ) -> None:
-    heard = Heard(speaker, state, replaceable=replaceable)
+    heard = Heard(speaker, state, bond)
     before = repr((heard.standing, vars(heard.side)))
-    found = rows_of(speaker, kind, state, replaceable=replaceable)
+    found = rows_of(speaker, kind, state, bond)
     if found:
         (row,) = found
         assert heard.state_after(heard.hear(kind)) is (row.then or state)
@@ -88,11 +84,11 @@ def test_a_word_leads_where_its_row_says_and_one_without_a_row_changes_nothing(
 
 
 def test_a_word_that_changes_no_state_asks_for_nothing_but_patience() -> None:
-    for row, replaceable in itertools.product(LEGAL, (True, False)):
-        if row.then is None and row.replaceable in {None, replaceable}:
+    for row, bond in itertools.product(LEGAL, Bond):
+        if row.then is None and bond in row.bonds:
             for state in row.states:
                 wanted = [AwaitOthers()] if (row.speaker, row.word) == (COORDINATOR, Waiting) else []
-                assert Heard(row.speaker, state, replaceable=replaceable).hear(row.word.__name__) == wanted
+                assert Heard(row.speaker, state, bond).hear(row.word.__name__) == wanted
 
 
 def test_the_page_shows_the_table() -> None:
@@ -100,7 +96,7 @@ def test_the_page_shows_the_table() -> None:
     wanted = [
         f"| {row.speaker.value} | {row.word.__name__} | {attempts[row.attempt]} "
         f"| {', '.join(state.value for state in row.states)} | {row.then.value if row.then else 'as before'} "
-        f"| {'only there' if row.replaceable else ''} |".replace("|  |", "| |")
+        f"| {'' if row.bonds == tuple(Bond) else ', '.join(bond.value for bond in row.bonds)} |".replace("|  |", "| |")
         for row in LEGAL
     ]
     shown = [
@@ -113,7 +109,7 @@ def test_the_page_shows_the_table() -> None:
 
 
 def test_the_last_who_agrees_lets_the_run_begin() -> None:
-    heard = Heard(OTHER, State.ASKED, replaceable=False)
+    heard = Heard(OTHER, State.ASKED, Bond.NEEDED)
     assert heard.hear("Acceptance") == [
         Agree("telco", OWN_SHARE, signed("telco", heard.spec)),
         Record("accepted", "telco accepted the job", {"peer": "telco"}, attempt=0, waits_for=""),
@@ -167,7 +163,7 @@ def test_the_coordinator_is_done_when_everybody_who_is_there_has_finished() -> N
 
 @pytest.mark.parametrize("state", [State.LIVE, State.RETURNED])
 def test_a_silent_client_is_let_go_unless_it_has_finished(state: State) -> None:
-    heard = Heard(OTHER, state, replaceable=True)
+    heard = Heard(OTHER, state, Bond.REPLACEABLE)
     assert isinstance(heard.side, Coordinator)
     actions = heard.side.on_peer_lost(heard.standing, "ada", PeerTimeout("ada stopped answering"))
     if state is State.RETURNED:
@@ -179,7 +175,7 @@ def test_a_silent_client_is_let_go_unless_it_has_finished(state: State) -> None:
 
 
 def test_a_client_that_breaks_a_rule_is_out_and_told_and_the_job_goes_on() -> None:
-    heard = Heard(OTHER, State.LIVE, replaceable=True)
+    heard = Heard(OTHER, State.LIVE, Bond.REPLACEABLE)
     actions = heard.side.exclude(heard.standing, "ada", Failure("equivocation", "two envelopes", side="ada"))
     assert Exclude("ada", Abort("equivocation", "two envelopes")) in actions
     assert not [action for action in actions if isinstance(action, End)]
@@ -187,16 +183,16 @@ def test_a_client_that_breaks_a_rule_is_out_and_told_and_the_job_goes_on() -> No
 
 def test_a_party_that_has_said_finish_asks_the_coordinator_to_end_the_job() -> None:
     cancelled = Failure("cancelled", "the operator cancelled it", side="telco")
-    waiting = Heard(COORDINATOR, State.RETURNED, replaceable=False)
+    waiting = Heard(COORDINATOR, State.RETURNED, Bond.NEEDED)
     (request,) = waiting.side.fail(waiting.standing, cancelled)
     assert isinstance(request, RequestEnd)
     assert request.words == {"bank": Abort("cancelled", "the operator cancelled it")}
-    working = Heard(COORDINATOR, State.LIVE, replaceable=False)
+    working = Heard(COORDINATOR, State.LIVE, Bond.NEEDED)
     assert working.side.fail(working.standing, cancelled)[-1] == End(cancelled, dict(request.words))
 
 
 def test_a_party_that_has_said_finish_outlives_its_deadline_and_a_silent_coordinator() -> None:
-    waiting = Heard(COORDINATOR, State.RETURNED, replaceable=False)
+    waiting = Heard(COORDINATOR, State.RETURNED, Bond.NEEDED)
     assert waiting.side.time_is_up(waiting.standing, Timer.DEADLINE) == []
     assert waiting.side.on_peer_lost(waiting.standing, "bank", PeerTimeout("silent")) == []
     unknown = waiting.side.on_peer_lost(waiting.standing, "bank", PeerAborted("bank does not run this job"))
@@ -204,7 +200,7 @@ def test_a_party_that_has_said_finish_outlives_its_deadline_and_a_silent_coordin
 
 
 def test_a_client_whose_worker_dies_says_so_and_pauses_longer_each_time() -> None:
-    heard = Heard(COORDINATOR, State.LIVE, replaceable=True)
+    heard = Heard(COORDINATOR, State.LIVE, Bond.REPLACEABLE)
     pauses = []
     for departures in range(3):
         standing = Standing(heard.standing.peers, departures=departures)
@@ -218,17 +214,17 @@ def test_a_client_whose_worker_dies_says_so_and_pauses_longer_each_time() -> Non
 
 
 def test_a_party_the_job_needs_fails_it_when_its_worker_dies() -> None:
-    heard = Heard(COORDINATOR, State.LIVE, replaceable=False)
+    heard = Heard(COORDINATOR, State.LIVE, Bond.NEEDED)
     abort = Abort("worker_vanished", "its worker died")
     assert heard.side.lose_worker(heard.standing, FAILURE)[-1] == End(FAILURE, {"bank": abort})
 
 
 def test_a_begin_of_another_attempt_than_was_agreed_is_refused() -> None:
-    heard = Heard(COORDINATOR, State.AGREED, replaceable=False)
+    heard = Heard(COORDINATOR, State.AGREED, Bond.NEEDED)
     with pytest.raises(RemoteProtocolError, match="in attempt 2, 1 was agreed"):
         heard.side.hear(heard.standing, "bank", word("Begin", heard.spec), 2)
 
 
 def test_a_detach_that_crossed_its_own_leaving_changes_nothing() -> None:
-    heard = Heard(COORDINATOR, State.LIVE, replaceable=True)
+    heard = Heard(COORDINATOR, State.LIVE, Bond.REPLACEABLE)
     assert heard.side.hear(heard.standing, "hub", word("Detach", heard.spec), ATTEMPT - 1) == []

@@ -16,6 +16,7 @@ from parties.storage.database import Job, Store, now
 from parties.storage.ledger import Ledger
 from parties.storage.lifetime import LedgerLine
 from parties.storage.passed import AUDIT_LOG
+from parties.trust.budget import Charge, with_steps_again
 from parties.trust.errors import BudgetSpent
 from parties.trust.leaves import Event, decode
 from parties.trust.request import Request
@@ -58,6 +59,10 @@ def ledger_of(store: Store) -> Iterator[Ledger]:
         ledger.close()
 
 
+STEPS_AGAIN = 5
+"""After crashes: five intervals, each of one step in so short a training."""
+
+
 def message(job: str = "job", kind: str = SUMS, peer: str = BANK, payload_bytes: int = 100) -> list[Envelope]:
     return Outgoing(job, bytes(32), 1, identity_of(TELCO), peer).seal(kind, bytes(payload_bytes))
 
@@ -81,14 +86,28 @@ def accounts(store: Store) -> dict[str, LedgerLine]:
 
 def test_every_step_is_spent_and_not_one_message_more_than_agreed(store: Store) -> None:
     approve(store, "job")
-    spend(store, "job", request().plan.steps)
+    spend(store, "job", request().plan.steps + STEPS_AGAIN)
     with pytest.raises(BudgetSpent) as refused:
         spend(store, "job")
     assert str(refused.value) == (
-        "OpenedGradient may reveal 160 values to bank in this job, in 40 messages; all have left, and one more would "
+        "OpenedGradient may reveal 180 values to bank in this job, in 45 messages; all have left, and one more would "
         "have"
     )
-    assert accounts(store)["a"].values == 160
+    assert accounts(store)["a"].values == 180
+
+
+def test_no_more_steps_are_taken_again_than_the_cap_of_a_column_leaves(store: Store) -> None:
+    approve(store, "first")
+    spend(store, "first", 40)
+    store.update("first", state="done")
+    approve(store, "second")
+    assert accounts(store)["a"].open_rho == pytest.approx(0.025 * (40 + STEPS_AGAIN) / 40)
+    (line,) = (line for line in request().budget if line.rho)
+    used = dict.fromkeys(line.accounts, Charge(0, 0.06 - 0.025 * 43.5 / 40))
+    (left,) = with_steps_again([line], used, 0.06)
+    assert left.messages == 43
+    (none_left,) = with_steps_again([line], dict.fromkeys(line.accounts, Charge(0, 0.06 - 0.025)), 0.06)
+    assert none_left.messages == 40
 
 
 def test_a_message_cannot_hold_more_values_than_agreed(store: Store) -> None:
@@ -110,8 +129,8 @@ def test_the_accounts_show_what_has_left_and_what_open_jobs_may_still_reveal(sto
     spend(store, "job", 10)
     line = accounts(store)["b"]
     assert (line.peer, line.dataset, line.digest, line.counted) == (BANK, "calls", DIGEST, "values")
-    assert (line.values, line.open_values) == (40, 520)
-    assert [line.rho, line.open_rho] == pytest.approx([0.025 / 4, 0.025 * 3 / 4])
+    assert (line.values, line.open_values) == (40, 520 + 4 * STEPS_AGAIN + 5 * 400)  # with scores, five times again
+    assert [line.rho, line.open_rho] == pytest.approx([0.025 / 4, 0.025 * (30 + STEPS_AGAIN) / 40])
 
 
 def test_a_job_that_ended_early_has_used_only_what_has_left(store: Store) -> None:
@@ -132,8 +151,8 @@ def test_a_job_that_would_pass_the_cap_is_refused_with_what_is_left_of_the_colum
     approve(store, "second")  # open: what it may still reveal counts as well
     with pytest.raises(PolicyRefused) as refused:
         approve(store, "third")
-    assert "on the column 'a' of 'calls' bank has used rho 0.05 of 0.06" in str(refused.value)
-    assert "this job asks for 0.025, and 0.01 is left" in str(refused.value)
+    assert "on the column 'a' of 'calls' bank has used rho 0.0531 of 0.06" in str(refused.value)
+    assert "this job asks for 0.025, and 0.00687 is left" in str(refused.value)
     assert accounts(store)["a"].values == 160
 
 
@@ -184,12 +203,12 @@ def test_what_is_spent_at_once_is_counted_once_each(store: Store) -> None:
             ledger.sent(message())
             ledger.flush()
 
-        threads = [threading.Thread(target=send) for _ in range(40)]
+        threads = [threading.Thread(target=send) for _ in range(40 + STEPS_AGAIN)]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
-        assert accounts(store)["a"].values == 160
+        assert accounts(store)["a"].values == 180
         with pytest.raises(BudgetSpent):
             ledger.sent(message())
 
@@ -197,12 +216,12 @@ def test_what_is_spent_at_once_is_counted_once_each(store: Store) -> None:
 def test_what_is_not_stored_yet_counts_against_the_budget_too(store: Store) -> None:
     approve(store, "job")
     with ledger_of(store) as ledger, ledger.storing() as passed:  # nothing else is stored meanwhile
-        for _ in range(40):
+        for _ in range(40 + STEPS_AGAIN):
             ledger.sent(message())
         with pytest.raises(BudgetSpent):
             ledger.sent(message())
         assert passed.spent.total() == 0
-    assert accounts(store)["a"].values == 160
+    assert accounts(store)["a"].values == 180
 
 
 def on_table(connection: sql.Connection, table: str) -> str:

@@ -100,7 +100,8 @@ def test_a_key_that_is_used_up_is_dropped(make_setups, breast_cancer):
     """Each is 0.7 MB, and a job of thousands of steps has hundreds of them."""
     setups = make_setups(breast_cancer, train_epochs=2, train_batch_rows=128, encryption_values_per_key=31)
     owner, most = KeyOwner(setups["telco-0"].spec), 0
-    for _ in encrypted_blocks(setups["telco-0"], FeatureSide(setups["telco-0"]), owner):
+    feature = setups["telco-0"]
+    for _ in encrypted_blocks(feature, FeatureSide(feature), owner, feature.batches()):
         most = max(most, sum(type(thing) is CkksPrivateKey for thing in gc.get_objects()))
     assert owner.operations()["make key"] == 8
     assert most <= 2

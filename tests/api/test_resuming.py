@@ -1,0 +1,73 @@
+"""A training outlives the crash of any of its processes: real servers and workers, killed in mid training."""
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+LABEL, FEATURE = "label-party", "feature-party"
+KILLS = {
+    "the label party's worker": (LABEL, "worker_pid"),
+    "the feature party's worker": (FEATURE, "worker_pid"),
+    "the label party's server": (LABEL, ""),
+    "the feature party's server": (FEATURE, ""),
+}
+
+Json = dict[str, Any]
+Pair = dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def pair(
+    tmp_path_factory: pytest.TempPathFactory,
+    new_party: Callable[..., Any],
+    some_ports: Callable[[int], list[int]],
+    files: tuple[Path, Path],
+) -> Iterator[Pair]:
+    root, ports = tmp_path_factory.mktemp("resuming"), some_ports(4)
+    urls = {LABEL: f"https://127.0.0.1:{ports[1]}", FEATURE: f"https://127.0.0.1:{ports[3]}"}
+    with ExitStack() as stack:
+        label = new_party(root / LABEL, LABEL, {FEATURE: urls[FEATURE]}, {"patients": str(files[0])}, ports[:2])
+        feature = new_party(root / FEATURE, FEATURE, {LABEL: urls[LABEL]}, {"clinic": str(files[1])}, ports[2:])
+        label.granting = [feature]
+        for party in (label, feature):
+            stack.callback(party.close)
+            party.start()
+        yield {LABEL: label, FEATURE: feature}
+
+
+def kill(pair: Pair, job: str, side: str, what: str) -> None:
+    """While it trains; a server is started again at once. Returns when its next attempt trains."""
+    running = pair[side].wait(job, lambda found: found["step"] > 5 and found["worker_pid"] is not None)
+    if what:
+        os.kill(running[what], signal.SIGKILL)
+    else:
+        pair[side].stop(signal.SIGKILL)
+        pair[side].start()
+    before = running["attempt"]
+    for party in pair.values():
+        party.wait(job, lambda found: found["attempt"] > before and found["worker_pid"] is not None)
+
+
+def ended(pair: Pair, job: str) -> dict[str, Json]:
+    return {party: pair[party].over(job) for party in (LABEL, FEATURE)}
+
+
+def test_a_clear_training_whose_processes_are_killed_ends_with_the_model_of_one_that_was_not(
+    pair: Pair, job_spec: Callable[..., str]
+) -> None:
+    text = job_spec(epochs="20\ncheckpoint_steps = 5")
+    whole = ended(pair, pair[LABEL].submit(text)["id"])
+    assert {found["state"] for found in whole.values()} == {"done"}, [found["error"] for found in whole.values()]
+    job = pair[LABEL].submit(text)["id"]
+    for side, what in KILLS.values():
+        kill(pair, job, side, what)
+    killed = ended(pair, job)
+    for party in (LABEL, FEATURE):
+        assert killed[party]["state"] == "done", killed[party]["error"]
+        assert killed[party]["model_digest"] == whole[party]["model_digest"]
+        assert killed[party]["metrics"] == whole[party]["metrics"]
