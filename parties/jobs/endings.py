@@ -109,7 +109,7 @@ class Endings:
             raise NoSuchJob(f"{self._me} has no running job {header.job!r}")
         if not stored.over:
             raise StorageFailed(f"job {header.job}: its end is not stored yet")
-        if header.kind == "Join":
+        if header.kind == "Join" and not spec.resumes:
             raise JobOver(f"the job is over at {self._me}")
         check_kind(spec, header, self._me)
         door = Door(header.job, header.job_digest, self._signer, header.sender, self._ledger)

@@ -279,7 +279,14 @@ class Participant:
         if coordinator.state is PeerState.AWAY:
             return []
         pause = min(FIRST_PAUSE_SECONDS * 2**standing.departures, LONGEST_PAUSE_SECONDS)
-        return [*self._leave(coordinator, failure), StartTimer(Timer.RETURNING, pause)]
+        return [*self._leave(coordinator, failure), *self._parked(failure), StartTimer(Timer.RETURNING, pause)]
+
+    def _parked(self, failure: Failure) -> Actions:
+        """Where the job itself waits meanwhile."""
+        if self._bond is not Bond.AWAITED:
+            return []
+        waits_for = f"{self._spec.coordinator} to begin again"
+        return [Record("parked", f"waiting for {waits_for}: {failure.message}", waits_for=waits_for)]
 
     def _leave(self, coordinator: Peer, failure: Failure) -> Actions:
         attempt = coordinator.newest + 1

@@ -187,7 +187,10 @@ def test_both_logs_verify_after_a_server_was_killed_in_the_middle_of_a_training(
         party.wait(job, lambda found: bool(found["step"]))
     two[killed].stop(signal.SIGKILL)
     two[killed].start()
-    assert [party.over(job)["state"] for party in two.values()] == ["failed", "failed"]
+    for party in two.values():
+        party.wait(job, lambda found: found["attempt"] > 1 and found["worker_pid"] and not found["waits_for"])
+    two[killed].call("POST", f"/v1/jobs/{job}/cancel")
+    assert [party.over(job)["state"] for party in two.values()] == ["cancelled", "cancelled"]
     for party in two.values():
         assert spent(party) == revealed(party)
     trained(two, job_spec(epochs="1"))

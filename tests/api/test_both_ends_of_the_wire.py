@@ -105,11 +105,12 @@ def test_of_a_job_that_is_cancelled_everything_is_recorded_once_at_both_ends(
 def test_the_abort_of_a_server_that_was_killed_is_recorded_once_at_both_ends(
     two: Two, job_spec: Callable[..., str], killed: str
 ) -> None:
-    """It is made when the server starts again. A second start finds it in the database, and says the same bytes."""
+    """It is stored before it leaves. Each start of the server finds it in the database, and says the same bytes."""
     job = two.parties[LABEL].submit(job_spec(epochs="3000"))["id"]
     for party in two.parties.values():
         party.wait(job, trains)
     two.go_dark()
+    two.parties[killed].call("POST", f"/v1/jobs/{job}/cancel")
     two.parties[killed].stop(signal.SIGKILL)
     two.parties[killed].start()
     time.sleep(QUIET_SECONDS)
@@ -117,7 +118,7 @@ def test_the_abort_of_a_server_that_was_killed_is_recorded_once_at_both_ends(
     two.parties[killed].stop(signal.SIGKILL)
     two.line.is_dark = False
     two.parties[killed].start()
-    assert [party.over(job)["state"] for party in two.parties.values()] == ["failed", "failed"]
+    assert [party.over(job)["state"] for party in two.parties.values()] == ["cancelled", "cancelled"]
     other = FEATURE if killed == LABEL else LABEL
     wire = two.check(job)
     assert 1 <= wire[other]["received Abort"] <= wire[killed]["sent Abort"]

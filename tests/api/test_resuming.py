@@ -35,6 +35,8 @@ def pair(
         feature = new_party(root / FEATURE, FEATURE, {LABEL: urls[LABEL]}, {"clinic": str(files[1])}, ports[2:])
         label.granting = [feature]
         for party in (label, feature):
+            settings = party.folder / "party.toml"
+            settings.write_text(settings.read_text().replace("\nfixed_seed", "\nmaximum_rho = 0.1\nfixed_seed"))
             stack.callback(party.close)
             party.start()
         yield {LABEL: label, FEATURE: feature}
@@ -71,3 +73,21 @@ def test_a_clear_training_whose_processes_are_killed_ends_with_the_model_of_one_
         assert killed[party]["state"] == "done", killed[party]["error"]
         assert killed[party]["model_digest"] == whole[party]["model_digest"]
         assert killed[party]["metrics"] == whole[party]["metrics"]
+
+
+def test_an_encrypted_training_goes_on_under_new_keys_and_counts_what_it_opens_again(
+    pair: Pair, job_spec: Callable[..., str]
+) -> None:
+    text = job_spec(epochs="8\ncheckpoint_steps = 2", batch_rows="152", scheme='"ckks"')
+    job = pair[LABEL].submit(text)["id"]
+    kill(pair, job, FEATURE, "worker_pid")
+    kill(pair, job, LABEL, "")
+    for party, found in ended(pair, job).items():
+        assert found["state"] == "done", (party, found["error"])
+        assert found["step"] == found["steps"] == 24
+    sent = {line["kind"]: line["messages"] for line in pair[FEATURE].job(job)["traffic"] if line["direction"] == "sent"}
+    assert 24 <= sent["OpenedGradient"] <= 24 + 2 * (2 + 1)
+    assert sent["PublicKeys"] >= 3
+    assert pair[LABEL].job(job)["metrics"]["auc"] > 0.9
+    for party in pair.values():
+        assert not (party.folder / "checkpoints" / job).exists()

@@ -230,20 +230,23 @@ def test_a_server_that_stands_still_once_it_is_asked_fails_the_job_at_both_sides
 
 
 @pytest.mark.parametrize("side", [0, 1], ids=[LABEL, FEATURE])
-def test_a_server_that_stands_still_in_mid_training_fails_the_job_at_both_sides(
+def test_a_server_that_stands_still_in_mid_training_is_waited_for_and_the_job_goes_on(
     pair: Pair, job_spec: Spec, side: int
 ) -> None:
     job = training(pair, job_spec)
     still, other = pair[side], pair[1 - side]
     with stopped(still):
-        found = other.over(job)["error"]
-        assert (found["code"], found["side"]) == ("peer_timeout", still.name)
-        assert f"{still.name} stopped answering for {TIMEOUT_SECONDS:g} s" in found["message"]
-    ended = still.over(job)
-    assert (ended["state"], ended["error"]["code"]) == ("failed", "peer_timeout")
-    assert ended["error"]["side"] == other.name
-    assert f"{other.name} ended the job: {still.name} stopped answering" in ended["error"]["message"]
+        parked = other.wait(job, lambda found: found["waits_for"])
+        assert parked["state"] == "running"
+        assert still.name in parked["waits_for"]
+        events = other.call("GET", f"/v1/jobs/{job}/events").json()["events"]
+        (told,) = (event["text"] for event in events if event["kind"] == "parked")
+        assert f"{still.name} stopped answering for {TIMEOUT_SECONDS:g} s" in told
+    for party in pair:
+        party.wait(job, lambda found: found["attempt"] > 1 and found["worker_pid"] and not found["waits_for"])
     assert "this server stood still" in (still.folder / "server.log").read_text()
+    other.call("POST", f"/v1/jobs/{job}/cancel")
+    assert [ended["state"] for ended in endings(pair, job)] == ["cancelled", "cancelled"]
 
 
 def test_a_server_that_stands_still_for_a_moment_goes_on_with_its_job(pair: Pair, job_spec: Spec) -> None:
