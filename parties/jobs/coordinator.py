@@ -127,7 +127,7 @@ class Coordinator:
     def on_peer_lost(self, standing: Standing, lost: PartyId, error: JobError) -> Actions:
         """The outbox gave up on a peer, or the peer refused what it was sent."""
         peer = standing.peers[lost]
-        unable = isinstance(error, PeerStorageFailed) and peer.state is PeerState.ASKED
+        unable = isinstance(error, PeerStorageFailed) and (peer.state is PeerState.ASKED or self._awaits_all)
         silent, ahead = isinstance(error, PeerTimeout) and not unable, isinstance(error, StaleAttempt)
         failure = Failure.of(error, lost)
         if silent and not standing.begun and standing.in_state(PeerState.WAITING):

@@ -5,7 +5,7 @@ Each method looks at how the job stands and answers what is to be done; it chang
 
 from collections.abc import Mapping
 
-from parties.errors import Failure, JobOver, NeverBegun, StaleAttempt
+from parties.errors import Failure, JobOver, NeverBegun, PeerStorageFailed, StaleAttempt
 from parties.jobs.actions import (
     Actions,
     Agree,
@@ -148,7 +148,8 @@ class Participant:
     def on_peer_lost(self, standing: Standing, lost: PartyId, error: JobError) -> Actions:
         """The outbox gave up on the coordinator, or the coordinator refused what it was sent."""
         coordinator, failure = standing.peers[lost], Failure.of(error, lost)
-        silent, ahead = isinstance(error, PeerTimeout), isinstance(error, StaleAttempt)
+        unable = isinstance(error, PeerStorageFailed) and self._bond is Bond.AWAITED
+        silent, ahead = isinstance(error, PeerTimeout) and not unable, isinstance(error, StaleAttempt)
         if silent and coordinator.newest == NEGOTIATION:
             return [Retransmit(lost)]  # nothing runs yet
         if standing.returned:
