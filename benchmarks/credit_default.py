@@ -33,6 +33,7 @@ from vfl.flow import run_together
 from vfl.kinds import flow_of, read_spec_as
 from vfl.planning.training import plan, resolve
 from vfl.setup import Setup, Table
+from vfl.spec.joined_rows import JoinedRowsSpec
 from vfl.spec.training import TrainingSpec
 
 DATA = Path(__file__).parents[2] / "shared" / "data" / "credit-default"
@@ -101,7 +102,7 @@ def write_raw(folder: Path) -> tuple[list[str], list[str]]:
     return guest.columns[2:], host.columns[1:]
 
 
-def load_both(folder: Path, spec: TrainingSpec) -> dict[str, LoadedTable]:
+def load_both(folder: Path, spec: JoinedRowsSpec) -> dict[str, LoadedTable]:
     files = {party: Registered(source=f"{party}.csv", id=("id",)) for party in spec.parties}
     return {party: load(folder, files, spec, party)["rows"] for party in spec.parties}
 

@@ -68,7 +68,7 @@ class ColumnsKey:
         self._transformed = Stack.of(to_words(self._secrets))
         self._factors = 1 + np.frombuffer(os.urandom(8 * columns), "<u8").astype(np.int64) % ((1 << CHECK_BITS) - 1)
         self._shift = int(self._factors.sum() - 1).bit_length()
-        self.public = self._seed + self._encrypted(0, np.zeros((DEGREE, columns + 1), np.int64))
+        self.public = self._seed + self._encrypted(0, np.zeros((columns + 1, DEGREE), np.int64))
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(...)"
@@ -79,12 +79,14 @@ class ColumnsKey:
     def encrypt(self, block: int, columns: Integers) -> bytes:
         """Rows x columns, as the block of this number, from 1; a number is used once."""
         check = (columns @ self._factors + (1 << (self._shift - 1))) >> self._shift
-        rows = np.column_stack([columns, check])
-        return self._encrypted(block, np.vstack([rows, np.zeros((1, rows.shape[1]), np.int64)]))
+        whole = np.zeros((len(self._factors) + 1, len(columns) + 1), np.int64)
+        whole[:-1, :-1], whole[-1, :-1] = columns.T, check
+        return self._encrypted(block, whole)
 
-    def _encrypted(self, block: int, rows: Integers) -> bytes:
-        products = self._transformed.times(shared_polynomial(self._seed, block)).words()[:, : len(rows)]
-        words = added(products, to_words(np.ascontiguousarray(rows.T) + _errors((rows.shape[1], len(rows)))))
+    def _encrypted(self, block: int, columns: Integers) -> bytes:
+        """Columns x rows."""
+        products = self._transformed.times(shared_polynomial(self._seed, block)).words()[:, : columns.shape[1]]
+        words = added(products, to_words(columns + _errors(columns.shape)))
         return write_words(words, (MODULUS,) * len(words))
 
     def open(self, sums: SumsOfProducts, width: int) -> Exact:
@@ -127,19 +129,22 @@ class EncryptedColumns:
         rows = len(own)
         if len(encrypted) != block_bytes(rows, self.columns - 1):
             raise InvalidCiphertext(f"{rows} rows are not {len(encrypted)} bytes")
-        words = _read(encrypted, self.columns, rows + 1)
-        return self._multiplied(number, words, np.vstack([own, np.ones((1, self.width), np.int64)]))
+        columns = np.ones((self.width, rows + 1), np.int64)
+        columns[:, :-1] = own.T
+        return self._multiplied(number, _read(encrypted, self.columns, rows + 1), columns)
 
     def zero(self) -> "Block":
         """A fresh encryption of zero for each own column."""
-        return self._multiplied(0, self._zero, _ternary((DEGREE, self.width)))
+        return self._multiplied(0, self._zero, _ternary((self.width, DEGREE)))
 
-    def _multiplied(self, number: int, words: Words, rows: Integers) -> "Block":
+    def _multiplied(self, number: int, words: Words, columns: Integers) -> "Block":
+        """Own columns are columns x rows."""
+        rows = columns.shape[1]
         turned = np.zeros((self.width, DEGREE), np.int64)
-        turned[:, 0] = rows[0]
-        turned[:, DEGREE - len(rows) + 1 :] = -rows[:0:-1].T
+        turned[:, 0] = columns[:, 0]
+        np.negative(columns[:, :0:-1], out=turned[:, DEGREE - rows + 1 :])
         products = Stack.of(to_words(turned)).times(shared_polynomial(self._seed, number))
-        digits = limbs(words).reshape(-1, len(rows)) @ rows.astype(np.float64)
+        digits = limbs(words).reshape(-1, rows) @ columns.T.astype(np.float64)
         return Block(products, digits.astype(np.int64))
 
 
@@ -192,7 +197,7 @@ def _ternary(shape: tuple[int, int]) -> Integers:
     return numbers
 
 
-def _errors(shape: tuple[int, int]) -> Integers:
+def _errors(shape: tuple[int, ...]) -> Integers:
     """Heads less tails of 42 coins each: deviation 3.24, as SEAL's own errors."""
     coins = Cipher(ChaCha20(os.urandom(32), bytes(16)), mode=None).encryptor().update(bytes(8 * int(np.prod(shape))))
     words = np.frombuffer(coins, "<u8").reshape(shape)

@@ -105,6 +105,7 @@ def check(spec: JobSpec, rows: int | None = None) -> JobCheck:
         waived=spec.waived,
         warnings=(
             *kind.warnings(spec, plan, forecast),
+            *kind.advice(spec, plan),
             *((NOT_REHEARSED,) if kind.can_rehearse and forecast is None else ()),
         ),
     )

@@ -130,6 +130,10 @@ class Kind(ABC, Generic[S, P]):
         """
         return ()
 
+    def advice(self, spec: S, plan: P | None = None) -> Iterable[Notice]:
+        """What whoever plans such a job should consider before it is proposed; no notice of the job itself."""
+        return ()
+
     def rehearse(self, spec: S) -> Forecast | None:
         """How many bytes the job sends, from a run of its roles on made-up rows. Raises ImpossibleJob."""
         return None

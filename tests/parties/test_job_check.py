@@ -237,6 +237,16 @@ def test_a_training_without_encryption_is_warned_about():
     ]
 
 
+def test_a_linear_model_in_encrypted_steps_is_told_that_one_pass_would_do() -> None:
+    of_steps = check(training(), 10_000)
+    (advice,) = [notice.text for notice in of_steps.warnings if notice.code == "one_pass_possible"]
+    # Two columns times a column, the label and the check column; three pairs of them, and two alone; five folds.
+    assert "each row is touched once and not 20 times" in advice
+    assert "reads 55 sums in place of 160" in advice
+    other = check(training(scheme="none"), 10_000).warnings
+    assert "one_pass_possible" not in {notice.code for notice in other}
+
+
 def test_rows_that_cannot_be_divided_are_refused():
     with pytest.raises(ImpossibleJob, match="1 rows cannot be split"):
         check(training(), 1)

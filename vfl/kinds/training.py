@@ -92,6 +92,9 @@ class TrainingKind(Kind[TrainingSpec, TrainingPlan]):
     ) -> Iterable[Notice]:
         return warnings.of_training(spec, plan)
 
+    def advice(self, spec: TrainingSpec, plan: TrainingPlan | None = None) -> Iterable[Notice]:
+        return warnings.of_one_pass_instead(spec, plan)
+
     def unprotected(self, spec: TrainingSpec, plan: Mapping[str, Any]) -> Iterator[str]:
         embeddings = spec.model.layout == "embeddings"
         brought = "an embedding coordinate" if embeddings else "a continuous column"

@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterator
 
 from vfl.notices import Notice
+from vfl.planning import one_pass
 from vfl.planning.plan import Forecast, TrainingPlan
 from vfl.planning.training import INPUT_BOUND
 from vfl.spec.encryption import PaillierEncryption
@@ -60,6 +61,20 @@ def of_one_pass(spec: OnePassSpec) -> Iterator[Notice]:
         "few with each sum"
     )
     yield Notice("warning", "deviation_not_guarded", text)
+
+
+def of_one_pass_instead(spec: TrainingSpec, plan: TrainingPlan | None) -> Iterator[Notice]:
+    instead = OnePassSpec.instead_of(spec)
+    if instead is None or instead.outputs >= one_pass.width_of(instead):
+        return
+    text = (
+        f"this linear model can be solved in one pass, with job.protocol = one_pass: each row is touched once and not "
+        f"{spec.train.epochs} times"
+    )
+    if plan is not None:
+        sums, of_steps = instead.fit.folds * one_pass.opened_of_fold(instead), plan.steps * plan.opened_per_step
+        text += f", and the label party reads {sums:,} sums in place of {of_steps:,}"
+    yield Notice("note", "one_pass_possible", text)
 
 
 def _of_preparation(spec: JoinedRowsSpec) -> Iterator[Notice]:

@@ -43,6 +43,7 @@ from vfl.reports import Outcome, Remark, StepDone
 from vfl.setup import Setup
 from vfl.spec.joined_rows import TrainingRole
 from vfl.spec.one_pass import OnePassSpec
+from vfl.spec.sections import PartyId
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -62,9 +63,9 @@ class Part(NamedTuple):
     ends_fold: bool
 
 
-def parts(setup: Setup[OnePassSpec]) -> Iterator[Part]:
+def parts(setup: Setup[OnePassSpec], training_rows: Rows) -> Iterator[Part]:
     step, block = 0, 0
-    for fold, rows in enumerate(folds(setup.joint_seed, setup.training_rows, setup.spec.fit.folds), 1):
+    for fold, rows in enumerate(folds(setup.joint_seed, training_rows, setup.spec.fit.folds), 1):
         messages, start = messages_of_fold(len(rows)), 0
         for place, sizes in enumerate(messages, 1):
             step, blocks = step + 1, list[tuple[int, Rows]]()
@@ -78,14 +79,13 @@ def parts(setup: Setup[OnePassSpec]) -> Iterator[Part]:
 def feature_party(setup: Setup[OnePassSpec]) -> Flow[Outcome]:
     setup = yield from agree_on_rows(setup)  # 0
     spec, label, used = setup.spec, setup.only(TrainingRole.LABEL), Counter[str]()
-    columns, width, steps = PreparedColumns(setup), width_of(spec), _steps(setup)
-    usable, notices = columns.without_rare_values(setup.training_rows, spec.fit.least_rows)
+    columns, width, train = PreparedColumns(setup), width_of(spec), setup.training_rows
+    usable, notices = columns.without_rare_values(train, spec.fit.least_rows)
     received = yield from receive(SumsKey, label)  # 1
     with attributed_to(label):
-        scale = MomentsScale(len(setup.training_rows))
-        key = EncryptedColumns(received.public, spec.encrypted_columns, width, scale)
-    sums, own = RunningSums(key), np.zeros((width + 1, width + 1), np.int64)
-    for part in parts(setup):
+        key = EncryptedColumns(received.public, spec.encrypted_columns, width, MomentsScale(len(train)))
+    sums, own, every_part = RunningSums(key), np.zeros((width + 1, width + 1), np.int64), [*parts(setup, train)]
+    for part in every_part:
         sent = yield from receive(EncryptedBlocks, label, part.step)  # 2
         if len(sent.blocks) != len(part.blocks):
             raise RemoteProtocolError(f"{label} sent {len(sent.blocks)} blocks where {len(part.blocks)} were due")
@@ -101,7 +101,7 @@ def feature_party(setup: Setup[OnePassSpec]) -> Flow[Outcome]:
             yield from send(label, SumsOverRows(part.fold, *answer, clear))  # 4
             sums, own = RunningSums(key), np.zeros_like(own)
             used["answer sums"] += 1
-        yield from report(StepDone(part.step, steps, 0))
+        yield from report(StepDone(part.step, len(every_part), 0))
 
     scored = list[Counter[str]]()
     training = scored_as(spec)
@@ -115,22 +115,23 @@ def feature_party(setup: Setup[OnePassSpec]) -> Flow[Outcome]:
 def label_party(setup: Setup[OnePassSpec]) -> Flow[Outcome]:
     setup = yield from agree_on_rows(setup)  # 0
     spec, feature, side = setup.spec, setup.only(TrainingRole.FEATURE), LabelSums(setup)
-    scale, steps, used = MomentsScale(len(setup.training_rows)), _steps(setup), Counter[str]()
+    train, used = setup.training_rows, Counter[str]()
+    scale, every_part = MomentsScale(len(train)), [*parts(setup, train)]
     key = ColumnsKey(spec.encrypted_columns, scale)
     yield from send(feature, SumsKey(key.public))  # 1
-    for part in parts(setup):
+    for part in every_part:
         blocks = []
         for number, rows in part.blocks:
             columns = side.columns(part.fold, rows)
             blocks.append(key.encrypt(number, integers(columns, scale.label_bits)))
             used["encrypt block"] += 1
         yield from send(feature, EncryptedBlocks(part.step, tuple(blocks)))  # 2
-        yield from report(StepDone(part.step, steps, 0))
+        yield from report(StepDone(part.step, len(every_part), 0))
     for fold in range(1, spec.fit.folds + 1):
         sums = yield from receive(SumsOverRows, feature, fold)  # 4
         with attributed_to(feature):
             opened = key.open(SumsOfProducts(sums.polynomials, sums.words), width_of(spec))
-        side.add(fold, opened.astype(np.float64) / scale.unit, _own_sums(sums.own, feature, setup))
+        side.add(fold, opened.astype(np.float64) / scale.unit, _own_sums(sums.own, feature, width_of(spec), len(train)))
         used["open sums"] += 1
     side.solve()  # 5
 
@@ -156,24 +157,19 @@ def _own_products(z: Integers) -> Integers:
     return products
 
 
-def _own_sums(data: bytes, feature: str, setup: Setup[OnePassSpec]) -> Floats:
-    """The feature party's sums of products, symmetric. Raises RemoteProtocolError for what columns within the agreed
-    bound cannot give: beyond it the encrypted sums could wrap around."""
-    width = width_of(setup.spec) + 1
-    upper = np.triu_indices(width)
+def _own_sums(data: bytes, feature: PartyId, width: int, rows: int) -> Floats:
+    """The feature party's sums of products, symmetric, the constant last. Raises RemoteProtocolError for what columns
+    within the agreed bound cannot give: beyond it the encrypted sums could wrap around."""
+    upper = np.triu_indices(width + 1)
     if len(data) != 8 * len(upper[0]):
         raise RemoteProtocolError(f"{feature} sent {len(data)} bytes of own sums where {8 * len(upper[0])} were due")
-    products = np.zeros((width, width))
+    products = np.zeros((width + 1, width + 1))
     products[upper] = np.frombuffer(data, "<i8") / 4.0**FEATURE_BITS
     products = products + np.triu(products, 1).T
-    squares, rows = np.diagonal(products), len(setup.training_rows)
+    squares = np.diagonal(products)
     if (squares < 0).any() or (squares > OVER_BOUND * rows).any():
         raise RemoteProtocolError(f"{feature} sent sums of squares that no standardised column has over {rows} rows")
     return products
-
-
-def _steps(setup: Setup[OnePassSpec]) -> int:
-    return sum(1 for _ in parts(setup))
 
 
 ROLES = {TrainingRole.FEATURE: feature_party, TrainingRole.LABEL: label_party}

@@ -55,6 +55,23 @@ class OnePassSpec(JoinedRowsSpec, frozen=True, kw_only=True):
                 fix="Name one feature party, or train in clear with job.protocol = training.",
             )
 
+    @classmethod
+    def instead_of(cls, spec: TrainingSpec) -> "OnePassSpec | None":
+        """The same model in one pass; None where the training is of another one, or asks for what one pass has not."""
+        has_all = (
+            spec.encrypted
+            and not spec.hidden
+            and spec.model.layout == "features"
+            and not spec.model.start_from
+            and not spec.split.validation
+            and spec.train.class_weights == "none"
+            and spec.encryption.loss_error == "linear"
+        )
+        if not has_all:
+            return None
+        job = msgspec.structs.replace(spec.job, protocol="one_pass")
+        return cls(job=job, roster=spec.roster, data=spec.data, rows=spec.rows, split=spec.split)
+
     @property
     def as_training(self) -> TrainingSpec:
         """The encrypted training whose linear model is scored as that of this job: the halves are stored alike."""
