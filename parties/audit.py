@@ -77,8 +77,12 @@ class Audit:
         self._cosigning = Cosigning(peers, others, self._database, ledger)
 
     def check(self, peers: Iterable[PartyId]) -> None:
-        """Before a job with them begins. Raises AuditLogContradicted."""
+        """Before a job with them begins. Raises AuditLogContradicted, AuditLogUnconfirmed."""
         self._cosigning.check(peers)
+
+    def check_restored(self, peers: Iterable[PartyId]) -> None:
+        """The same before a job goes on that was open when this party was put back from a backup."""
+        self._cosigning.check_restored(peers)
 
     def close(self) -> None:
         self._cosigning.close()

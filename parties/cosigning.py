@@ -26,9 +26,10 @@ from parties.peers import Peers
 from parties.server_settings import AuditSettings, WitnessSettings
 from parties.storage.engine import Database
 from parties.storage.ledger import Ledger
+from parties.storage.owner import restored_leaves
 from parties.storage.passed import AUDIT_LOG
 from parties.trust.certificates import calling_context
-from parties.trust.errors import AuditLogContradicted, MalformedNote, NoteNotSigned
+from parties.trust.errors import AuditLogContradicted, AuditLogUnconfirmed, MalformedNote, NoteNotSigned
 from parties.trust.identity import Identity
 from parties.trust.leaves import Event
 from parties.trust.log_keys import log_key
@@ -100,6 +101,8 @@ class Cosigning:
     def __init__(self, peers: Peers, others: Sequence[AskedWitness], database: Database, ledger: Ledger) -> None:
         self._peers, self._others, self._database, self._ledger = peers, others, database, ledger
         self._keys = peers.own_keys
+        with database.reading() as connection:
+            self._restored = restored_leaves(connection)
         self._sizes: dict[VerifierKey, int] = {}
         """Of the heads that were cosigned since this server runs."""
         self._problems: dict[VerifierKey, str] = {}
@@ -116,7 +119,7 @@ class Cosigning:
     def check(self, names: Iterable[PartyId]) -> None:
         """Before a job begins: each of these peers, and each other witness, that is there has signed no other log.
 
-        Raises AuditLogContradicted.
+        Raises AuditLogContradicted, AuditLogUnconfirmed.
         """
         for witness in [*(self._peer(name) for name in names if name in self._peers.outboxes), *self._others]:
             waited = time.monotonic() - self._tried_at.get(witness.key, float("-inf"))
@@ -124,6 +127,16 @@ class Cosigning:
                 self._ask(witness)
             if witness.key in self._contradicted:
                 raise self._contradicted[witness.key]
+            if witness.peer and not self._knows_what_was_restored(witness):
+                raise AuditLogUnconfirmed(
+                    f"the database of {self._keys.name} was restored from a backup, and {witness.name} has not said "
+                    "yet whether it has signed more than is in it"
+                )
+
+    def check_restored(self, names: Iterable[PartyId]) -> None:
+        """The same before a job goes on that was open when this party was put back from a backup; else nothing."""
+        if self._restored is not None:
+            self.check(names)
 
     def standings(self) -> list[WitnessStanding]:
         """Of those that are no peers."""
@@ -151,6 +164,13 @@ class Cosigning:
 
     def _all_peers(self) -> list[AskedWitness]:
         return list(map(self._peer, self._peers.outboxes))
+
+    def _knows_what_was_restored(self, witness: AskedWitness) -> bool:
+        """Whether it has signed a head of what this log has become since, or there is none."""
+        if self._restored is None or self._sizes.get(witness.key, 0) > self._restored:
+            return True
+        with self._database.reading() as connection:
+            return cosigned_size(connection, witness.keys) > self._restored
 
     def _peer(self, name: PartyId) -> AskedWitness:
         key, *earlier = self._peers.get(name).cosigners

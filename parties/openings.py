@@ -248,12 +248,21 @@ class Openings:
                 without = self.agreement(job.id, spec, b"", b"")
                 agreement = msgspec.msgpack.decode(stored, type=Agreement) if stored else without
                 self._opened(job, spec, agreement).await_word(result)
-            elif not trusted or not self._take_up(job, spec):
+            elif (lowered := self._lowered(job)) or not trusted or not self._take_up(job, spec):
                 states = self._shared.models.discard(job.id)
-                closed = msgspec.structs.replace(failure, safe=STATES_KEPT) if states else failure
+                failed = lowered or failure
+                closed = msgspec.structs.replace(failed, safe=STATES_KEPT) if states else failed
                 self._endings.close_unfinished(job, closed)
                 self._shared.checkpoints.drop(job.id)
         self._endings.recall(self._peers.outboxes, frozenset(asking))
+
+    def _lowered(self, job: Job) -> Failure | None:
+        """Why a job of a restored database does not go on: a peer has, or may have, signed what is not in it."""
+        try:
+            self._audit.check_restored(job.peers)
+        except JobError as error:
+            return Failure.of(error, self._me)
+        return None
 
     def _take_up(self, job: Job, spec: JobSpec) -> bool:
         _, stored = self._store.agreed(job.id)

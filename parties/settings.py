@@ -204,10 +204,8 @@ def init_party(
         f'peer_host = "0.0.0.0"       # every address of this machine\naddress = "{address}"\n' if address else ""
     )
     text = _TEMPLATE.format(name=name, operator_port=operator_port, peer_port=peer_port, reachable=reachable)
-    token = secrets.token_urlsafe(32)
     try:
-        write_private(folder / TOKEN_FILE, f"{token}\n".encode())
-        write_private(folder / TOKEN_HASH_FILE, f"{hashlib.sha256(token.encode()).hexdigest()}\n".encode())
+        new_token(folder)
         save_identity(folder, Identity.generate(name))
         write_private(path, text.encode())
     except (OSError, StorageFailed) as error:
@@ -220,6 +218,13 @@ def init_party(
             fix="Free space there, or name another folder.",
         ) from error
     return path
+
+
+def new_token(folder: Path) -> None:
+    """Of the operator; a former one opens nothing any more once the server starts again."""
+    token = secrets.token_urlsafe(32)
+    write_private(folder / TOKEN_FILE, f"{token}\n".encode())
+    write_private(folder / TOKEN_HASH_FILE, f"{hashlib.sha256(token.encode()).hexdigest()}\n".encode())
 
 
 def save_identity(folder: Path, identity: Identity) -> None:

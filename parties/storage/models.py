@@ -24,6 +24,7 @@ from parties.private_files import write_private
 from parties.storage.manifest import MANIFEST, NO_INPUTS, Inputs
 from vfl.errors import JobError, LocalProtocolError
 
+MODELS = "models"
 ROUNDS_KEPT = EPOCHS_KEPT = 3
 """States that are kept however large the model is."""
 EPOCH_BYTES = 32 << 20
@@ -36,7 +37,7 @@ HEADER_LENGTH_BYTES = 8
 
 class ModelStore:
     def __init__(self, folder: Path) -> None:
-        self._folder = folder / "models"
+        self._folder = folder / MODELS
 
     def model_path(self, job: str) -> Path:
         return self._folder / job / WEIGHTS_FILE

@@ -119,9 +119,17 @@ class AuditLogContradicted(JobError):
     code = "audit_log_contradicted"
     safe = "Nothing of this job was sent. Jobs with other peers go on."
     fix = (
-        "Stop the server and put the newest copy of its folder in place. If that is lost, the peer has to enrol a new "
-        "party with a new key: what is counted for the old one can never be known again."
+        "Stop the server and put the newest copy of its folder in place, or the newest backup. If both are lost, the "
+        "peer has to enrol a new party with a new key: what is counted for the old one can never be known again."
     )
+
+
+class AuditLogUnconfirmed(JobError):
+    """This party was restored from a backup, and a peer has not said yet whether it has signed a longer log."""
+
+    code = "audit_log_unconfirmed"
+    safe = "Nothing of this job was sent."
+    fix = "Submit the job again as soon as the peer can be reached: `vfl doctor` tests the way to it."
 
 
 class UnknownLeaf(JobError):

@@ -129,6 +129,7 @@ def upgrade() -> None:
     op.create_table(
         "owner",
         sql.Column("name", sql.String, primary_key=True),
+        sql.Column("restored", NUMBER),
     )
     op.create_table(
         "peers",

@@ -1,4 +1,4 @@
-"""What an operator does with a party's database beside its server."""
+"""How the tables of an earlier release are brought to the form of this one, while no server runs."""
 
 from contextlib import closing
 from pathlib import Path
