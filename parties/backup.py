@@ -24,6 +24,7 @@ from parties.errors import SettingsError, StorageFailed
 from parties.folder_lock import hold
 from parties.settings import SETTINGS_FILE, PartySettings, key_folder, load, new_token
 from parties.storage import owner
+from parties.storage.checkpoints import CHECKPOINTS
 from parties.storage.engine import DATABASE_FILE, Database
 from parties.storage.models import MODELS
 from parties.storage.passed import AUDIT_LOG
@@ -131,7 +132,7 @@ def _own_files(folder: Path, settings: PartySettings) -> Iterator[Path]:
     for name in (SETTINGS_FILE, KEY_FILE, FORMER_FILE, *bottom, *filter(None, certificates)):
         if (path := folder / name).resolve().is_relative_to(folder.resolve()) and path.is_file():
             yield path
-    for room in (MODELS, ANSWERS):
+    for room in (MODELS, CHECKPOINTS, ANSWERS):
         yield from sorted(
             path for path in (folder / room).rglob("*") if path.is_file() and not path.name.startswith(".")
         )

@@ -22,6 +22,7 @@ from parties.private_files import write_private
 from parties.wire.control import CheckpointName
 from vfl.spec.sections import PartyId
 
+CHECKPOINTS = "checkpoints"
 KEPT = 2
 DIGEST_BYTES = 32
 
@@ -46,7 +47,7 @@ class CheckpointStore:
     """Used under the lock of the job's supervisor."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder / "checkpoints"
+        self._folder = folder / CHECKPOINTS
 
     def keep(self, job: str, checkpoint: Checkpoint) -> None:
         """Raises StorageFailed."""

@@ -60,6 +60,24 @@ def test_a_party_that_was_moved_to_another_machine_goes_on(
     assert told["detail"] == {"leaves": made["leaves"]}
 
 
+def test_a_party_that_moves_in_the_middle_of_a_training_goes_on_with_it(
+    two: Two, job_spec: Callable[..., str], tmp_path: Path
+) -> None:
+    text = job_spec(epochs="20\ncheckpoint_steps = 5")
+    whole = trained(two, text)
+    job = two[LABEL].submit(text)["id"]
+    two[FEATURE].wait(job, lambda found: found["step"] > 10)
+    two[FEATURE].stop()
+    run(tmp_path, "db", "backup", FEATURE, "--output", "backup")
+    move(two, FEATURE, tmp_path / "elsewhere" / FEATURE, tmp_path / "backup")
+    moved = two[FEATURE].start()
+    for party in (two[LABEL], moved):
+        ended, first = party.over(job), party.job(whole)
+        assert ended["state"] == "done", ended["error"]
+        assert ended["model_digest"] == first["model_digest"]
+        assert ended["attempt"] > 1
+
+
 def test_a_backup_that_is_older_than_what_the_peer_has_signed_lowers_nothing(
     two: Two, job_spec: Callable[..., str], tmp_path: Path
 ) -> None:
