@@ -16,7 +16,7 @@ demo: .venv/.ready
 	.venv/bin/vfl demo
 
 test: .venv/.ready
-	.venv/bin/pytest -q -n 2 --dist loadfile
+	.venv/bin/pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 
 # phe is under the GPL: it has an environment of its own, and no other test meets it (docs/adr/0005).
 .venv-paillier/.ready: pyproject.toml constraints.txt

@@ -11,6 +11,7 @@ import typer
 
 from api.cli.errors import named
 from api.cli.output import CommandFailed, Exit, Format, FormatOption, QuietOption, envelope, note, result
+from parties.processes import loading
 from vfl.errors import JobError
 
 if TYPE_CHECKING:
@@ -240,11 +241,13 @@ def _table(
     seed: int,
 ) -> "DividedTable":
     if label_file and feature_file and id_column and label:
-        from api.demo.training.own_tables import own_tables  # noqa: PLC0415 - polars and scikit-learn, after the arguments
+        with loading():
+            from api.demo.training.own_tables import own_tables  # noqa: PLC0415 - polars and scikit-learn, after the arguments
 
         return own_tables(label_file, feature_file, id_column, label, task.value if task else None, positive)
-    from api.demo.training.scattered import scattered  # noqa: PLC0415
-    from api.demo.training.tables import BUNDLED  # noqa: PLC0415
+    with loading():
+        from api.demo.training.scattered import scattered  # noqa: PLC0415
+        from api.demo.training.tables import BUNDLED  # noqa: PLC0415
 
     return scattered(BUNDLED[(dataset or Dataset.BREAST_CANCER).value](), seed)
 
@@ -258,8 +261,9 @@ def _planned_training(
     layout: Layout | None,
     top: Top | None,
 ) -> _Planned:
-    from api.demo.training.agreement import Demonstration, agree  # noqa: PLC0415 - after the arguments are right
-    from api.demo.training.run import PARTIES, run  # noqa: PLC0415
+    with loading():
+        from api.demo.training.agreement import Demonstration, agree  # noqa: PLC0415 - after the arguments are right
+        from api.demo.training.run import PARTIES, run  # noqa: PLC0415
 
     agreement = agree(
         table,
@@ -281,10 +285,11 @@ def _planned_training(
 
 
 def _planned_rounds(mode: Mode, rounds: int | None, seed: int) -> _Planned:
-    from api.demo.rounds.agreement import RoundsDemonstration, agree_on_rounds  # noqa: PLC0415 - after the arguments
-    from api.demo.rounds.modes import MODES  # noqa: PLC0415
-    from api.demo.rounds.run import run_rounds  # noqa: PLC0415
-    from api.demo.rounds.tables import PARTIES  # noqa: PLC0415
+    with loading():
+        from api.demo.rounds.agreement import RoundsDemonstration, agree_on_rounds  # noqa: PLC0415 - after the arguments
+        from api.demo.rounds.modes import MODES  # noqa: PLC0415
+        from api.demo.rounds.run import run_rounds  # noqa: PLC0415
+        from api.demo.rounds.tables import PARTIES  # noqa: PLC0415
 
     agreement = agree_on_rounds(MODES[mode.value], rounds=rounds, seed=seed)
     return _Planned(

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from api.cli.output import Format, FormatOption, result
+from parties.processes import loading
 
 app = typer.Typer(help="Set up and run one organisation's server.", no_args_is_help=True)
 
@@ -66,6 +67,7 @@ def serve(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="A party's folder, made by `vfl party init`.")],
 ) -> None:
     """Run a party's server in the foreground until it is told to end."""
-    from api.server import serve as run  # noqa: PLC0415 - the web stack, which help can do without
+    with loading():
+        from api.server import serve as run  # noqa: PLC0415 - the web stack, which help can do without
 
     run(folder)

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from api.cli.output import Format, FormatOption, result
+from parties.processes import loading
 
 app = typer.Typer(help="Cosign the audit logs of parties, as an auditor who is none.", no_args_is_help=True)
 
@@ -33,7 +34,8 @@ def init(
 @app.command("run")
 def run(folder: FolderArgument) -> None:
     """Run a witness in the foreground until it is told to end."""
-    from api.witness_server import serve_witness  # noqa: PLC0415 - the web stack, which help can do without
+    with loading():
+        from api.witness_server import serve_witness  # noqa: PLC0415 - the web stack, which help can do without
 
     serve_witness(folder)
 

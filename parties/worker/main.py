@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from parties.processes import PARENT_ENDED, close_memory, exit_at_hang_up
+from parties.processes import PARENT_ENDED, close_memory, exit_at_hang_up, loading
 from parties.worker.frames import (
     Delivered,
     Failed,
@@ -80,7 +80,9 @@ def _work(start: Start, reader: FrameReader[ToWorker], writer: FrameWriter) -> F
         inboxes = Inboxes(spec.peers_of(start.me), spec.required_parties, transcripts)
         requests: queue.SimpleQueue[ScoreRequest | None] = queue.SimpleQueue()
         threading.Thread(target=_receive, args=(reader, inboxes, requests), daemon=True).start()
-        return Finished(run(flow_of(setup), inboxes, writer, partial(_release_all, tables), requests, transcripts))
+        with loading():  # torch and SEAL come with the role that needs them
+            flow = flow_of(setup)
+        return Finished(run(flow, inboxes, writer, partial(_release_all, tables), requests, transcripts))
     except RemoteProtocolError as error:
         return Failed(error.code, str(error), error.safe, error.fix, error.peer)
     except JobError as error:

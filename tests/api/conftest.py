@@ -16,10 +16,10 @@ import httpx
 import pytest
 from command_line import free_ports
 from forked_servers import ServerProcess
-from identities import acquaint, give_identity, tls_of
+from identities import acquaint, init_known_party, tls_of
 from registered_tables import register
 
-from parties.settings import TOKEN_FILE, init_party
+from parties.settings import TOKEN_FILE
 
 READY_SECONDS = 30.0
 JOB_SECONDS = 60.0
@@ -142,7 +142,7 @@ def make_party(
     folder: Path, name: str, ports: list[int], peers: dict[str, str], datasets: dict[str, str], database_url: str = ""
 ) -> Server:
     """A folder as `vfl party init` leaves it, then filled in as its operator would; it trusts its peers already."""
-    path = init_party(folder, name, operator_port=ports[0], peer_port=ports[1])
+    path = init_known_party(folder, name, operator_port=ports[0], peer_port=ports[1])
     acceptance = {
         "peers": list(peers),
         "datasets": list(datasets),
@@ -157,7 +157,6 @@ def make_party(
     text += "\n[acceptance]\n" + "".join(f"{key} = {json.dumps(value)}\n" for key, value in acceptance.items())
     text = text.replace("[server]", "[server]\npeer_timeout_seconds = 8")
     path.write_text(text)
-    give_identity(folder, name)
     register(folder, datasets, database_url)
     acquaint(folder, {peer: url.removeprefix("https://") for peer, url in peers.items()}, database_url)
     return Server(name, folder, ports[0], ports[1])

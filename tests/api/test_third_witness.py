@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -35,9 +36,8 @@ Json = dict[str, Any]
 class Auditor:
     """Its witness, as it is run from the command line."""
 
-    def __init__(self, folder: Path, port: int) -> None:
-        self.folder, self.port = folder / "auditor", port
-        self.key: str = run(folder, "witness", "init", "auditor", "--name", NAME)["key"]
+    def __init__(self, folder: Path, port: int, key: str) -> None:
+        self.folder, self.port, self.key = folder, port, key
         self._process: subprocess.Popen[str] | None = None
 
     @property
@@ -78,13 +78,24 @@ class Auditor:
             return client.post(f"{self.url}/add-checkpoint", content=request.encode())
 
 
-@pytest.fixture
-def auditor(tmp_path: Path, some_ports: Callable[[int], list[int]]) -> Iterator[Auditor]:
-    """Not running yet; its server has been there once, so that parties have the file that pins its key."""
-    made = Auditor(tmp_path, some_ports(1)[0])
+@pytest.fixture(scope="module")
+def set_up(tmp_path_factory: pytest.TempPathFactory, some_ports: Callable[[int], list[int]]) -> Auditor:
+    """Its server has been there once, so that parties have the file that pins its key."""
+    folder = tmp_path_factory.mktemp("auditor")
+    key = run(folder, "witness", "init", "auditor", "--name", NAME)["key"]
+    made = Auditor(folder / "auditor", some_ports(1)[0], key)
     made.answer_for(LABEL)
     made.start()
     made.stop()
+    return made
+
+
+@pytest.fixture
+def auditor(set_up: Auditor, tmp_path: Path, some_ports: Callable[[int], list[int]]) -> Iterator[Auditor]:
+    """Not running yet, with a folder and a port of its own."""
+    made = Auditor(tmp_path / "auditor", some_ports(1)[0], set_up.key)
+    shutil.copytree(set_up.folder, made.folder)
+    made.answer_for(LABEL)
     yield made
     made.stop()
 

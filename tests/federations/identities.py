@@ -1,14 +1,17 @@
 """Parties of tests: a key that follows from the name, and peers that know each other without an enrolment."""
 
 import hashlib
+import re
+import shutil
 import ssl
+import tempfile
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from parties.settings import save_identity
+from parties.settings import SETTINGS_FILE, init_party, save_identity
 from parties.storage.engine import Database
 from parties.storage.peer_store import TRUSTED, PeerStore, StoredPeer
 from parties.trust.certificates import Leaf, client_context, issue_leaf, server_context
@@ -35,6 +38,29 @@ def acquaint(folder: Path, addresses: Mapping[str, str], database_url: str = "")
     for name, address in addresses.items():
         store.put(peer_named(name, address))
     database.close()
+
+
+@cache
+def _made(name: str) -> "tempfile.TemporaryDirectory[str]":
+    made = tempfile.TemporaryDirectory()
+    init_party(Path(made.name), name, operator_port=1, peer_port=2)
+    give_identity(Path(made.name), name)
+    return made
+
+
+def init_known_party(folder: Path, name: str, *, operator_port: int, peer_port: int) -> Path:
+    """What `vfl party init` leaves, of the party that its peers know by this name; answers the path of party.toml.
+
+    It is made once for each name: to close a key behind a passphrase takes long on purpose.
+    """
+    shutil.copytree(_made(name).name, folder, dirs_exist_ok=True)
+    path = folder / SETTINGS_FILE
+    text = path.read_text()
+    for key, port in (("operator_port", operator_port), ("peer_port", peer_port)):
+        text, count = re.subn(rf"^{key} = \d", f"{key} = {port}", text, flags=re.MULTILINE)
+        assert count == 1
+    path.write_text(text)
+    return path
 
 
 def give_identity(folder: Path, name: str) -> None:

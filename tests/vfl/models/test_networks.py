@@ -88,8 +88,8 @@ def test_labels_encrypted_first_give_the_same_weights_as_labels_in_clear(federat
     ids=["features, mlp", "embeddings, linear", "embeddings, mlp"],
 )
 def test_an_encrypted_network_is_as_good_as_the_clear_one(federation, breast_cancer, options):
-    rules = {"optimiser_name": "adam", "optimiser_rate": 0.05, "optimiser_momentum": 0.0}
-    rules |= {"train_epochs": 20, "train_batch_rows": 228}
+    rules = {"optimiser_name": "adam", "optimiser_rate": 0.1, "optimiser_momentum": 0.0}
+    rules |= {"train_epochs": 8, "train_batch_rows": 228}
     _, encrypted = federation(breast_cancer, **rules, **options)
     _, clear = federation(breast_cancer, encryption_scheme="none", **rules, **options)
     auc = encrypted.results["bank"].metrics["auc"]
