@@ -94,8 +94,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     state: str
     """proposed, running, done, failed or cancelled."""
     waits_for: str = ""
-    """Of a job that is proposed: whose approval is missing, `approval` for this party's operator's. Of one that runs: who
-    must be back before it goes on."""
+    """Of a job that is proposed: whose approval is missing, `approval` for this party's operator's. Of one that runs:
+    who must be back before it goes on."""
     role: str
     party: str
     peers: list[str]
