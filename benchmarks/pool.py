@@ -37,7 +37,7 @@ from vfl.protocols.ckks_blocks import StepBlocks, step_of
 from vfl.spec.sections import Optimiser
 
 COLUMNS, IDS = 16, 8192
-BLOCKS = {"ckks-linear": 16, "ckks-mlp": 4}
+BLOCKS = {"ckks-linear": 32, "ckks-mlp": 8}
 BITS, ROWS, OWN = 3072, 2048, 4
 
 Part = Callable[[Pool], Any]

@@ -18,7 +18,7 @@ from crypto.ckks_columns import to_slots
 from crypto.ckks_context import contexts_of, load_public_key
 from crypto.ckks_packing import Packing, words_of
 from crypto.ckks_parameters import CUT_SCALE, RING_DEGREE, SLOTS, CkksPreset
-from crypto.ckks_sums import EncryptedSums, Mask, PackedSums, UnpackedSums
+from crypto.ckks_sums import EncryptedSums, Mask, PackedSums, UnpackedSums, added
 from crypto.ring import block_coefficients, block_sums, uniform_words
 from crypto.seal_stream import identifier, key_switching_payload, load, read_ciphertext, seeded_payload, stream
 
@@ -326,7 +326,7 @@ class CkksPublicKey:
         self.prepare_zeros(len(sums.groups))
         polynomials, numbers, masks = [], [], []
         for packed, group in zip(sums.words, sums.groups, strict=True):
-            words = (read_ciphertext(self._zeros.pop())[:, 0] + packed) % modulus  # both are below 2^60
+            words = added(words_of(self._zeros.pop()), packed, modulus)
             mask = uniform_words(group.width, modulus)
             totals = block_sums(words[0], group.width, modulus)
             polynomials.append(write_words(words[1:], (modulus,)))

@@ -68,7 +68,7 @@ class PackedSums:
         return np.array([self.usual_unit, *self.units]).tobytes() + b"".join(words.tobytes() for words in self.words)
 
     @classmethod
-    def decoded(cls, data: bytes, count: int) -> "PackedSums":
+    def decoded(cls, data: bytes | memoryview, count: int) -> "PackedSums":
         """Of so many values."""
         groups = groups_for(count)
         usual, *units = np.frombuffer(data, np.float64, 1 + count).tolist()
@@ -88,7 +88,7 @@ class UnpackedSums:
 
     def plus(self, other: "UnpackedSums", modulus: int) -> "UnpackedSums":
         words = [
-            (one + more) % modulus if one.size and more.size else (one if one.size else more)
+            added(one, more, modulus) if one.size and more.size else (one if one.size else more)
             for one, more in zip(self.words, other.words, strict=True)
         ]
         units = [one or more for one, more in zip(self.units, other.units, strict=True)]
@@ -99,10 +99,18 @@ class UnpackedSums:
         return np.array([self.usual_unit, *self.units]).tobytes() + encoded_words(self.words)
 
     @classmethod
-    def decoded(cls, data: bytes, count: int) -> "UnpackedSums":
+    def decoded(cls, data: bytes | memoryview, count: int) -> "UnpackedSums":
         """Of so many values."""
         usual, *units = np.frombuffer(data, np.float64, 1 + count).tolist()
-        return cls(usual, units, decoded_words(data[8 * (1 + count) :], count))
+        return cls(usual, units, decoded_words(memoryview(data)[8 * (1 + count) :], count))
+
+
+def added(one: Words, more: Words, modulus: int) -> Words:
+    """Modulo the modulus, below which both are, and which is below 2^63: what is not above it wraps when it is
+    subtracted. Much faster than a remainder."""
+    total = one + more
+    reduced: Words = np.minimum(total, total - np.uint64(modulus))
+    return reduced
 
 
 def encoded_words(several: Sequence[Words]) -> bytes:
@@ -111,7 +119,7 @@ def encoded_words(several: Sequence[Words]) -> bytes:
     return counts.tobytes() + b"".join(words.tobytes() for words in several)
 
 
-def decoded_words(data: bytes, count: int) -> list[Words]:
+def decoded_words(data: bytes | memoryview, count: int) -> list[Words]:
     """Of so many ciphertexts, each polynomials x ring degree."""
     counts = np.frombuffer(data, np.uint8, count)
     polynomials = np.frombuffer(data, "<u8", offset=count).reshape(-1, RING_DEGREE)

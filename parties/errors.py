@@ -121,6 +121,13 @@ class WorkerVanished(JobError):
     fix = "See the worker's log under logs/ in the party's folder; submit the job again."
 
 
+class ClusterUnreachable(JobError):
+    """The Dask cluster that party.toml names cannot be used: not reached, not trusted, empty, or of another release."""
+
+    code = "cluster_unreachable"
+    fix = "Run `vfl doctor`; start the cluster and its workers, or remove pool.scheduler from party.toml."
+
+
 class InternalError(JobError):
     """A bug: details stand in this party's own log, never in a message."""
 

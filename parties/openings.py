@@ -39,6 +39,7 @@ from parties.trust.contract import sign
 from parties.trust.errors import JobRejected
 from parties.wire.control import NEGOTIATION, SHARE_BYTES, Acceptance, Agreement, Waiting, fixed_private_seed
 from parties.wire.envelopes import Envelope
+from parties.worker_settings import OwnSettings
 from vfl.errors import ImpossibleJob, JobError, RemoteProtocolError
 from vfl.kinds import decode_spec, kind_of
 from vfl.spec.job import JobSpec
@@ -215,15 +216,14 @@ class Openings:
             supervisor.take_part(loaded)
 
     def _supervisor(self, job: Job, spec: JobSpec, agreement: Agreement) -> Supervisor:
-        module = self._settings.bottom
-        bottom = str(self._shared.folder / module.module) if module else ""
+        own = OwnSettings.read(self._shared.folder, self._settings)
 
         def load() -> Loaded:
             judgement = self.judgement(supervisor)
             self._shared.consent.check_unchanged(job.id, judgement.request(self._me))
             return self.loaded(judgement)
 
-        supervisor = Supervisor(job, spec, agreement, self._shared, bottom, load, self._end)
+        supervisor = Supervisor(job, spec, agreement, self._shared, own, load, self._end)
         return supervisor
 
     def _end(self, job: str) -> None:

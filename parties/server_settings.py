@@ -1,7 +1,7 @@
 """The tables of party.toml about the server: its ports, who reaches them, its database, and who cosigns its log."""
 
 import ipaddress
-from typing import Self
+from typing import Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, IPvAnyNetwork, field_validator, model_validator
@@ -194,3 +194,30 @@ def own_address(host: str) -> str:
 
 def in_url(host: str) -> str:
     return f"[{host}]" if ":" in host else host
+
+
+class PoolSettings(SettingsTable):
+    """Where the workers of this party do heavy work."""
+
+    kind: Literal["processes", "dask"] = "processes"
+    processes: int = Field(default=0, ge=0, le=1024)
+    """How many of this machine share the work of one worker; 0 = as many as there are cores."""
+    scheduler: str = ""
+    """Of an existing Dask cluster: tls://HOST:PORT."""
+    ca: str = ""
+    """The certificate authority of the cluster, in PEM, relative to the folder."""
+    certificate: str = ""
+    """What the cluster knows this party by, in PEM."""
+    key: str = ""
+    """The private key of `certificate`, in PEM."""
+
+    @model_validator(mode="after")
+    def _cluster_is_named_whole(self) -> Self:
+        named = [bool(value) for value in (self.scheduler, self.ca, self.certificate, self.key)]
+        if self.kind == "dask" and not all(named):
+            raise ValueError('kind = "dask" needs scheduler, ca, certificate and key')
+        if self.kind != "dask" and any(named):
+            raise ValueError('scheduler, ca, certificate and key have no effect without kind = "dask"')
+        if self.kind == "dask" and not self.scheduler.startswith("tls://"):
+            raise ValueError("scheduler must look like tls://dask.example.org:8786: work does not travel in clear")
+        return self

@@ -22,6 +22,7 @@ from parties.server_settings import (
     PEER_PORT,
     AuditSettings,
     OperatorSettings,
+    PoolSettings,
     ServerSettings,
     ServerTlsSettings,
     SettingsTable,
@@ -100,6 +101,7 @@ TABLES = (
     WitnessSettings,
     IdentitySettings,
     BottomSettings,
+    PoolSettings,
     Acceptance,
 )
 
@@ -114,6 +116,7 @@ class PartySettings(BaseSettings):
     audit: AuditSettings = AuditSettings()
     identity: IdentitySettings = IdentitySettings()
     bottom: BottomSettings | None = None
+    pool: PoolSettings = PoolSettings()
     acceptance: Acceptance = Acceptance()
 
     @property

@@ -11,7 +11,6 @@ from debian_postgresql import DebianPostgresql, running
 # As in a worker: processes share the cores, and threads that wait for each other's pieces compute nothing.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-import pytest
 
 from crypto.paillier_parameters import missing_packages
 

@@ -311,7 +311,13 @@ def test_a_protocols_page_lists_its_messages_in_order(protocol: str) -> None:
 def test_every_runtime_dependency_has_a_licence_and_a_reason() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     extras, table = project["optional-dependencies"], rows("docs/adr/0005-dependencies-and-licences.md")
-    requirements = [*project["dependencies"], *extras["paillier"], *extras["postgres"], *extras["onnx"]]
+    requirements = [
+        *project["dependencies"],
+        *extras["paillier"],
+        *extras["postgres"],
+        *extras["onnx"],
+        *extras["cluster"],
+    ]
     assert [row[0] for row in table] == [re.split(r"[^\w-]", text)[0] for text in requirements]
     assert all(map(all, table))
 

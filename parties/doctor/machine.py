@@ -17,6 +17,7 @@ from pathlib import Path
 from parties.doctor.disk import GIBIBYTE, disk
 from parties.doctor.findings import FAILED, HERE, MACHINE, NOT_CHECKED, OK, WARNING, Finding
 from parties.doctor.modes import mode
+from parties.doctor.pool import pool
 from parties.doctor.ports import operator_port, peer_port
 from parties.settings import SETTINGS_FILE, TOKEN_FILE, PartySettings, load, load_identity
 from parties.trust.key_file import KEY_FILE
@@ -43,6 +44,7 @@ def machine(folder: Path | None) -> list[Finding]:
         line,
         operator_port(folder, settings),
         peer_port(folder, settings),
+        *([pool(folder, settings)] if settings else []),
         *_keys(folder, settings),
     ]
 

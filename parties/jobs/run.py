@@ -33,6 +33,7 @@ from parties.worker.frames import (
 )
 from parties.worker.mailbox import Mailbox
 from parties.worker.process import WorkerProcess
+from parties.worker_settings import OwnSettings
 from vfl.errors import JobError, LocalProtocolError, RowsDiffer
 from vfl.kinds import allowed, kind_of
 from vfl.reports import Answered, Fact, Outcome
@@ -92,7 +93,7 @@ class Run:
         tables: dict[str, LoadedTable],
         model: bytes,
         shares: Mapping[PartyId, bytes],
-        bottom: str,
+        own: OwnSettings,
         checkpoint: Checkpoint | None,
     ) -> Start:
         """Everything the role may know."""
@@ -107,7 +108,8 @@ class Run:
             model=model,
             joint_seed=seed,
             private_seed=self._private_seed,
-            bottom=bottom,
+            bottom=own.bottom,
+            pool=own.pool,
             saved=checkpoint.state if checkpoint else b"",
             transcripts=checkpoint.transcripts if checkpoint else {},
         )

@@ -42,6 +42,7 @@ from parties.wire.envelopes import Bytes, Envelope, Header
 from parties.wire.link import Link
 from parties.wire.peer_state import PeerState
 from parties.worker.frames import Checkpointed
+from parties.worker_settings import OwnSettings
 from vfl.errors import JobError, PeerTimeout
 from vfl.reports import Fact, Outcome
 from vfl.spec.job import JobSpec
@@ -62,7 +63,7 @@ class Supervisor:
         spec: JobSpec,
         agreement: Agreement,
         shared: Resources,
-        bottom: str,
+        own: OwnSettings,
         load: Callable[[], Loaded],
         on_end: Callable[[str], None],
     ) -> None:
@@ -96,7 +97,7 @@ class Supervisor:
             check_stored=self._check_stored,
         )
         self.reception = Reception(job.id, spec, self.me, self._links, hearing)
-        self._bottom, self._model = bottom, b""
+        self._own, self._model = own, b""
         self._started = job.started_at is not None
         self._inputs = NO_INPUTS
         self._is_watched = self._is_taken_up = False
@@ -225,7 +226,7 @@ class Supervisor:
             if (tables := self._tables) is None:
                 return
             checkpoint = self._attempts.go_on_after(step)
-        start = run.start_frame(tables, self._model, shares, self._bottom, checkpoint)
+        start = run.start_frame(tables, self._model, shares, self._own, checkpoint)
         self.session.prepare(tables, self._closing.classes)
         with self._lock:
             if self.over or self._run is not run or self._tables is not tables:  # a second Begin may have been faster

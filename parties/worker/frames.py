@@ -55,6 +55,23 @@ class RawTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return numbers.reshape(self.rows, -1 if len(numbers) else 0)
 
 
+class ClusterTerms(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A Dask cluster of this party's own; the files are PEM."""
+
+    scheduler: str
+    ca: str
+    certificate: str
+    key: str
+
+
+class PoolTerms(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Where a worker does heavy work."""
+
+    processes: int = 0
+    """0 = as many as it may use cores."""
+    cluster: ClusterTerms | None = None
+
+
 class Start(Frame, frozen=True):
     """To the worker, first and once: everything a role is given."""
 
@@ -72,6 +89,7 @@ class Start(Frame, frozen=True):
     """The checkpoint that the role goes on from; empty begins anew."""
     transcripts: dict[PartyId, bytes] = {}
     """What had been said with each peer by then."""
+    pool: PoolTerms = PoolTerms()
 
 
 class Delivered(Frame, frozen=True):

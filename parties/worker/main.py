@@ -60,7 +60,7 @@ def main() -> None:
 
 
 def _work(start: Start, reader: FrameReader[ToWorker], writer: FrameWriter) -> Finished | Failed:
-    pool = WorkPool()
+    pool = WorkPool(start.pool.processes, cluster=start.pool.cluster)
     try:
         spec = decode_spec(start.spec)
         tables = {use: table_of(raw) for use, raw in start.tables.items()}

@@ -1,7 +1,8 @@
-"""The pool of a worker: heavy work is done in the worker until it has proved heavy, then by child processes too.
+"""The pool of a worker: heavy work is done in the worker until it has proved heavy, then by child processes.
 
 Results do not depend on where a piece is done (crypto.pieces), so it may depend on time: a job of a second starts no
-process, and one of an hour has all of them after a moment.
+process, and one of an hour has all of them after a moment. Where party.toml names a Dask cluster, heavy work that needs
+no secret is done there.
 """
 
 import itertools
@@ -10,8 +11,10 @@ import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 
-from crypto.pieces import HERE, KeepingWork, Place, Shared, Work, revealed
+from crypto.pieces import HERE, KeepingWork, Place, SecretBytes, Shared, Work, revealed
 from parties.worker.child import Child
+from parties.worker.cluster import Cluster
+from parties.worker.frames import ClusterTerms
 
 START_SECONDS = 2.0
 """Of work in this process, before children are started: about what starting them costs."""
@@ -22,29 +25,37 @@ PIECES_AHEAD = 2
 class WorkPool:
     """Not safe for several threads."""
 
-    def __init__(self, size: int = 0, start_seconds: float = START_SECONDS) -> None:
+    def __init__(
+        self, size: int = 0, start_seconds: float = START_SECONDS, cluster: ClusterTerms | None = None
+    ) -> None:
         """`size` is the number of processes that work; by default, as many as this one may use cores."""
-        self._size = size or _cores()
+        self._size, self._terms = size or cores(), cluster
+        self._cluster: Cluster | None = None
         self._start_seconds = start_seconds
         self._worked_seconds = 0.0
         self._children: list[Child] = []
 
     def map(self, work: Work, shared: Shared, pieces: Iterable[bytes]) -> Iterator[bytes]:
-        """As `Pool.map`. Raises what the work raised of `crypto.errors`, or WorkerVanished."""
+        """As `Pool.map`. Raises what the work raised of `crypto.errors`, WorkerVanished or ClusterUnreachable."""
         rest = iter(pieces)
-        while not self._is_heavy():
+        while not self._is_heavy(shared):
             began = time.monotonic()
             result = list(HERE.map(work, shared, itertools.islice(rest, 1)))
             self._worked_seconds += time.monotonic() - began
             if not result:
                 return
             yield from result
-        yield from _mapped(self._started(), work, shared, rest)
+        if not self._may_leave(shared):
+            yield from _mapped(self._started(), work, shared, rest)
+        elif (first := next(rest, None)) is not None:
+            yield from self._connected().map(work, revealed(shared), itertools.chain([first], rest))
 
     def places(self, work: KeepingWork, shared: Shared) -> Sequence[Place]:
-        """As `Pool.places`. Raises what the work raised of `crypto.errors`, or WorkerVanished."""
-        if not self._is_heavy():
+        """As `Pool.places`. Raises what the work raised of `crypto.errors`, WorkerVanished or ClusterUnreachable."""
+        if not self._is_heavy(shared):
             return [_TimedPlace(place, self) for place in HERE.places(work, shared)]
+        if self._may_leave(shared):
+            return self._connected().places(work, revealed(shared))
         for child in self._started():
             child.begin(work, revealed(shared), keeps=True)
         return [_PlaceOfChild(child) for child in self._children]
@@ -62,9 +73,23 @@ class WorkPool:
         for child in self._children:
             child.close()
         self._children.clear()
+        if self._cluster is not None:
+            self._cluster.close()
+        self._cluster = None
 
-    def _is_heavy(self) -> bool:
-        return self._size > 1 and self._worked_seconds >= self._start_seconds
+    def _is_heavy(self, shared: Shared) -> bool:
+        spreads = self._size > 1 or self._may_leave(shared)
+        return spreads and self._worked_seconds >= self._start_seconds
+
+    def _may_leave(self, shared: Shared) -> bool:
+        """For the cluster: a secret stays on its machine."""
+        return self._terms is not None and not isinstance(shared, SecretBytes)
+
+    def _connected(self) -> Cluster:
+        if self._cluster is None and self._terms is not None:
+            self._cluster = Cluster(self._terms)
+        assert self._cluster is not None  # noqa: S101 - only work that may leave comes here
+        return self._cluster
 
     def _started(self) -> list[Child]:
         while len(self._children) < self._size:
@@ -123,6 +148,6 @@ class _PlaceOfChild:
         self._owed -= 1
 
 
-def _cores() -> int:
+def cores() -> int:
     affinity = getattr(os, "sched_getaffinity", None)
     return len(affinity(0)) if affinity is not None else os.cpu_count() or 1

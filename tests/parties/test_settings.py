@@ -10,6 +10,8 @@ from parties.errors import SettingsError, StorageFailed
 from parties.settings import init_party, load, token_hash
 from parties.trust.identity import Identity
 from parties.trust.notes import SignatureType, VerifierKey
+from parties.worker.frames import ClusterTerms, PoolTerms
+from parties.worker_settings import OwnSettings
 
 OPERATOR = "\n[operator]\n"
 WITNESS, URL = "\n[[audit.witness]]\n", "url = 'https://a'\n"
@@ -223,3 +225,31 @@ def test_the_address_of_a_database_is_not_printed_with_the_settings(folder: Path
     path = folder / "party.toml"
     path.write_text(path.read_text() + "\n[storage]\nurl = 'postgresql://vfl:secret@host/bank'\n")
     assert "secret" not in repr(load(folder))
+
+
+DASK = 'kind = "dask"\nscheduler = "tls://dask:8786"\nca = "ca.pem"\ncertificate = "own.pem"\nkey = "own-key.pem"\n'
+
+
+def test_a_worker_is_told_how_many_processes_share_its_work_and_of_which_cluster(folder: Path) -> None:
+    assert OwnSettings.read(folder, load(folder)).pool == PoolTerms(0, None)
+    path = folder / "party.toml"
+    path.write_text(f"{path.read_text()}\n[pool]\nprocesses = 3\n{DASK}")
+    files = (str(folder / name) for name in ("ca.pem", "own.pem", "own-key.pem"))
+    assert OwnSettings.read(folder, load(folder)).pool == PoolTerms(3, ClusterTerms("tls://dask:8786", *files))
+
+
+@pytest.mark.parametrize(
+    ("table", "reason"),
+    [
+        (DASK.replace('key = "own-key.pem"\n', ""), "needs scheduler, ca, certificate and key"),
+        (DASK.replace("tls://", "tcp://"), "work does not travel in clear"),
+        (DASK.replace('kind = "dask"\n', ""), "have no effect without"),
+        ("processes = -1", "greater than or equal to 0"),
+    ],
+    ids=["no key", "in clear", "no kind", "fewer than none"],
+)
+def test_a_cluster_is_named_whole_and_never_in_clear(folder: Path, table: str, reason: str) -> None:
+    path = folder / "party.toml"
+    path.write_text(f"{path.read_text()}\n[pool]\n{table}")
+    with pytest.raises(SettingsError, match=f"pool.*{reason}"):
+        load(folder)

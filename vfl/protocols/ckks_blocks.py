@@ -73,7 +73,7 @@ class Finish(msgspec.Struct, frozen=True, tag=True):
 class Finished(msgspec.Struct, frozen=True):
     """The answer to Finish, or to the leaves of a branch."""
 
-    sums: bytes
+    sums: memoryview
     operations: dict[str, int]
 
 
@@ -179,7 +179,7 @@ class _Blocks:
         if isinstance(part, Block):
             return self._add(part)
         sums = self._key.pack(self._sums) if part.packed else self._key.words_of_sums(self._sums)
-        return msgspec.msgpack.encode(Finished(sums.encoded(), dict(self._key.operations)))
+        return msgspec.msgpack.encode(Finished(memoryview(sums.encoded()), dict(self._key.operations)))
 
     def _add(self, block: Block) -> bytes:
         embedding = self._key.load_checked(block.columns, self._shape.embedding, block.rows, block.times)
@@ -198,8 +198,8 @@ def packed_branch(shared: bytes, leaves: bytes) -> bytes:
     """Work: one branch of a tree, Finished."""
     _, key = _read(shared)
     key.operations.clear()
-    words = key.packing.of_words(decoded_words(leaves[1:], leaves[0]))
-    return msgspec.msgpack.encode(Finished(words.tobytes(), dict(key.operations)))
+    words = key.packing.of_words(decoded_words(memoryview(leaves)[1:], leaves[0]))
+    return msgspec.msgpack.encode(Finished(memoryview(words.tobytes()), dict(key.operations)))
 
 
 @lru_cache(maxsize=1)
