@@ -17,6 +17,7 @@ from pathlib import Path
 
 from forked_workers import ForkedWorker, nursery
 
+LINUX = sys.platform == "linux"
 FORKING = multiprocessing.get_context("forkserver")
 FORKING.set_forkserver_preload(["api.server"])
 _PR_CAPBSET_DROP = 24
@@ -29,7 +30,9 @@ class ServerProcess:
     def __init__(self, folder: Path) -> None:
         reader, writer = FORKING.Pipe(duplex=False)
         with reader, writer:
-            self._process = FORKING.Process(target=_serve, args=(folder, writer, nursery()), daemon=True)
+            self._process = FORKING.Process(
+                target=_serve, args=(folder, writer, nursery() if LINUX else ""), daemon=True
+            )
             self._process.start()
             self._output = os.fdopen(os.dup(reader.fileno()), encoding="utf-8")
         self.first_line = self._output.readline()
@@ -71,7 +74,8 @@ def _serve(folder: Path, writer: Connection, workers: str) -> None:
     from api.server import serve
     from parties.worker import process
 
-    setattr(process, "_spawn", partial(ForkedWorker, workers))  # noqa: B010 - it is no subprocess.Popen
+    if workers:
+        setattr(process, "_spawn", partial(ForkedWorker, workers))  # noqa: B010 - it is no subprocess.Popen
     serve(folder)
 
 

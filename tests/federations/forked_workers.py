@@ -13,12 +13,12 @@ import importlib
 import os
 import pkgutil
 import resource
+import secrets
 import select
 import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
@@ -70,7 +70,7 @@ class ForkedWorker:
 @functools.cache
 def nursery() -> str:
     """Where servers ask for workers; the process ends with this one."""
-    address = str(Path(tempfile.mkdtemp(prefix="workers-")) / "socket")
+    address = f"\0workers of {os.getpid()} {secrets.token_hex(8)}"  # a name of Linux, which leaves no file behind
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(address)
         listener.listen(64)
@@ -81,12 +81,7 @@ def nursery() -> str:
             env=computing_environment(),
         )
 
-    def end() -> None:
-        process.communicate(timeout=END_SECONDS)
-        Path(address).unlink()
-        Path(address).parent.rmdir()
-
-    atexit.register(end)
+    atexit.register(process.communicate, timeout=END_SECONDS)
     return address
 
 
