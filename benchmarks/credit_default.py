@@ -26,7 +26,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import polars as pl
 
-from api.demo.training.baselines import JoinedRows, label_party_alone, same_model_in_clear
+from api.demo.training.baselines import label_party_alone, same_model_in_clear
+from api.demo.training.joined_rows import JoinedRows
 from parties.tables.datasets import LoadedTable, load
 from parties.tables.registered import Registered
 from vfl.flow import run_together

@@ -204,8 +204,8 @@ def credit_default(seeds: int) -> dict[str, float]:
                 job = {{ name = "credit-default", protocol = "one_pass", task = "binary", seed = 0 }}
                 roster = {{ label = "{LABEL}", features = ["{FEATURE}"] }}
                 [data]
-                {LABEL} = {{ dataset = "l", label = "y", columns = {own}, prepare = {own_bins} }}
-                {FEATURE} = {{ dataset = "f", columns = {features}, prepare = {bins(edges)} }}
+                {LABEL} = {{ dataset = "{LABEL}", label = "y", columns = {own}, prepare = {own_bins} }}
+                {FEATURE} = {{ dataset = "{FEATURE}", columns = {features}, prepare = {bins(edges)} }}
                 """
             )
             if not isinstance(spec, OnePassSpec):

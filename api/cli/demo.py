@@ -17,6 +17,7 @@ from vfl.errors import JobError
 if TYPE_CHECKING:
     from api.demo.folder import Place
     from api.demo.job import Watcher
+    from api.demo.training.agreement import Agreement
     from api.demo.training.tables import DividedTable
 
 
@@ -41,6 +42,13 @@ class Layout(enum.StrEnum):
 
     FEATURES = "features"
     EMBEDDINGS = "embeddings"
+
+
+class Method(enum.StrEnum):
+    """How a model over both parties' columns comes about."""
+
+    STEPS = "steps"
+    SUMS = "one-pass"
 
 
 class Top(enum.StrEnum):
@@ -99,6 +107,10 @@ def demo(
     ] = None,
     top: Annotated[
         Top | None, typer.Option(help="The label party's model: linear (default), or with hidden neurons.")
+    ] = None,
+    method: Annotated[
+        Method | None,
+        typer.Option(help="Train in steps (default), or solve a linear model in one pass from sums over all rows."),
     ] = None,
     epochs: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="Passes over the rows (default: by table).")
@@ -168,14 +180,20 @@ def demo(
         "--label": label,
     }
     if mode:
-        columns = {"--scheme": scheme, "--layout": layout, "--top": top, "--epochs": epochs}
+        columns = {"--scheme": scheme, "--layout": layout, "--top": top, "--method": method, "--epochs": epochs}
         own |= {"--task": task, "--positive": positive}
         _check_mode(mode, dataset, columns | own)
         planned, screen = _planned_rounds(mode, rounds, seed), rounds_screen
     else:
         _check_arguments(dataset, own, {"--task": task, "--positive": positive}, rounds)
+        if method is Method.SUMS:
+            _check_one_pass({"--scheme": scheme, "--layout": layout, "--top": top, "--epochs": epochs})
         table = _table(dataset, label_file, feature_file, id_column, label, task, positive, seed)
-        planned = _planned_training(table, seed, epochs=epochs, scheme=scheme, layout=layout, top=top)
+        if method is Method.SUMS:
+            agreement = _agreed_on_one_pass(table, seed)
+        else:
+            agreement = _agreed_on_steps(table, seed, epochs=epochs, scheme=scheme, layout=layout, top=top)
+        planned = _planned_training(table, agreement, seed)
         screen = training_screen
     data = _run(planned, output_folder, quiet=quiet)
     result(output, data, lambda: screen(data))
@@ -191,6 +209,16 @@ def _check_mode(mode: Mode, dataset: Dataset | None, others: dict[str, Any]) -> 
             "invalid_arguments",
             f"{foreign} does not go with --mode {mode}, which deals the rows of digits to an aggregator and clients",
             fix="Leave one of the two out; --rounds, --seed, --output, --format and --quiet go with every mode.",
+        )
+
+
+def _check_one_pass(of_steps: dict[str, Any]) -> None:
+    if foreign := next((name for name, value in of_steps.items() if value), ""):
+        raise CommandFailed(
+            Exit.ARGUMENTS,
+            "invalid_arguments",
+            f"{foreign} does not go with --method one-pass, which solves a linear model on ciphertexts of its own",
+            fix="Leave one of the two out.",
         )
 
 
@@ -252,7 +280,14 @@ def _table(
     return scattered(BUNDLED[(dataset or Dataset.BREAST_CANCER).value](), seed)
 
 
-def _planned_training(
+def _agreed_on_one_pass(table: "DividedTable", seed: int) -> "Agreement":
+    with loading():
+        from api.demo.training.agreement import agree_on_one_pass  # noqa: PLC0415 - after the arguments are right
+
+    return agree_on_one_pass(table, seed)
+
+
+def _agreed_on_steps(
     table: "DividedTable",
     seed: int,
     *,
@@ -260,12 +295,11 @@ def _planned_training(
     scheme: Scheme | None,
     layout: Layout | None,
     top: Top | None,
-) -> _Planned:
+) -> "Agreement":
     with loading():
-        from api.demo.training.agreement import Demonstration, agree  # noqa: PLC0415 - after the arguments are right
-        from api.demo.training.run import PARTIES, run  # noqa: PLC0415
+        from api.demo.training.agreement import agree  # noqa: PLC0415 - after the arguments are right
 
-    agreement = agree(
+    return agree(
         table,
         scheme=(scheme or Scheme.CKKS).value,
         epochs=epochs,
@@ -273,6 +307,13 @@ def _planned_training(
         layout=(layout or Layout.FEATURES).value,
         top=(top or Top.LINEAR).value,
     )
+
+
+def _planned_training(table: "DividedTable", agreement: "Agreement", seed: int) -> _Planned:
+    with loading():
+        from api.demo.training.agreement import Demonstration  # noqa: PLC0415 - after the arguments are right
+        from api.demo.training.run import PARTIES, run  # noqa: PLC0415
+
     return _Planned(
         table.name,
         PARTIES,

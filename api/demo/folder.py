@@ -13,7 +13,7 @@ from typing import Any
 import polars as pl
 
 from api.demo.errors import DemoExists
-from api.demo.training.agreement import TrainingAgreement
+from api.demo.training.agreement import Agreement
 from api.demo.training.tables import DATASET, FEATURE_PARTY, LABEL_PARTY, DividedTable
 from parties.catalogue import Catalogue
 from parties.errors import StorageFailed
@@ -145,7 +145,7 @@ def drawn_seed(seed: int, party: str) -> bytes:
 
 
 def write_parties(
-    folder: Path, table: DividedTable, agreement: TrainingAgreement, seed: int, ports: Mapping[str, tuple[int, int]]
+    folder: Path, table: DividedTable, agreement: Agreement, seed: int, ports: Mapping[str, tuple[int, int]]
 ) -> None:
     """Both folders of a vertical job, each with only its own files. `ports` are (operator, peer) by party."""
     for party, peer in ((LABEL_PARTY, FEATURE_PARTY), (FEATURE_PARTY, LABEL_PARTY)):

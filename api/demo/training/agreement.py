@@ -10,11 +10,14 @@ from api.written_specifications import alignment_specification, prediction_speci
 from crypto.ckks_parameters import ROOMY_VALUES_PER_KEY, preset_for
 from crypto.paillier_parameters import SMALLEST_KEY_BITS
 from vfl.errors import ImpossibleJob
-from vfl.kinds import read_spec_as
+from vfl.kinds import kind_of, read_spec_as
+from vfl.planning import one_pass
 from vfl.planning.plan import Plan, TrainingPlan
 from vfl.planning.training import loss_of, opened_per_step, plan, resolve
 from vfl.schedule import held_out_rows
 from vfl.spec.encryption import PaillierEncryption
+from vfl.spec.joined_rows import JoinedRowsSpec
+from vfl.spec.one_pass import OnePassSpec
 from vfl.spec.training import Bottom, TrainingSpec
 
 MINIMUM_ROWS = 1000
@@ -43,27 +46,36 @@ class RelaxedLimit:
 
 
 @dataclass(frozen=True)
-class TrainingAgreement:
+class Agreement:
     """The specification as text and as parsed, what it will do, and what it asks of both policies."""
 
     text: str
-    spec: TrainingSpec
-    plan: TrainingPlan
+    spec: JoinedRowsSpec
+    plan: Plan
     relaxed_limits: tuple[RelaxedLimit, ...]
 
     def aligned(self, alignment: str) -> Self:
         """The same on the rows of an alignment, named by the digest of its result."""
         text = f"{self.text}[rows]\nalignment = {toml(alignment)}\n"
-        return replace(self, text=text, spec=resolve(read_spec_as(TrainingSpec, text)))
+        spec = read_spec_as(type(self.spec), text)
+        return replace(self, text=text, spec=kind_of(spec).resolve(spec))
 
     @property
     def acceptance(self) -> dict[str, Any]:
         """The [acceptance] table of both parties: this training, and what comes before and after it."""
         return {
-            "schemes": [self.spec.encryption.scheme, "common_ids", "scores"],
+            "schemes": [self.spec.disclosure, "common_ids", "scores"],
             "fixed_seed": True,
             **{limit.name: limit.relaxed for limit in self.relaxed_limits},
         }
+
+
+@dataclass(frozen=True)
+class TrainingAgreement(Agreement):
+    """Of a training in steps."""
+
+    spec: TrainingSpec
+    plan: TrainingPlan
 
 
 @dataclass(frozen=True)
@@ -71,7 +83,7 @@ class Demonstration:
     """What was agreed, and where it is kept."""
 
     table: DividedTable
-    agreement: TrainingAgreement
+    agreement: Agreement
     seed: int
     folder: Path
 
@@ -104,6 +116,18 @@ def agree(
             + (", or train --top linear." if top == "mlp" else ", or train in clear with --scheme none."),
         )
     return TrainingAgreement(text, spec, expected, _relaxed_limits(table, expected))
+
+
+def agree_on_one_pass(table: DividedTable, seed: int) -> Agreement:
+    """A linear model from sums over all rows, with as many folds as leave each of them the rows that its sums ask for,
+    and five at most."""
+    for folds in (5, 4, 3, 2):
+        document = _job(table, "one_pass", seed) | {"fit": {"folds": folds}}
+        spec = read_spec_as(OnePassSpec, written(document))
+        expected = one_pass.plan(spec, table.rows)
+        if expected.smallest_batch >= expected.minimum_batch:
+            break
+    return Agreement(written(document), spec, expected, _relaxed_limits(table, expected))
 
 
 def training_for(table: DividedTable, layout: str = "features", top: str = "linear") -> Training:
@@ -161,9 +185,29 @@ def training_specification(table: DividedTable, training: Training, scheme: str,
     if scheme == PaillierEncryption.scheme:
         encryption["key_bits"] = SMALLEST_KEY_BITS  # quicker than the default, and the tables are everybody's
     document = {
+        **_job(table, "training", seed),
+        **_model(training),
+        "train": {
+            "epochs": training.epochs,
+            "batch_rows": training.batch_rows,
+            **({"weight_limit": training.weight_limit} if training.weight_limit else {}),
+            "optimiser": optimiser | ({"momentum": training.momentum} if training.optimiser == "sgd" else {}),
+        },
+        "encryption": encryption,
+    }
+    spec = read_spec_as(TrainingSpec, written(document))
+    if scheme == "ckks" and opened_per_step(spec) > preset_for(training.top, loss_of(spec)).values_per_key:
+        # One step opens more than the cap that also holds against a label party that deviates.
+        encryption["values_per_key"] = ROOMY_VALUES_PER_KEY
+    return written(document)
+
+
+def _job(table: DividedTable, protocol: str, seed: int) -> dict[str, Any]:
+    """What the specification says however the model is trained."""
+    return {
         "job": {
             "name": f"demo-{table.name}",
-            "protocol": "training",
+            "protocol": protocol,
             "task": table.task,
             **({"classes": table.classes} if table.classes else {}),
             "purpose": PURPOSE,
@@ -181,20 +225,7 @@ def training_specification(table: DividedTable, training: Training, scheme: str,
             FEATURE_PARTY: {"dataset": DATASET, "columns": table.feature_columns},
         },
         "split": {"test": TEST_SHARE, **({"stratify": True} if table.stratified else {})},
-        **_model(training),
-        "train": {
-            "epochs": training.epochs,
-            "batch_rows": training.batch_rows,
-            **({"weight_limit": training.weight_limit} if training.weight_limit else {}),
-            "optimiser": optimiser | ({"momentum": training.momentum} if training.optimiser == "sgd" else {}),
-        },
-        "encryption": encryption,
     }
-    spec = read_spec_as(TrainingSpec, written(document))
-    if scheme == "ckks" and opened_per_step(spec) > preset_for(training.top, loss_of(spec)).values_per_key:
-        # One step opens more than the cap that also holds against a label party that deviates.
-        encryption["values_per_key"] = ROOMY_VALUES_PER_KEY
-    return written(document)
 
 
 def _model(training: Training) -> dict[str, Any]:

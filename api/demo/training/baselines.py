@@ -4,9 +4,8 @@ All four are judged on the rows the job held out, from columns scaled as the par
 """
 
 import warnings
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any, TypeAlias
+from dataclasses import replace
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -17,48 +16,33 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.preprocessing import StandardScaler
 
+from api.demo.training.joined_rows import JoinedRows, Metrics
+from api.demo.training.one_pass_in_clear import models_in_clear
 from vfl.flow import run_together
 from vfl.kinds import flow_of
 from vfl.models.intervals import intervals
 from vfl.models.metrics import measure
 from vfl.models.scaling import Scaling
-from vfl.schedule import held_out, stratified
+from vfl.planning.one_pass import scored_as
 from vfl.setup import Setup, Table
 from vfl.spec.encryption import NoEncryption
-from vfl.spec.joined_rows import Columns
+from vfl.spec.joined_rows import Columns, JoinedRowsSpec
+from vfl.spec.one_pass import OnePassSpec
 from vfl.spec.training import Model, TrainingSpec
 
 Floats = NDArray[np.float64]
 
 
-@dataclass(frozen=True)
-class JoinedRows:
-    """Both parties' rows as numbers, with the seeds of the job that ran on them."""
-
-    own: Floats
-    """rows x the label party's own columns."""
-    features: Floats
-    """rows x the feature party's columns."""
-    labels: Floats
-    """rows."""
-    joint_seed: bytes
-    private_seeds: dict[str, bytes]
-    words: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
-    """Of the feature party's columns of categories."""
-
-    def split(self, spec: TrainingSpec) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """(training rows, held-out rows) of the job."""
-        if spec.split.stratify:
-            test = stratified(self.private_seeds[spec.roster.label], self.labels, spec.split.test)
-            return np.setdiff1d(np.arange(len(self.labels)), test), test
-        return held_out(self.joint_seed, len(self.labels), spec.split.test)
-
-
-Metrics: TypeAlias = Mapping[str, float]
-
-
-def compare(spec: TrainingSpec, rows: JoinedRows, federated: Metrics) -> dict[str, Metrics]:
+def compare(spec: JoinedRowsSpec, rows: JoinedRows, federated: Metrics) -> dict[str, Metrics]:
     """Metrics of the job's model, of the same model in clear, of the label party alone, and centralised."""
+    if isinstance(spec, OnePassSpec):
+        return {
+            "federated": federated,
+            **models_in_clear(spec, rows),
+            "centralised": centralised(scored_as(spec), rows),
+        }
+    if not isinstance(spec, TrainingSpec):
+        raise TypeError(spec)
     return {
         "federated": federated,
         "same_model_in_clear": same_model_in_clear(spec, rows),

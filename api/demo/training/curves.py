@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from api.demo.training.baselines import JoinedRows
+from api.demo.training.joined_rows import JoinedRows
 from vfl.models.halves import FeatureHalf, LabelHalf
 from vfl.models.metrics import METRIC, measure
 from vfl.models.scaling import Scaling

@@ -36,7 +36,7 @@ def metric_of(result: JsonObject) -> tuple[str, dict[str, float | None]]:
 def metric_rows(result: JsonObject) -> list[tuple[str, str]]:
     """What each of the four values belongs to, as a person reads it."""
     _, scores = metric_of(result)
-    trained = "two parties, on ciphertexts" if result["scheme"] == "ckks" else "two parties, in clear"
+    trained = "two parties, in clear" if result["scheme"] == "none" else "two parties, on ciphertexts"
     names = {
         "federated": trained,
         "same_model_in_clear": "same model, in clear in one process",
@@ -120,15 +120,7 @@ def render(result: JsonObject, specification: str) -> str:
         "new": result["new_rows"],
         "new_scores": new_score_rows(result) if result["new_rows"] else [],
         "score_heading": score_heading(result) if result["new_rows"] else "",
-        "loss_chart": loss_curve(
-            [point.epoch for point in points],
-            [point.training_loss for point in points],
-            [point.held_out_loss for point in points],
-            LOSS_NAMES[result["task"]],
-        ),
-        "metric_chart": metric_curve(
-            [point.held_out_metric for point in points], _capital(METRIC_NAMES[key]), references
-        ),
+        "charts": _charts(points, result["task"], _capital(METRIC_NAMES[key]), references),
         "bytes_chart": bytes_by_kind(traffic(result), first="feature_party"),
         "first_bytes": "sent by the feature party",
         "second_bytes": "sent by the label party",
@@ -153,6 +145,17 @@ def render(result: JsonObject, specification: str) -> str:
         **agreed(specification),
     }
     return page("training/report.html", context)
+
+
+def _charts(points: list[EpochPoint], task: str, metric: str, references: list[tuple[str, float]]) -> list[str]:
+    """Loss and metric by epoch; none of a model that was solved in one pass."""
+    if not points:
+        return []
+    losses = [point.training_loss for point in points], [point.held_out_loss for point in points]
+    return [
+        loss_curve([point.epoch for point in points], *losses, LOSS_NAMES[task]),
+        metric_curve([point.held_out_metric for point in points], metric, references),
+    ]
 
 
 def agreed(specification: str) -> JsonObject:
@@ -202,7 +205,7 @@ def _summary(result: JsonObject, metric: str, scores: dict[str, float | None]) -
     values = {model: readable_score(score, 3) for model, score in scores.items()}
     how = (
         "on ciphertexts: no row left its owner in clear"
-        if result["scheme"] == "ckks"
+        if result["scheme"] != "none"
         else "in clear, as the reference an encrypted run is compared with"
     )
     if result["layout"] == "embeddings":

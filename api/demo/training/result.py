@@ -7,14 +7,16 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
+from typing import NamedTuple
 
 from api.client import JsonObject
-from api.demo.training.agreement import Demonstration
+from api.demo.training.agreement import Agreement, Demonstration
 from api.demo.training.curves import EpochPoint
 from api.demo.training.new_scores import ScoredRows
 from api.demo.training.tables import FEATURE_PARTY, LABEL_PARTY
 from vfl.kinds import kind_of, spec_of
 from vfl.models.metrics import METRIC
+from vfl.spec.training import TrainingSpec
 
 ONE_MACHINE = (
     "All parties stand on one machine, with a fixed seed and keys that lie beside each other: it shows the protocol, "
@@ -45,7 +47,7 @@ def result_data(
 ) -> JsonObject:
     """`scores` are metrics by model; the fields are listed in docs/cli.md."""
     table, agreement, jobs = demonstration.table, demonstration.agreement, finished.training
-    spec, plan, metric = agreement.spec, agreement.plan, METRIC[table.task]
+    plan, metric, trained = agreement.plan, METRIC[table.task], _trained(agreement)
     training = jobs[LABEL_PARTY]["seconds"]["training"]
     operations: Counter[str] = Counter()
     for job in jobs.values():
@@ -53,16 +55,16 @@ def result_data(
     return {
         "dataset": table.name,
         "task": table.task,
-        "scheme": spec.encryption.scheme,
-        "layout": spec.model.layout,
-        "top": spec.model.top.kind,
+        "scheme": trained.scheme,
+        "layout": trained.layout,
+        "top": trained.top,
         "rows": table.rows,
         "alignment": _aligned(finished.alignment),
         "training_rows": plan.training_rows,
         "held_out_rows": plan.test_rows,
-        "epochs": spec.train.epochs,
+        "epochs": trained.epochs,
         "steps": plan.steps,
-        "batch_rows": spec.train.batch_rows,
+        "batch_rows": trained.batch_rows,
         "seed": demonstration.seed,
         # A metric that is not defined, as the AUC over held-out rows of one class, is null.
         metric: {model: _defined(measures.get(metric)) for model, measures in scores.items()},
@@ -72,7 +74,7 @@ def result_data(
         },
         "new_rows": _scored(finished.scored) if finished.scored else None,
         "seconds": {"total": round(seconds, 3), "training": round(training, 3)},
-        "samples_per_second": round(plan.training_rows * spec.train.epochs / training, 1) if training else 0.0,
+        "samples_per_second": round(plan.training_rows * trained.epochs / training, 1) if training else 0.0,
         "bytes": {f"{PARTIES[party]}_sent": _sent(jobs[party]) for party in (FEATURE_PARTY, LABEL_PARTY)},
         "messages": [
             {"party": PARTIES[party], **{key: line[key] for key in ("kind", "messages", "payload_bytes")}}
@@ -98,6 +100,26 @@ def result_data(
         "audit": finished.audit,
         "folder": str(demonstration.folder),
     }
+
+
+class _Trained(NamedTuple):
+    """How the model was trained, in the words of the command line."""
+
+    scheme: str
+    layout: str
+    top: str
+    epochs: int
+    batch_rows: int
+
+
+def _trained(agreement: Agreement) -> _Trained:
+    """In one pass each row is touched once, and all rows of a fold together."""
+    spec = agreement.spec
+    if not isinstance(spec, TrainingSpec):
+        return _Trained(spec.job.protocol, "features", "linear", 1, agreement.plan.smallest_batch)
+    return _Trained(
+        spec.encryption.scheme, spec.model.layout, spec.model.top.kind, spec.train.epochs, spec.train.batch_rows
+    )
 
 
 def not_protected(demonstration: Demonstration, finished: Finished) -> list[str]:

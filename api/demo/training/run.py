@@ -15,8 +15,9 @@ from api.demo.folder import DATA_FILE, REPORT, SPECIFICATION, drawn_seed, write_
 from api.demo.job import Jobs, Watcher
 from api.demo.servers import Servers, free_ports
 from api.demo.training.agreement import DEADLINE_SECONDS, Demonstration, alignment_of, prediction_of
-from api.demo.training.baselines import JoinedRows, compare
+from api.demo.training.baselines import compare
 from api.demo.training.curves import curves
+from api.demo.training.joined_rows import JoinedRows
 from api.demo.training.new_scores import ScoredRows, new_scores
 from api.demo.training.report import render
 from api.demo.training.result import Finished, result_data
@@ -25,6 +26,7 @@ from parties.storage.alignments import alignment
 from parties.tables.datasets import load
 from parties.tables.registered import Registered
 from parties.wire.control import joint_seed
+from vfl.spec.joined_rows import JoinedRowsSpec
 from vfl.spec.training import TrainingSpec
 
 PARTIES = (LABEL_PARTY, FEATURE_PARTY)
@@ -58,7 +60,7 @@ def run(demonstration: Demonstration, watcher: Watcher) -> JsonObject:
     # A party keeps no metric that is not defined, as the AUC over held-out rows of one class.
     measures = compare(agreement.spec, rows, training["metrics"])
     epochs = (folder / party / "models" / training["id"] / "epochs" for party in PARTIES)
-    points = curves(agreement.spec, rows, *epochs)
+    points = curves(agreement.spec, rows, *epochs) if isinstance(agreement.spec, TrainingSpec) else []
     finished = Finished(aligned, trained, scored, jobs.processes, audit)
     result = result_data(demonstration, finished, measures, points, time.monotonic() - started)
     watcher.phase("writing the report")
@@ -86,7 +88,7 @@ def _result_of(aligned: Mapping[str, JsonObject]) -> str:
     return digest
 
 
-def _joined_rows(demonstration: Demonstration, spec: TrainingSpec) -> JoinedRows:
+def _joined_rows(demonstration: Demonstration, spec: JoinedRowsSpec) -> JoinedRows:
     """The aligned rows of both files, read as their parties read them, and the seeds they ran with."""
     folder = demonstration.folder
     datasets = {DATASET: Registered(source=DATA_FILE, id=(demonstration.table.id,))}
