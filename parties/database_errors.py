@@ -11,6 +11,13 @@ class DatabaseUnreachable(StorageFailed):
     fix = "Start the PostgreSQL server that storage.url names, or correct the address or the password, and try again."
 
 
+class DatabaseBusy(StorageFailed):
+    """Another program has kept the party's database locked for as long as a peer may be out of reach."""
+
+    code = "database_busy"
+    fix = "Close the program that has the party's database open, and try again."
+
+
 class SchemaDiffers(SettingsError):
     """The tables of the party's database have another form than this release uses."""
 

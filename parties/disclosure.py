@@ -7,12 +7,14 @@ and epochs of its proposals could otherwise ask our table questions by being ref
 import re
 
 from parties import errors as ours
+from parties.database_errors import DatabaseBusy, DatabaseUnreachable
 from parties.dataset_errors import LabelAmongInputs, NotATime, TooManyCategories
 from parties.errors import Failure, PolicyRefused
 from parties.model_errors import ModelChanged, UnknownModel
 from parties.trust.errors import (
     AlignmentUnfit,
     AuditLogContradicted,
+    AuditLogUnconfirmed,
     BudgetSpent,
     IdentityKeyDiffers,
     JobRejected,
@@ -58,7 +60,9 @@ NEUTRAL = {
     roles.LocalProtocolError.code: "the role of {side} could not go on; its operator sees why",
     ours.InternalError.code: "a bug at {side} ended the job; its operator finds it in the log",
     ours.StorageFailed.code: "{side} could not store what it must keep",
-    ours.DatabaseBusy.code: "{side} could not store what it must keep",
+    ours.ClusterUnreachable.code: "{side} could not use the processes that share its work",
+    DatabaseBusy.code: "{side} could not store what it must keep",
+    DatabaseUnreachable.code: "{side} could not store what it must keep",
     IdentityKeyDiffers.code: "the job names another identity key of a party than {side} knows",
     PeerRemoved.code: "{side} no longer works with a party of the job",
     AlignmentUnfit.code: "{side}'s table is not the one that was aligned: align again",
@@ -66,6 +70,7 @@ NEUTRAL = {
     UnknownModel.code: "{side} does not hold the model that the job names",
     ModelChanged.code: "{side} does not hold the model that the job names",
     roles.ModelUnfit.code: "{side}'s half of the model is not one of the training that the job names",
+    AuditLogUnconfirmed.code: "{side} waits for what a peer has signed of its audit log",
     AuditLogContradicted.code: "the audit log of {side} does not continue what a peer has signed of it",
 }
 """Told with their code, and these words."""
@@ -82,6 +87,8 @@ IN_FULL = frozenset(
         roles.PeerTimeout,
         roles.TooFewReplies,
         roles.SecureSumFailed,
+        ours.PeerAway,
+        ours.NoProgress,
         ours.PeerStorageFailed,
         ours.PeerWireVersion,
         ours.JobCancelled,

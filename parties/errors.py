@@ -158,13 +158,6 @@ class StorageFailed(JobError):
     fix = "Free space in the party's folder, or correct its owner, and try again."
 
 
-class DatabaseBusy(StorageFailed):
-    """Another program has kept the party's database locked for as long as a peer may be out of reach."""
-
-    code = "database_busy"
-    fix = "Close the program that has the party's database open, and try again."
-
-
 class PeerStorageFailed(PeerTimeout):
     """The peer is there, but can store nothing: its disk is full, or its database is locked."""
 

@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
+from parties.database_errors import DatabaseBusy
 from parties.errors import (
-    DatabaseBusy,
     Failure,
     JobOver,
     NoSuchJob,

@@ -273,12 +273,11 @@ class Supervisor:
 
     def _note(self, fact: Fact | Checkpointed, counts: Callable[[], bool]) -> None:
         with self._lock:
-            if not counts():
-                return
-            if isinstance(fact, Checkpointed):
-                self._attempts.keep(fact)
-            else:
-                self._journal.note(fact)
+            if counts():
+                if isinstance(fact, Checkpointed):
+                    self._attempts.keep(fact)
+                else:
+                    self._journal.note(fact)
 
     def _return(self, outcome: Outcome, counts: Callable[[], bool]) -> None:
         """The role of this party has returned."""

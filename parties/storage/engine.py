@@ -13,8 +13,8 @@ from typing import Any
 import sqlalchemy as sql
 from sqlalchemy.dialects import postgresql, sqlite
 
-from parties.database_errors import DatabaseUnreachable
-from parties.errors import DatabaseBusy, StorageFailed
+from parties.database_errors import DatabaseBusy, DatabaseUnreachable
+from parties.errors import StorageFailed
 from parties.storage import schema
 from parties.storage.postgresql_server import PostgresqlServer
 from parties.storage.sqlite_file import SqliteFile

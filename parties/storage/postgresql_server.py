@@ -19,6 +19,7 @@ DRIVER = "postgresql+psycopg"
 CONNECT_SECONDS, AGAIN_SECONDS = 5, 0.2
 POOL_SIZE = 10
 LOCK_NOT_AVAILABLE = "55P03"
+_LOCK = "hashtext('vfl party'), hashtext(current_schema())"
 PREPARATIONS = (
     # A server that lost its machine must not hold its lock for hours.
     "SET tcp_keepalives_idle = 20",
@@ -103,9 +104,7 @@ class PostgresqlServer:
 
     def _locked_connection(self) -> sql.Connection:
         connection = self._connect()
-        is_free = connection.exec_driver_sql(
-            "SELECT pg_try_advisory_lock(hashtext('vfl party'), hashtext(current_schema()))"
-        ).scalar()
+        is_free = connection.exec_driver_sql(f"SELECT pg_try_advisory_lock({_LOCK})").scalar()
         connection.commit()
         if is_free:
             return connection
@@ -134,7 +133,9 @@ class PostgresqlServer:
 
     def _let_go(self) -> None:
         if self._holder is not None:
-            self._holder.invalidate()  # the lock goes with it
+            with contextlib.suppress(sql.exc.SQLAlchemyError):
+                self._holder.exec_driver_sql(f"SELECT pg_advisory_unlock({_LOCK})")
+            self._holder.invalidate()  # without its server the lock goes with it, some time later
             self._holder.close()
             self._holder = None
 

@@ -12,10 +12,19 @@ from parties.disclosure import ABOUT_TABLE, IN_FULL, NEUTRAL, redacted_for_peer
 from parties.errors import EnvelopeRefused, Failure, PolicyRefused
 from vfl.errors import JobError
 
-OUR_ERRORS = {"parties.dataset_errors", "parties.errors", "parties.model_errors", "parties.trust.errors", "vfl.errors"}
+OUR_ERRORS = {
+    "parties.database_errors",
+    "parties.dataset_errors",
+    "parties.errors",
+    "parties.model_errors",
+    "parties.trust.errors",
+    "vfl.errors",
+}
 NEVER_TOLD = {
     "no_scores",
     "rotation_refused",
+    "backup_unreadable",
+    "database_of_another",
     "dataset_known",
     "envelope_refused",  # answered where it came from, and ends no job
     "enrolment_failed",
@@ -40,7 +49,9 @@ NEVER_TOLD = {
     "port_in_use",
     "query_failed",
     "request_changed",
+    "restore_refused",
     "rewritten_log",
+    "schema_differs",
     "stale_head",
     "unknown_grant",
     "unknown_job",

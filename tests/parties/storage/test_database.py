@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from parties.errors import DatabaseBusy
+from parties.database_errors import DatabaseBusy
 from parties.storage.database import Event, Job, Store, now
 from parties.storage.engine import DATABASE_FILE
 from parties.storage.job_list import JobLine

@@ -11,8 +11,8 @@ import pytest
 import sqlalchemy as sql
 from debian_postgresql import DebianPostgresql
 
-from parties.database_errors import DatabaseUnreachable
-from parties.errors import DatabaseBusy, PartyInUse, StorageFailed
+from parties.database_errors import DatabaseBusy, DatabaseUnreachable
+from parties.errors import PartyInUse, StorageFailed
 from parties.storage import passed
 from parties.storage.engine import Database
 from parties.storage.passed import AUDIT_LOG
