@@ -206,14 +206,14 @@ class Consent:
         """From here on the job may reveal what it asked to."""
         asked = approvals.asked_by(connection, job)
         assert asked is not None  # noqa: S101 - nobody decides about a job that has not asked
-        lifetime.open_budget(connection, job, self._owner.name, asked.budget, self._maximum_rho)
+        opened = lifetime.open_budget(connection, job, self._owner.name, asked.budget, self._maximum_rho)
         self._check_runs(connection, request, marks)
         lifetime.open_id_runs(connection, job, request.id_runs)
         if len(marks):
             before = request.now - DAY_SECONDS
             lifetime.open_scored_rows(connection, job, request.spec.coordinator, request.now, marks.tobytes(), before)
         approvals.decide(connection, job, approval)
-        budget = told_budget(sendable(decode_spec(asked.terms.spec), self._owner.name), asked.budget)
+        budget = told_budget(sendable(decode_spec(asked.terms.spec), self._owner.name), opened)
         AUDIT_LOG.tell(connection, Event.JOB_APPROVED, job, **_decided(asked, approval), budget=budget)
 
     def _waiting(self, connection: sql.Connection, job: str) -> Asked:

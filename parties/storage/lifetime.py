@@ -99,18 +99,17 @@ class LedgerLine(msgspec.Struct, frozen=True, kw_only=True):
 
 def open_budget(
     connection: sql.Connection, job: str, me: PartyId, lines: Sequence[BudgetLine], maximum_rho: float
-) -> None:
-    """Of a job that is approved in this transaction. Raises PolicyRefused where it would pass the cap of a column."""
+) -> tuple[BudgetLine, ...]:
+    """Of a job that is approved in this transaction, as it was opened. Raises PolicyRefused where it would pass the cap
+    of a column."""
     before = used(connection)
     check_lifetime(me, lines, before, maximum_rho)
     last = connection.execute(sql.select(sql.func.max(_BUDGETS.c.opened))).scalar() or 0
-    new = {"job": job, "spent": 0, "opened": last + 1}
-    rows = [
-        new | {"peer": line.peer, "message": line.message, "line": msgspec.msgpack.encode(line)}
-        for line in with_steps_again(lines, before, maximum_rho)
-    ]
+    opened, new = tuple(with_steps_again(lines, before, maximum_rho)), {"job": job, "spent": 0, "opened": last + 1}
+    rows = [new | {"peer": line.peer, "message": line.message, "line": msgspec.msgpack.encode(line)} for line in opened]
     if rows:
         connection.execute(_BUDGETS.insert(), rows)
+    return opened
 
 
 def open_id_runs(connection: sql.Connection, job: str, runs: Sequence[IdRun]) -> None:

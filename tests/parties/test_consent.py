@@ -198,7 +198,7 @@ def test_the_audit_log_is_told_of_every_grant_and_decision(telco: Asking) -> Non
                 "by": "grant",
                 "specification": specified,
                 "grants": granted.grant.id,
-                "budget": "EncryptedEmbedding:- EncryptedScores:1 OpenedGradient:40 PublicKeys:- RowsDigest:1",
+                "budget": "EncryptedEmbedding:- EncryptedScores:6 OpenedGradient:45 PublicKeys:- RowsDigest:21",
             },
         ),
         ("job_rejected", "rejected", "", {"by": "operator", "specification": specified}),
