@@ -9,7 +9,7 @@ import ssl
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeAlias
+from typing import Any, Literal, Self, TypeAlias
 
 import httpx
 
@@ -136,9 +136,6 @@ class Client:
         """Scores from an open session: `asked` has `ids`, or `rows` of ids with own values (docs/prediction.md)."""
         return self._send("POST", f"/v1/models/{training}/predictions", json=asked)
 
-    def end_session(self, job_id: str) -> JsonObject:
-        return self._send("POST", f"/v1/jobs/{job_id}/end")
-
     def import_model(self, folder: str) -> JsonObject:
         """Hold again this party's exported half of a model; the folder lies on the server's machine."""
         return self._send("POST", "/v1/models", json={"folder": folder}, timeout=DOWNLOAD_SECONDS)
@@ -157,8 +154,9 @@ class Client:
         """The job and what was measured after each epoch or round."""
         return self._send("GET", f"/v1/jobs/{job_id}/report")
 
-    def cancel(self, job_id: str) -> JsonObject:
-        return self._send("POST", f"/v1/jobs/{job_id}/cancel")
+    def order(self, job_id: str, verb: Literal["pause", "resume", "end", "cancel"]) -> JsonObject:
+        """What an operator says of a job in one word; a session alone can `end`."""
+        return self._send("POST", f"/v1/jobs/{job_id}/{verb}")
 
     def approve(self, job_id: str, reason: str = "") -> JsonObject:
         return self._send("POST", f"/v1/jobs/{job_id}/approve", json={"reason": reason})

@@ -117,7 +117,7 @@ def session(servers: Servers, model: str, rows: int, single: int) -> dict[str, A
     again = [seconds([f"row-{row}"]) for row in range(1, single)]
     starts = range(single, rows, BATCH_ROWS)
     batches = [seconds([f"row-{row}" for row in range(start, start + BATCH_ROWS)]) for start in starts]
-    client.end_session(job)
+    client.order(job, "end")
     for _ in client.follow(job):
         servers.check()
     ended = client.job(job)

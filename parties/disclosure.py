@@ -11,6 +11,7 @@ from parties.database_errors import DatabaseBusy, DatabaseUnreachable
 from parties.dataset_errors import LabelAmongInputs, NotATime, TooManyCategories
 from parties.errors import Failure, PolicyRefused
 from parties.model_errors import ModelChanged, UnknownModel
+from parties.pause_errors import JobPaused
 from parties.trust.errors import (
     AlignmentUnfit,
     AuditLogContradicted,
@@ -92,6 +93,7 @@ IN_FULL = frozenset(
         ours.PeerStorageFailed,
         ours.PeerWireVersion,
         ours.JobCancelled,
+        JobPaused,
         ours.WorkerVanished,
         ours.ServerRestarted,
         ours.DeadlinePassed,

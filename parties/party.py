@@ -39,6 +39,7 @@ from parties.key_rotation import KeyRotation
 from parties.openings import Openings, rejection
 from parties.own_columns_scores import OwnColumnsScores
 from parties.own_keys import OwnKeys
+from parties.pause_errors import CannotPause
 from parties.peers import OutboxHearing, Peers
 from parties.readiness import Readiness
 from parties.server_certificate import OwnCertificate
@@ -226,6 +227,25 @@ class Party:
             raise NoSession(f"the job {job} is no open scoring session of {self.name}")
         supervisor.end_session()
         return self.job(job)
+
+    def pause(self, job: str) -> Job:
+        """A training waits on all sides until this operator resumes it, or its deadline has passed.
+
+        Raises UnknownJob, CannotPause, AlreadyPaused, PausedByPeer.
+        """
+        self._running(job).pause()
+        return self.job(job)
+
+    def resume(self, job: str) -> Job:
+        """Raises UnknownJob, CannotPause, NotPaused, PausedByPeer."""
+        self._running(job).end_pause()
+        return self.job(job)
+
+    def _running(self, job: str) -> Supervisor:
+        state, supervisor = self.job(job).state, self._open.get(job)
+        if supervisor is None or state != "running":
+            raise CannotPause(f"the job {job} is {state}, so it can neither be paused nor resumed")
+        return supervisor
 
     def cancel(self, job: str) -> Job:
         """End a job on all sides; one that is over stays as it is. Raises UnknownJob."""

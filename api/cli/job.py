@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from api.agreement import data_by_party, kind_in, listed, reveals
-from api.cli.approval import approve, diff, reject
+from api.cli.approval import JobArgument, approve, diff, reject
 from api.cli.check import check
 from api.cli.connection import CaOption, PartyOption, ServerOption, TokenFileOption, connected, job_command
 from api.cli.estimate import agreed_to
@@ -26,6 +26,7 @@ from api.cli.output import (
     print_json,
     result,
 )
+from api.cli.pause import pause, resume
 from api.cli.run import specification
 from api.cli.text import Facts
 from api.cli.written_file import ForceOption, check_place, write_file
@@ -37,12 +38,12 @@ if TYPE_CHECKING:
 
     from api.client import Client
 
-app = typer.Typer(help="Check, submit, follow, report and cancel jobs at a party's server.", no_args_is_help=True)
+app = typer.Typer(
+    help="Check, submit, follow, pause, report and cancel jobs at a party's server.", no_args_is_help=True
+)
 app.command("check")(check)
-for decision in (approve, reject, diff):
+for decision in (approve, reject, diff, pause, resume):
     app.command(decision.__name__)(decision)
-
-JobArgument = Annotated[str, typer.Argument(metavar="JOB", help="The job's id.")]
 
 EVENTS_PER_SECOND = 10
 SHOWN_AS_PROGRESS = frozenset({"step", "epoch", "round"})
@@ -191,7 +192,7 @@ def cancel(
 ) -> None:
     """End a job on both sides."""
     with connected(server, token_file, ca, party) as client:
-        job = client.cancel(job_id)
+        job = client.order(job_id, "cancel")
     result(output, job, lambda: f"{job['id']} is {job['state']}")
 
 
@@ -206,7 +207,7 @@ def end(
 ) -> None:
     """End a scoring session before its time: what was asked is answered, and the job is done on both sides."""
     with connected(server, token_file, ca, party) as client:
-        job = client.end_session(job_id)
+        job = client.order(job_id, "end")
     result(output, job, lambda: f"{job['id']} ends")
 
 

@@ -150,8 +150,19 @@ def _jobs(party: Party) -> APIRouter:
         measured = await off_loop(partial(progress, party, job))
         return {"job": msgspec.to_builtins(await off_loop(partial(party.job, job))), "progress": measured}
 
+    _add_stops(router, party, partial(off_loop, limiter=cancels))
+    return router
+
+
+def _add_stops(router: APIRouter, party: Party, off_loop: Any) -> None:
+    @router.post("/jobs/{job}/pause", response_model=JobBody, responses=refusals(404, 409, 507))
+    async def pause(job: str) -> Any:
+        return msgspec.to_builtins(await off_loop(partial(party.pause, job)))
+
+    @router.post("/jobs/{job}/resume", response_model=JobBody, responses=refusals(404, 409, 507))
+    async def resume(job: str) -> Any:
+        return msgspec.to_builtins(await off_loop(partial(party.resume, job)))
+
     @router.post("/jobs/{job}/cancel", response_model=JobBody, responses=refusals(404))
     async def cancel(job: str) -> Any:
-        return msgspec.to_builtins(await off_loop(partial(party.cancel, job), cancels))
-
-    return router
+        return msgspec.to_builtins(await off_loop(partial(party.cancel, job)))

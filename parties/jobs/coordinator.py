@@ -31,8 +31,10 @@ from parties.jobs.actions import (
     end_for_all,
     overdue,
 )
+from parties.jobs.pausing import check_may_pause, check_may_resume, pause_of, paused, resumed, to_resume
 from parties.jobs.standing import Standing, Words
 from parties.jobs.state_table import AWAY, GONE, RETURNED, Speaker, bond_of, legal, state_of
+from parties.pause_errors import JobPaused
 from parties.trust.contract import Signatures, Signed
 from parties.wire.control import (
     NEGOTIATION,
@@ -92,7 +94,7 @@ class Coordinator:
 
     # What others say
 
-    def hear(  # noqa: PLR0911 - a line for each word
+    def hear(  # noqa: C901, PLR0911 - a line for each word
         self, standing: Standing, sender: PartyId, word: Control, attempt: int
     ) -> Actions:
         """Raises RemoteProtocolError for a word that fits no row of the table."""
@@ -106,6 +108,9 @@ class Coordinator:
                 return self._agree(standing, peer, share, signed)
             case Join(share, signed, checkpoints):
                 return self._take_back(standing, peer, share, signed, checkpoints)
+            case Detach(code) if self._awaits_all and code == JobPaused.code:
+                away = Failure(PeerAway.code, pause_of(sender).message, side=sender)  # for the others
+                return [*paused(standing, sender), *self._detach(standing.pausing(sender), peer, away, knows=True)]
             case Detach(code, message) if row.then is AWAY:
                 return self._detach(standing, peer, failure_at(sender, "left", code, message), knows=True)
             case Refusal(code, message, fix):
@@ -178,11 +183,26 @@ class Coordinator:
     def resume(self, standing: Standing, failure: Failure) -> Actions:
         """This party's server was away during the run."""
         attempt = standing.newest + 1
+        failure = pause_of(self._me) if self._me in standing.paused else failure
         actions: Actions = [Record("left", failure.message, {"peer": self._me, "code": failure.code}, attempt)]
         for peer in standing.peers:
             actions += [EndAttempt(peer, PeerState.AWAY), Watch(peer)]
             actions.append(SendUntilAcknowledged(peer, Detach.of(failure), attempt))
-        return [*actions, self._parked(list(standing.peers), failure)]
+        return [*actions, *self._parked(standing, list(standing.peers), failure)]
+
+    def pause(self, standing: Standing) -> Actions:
+        """This party's operator stops the work. Raises CannotPause, AlreadyPaused, PausedByPeer."""
+        check_may_pause(self._spec, standing, self._me)
+        joined = standing.in_state(PeerState.AGREED)
+        said: Actions = [*paused(standing, self._me), *map(self._tell_of_pause, joined)]
+        return said + self._interrupt(standing.pausing(self._me), pause_of(self._me))[0]
+
+    def end_pause(self, standing: Standing) -> Actions:
+        """Raises NotPaused, PausedByPeer."""
+        check_may_resume(standing, self._me)
+        away = [peer.name for peer in standing.in_state(PeerState.AWAY)]
+        said = resumed(standing, self._me, _to_be_back(away) if away else "")
+        return [said, *self._begin_again(standing.resuming(self._me))]
 
     def time_is_up(self, standing: Standing, timer: Timer) -> Actions:
         match timer:
@@ -259,8 +279,10 @@ class Coordinator:
         if self._awaits_all and standing.runs:
             back = Failure(PeerAway.code, f"{peer.name} was away, and is back", side=peer.name)
             actions, standing = self._interrupt(standing, back, peer.name)
+        if peer.name in standing.paused:
+            actions.append(resumed(standing, peer.name, ""))
         actions += [EndAttempt(peer.name, PeerState.ASKED), Watch(peer.name)]
-        standing = replace(standing, offered={**standing.offered, peer.name: checkpoints})
+        standing = replace(standing, offered={**standing.offered, peer.name: checkpoints}).resuming(peer.name)
         return [*actions, *self._agree(standing, peer, share, signed)]
 
     def _agree(self, standing: Standing, peer: Peer, share: bytes, signed: Signed) -> Actions:
@@ -273,15 +295,16 @@ class Coordinator:
         waiting = [other.name for other in standing.in_state(PeerState.WAITING) if other is not peer]
         waits_for = f"the approval of {waiting[0]}'s operator" if waiting else ""
         away = [other.name for other in standing.in_state(PeerState.AWAY) if other.name != peer.name]
-        if self._awaits_all and away:
-            waits_for = _to_be_back(away)
+        if self._awaits_all and (away or standing.paused):
+            waits_for = to_resume(standing.paused) or _to_be_back(away)
         data = {"peer": peer.name}
         record = Record(kind, f"{peer.name} {text}", data, attempt=standing.newest, waits_for=waits_for)
         actions: Actions = [Agree(peer.name, share, signed, standing.offered.get(peer.name, ())), record]
         shares, signatures = {peer.name: share, **standing.shares}, {peer.name: signed, **standing.signed}
         agreed = replace(standing, shares=shares, signed=signatures).having(peer.name, state=PeerState.AGREED)
         if standing.begun and self._awaits_all:
-            return actions + self._begin_again(agreed)
+            said = [self._tell_of_pause(peer)] if self._me in standing.paused else []
+            return [*actions, *said, *self._begin_again(agreed)]
         if standing.begun:
             return actions + self._begin(agreed, peer.name)
         return [*actions, *([Send(peer.name, Waiting())] if waiting else []), *self._gather(agreed)]
@@ -292,8 +315,8 @@ class Coordinator:
         return [BeginPeer(peer, Begin(dict(standing.begun), signed, checkpoint)), TellWorker(Returned(peer))]
 
     def _begin_again(self, standing: Standing) -> Actions:
-        """Once all have joined again: from the newest checkpoint that all of them hold."""
-        if len(standing.in_state(PeerState.AGREED)) < len(standing.peers):
+        """Once all have joined again and nobody's pause holds: from the newest checkpoint that all of them hold."""
+        if standing.paused or len(standing.in_state(PeerState.AGREED)) < len(standing.peers):
             return []
         step = standing.common_checkpoint()
         if step <= standing.step and standing.fruitless >= FRUITLESS_ATTEMPTS:
@@ -319,11 +342,17 @@ class Coordinator:
         if standing.runs:
             actions.append(LeaveRun(failure, attempt))
         away = [peer.name for peer in standing.in_state(PeerState.AWAY)]
-        return [*actions, self._parked(away, failure)], replace(standing, runs=False)
+        return [*actions, *self._parked(standing, away, failure)], replace(standing, runs=False)
 
-    def _parked(self, away: list[PartyId], failure: Failure) -> Record:
+    def _tell_of_pause(self, peer: Peer) -> Send:
+        """A peer that has joined stays so: like a Detach that its Join has crossed, this one ends no attempt."""
+        return Send(peer.name, Detach.of(pause_of(self._me)), peer.newest)
+
+    def _parked(self, standing: Standing, away: list[PartyId], failure: Failure) -> Actions:
+        if standing.paused:
+            return []  # that is said already, and for that it waits
         text, data = f"waiting for {_to_be_back(away)}: {failure.message}", {"code": failure.code}
-        return Record("parked", text, data, waits_for=_to_be_back(away))
+        return [Record("parked", text, data, waits_for=_to_be_back(away))]
 
     def _detach(self, standing: Standing, peer: Peer, failure: Failure, *, knows: bool = False) -> Actions:
         """The run of a peer ends early; it may join again."""

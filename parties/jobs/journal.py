@@ -25,6 +25,8 @@ from vfl.spec.sections import PartyId
 STEP_EVENT_SECONDS = 0.1
 TEXT_LIMIT = 500
 CLOSE_AGAIN_SECONDS = 2.0
+PAUSES = ("paused", "resumed")
+"""Kinds of events that tell of a pause and of its end; `peer` in their data is the party whose operator it was."""
 
 _LOG = logging.getLogger("parties")
 
@@ -48,6 +50,10 @@ class Journal:
         self._spec_digest, self._end_told = job.spec_digest, False
         self._step, self._epoch = job.step, job.epoch
         self._step_stored_at = 0.0
+        self.paused: frozenset[PartyId] = frozenset()
+        """Whose operators have paused the job: as the events tell, so that it outlives the server with them."""
+        for event in store.events(job.id, 0, 0.0, PAUSES):
+            self._note_pause(event.kind, event.data or {})
 
     def go_back_to(self, checkpoint: Checkpoint | None) -> None:
         """The role takes the steps after it again, or all."""
@@ -107,6 +113,7 @@ class Journal:
             self._ledger.tell(Event.JOB_AGREED, self._job, specification=self._spec_digest)
         with self._ledger.storing() as passed:
             self._store.record(self._job, kind, text, data, words=words, passed=passed, **values)
+        self._note_pause(kind, data or {})
 
     def keep_words(self, words: Words) -> None:
         """What peers are owed while the job goes on."""
@@ -146,6 +153,11 @@ class Journal:
             again.start()
         else:
             closed()
+
+    def _note_pause(self, kind: str, data: Mapping[str, Any]) -> None:
+        if kind in PAUSES:
+            party = frozenset({data["peer"]})
+            self.paused = self.paused | party if kind == "paused" else self.paused - party
 
     def _remark(self, fact: Refused | Warned | Remark) -> None:
         match fact:

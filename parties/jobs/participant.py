@@ -31,8 +31,10 @@ from parties.jobs.actions import (
     end_for_all,
     overdue,
 )
+from parties.jobs.pausing import check_may_pause, check_may_resume, pause_of, paused, resumed
 from parties.jobs.standing import Standing, Words
 from parties.jobs.state_table import AWAY, GONE, Bond, Speaker, bond_of, legal, state_of
+from parties.pause_errors import JobPaused
 from parties.trust.contract import Signatures, Signed
 from parties.wire.control import (
     NEGOTIATION,
@@ -107,8 +109,10 @@ class Participant:
         coordinator = self._spec.coordinator
         return [EndAttempt(coordinator, PeerState.GONE), End(failure, {coordinator: Refusal.of(failure)})]
 
-    def resume(self, _standing: Standing, _failure: Failure) -> Actions:
+    def resume(self, standing: Standing, _failure: Failure) -> Actions:
         """The server was away."""
+        if self._me in standing.paused:
+            return self._leave_paused(standing)
         return [EndAttempt(self._spec.coordinator, PeerState.AWAY), LoadTables()]
 
     # What the coordinator says
@@ -132,9 +136,12 @@ class Participant:
                 if standing.begun and self._bond is Bond.AWAITED and dict(standing.begun) != shares:
                     raise RemoteProtocolError(f"{sender} goes on with other shares of the seed than it began with")
                 self._check_signed(sender, shares, signed)
-                return [BeginRun(shares, signed, self._agreed_step(standing, sender, checkpoint))]
-            case Detach(code, message) if row.then in {AWAY, GONE} and attempt > coordinator.attempt:
-                return self._come_back(standing, coordinator, failure_at(sender, "let go of", code, message))
+                ended = [resumed(standing, party, "") for party in sorted(standing.paused)]
+                return [*ended, BeginRun(shares, signed, self._agreed_step(standing, sender, checkpoint))]
+            case Detach():
+                # It may have crossed this party's own leaving or coming back.
+                ends = row.then in {AWAY, GONE} and attempt > coordinator.attempt
+                return self._let_go(standing, coordinator, word, ends=ends)
             case Abort(code, message):
                 return self.exclude(standing, sender, failure_at(sender, "ended", code, message), knows=True)
             case Finish() if row.then is GONE:
@@ -143,15 +150,19 @@ class Participant:
             case Finish():
                 return [MarkFinished(sender)]
             case _:
-                return []  # also a Detach that crossed this party's own leaving
+                return []
 
-    def on_peer_lost(self, standing: Standing, lost: PartyId, error: JobError) -> Actions:
+    def on_peer_lost(  # noqa: PLR0911 - a line for each way
+        self, standing: Standing, lost: PartyId, error: JobError
+    ) -> Actions:
         """The outbox gave up on the coordinator, or the coordinator refused what it was sent."""
         coordinator, failure = standing.peers[lost], Failure.of(error, lost)
         unable = isinstance(error, PeerStorageFailed) and self._bond is Bond.AWAITED
         silent, ahead = isinstance(error, PeerTimeout) and not unable, isinstance(error, StaleAttempt)
         if silent and coordinator.newest == NEGOTIATION:
             return [Retransmit(lost)]  # nothing runs yet
+        if self._me in standing.paused and (silent or ahead):
+            return [Retransmit(lost)] if silent else self._leave_paused(standing)
         if standing.returned:
             return [] if silent else self.exclude(standing, lost, failure, knows=True)
         if not self._may_return or not (silent or ahead):
@@ -183,14 +194,31 @@ class Participant:
     def detach(self, standing: Standing, failure: Failure) -> Actions | None:
         """The server stops; None where the job cannot be taken up when it is back."""
         coordinator = standing.peers[self._spec.coordinator]
-        if standing.returned or coordinator.newest == NEGOTIATION:
+        if standing.returned or coordinator.newest == NEGOTIATION or self._me in standing.paused:
             return []
         return self._leave(coordinator, failure) if self._may_return else None
+
+    def pause(self, standing: Standing) -> Actions:
+        """This party's operator stops the work: it leaves, and does not come back by itself.
+
+        Raises CannotPause, AlreadyPaused, PausedByPeer.
+        """
+        check_may_pause(self._spec, standing, self._me)
+        coordinator = standing.peers[self._spec.coordinator]
+        attempt, failure = coordinator.newest + 1, pause_of(self._me)
+        leave: Actions = [] if coordinator.state is PeerState.AWAY else [LeaveRun(failure, attempt)]
+        said = paused(standing, self._me, attempt)
+        return [*said, EndAttempt(coordinator.name, PeerState.AWAY), *leave, self._tell_of_pause(attempt)]
+
+    def end_pause(self, standing: Standing) -> Actions:
+        """It comes back. Raises NotPaused, PausedByPeer."""
+        check_may_resume(standing, self._me)
+        return [resumed(standing, self._me, f"{self._spec.coordinator} to begin again"), LoadTables()]
 
     def join(self, standing: Standing) -> Actions:
         """Its tables are here again: ask to be taken back, until that is answered or the job's time is up."""
         coordinator = standing.peers[self._spec.coordinator]
-        if coordinator.state is not PeerState.AWAY:
+        if coordinator.state is not PeerState.AWAY or self._me in standing.paused:
             return []
         attempt = coordinator.newest + 1
         return [
@@ -274,17 +302,38 @@ class Participant:
     def _coordinator_is_done(self, standing: Standing) -> bool:
         return standing.peers[self._spec.coordinator].finished
 
+    def _let_go(self, standing: Standing, coordinator: Peer, word: Detach, *, ends: bool) -> Actions:
+        """The coordinator says Detach, which `ends` the attempt or only tells why."""
+        said: Actions = []
+        if self._bond is Bond.AWAITED and word.code == JobPaused.code:
+            said = paused(standing, coordinator.name)
+            standing = standing.pausing(coordinator.name)
+        failure = failure_at(coordinator.name, "let go of", word.code, word.message)
+        return said + self._come_back(standing, coordinator, failure) if ends else said
+
     def _come_back(self, standing: Standing, coordinator: Peer, failure: Failure) -> Actions:
         if standing.returned and self._bond is not Bond.AWAITED:
             return self.fail(standing, failure, coordinator.name)
         if coordinator.state is PeerState.AWAY:
             return []
         pause = min(FIRST_PAUSE_SECONDS * 2**standing.departures, LONGEST_PAUSE_SECONDS)
-        return [*self._leave(coordinator, failure), *self._parked(failure), StartTimer(Timer.RETURNING, pause)]
+        parked = self._parked(standing, failure)
+        return [*self._leave(coordinator, failure), *parked, StartTimer(Timer.RETURNING, pause)]
 
-    def _parked(self, failure: Failure) -> Actions:
+    def _leave_paused(self, standing: Standing) -> Actions:
+        """Say once more, in a newer attempt, that this party's operator has paused the job."""
+        coordinator = standing.peers[self._spec.coordinator]
+        attempt, failure = coordinator.newest + 1, pause_of(self._me)
+        data = {"peer": self._me, "code": failure.code}
+        left = Record("left", failure.message, data, attempt)
+        return [left, EndAttempt(coordinator.name, PeerState.AWAY), self._tell_of_pause(attempt)]
+
+    def _tell_of_pause(self, attempt: int) -> SendUntilAcknowledged:
+        return SendUntilAcknowledged(self._spec.coordinator, Detach.of(pause_of(self._me)), attempt)
+
+    def _parked(self, standing: Standing, failure: Failure) -> Actions:
         """Where the job itself waits meanwhile."""
-        if self._bond is not Bond.AWAITED:
+        if self._bond is not Bond.AWAITED or standing.paused:
             return []
         waits_for = f"{self._spec.coordinator} to begin again"
         return [Record("parked", f"waiting for {waits_for}: {failure.message}", waits_for=waits_for)]

@@ -56,6 +56,8 @@ class Standing:
     """How many runs in turn have begun after that step."""
     departures: int = 0
     """How often this party has left the job and meant to come back."""
+    paused: frozenset[PartyId] = frozenset()
+    """Whose operators have paused the job, as far as this party has heard."""
 
     def agreed(
         self, peer: PartyId, share: bytes, signed: Signed | None, checkpoints: tuple[CheckpointName, ...] = ()
@@ -69,6 +71,18 @@ class Standing:
         """The same with another run on its way."""
         fruitless = 1 if step > self.step else self.fruitless + 1
         return replace(self, runs=True, step=step, fruitless=fruitless)
+
+    def pausing(self, party: PartyId) -> "Standing":
+        """The same once that party's operator has paused the job."""
+        return replace(self, paused=self.paused | {party})
+
+    def resuming(self, party: PartyId) -> "Standing":
+        return replace(self, paused=self.paused - {party})
+
+    def left(self, *, is_paused: bool) -> "Standing":
+        """The same once this party has left its run; one that a pause ends is not fruitless."""
+        fruitless = max(0, self.fruitless - 1) if is_paused and self.runs else self.fruitless
+        return replace(self, departures=self.departures + 1, runs=False, fruitless=fruitless)
 
     def common_checkpoint(self) -> int:
         """The newest that this party and all its peers hold; 0 where there is none."""

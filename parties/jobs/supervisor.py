@@ -19,7 +19,7 @@ from typing import Any, Concatenate, ParamSpec
 
 from parties.errors import Failure, StorageFailed
 from parties.jobs import actions
-from parties.jobs.actions import Actions, LastWords, Timer
+from parties.jobs.actions import Actions, Timer
 from parties.jobs.attempts import Attempts
 from parties.jobs.closing import Closing
 from parties.jobs.coordinator import Coordinator
@@ -68,7 +68,7 @@ class Supervisor:
         on_end: Callable[[str], None],
     ) -> None:
         self.job, self.spec, self.me, self.created_at = job.id, spec, job.party, job.created_at
-        self.over = False
+        self.over = self._is_watched = self._is_taken_up = False
         self._agreement, self._load, self._shared = agreement, load, shared
         self._lock = threading.RLock()
         self.tasks = Tasks(job.id, self.me, self._lock, TaskHearing(lambda: self.over, self.fail, self._exclude))
@@ -79,9 +79,8 @@ class Supervisor:
             peer: Link(job.id, digest, shared.signer, peer, shared.outbox_to(peer), shared.ledger, job.attempt)
             for peer in spec.peers_of(self.me)
         }
-        self._side: Coordinator | Participant
-        side = Coordinator if self.me == spec.coordinator else Participant
-        self._side = side(spec, self.me, agreement, Signatures(job.id, spec, shared.keys_of(job)))
+        side, signatures = Coordinator if self.me == spec.coordinator else Participant, shared.keys_of(job)
+        self._side: Coordinator | Participant = side(spec, self.me, agreement, Signatures(job.id, spec, signatures))
         self._remembered = Standing({}, begun=agreement.begun, signed=agreement.contract)
         self._attempts = Attempts(job.id, shared.checkpoints, self._links)
         self._closing = Closing(job.id, spec, self.me, self._links, self._journal, shared.models, self._stop, on_end)
@@ -98,9 +97,7 @@ class Supervisor:
         )
         self.reception = Reception(job.id, spec, self.me, self._links, hearing)
         self._own, self._model = own, b""
-        self._started = job.started_at is not None
-        self._inputs = NO_INPUTS
-        self._is_watched = self._is_taken_up = False
+        self._started, self._inputs = job.started_at is not None, NO_INPUTS
         self._seconds_left = max(0.0, spec.job.deadline_seconds - seconds_since(job.created_at))
 
     @property
@@ -184,11 +181,8 @@ class Supervisor:
     def _hear(self, link: Link, header: Header, body: Bytes) -> None:
         """A word about the job."""
 
-        def obey() -> None:
-            word = decode_control(link.peer, header.kind, body)
-            self._follow(self._side.hear, link.peer, word, header.attempt)
-
-        self.tasks.guard(obey, link)
+        word = partial(decode_control, link.peer, header.kind, body)
+        self.tasks.guard(lambda: self._follow(self._side.hear, link.peer, word(), header.attempt), link)
 
     def on_peer_lost(self, peer: PartyId, attempt: int | None, error: JobError) -> None:
         """The outbox gave up on a peer, or the peer refused an envelope of an attempt."""
@@ -247,6 +241,14 @@ class Supervisor:
             self._journal.update(worker_pid=run.start(start))
             self.session.open()
 
+    def pause(self) -> None:
+        """The operator stops the work for a while. Raises CannotPause, AlreadyPaused, PausedByPeer."""
+        self._follow(self._side.pause)
+
+    def end_pause(self) -> None:
+        """Raises NotPaused, PausedByPeer."""
+        self._follow(self._side.end_pause)
+
     def end_session(self) -> None:
         """The operator asks nothing more, as if its time were up."""
         self._follow(self._side.time_is_up, Timer.SESSION)
@@ -301,8 +303,8 @@ class Supervisor:
     def _standing(self) -> Standing:
         """How the job stands now, for the rules to look at."""
         views = {peer: link.view() for peer, link in self._links.items()}
-        returned = self._closing.result is not None
-        return replace(self._remembered, peers=views, returned=returned, checkpoints=self._attempts.held)
+        held, paused, returned = self._attempts.held, self._journal.paused, self._closing.result is not None
+        return replace(self._remembered, peers=views, returned=returned, checkpoints=held, paused=paused)
 
     def _follow(self, rule: Callable[Concatenate[Standing, P], Actions], *event: P.args, **more: P.kwargs) -> None:
         """Do what a rule makes of an event as the job stands now; a job that is over does not change."""
@@ -343,7 +345,8 @@ class Supervisor:
                 case actions.RequestEnd(text, failure, words):
                     self._closing.request_end(text, failure, words)
                 case actions.End(failure, words):
-                    self._end(failure, words)
+                    self._run.stop()
+                    self._closing.end(self._run.with_own_ids(failure), words)
                 case actions.Done(words):
                     self._closing.done(words)
 
@@ -353,13 +356,9 @@ class Supervisor:
         self._closing.reopen()
         self._run, self._tables = self._new_run(), None
         self._is_taken_up = self.me == self.spec.coordinator  # another party loads its tables before it joins
-        self._remembered = replace(self._remembered, departures=self._remembered.departures + 1, runs=False)
+        self._remembered = self._remembered.left(is_paused=bool(self._journal.paused))
         text, data = f"{self.me} is away: {failure.message}", {"peer": self.me, "code": failure.code}
         self._journal.record("left", text, data, attempt=attempt, worker_pid=None)
-
-    def _end(self, failure: Failure, words: LastWords) -> None:
-        self._run.stop()
-        self._closing.end(self._run.with_own_ids(failure), words)
 
     # Endings
 
