@@ -317,7 +317,9 @@ def _details(job: dict[str, Any]) -> "RenderableType":
     from rich.console import Group  # noqa: PLC0415 - only for text
     from rich.table import Table  # noqa: PLC0415
 
-    parts: list[RenderableType] = [Facts(_facts(job))]
+    from api.cli.coefficients import coefficient_table  # noqa: PLC0415 - only for text
+
+    parts: list[RenderableType] = [Facts(_facts(job)), *coefficient_table(job)]
     if job["traffic"]:
         traffic = Table(
             "direction", "peer", "message", "count", "bytes", box=None, pad_edge=False, title_justify="left"

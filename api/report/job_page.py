@@ -6,6 +6,7 @@ from typing import Any
 
 from api.agreement import data_by_party, kind_in, reveals
 from api.client import JsonObject
+from api.coefficients import coefficients_of
 from api.foreseen import beside_measured
 from api.metrics import measured
 from api.report.charts import bytes_by_kind, bytes_by_round, calibration, curve, roc
@@ -52,6 +53,7 @@ def render(view: JsonObject) -> str:
         "intervals": any(interval for _, _, interval in metrics),
         "quality_charts": list(_quality(job["series"])),
         "quality_caption": _quality_caption(job["series"]),
+        "coefficients": coefficients_of(job),
         "learning_charts": list(_learning(progress, kind.checkpoint)),
         "learning_caption": f"Measured by {job['party']} after each {kind.checkpoint}, on its own side.",
         "seen": list(_seen(job)),

@@ -110,6 +110,9 @@ class LabelSums:
         result = judged(self._setup, self._labels, self._names, self._unit, scores, LINEAR)
         errors = _solved(self._joint).errors
         series = {"penalty": list(errors), "penalty_error": list(errors.values())} if errors else {}
+        if self._spec.job.task == "regression":
+            mean, deviation = float(self._unit.mean[0]), float(self._unit.deviation[0])
+            series |= _solved(self._joint).coefficients(mean, deviation)
         return Outcome(
             self._state(),
             result.metrics | self._measured_alone(),

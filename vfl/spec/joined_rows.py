@@ -47,6 +47,12 @@ class Columns(Section, frozen=True, kw_only=True):
         """How many numbers a row of all columns becomes."""
         return sum(step.width for step in self.steps)
 
+    @property
+    def prepared_names(self) -> tuple[str, ...]:
+        """What each of these numbers is."""
+        named = zip(self.columns, self.steps, strict=True)
+        return tuple(name for column, step in named for name in step.names(column))
+
 
 class AlignedRows(Section, frozen=True, kw_only=True):
     alignment: str = ""

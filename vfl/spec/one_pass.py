@@ -7,7 +7,7 @@ import msgspec
 from vfl.errors import NotAvailable
 from vfl.spec.encryption import CkksEncryption
 from vfl.spec.joined_rows import JoinedRowsSpec
-from vfl.spec.sections import Section, require, require_amount
+from vfl.spec.sections import PartyId, Section, require, require_amount
 from vfl.spec.training import Train, TrainingSpec
 
 MOST_FOLDS, MOST_PENALTIES = 20, 50
@@ -89,6 +89,13 @@ class OnePassSpec(JoinedRowsSpec, frozen=True, kw_only=True):
     def encrypted_columns(self) -> int:
         """Own columns of the label party and its targets, which it encrypts."""
         return self.data[self.roster.label].prepared_width + self.outputs
+
+    @property
+    def inputs(self) -> tuple[tuple[PartyId, str], ...]:
+        """Owner and name of each input of the model, in the order of its weights; the last is the constant."""
+        owners = (*self.roster.features, self.roster.label)
+        of_parties = [(party, name) for party in owners for name in self.data[party].prepared_names]
+        return (*of_parties, ("", "constant"))
 
     @property
     def checkpoints(self) -> int:

@@ -24,6 +24,10 @@ class Step(Section, frozen=True, kw_only=True, tag_field="kind"):
         """How many numbers each of them becomes."""
         return 1
 
+    def names(self, column: str) -> tuple[str, ...]:
+        """What each of these numbers is, as far as the specification says it."""
+        return (column,)
+
     @property
     def reads_words(self) -> bool:
         """Whether each different text is a category, and an empty cell one more."""
@@ -49,6 +53,9 @@ class Standardise(Step, frozen=True, kw_only=True, tag="standardise"):
     def width(self) -> int:
         return 2 if self.missing == "median" else 1
 
+    def names(self, column: str) -> tuple[str, ...]:
+        return (column, f"{column} is empty") if self.missing == "median" else (column,)
+
     @property
     def takes_gaps(self) -> bool:
         return self.missing == "median"
@@ -70,6 +77,9 @@ class OneHot(Step, frozen=True, kw_only=True, tag="one_hot"):
     def width(self) -> int:
         return self.categories
 
+    def names(self, column: str) -> tuple[str, ...]:
+        return tuple(f"{column}, category {place} of {self.width}" for place in range(1, self.width + 1))
+
     @property
     def reads_words(self) -> bool:
         return True
@@ -86,6 +96,13 @@ class Bins(Step, frozen=True, kw_only=True, tag="bins"):
     @property
     def width(self) -> int:
         return edge_count(self.edges) + (self.missing == "own_bin")
+
+    def names(self, column: str) -> tuple[str, ...]:
+        if isinstance(self.edges, int):
+            edges = tuple(f"{column} from edge {place} of {self.edges}" for place in range(1, self.edges + 1))
+        else:
+            edges = tuple(f"{column} from {edge:g}" for edge in self.edges)
+        return (*edges, f"{column} is empty") if self.missing == "own_bin" else edges
 
     @property
     def takes_gaps(self) -> bool:

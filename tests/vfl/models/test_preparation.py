@@ -126,6 +126,7 @@ def test_whatever_the_values_every_number_lies_within_the_bound(training: list[f
         for rows in (values, np.array(others)):
             prepared = apply(preparation, rows)
             assert prepared.shape == (len(rows), step.width)
+            assert len(set(step.names("c"))) == step.width
             assert (np.abs(prepared) <= INPUT_BOUND).all(), step
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from scipy.stats import norm
 from sklearn.linear_model import Ridge
 from sklearn.metrics import roc_auc_score
 
@@ -15,6 +16,7 @@ from vfl.errors import RemoteProtocolError
 from vfl.flow import Flow, Send, Together, run_together
 from vfl.kinds import flow_of, kind_of, read_spec_as
 from vfl.models.halves import FeatureHalf, LabelHalf
+from vfl.models.ridge import Moments, fit
 from vfl.models.tensors import load_tensors
 from vfl.one_pass_messages import SumsOverRows
 from vfl.planning.one_pass import folds, scored_as
@@ -105,6 +107,48 @@ def test_the_noise_of_the_sums_moves_coefficients_by_less_than_a_thousandth_of_t
     spec, (columns, labels) = specification("regression"), rows("regression")
     first, second = (load_tensors(train(spec, columns, labels).results[LABEL].state)["top.weights"] for _ in range(2))
     assert 0 < np.abs(first - second).max() < 1e-3 / ROWS**0.5
+
+
+def test_standard_errors_are_those_of_ridge_on_the_joined_table_in_clear() -> None:
+    spec, (columns, labels) = specification("regression"), rows("regression")
+    together = train(spec, columns, labels)
+    outcome = together.results[LABEL]
+    used = setups(spec, columns, labels)[LABEL].training_rows
+    y = labels[used]
+    low, high = y.mean() - 3 * y.std(), y.mean() + 3 * y.std()
+    table = np.column_stack([joined(spec, together, columns, used), np.ones(len(used))])
+    penalty = 0.01 * len(used) * np.diag([*np.ones(OWN + THEIRS), 0])
+    hat = np.linalg.solve(table.T @ table + penalty, table.T)
+    coefficients = hat @ np.clip(y, low, high)
+    left = np.clip(y, low, high) - table @ coefficients
+    errors = np.sqrt(np.diagonal(hat @ hat.T) * (left @ left) / (len(used) - np.trace(table @ hat)))
+    z = coefficients / errors
+    assert outcome.series["coefficient"] == pytest.approx(coefficients, rel=1e-4, abs=1e-4)
+    assert outcome.series["coefficient_error"] == pytest.approx(errors, rel=1e-4)
+    assert outcome.series["coefficient_z"] == pytest.approx(z, rel=1e-3, abs=1e-3)
+    assert outcome.series["coefficient_p"] == pytest.approx(2 * norm.sf(np.abs(z)), rel=1e-2, abs=1e-300)
+    assert [name for _, name in spec.inputs] == ["z0", "z1", "z2", "z3", "x0", "x1", "constant"]
+
+
+def test_nineteen_in_twenty_coefficients_lie_within_two_standard_errors() -> None:
+    rng, inside = np.random.default_rng(8), []
+    true = np.array([1.0, -0.5, 0.2, 0.0, 0.0, 2.0])
+    for _ in range(200):
+        table = np.column_stack([rng.normal(size=(400, 5)), np.ones(400)])
+        t = table @ true + rng.normal(size=400)
+        solved = fit([Moments(400, table.T @ table, (table.T @ t)[:, None], np.array([t @ t]))], [1e-9])
+        found = solved.coefficients(0.0, 1.0)
+        distances = np.abs(np.array(found["coefficient"]) - true) / found["coefficient_error"]
+        inside.append((distances < 1.96).mean())
+    assert np.mean(inside) == pytest.approx(0.95, abs=0.02)
+
+
+def test_an_input_that_stays_out_of_the_sums_has_no_standard_error_and_a_class_model_has_none_at_all() -> None:
+    columns, labels = with_a_rare_value()
+    of_rare = train(specification("regression", RARE.format(30)), columns, labels).results[LABEL].series
+    assert np.flatnonzero(np.isnan(of_rare["coefficient_error"])).tolist() == [THEIRS - 1]
+    assert of_rare["coefficient"][THEIRS - 1] == 0
+    assert "coefficient" not in train(specification("binary"), *rows("binary")).results[LABEL].series
 
 
 def test_held_out_rows_are_scored_by_the_model_and_compared_with_own_columns_alone() -> None:
