@@ -1,5 +1,6 @@
 """What both estimators do alike: their parameters as a job's specification, its training, and scores of new rows."""
 
+import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from numbers import Integral
 from typing import Any, Literal
@@ -22,7 +23,7 @@ from api.estimators.federation import (
 )
 from api.written_specifications import written
 from parties.job_check import check
-from vfl.kinds import read_spec
+from vfl.kinds import spec_of
 from vfl.notices import Notice
 from vfl.spec.preparation import PreparationStep
 
@@ -105,7 +106,7 @@ class VerticalEstimator(BaseEstimator):  # type: ignore[misc] # scikit-learn has
             document["rows"] = {"alignment": alignment}
         text = written(document)
         with as_value_errors():
-            check(read_spec(text), self.check_.rows)
+            check(spec_of(tomllib.loads(text)), self.check_.rows)
         return text
 
     def _task(self) -> dict[str, Any]:

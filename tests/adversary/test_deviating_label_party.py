@@ -20,8 +20,9 @@ from evading_label import COLUMNS, Two, serving, spec, until, write_folders
 
 from api.demo.training.tables import FEATURE_PARTY, LABEL_PARTY
 
-STEPS, VALUES = 8, 4
-"""Of the job; each step opens a sum for each column and one for the bias."""
+STEPS, VALUES, STEPS_AGAIN = 8, 4, 5
+"""Of the job; each step opens a sum for each column and one for the bias. After crashes five may be taken again."""
+CLIP = 3.0
 OPENED = "OpenedGradient"
 
 
@@ -57,7 +58,7 @@ def cells(folder: Path) -> Any:
 
 
 @pytest.mark.parametrize("attacked", [deviating_roles.single_rows], indirect=True)
-def test_a_label_party_that_opens_single_rows_reads_as_many_values_as_were_approved_and_not_one_more(
+def test_a_label_party_that_opens_single_rows_reads_as_many_values_as_were_planned_and_not_one_more(
     attacked: tuple[Two, Path], tmp_path: Path
 ) -> None:
     two, read = attacked
@@ -66,10 +67,11 @@ def test_a_label_party_that_opens_single_rows_reads_as_many_values_as_were_appro
     rows, values = zip(*json.loads(read.read_text()), strict=True)
     assert len(values) == STEPS
     table = cells(tmp_path)
-    truth = ((table - table.mean(axis=0)) / table.std(axis=0))[list(rows)]
+    truth = np.clip((table - table.mean(axis=0)) / table.std(axis=0), -CLIP, CLIP)[list(rows)]
     # The attack works: these are single cells of the other side's table, whose deviation is 1 here, up to the noise.
     assert np.abs(truth - np.array(values)).max() < 0.15
-    assert opened(two, job["id"]) == STEPS == int(approved(two, job["id"])[OPENED])
+    assert opened(two, job["id"]) == STEPS
+    assert int(approved(two, job["id"])[OPENED]) == STEPS + STEPS_AGAIN
     (line,) = (line for line in job["reveals"] if line["message"] == OPENED)
     assert line["values"] == STEPS * VALUES >= np.size(values)
     assert all(account["values"] >= line["values"] for account in two.feature.ledger()["lines"])

@@ -325,7 +325,7 @@ def test_a_job_of_rounds_shows_its_series_and_notices() -> None:
     import msgspec
     from rich.console import Console
 
-    from api.cli.job import _details
+    from api.cli.job_text import job_text
     from parties.storage.database import Job, now
     from vfl.kinds import read_spec
     from vfl.notices import Notice
@@ -350,7 +350,7 @@ def test_a_job_of_rounds_shows_its_series_and_notices() -> None:
     )
     console = Console(width=80)
     with console.capture() as shown:
-        console.print(_details(msgspec.to_builtins(job)))
+        console.print(job_text(msgspec.to_builtins(job)))
     lines = [" ".join(line.split()) for line in shown.get().splitlines()]
     assert "progress round 4 of 4" in lines
     assert "accuracy by round 0.25 in the first, 0.75 in the last of 3 rounds" in lines

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from crypto import encrypted_quadratics
+from crypto.ciphertexts import seeded_bytes
 from crypto.encrypted_quadratics import EncryptedQuadratics, QuadraticKey, products_of
 from crypto.errors import InvalidCiphertext
 from crypto.scoring_keys import ScoreBlock, WeightMaterial
@@ -11,12 +12,13 @@ from crypto.scoring_parameters import (
     DEGREE,
     FIRST,
     QUADRATIC,
+    WEIGHT_MODULI,
     layout_for,
     quadratic_scores_bytes,
     slopes_bytes,
     weights_bytes,
 )
-from crypto.seal_stream import ciphertext_payload, identifier, load, stream
+from crypto.seal_stream import SEED_BYTES, ciphertext_payload, identifier, load, stream
 
 WIDTH, OUTPUTS = 5, 2
 
@@ -175,11 +177,12 @@ def test_the_feature_partys_end_refuses_what_no_honest_label_party_sends():
     key, quadratics = both_ends(squares)
     material, encrypted = key.encrypt(squares), key.encrypt_slopes(slopes)
     quadratics.scores(embedding, encrypted)
+    words = seeded_bytes(WEIGHT_MODULI, DEGREE) - SEED_BYTES  # of the first ciphertext
     for sent, text in (
         (encrypted, "a seed is used twice"),
         (encrypted[:-1], "were due"),
-        (b"\xff" * len(encrypted), "a word is not below its prime"),
-        (bytes(len(encrypted)), "a polynomial is zero"),
+        (b"\xff" * words + key.encrypt_slopes(slopes)[words:], "a word is not below its prime"),
+        (bytes(words) + key.encrypt_slopes(slopes)[words:], "a polynomial is zero"),
     ):
         with pytest.raises(InvalidCiphertext, match=text):
             quadratics.scores(embedding, sent)
