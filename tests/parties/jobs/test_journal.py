@@ -127,12 +127,13 @@ def test_a_warning_of_the_role_is_seen_as_it_comes_and_stored_with_the_job_once(
 
 
 def test_an_end_that_cannot_be_stored_is_tried_again_until_it_is(tmp_path: Path, store: Store, ledger: Ledger) -> None:
+    journal = Journal(a_job(), store, ModelStore(tmp_path), ledger)
     change(tmp_path, "ALTER TABLE events RENAME COLUMN data TO elsewhere")
     with pytest.raises(StorageFailed, match="cannot be written"):
         store.record("job", "progress", "news")
     closed = threading.Event()
     ending = StoredEnd("failed", "no room", None, {}, {})
-    Journal(a_job(), store, ModelStore(tmp_path), ledger).close_in_time(ending, closed.set)
+    journal.close_in_time(ending, closed.set)
     assert stored(store).state == "running"
     assert not closed.is_set()
     change(tmp_path, "ALTER TABLE events RENAME COLUMN elsewhere TO data")
