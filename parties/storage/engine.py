@@ -24,6 +24,9 @@ METADATA = sql.MetaData()
 NUMBER = sql.BigInteger().with_variant(sql.Integer(), "sqlite")
 """Whole numbers of 64 bits: SQLite has them under this name, and numbers new rows by it alone."""
 
+LAST_CHANGE = sql.Table("last_change", METADATA, sql.Column("mark", sql.String, nullable=False))
+"""One row: what the last change of a PostgreSQL database is known by, where a connection breaks while it commits."""
+
 
 def insert(connection: sql.Connection, table: sql.Table) -> "postgresql.Insert | sqlite.Insert":
     """One that can say what becomes of a row that is there already."""

@@ -5,6 +5,7 @@ breaks while it commits, the server is asked what has become of the commit befor
 """
 
 import contextlib
+import secrets
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -65,11 +66,14 @@ class PostgresqlServer:
         self._hold_again()
         with self._connect() as connection:
             yield connection
-            number = connection.exec_driver_sql("SELECT pg_current_xact_id_if_assigned()::text").scalar()
+            mark = ""
+            if connection.exec_driver_sql("SELECT pg_current_xact_id_if_assigned()").scalar():
+                mark = secrets.token_hex(16)
+                connection.execute(sql.text("UPDATE last_change SET mark = :mark"), {"mark": mark})
             try:
                 connection.commit()
             except sql.exc.OperationalError:
-                if not number or not self._was_committed(number):
+                if not mark or not self._was_committed(mark):
                     raise
 
     def begin_at_once(self, connection: sql.Connection) -> None:
@@ -157,17 +161,16 @@ class PostgresqlServer:
                     raise DatabaseUnreachable(" ".join(waited.split())) from error
                 time.sleep(AGAIN_SECONDS)
 
-    def _was_committed(self, number: str) -> bool:
-        """The connection broke while this transaction committed. Raises DatabaseUnreachable."""
+    def _was_committed(self, mark: str) -> bool:
+        """The connection broke while this transaction committed. Raises DatabaseUnreachable.
+
+        PostgreSQL's own number of a transaction would not do: a server that ended at once may give it to another one.
+        """
         self._unclear = f"{self.name} went away in the middle of a change, and whether it holds it is not known"
-        query = sql.text("SELECT pg_xact_status(CAST(CAST(:number AS text) AS xid8))")
-        deadline = time.monotonic() + self._busy_seconds
-        while True:
-            with self._connect() as connection:
-                state = connection.execute(query, {"number": number}).scalar()
-            if state != "in progress" or time.monotonic() >= deadline:
-                break
-            time.sleep(AGAIN_SECONDS)
-        if state in {"committed", "aborted"}:
-            self._unclear = ""
-        return bool(state == "committed")
+        with self._connect() as connection:
+            try:  # waits for a server process that still commits
+                last = connection.exec_driver_sql("SELECT mark FROM last_change FOR UPDATE").scalar()
+            except sql.exc.DBAPIError:
+                return False
+        self._unclear = ""
+        return bool(last == mark)

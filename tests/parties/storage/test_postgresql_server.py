@@ -3,7 +3,7 @@
 import contextlib
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -37,6 +37,8 @@ class Line:
         self._server_port = port
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.breaks = ""
+        self.meanwhile: Callable[[], None] = lambda: None
+        """What happens to the server when it has broken."""
         self._ends: list[socket.socket] = []
         threading.Thread(target=self._accept, daemon=True).start()
 
@@ -60,8 +62,13 @@ class Line:
         with contextlib.suppress(OSError):
             while True:
                 client, _ = self._listener.accept()
-                server = socket.create_connection(("127.0.0.1", self._server_port))
-                self._ends += [client, server]
+                self._ends.append(client)
+                try:
+                    server = socket.create_connection(("127.0.0.1", self._server_port))
+                except ConnectionRefusedError:  # it is not there just now
+                    client.close()
+                    continue
+                self._ends.append(server)
                 broken = threading.Event()
                 for ends in ((client, server), (server, client)):
                     threading.Thread(
@@ -82,6 +89,7 @@ class Line:
                     if where == "behind":
                         sink.sendall(data)
                         continue
+                    self.meanwhile()
                     break
                 if not is_from_party and broken.is_set():  # the answer to COMMIT
                     break
@@ -137,6 +145,29 @@ def test_where_the_line_breaks_at_a_commit_it_counts_once_or_not_at_all(
                 append(database, b"leaf")
             append(database, b"leaf")
         assert leaves(database) == [b"leaf"]
+
+
+def test_where_the_server_ends_at_a_commit_and_numbers_changes_anew_nothing_is_taken_for_written(
+    postgresql: DebianPostgresql, line: Line, tmp_path: Path
+) -> None:
+    """What a server that ended at once has not written down it forgets, and the number of the change with it."""
+
+    forgotten = threading.Event()
+
+    def forget() -> None:
+        postgresql.stop()
+        postgresql.start()
+        for _ in range(10):
+            postgresql.execute("create table other (number int)", "drop table other")
+        forgotten.set()
+
+    with closing(Database(tmp_path, LONG_SECONDS, url=line.to(postgresql.new_schema()))) as database:
+        line.breaks, line.meanwhile = "before", forget
+        with pytest.raises(StorageFailed, match="cannot be written"):
+            append(database, b"leaf")
+        assert forgotten.wait(LONG_SECONDS)
+        append(database, b"next")
+        assert leaves(database) == [b"next"]
 
 
 def test_where_a_commit_stays_unclear_nothing_more_is_written_before_the_next_start(

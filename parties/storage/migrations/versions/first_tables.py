@@ -126,6 +126,8 @@ def upgrade() -> None:
         sql.Column("idempotency_key", sql.String, unique=True),
         sql.Column("idempotency_digest", sql.String),
     )
+    op.create_table("last_change", sql.Column("mark", sql.String, nullable=False))
+    op.execute("INSERT INTO last_change (mark) VALUES ('none')")
     op.create_table(
         "owner",
         sql.Column("name", sql.String, primary_key=True),
