@@ -74,13 +74,13 @@ class Supervisor:
         self.tasks = Tasks(job.id, self.me, self._lock, TaskHearing(lambda: self.over, self.fail, self._exclude))
         self._journal = Journal(job, shared.store, shared.models, shared.ledger)
         self._tables: dict[str, LoadedTable] | None = None
-        digest = spec.digest()
         self._links = {
-            peer: Link(job.id, digest, shared.signer, peer, shared.outbox_to(peer), shared.ledger, job.attempt)
+            peer: Link(job.id, spec.digest(), shared.signer, peer, shared.outbox_to(peer), shared.ledger, job.attempt)
             for peer in spec.peers_of(self.me)
         }
-        side, signatures = Coordinator if self.me == spec.coordinator else Participant, shared.keys_of(job)
-        self._side: Coordinator | Participant = side(spec, self.me, agreement, Signatures(job.id, spec, signatures))
+        side = Coordinator if self.me == spec.coordinator else Participant
+        signatures = Signatures(job.id, spec, shared.keys_of(job))
+        self._side: Coordinator | Participant = side(spec, self.me, agreement, signatures)
         self._remembered = Standing({}, begun=agreement.begun, signed=agreement.contract)
         self._attempts = Attempts(job.id, shared.checkpoints, self._links)
         self._closing = Closing(job.id, spec, self.me, self._links, self._journal, shared.models, self._stop, on_end)
@@ -205,9 +205,9 @@ class Supervisor:
             failed=self.fail,
             vanished=self._lose_worker,
         )
-        seed, links = self._agreement.private_seed, self._links.values()
-        log, begun_bytes = self._shared.folder / "logs" / f"{self.job}.log", lambda: sum(e.begun_bytes for e in links)
-        return Run(self.job, self.spec, self.me, seed, log, self._shared, begun_bytes, hearing)
+        folder, links = self._shared.folder, self._links.values()
+        log, begun_bytes = folder / "logs" / f"{self.job}.log", lambda: sum(link.begun_bytes for link in links)
+        return Run(self.job, self.spec, self.me, self._agreement.private_seed, log, self._shared, begun_bytes, hearing)
 
     def _begin(self, run: Run, shares: Mapping[PartyId, bytes], signed: Mapping[PartyId, Signed], step: int) -> None:
         """Enough have agreed and signed: say so, start the worker."""

@@ -264,6 +264,24 @@ def parties(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, 
             server.close()
 
 
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory, files: tuple[Path, Path]) -> Iterator[dict[str, Server]]:
+    """A label party and a feature party by name, running, which a module may stop and kill; rho is capped at 0.1."""
+    root, ports = tmp_path_factory.mktemp("pair"), free_ports(4)
+    urls = {LABEL: f"https://127.0.0.1:{ports[1]}", FEATURE: f"https://127.0.0.1:{ports[3]}"}
+    label = make_party(root / LABEL, LABEL, ports[:2], {FEATURE: urls[FEATURE]}, {"patients": str(files[0])})
+    feature = make_party(root / FEATURE, FEATURE, ports[2:], {LABEL: urls[LABEL]}, {"clinic": str(files[1])})
+    label.granting = [feature]
+    for party in (label, feature):
+        settings = party.folder / "party.toml"
+        settings.write_text(settings.read_text().replace("\nfixed_seed", "\nmaximum_rho = 0.1\nfixed_seed"))
+    try:
+        yield {LABEL: label.start(), FEATURE: feature.start()}
+    finally:
+        label.close()
+        feature.close()
+
+
 @pytest.fixture(scope="session")
 def ordinary() -> list[str]:
     """The interpreter as an ordinary user of this account starts it; its arguments come after."""

@@ -2,9 +2,7 @@
 
 import json
 import signal
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -15,25 +13,6 @@ LABEL, FEATURE = "label-party", "feature-party"
 Json = dict[str, Any]
 Pair = dict[str, Any]
 Vfl = Callable[..., tuple[int, Json]]
-
-
-@pytest.fixture(scope="module")
-def pair(
-    tmp_path_factory: pytest.TempPathFactory,
-    new_party: Callable[..., Any],
-    some_ports: Callable[[int], list[int]],
-    files: tuple[Path, Path],
-) -> Iterator[Pair]:
-    root, ports = tmp_path_factory.mktemp("pausing"), some_ports(4)
-    urls = {LABEL: f"https://127.0.0.1:{ports[1]}", FEATURE: f"https://127.0.0.1:{ports[3]}"}
-    with ExitStack() as stack:
-        label = new_party(root / LABEL, LABEL, {FEATURE: urls[FEATURE]}, {"patients": str(files[0])}, ports[:2])
-        feature = new_party(root / FEATURE, FEATURE, {LABEL: urls[LABEL]}, {"clinic": str(files[1])}, ports[2:])
-        label.granting = [feature]
-        for party in (label, feature):
-            stack.callback(party.close)
-            party.start()
-        yield {LABEL: label, FEATURE: feature}
 
 
 @pytest.fixture

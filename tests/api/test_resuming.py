@@ -2,44 +2,15 @@
 
 import os
 import signal
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
-import pytest
-
 LABEL, FEATURE = "label-party", "feature-party"
-KILLS = {
-    "the label party's worker": (LABEL, "worker_pid"),
-    "the feature party's worker": (FEATURE, "worker_pid"),
-    "the label party's server": (LABEL, ""),
-    "the feature party's server": (FEATURE, ""),
-}
+KILLS = ((LABEL, "worker_pid"), (FEATURE, "worker_pid"), (LABEL, ""), (FEATURE, ""))
+"""At which party, and its worker or its server."""
 
 Json = dict[str, Any]
 Pair = dict[str, Any]
-
-
-@pytest.fixture(scope="module")
-def pair(
-    tmp_path_factory: pytest.TempPathFactory,
-    new_party: Callable[..., Any],
-    some_ports: Callable[[int], list[int]],
-    files: tuple[Path, Path],
-) -> Iterator[Pair]:
-    root, ports = tmp_path_factory.mktemp("resuming"), some_ports(4)
-    urls = {LABEL: f"https://127.0.0.1:{ports[1]}", FEATURE: f"https://127.0.0.1:{ports[3]}"}
-    with ExitStack() as stack:
-        label = new_party(root / LABEL, LABEL, {FEATURE: urls[FEATURE]}, {"patients": str(files[0])}, ports[:2])
-        feature = new_party(root / FEATURE, FEATURE, {LABEL: urls[LABEL]}, {"clinic": str(files[1])}, ports[2:])
-        label.granting = [feature]
-        for party in (label, feature):
-            settings = party.folder / "party.toml"
-            settings.write_text(settings.read_text().replace("\nfixed_seed", "\nmaximum_rho = 0.1\nfixed_seed"))
-            stack.callback(party.close)
-            party.start()
-        yield {LABEL: label, FEATURE: feature}
 
 
 def kill(pair: Pair, job: str, side: str, what: str) -> None:
@@ -66,7 +37,7 @@ def test_a_clear_training_whose_processes_are_killed_ends_with_the_model_of_one_
     whole = ended(pair, pair[LABEL].submit(text)["id"])
     assert {found["state"] for found in whole.values()} == {"done"}, [found["error"] for found in whole.values()]
     job = pair[LABEL].submit(text)["id"]
-    for side, what in KILLS.values():
+    for side, what in KILLS:
         kill(pair, job, side, what)
     killed = ended(pair, job)
     for party in (LABEL, FEATURE):
