@@ -12,6 +12,7 @@ from sklearn.linear_model import Ridge
 from sklearn.metrics import roc_auc_score
 
 import crypto.moments
+from crypto.moments_parameters import MomentsScale
 from vfl.errors import RemoteProtocolError
 from vfl.flow import Flow, Send, Together, run_together
 from vfl.kinds import flow_of, kind_of, read_spec_as
@@ -26,6 +27,7 @@ from vfl.setup import Setup, Table
 from vfl.spec.one_pass import OnePassSpec
 
 Floats = NDArray[np.float64]
+Rows = NDArray[np.int64]
 LABEL, FEATURE = "bank", "telco"
 OWN, THEIRS = 2, 4
 ROWS = 3000
@@ -271,6 +273,43 @@ def test_with_the_floor_the_sums_of_a_rare_value_are_zero_and_its_owner_hears_of
     outcome = train(spec, columns, labels)
     assert load_tensors(outcome.results[LABEL].state)["top.weights"][0, THEIRS - 1] == 0
     assert [notice.code for notice in outcome.results[FEATURE].notices].count("rare_values_left_out") == 1
+
+
+PACKED = 16
+"""Rows of which a dishonest label party reads a value in each sum."""
+
+
+def packed(targets: Rows) -> Callable[[LabelSums, int, Rows], Floats]:
+    """A label party that encrypts, in place of its first column, another power of two in each of these rows."""
+    columns = LabelSums.columns
+
+    def dishonest(side: LabelSums, fold: int, rows: Rows) -> Floats:
+        encrypted = columns(side, fold, rows)
+        powers = {int(row): 2.0 ** (place - PACKED // 2) for place, row in enumerate(targets)}
+        encrypted[:, 0] = [powers.get(row, 0.0) for row in rows.tolist()]
+        return encrypted
+
+    return dishonest
+
+
+def test_a_label_party_that_deviates_reads_values_of_single_rows_and_the_plan_counts_every_sum_it_takes() -> None:
+    spec, (columns, labels) = specification("regression"), rows("regression")
+    columns[:, OWN:] = columns[:, OWN:] > 0
+    training_rows = setups(spec, columns, labels)[LABEL].training_rows
+    targets, read = training_rows[:: len(training_rows) // PACKED][:PACKED], list[Floats]()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(LabelSums, "columns", packed(targets))
+        together = train_observed(spec, columns, labels, lambda _, sums, __: read.append(sums[:, 0].copy()))
+    assert MomentsScale(len(training_rows)).bits_of_a_sum >= PACKED
+    half = FeatureHalf.read(scored_as(spec), FEATURE, together.results[FEATURE].state)
+    zero, one = half.embed(np.array([[0.0] * THEIRS, [1.0] * THEIRS]), {})
+    powers = 2.0 ** (np.arange(PACKED) - PACKED // 2)
+    digits = np.rint((read[0] - zero * powers.sum()) / (one - zero) / powers[0]).astype(np.int64)
+    found = digits[None, :] >> np.arange(PACKED)[:, None] & 1
+    assert (found == columns[targets, OWN:]).all()
+    (line,) = (line for line in kind_of(spec).plan(spec, LABEL, ROWS).reveals if line.message == "SumsOverRows")
+    of_own, of_labels, check, of_theirs = THEIRS * OWN, THEIRS, THEIRS, THEIRS * (THEIRS + 1) // 2 + THEIRS
+    assert line.values == of_own + of_labels + check + of_theirs
 
 
 def changed(role: Flow[Outcome], change: Callable[[SumsOverRows], SumsOverRows]) -> Flow[Outcome]:
