@@ -1,5 +1,7 @@
 """A linear model in one pass between two real servers, from the proposal to scores of new rows."""
 
+import os
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -8,11 +10,14 @@ import numpy as np
 import polars as pl
 import pytest
 from bank_and_telco import BANK, TELCO, Parties, bank_and_telco, both_done
+from command_line import VFL
 from command_line import run as cli
 
 from crypto.moments_parameters import MomentsScale
 from parties.offline_scores import score_offline
+from vfl.kinds import spec_of
 from vfl.models.tensors import load_tensors
+from vfl.spec.one_pass import OnePassSpec
 
 KNOWN, NEW = 1500, 120
 FOLDS, OWN, THEIRS = 2, 1, 2 + 4 + 3
@@ -43,6 +48,10 @@ prepare = [
 """
 
 
+REGRESSION = SPECIFICATION.replace('"binary"', '"regression"').replace('label = "y"', 'label = "amount"')
+CLASSES = SPECIFICATION.replace('"binary"', '"multiclass"\nclasses = 3').replace('label = "y"', 'label = "grade"')
+
+
 def prediction(model: str) -> str:
     return f"""
 job = {{ name = "scores", protocol = "prediction" }}
@@ -62,7 +71,9 @@ def write_tables(bank: Path, telco: Path) -> None:
         table = pl.DataFrame({"id": [f"{name}-{row}" for row in range(rows)]} | numbers | words)
         score = table["a0"] + table["b0"] - table["b1"] + table["age"] / 20 + draws.normal(size=rows)
         label = pl.Series("y", (score > 2.5).cast(pl.Int8))
-        table.select("id", "a0").with_columns(label).write_csv(bank / f"{name}.csv")
+        grades = np.array(["low", "middle", "high"])[np.digitize(score.to_numpy(), [1.5, 3.0])]
+        others = pl.Series("amount", score * 100), pl.Series("grade", grades)
+        table.select("id", "a0").with_columns(label, *others).write_csv(bank / f"{name}.csv")
         table.drop("a0").write_csv(telco / f"{name}.csv")
 
 
@@ -118,6 +129,36 @@ def test_the_report_says_what_a_label_party_that_deviates_can_read(
     bits = MomentsScale(trained[0]["plan"]["training_rows"]).bits_of_a_sum
     assert f"{bits} bits of its choice about single rows with each of these sums" in text
     assert "read a noisy score of every held-out row" in text
+
+
+def test_a_regression_tells_its_coefficients_with_standard_errors(servers: Parties, tmp_path: Path) -> None:
+    bank, telco = both_done(servers, REGRESSION)
+    series, spec = bank["series"], spec_of(bank["specification"])
+    assert isinstance(spec, OnePassSpec)
+    (a0,) = [place for place, (party, _) in enumerate(spec.inputs) if party == BANK]
+    assert series["coefficient"][a0] == pytest.approx(100, abs=15)
+    assert series["coefficient_z"][a0] == pytest.approx(series["coefficient"][a0] / series["coefficient_error"][a0])
+    assert series["coefficient_p"][a0] < 1e-6
+    assert telco["series"] == {}
+    page = tmp_path / "report.html"
+    cli(servers[0].folder, "job", "report", bank["id"], "--output", str(page))
+    command = [VFL, "job", "show", bank["id"], "--format", "text"]
+    wide = os.environ | {"COLUMNS": "200"}
+    shown = subprocess.run(
+        command, cwd=servers[0].folder, env=wide, capture_output=True, text=True, timeout=60, check=True
+    ).stdout
+    for text in (page.read_text("utf-8"), shown):
+        assert "standard error" in text
+        assert "age from edge 4 of 4" in text
+        assert "plan, category 1 of 3" in text
+        assert f"{series['coefficient'][a0]:#.4g}" in text
+
+
+def test_a_model_of_several_classes_has_a_score_for_each(servers: Parties) -> None:
+    bank, _ = both_done(servers, CLASSES)
+    assert bank["metrics"]["accuracy"] > bank["metrics"]["own_columns_accuracy"]
+    tensors = load_tensors(Path(bank["model_path"]).read_bytes())
+    assert tensors["top.weights"].shape == (3, THEIRS + OWN + 1)
 
 
 def test_new_rows_are_scored_by_the_registered_model_as_its_halves_score_them_together(
